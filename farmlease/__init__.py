@@ -1,0 +1,11 @@
+"""farmlease: borrowed licences that follow their user across a load-balanced farm.
+
+Read in this order, an hour in all: ``domain/model.py``, ``domain/policy.py``, ``domain/session.py``,
+``store/lua/acquire.lua``, ``store/redis.py``, ``node/agent.py``.
+
+This module must stay light: ``farmlease session …`` runs at every logon and imports it.
+"""
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

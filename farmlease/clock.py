@@ -1,0 +1,40 @@
+"""Time as an argument.
+
+A node needs time for its own waiting only. What is shared (deadlines, fences) is decided by the store's clock, so a
+host whose clock is wrong harms nobody (law L5).
+"""
+
+import asyncio
+import time
+from typing import Protocol
+
+__all__ = ["Clock", "SystemClock"]
+
+
+class Clock(Protocol):
+    """What farmlease asks of time; a test hands in its own."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC by this host's wall clock."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, from an arbitrary start."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""
+
+
+class SystemClock:
+    """The host's own clock."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary start."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep without blocking the event loop."""
+        await asyncio.sleep(seconds)

