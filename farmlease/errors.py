@@ -9,6 +9,7 @@
     │   └── PolicyError                pools.toml
     ├── AlreadyRunning             1   somebody else owns this folder
     ├── FileRefused                1   a vendor's file that must not be touched: a link, too large, not a file
+    ├── JournalFailed              1   the node's journal cannot be written now: a full disk, say
     ├── StoreError                 1
     │   ├── StoreUnavailable       4   cannot be reached, or not now: try again
     │   ├── StoreRefused           1   answers, but does not let us: rights, memory, read-only
@@ -32,6 +33,7 @@ __all__ = [
     "FileRefused",
     "InvalidInput",
     "InvalidName",
+    "JournalFailed",
     "JournalRejected",
     "KeyRingRejected",
     "PolicyChanged",
@@ -73,6 +75,10 @@ class AlreadyRunning(FarmleaseError):
 
 class FileRefused(FarmleaseError):
     """A vendor's file that must not be touched: a link, outside its place, over the limit, not a regular file."""
+
+
+class JournalFailed(FarmleaseError):
+    """The node's journal cannot be read or written now, by a full disk, say. What was written before is still there."""
 
 
 class StoreError(FarmleaseError):

@@ -1,0 +1,172 @@
+"""The farm's policy: ``pools.toml``, and which of its pools a session may try.
+
+A policy that cannot be kept is refused with file, key and line; it is never repaired. What is in force is decided here
+for one request (``Policy.plan``); whether a seat is free is the store's to say.
+"""
+
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from farmlease.domain.document import Location, Section, dotted, line_of, refuse, tell
+from farmlease.domain.identity import fold
+from farmlease.domain.model import Kind, Reason, SessionRequest
+from farmlease.domain.pool import Conditions, Patterns, Pool, check_timing
+from farmlease.errors import PolicyError
+
+__all__ = [
+    "Denied",
+    "Plan",
+    "Policy",
+    "Pool",
+    "RestrictedUse",
+    "Rule",
+    "TryPools",
+    "check_served",
+    "check_timing",
+    "parse_policy",
+]
+
+
+class Rule(Conditions):
+    """Who may use what. Without a condition it is for everybody."""
+
+    sites: Patterns = ()
+    apps: Patterns = ()
+    access: Literal["restricted", "denied"] | None = None  #: use without a licence, or none at all
+    pools: Annotated[tuple[str, ...], Field(min_length=1)] = ()  #: tried in this order
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.access is not None and self.pools:
+            raise refuse("cannot stand beside pools; keep one", "access")
+        if self.access is None and not self.pools:
+            raise refuse("gives neither pools nor access; give one")
+        return self
+
+
+class _Document(Section):
+    """The whole of ``pools.toml``."""
+
+    pool: Annotated[tuple[Pool, ...], Field(min_length=1)]
+    rule: tuple[Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        seen = Counter[str]()
+        for number, pool in enumerate(self.pool):
+            seen[fold(pool.name)] += 1
+            if seen[fold(pool.name)] > 1:
+                raise refuse("is the name of another pool already, case apart", "pool", number, "name")
+        names = {pool.name for pool in self.pool}
+        for number, rule in enumerate(self.rule):
+            for place, name in enumerate(rule.pools):
+                if name not in names:
+                    raise refuse(
+                        f"no pool has this name; there are {', '.join(sorted(names))}", "rule", number, "pools", place
+                    )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class TryPools:
+    """Ask for a seat of each pool, in this order."""
+
+    pools: tuple[Pool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestrictedUse:
+    """Let the session start without a licence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The policy lets nobody like this in; the store need not be asked."""
+
+    reason: Reason
+    pool: str | None  #: as asked for
+
+
+Plan = TryPools | RestrictedUse | Denied
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The farm's pools and rules, and the text they were read from."""
+
+    pools: tuple[Pool, ...]
+    rules: tuple[Rule, ...]
+    text: str  #: the administrator's own, comments and all
+
+    def pool(self, name: str) -> Pool | None:
+        """Return the pool of exactly this name."""
+        return next((pool for pool in self.pools if pool.name == name), None)
+
+    def plan(self, request: SessionRequest, node: str) -> Plan:
+        """Return what a request on this node may try: the first rule that matches decides."""
+        if request.pool is not None and self.pool(request.pool) is None:
+            return Denied(Reason.UNKNOWN_POOL, request.pool)
+        rule = next((rule for rule in self.rules if rule.match(request, node)), None)
+        if rule is None:
+            return self._unruled(request)
+        if rule.access == "restricted":
+            return RestrictedUse()
+        if rule.access == "denied" or (request.pool is not None and request.pool not in rule.pools):
+            return Denied(Reason.NOT_ENTITLED, request.pool)
+        return self._try(rule.pools if request.pool is None else (request.pool,))
+
+    def _unruled(self, request: SessionRequest) -> Plan:
+        """Return the pool asked for, else the one named like the app, else the only one."""
+        if request.pool is not None:
+            return self._try((request.pool,))
+        if request.app is not None:
+            alike = [pool.name for pool in self.pools if fold(pool.name) == fold(request.app)]
+            if alike:
+                return self._try(alike)
+        if len(self.pools) == 1:
+            return TryPools(self.pools)
+        return Denied(Reason.UNKNOWN_POOL, None)
+
+    def _try(self, names: Iterable[str]) -> TryPools:
+        return TryPools(tuple(pool for pool in map(self.pool, names) if pool is not None))
+
+
+def parse_policy(text: str, source: str) -> Policy:
+    """Return the policy that ``text`` says; raises PolicyError naming ``source``, the key and the line."""
+    try:
+        document = _Document.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        where, why = tell(error, _Document)
+        raise PolicyError(f"{source}: {_place(text, where)}: {why}") from None
+    except (ValueError, RecursionError) as error:
+        raise PolicyError(f"{source}: is not TOML: {error}") from error
+    return Policy(pools=document.pool, rules=document.rule, text=text)
+
+
+def check_served(policy: Policy, source: str) -> None:
+    """Refuse what this version can read but does not keep yet, so that no limit is ignored in silence: PolicyError."""
+    for number, pool in enumerate(policy.pools):
+        unkept = {
+            "kind": pool.kind is not Kind.NAMED,
+            "reserve": bool(pool.reserve),
+            "queue": pool.queue_ms > 0,
+            "max_hold": pool.max_hold_ms > 0,
+            "idle_timeout": pool.idle_timeout_ms > 0,
+        }
+        key = next((key for key, asked in unkept.items() if asked), None)
+        if key is not None:
+            why = f"is not served by this version, whose pools are {Kind.NAMED}" if key == "kind" else _NOT_SERVED
+            raise PolicyError(f"{source}: {_place(policy.text, ('pool', number, key))}: {why}")
+
+
+_NOT_SERVED = "is not enforced by this version; leave it out"
+
+
+def _place(text: str, where: Location) -> str:
+    line = line_of(text, where)
+    return dotted(where) if line is None else f"line {line}: {dotted(where)}"

@@ -1,0 +1,109 @@
+"""Values as the documents that users, hooks and administrators' scripts see. Times are RFC 3339 in UTC.
+
+One place for the API's answers and for ``-o json`` of the commands, so that they cannot differ. Field names are a
+public promise: add, never rename.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from farmlease.domain.model import Blocker, Decision, Denial, Grant, LeaseView, PoolUse, Restricted
+
+__all__ = ["Document", "decision_document", "lease_document", "pool_document", "timestamp"]
+
+Document = dict[str, Any]
+
+
+def timestamp(at_ms: int | None) -> str | None:
+    """Return an instant as ``2026-12-21T09:00:00.250Z``."""
+    if at_ms is None:
+        return None
+    whole, part = divmod(at_ms, 1000)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{part:03}Z"
+
+
+def decision_document(decision: Decision) -> Document:
+    """Return the answer to "may this session start?"."""
+    match decision:
+        case Grant():
+            return _grant(decision)
+        case Restricted():
+            return {
+                "decision": "restricted",
+                "user": decision.user.canonical,
+                "node": decision.node,
+                "session": decision.session,
+            }
+        case Denial():
+            return _denial(decision)
+
+
+def _grant(grant: Grant) -> Document:
+    return {
+        "decision": "granted",
+        "user": grant.user.canonical,
+        "pool": grant.pool,
+        "kind": grant.kind.value,
+        "device": grant.device,
+        "node": grant.node,
+        "session": grant.session,
+        "fence": grant.fence,
+        "lease": {
+            "id": grant.lease.id,
+            "issued_at": timestamp(grant.lease.issued_at),
+            "expires_at": timestamp(grant.lease.expires_at),
+        },
+        "source": grant.source.value,
+        "overdraft": grant.overdraft,
+    }
+
+
+def _denial(denial: Denial) -> Document:
+    document: Document = {
+        "decision": "denied",
+        "reason": denial.reason.value,
+        "pool": denial.pool,
+        "detail": denial.detail,
+        "retry_at": timestamp(denial.retry_at),
+        "blocking": [_blocker(claim) for claim in denial.blocking],
+    }
+    if denial.capacity is not None:
+        document |= {"held": denial.held, "capacity": denial.capacity}
+    return document
+
+
+def _blocker(claim: Blocker) -> Document:
+    what = {"device": claim.device} if claim.device is not None else {"session": claim.session}
+    return {**what, "node": claim.node, "until": timestamp(claim.until)}
+
+
+def lease_document(view: LeaseView) -> Document:
+    """Return a lease as ``lease list -o json`` shows it."""
+    return {
+        "user": view.user,
+        "pool": view.pool,
+        "kind": view.kind.value,
+        "state": view.state.value,
+        "devices": [{"device": claim.device, "until": timestamp(claim.until)} for claim in view.devices],
+        "sessions": [
+            {"node": claim.node, "session": claim.session, "started_at": timestamp(claim.started_at)}
+            for claim in view.sessions
+        ],
+        "issued_at": timestamp(view.lease.issued_at),
+        "expires_at": timestamp(view.lease.expires_at),
+        "fence": view.fence,
+    }
+
+
+def pool_document(use: PoolUse) -> Document:
+    """Return how full a pool is, as ``pool show -o json`` shows it."""
+    return {
+        "name": use.name,
+        "kind": use.kind.value,
+        "capacity": use.capacity,
+        "used": use.used,
+        "quarantined": use.quarantined,
+        "free": use.free,
+        "reserved": use.reserved,
+        "queued": use.queued,
+    }

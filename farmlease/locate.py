@@ -1,0 +1,188 @@
+"""Where a node's configuration stands, what it says before anybody judges it, and the address of the node's agent.
+
+``farmlease session …`` runs at every logon and needs no more than that, so nothing heavy may be imported here.
+``config`` builds on the same search, the same environment and the same defaults; there is no second mechanism.
+"""
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from farmlease.errors import ConfigError
+
+__all__ = [
+    "LISTEN",
+    "UNIX",
+    "Endpoint",
+    "Given",
+    "Override",
+    "StandardFiles",
+    "absolute",
+    "agent_endpoint",
+    "check_listen",
+    "find",
+    "read",
+    "split_address",
+    "standard_files",
+]
+
+LISTEN = "127.0.0.1:8731"  #: default address of the agent
+UNIX = "unix:"  #: an address that begins so is the path of a Unix socket
+
+_PREFIX = "FARMLEASE_"
+_TOP_KEYS = frozenset({"farm", "node"})  #: keys outside any section; ``FARMLEASE_FARM`` sets them
+_LOOPBACK = re.compile(r"localhost|::1|127(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}", re.ASCII | re.IGNORECASE)
+_LONGEST_SOCKET_PATH = 107  #: bytes, by the kernel's structure
+
+
+@dataclass(frozen=True, slots=True)
+class StandardFiles:
+    """Where an administrator finds farmlease's files unless told otherwise."""
+
+    config: Path
+    keyring: Path
+    token: Path
+    state: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One variable of the environment that sets a key."""
+
+    variable: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a file and the environment say, not yet judged."""
+
+    source: str  #: the file
+    text: str  #: its text; empty if there is none
+    table: Mapping[str, Any]
+    overrides: Mapping[tuple[str, ...], Override]  #: by key: ``("farm",)`` or ``("agent", "listen")``
+
+    def merged(self, value: Callable[[tuple[str, ...], str], object] = lambda _, text: text) -> dict[str, Any]:
+        """Return the file's tables with the environment's keys over them, each of these as ``value`` reads it."""
+        whole = {key: dict(part) if isinstance(part, dict) else part for key, part in self.table.items()}
+        for where, override in self.overrides.items():
+            part = whole
+            for section in where[:-1]:
+                part = part.setdefault(section, {})
+                if not isinstance(part, dict):
+                    raise ConfigError(
+                        f"environment: {override.variable}: {section} is no table in {self.source}; correct either"
+                    )
+            part[where[-1]] = value(where, override.text)
+        return whole
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the node's agent answers."""
+
+    listen: str  #: ``host:port`` on this host, or ``unix:/path``
+    token_file: Path | None  #: None on a Unix socket, where the kernel says who asks
+
+
+def standard_files() -> StandardFiles:
+    """Return the places of this operating system."""
+    if sys.platform == "win32":
+        folder = Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "farmlease"
+        return StandardFiles(folder / "farmlease.toml", folder / "keyring.json", folder / "token", folder / "state")
+    else:  # noqa: RET505 -- mypy tells platforms apart by this shape
+        folder = Path("/etc/farmlease")
+        return StandardFiles(
+            folder / "farmlease.toml", folder / "keyring.json", Path("/run/farmlease/token"), Path("/var/lib/farmlease")
+        )
+
+
+def find(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
+    """Return the file to read, and whether somebody named it, so that it must exist."""
+    named = config if config is not None else environ.get(f"{_PREFIX}CONFIG") or None
+    return (standard_files().config, False) if named is None else (Path(named), True)
+
+
+def read(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Given:
+    """Return what the configuration says; raises ConfigError if the file cannot be read or is no TOML."""
+    path, named = find(config, environ)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        if named:
+            raise ConfigError(f"{path}: there is no such file; write it, or name another one") from None
+        text = ""
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise ConfigError(f"{path}: is not UTF-8 text; save it as such") from None
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    return Given(str(path), text, table, _overrides(environ))
+
+
+def _overrides(environ: Mapping[str, str]) -> dict[tuple[str, ...], Override]:
+    """Return the keys the environment sets. Other variables of our prefix are somebody else's and left alone."""
+    overrides = {}
+    for variable, text in environ.items():
+        if variable.startswith(_PREFIX):
+            where = tuple(variable.removeprefix(_PREFIX).lower().split("__", 1))
+            if len(where) > 1 or where[0] in _TOP_KEYS:
+                overrides[where] = Override(variable, text)
+    return overrides
+
+
+def agent_endpoint(config: str | None, environ: Mapping[str, str]) -> Endpoint:
+    """Return where the agent of this node answers; raises ConfigError. The rest of the configuration is not judged."""
+    given = read(config, environ)
+    agent = given.merged().get("agent", {})
+    if not isinstance(agent, dict):
+        raise ConfigError(f"{given.source}: agent: must be a table of keys, as in [agent]")
+    values = {"listen": LISTEN, "token_file": str(standard_files().token)} | agent
+    for key in ("listen", "token_file"):
+        if not isinstance(values[key], str):
+            raise ConfigError(f"{given.source}: agent.{key}: must be a string")
+    try:
+        listen, token_file = check_listen(values["listen"]), absolute(values["token_file"])
+    except ConfigError as error:
+        raise ConfigError(f"{given.source}: agent: {error}") from None
+    return Endpoint(listen, None if listen.startswith(UNIX) else token_file)
+
+
+def check_listen(listen: str) -> str:
+    """Return an address only this host can reach; raises ConfigError for any other."""
+    if not listen.startswith(UNIX):
+        host, _ = split_address(listen)
+        if not _LOOPBACK.fullmatch(host):
+            raise ConfigError(f"an agent listens on this host only: write {LISTEN}, or {UNIX}/run/farmlease/agent.sock")
+    elif sys.platform == "win32":
+        raise ConfigError(f"Windows has no Unix sockets for this; write {LISTEN}")
+    else:
+        path = listen.removeprefix(UNIX)
+        if not PurePosixPath(path).is_absolute() or "\0" in path:
+            raise ConfigError(f"a Unix socket is written {UNIX} and an absolute path, {UNIX}/run/farmlease/agent.sock")
+        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+            raise ConfigError(f"the path of a Unix socket has at most {_LONGEST_SOCKET_PATH} bytes; take a shorter one")
+    return listen
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host (without the brackets of IPv6) and port of ``host:port``; raises ConfigError."""
+    form = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):([0-9]{1,5})", address)
+    if form is None or not 0 < int(form[3]) < 65_536:  # noqa: PLR2004 -- the number of ports TCP has
+        raise ConfigError(f"an address is written host:port, such as {LISTEN} or [::1]:8731")
+    return form[1] or form[2], int(form[3])
+
+
+def absolute(path: str) -> Path:
+    """Return the path if it means the same from every folder; raises ConfigError."""
+    if not Path(path).is_absolute():
+        raise ConfigError("a path must be absolute, so that it means the same from every folder")
+    return Path(path)
