@@ -1,4 +1,4 @@
-"""Real servers for the tests: started in their own folders, stopped by their process handles, never shared with anybody."""
+"""Real servers for the tests: started in their own folders, stopped by their handles, never shared with anybody."""
 
 import os
 import shutil

@@ -1,0 +1,1 @@
+"""The shared truth of a farm: the only room that knows Redis."""

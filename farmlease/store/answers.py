@@ -1,0 +1,250 @@
+"""What the store answers, as values. Parsing stands beside the value it makes.
+
+Users are pseudonyms here (the *user index*), names and records are sealed bytes: the store and everything in this
+module work without a key.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from farmlease.domain.model import Blocker, DeviceClaim, Lease, Reason, SessionClaim
+
+__all__ = [
+    "Beat",
+    "Behind",
+    "Claim",
+    "Conflict",
+    "Count",
+    "Lost",
+    "Refusal",
+    "Saved",
+    "SealedPolicy",
+    "StoredLease",
+    "Taken",
+    "Taking",
+]
+
+
+class Behind(StrEnum):
+    """The caller must catch up before the store decides anything for it."""
+
+    LAPSED = "lapsed"  #: its node is not alive here: send a heartbeat
+    POLICY = "policy"  #: a newer policy is in force: read it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A session on a node, as the store knows it."""
+
+    user: str  #: user index
+    node: str  #: node#incarnation
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taking:
+    """What a new session brings with it, used only if it takes a new lease."""
+
+    device: str
+    lease_id: str
+    record: bytes
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The session may start. ``again``: it was asked before, and nothing changed."""
+
+    lease: Lease
+    fence: int
+    again: bool
+    record_version: int
+    record: bytes
+    now: int
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Taken":
+        """From ``granted`` or ``again`` of acquire.lua."""
+        word, lease_id, issued, expires, fence, version, record, now = answer
+        lease = Lease(id=lease_id.decode(), issued_at=int(issued), expires_at=int(expires))
+        return Taken(
+            lease=lease,
+            fence=int(fence),
+            again=word == b"again",
+            record_version=int(version),
+            record=record,
+            now=int(now),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A limit stands in the way."""
+
+    reason: Reason
+    retry_at: int | None
+    held: int
+    capacity: int
+    blocking: tuple[Blocker, ...]
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Refusal":
+        """From ``denied`` of acquire.lua."""
+        _, reason, retry, held, capacity, blocking = answer
+        return Refusal(
+            reason=Reason(reason.decode()),
+            retry_at=int(retry) if retry else None,
+            held=int(held),
+            capacity=int(capacity),
+            blocking=tuple(
+                Blocker(
+                    device=entry.get("device"),
+                    session=entry.get("session"),
+                    node=entry.get("node"),
+                    until=_whole(entry.get("until")),
+                )
+                for entry in json.loads(blocking)
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """A session that was taken from its node, and why."""
+
+    session: str
+    user: str  #: user index
+    fence: int  #: of the grant that was lost; a session granted anew since has a later one and is not meant
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """A heartbeat was taken. ``lost``: sessions taken from this node, told again until it releases them."""
+
+    deadline: int
+    sessions: int  #: how many sessions of this node the store counts
+    now: int
+    lost: tuple[Lost, ...]
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Beat":
+        """From ``alive`` of heartbeat.lua."""
+        words = [word.decode() for word in answer[4:]]
+        return Beat(
+            deadline=int(answer[1]),
+            sessions=int(answer[2]),
+            now=int(answer[3]),
+            lost=tuple(
+                Lost(session=session, user=user, fence=int(fence), reason=reason)
+                for session, user, fence, reason in zip(*(iter(words),) * 4, strict=True)
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """The record's new version is stored."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """Somebody else saved first: this is the record that counts."""
+
+    version: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How full a pool is."""
+
+    held: int
+    capacity: int
+    policy_version: int
+    now: int
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Count":
+        """From ``counted`` of count.lua."""
+        held, capacity, version, now = (int(word) for word in answer[1:])
+        return Count(held=held, capacity=capacity, policy_version=version, now=now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedPolicy:
+    """The farm's policy as the store keeps it. Version 0: none was ever applied."""
+
+    version: int
+    sealed: bytes
+    now: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLease:
+    """One lease at one instant of the store's clock, sessions of dead nodes taken off."""
+
+    user: str  #: user index
+    lease: Lease
+    last_contact_at: int
+    record_version: int
+    devices: tuple[DeviceClaim, ...]
+    sessions: tuple[SessionClaim, ...]
+    name: bytes  #: sealed; empty once forgotten
+    record: bytes  #: sealed; empty in a list
+    now: int
+
+    @property
+    def fence(self) -> int:
+        """The highest fence among its sessions, 0 without one."""
+        return max((session.fence for session in self.sessions), default=0)
+
+    @staticmethod
+    def parse(
+        *, user: bytes, document: bytes, expires: bytes, name: bytes, now: int, lease_ms: int, record: bytes = b""
+    ) -> "StoredLease":
+        """From an entry of look_up.lua or list.lua; ``lease_ms`` dates a lease that its sessions keep."""
+        lease: dict[str, Any] = json.loads(document)
+        # cjson writes an empty table as {} or [], whichever its author liked.
+        sessions = tuple(_session(member, claim) for member, claim in sorted(dict(lease["sessions"]).items()))
+        in_use = {session.device for session in sessions}
+        devices = tuple(
+            DeviceClaim(device=device, until=None if device in in_use else int(claim["until"]))
+            for device, claim in sorted(dict(lease["devices"]).items())
+            if device in in_use or int(claim["until"]) > now
+        )
+        return StoredLease(
+            user=user.decode(),
+            lease=Lease(
+                id=lease["id"],
+                issued_at=int(lease["issued"]),
+                expires_at=int(expires) if expires else now + lease_ms,
+            ),
+            last_contact_at=now if sessions else int(lease["contact"]),
+            record_version=int(lease["version"]),
+            devices=devices,
+            sessions=sessions,
+            name=name,
+            record=record,
+            now=now,
+        )
+
+
+def _session(member: str, claim: dict[str, Any]) -> SessionClaim:
+    node, _, session = member.partition("/")
+    return SessionClaim(
+        node=node.partition("#")[0],
+        session=session,
+        started_at=int(claim["started"]),
+        device=claim["device"],
+        fence=int(claim["fence"]),
+    )
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)

@@ -1,0 +1,136 @@
+"""The border to the driver: its errors in our own words, once.
+
+Which error says what to do: ``StoreUnavailable`` is worth asking again, ``StoreRefused`` is not. No text repeats a
+password, or what a script was given.
+"""
+
+import re
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import exceptions as answers
+
+from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
+
+__all__ = ["translated"]
+
+#: The first word of a server's error → our error and what to do. Also found inside the text: a server before 7.0 wraps
+#: the error of a command that a script gave into its own.
+_WORDS: dict[str, tuple[type[StoreError], str]] = {
+    "NOAUTH": (StoreRefused, "asks for a password: set username and password_file in [store]"),
+    "WRONGPASS": (
+        StoreRefused,
+        "does not take this user name and password: check username and password_file in [store]",
+    ),
+    "NOPERM": (StoreRefused, "denies this user a command or a key: grant it the rights of the sample ACL"),
+    "OOM": (StoreRefused, "is out of memory: raise its maxmemory (the policy must be noeviction)"),
+    "READONLY": (StoreRefused, "is a read-only replica: name the master in [store] url"),
+    "MISCONF": (StoreRefused, "cannot write to its disk and takes no changes: see its log"),
+    "DENIED": (
+        StoreRefused,
+        "is in protected mode and takes no network connections: give it a password or a bind address",
+    ),
+    "MOVED": (StoreRefused, "is part of a Redis Cluster, which is not served by this version"),
+    "CROSSSLOT": (StoreRefused, "is part of a Redis Cluster, which is not served by this version"),
+    "LOADING": (StoreUnavailable, "is still loading its data: try again in a moment"),
+    "BUSY": (StoreUnavailable, "is busy with somebody's long script: try again, or see SCRIPT KILL"),
+    "TRYAGAIN": (StoreUnavailable, "is moving data: try again in a moment"),
+    "CLUSTERDOWN": (StoreUnavailable, "is a Redis Cluster that is down: see CLUSTER INFO"),
+    "MASTERDOWN": (StoreUnavailable, "has lost its master: try again when there is a new one"),
+    "NOREPLICAS": (StoreUnavailable, "has too few replicas to take a write: see INFO replication"),
+}
+_WORD = re.compile(rf"(?:^|: -?)({'|'.join(_WORDS)})\b")
+#: Driver classes for words that redis-py cuts off the text.
+_CLASSES: tuple[tuple[type[Exception], str], ...] = (
+    (answers.NoPermissionError, "NOPERM"),
+    (answers.AuthorizationError, "NOPERM"),
+    (answers.OutOfMemoryError, "OOM"),
+    (answers.ReadOnlyError, "READONLY"),
+    (answers.BusyLoadingError, "LOADING"),
+    (answers.TryAgainError, "TRYAGAIN"),
+    (answers.MasterDownError, "MASTERDOWN"),
+    (answers.ClusterDownError, "CLUSTERDOWN"),
+    (answers.ClusterCrossSlotError, "CROSSSLOT"),
+    (answers.AskError, "MOVED"),
+)
+_LOST = "the connection to the store {store} was lost: try again"
+#: What the network says → our error and what to do; the first that fits.
+_NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], ...] = (
+    ((ssl.SSLEOFError, ssl.SSLZeroReturnError), StoreUnavailable, _LOST),
+    (
+        (ssl.SSLCertVerificationError,),
+        StoreRefused,
+        "the certificate of the store {store} is not trusted ({said}): check ca_file and the host name in [store] url",
+    ),
+    (
+        (ssl.SSLError,),
+        StoreRefused,
+        "no TLS with the store {store} ({said}): check that it serves rediss://, and cert_file and key_file",
+    ),
+    ((PermissionError,), StoreRefused, "the socket of the store {store} may not be opened by this user"),
+    (
+        (ConnectionRefusedError, FileNotFoundError),
+        StoreUnavailable,
+        "nothing listens at {store}: is the store running?",
+    ),
+    (
+        (TimeoutError, answers.TimeoutError),
+        StoreUnavailable,
+        "the store {store} did not answer in time: check the network and its load",
+    ),
+    ((socket.gaierror,), StoreUnavailable, "the host name of the store {store} is not known here"),
+)
+
+
+@contextmanager
+def translated(store: str) -> Iterator[None]:
+    """Turn the driver's errors into StoreUnavailable (asking again may help) or StoreRefused (it does not)."""
+    outside = sys.exception()  # whatever our caller is handling is no cause of ours
+    try:
+        yield
+    except (answers.RedisError, OSError) as error:
+        raise _translate(store, list(_causes(error, outside))) from error
+
+
+def _translate(store: str, chain: list[BaseException]) -> StoreError:
+    for one in chain:
+        if isinstance(one, answers.AuthenticationError):
+            word = "NOAUTH" if one.status_code == "NOAUTH" else "WRONGPASS"
+        else:
+            word = next((word for kind, word in _CLASSES if isinstance(one, kind)), "")
+        if not word and isinstance(one, answers.ResponseError):
+            found = _WORD.search(str(one))
+            word = found[1] if found else ""
+        if word:
+            kind, advice = _WORDS[word]
+            return kind(f"the store {store} {advice}")
+    for one in chain:
+        if isinstance(one, answers.ResponseError):
+            # What a server says may quote arguments; they are cut off.
+            said = re.split(r", with args|\n", str(one), maxsplit=1)[0][:200]
+            return StoreRefused(f"the store {store} refused: {said}")
+    return _translate_network(store, chain)
+
+
+def _translate_network(store: str, chain: list[BaseException]) -> StoreError:
+    for one in chain:
+        for kinds, refusal, advice in _NETWORK:
+            if isinstance(one, kinds):
+                said = getattr(one, "verify_message", None) or getattr(one, "reason", None) or "no reason given"
+                return refusal(advice.format(store=store, said=str(said).replace("_", " ").lower()))
+    hint = " (one that wants a client certificate hangs up too)" if store.startswith("rediss:") else ""
+    return StoreUnavailable(f"{_LOST.format(store=store)}{hint}")
+
+
+def _causes(error: BaseException, outside: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and what it came from: the driver keeps the reason only there."""
+    found: BaseException | None = error
+    seen = set[int]()
+    while found is not None and found is not outside and id(found) not in seen:
+        seen.add(id(found))
+        if not isinstance(found, answers.NoScriptError):  # that was answered by sending the script
+            yield found
+        found = found.__cause__ or found.__context__

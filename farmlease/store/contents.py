@@ -1,0 +1,67 @@
+"""Everything a store holds, as bytes: to look behind farmlease's back, for showing and for searching.
+
+It reads whole keys, so it is for a store of a demonstration or a test, and nothing may be decided by what it returns.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis import asyncio as driver
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from farmlease.store.border import translated
+
+__all__ = ["Entry", "contents"]
+
+ENOUGH = 30.0  #: seconds to read all of it
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key and what it holds: field and value of a hash, member and score of a set, and so on, one after another."""
+
+    key: bytes
+    kind: str
+    parts: tuple[bytes, ...]
+
+
+async def contents(socket: Path) -> tuple[Entry, ...]:
+    """Return every key of the store on a Unix socket, in order of their names. Raises StoreError."""
+    with translated(f"unix://{socket}"):
+        # No timeout of the driver's: with one, it may swallow a cancellation on Python 3.11.
+        client = driver.Redis(
+            unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0), protocol=2, socket_timeout=None
+        )
+        async with asyncio.timeout(ENOUGH), client:
+            keys = sorted([key async for key in client.scan_iter(count=1000)])
+            return tuple([await _entry(client.execute_command, key) for key in keys])
+
+
+async def _entry(command: Callable[..., Awaitable[Any]], key: bytes) -> Entry:
+    kind = (await command("TYPE", key)).decode()
+    read: dict[str, tuple[Any, ...]] = {
+        "string": ("GET", key),
+        "hash": ("HGETALL", key),
+        "zset": ("ZRANGE", key, 0, -1, "WITHSCORES"),
+        "stream": ("XRANGE", key, "-", "+"),
+    }
+    return Entry(key, kind, tuple(_flat(await command(*read[kind]))))
+
+
+def _flat(value: Any) -> Iterable[bytes]:  # noqa: ANN401 - a reply of the driver
+    """Yield the bytes in a reply, however nested, in order."""
+    match value:
+        case bytes():
+            yield value
+        case dict():
+            for pair in value.items():
+                yield from _flat(pair)
+        case list() | tuple():
+            for part in value:
+                yield from _flat(part)
+        case _:
+            yield str(value).encode()

@@ -1,0 +1,20 @@
+-- configure: give the shard the limits of a policy, unless it has those of a newer one.
+--
+-- KEYS  the shard's keys, as prelude.lua names them
+-- ARGV  1 policy    version of the policy
+--       2 limits    JSON object: the pool's limits by name, times in ms
+--
+-- Answers
+--   configured, policy version in force
+--   more                     as acquire's
+
+local version = tonumber(ARGV[1])
+if load_limits() then
+  if limits.policy >= version then return { 'configured', text(limits.policy) } end
+  if sweep() then return { 'more' } end -- what is over by now ended by the limits it began under
+end
+for name, value in pairs(cjson.decode(ARGV[2])) do
+  call('HSET', META, name, type(value) == 'number' and text(value) or value)
+end
+call('HSET', META, 'policy', text(version))
+return { 'configured', text(version) }

@@ -1,0 +1,43 @@
+-- heartbeat: this node lives; which of its sessions were taken away meanwhile? Costs the same for one session and for
+-- a thousand.
+--
+-- KEYS  the shard's keys, as prelude.lua names them
+-- ARGV  1 policy    version of the policy the caller goes by
+--       2 node      node#incarnation
+--       3 previous  node#incarnation of this host's life before the last boot, whose sessions end now; or ''
+--
+-- Answers
+--   alive, deadline ms, sessions this node has here, now ms, then up to 100 quadruples: session,
+--                            user index, fence, reason: sessions taken away, told at each heartbeat until released;
+--                            a session granted anew since has a later fence and goes on
+--   configure, policy, more  as acquire's
+
+local version, node, previous = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+
+local refused = policy_differs(version)
+if refused then return refused end
+
+-- 1. A reboot ends the old life's sessions at once, and nobody is left to be told.
+if previous ~= '' then
+  if end_sessions_of(previous, node_deadline(previous) or 0, nil, SWEEP_SESSIONS) <= 0 then return { 'more' } end
+  call('ZREM', NODES, previous)
+end
+
+-- 2. A node that was silent past its deadline comes back without its sessions: they must be gone before it counts as
+--    alive again, or the new deadline would bring them back.
+local deadline = node_deadline(node)
+if deadline and deadline <= now
+    and end_sessions_of(node, deadline, 'timeout', SWEEP_SESSIONS) <= 0 then
+  return { 'more' }
+end
+
+-- 3. Alive, and told what it lost.
+call('ZADD', NODES, text(now + limits.session_timeout), node)
+local from, to = range_of(node)
+local answer = { 'alive', text(now + limits.session_timeout), text(call('ZLEXCOUNT', SESSIONS, from, to)), text(now) }
+from, to = range_of(WORD .. node)
+for _, member in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
+  local words = { string.match(member, '^[^/]+/(.+)/([^/]+)/([^/]+)/([^/]+)$') }
+  for _, word in ipairs(words) do answer[#answer + 1] = word end
+end
+return answer

@@ -1,0 +1,36 @@
+-- save: a new version of a lease's record, by compare-and-set: of two nodes that changed it at once, one succeeds.
+-- Saving the same bytes again after a lost reply gives the first answer again.
+--
+-- KEYS  the shard's keys, as prelude.lua names them
+-- ARGV  1 user      user index
+--       2 node      node#incarnation, for the audit
+--       3 session   session id, for the audit
+--       4 lease     id of the lease the record belongs to
+--       5 version   of the new record: one more than the version it was made from
+--       6 record    sealed record of that version
+--
+-- Answers
+--   saved, version
+--   conflict, version, sealed record   somebody else saved first; this is what counts
+--   gone                               the lease ended; nothing was written
+--   more                               as acquire's
+
+local user, node, session, lease_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local version, record = tonumber(ARGV[5]), ARGV[6]
+
+if not load_limits() then return { 'gone' } end
+if sweep() then return { 'more' } end
+local lease = settled_lease(user)
+if not lease or lease.id ~= lease_id then return { 'gone' } end
+if lease.version ~= version - 1 then
+  local stored = call('HGET', RECORDS, user) or ''
+  if lease.version == version and stored == record then return { 'saved', text(version) } end
+  return { 'conflict', text(lease.version), stored }
+end
+
+lease = stored_lease(user)
+lease.version = version
+store_lease(user, lease)
+call('HSET', RECORDS, user, record)
+audit('saved', user, node, session, '', text(version), 0)
+return { 'saved', text(version) }

@@ -1,0 +1,180 @@
+"""The shared truth: one method per script.
+
+Guaranteed: each method is one atomic decision of the store, and repeating it changes nothing, so that a lost reply is
+answered by asking again. Not guaranteed: that a write survives a fail-over to a replica that had not received it.
+
+A method asks again by itself where the answer says only that there was more to tidy up, or that the shard had not yet
+heard of the policy. Errors are ``StoreUnavailable`` and ``StoreRefused``; a limit in the way is an answer.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from farmlease.domain.policy import Pool
+from farmlease.errors import PolicyChanged, StoreRefused
+from farmlease.store.answers import (
+    Beat,
+    Behind,
+    Claim,
+    Conflict,
+    Count,
+    Refusal,
+    Saved,
+    SealedPolicy,
+    StoredLease,
+    Taken,
+    Taking,
+)
+from farmlease.store.keys import Shard, policy_key
+from farmlease.store.script import Argument, Script
+
+__all__ = ["Caller", "Store"]
+
+Answer = list[Any]
+
+ACQUIRE = Script.load("acquire")
+APPLY_POLICY = Script.load("apply_policy")
+CONFIGURE = Script.load("configure")
+COUNT = Script.load("count")
+HEARTBEAT = Script.load("heartbeat")
+LIST = Script.load("list")
+LOOK_UP = Script.load("look_up")
+READ_POLICY = Script.load("read_policy")
+RELEASE = Script.load("release")
+SAVE = Script.load("save")
+
+#: A call ends at most this many times a script's bound of dead sessions (64): 64,000 in all, then something is wrong.
+_MOST_ROUNDS = 1000
+
+
+class Caller(Protocol):
+    """What a store needs of a connection."""
+
+    async def call(self, script: Script, keys: tuple[str, ...], args: list[Argument]) -> Answer:
+        """Run a script once or, after a lost reply, again, and return its answer."""
+
+
+class Store:
+    """The farm's leases in Redis."""
+
+    def __init__(self, connection: Caller, farm: str) -> None:
+        self._connection = connection
+        self._farm = farm
+
+    async def acquire(self, pool: Pool, version: int, claim: Claim, taking: Taking) -> Taken | Refusal | Behind:
+        """Let a session start if every limit of ``pool`` (of policy ``version``) allows it; one round trip."""
+        answer = await self._decide(
+            ACQUIRE, pool, version,
+            user=claim.user, node=claim.node, session=claim.session,
+            device=taking.device, lease=taking.lease_id, record=taking.record, name=taking.name,
+        )  # fmt: skip
+        match answer[0]:
+            case b"granted" | b"again":
+                return Taken.parse(answer)
+            case b"denied":
+                return Refusal.parse(answer)
+            case word:
+                return Behind(word.decode())
+
+    async def heartbeat(self, pool: Pool, version: int, node: str, previous: str | None) -> Beat | Behind:
+        """Keep ``node`` (node#incarnation) and its sessions alive; end those of its ``previous`` life, if any."""
+        answer = await self._decide(HEARTBEAT, pool, version, node=node, previous=previous or "")
+        return Beat.parse(answer) if answer[0] == b"alive" else Behind(answer[0].decode())
+
+    async def release(self, pool: str, claim: Claim, fence: int) -> None:
+        """End a session; one that was granted anew with a later fence goes on."""
+        await self._settled(RELEASE, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence)
+
+    async def save(
+        self, pool: str, claim: Claim, lease_id: str, version: int, record: bytes
+    ) -> Saved | Conflict | None:
+        """Store ``version`` of a lease's record, made from the version before; None if the lease has ended."""
+        answer = await self._settled(
+            SAVE, pool,
+            user=claim.user, node=claim.node, session=claim.session, lease=lease_id, version=version, record=record,
+        )  # fmt: skip
+        match answer[0]:
+            case b"saved":
+                return Saved(version=int(answer[1]))
+            case b"conflict":
+                return Conflict(version=int(answer[1]), record=answer[2])
+            case _:
+                return None
+
+    async def look_up(self, pool: Pool, user: str) -> StoredLease | None:
+        """One user's lease as it stands now, with its sealed record."""
+        answer = await self._run(LOOK_UP, pool.name, user=user)
+        if answer[0] == b"none":
+            return None
+        _, index, document, expires, name, record, now = answer
+        return StoredLease.parse(
+            user=index,
+            document=document,
+            expires=expires,
+            name=name,
+            record=record,
+            now=int(now),
+            lease_ms=pool.lease_ms,
+        )
+
+    async def list(self, pool: Pool, page: int = 500) -> AsyncIterator[StoredLease]:
+        """Every lease of a pool, a page at a time; one that comes or goes meanwhile may be in it or not."""
+        cursor, seen = b"0", set[bytes]()
+        while True:
+            _, cursor, now, *entries = await self._run(LIST, pool.name, cursor=cursor, count=page)
+            for user, document, expires, name in zip(*(iter(entries),) * 4, strict=True):
+                if user not in seen:
+                    yield StoredLease.parse(
+                        user=user, document=document, expires=expires, name=name, now=int(now), lease_ms=pool.lease_ms
+                    )
+                seen.add(user)
+            if cursor == b"0":
+                return
+
+    async def count(self, pool: str) -> Count | None:
+        """How full a pool is; None before it was given its limits."""
+        answer = await self._settled(COUNT, pool)
+        return Count.parse(answer) if answer[0] == b"counted" else None
+
+    async def read_policy(self) -> SealedPolicy:
+        """Return the farm's policy, sealed."""
+        answer = await self._connection.call(READ_POLICY, (policy_key(self._farm),), [])
+        if answer[0] == b"none":
+            return SealedPolicy(version=0, sealed=b"", now=int(answer[1]))
+        _, version, sealed, now = answer
+        return SealedPolicy(version=int(version), sealed=sealed, now=int(now))
+
+    async def apply_policy(self, expected: int, version: int, sealed: bytes) -> None:
+        """Replace policy ``expected`` by ``version``; PolicyChanged if another one is in force by now."""
+        arguments = APPLY_POLICY.ordered({"expected": expected, "version": version, "sealed": sealed})
+        answer = await self._connection.call(APPLY_POLICY, (policy_key(self._farm),), arguments)
+        if answer[0] == b"changed":
+            raise PolicyChanged(
+                "another administrator applied a policy meanwhile; look at it (pool export), then apply yours"
+            )
+
+    async def configure(self, pool: Pool, version: int) -> None:
+        """Give the pool's shard the limits of policy ``version``, unless it knows a newer one."""
+        await self._settled(CONFIGURE, pool.name, policy=version, limits=json.dumps(dict(pool.limits())))
+
+    async def _decide(self, script: Script, pool: Pool, version: int, **arguments: Argument) -> Answer:
+        """Run a script that goes by the pool's limits, giving the shard those of ``version`` if it lacks them."""
+        answer = await self._settled(script, pool.name, policy=version, **arguments)
+        if answer[0] == b"configure":
+            await self.configure(pool, version)
+            answer = await self._settled(script, pool.name, policy=version, **arguments)
+        return answer
+
+    async def _settled(self, script: Script, pool: str, **arguments: Argument) -> Answer:
+        """Run a script until it has no more dead sessions to end first."""
+        for _ in range(_MOST_ROUNDS):
+            answer = await self._run(script, pool, **arguments)
+            if answer[0] != b"more":
+                return answer
+        raise StoreRefused(
+            f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`"
+        )
+
+    async def _run(self, script: Script, pool: str, **arguments: Argument) -> Answer:
+        return await self._connection.call(script, Shard(self._farm, pool).keys(), script.ordered(arguments))

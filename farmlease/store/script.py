@@ -1,0 +1,68 @@
+"""The Lua files of ``lua/`` as values: their text, their digest, and what their header says they take.
+
+The header of a script is its contract, and it is *used*: arguments are passed by name and put in the order the header
+gives, so that a header that lies cannot work.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+__all__ = ["Argument", "Script"]
+
+Argument = bytes | str | int
+
+_ENTRY = re.compile(r"^-- (?P<section>KEYS|ARGV|    ) +(?P<number>\d+) (?P<name>\w+)")
+_SHARD = "-- KEYS  the shard's keys, as prelude.lua names them"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One verb of the store."""
+
+    name: str
+    text: str
+    sha: str
+    keys: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+    @staticmethod
+    @cache
+    def load(name: str) -> "Script":
+        """Read ``lua/<name>.lua``, with the prelude before it if it works on a shard."""
+        own = _read(name)
+        keys, arguments = _header(own)
+        text = own
+        if _SHARD in own:
+            prelude = _read("prelude")
+            keys, _ = _header(prelude)
+            text = f"{prelude}\n{own}"
+        return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), keys, arguments)
+
+    def ordered(self, arguments: Mapping[str, Argument]) -> list[Argument]:
+        """Put ``arguments`` in the header's order; TypeError if they are not exactly the header's."""
+        if arguments.keys() != set(self.arguments):
+            raise TypeError(f"{self.name}.lua takes {self.arguments}, not {tuple(arguments)}")
+        return [arguments[name] for name in self.arguments]
+
+
+def _read(name: str) -> str:
+    return resources.files("farmlease.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _header(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names under KEYS and ARGV, checked to be numbered from 1 without a gap."""
+    found: dict[str, list[str]] = {"KEYS": [], "ARGV": []}
+    section = ""
+    for line in text.splitlines():
+        entry = _ENTRY.match(line)
+        if entry is None:
+            continue
+        section = entry["section"].strip() or section
+        found[section].append(entry["name"])
+        if int(entry["number"]) != len(found[section]):
+            raise ValueError(f"header out of order: {line}")
+    return tuple(found["KEYS"]), tuple(found["ARGV"])
