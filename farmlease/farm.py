@@ -1,0 +1,136 @@
+"""A farm's shared state in clear: the store's pseudonyms and sealed bytes, opened with the farm's keys.
+
+Agents and administrators' commands both look at the farm through this. It reads and applies; the decisions about
+sessions are the store's, taken through the node's agent. Nothing it returns is written back unsealed.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from farmlease.domain.identity import User
+from farmlease.domain.model import LeaseState, LeaseView, PoolUse
+from farmlease.domain.policy import Policy, Pool, parse_policy
+from farmlease.domain.record import decode
+from farmlease.errors import RecordRejected
+from farmlease.seal import Purpose, RecordBinding, Sealer
+from farmlease.store.answers import StoredLease
+from farmlease.store.redis import Store
+
+__all__ = ["Farm", "PolicyInForce"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """The policy every decision goes by, and its version. Version 0: none was ever applied."""
+
+    version: int
+    policy: Policy | None
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools of the policy, none without one."""
+        return self.policy.pools if self.policy else ()
+
+    def pool(self, name: str) -> Pool | None:
+        """Return the pool of exactly this name."""
+        return self.policy.pool(name) if self.policy else None
+
+
+class Farm:
+    """One farm, seen by somebody who holds its keys."""
+
+    def __init__(self, name: str, store: Store, sealer: Sealer) -> None:
+        self.name = name
+        self.store = store
+        self.sealer = sealer
+
+    async def policy(self) -> PolicyInForce:
+        """Read the policy; RecordRejected if it was not sealed with this farm's keys."""
+        found = await self.store.read_policy()
+        if found.version == 0:
+            return PolicyInForce(0, None)
+        text = self.sealer.unseal(Purpose.POLICY, "", (str(found.version),), found.sealed)
+        return PolicyInForce(found.version, parse_policy(text.decode(), f"policy {found.version} of farm {self.name}"))
+
+    async def apply(self, policy: Policy, *, over: int | None = None) -> PolicyInForce:
+        """Put ``policy`` in force on every node, over version ``over`` (default: the one in force now).
+
+        Applying what is in force already makes no new version. PolicyChanged if another one is in force by now. Its
+        limits reach each pool at once; should this be cut short, apply it again. A pool that is no longer in it is told
+        too, so that no node goes on granting from it.
+        """
+        found = await self.store.read_policy()
+        expected = found.version if over is None else over
+        current = PolicyInForce(0, None)
+        if expected == found.version and found.version:
+            current = await self.policy()
+        if current.policy and current.policy.text == policy.text:
+            version = current.version
+        else:
+            version = max(found.version + 1, found.now)
+            sealed = self.sealer.seal(Purpose.POLICY, "", (str(version),), policy.text.encode())
+            await self.store.apply_policy(expected, version, sealed)
+        removed = [pool for pool in current.pools if policy.pool(pool.name) is None]
+        for pool in (*policy.pools, *removed):
+            await self.store.configure(pool, version)
+        return PolicyInForce(version, policy)
+
+    async def use(self, pool: Pool) -> PoolUse:
+        """Return how full a pool is."""
+        count = await self.store.count(pool.name)
+        return PoolUse(
+            name=pool.name,
+            kind=pool.kind,
+            capacity=count.capacity if count else pool.capacity,
+            used=count.held if count else 0,
+            quarantined=0,
+            reserved=0,
+            queued=0,
+        )
+
+    async def leases(self, pool: Pool) -> AsyncIterator[LeaseView]:
+        """Every lease of a pool, a page at a time."""
+        async for stored in self.store.list(pool):
+            yield self._view(pool, stored)
+
+    async def lease(self, pool: Pool, user: User) -> LeaseView | None:
+        """Return one user's lease."""
+        stored = await self.store.look_up(pool, self.sealer.user_index(user))
+        return None if stored is None else self._view(pool, stored)
+
+    async def fault(self, pool: Pool, user: User, device: str) -> str | None:
+        """Return why a session of this user on this device would not find a valid lease; None if it would.
+
+        RecordRejected if the lease is there but its record was sealed for something else, or is malformed.
+        """
+        stored = await self.store.look_up(pool, self.sealer.user_index(user))
+        if stored is None:
+            return f"the user has no lease in pool {pool.name}"
+        if device not in {claim.device for claim in stored.devices}:
+            return f"the lease is not on device {device}"
+        binding = RecordBinding(
+            pool=pool.name, user_index=stored.user, lease_id=stored.lease.id, version=stored.record_version
+        )
+        decode(self.sealer.unseal_record(binding, stored.record))
+        return None
+
+    def _view(self, pool: Pool, stored: StoredLease) -> LeaseView:
+        return LeaseView(
+            user=self._name(stored),
+            pool=pool.name,
+            kind=pool.kind,
+            state=LeaseState.ACTIVE if stored.sessions else LeaseState.IDLE,
+            lease=stored.lease,
+            devices=stored.devices,
+            sessions=stored.sessions,
+            last_contact_at=stored.last_contact_at,
+            record_version=stored.record_version,
+            fence=stored.fence,
+        )
+
+    def _name(self, stored: StoredLease) -> str:
+        """Return the user's name; the pseudonym where the name was forgotten or does not open."""
+        try:
+            return self.sealer.unseal_name(stored.user, stored.name) if stored.name else stored.user
+        except RecordRejected:
+            return stored.user

@@ -1,0 +1,310 @@
+"""One session host: the story of a session, in order.
+
+Guaranteed: an answer is in the journal before it is given; what a caller began is carried out even if the caller goes
+away; a session whose start ended without an answer holds no seat for longer than it takes to tell the store; a session
+that lost its seat is shown as lost from the next heartbeat on.
+Not guaranteed: that the host's wall clock means anything; every deadline is the store's.
+
+Calls go down from here (policy, store, seal, journal, files), never up.
+"""
+
+import structlog
+
+from farmlease.clock import Clock
+from farmlease.domain import explain
+from farmlease.domain.health import Facts
+from farmlease.domain.identity import User
+from farmlease.domain.model import Decision, Denial, Reason, Restricted, SessionRequest
+from farmlease.domain.policy import Denied, Plan, Pool, RestrictedUse, TryPools
+from farmlease.domain.session import SessionState
+from farmlease.errors import FarmleaseError, JournalFailed, StoreError, StoreRefused
+from farmlease.farm import Farm, PolicyInForce
+from farmlease.node.book import Book, OpenSession
+from farmlease.node.custody import Custody
+from farmlease.node.debts import Debts
+from farmlease.node.departure import Departure
+from farmlease.node.errands import Errands
+from farmlease.node.journal import Journal
+from farmlease.node.pulse import Pulse
+from farmlease.node.seats import Seats
+from farmlease.node.standing import Standing
+from farmlease.node.turns import Turns
+from farmlease.node.upkeep import Upkeep
+from farmlease.store.keys import node_member
+
+__all__ = ["Agent"]
+
+_log = structlog.get_logger(__name__)
+
+#: How often a start may find that the policy changed under it before it gives up.
+_MOST_CHANGES = 5
+
+
+class Agent:
+    """The agent of one node, without its network: ``api.py`` speaks for it, ``daemon.py`` keeps it going.
+
+    Where a verb takes ``only``, the caller may act for this user alone; None: for anybody.
+    """
+
+    def __init__(
+        self,
+        *,
+        farm: Farm,
+        node: str,
+        journal: Journal,
+        standing: Standing,
+        book: Book,
+        custody: Custody,
+        debts: Debts,
+        clock: Clock,
+        heartbeat_ms: int,
+        offline_denies: bool,
+    ) -> None:
+        self._farm = farm
+        self._node = node
+        self._journal = journal
+        self._standing = standing
+        self._book = book
+        self._custody = custody
+        self._debts = debts
+        self._clock = clock
+        self._heartbeat_ms = heartbeat_ms
+        self._offline_denies = offline_denies
+        self._stopping = False
+        self._journal_writes = True
+        self._turns = Turns()
+        self._errands = Errands()
+        self._departure = Departure(
+            member=node_member(node, journal.incarnation), sealer=farm.sealer, journal=journal, book=book,
+            custody=custody, debts=debts, turns=self._turns, errands=self._errands,
+        )  # fmt: skip
+        self._pulse = Pulse(
+            store=farm.store, node=node, journal=journal, standing=standing, book=book, debts=debts,
+            errands=self._errands,
+        )  # fmt: skip
+        self._seats = Seats(
+            farm=farm, node=node, standing=standing, book=book, custody=custody, departure=self._departure,
+            turns=self._turns, beat=self._pulse.beat,
+        )  # fmt: skip
+        self._upkeep = Upkeep(
+            pulse=self._pulse, standing=standing, book=book, debts=debts, departure=self._departure,
+            seats=self._seats, turns=self._turns, errands=self._errands,
+        )  # fmt: skip
+
+    # --- the verbs of the API -----------------------------------------------------------------------------------------
+
+    async def start_session(self, request: SessionRequest, only: User | None = None) -> Decision:
+        """Decide whether a session may start; asking again for the same one gives the same answer."""
+        return await self._errands.finish(self._start_session(request, only))
+
+    async def end_session(self, session: str, only: User | None = None) -> bool:
+        """End a session; one that is not (or no longer) there is ended already. False if it is another user's."""
+        return await self._errands.finish(self._end_session(session, only))
+
+    async def save_session(self, session: str, only: User | None = None) -> dict[str, object] | None:
+        """Take the vendor's files back now; None if there is no such session, FileRefused if one must not be taken."""
+        return await self._errands.finish(self._save_session(session, only))
+
+    def session(self, session: str) -> OpenSession | None:
+        """Return a session that the API shows."""
+        found = self._book.find(session)
+        return found if found is not None and found.state.shown else None
+
+    def sessions(self) -> list[OpenSession]:
+        """Every session that the API shows, by id."""
+        return sorted((each for each in self._book if each.state.shown), key=lambda each: each.id)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node takes no new users."""
+        return self._journal.draining
+
+    def drain(self, *, on: bool) -> None:
+        """Take no new users, or take them again; remembered over restarts."""
+        self._journal.drain(on=on)
+        _log.info("node.drain", on=on)
+
+    def facts(self) -> Facts:
+        """What this node's health is judged by."""
+        journal_writes, owed = self._journal_writes, 0
+        try:
+            owed = self._debts.pending()
+        except JournalFailed:
+            journal_writes = False
+        return Facts(
+            draining=self.draining,
+            stopping=self._stopping,
+            store_answers=self._standing.store_answers,
+            offline_denies=self._offline_denies,
+            policy_known=self._standing.in_force.policy is not None,
+            policy_trouble=self._standing.trouble,
+            journal_writes=journal_writes,
+            damaged=self._book.damaged,
+            owed=owed,
+            refused=self._debts.refused,
+            sessions=len(self.sessions()),
+        )
+
+    # --- the node's own life ------------------------------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Take up where the agent before a restart left off: what never got its answer, or was ending, is ended."""
+        self._upkeep.tidy()
+        _log.info("agent.adopted", sessions=len(self.sessions()), owed=self._debts.pending())
+
+    async def beat(self) -> None:
+        """One heartbeat, with all that it brings to light. Nothing that goes wrong in it ends the agent."""
+        self._journal_writes = self._journal.writes()
+        try:
+            await self._pulse.round()
+            self._upkeep.tidy()
+        except FarmleaseError as error:
+            _log.error("beat.failed", why=str(error))
+        except Exception:  # noqa: BLE001 - the sessions of this node live as long as it beats
+            _log.error("beat.failed", exc_info=True)
+
+    async def settled(self) -> None:
+        """Wait for everything that is under way without anybody waiting for it."""
+        await self._errands.done()
+
+    async def stop(self) -> None:
+        """Take no more sessions and deliver what is owed. Sessions go on; the next agent of this boot adopts them."""
+        self._stopping = True
+        await self._deliver()
+        await self._errands.done()
+        await self._deliver()
+
+    # --- a start, step by step ----------------------------------------------------------------------------------------
+
+    async def _start_session(self, request: SessionRequest, only: User | None) -> Decision:
+        async with self._turns.session(request.session):
+            held = self._book.find(request.session)
+            if held is not None and held.state is not SessionState.ENDING and only not in {None, held.user}:
+                return explain.denial(Reason.NOT_ENTITLED, request.pool)
+            if self._stopping or (self.draining and not self._is_here(request.user)):
+                return explain.denial(Reason.DRAINING, request.pool)
+            try:
+                decision = await self._start(request)
+            except StoreError as error:
+                self._standing.store_failed(error)
+                return explain.denial(Reason.OFFLINE, request.pool, retry_at=self._clock.now_ms() + self._heartbeat_ms)
+        if isinstance(decision, Denial) and self._debts.pending(request.session):
+            await self._deliver()
+        return decision
+
+    async def _start(self, request: SessionRequest) -> Decision:
+        """1. End what had this session id before. 2. Plan. 3. Ask pool after pool until one grants."""
+        held = await self._end_predecessor(request)
+        for _ in range(_MOST_CHANGES):
+            in_force, plan = await self._plan(request)
+            if held is not None and not _covers(plan, held.pool):
+                await self._end_first(held)
+                held = None
+            match plan:
+                case RestrictedUse():
+                    return Restricted(user=request.user, node=self._node, session=request.session)
+                case Denied():
+                    return explain.denial(plan.reason, plan.pool)
+                case TryPools():
+                    decision = await self._try_pools(request, held, in_force, plan.pools)
+            if decision is not None:
+                return decision
+            await self._standing.read_policy()
+        raise StoreRefused("the policy keeps changing; is somebody applying policies in a loop?")
+
+    async def _end_predecessor(self, request: SessionRequest) -> OpenSession | None:
+        """Hosts reuse session ids: what had this one before is ended first. Return the session if it is the same."""
+        held = self._book.find(request.session)
+        if held is None:
+            await self._pay(request.session)
+            return None
+        device = request.device or self._farm.name
+        if (
+            held.state is SessionState.ACTIVE
+            and (held.user, held.device) == (request.user, device)
+            and request.pool in {None, held.pool}
+        ):
+            return held
+        await self._end_first(held)
+        return None
+
+    async def _end_first(self, held: OpenSession) -> None:
+        await self._departure.end(held)
+        await self._pay(held.id)
+
+    async def _pay(self, session: str) -> None:
+        """Tell the store what it is owed about a session id before it is asked for a seat. StoreError if it cannot."""
+        if self._debts.pending(session):
+            await self._debts.deliver()
+            if self._debts.pending(session):
+                raise StoreRefused("the store does not take the end of a session that had this id before; see the log")
+
+    async def _plan(self, request: SessionRequest) -> tuple[PolicyInForce, Plan]:
+        """Plan by the policy as known; an answer that the store does not get to check, by the policy as it is now."""
+        known = self._standing.in_force
+        plan = known.policy.plan(request, self._node) if known.policy else None
+        if isinstance(plan, TryPools):
+            return known, plan
+        now = await self._standing.read_policy()
+        return now, now.policy.plan(request, self._node) if now.policy else Denied(Reason.UNKNOWN_POOL, request.pool)
+
+    async def _try_pools(
+        self, request: SessionRequest, held: OpenSession | None, in_force: PolicyInForce, pools: tuple[Pool, ...]
+    ) -> Decision | None:
+        """Return the first grant, else the denial that ends first; None to plan anew.
+
+        A held seat is asked for alone. A record that cannot be trusted is told, not gone round by way of another pool.
+        """
+        denials: list[Denial] = []
+        for pool in pools:
+            if held is not None and held.pool != pool.name:
+                continue
+            decision = await self._seats.ask(request, held, in_force, pool)
+            if not isinstance(decision, Denial) or decision.reason is Reason.RECORD_REJECTED:
+                return decision
+            denials.append(decision)
+        return min(denials, key=lambda denial: (denial.retry_at is None, denial.retry_at))
+
+    # --- an end, and a save -------------------------------------------------------------------------------------------
+
+    async def _end_session(self, session: str, only: User | None) -> bool:
+        async with self._turns.session(session):
+            found = self._book.find(session)
+            if found is not None:
+                if only is not None and found.user != only:
+                    return False
+                await self._departure.end(found)
+        if self._debts.pending(session):
+            await self._deliver()
+        return True
+
+    async def _save_session(self, session: str, only: User | None) -> dict[str, object] | None:
+        async with self._turns.session(session):
+            found = self._book.find(session)
+            if found is None or not found.state.shown or only not in (None, found.user):
+                return None
+            changed, refused = await self._departure.take_back(found)
+            await self._deliver()
+            superseded = await self._departure.yield_to_winner(found)
+            if refused is not None:
+                raise refused
+        return {
+            "session": session,
+            "changed": changed,
+            "superseded": superseded,
+            "delivered": self._debts.pending(session) == 0,
+        }
+
+    async def _deliver(self) -> None:
+        try:
+            await self._debts.deliver()
+        except StoreError as error:
+            self._standing.store_failed(error)
+
+    def _is_here(self, user: User) -> bool:
+        return any(each.user == user and each.state.shown for each in self._book)
+
+
+def _covers(plan: Plan, pool: str) -> bool:
+    """Whether a plan lets a session keep its seat of this pool."""
+    return isinstance(plan, TryPools) and any(each.name == pool for each in plan.pools)

@@ -1,0 +1,133 @@
+"""The sessions of this node: in memory for reading, in the journal before anybody is answered.
+
+Every change goes through the state table of ``domain/session.py``. Bodies are sealed for this node, so that a journal
+copied elsewhere says nothing and opens nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter
+
+from farmlease.clock import Clock
+from farmlease.domain.identity import User
+from farmlease.domain.model import Grant, SessionRequest
+from farmlease.domain.session import SessionEvent, SessionState, next_state
+from farmlease.errors import FileRefused, RecordRejected
+from farmlease.node.journal import Entry, Journal
+from farmlease.node.kept import KeptFiles, as_label
+from farmlease.seal import Purpose, Sealer
+
+__all__ = ["Book", "OpenSession"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSession:
+    """A session of this node. ``grant`` is there once it was granted."""
+
+    id: str
+    state: SessionState
+    user: User
+    pool: str
+    device: str
+    grant: Grant | None = None
+    pid: int | None = None
+    lost_because: str | None = None
+
+
+_FORM = TypeAdapter(OpenSession)
+_log = structlog.get_logger(__name__)
+
+
+class Book:
+    """The sessions of one node. ``damaged``: how many entries of the journal did not open; they are kept."""
+
+    def __init__(self, *, journal: Journal, sealer: Sealer, kept: KeptFiles, node: str, clock: Clock) -> None:
+        self._journal = journal
+        self._sealer = sealer
+        self._node = node
+        self._sessions: dict[str, OpenSession] = {}
+        self.damaged = 0
+        #: Grows with every change, so that a reader who awaited something can tell whether the book is still the same.
+        self.changes = 0
+        for entry in journal.entries():
+            try:
+                self._sessions[entry.id] = self._opened(entry)
+            except (RecordRejected, ValueError):
+                self.damaged += 1
+                self._set_aside(entry, kept, clock.now_ms())
+
+    def __iter__(self) -> Iterator[OpenSession]:
+        """Every session, in no order."""
+        return iter(tuple(self._sessions.values()))
+
+    def find(self, session: str) -> OpenSession | None:
+        """Return the session of this id, whatever its state."""
+        return self._sessions.get(session)
+
+    def uses_files(self, user: User, pool: str) -> bool:
+        """Whether a session of the user may be using the files of a pool."""
+        return self._has(user, pool, {SessionState.ACTIVE, SessionState.INVALID})
+
+    def needs_files(self, user: User, pool: str) -> bool:
+        """Whether a session of the user uses the files of a pool, or is about to."""
+        return self._has(user, pool, {SessionState.ACTIVE, SessionState.INVALID, SessionState.STARTING})
+
+    def count(self, pool: str) -> int:
+        """How many sessions of a pool this node holds seats for."""
+        return sum(each.pool == pool and each.state is SessionState.ACTIVE for each in self)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no session is being started or ended, as far as the store is concerned."""
+        return not any(each.state in {SessionState.STARTING, SessionState.ENDING} for each in self)
+
+    def begin(self, request: SessionRequest, pool: str, device: str) -> OpenSession:
+        """Write down that the store is about to be asked, so that a lost answer can be undone after a crash."""
+        self.changes += 1
+        begun = OpenSession(
+            id=request.session,
+            state=SessionState.STARTING,
+            user=request.user,
+            pool=pool,
+            device=device,
+            pid=request.pid,
+        )
+        self._write(begun)
+        return begun
+
+    def step(self, session: OpenSession, event: SessionEvent, **changes: Any) -> OpenSession:  # noqa: ANN401 - fields of OpenSession
+        """Take a session to the state after ``event``, written down; one that has ended is forgotten."""
+        self.changes += 1
+        after = replace(session, state=next_state(session.state, event), **changes)
+        if after.state is SessionState.ENDED:
+            self._journal.remove_entry(after.id)
+            self._sessions.pop(after.id, None)
+        else:
+            self._write(after)
+        return after
+
+    def _has(self, user: User, pool: str, states: set[SessionState]) -> bool:
+        return any(each.user == user and each.pool == pool and each.state in states for each in self._sessions.values())
+
+    def _set_aside(self, entry: Entry, kept: KeptFiles, now_ms: int) -> None:
+        """Keep an entry that does not open for inspection; its place in the journal will be written over some day."""
+        try:
+            path = kept.keep("rejected-session", as_label(entry.id), entry.body, now_ms)
+        except FileRefused as error:
+            _log.error("session.rejected", session=entry.id, why=str(error))
+        else:
+            _log.error("session.rejected", session=entry.id, kept=str(path))
+            self._journal.remove_entry(entry.id)
+
+    def _write(self, session: OpenSession) -> None:
+        body = self._sealer.seal(Purpose.RECEIPT, session.id, ("session", self._node), _FORM.dump_json(session))
+        self._journal.write_entry(Entry(session.id, session.state.value, body))
+        self._sessions[session.id] = session
+
+    def _opened(self, entry: Entry) -> OpenSession:
+        plain = self._sealer.unseal(Purpose.RECEIPT, entry.id, ("session", self._node), entry.body)
+        # The state outside the seal is what a reboot may have changed; it can only take a session towards its end.
+        return replace(_FORM.validate_json(plain), state=SessionState(entry.state))

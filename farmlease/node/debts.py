@@ -1,0 +1,204 @@
+"""What this node owes the store: ends of sessions and saved records, delivered in order, each until it was taken.
+
+Guaranteed: what was noted before an answer is delivered even if the agent is killed and the store is away meanwhile,
+and the store carries it out once, however often it is told. A debt that does not open is kept for inspection; one that
+the store refuses stays owed, is told in the log, and holds up no other user's.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import structlog
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from farmlease.clock import Clock
+from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, RecordRejected, StoreUnavailable
+from farmlease.node.book import Book
+from farmlease.node.custody import Custody, MadeHere, Version
+from farmlease.node.journal import Journal, Owed
+from farmlease.node.kept import KeptFiles
+from farmlease.seal import Purpose, Sealer
+from farmlease.store.answers import Claim, Conflict, Saved
+from farmlease.store.redis import Store
+
+__all__ = ["ANY_FENCE", "Debts", "ReleaseDebt", "SaveDebt"]
+
+#: Fence of a release that ends whatever the store took for a question whose answer was lost. Exact in Lua's numbers.
+ANY_FENCE = 2**53 - 1
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseDebt:
+    """A session is over. Fence 0: it was over already, and the store's word of that was heard."""
+
+    kind: Literal["release"] = "release"
+    pool: str
+    claim: Claim
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveDebt:
+    """A record has a new version, sealed. Versions of one ``line`` were each made from the one before."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    kind: Literal["save"] = "save"
+    pool: str
+    claim: Claim
+    lease_id: str
+    line: str
+    version: int
+    record: bytes
+
+
+Debt = ReleaseDebt | SaveDebt
+
+_FORM: TypeAdapter[Debt] = TypeAdapter(Debt)
+
+
+class Debts:
+    """The debts of one node."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        sealer: Sealer,
+        store: Store,
+        book: Book,
+        custody: Custody,
+        kept: KeptFiles,
+        clock: Clock,
+    ) -> None:
+        self._journal = journal
+        self._sealer = sealer
+        self._store = store
+        self._book = book
+        self._custody = custody
+        self._kept = kept
+        self._clock = clock
+        self._delivering = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
+        self._rounds: set[asyncio.Task[None]] = set()
+        self._refused: dict[int, str] = {}
+
+    def owe(self, debt: Debt) -> None:
+        """Note a debt in the journal."""
+        session = debt.claim.session
+        self._journal.owe(session, self._sealer.seal(Purpose.RECEIPT, session, ("debt",), _FORM.dump_json(debt)))
+
+    def pending(self, session: str | None = None) -> int:
+        """How many debts are not delivered yet: of one session, or all."""
+        return self._journal.owes(session)
+
+    @property
+    def refused(self) -> int:
+        """How many debts the store refused when it was last told."""
+        return len(self._refused)
+
+    async def deliver(self) -> None:
+        """Tell the store everything owed, oldest first. StoreUnavailable where it cannot be told now.
+
+        Who comes while a round is under way waits for the next one, all together: a store that hangs costs each caller
+        two rounds at most, however many they are.
+        """
+        if self._next is None:
+            self._next = task = asyncio.create_task(self._round())
+            self._rounds.add(task)
+            task.add_done_callback(self._rounds.discard)
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._next)
+
+    async def _round(self) -> None:
+        async with self._delivering:
+            self._next = None
+            unsaved = set[tuple[str, str]]()  # whose next version must not pass the one that was refused
+            refused: dict[int, str] = {}
+            number = 0
+            while owed := self._journal.next_owed(number):
+                number = owed.number
+                debt = self._opened(owed)
+                if debt is None or (isinstance(debt, SaveDebt) and (debt.pool, debt.claim.user) in unsaved):
+                    continue
+                try:
+                    await self._deliver(number, debt)
+                except (StoreUnavailable, JournalFailed):
+                    raise
+                except FarmleaseError as error:
+                    unsaved.add((debt.pool, debt.claim.user))
+                    refused[number] = str(error)
+                    if self._refused.get(number) != str(error):
+                        _log.error("debt.refused", kind=debt.kind, session=owed.session, why=str(error))
+            self._refused = refused
+
+    def _opened(self, owed: Owed) -> Debt | None:
+        """Return the debt; None if it does not open: then it is kept, and owed no longer."""
+        try:
+            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, owed.session, ("debt",), owed.body))
+        except (RecordRejected, ValidationError):
+            pass
+        try:
+            path = self._kept.keep("rejected-debt", str(owed.number), owed.body, self._clock.now_ms())
+        except FileRefused as error:
+            _log.error("debt.rejected", why=str(error))
+        else:
+            _log.error("debt.rejected", kept=str(path))
+            self._journal.settle(owed.number)
+        return None
+
+    async def _deliver(self, number: int, debt: Debt) -> None:
+        match debt:
+            case SaveDebt():
+                await self._save(number, debt)
+            case ReleaseDebt():
+                await self._store.release(debt.pool, debt.claim, debt.fence)
+                with self._journal.together():
+                    self._journal.settle(number)
+                    self._close(debt)
+
+    async def _save(self, number: int, debt: SaveDebt) -> None:
+        outcome = await self._store.save(debt.pool, debt.claim, debt.lease_id, debt.version, debt.record)
+        # Nothing is awaited from here on: what comes back from a user's disk meanwhile must see the outcome.
+        with self._journal.together():
+            match outcome:
+                case Saved():
+                    pass
+                case Conflict():
+                    self._lost_race(number, debt, (outcome.version, outcome.record))
+                case None:
+                    self._custody.lease_gone(_made_here(debt))
+            self._journal.settle(number)
+
+    def _lost_race(self, number: int, debt: SaveDebt, theirs: Version) -> None:
+        """Keep this version and those made from it: the store would take the next one for a child of the winner."""
+        lost = [(number, debt)]
+        while owed := self._journal.next_owed(number):
+            number = owed.number
+            child = self._opened(owed)
+            if isinstance(child, SaveDebt) and (child.pool, child.line) == (debt.pool, debt.line):
+                lost.append((number, child))
+        for each, child in lost:
+            self._custody.lost_race(_made_here(child), theirs)
+            self._journal.settle(each)
+
+    def _close(self, debt: ReleaseDebt) -> None:
+        session = self._book.find(debt.claim.session)
+        ending = session is not None and session.state is SessionState.ENDING and session.pool == debt.pool
+        if session is not None and ending and debt.fence:
+            self._book.step(session, SessionEvent.RELEASED)
+
+
+def _made_here(debt: SaveDebt) -> MadeHere:
+    return MadeHere(
+        pool=debt.pool,
+        user=debt.claim.user,
+        lease_id=debt.lease_id,
+        line=debt.line,
+        version=debt.version,
+        record=debt.record,
+    )

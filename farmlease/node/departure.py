@@ -1,0 +1,164 @@
+"""How a session leaves this node: its files come back, and the store is to be told. Nothing here waits for the store.
+
+Guaranteed: once a session is shown as ended, its end and its changed files are in the journal and reach the store.
+A file that must not be touched stays where it is, and a disk that hangs is left behind; the session is over all the
+same, and what its files turn out to be is noted when the disk answers.
+"""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+import structlog
+
+from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.errors import FarmleaseError, FileRefused
+from farmlease.node.book import Book, OpenSession
+from farmlease.node.custody import Custody
+from farmlease.node.debts import ANY_FENCE, Debts, ReleaseDebt, SaveDebt
+from farmlease.node.errands import Errands
+from farmlease.node.journal import Journal
+from farmlease.node.turns import Turns
+from farmlease.seal import Sealer
+from farmlease.store.answers import Claim, Lost
+
+__all__ = ["PATIENCE", "Departure"]
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds to wait for the disk of a user's files before the session goes on, or ends, without them.
+PATIENCE = 10.0
+
+
+class Departure:
+    """The ends of one node's sessions. Callers hold the session's turn."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        sealer: Sealer,
+        journal: Journal,
+        book: Book,
+        custody: Custody,
+        debts: Debts,
+        turns: Turns,
+        errands: Errands,
+    ) -> None:
+        self._member = member
+        self._sealer = sealer
+        self._journal = journal
+        self._book = book
+        self._custody = custody
+        self._debts = debts
+        self._turns = turns
+        self._errands = errands
+
+    async def end(self, session: OpenSession) -> None:
+        """The session is over, whoever wanted that."""
+        if session.state is SessionState.ENDING and self._debts.pending(session.id):
+            return
+        session = self._book.step(session, SessionEvent.END_ASKED)
+        await self.leave(session)
+        self.give_back(session)
+        _log.info("session.ended", session=session.id, pool=session.pool)
+
+    def abandon(self, session: OpenSession) -> None:
+        """A start failed, and the store may have taken a seat for it: it is told to give that back."""
+        with self._journal.together():
+            self.give_back(self._book.step(session, SessionEvent.UNANSWERED))
+        self.leave_soon(session)
+
+    def deny(self, session: OpenSession) -> None:
+        """A start was denied: the store holds nothing for it. It may have kept another session's files from leaving."""
+        self._book.step(session, SessionEvent.DENIED)
+        self.leave_soon(session)
+
+    async def lose(self, session: OpenSession, reason: str) -> None:
+        """The session's seat is gone for good; it stays in sight until its host ends it."""
+        lost = self._book.step(session, SessionEvent.SEAT_LOST)
+        lost = self._book.step(lost, SessionEvent.GAVE_UP, lost_because=reason)
+        _log.warning("session.lost", session=lost.id, pool=lost.pool, reason=reason)
+        await self.leave(lost)
+
+    def hear(self, pool: str, lost: Lost) -> None:
+        """Tell the store that its word of a lost session was heard. Fence 0 ends nothing that is alive."""
+        if not self._debts.pending(lost.session):
+            claim = Claim(user=lost.user, node=self._member, session=lost.session)
+            self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=0))
+
+    async def take_back(self, session: OpenSession) -> tuple[bool, FileRefused | None]:
+        """Note a new version of the record if the user's files were changed, and say so; and the first one refused.
+
+        FileRefused if the disk hangs or the files do not fit into a record.
+        """
+
+        async def save() -> tuple[bool, Mapping[str, FileRefused]]:
+            async with self._turns.user(session.user):
+                return await self._save(session)
+
+        changed, refused = await self.patiently(save())
+        return changed, next(iter(refused.values()), None)
+
+    async def yield_to_winner(self, session: OpenSession) -> bool:
+        """Put another node's files in place if they won over ours, and say so. FileRefused if that cannot be."""
+
+        async def give_way() -> bool:
+            async with self._turns.user(session.user):
+                return await self._custody.yield_to_winner(session.user, session.pool)
+
+        return await self.patiently(give_way())
+
+    async def leave(self, session: OpenSession) -> None:
+        """Take the user's files back and, after the last session here, off this node."""
+        try:
+            if self._custody.cares(session.user, session.pool):
+                await self.patiently(self._leave(session))
+        except FarmleaseError as error:
+            _log.error("session.files_left", session=session.id, pool=session.pool, why=str(error))
+
+    def leave_soon(self, session: OpenSession) -> None:
+        """Do the same without being waited for."""
+        self._errands.run(f"leave {session.id}", lambda: self.leave(session))
+
+    def give_back(self, session: OpenSession) -> None:
+        """Note that the store is to be told that the session is over."""
+        fence = session.grant.fence if session.grant else ANY_FENCE
+        self._debts.owe(ReleaseDebt(pool=session.pool, claim=self.claim(session), fence=fence))
+
+    def claim(self, session: OpenSession) -> Claim:
+        """Return the session as the store knows it."""
+        return Claim(user=self._sealer.user_index(session.user), node=self._member, session=session.id)
+
+    async def patiently(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what ``work`` on a user's disk returns; FileRefused, and it goes on, if the disk hangs."""
+        try:
+            return await self._errands.finish(work, within=PATIENCE)
+        except TimeoutError:
+            raise FileRefused("the disk of the user's files does not answer: look at what is mounted there") from None
+
+    async def _leave(self, session: OpenSession) -> None:
+        async with self._turns.user(session.user):
+            _, refused = await self._save(session)
+            if not self._book.needs_files(session.user, session.pool):
+                await self._custody.clear(session.user, session.pool, spare=refused)
+        for refusal in refused.values():
+            _log.error("file.refused", session=session.id, pool=session.pool, why=str(refusal))
+
+    async def _save(self, session: OpenSession) -> tuple[bool, Mapping[str, FileRefused]]:
+        """Take the files back and note what the store is to be told, all or nothing of it."""
+        changed, refused = await self._custody.take_back(session.user, session.pool)
+        if changed is not None:
+            debt = SaveDebt(
+                pool=session.pool,
+                claim=self.claim(session),
+                lease_id=changed.lease.id,
+                line=changed.line,
+                version=changed.version,
+                record=changed.record,
+            )
+            with self._journal.together():
+                self._custody.took_back(session.user, session.pool, changed)
+                self._debts.owe(debt)
+        return changed is not None, refused

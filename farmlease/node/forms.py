@@ -1,0 +1,133 @@
+"""The documents that the agent's HTTP interface takes and gives, as its OpenAPI schema shows them.
+
+Field names are a public promise. What is bad input is told with the name of its field, never with the input itself.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from farmlease.domain.duration import parse_duration
+from farmlease.domain.identity import LONGEST_NAME, LONGEST_TOKEN, Identities, check_token
+from farmlease.domain.model import SessionRequest
+from farmlease.errors import InvalidInput
+
+__all__ = [
+    "FieldError",
+    "GrantDocument",
+    "LeaseDocument",
+    "ProblemDocument",
+    "RestrictedDocument",
+    "SavedDocument",
+    "SessionDocument",
+    "StartBody",
+]
+
+Token = Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
+
+
+class StartBody(BaseModel):
+    """A user asks for a session."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    user: str = Field(max_length=LONGEST_NAME, description=r"CORP\john, john@corp.example.com or john")
+    session: Token = Field(description="unique on the node")
+    pool: Token | None = None
+    app: Token | None = None
+    site: Token | None = None
+    groups: list[Token] = Field(default=[], max_length=1000)
+    device: Token | None = Field(default=None, description="an outside machine id; the farm by default")
+    pid: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(default=None, description="the session ends with it")
+    wait: Token | None = Field(default=None, description='longest wait in the queue, such as "10m"')
+
+    def request(self, identities: Identities) -> SessionRequest:
+        """Return the request as a value; FieldError names the field that cannot be meant."""
+        for field in ("session", "pool", "device"):
+            if getattr(self, field) is not None:
+                _checked(field, check_token, field, getattr(self, field))
+        return SessionRequest(
+            user=_checked("user", identities.user, self.user),
+            session=self.session,
+            pool=self.pool,
+            app=self.app,
+            site=self.site,
+            groups=tuple(self.groups),
+            device=self.device,
+            pid=self.pid,
+            wait_ms=_checked("wait", parse_duration, self.wait) if self.wait else 0,
+        )
+
+
+class LeaseDocument(BaseModel):
+    """The user's claim on a seat."""
+
+    id: str
+    issued_at: str
+    expires_at: str
+
+
+class GrantDocument(BaseModel):
+    """The session may start."""
+
+    decision: Literal["granted"]
+    user: str
+    pool: str
+    kind: Literal["named", "floating", "node_locked"]
+    device: str
+    node: str
+    session: str
+    fence: int
+    lease: LeaseDocument
+    source: Literal["store", "receipt"]
+    overdraft: bool
+
+
+class SessionDocument(GrantDocument):
+    """A session of this node."""
+
+    state: Literal["active", "waiting", "invalid", "lost"]
+
+
+class RestrictedDocument(BaseModel):
+    """The session may start without a licence."""
+
+    decision: Literal["restricted"]
+    user: str
+    node: str
+    session: str
+
+
+class SavedDocument(BaseModel):
+    """What became of the vendor's files. ``superseded``: another node saved first, and its files are now in place."""
+
+    session: str
+    changed: bool
+    superseded: bool
+    delivered: bool
+
+
+class ProblemDocument(BaseModel):
+    """What is wrong, and for a denial why and until when."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class FieldError(Exception):
+    """A field of a request that cannot be meant."""
+
+    def __init__(self, field: str, error: InvalidInput) -> None:
+        super().__init__(f"{field}: {error}")
+        self.field = field
+
+
+def _checked(field: str, check: Any, *arguments: Any) -> Any:  # noqa: ANN401 - whatever the check returns
+    try:
+        return check(*arguments)
+    except InvalidInput as error:
+        raise FieldError(field, error) from None

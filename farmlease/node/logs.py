@@ -1,0 +1,81 @@
+"""The agent's log: one JSON object to a line, on standard error, without names, records or keys at the default level.
+
+Modules log events (``session.granted``) with facts; users appear as their index. Libraries' own logging goes the same
+way, warnings and above. Of an exception its type and place are told, never its text: a library's may quote anything.
+"""
+
+import asyncio
+import logging
+import sys
+import traceback
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+__all__ = ["tell_of_loop_faults", "write_json_lines"]
+
+
+def write_json_lines() -> None:
+    """Send everything that is logged from now on to standard error as JSON lines."""
+    shared: list[structlog.types.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_texts,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+            foreign_pre_chain=shared,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+
+
+def tell_of_loop_faults() -> None:
+    """Have the running event loop tell of faults that nobody waits for as events: its own texts quote exceptions."""
+    log = structlog.get_logger(__name__)
+
+    def tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        log.error("loop.fault", exc_info=context.get("exception"))
+
+    asyncio.get_running_loop().set_exception_handler(tell)
+
+
+def _without_texts(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Put the types of an exception and its causes, and the places it passed, where its text would be."""
+    raised = event.pop("exc_info", None)
+    if raised is True:
+        raised = sys.exc_info()[1]
+    elif isinstance(raised, tuple):
+        raised = raised[1]
+    if isinstance(raised, BaseException):
+        event["raised"] = " from ".join(type(each).__name__ for each in _chain(raised))
+        event["at"] = _places(raised.__traceback__)
+    return event
+
+
+def _chain(raised: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
+    cause: BaseException | None = raised
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return chain
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]

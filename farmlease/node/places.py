@@ -1,0 +1,161 @@
+"""How a vendor's file is reached in a folder that belongs to the user, who may be hostile while the agent is root.
+
+A path has a trusted beginning, which the administrator wrote and which may be anything, and the user's own territory
+behind it, where nothing may be followed and only regular files with one single name are touched.
+
+Here is the walk by path, for Windows. **It is racy:** a component is looked at and then used by its name, and whoever
+may rename things in between (the user, in his own folder) can swap it for a junction. Windows offers Python no way to
+open a file relative to an open folder. ``places_posix`` has that way and is used everywhere else; this module runs
+there too, so that its rules can be tested, but must never serve an agent there.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from farmlease.errors import FileRefused
+
+__all__ = ["ATTEMPTS", "LEFTOVER", "MAX_NAMES", "Folder", "PathFolder", "Place", "by_path"]
+
+#: Files of this prefix are farmlease's own, on their way to their place. What is left over, a killed agent left.
+LEFTOVER = ".farmlease-"
+#: How many names of a folder are looked at for leftovers: a user with millions of files must not hold up the agent.
+MAX_NAMES = 10_000
+#: How often a file that is being changed by somebody else is tried before it is refused.
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one of the vendor's files lies for one user."""
+
+    template: str  #: as the policy writes it; the only part that may appear in an error
+    account: str  #: the user's name on this node
+    trusted: Path  #: absolute; the folder the administrator vouches for
+    folders: tuple[str, ...]  #: below it, the user's own territory
+    name: str  #: of the file
+
+    def refused(self, why: str) -> FileRefused:
+        """Return the error: the template and ``why``, never the user's name."""
+        return FileRefused(f"the file {self.template} {why}")
+
+
+class Folder(Protocol):
+    """The folder of a place, found without following anything of the user's.
+
+    Every method raises ``FileRefused`` for what must not be touched, and ``OSError`` for what the system refuses.
+    """
+
+    def read(self, limit: int) -> tuple[int, bytes] | None:
+        """Permission bits and content of the place's file, None if there is none; refused over ``limit`` bytes."""
+
+    def write(self, content: bytes) -> None:
+        """Put ``content`` in place: readers see the old file or the whole new one, also after a loss of power."""
+
+    def remove(self) -> None:
+        """Remove the place's file if there is one."""
+
+    def sweep(self) -> None:
+        """Remove what a killed agent left over."""
+
+
+class PathFolder:
+    """A folder known by its path; see the module's warning."""
+
+    def __init__(self, place: Place, path: Path) -> None:
+        self._place = place
+        self._path = path
+        self._file = path / place.name
+
+    def read(self, limit: int) -> tuple[int, bytes] | None:
+        """See ``Folder``."""
+        seen = self._look()
+        if seen is None:
+            return None
+        with self._file.open("rb") as file:
+            opened = os.fstat(file.fileno())
+            if (opened.st_dev, opened.st_ino) != (seen.st_dev, seen.st_ino):
+                raise self._place.refused("was swapped while it was opened: try again")
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise self._place.refused(f"is larger than {limit} bytes: it cannot travel with the user")
+        return stat.S_IMODE(opened.st_mode) & 0o777, content
+
+    def write(self, content: bytes) -> None:
+        """See ``Folder``."""
+        self._look()
+        temporary = self._path / f"{LEFTOVER}{secrets.token_hex(16)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # binary exists on Windows only
+        try:
+            with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def remove(self) -> None:
+        """See ``Folder``."""
+        if self._look() is not None:
+            self._file.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """See ``Folder``. Windows itself protects a file that another agent is still writing: it is open there."""
+        with os.scandir(self._path) as entries:
+            for entry in islice(entries, MAX_NAMES):
+                if entry.name.startswith(LEFTOVER) and entry.is_file(follow_symlinks=False):
+                    with suppress(OSError):
+                        Path(entry.path).unlink()
+
+    def _look(self) -> os.stat_result | None:
+        """Return what lies at the place, by its own name; None if nothing does."""
+        try:
+            seen = self._file.lstat()
+        except FileNotFoundError:
+            return None
+        if _is_link(seen) or not stat.S_ISREG(seen.st_mode):
+            raise self._place.refused("is a link or not a regular file: put a regular file there, or nothing")
+        if seen.st_nlink != 1:
+            raise self._place.refused("has a second name (a hard link): remove one of the two")
+        return seen
+
+
+@contextmanager
+def by_path(place: Place, *, make: bool) -> Iterator[PathFolder | None]:
+    """Yield the place's folder, or None if it is missing and shall not be made.
+
+    New folders and files get the access rights they inherit from the folder above.
+    """
+    path = place.trusted
+    if not path.is_dir():
+        if make:
+            raise place.refused("has no folder to start from: make the part of its path before the user's name")
+        yield None
+        return
+    for name in place.folders:
+        path /= name
+        try:
+            seen = path.lstat()
+        except FileNotFoundError:
+            if not make:
+                yield None
+                return
+            path.mkdir(0o700)
+            seen = path.lstat()
+        if _is_link(seen) or not stat.S_ISDIR(seen.st_mode):
+            raise place.refused("has a link or a file where a folder should be: write the real path in the policy")
+    yield PathFolder(place, path)
+
+
+def _is_link(seen: os.stat_result) -> bool:
+    """Whether this leads elsewhere: a symbolic link, a junction, or any other reparse point of Windows."""
+    reparse: int = getattr(seen, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT
+    return stat.S_ISLNK(seen.st_mode) or bool(reparse)

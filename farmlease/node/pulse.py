@@ -1,0 +1,128 @@
+"""The node's heartbeat: one for all its sessions, so that staying alive costs the same however many there are.
+
+It tells the store that the node lives, hears which sessions were taken away meanwhile, and notices when the store
+counts other sessions than the node does. What to do about either is the business of who gave the callbacks.
+"""
+
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from farmlease.domain.policy import Pool
+from farmlease.errors import PolicyError, StoreError, StoreRefused
+from farmlease.node.book import Book
+from farmlease.node.debts import Debts
+from farmlease.node.errands import Errands
+from farmlease.node.journal import Journal
+from farmlease.node.standing import Standing
+from farmlease.store.answers import Beat, Behind, Lost
+from farmlease.store.keys import node_member
+from farmlease.store.redis import Store
+
+__all__ = ["Pulse"]
+
+_log = structlog.get_logger(__name__)
+
+#: How often one beat may find that the policy changed under it; then the next round is soon enough.
+_MOST_CHANGES = 3
+
+
+class Pulse:
+    """The heartbeat of one node. ``lost`` and ``differs`` are set by who can do something about them."""
+
+    #: Told each word of a session whose seat the store took, as often as the store repeats it. Runs as an errand.
+    lost: Callable[[str, Lost], Coroutine[Any, Any, None]]
+    #: Looks into the sessions of a pool; returns whether it came to the end. Runs as an errand.
+    differs: Callable[[str], Coroutine[Any, Any, bool]]
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        node: str,
+        journal: Journal,
+        standing: Standing,
+        book: Book,
+        debts: Debts,
+        errands: Errands,
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._member = node_member(node, journal.incarnation)
+        self._journal = journal
+        self._standing = standing
+        self._book = book
+        self._debts = debts
+        self._errands = errands
+        #: Pool to the store's count and ours that were looked into: doing so again would bring nothing new.
+        self._examined: dict[str, tuple[int, int]] = {}
+
+    async def round(self) -> None:
+        """Read the policy, beat once for every pool, and deliver what is owed. A store that is away is no error."""
+        try:
+            with suppress(PolicyError):  # told by health and in the log; sessions go on by the policy that is known
+                await self._standing.read_policy()
+            refusal = await self._beat_all()
+            await self._debts.deliver()
+            if refusal is not None:
+                raise refusal
+        except StoreError as error:
+            self._standing.store_failed(error)
+        else:
+            self._standing.store_answered()
+
+    async def beat(self, version: int, pool: Pool) -> Beat | Behind:
+        """Beat once for one pool, by the policy of ``version``."""
+        before = self._book.changes
+        for life in self._journal.previous:
+            await self._store.heartbeat(pool, version, self._member, node_member(self._node, life))
+        beat = await self._store.heartbeat(pool, version, self._member, None)
+        if isinstance(beat, Beat):
+            for lost in beat.lost:
+                self._hear(pool.name, lost)
+            if before == self._book.changes and not beat.lost:
+                self._compare(pool.name, beat.sessions)
+        return beat
+
+    async def _beat_all(self) -> StoreRefused | None:
+        """Beat for every pool; one that the store refuses does not hold up the others."""
+        refusal: StoreRefused | None = None
+        alive = True
+        pools = self._standing.in_force.pools
+        for pool in pools:
+            try:
+                alive = await self._beat_now(pool.name) and alive
+            except StoreRefused as error:
+                refusal, alive = error, False
+        if alive and pools and self._journal.previous:
+            self._journal.forget_previous()
+        return refusal
+
+    async def _beat_now(self, name: str) -> bool:
+        """Beat by the policy as it is now, even if that changes in between. False if the node is not alive by it."""
+        for _ in range(_MOST_CHANGES):
+            in_force = self._standing.in_force
+            pool = in_force.pool(name)
+            if pool is None or isinstance(await self.beat(in_force.version, pool), Beat):
+                return True
+            with suppress(PolicyError):
+                await self._standing.read_policy()
+        return False
+
+    def _hear(self, pool: str, lost: Lost) -> None:
+        self._errands.run(f"lost {pool} {lost.session}", lambda: self.lost(pool, lost))
+
+    def _compare(self, pool: str, theirs: int) -> None:
+        """Look into a pool whose sessions the store counts differently; called if nothing changed while it counted."""
+        counts = (theirs, self._book.count(pool))
+        if counts[0] == counts[1]:
+            self._examined.pop(pool, None)
+        elif self._examined.get(pool) != counts and self._book.quiet and not self._debts.pending():
+            _log.warning("node.sessions_differ", pool=pool, store=counts[0], node=counts[1])
+            self._errands.run(f"differs {pool}", lambda: self._examine(pool, counts))
+
+    async def _examine(self, pool: str, counts: tuple[int, int]) -> None:
+        if await self.differs(pool):
+            self._examined[pool] = counts

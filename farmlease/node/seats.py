@@ -1,0 +1,183 @@
+"""One session's seat: asked of the store, received with the user's files, and given up where that fails.
+
+Guaranteed: a question is in the journal before the store is asked, and its answer before anybody hears it. A question
+that ends without an answer, in whatever way, is undone: the store is told to give back what it may have taken.
+Callers hold the session's turn.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
+
+from farmlease.domain import explain
+from farmlease.domain.model import Denial, Grant, Reason, SessionRequest
+from farmlease.domain.policy import Pool
+from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.errors import FileRefused, JournalFailed, PolicyError, RecordRejected, StoreError
+from farmlease.farm import Farm, PolicyInForce
+from farmlease.node.book import Book, OpenSession
+from farmlease.node.custody import Custody
+from farmlease.node.departure import Departure
+from farmlease.node.receipts import Receipt
+from farmlease.node.standing import Standing
+from farmlease.node.turns import Turns
+from farmlease.store.answers import Beat, Behind, Lost, Refusal, Taken, Taking
+
+__all__ = ["Seats"]
+
+_log = structlog.get_logger(__name__)
+
+#: How often the node may turn out not to be alive in the store before a question is given up.
+_MOST_LAPSES = 5
+
+
+class Seats:
+    """The seats of one node's sessions."""
+
+    def __init__(
+        self,
+        *,
+        farm: Farm,
+        node: str,
+        standing: Standing,
+        book: Book,
+        custody: Custody,
+        departure: Departure,
+        turns: Turns,
+        beat: Callable[[int, Pool], Awaitable[Beat | Behind]],
+    ) -> None:
+        self._farm = farm
+        self._node = node
+        self._standing = standing
+        self._book = book
+        self._custody = custody
+        self._departure = departure
+        self._turns = turns
+        self._beat = beat
+
+    async def ask(
+        self, request: SessionRequest, held: OpenSession | None, in_force: PolicyInForce, pool: Pool
+    ) -> Grant | Denial | None:
+        """Ask for a seat, or for the one of a ``held`` session once more. None: the policy changed, plan anew."""
+        session = held or self._book.begin(request, pool.name, request.device or self._farm.name)
+        try:
+            match await self._acquire(session, in_force.version, pool):
+                case Taken() as taken:
+                    return await self._receive(session, pool, taken)
+                case Refusal() as refusal:
+                    await self._turn_away(session, refusal)
+                    return explain.denial(
+                        refusal.reason, pool.name, retry_at=refusal.retry_at, blocking=refusal.blocking,
+                        held=refusal.held, capacity=refusal.capacity,
+                    )  # fmt: skip
+                case Behind():
+                    if held is None:
+                        self._departure.deny(session)
+                    return None
+        except StoreError as error:
+            if held is not None and held.grant is not None:
+                self._standing.store_failed(error)
+                return replace(held.grant, again=True)
+            self._undo(session)
+            raise
+        except Exception:
+            self._undo(session)
+            raise
+
+    async def confirm(self, name: str) -> bool:
+        """Ask about every session of a pool; those the store knows are not touched. False if that was cut short."""
+        for each in self._book:
+            async with self._turns.session(each.id):
+                session = self._book.find(each.id)
+                in_force = self._standing.in_force
+                pool = in_force.pool(name)
+                if pool is None or session is None or session.pool != name or session.state is not SessionState.ACTIVE:
+                    continue
+                request = SessionRequest(user=session.user, session=session.id, pool=name, pid=session.pid)
+                decision = await self.ask(request, session, in_force, pool)
+                if decision is None or not self._standing.store_answers:
+                    return False
+        return True
+
+    async def lost(self, pool: str, lost: Lost) -> None:
+        """The store took a session's seat: the session is lost, its files leave the node, the store hears we know."""
+        found = self._book.find(lost.session)
+        if (
+            found is not None
+            and (found.state, found.pool) == (SessionState.ACTIVE, pool)
+            and self._departure.claim(found).user == lost.user
+            and found.grant is not None
+            and found.grant.fence <= lost.fence
+        ):
+            await self._departure.lose(found, lost.reason)
+        self._departure.hear(pool, lost)
+
+    async def _acquire(self, session: OpenSession, version: int, pool: Pool) -> Taken | Refusal | Behind:
+        """Ask the store: one round trip, unless this node has to show first that it lives."""
+        index = self._farm.sealer.user_index(session.user)
+        lease_id = secrets.token_urlsafe(12)
+        taking = Taking(
+            device=session.device,
+            lease_id=lease_id,
+            record=self._custody.first_record(session.user, pool.name, session.device, lease_id),
+            name=self._farm.sealer.seal_name(index, session.user.canonical),
+        )
+        for _ in range(_MOST_LAPSES):
+            answer = await self._farm.store.acquire(pool, version, self._departure.claim(session), taking)
+            if answer is not Behind.LAPSED:
+                return answer
+            if await self._beat(version, pool) is Behind.POLICY:
+                return Behind.POLICY
+        raise StoreError("the node lapses as fast as it beats; is session_timeout shorter than a round trip?")
+
+    async def _receive(self, session: OpenSession, pool: Pool, taken: Taken) -> Grant | Denial:
+        """Open the record, put the files in place, write the grant down; where that fails the seat goes back."""
+        if not (taken.again and session.grant is not None and session.grant.lease.id == taken.lease.id):
+            try:
+                await self._departure.patiently(self._take_in(session, pool, taken))
+            except (RecordRejected, FileRefused, PolicyError) as error:
+                _log.error("session.record_rejected", session=session.id, pool=pool.name, why=str(error))
+                await self._give_back(session)
+                return explain.denial(Reason.RECORD_REJECTED, pool.name)
+        grant = Grant(
+            user=session.user,
+            pool=pool.name,
+            kind=pool.kind,
+            device=session.device,
+            node=self._node,
+            session=session.id,
+            fence=taken.fence,
+            lease=taken.lease,
+        )
+        self._book.step(session, SessionEvent.GRANTED, grant=grant)
+        _log.info("session.granted", session=session.id, pool=pool.name, fence=taken.fence, again=taken.again)
+        return replace(grant, again=taken.again)
+
+    async def _take_in(self, session: OpenSession, pool: Pool, taken: Taken) -> None:
+        receipt = Receipt(lease=taken.lease, version=taken.record_version, record=taken.record)
+        async with self._turns.user(session.user):
+            place = not self._book.uses_files(session.user, pool.name)
+            await self._custody.receive(session.user, pool, receipt, place=place)
+
+    async def _give_back(self, session: OpenSession) -> None:
+        if session.state is SessionState.STARTING:
+            self._departure.abandon(session)
+        else:
+            await self._departure.end(session)
+
+    async def _turn_away(self, session: OpenSession, refusal: Refusal) -> None:
+        """The store holds nothing for this session (any more)."""
+        if session.state is SessionState.STARTING:
+            self._departure.deny(session)
+        else:
+            await self._departure.lose(session, refusal.reason.value)
+
+    def _undo(self, session: OpenSession) -> None:
+        """Undo a start that has no answer. What cannot be written down now is undone with a later heartbeat."""
+        found = self._book.find(session.id)
+        if found is not None and found.state is SessionState.STARTING:
+            with suppress(JournalFailed):
+                self._departure.abandon(found)

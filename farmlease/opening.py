@@ -1,0 +1,39 @@
+"""How a process gets from its configuration to the farm: keys, connection, store.
+
+Agents and commands alike come this way, so that both see the same farm with the same keys.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from farmlease.config import Config
+from farmlease.farm import Farm
+from farmlease.seal import KeyRing, Sealer
+from farmlease.store.address import StoreAddress
+from farmlease.store.connect import Connection, open_connection
+from farmlease.store.redis import Store
+
+__all__ = ["open_farm"]
+
+
+@asynccontextmanager
+async def open_farm(config: Config, *, owner: bool = False) -> AsyncIterator[tuple[Farm, Connection]]:
+    """Open the farm of a configuration; with ``owner`` an embedded store is this process's own.
+
+    Raises KeyRingRejected, ConfigError, and for an embedded store AlreadyRunning and StoreError. A store elsewhere
+    that is away is no error yet.
+    """
+    sealer = Sealer(KeyRing.load(config.keys.file), config.farm)
+    section = config.store
+    address = StoreAddress(
+        url=section.url.get_secret_value(),
+        username=section.username,
+        password_file=section.password_file,
+        ca_file=section.ca_file,
+        cert_file=section.cert_file,
+        key_file=section.key_file,
+        timeout_ms=section.timeout_ms,
+    )
+    connection = await open_connection(address, state_dir=config.agent.state_dir, owner=owner)
+    async with connection:
+        yield Farm(config.farm, Store(connection, config.farm), sealer), connection
