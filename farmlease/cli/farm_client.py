@@ -1,0 +1,131 @@
+"""The farm in the hands of a command: opened from the node's configuration, read, and closed again.
+
+Commands are plain functions; this is the one place where they wait for what is asynchronous. It decides nothing and
+prints nothing, but for the warnings of the store, which go to stderr.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from farmlease.cli import config_file
+from farmlease.config import Config, load_config
+from farmlease.domain.policy import Policy, Pool
+from farmlease.errors import FarmleaseError, InvalidInput, RecordRejected
+from farmlease.farm import Farm, PolicyInForce
+from farmlease.opening import open_farm
+
+__all__ = ["FarmClient", "configuration", "opened_farm"]
+
+T = TypeVar("T")
+
+#: Values fetched at a time. A list of any length passes through; waiting for each one alone would cost more than it.
+_AT_A_TIME = 500
+
+
+@dataclass(frozen=True, slots=True)
+class FarmClient:
+    """An open farm, for a function that cannot await."""
+
+    config: Config
+    farm: Farm
+    _runner: asyncio.Runner
+
+    def wait(self, question: Coroutine[object, object, T]) -> T:
+        """Return the answer."""
+        return self._runner.run(question)
+
+    def each(self, source: AsyncIterator[T]) -> Iterator[T]:
+        """Yield what comes, without ever holding all of it."""
+        while values := self.wait(_some(source)):
+            yield from values
+
+    def in_force(self) -> PolicyInForce:
+        """Return the policy; RecordRejected if it was sealed with the keys of another farm or an older ring."""
+        try:
+            return self.wait(self.farm.policy())
+        except RecordRejected as error:
+            raise RecordRejected(
+                f"the farm's policy does not open with the keys of {self.config.keys.file}: "
+                "take the key ring of a node of this farm"
+            ) from error
+
+    def policy(self) -> Policy:
+        """Return the policy; FarmleaseError if there is none yet."""
+        policy = self.in_force().policy
+        if policy is None:
+            raise FarmleaseError(
+                f"no policy was applied to farm {self.farm.name} yet: "
+                "write pools.toml and give it with `farmlease pool apply pools.toml`"
+            )
+        return policy
+
+    def pools(self, name: str | None) -> tuple[Pool, ...]:
+        """Return the pool of this name, or all; FarmleaseError naming the pools if there is none of the name."""
+        policy = self.policy()
+        if name is None:
+            return policy.pools
+        pool = policy.pool(name)
+        if pool is None:
+            raise FarmleaseError(f"there is no pool of this name; the pools are {_names(policy)}")
+        return (pool,)
+
+    def one_pool(self, name: str | None) -> Pool:
+        """Return the pool of this name, or the only one; InvalidInput naming the pools if there are more."""
+        pools = self.pools(name)
+        if len(pools) > 1:
+            raise InvalidInput(f"say which pool with --pool; the pools are {_names(self.policy())}")
+        return pools[0]
+
+
+def configuration() -> Config:
+    """Return the configuration that ``farmlease --config``, the environment or the standard place gives."""
+    path = config_file()
+    return load_config(None if path is None else Path(path))
+
+
+@contextmanager
+def opened_farm() -> Iterator[FarmClient]:
+    """Open the farm of the configuration; an embedded store that runs already is joined."""
+    _warn_on_stderr()
+    config = configuration()
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            farm, _ = runner.run(stack.enter_async_context(open_farm(config)))
+            yield FarmClient(config, farm, runner)
+        finally:
+            runner.run(stack.aclose())
+
+
+async def _some(source: AsyncIterator[T]) -> list[T]:
+    values: list[T] = []
+    async for value in source:
+        values.append(value)
+        if len(values) == _AT_A_TIME:
+            break
+    return values
+
+
+def _names(policy: Policy) -> str:
+    return ", ".join(sorted(pool.name for pool in policy.pools))
+
+
+def _warn_on_stderr() -> None:
+    """Keep stdout for the answer: a program may be reading it."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,211 @@
+"""``farmlease session …``: what the host's logon and logoff hooks call.
+
+Speaks to this node's agent and to nothing else. It runs at every logon, so this module must import neither redis,
+cryptography, pydantic, asyncio nor (but to draw a table) rich.
+
+An answer is printed to stdout, a denial as well; an error goes to stderr.
+"""
+
+import http.client
+import os
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+from urllib.parse import quote
+
+import click
+
+from farmlease.cli import config_file, example
+from farmlease.cli.agent_client import TIMEOUT, Answer, ask, refused
+from farmlease.cli.output import Format, emit, emit_one, output_option
+from farmlease.domain.duration import parse_duration
+from farmlease.errors import FarmleaseError, InvalidInput
+from farmlease.locate import agent_endpoint
+
+__all__ = ["call", "denied", "deny", "done", "granted", "instant", "place", "seconds", "session"]
+
+DENIED = 3
+UNAVAILABLE = 4
+
+COLUMNS = ("session", "user", "pool", "kind", "state", "device", "source", "lease.expires_at")
+DETAILS = (
+    "session", "state", "user", "pool", "kind", "node", "device", "source", "overdraft", "fence",
+    "lease.id", "lease.issued_at", "lease.expires_at", "hold_until",
+)  # fmt: skip
+
+
+@click.group()
+def session() -> None:
+    """Start, keep and end sessions on this node.
+
+    Exit status: 0 granted or done, 1 failed, 2 wrong usage, 3 denied, 4 the agent or its store is unavailable.
+    """
+
+
+@session.command(
+    epilog=example(
+        "farmlease session start 'CORP\\john' --session 7",
+        "farmlease session start 'CORP\\john' --session 7 --app clearquest --wait 5m",
+    )
+)
+@click.argument("user")
+@click.option("--session", "session_id", metavar="ID", required=True, help="The session's id, unique on this node.")
+@click.option("--pool", metavar="P", help="Pool to take a seat of (default: as the policy says).")
+@click.option("--app", metavar="A", help="Application that is started.")
+@click.option("--group", "groups", metavar="G", multiple=True, help="Group the user is in; may be repeated.")
+@click.option("--site", metavar="S", help="Site the session comes from.")
+@click.option("--device", metavar="D", help="Machine outside the farm (default: the farm).")
+@click.option("--pid", metavar="N", type=click.IntRange(min=1), help="End the session when this process ends.")
+@click.option("--wait", metavar="D", help="Longest wait for a seat, e.g. 90s or 5m (default: do not wait).")
+@click.option("-o", "--output", "fmt", type=click.Choice(["json"]), help="Print the agent's whole answer.")
+def start(
+    *, user: str, session_id: str, pool: str | None, app: str | None, groups: tuple[str, ...], site: str | None,
+    device: str | None, pid: int | None, wait: str | None, fmt: str | None,
+) -> None:  # fmt: skip
+    """Ask for a session of USER and print the answer in one line.
+
+    Asking again for the same session is safe: it takes no second seat.
+    """
+    optional = {
+        "pool": pool, "app": app, "groups": list(groups) or None, "site": site, "device": device, "pid": pid,
+        "wait": wait,
+    }  # fmt: skip
+    request = {"user": user, "session": session_id} | {k: v for k, v in optional.items() if v is not None}
+    answer = call("POST", "/v1/sessions", request, patience=seconds("--wait", wait))
+    document = answer.fields()
+    decision = document.get("decision")
+    if decision == "denied":
+        deny(document, fmt)
+    if answer.status not in {http.client.OK, http.client.CREATED} or decision not in {"granted", "restricted"}:
+        raise refused(answer)
+    if fmt == "json":
+        emit_one(document, (), "json")
+    else:
+        click.echo(granted(document))
+
+
+@session.command(epilog=example("farmlease session end 7"))
+@click.argument("session_id", metavar="ID")
+def end(session_id: str) -> None:
+    """End session ID; ending it again does no harm."""
+    done(call("DELETE", place(session_id)))
+    click.echo(f"ended session {session_id}")
+
+
+@session.command(epilog=example("farmlease session touch 7"))
+@click.argument("session_id", metavar="ID")
+def touch(session_id: str) -> None:
+    """Say that the user of session ID is at work: the idle timeout starts anew."""
+    done(call("POST", place(session_id) + "/activity"))
+    click.echo(f"touched session {session_id}")
+
+
+@session.command(epilog=example("farmlease session hold 7 --for 4h"))
+@click.argument("session_id", metavar="ID")
+@click.option("--for", "span", metavar="D", help="How long, e.g. 4h (default: as long as the pool allows).")
+def hold(session_id: str, span: str | None) -> None:
+    """Keep the seat of session ID even if its node is not heard of."""
+    seconds("--for", span)
+    answer = done(call("POST", place(session_id) + "/hold", {} if span is None else {"for": span}))
+    click.echo(f"holding session {session_id} until {instant(answer.fields().get('hold_until'))}")
+
+
+@session.command(epilog=example("farmlease session save 7"))
+@click.argument("session_id", metavar="ID")
+def save(session_id: str) -> None:
+    """Take the vendor's files of session ID into the user's record now."""
+    done(call("POST", place(session_id) + "/save"))
+    click.echo(f"saved the files of session {session_id}")
+
+
+@session.command("list", epilog=example("farmlease session list", "farmlease session list -o csv"))
+@output_option
+def list_(fmt: Format) -> None:
+    """List the sessions of this node."""
+    rows = done(call("GET", "/v1/sessions")).document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise FarmleaseError("the agent's answer is not a list of sessions; is it of the same version as this command?")
+    emit(rows, COLUMNS, fmt)
+
+
+@session.command(epilog=example("farmlease session show 7 -o json"))
+@click.argument("session_id", metavar="ID")
+@output_option
+def show(session_id: str, fmt: Format) -> None:
+    """Show session ID of this node."""
+    emit_one(done(call("GET", place(session_id))).fields(), DETAILS, fmt)
+
+
+def call(method: str, path: str, document: object = None, *, patience: float = 0.0) -> Answer:
+    """Ask this node's agent; ``patience`` is how many seconds longer than usual its answer may take."""
+    return ask(agent_endpoint(config_file(), os.environ), method, path, document, timeout=TIMEOUT + patience)
+
+
+def place(session_id: str) -> str:
+    """Return the path of a session, whatever characters its id has."""
+    if not session_id:
+        raise click.BadParameter("a session id is not empty.", param_hint="'ID'")
+    return f"/v1/sessions/{quote(session_id, safe='')}"
+
+
+def done(answer: Answer) -> Answer:
+    """Return an answer that did what was asked; end the command with what it says otherwise."""
+    if http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES:
+        return answer
+    if answer.fields().get("decision") == "denied":
+        deny(answer.fields(), None)
+    if answer.status == http.client.NOT_FOUND:
+        raise FarmleaseError("no such session on this node; 'farmlease session list' shows what there is")
+    raise refused(answer)
+
+
+def deny(document: dict[str, object], fmt: str | None) -> NoReturn:
+    """Print a denial and exit: 4 when the store could not be asked (nobody decided against this user), else 3."""
+    if fmt == "json":
+        emit_one(document, (), "json")
+    else:
+        click.echo(denied(document))
+    click.get_current_context().exit(UNAVAILABLE if document.get("reason") == "offline" else DENIED)
+
+
+def granted(document: dict[str, object]) -> str:
+    """Return a grant or restricted use as one line."""
+    whom = f"{document.get('user')} on {document.get('node')}"
+    if document.get("decision") == "restricted":
+        return f"restricted use for {whom}, without a licence"
+    lease = document.get("lease")
+    until = lease.get("expires_at") if isinstance(lease, dict) else None
+    notes = [f"lease expires {instant(until)}"]
+    if document.get("overdraft"):
+        notes.append("on overdraft")
+    if document.get("source") == "receipt":
+        notes.append("by this node's receipt while the store is away")
+    return f"granted {document.get('pool')} to {whom}, {', '.join(notes)}"
+
+
+def denied(document: dict[str, object]) -> str:
+    """Return a denial as one line: the agent's sentence and, unless it says so itself, when to try again."""
+    sentence = str(document.get("detail") or document.get("reason")).strip().rstrip(".")
+    retry_at = document.get("retry_at")
+    when = instant(retry_at, up=True) if retry_at else ""
+    return f"denied: {sentence}" if when in sentence else f"denied: {sentence}; try again after {when}"
+
+
+def instant(value: object, *, up: bool = False) -> str:
+    """Return an RFC 3339 time as "2026-12-21 09:00 UTC"; ``up`` to the next full minute, never too early."""
+    try:
+        time = datetime.fromisoformat(str(value)).astimezone(UTC)
+    except ValueError:
+        return str(value)
+    if up and (time.second or time.microsecond):
+        time += timedelta(minutes=1)
+    return f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def seconds(option: str, span: str | None) -> float:
+    """Return a duration as typed, in seconds; 0 for none. Raises a usage error that names the option."""
+    if span is None:
+        return 0.0
+    try:
+        return parse_duration(span) / 1000
+    except (InvalidInput, ValueError) as error:
+        raise click.BadParameter(str(error), param_hint=f"'{option}'") from error

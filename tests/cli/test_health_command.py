@@ -1,0 +1,122 @@
+"""``farmlease health`` against a real HTTP listener: the words of a probe, and the status a script reads."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from farmlease.cli import main
+from tests.servers import free_port
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@contextmanager
+def listener(status: int, body: str, seen: list[str]) -> Iterator[int]:
+    """Answer every GET with ``body``, note the path; yields the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        @override
+        def log_message(self, *args: object) -> None:
+            """Say nothing: stderr is what the tests read."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs ``farmlease ARGS`` and returns its status, stdout and stderr."""
+
+    def run_(*args: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(args)
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run_
+
+
+def document(status: str) -> str:
+    """Return a health document with two checks."""
+    checks = {
+        "store:latency": [{"status": status, "observedValue": 3, "observedUnit": "ms", "output": "slow"}],
+        "keys": [{"status": "pass"}],
+    }
+    return json.dumps({"status": status, "checks": checks})
+
+
+@pytest.mark.parametrize(("word", "http", "status"), [("pass", 200, 0), ("warn", 503, 0), ("fail", 503, 1)])
+def test_the_status_is_the_word(word: str, http: int, status: int, run: Run) -> None:
+    """Pass and warn are status 0, fail is 1, whatever the HTTP status; each check is a line."""
+    seen: list[str] = []
+    with listener(http, document(word), seen) as port:
+        url = f"http://127.0.0.1:{port}/healthz"
+        told = f"{word}: {url} (HTTP {http})\n  store:latency: {word} 3 ms (slow)\n  keys: pass\n"
+        assert (status, told, "") == run("health", url)
+    assert ["/healthz"] == seen
+
+
+def test_a_plain_body_is_understood_by_its_first_word(run: Run) -> None:
+    """A probe path that answers in words is enough."""
+    with listener(503, "fail no key\n", []) as port:
+        assert 1 == run("health", f"http://127.0.0.1:{port}/readyz")[0]
+
+
+def test_host_and_port_are_enough(run: Run) -> None:
+    """Without scheme and path it is HTTP and /healthz."""
+    seen: list[str] = []
+    with listener(200, document("pass"), seen) as port:
+        assert 0 == run("health", f"127.0.0.1:{port}")[0]
+    assert ["/healthz"] == seen
+
+
+def test_this_node_is_found_by_its_configuration(tmp_path: Path, run: Run) -> None:
+    """Without a URL the node's own listener is asked, on loopback if it listens on every address."""
+    config = tmp_path / "farmlease.toml"
+    with listener(200, document("pass"), []) as port:
+        config.write_text(f'[health]\nlisten = "0.0.0.0:{port}"\n')
+        code, out, _ = run("--config", str(config), "health")
+    assert 0 == code
+    assert f"http://127.0.0.1:{port}/healthz" in out
+
+
+def test_nobody_there_is_status_4(run: Run) -> None:
+    """Where nothing answers the command says where it asked."""
+    port = free_port()
+    code, out, err = run("health", f"http://127.0.0.1:{port}")
+    assert (4, "") == (code, out)
+    assert f"http://127.0.0.1:{port}/healthz" in err
+    assert 1 == err.count("\n")
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "[]", '{"status": "ok"}', '{"status": "pass", "checks": []}'])
+def test_somebody_else_there_is_status_1(body: str, run: Run) -> None:
+    """What does not speak of health is no health listener."""
+    with listener(200, body, []) as port:
+        code, _, err = run("health", f"127.0.0.1:{port}")
+    assert 1 == code
+    assert "is not a farmlease health listener" in err
+
+
+@pytest.mark.parametrize("url", ["ftp://ctx-02", "http://", "http://ctx-02:port", "http://[::1"])
+def test_what_is_no_url_is_wrong_usage(url: str, run: Run) -> None:
+    """A URL that cannot be one is told as such."""
+    assert 2 == run("health", url)[0]

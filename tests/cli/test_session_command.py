@@ -1,0 +1,408 @@
+"""``farmlease session …`` against an agent's HTTP on TCP and on a Unix socket, each time over a real connection."""
+
+import json
+import socket
+import socketserver
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from typing_extensions import override
+
+from farmlease.cli import main
+from tests.servers import free_port
+
+TOKEN = "a-token-of-the-test"  # noqa: S105 -- opens nothing but this file's stand-in
+GRANT = {
+    "decision": "granted", "user": "corp\\john", "pool": "qlikview", "kind": "named", "device": "citrix-a",
+    "node": "ctx-01", "session": "7", "fence": 1795294078123,
+    "lease": {"id": "L1", "issued_at": "2026-11-21T09:00:59Z", "expires_at": "2026-12-21T09:00:59Z"},
+    "source": "store", "overdraft": False,
+}  # fmt: skip
+DENIAL = {
+    "type": "about:blank", "title": "Denied", "status": 409, "detail": "All 3 seats of qlikview are taken.",
+    "decision": "denied", "reason": "capacity", "pool": "qlikview", "retry_at": "2026-12-21T09:00:01Z", "blocking": [],
+    "held": 3, "capacity": 3,
+}  # fmt: skip
+
+
+@dataclass
+class StandIn:
+    """An agent's HTTP without what is behind it: its sessions, what it was asked, and what it answers next."""
+
+    listen: str
+    sessions: dict[str, dict[str, object]] = field(default_factory=dict)
+    asked: list[tuple[str, str, object]] = field(default_factory=list)
+    heads: list[dict[str, str]] = field(default_factory=list)
+    next: tuple[int, bytes] | None = None
+
+    def answers(self, status: int, document: object) -> None:
+        """Answer whatever is asked next with this."""
+        self.next = (status, document if isinstance(document, bytes) else json.dumps(document).encode())
+
+    def answer(self, method: str, path: str, document: object) -> tuple[int, bytes]:
+        """Answer as the interface of the agent says."""
+        self.asked.append((method, path, document))
+        if self.next is not None:
+            return self.next
+        if path == "/v1/sessions":
+            return self.collection(method, document)
+        name, _, verb = path.removeprefix("/v1/sessions/").partition("/")
+        if method == "DELETE":
+            self.sessions.pop(unquote(name), None)
+            return 204, b""
+        if unquote(name) not in self.sessions:
+            return 404, json.dumps({"title": "Not found", "status": 404}).encode()
+        known = {
+            ("GET", ""): (200, self.sessions[unquote(name)]),
+            ("POST", "hold"): (200, {"hold_until": "2026-11-21T13:00:00Z"}),
+            ("POST", "save"): (200, {}),
+            ("POST", "activity"): (204, None),
+        }
+        status, found = known.get((method, verb), (405, {"status": 405}))
+        return status, b"" if found is None else json.dumps(found).encode()
+
+    def collection(self, method: str, document: object) -> tuple[int, bytes]:
+        """Answer ``/v1/sessions``."""
+        if method == "GET":
+            return 200, json.dumps(list(self.sessions.values())).encode()
+        assert isinstance(document, dict)
+        status = 200 if document["session"] in self.sessions else 201
+        grant = GRANT | {"session": document["session"]}
+        self.sessions[document["session"]] = grant | {"state": "active"}
+        return status, json.dumps(grant).encode()
+
+
+def handler_of(agent: StandIn) -> type[BaseHTTPRequestHandler]:
+    """Return a request handler that answers for ``agent``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def respond(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            agent.heads.append({key.lower(): value for key, value in self.headers.items()})
+            tcp = not agent.listen.startswith("unix:")
+            host = agent.listen if tcp else "localhost"
+            if self.headers["Host"] != host or "Origin" in self.headers:
+                status, answer = 403, b'{"detail": "foreign host"}'
+            elif tcp and self.headers["Authorization"] != f"Bearer {TOKEN}":
+                status, answer = 401, b'{"detail": "no or wrong token"}'
+            else:
+                status, answer = agent.answer(self.command, self.path, json.loads(body) if body else None)
+            self.send_response(status)
+            if answer:
+                self.send_header("Content-Type", "application/json")
+            if status != 204:
+                self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            if answer:  # writing even nothing to a client that has gone is an error
+                self.wfile.write(answer)
+
+        do_GET = do_POST = do_DELETE = respond  # noqa: N815 -- http.server's names
+
+        @override
+        def log_message(self, *args: object) -> None:
+            """Say nothing: stderr is what the tests read."""
+
+    return Handler
+
+
+@contextmanager
+def serving(agent: StandIn) -> Iterator[None]:
+    """Serve a stand-in on its address."""
+    if agent.listen.startswith("unix:"):
+        server: socketserver.BaseServer = socketserver.ThreadingUnixStreamServer(
+            agent.listen.removeprefix("unix:"), handler_of(agent)
+        )
+    else:
+        host, _, port = agent.listen.rpartition(":")
+        server = socketserver.ThreadingTCPServer((host, int(port)), handler_of(agent))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def configure(folder: Path, listen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a configuration that leads to ``listen`` and a token, and let the command find it."""
+    (folder / "token").write_text(TOKEN + "\n")
+    (folder / "farmlease.toml").write_text(f"[agent]\nlisten = '{listen}'\ntoken_file = '{folder / 'token'}'\n")
+    monkeypatch.setenv("FARMLEASE_CONFIG", str(folder / "farmlease.toml"))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return a folder with a short path: Unix sockets allow 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="fl-cli-") as path:
+        yield Path(path)
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def agent(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """Serve a stand-in on TCP or on a Unix socket, with the configuration that leads there."""
+    if request.param == "unix" and sys.platform == "win32":
+        pytest.skip("Python has no Unix sockets on Windows")
+    stand_in = StandIn(f"127.0.0.1:{free_port()}" if request.param == "tcp" else f"unix:{folder}/agent.sock")
+    configure(folder, stand_in.listen, monkeypatch)
+    with serving(stand_in):
+        yield stand_in
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs ``farmlease ARGS`` and returns its status, stdout and stderr."""
+
+    def run_(*args: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(args)
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run_
+
+
+def test_a_grant_is_one_line_and_status_0(agent: StandIn, run: Run) -> None:
+    """A granted session is told with whom, where and until when; asking again says the same."""
+    line = "granted qlikview to corp\\john on ctx-01, lease expires 2026-12-21 09:00 UTC\n"
+    assert (0, line, "") == run("session", "start", "CORP\\john", "--session", "7")
+    assert (0, line, "") == run("session", "start", "CORP\\john", "--session", "7")
+    assert [("POST", "/v1/sessions", {"user": "CORP\\john", "session": "7"})] * 2 == agent.asked
+
+
+def test_every_option_reaches_the_agent(agent: StandIn, run: Run) -> None:
+    """What is given is asked for under the names of the interface; what is not given is left to the agent."""
+    given = {"--pool": "p", "--app": "a", "--site": "s", "--device": "d", "--pid": "42", "--wait": "90s"}
+    options = ["--group", "g", "--group", "h", *(word for pair in given.items() for word in pair)]
+    assert 0 == run("session", "start", "john", "--session", "7", *options)[0]
+    assert {
+        "user": "john", "session": "7", "pool": "p", "app": "a", "groups": ["g", "h"], "site": "s", "device": "d",
+        "pid": 42, "wait": "90s",
+    } == agent.asked[0][2]  # fmt: skip
+
+
+def test_the_token_is_shown_on_tcp_only(agent: StandIn, run: Run) -> None:
+    """On TCP the token proves who asks; on a Unix socket the kernel does, and no token is read."""
+    run("session", "list")
+    expected = None if agent.listen.startswith("unix:") else f"Bearer {TOKEN}"
+    assert expected == agent.heads[0].get("authorization")
+
+
+def test_restricted_use_is_status_0(agent: StandIn, run: Run) -> None:
+    """Use without a licence is an answer that lets the session start."""
+    agent.answers(200, {"decision": "restricted", "user": "corp\\john", "node": "ctx-01", "session": "7"})
+    told = "restricted use for corp\\john on ctx-01, without a licence\n"
+    assert (0, told, "") == run("session", "start", "john", "--session", "7")
+
+
+def test_a_grant_says_who_vouches_for_it(agent: StandIn, run: Run) -> None:
+    """Overdraft and a grant by receipt are told."""
+    agent.answers(201, GRANT | {"source": "receipt", "overdraft": True})
+    out = run("session", "start", "john", "--session", "7")[1]
+    assert out.endswith("09:00 UTC, on overdraft, by this node's receipt while the store is away\n")
+
+
+@pytest.mark.parametrize(
+    ("http", "reason", "status"),
+    [
+        (403, "not_entitled", 3),
+        (409, "capacity", 3),
+        (409, "recovering", 3),
+        (503, "draining", 3),
+        (503, "offline", 4),
+    ],
+)
+def test_a_denial_is_an_answer(agent: StandIn, run: Run, http: int, reason: str, status: int) -> None:
+    """A denial is one line on stdout with the time of the next try, never too early; 4 only where the store is away."""
+    agent.answers(http, DENIAL | {"status": http, "reason": reason})
+    told = "denied: All 3 seats of qlikview are taken; try again after 2026-12-21 09:01 UTC\n"
+    assert (status, told, "") == run("session", "start", "john", "--session", "7")
+
+
+def test_a_denial_without_a_time_gives_none(agent: StandIn, run: Run) -> None:
+    """Where no time helps, none is told."""
+    agent.answers(403, DENIAL | {"reason": "not_entitled", "detail": "You may not use it.", "retry_at": None})
+    assert "denied: You may not use it\n" == run("session", "start", "john", "--session", "7")[1]
+
+
+def test_a_denial_gives_its_time_once(agent: StandIn, run: Run) -> None:
+    """Where the agent's sentence has the time already, it is not repeated."""
+    agent.answers(409, DENIAL | {"detail": "All are taken; the first becomes free at 2026-12-21 09:01 UTC."})
+    told = "denied: All are taken; the first becomes free at 2026-12-21 09:01 UTC\n"
+    assert told == run("session", "start", "john", "--session", "7")[1]
+
+
+@pytest.mark.parametrize(("http", "document", "status"), [(201, GRANT, 0), (409, DENIAL, 3)])
+def test_json_is_the_agents_document(agent: StandIn, run: Run, http: int, document: object, status: int) -> None:
+    """With ``-o json`` the whole answer is printed, a denial's too, with the same exit status."""
+    agent.answers(http, document)
+    code, out, err = run("session", "start", "john", "--session", "7", "-o", "json")
+    assert (status, document, "") == (code, json.loads(out), err)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"status": 422, "detail": "user: a name has at most 256 characters."},
+        {"detail": [{"loc": ["body", "user"], "msg": "a name has at most 256 characters", "type": "value_error"}]},
+    ],
+)
+def test_bad_input_names_the_field_and_is_status_2(agent: StandIn, run: Run, document: object) -> None:
+    """What the agent cannot accept is wrong usage, and the field is named."""
+    agent.answers(422, document)
+    told = "farmlease: user: a name has at most 256 characters\n"
+    assert (2, "", told) == run("session", "start", "john", "--session", "7")
+
+
+@pytest.mark.parametrize(
+    ("http", "document", "told"),
+    [
+        (401, {"detail": "no"}, "does not accept th"),
+        (500, b"oops", "failed inside (HTTP 500)"),
+        (200, b"<html>", "is not a farmlease agent"),
+        (302, {}, "answered HTTP 302"),
+        (403, {"detail": "Only root may act for others."}, "farmlease: Only root may act for others\n"),
+        (413, {"detail": "More than 64 KiB."}, "More than 64 KiB"),
+        (200, {"decision": "maybe"}, "answered HTTP 200"),
+    ],
+)
+def test_what_is_no_answer_is_an_error(agent: StandIn, run: Run, http: int, document: object, told: str) -> None:
+    """Anything the interface does not promise is one line on stderr and status 1."""
+    agent.answers(http, document)
+    code, out, err = run("session", "start", "john", "--session", "7")
+    assert (1, "") == (code, out)
+    assert told in err
+    assert 1 == err.count("\n")
+
+
+def test_unavailable_without_a_decision_is_status_4(agent: StandIn, run: Run) -> None:
+    """An agent that cannot do it now says so, and asking later may help."""
+    agent.answers(503, {"detail": "The agent is stopping."})
+    assert (4, "", "farmlease: The agent is stopping; try again later\n") == run("session", "save", "7")
+
+
+def test_a_session_lives_by_its_commands(agent: StandIn, run: Run) -> None:
+    """Touch, hold, save and end reach the session, whatever characters its id has."""
+    name = "rdp-tcp#4/ü 7"
+    assert 0 == run("session", "start", "john", "--session", name)[0]
+    assert (0, f"touched session {name}\n", "") == run("session", "touch", name)
+    held = f"holding session {name} until 2026-11-21 13:00 UTC\n"
+    assert (0, held, "") == run("session", "hold", name, "--for", "4h")
+    assert (0, f"saved the files of session {name}\n", "") == run("session", "save", name)
+    assert (0, f"ended session {name}\n", "") == run("session", "end", name)
+    assert (0, f"ended session {name}\n", "") == run("session", "end", name)
+    place = "/v1/sessions/rdp-tcp%234%2F%C3%BC%207"
+    assert [
+        ("POST", f"{place}/activity", None),
+        ("POST", f"{place}/hold", {"for": "4h"}),
+        ("POST", f"{place}/save", None),
+        ("DELETE", place, None),
+        ("DELETE", place, None),
+    ] == agent.asked[1:]
+
+
+@pytest.mark.parametrize("verb", ["touch", "hold", "save", "show"])
+def test_an_unknown_session_is_status_1(agent: StandIn, run: Run, verb: str) -> None:
+    """What this node has not is told with where to look."""
+    told = "farmlease: no such session on this node; 'farmlease session list' shows what there is\n"
+    assert (1, "", told) == run("session", verb, "8")
+
+
+def test_an_empty_id_is_wrong_usage(agent: StandIn, run: Run) -> None:
+    """An empty id would lead to the list of all sessions."""
+    assert 2 == run("session", "end", "")[0]
+    assert [] == agent.asked
+
+
+def test_the_list_is_what_the_agent_has(agent: StandIn, run: Run) -> None:
+    """``session list`` shows each session of the node; JSON is the agent's own list."""
+    run("session", "start", "john", "--session", "7")
+    assert list(agent.sessions.values()) == json.loads(run("session", "list", "-o", "json")[1])
+    head, line = run("session", "list")[1].splitlines()
+    assert ["SESSION", "USER", "POOL", "KIND", "STATE", "DEVICE", "SOURCE", "LEASE", "EXPIRES", "AT"] == head.split()
+    assert ["7", "corp\\john", "qlikview", "named", "active", "citrix-a", "store"] == line.split()[:7]
+    assert '"7","corp\\john","qlikview"' == run("session", "list", "-o", "csv")[1].splitlines()[1][:26]
+
+
+def test_show_is_one_session(agent: StandIn, run: Run) -> None:
+    """``session show`` prints one session's properties, or its JSON object."""
+    run("session", "start", "john", "--session", "7")
+    assert agent.sessions["7"] == json.loads(run("session", "show", "7", "-o", "json")[1])
+    assert "lease_id          L1" in run("session", "show", "7")[1].splitlines()
+
+
+def test_an_answer_that_is_no_list_is_an_error(agent: StandIn, run: Run) -> None:
+    """A list is a list, or it is another version's."""
+    agent.answers(200, {"sessions": []})
+    assert 1 == run("session", "list")[0]
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_no_agent_is_status_4_and_says_what_to_do(
+    kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """Where nobody listens the command says where it looked and how to start the agent."""
+    listen = f"127.0.0.1:{free_port()}" if kind == "tcp" else f"unix:{folder}/agent.sock"
+    configure(folder, listen, monkeypatch)
+    code, out, err = run("session", "start", "john", "--session", "7")
+    assert (4, "") == (code, out)
+    assert err.startswith(f"farmlease: no agent answers on {listen} (")
+    assert "start it with 'farmlease agent'" in err
+    assert 1 == err.count("\n")
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "there is no token file"), ("", "holds no token")])
+def test_without_a_token_nobody_is_asked(
+    content: str | None, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """A missing or empty token file is told by its name, status 4."""
+    configure(folder, f"127.0.0.1:{free_port()}", monkeypatch)
+    if content is None:
+        (folder / "token").unlink()
+    else:
+        (folder / "token").write_text(content)
+    code, _, err = run("session", "list")
+    assert 4 == code
+    assert told in err
+    assert str(folder / "token") in err
+
+
+def test_a_silent_agent_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """An agent that accepts and says nothing is unavailable after the timeout; ``--wait`` only lengthens it."""
+    monkeypatch.setattr("farmlease.cli.session.TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listen = f"127.0.0.1:{listener.getsockname()[1]}"
+        configure(folder, listen, monkeypatch)
+        code, _, err = run("session", "start", "john", "--session", "7", "--wait", "100ms")
+    assert 4 == code
+    assert f"the agent on {listen} did not answer within 0.15 s" in err
+
+
+@pytest.mark.parametrize("command", [["start", "john", "--session", "7"], ["list", "-o", "json"], ["end", "7"]])
+def test_a_logon_imports_nothing_heavy(agent: StandIn, command: list[str]) -> None:
+    """``farmlease session`` runs at every logon: no redis, cryptography, pydantic, rich or asyncio is imported."""
+    code = (
+        "import sys\nfrom farmlease.cli import main\n"
+        f"try:\n    main({['session', *command]!r})\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"redis", "cryptography", "pydantic", "pydantic_core", "rich", "asyncio", "fastapi", "structlog"}
+    assert set() == heavy & set(done.stdout.split())
+    assert "click" in done.stdout.split()

@@ -1,0 +1,167 @@
+"""An administrator at a shell: a configuration, a key ring, a real store, and commands run as they are typed."""
+
+import asyncio
+import io
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from unittest.mock import patch
+
+import pytest
+import structlog
+
+from farmlease.cli import main
+from farmlease.config import Config, load_config
+from farmlease.domain.policy import Policy, Pool, parse_policy
+from farmlease.domain.record import BorrowedRecord, encode
+from farmlease.farm import Farm
+from farmlease.opening import open_farm
+from farmlease.seal import KeyRing, RecordBinding
+from farmlease.store.answers import Claim, Taken, Taking
+from tests.servers import RedisServer
+
+__all__ = ["QLIKVIEW", "Ended", "Host", "host_of"]
+
+QLIKVIEW = """# what we bought
+[[pool]]
+name = "qlikview"
+kind = "named"
+capacity = 3
+"""
+NODE = "ctx-01#1"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host of farm citrix-a, and its administrator."""
+
+    folder: Path
+    store: RedisServer
+
+    @property
+    def config_file(self) -> Path:
+        """The node's configuration."""
+        return self.folder / "farmlease.toml"
+
+    @property
+    def ring_file(self) -> Path:
+        """The farm's key ring."""
+        return self.folder / "keyring.json"
+
+    @property
+    def config(self) -> Config:
+        """The configuration as read."""
+        return load_config(self.config_file, {})
+
+    def command(self, *args: str) -> list[str]:
+        """Return the words that run ``farmlease ARGS`` on this host."""
+        return [sys.executable, "-m", "farmlease", "--config", str(self.config_file), *args]
+
+    def run(self, *args: str) -> Ended:
+        """Run ``farmlease ARGS`` without a terminal. In this process, because most of a command's time is imports."""
+        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()
+        no_terminal = patch.object(sys, "stdin", io.StringIO())
+        with no_terminal, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main(["--config", str(self.config_file), *args])
+        structlog.reset_defaults()
+        out.seek(0)
+        return Ended(int(ended.value.code or 0), out.read(), err.getvalue())
+
+    def run_process(self, *args: str, **environ: str) -> Ended:
+        """Run ``farmlease ARGS`` as a process of its own, with ``environ`` added to its environment."""
+        done = subprocess.run(
+            self.command(*args), stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60,
+            env={**os.environ, **environ},
+        )  # fmt: skip
+        return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def write(self, policy: str | bytes) -> str:
+        """Write pools.toml; returns its path."""
+        file = self.folder / "pools.toml"
+        file.write_bytes(policy if isinstance(policy, bytes) else policy.encode())
+        return str(file)
+
+    def with_farm(self, use: Callable[[Farm], Awaitable[T]]) -> T:
+        """Do something with the farm behind the commands' back."""
+
+        async def opened() -> T:
+            async with open_farm(self.config) as (farm, _):
+                return await use(farm)
+
+        return asyncio.run(opened())
+
+    def apply(self, text: str) -> Policy:
+        """Put a policy in force."""
+        policy = parse_policy(text, "test")
+        self.with_farm(lambda farm: farm.apply(policy))
+        return policy
+
+    def version(self) -> int:
+        """Return the version of the policy in force."""
+
+        async def read(farm: Farm) -> int:
+            return (await farm.policy()).version
+
+        return self.with_farm(read)
+
+    def lend(self, *users: str, pool: str = "qlikview", device: str = "citrix-a", ended: bool = False) -> None:
+        """Give each user a session with id ``s-`` and the user's name, as an agent would; ``ended``: and end it."""
+
+        async def take(farm: Farm) -> None:
+            found = await farm.policy()
+            assert found.policy is not None
+            chosen = found.policy.pool(pool)
+            assert chosen is not None
+            await farm.store.heartbeat(chosen, found.version, NODE, None)
+            for user in users:
+                await self._lend(farm, chosen, found.version, user, device, ended=ended)
+
+        self.with_farm(take)
+
+    async def _lend(self, farm: Farm, pool: Pool, version: int, user: str, device: str, *, ended: bool) -> None:
+        person = self.config.identities.user(user)
+        index = farm.sealer.user_index(person)
+        lease_id = secrets.token_urlsafe(12)
+        record = BorrowedRecord(
+            user=person.canonical, pool=pool.name, seat=index, device=device, borrowed_at=0, files=()
+        )
+        binding = RecordBinding(pool=pool.name, user_index=index, lease_id=lease_id, version=1)
+        taking = Taking(
+            device=device,
+            lease_id=lease_id,
+            record=farm.sealer.seal_record(binding, encode(record)),
+            name=farm.sealer.seal_name(index, person.canonical),
+        )
+        claim = Claim(user=index, node=NODE, session=f"s-{person.name}-{device}")
+        taken = await farm.store.acquire(pool, version, claim, taking)
+        assert isinstance(taken, Taken)
+        if ended:
+            await farm.store.release(pool.name, claim, taken.fence)
+
+
+def host_of(folder: Path, store: RedisServer) -> Host:
+    """Set up a host of farm citrix-a with its keys."""
+    host = Host(folder, store)
+    host.config_file.write_text(
+        f'farm = "citrix-a"\nnode = "ctx-01"\n[store]\nurl = "{store.url}"\n[keys]\nfile = "{host.ring_file}"\n'
+        f'[agent]\nstate_dir = "{folder}"\n[identity]\ndomains = {{ CORP = "corp.example.com" }}\n'
+    )
+    KeyRing.generate(0).create_file(host.ring_file)
+    return host
