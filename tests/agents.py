@@ -45,7 +45,7 @@ class Reply:
     body: bytes
 
     @property
-    def document(self) -> Any:  # noqa: ANN401 - JSON
+    def document(self) -> Any:
         """The JSON in it; None where there is no body."""
         return json.loads(self.body) if self.body else None
 

@@ -91,7 +91,7 @@ def desk(timed: TimedStore, **keys: object) -> Desk:
     return Desk(timed, named_pool(**keys))
 
 
-def contents(raw: Any, pool: str = "qlikview") -> dict[str, Any]:  # noqa: ANN401 - a real client or the fake one
+def contents(raw: Any, pool: str = "qlikview") -> dict[str, Any]:
     """Return everything a pool keeps, by the last word of the key."""
     found: dict[str, Any] = {}
     for key in Shard(FARM, pool).keys():  # noqa: SIM118 - not a dict
@@ -109,7 +109,7 @@ def contents(raw: Any, pool: str = "qlikview") -> dict[str, Any]:  # noqa: ANN40
     return found
 
 
-def audit(raw: Any, pool: str = "qlikview") -> list[dict[str, str]]:  # noqa: ANN401 - a real client or the fake one
+def audit(raw: Any, pool: str = "qlikview") -> list[dict[str, str]]:
     """Return the audit's entries, oldest first."""
     (key,) = (key for key in Shard(FARM, pool).keys() if key.endswith(":audit"))  # noqa: SIM118 - not a dict
     return [{name.decode(): value.decode() for name, value in entry.items()} for _, entry in raw.xrange(key)]

@@ -7,9 +7,10 @@
 from typing import Annotated, Any
 
 import structlog
-from fastapi import Body, FastAPI, Path, Request, Response
+from fastapi import Body, FastAPI, Path, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from farmlease import __version__
@@ -59,6 +60,8 @@ def create_app(agent: Agent, identities: Identities) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Said in the schema; it is the gate that looks at the token, and on a Unix socket none is needed.
+        dependencies=[Security(HTTPBearer(auto_error=False, description="what stands in token_file"))],
     )
     _answer_bad_input(app)
     _answer_errors(app)
@@ -139,7 +142,6 @@ def _answer_bad_input(app: FastAPI) -> None:
     async def bad_input(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        field = field.encode(errors="backslashreplace").decode()  # a key may be half of a surrogate pair
         return problem(422, f"{field}: {first['msg']}", field=field)
 
     @app.exception_handler(HTTPException)

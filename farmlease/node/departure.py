@@ -75,12 +75,12 @@ class Departure:
         self._book.step(session, SessionEvent.DENIED)
         self.leave_soon(session)
 
-    async def lose(self, session: OpenSession, reason: str) -> None:
-        """The session's seat is gone for good; it stays in sight until its host ends it."""
+    def lose(self, session: OpenSession, reason: str) -> OpenSession:
+        """The session's seat is gone for good; it stays in sight until its host ends it. Its files are to leave."""
         lost = self._book.step(session, SessionEvent.SEAT_LOST)
         lost = self._book.step(lost, SessionEvent.GAVE_UP, lost_because=reason)
         _log.warning("session.lost", session=lost.id, pool=lost.pool, reason=reason)
-        await self.leave(lost)
+        return lost
 
     def hear(self, pool: str, lost: Lost) -> None:
         """Tell the store that its word of a lost session was heard. Fence 0 ends nothing that is alive."""

@@ -31,7 +31,7 @@ class StartBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    user: str = Field(max_length=LONGEST_NAME, description=r"CORP\john, john@corp.example.com or john")
+    user: str = Field(min_length=1, max_length=LONGEST_NAME, description=r"CORP\john, john@corp.example.com or john")
     session: Token = Field(description="unique on the node")
     pool: Token | None = None
     app: Token | None = None

@@ -72,8 +72,9 @@ def listening_socket(address: str) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
         )
     except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # one without the address
         raise FarmleaseError(
-            f"cannot listen on {address} ({error.strerror}); is another program there? Choose another address"
+            f"cannot listen on {address} ({why}); is another program there? Choose another address"
         ) from error
 
 

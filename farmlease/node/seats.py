@@ -105,6 +105,7 @@ class Seats:
     async def lost(self, pool: str, lost: Lost) -> None:
         """The store took a session's seat: the session is lost, its files leave the node, the store hears we know."""
         found = self._book.find(lost.session)
+        gone: OpenSession | None = None
         if (
             found is not None
             and (found.state, found.pool) == (SessionState.ACTIVE, pool)
@@ -112,8 +113,10 @@ class Seats:
             and found.grant is not None
             and found.grant.fence <= lost.fence
         ):
-            await self._departure.lose(found, lost.reason)
+            gone = self._departure.lose(found, lost.reason)
         self._departure.hear(pool, lost)
+        if gone is not None:
+            await self._departure.leave(gone)
 
     async def _acquire(self, session: OpenSession, version: int, pool: Pool) -> Taken | Refusal | Behind:
         """Ask the store: one round trip, unless this node has to show first that it lives."""
@@ -173,7 +176,7 @@ class Seats:
         if session.state is SessionState.STARTING:
             self._departure.deny(session)
         else:
-            await self._departure.lose(session, refusal.reason.value)
+            await self._departure.leave(self._departure.lose(session, refusal.reason.value))
 
     def _undo(self, session: OpenSession) -> None:
         """Undo a start that has no answer. What cannot be written down now is undone with a later heartbeat."""

@@ -43,7 +43,7 @@ class Upkeep:
         self._turns = turns
         self._errands = errands
         pulse.lost = self._seat_lost
-        pulse.differs = seats.confirm
+        pulse.differs = self._differs
 
     def tidy(self) -> None:
         """End what nobody works on any more: starts without an answer, ends cut short, sessions of a removed pool."""
@@ -63,6 +63,11 @@ class Upkeep:
             await self._seats.lost(pool, lost)
         await self._debts.deliver()
 
+    async def _differs(self, pool: str) -> bool:
+        whole = await self._seats.confirm(pool)
+        await self._debts.deliver()
+        return whole
+
     async def _end(self, session: OpenSession) -> None:
         async with self._turns.session(session.id):
             if self._book.find(session.id) is session:
@@ -73,6 +78,7 @@ class Upkeep:
         """An administrator removed the session's pool: nobody holds a seat of it any more."""
         async with self._turns.session(session.id):
             if self._book.find(session.id) is session:
-                await self._departure.lose(session, Reason.UNKNOWN_POOL.value)
-                self._departure.give_back(session)
+                lost = self._departure.lose(session, Reason.UNKNOWN_POOL.value)
+                self._departure.give_back(lost)
+                await self._departure.leave(lost)
         await self._debts.deliver()

@@ -43,7 +43,7 @@ def header_of(data: bytes) -> dict[str, Any]:
     return header
 
 
-def with_header(header: object, contents: bytes = b"", **style: Any) -> bytes:  # noqa: ANN401 - json.dumps takes anything
+def with_header(header: object, contents: bytes = b"", **style: Any) -> bytes:
     """Return a record's bytes around a header of the test's making."""
     text = json.dumps(header, **{"separators": (",", ":"), **style}).encode()
     return b"\x01" + len(text).to_bytes(4) + text + contents

@@ -107,6 +107,8 @@ async def test_a_device_is_free_the_instant_its_deadline_passes(timed: TimedStor
     lease = await pool.lease("john")
     assert lease is not None
     assert [FARM, "nb-2"] == [each.device for each in lease.devices]
+    (document,) = pool.contents()["leases"].values()
+    assert b"nb-1" not in document
 
 
 async def test_while_sessions_use_all_devices_nobody_knows_until_when(timed: TimedStore) -> None:

@@ -47,7 +47,7 @@ def server() -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def connected(url: str, **given: Any) -> AsyncIterator[Connection]:  # noqa: ANN401 - StoreAddress's own fields
+async def connected(url: str, **given: Any) -> AsyncIterator[Connection]:
     """Open a connection that does not wait between tries."""
     sleep = given.pop("sleep", no_sleep)
     async with await open_connection(StoreAddress(url=url, **given), sleep=sleep) as connection:
@@ -404,7 +404,7 @@ async def repeated(ask: Callable[[], Awaitable[object]]) -> None:
         await ask()
 
 
-def spin(client: Any) -> None:  # noqa: ANN401 - the driver's client
+def spin(client: Any) -> None:
     """Run an endless script until somebody ends it."""
     with pytest.raises(Exception, match="killed by user"):
         client.eval("while true do end", 0)

@@ -110,7 +110,7 @@ def ended_after(process: psutil.Process, limit: float) -> float:
 async def until(reached: Callable[[], bool]) -> None:
     """Return when something is so; fail after five seconds."""
     async with asyncio.timeout(5):
-        while not reached():  # noqa: ASYNC110 - other processes set no event
+        while not reached():
             await asyncio.sleep(0.01)
 
 

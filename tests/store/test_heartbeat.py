@@ -167,6 +167,8 @@ async def test_a_reboot_with_hundreds_of_sessions_ends_them_all(timed: TimedStor
     found = [lease async for lease in timed.store.list(pool.pool)]
     assert [()] * 200 == [lease.sessions for lease in found]
     assert ["ctx-01#z"] == [member.decode() for member, _ in pool.contents()["nodes"]]
+    assert "sessions" not in pool.contents()
+    assert {NINE + 30 * DAY} == {deadline for _, deadline in pool.contents()["seats"]}
 
 
 @pytest.mark.parametrize("verb", ["acquire", "count", "heartbeat", "release", "save", "sweep by another's acquire"])

@@ -133,3 +133,5 @@ async def test_of_two_administrators_one_is_told(timed: TimedStore) -> None:
     assert b"mine" == (await timed.store.read_policy()).sealed
     with pytest.raises(PolicyChanged):
         await timed.store.apply_policy(0, 4, b"first of all")
+    with pytest.raises(PolicyChanged):
+        await timed.store.apply_policy(7, 8, b"after a roll-back")

@@ -1,0 +1,254 @@
+"""The header of a Lua script is its contract: it takes what the store passes and answers what the store understands."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from redis.exceptions import NoScriptError
+
+from farmlease.errors import PolicyChanged
+from farmlease.store import redis as verbs
+from farmlease.store.answers import Taken
+from farmlease.store.connect import Connection
+from farmlease.store.keys import Shard
+from farmlease.store.redis import Answer, Store
+from farmlease.store.script import Argument, Script
+from tests.seats import NODE, OTHER, Desk, claim, desk
+from tests.stores import HOUR, TimedStore
+
+Asked = Callable[[], Awaitable[object]]
+
+SOURCE = Path(verbs.__file__)
+LUA = SOURCE.parent / "lua"
+NAMES = sorted(path.stem for path in LUA.glob("*.lua") if path.stem != "prelude")
+TREE = ast.parse(SOURCE.read_text(encoding="utf-8"))
+
+
+def loaded() -> dict[str, str]:
+    """Return which constant of the store is which script: ``ACQUIRE = Script.load("acquire")``."""
+    found = {}
+    for node in TREE.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            (target,) = node.targets
+            if ast.unparse(node.value.func) == "Script.load":
+                assert isinstance(target, ast.Name)
+                (name,) = node.value.args
+                found[target.id] = str(ast.literal_eval(name))
+    return found
+
+
+def passed() -> dict[str, list[set[str]]]:
+    """Return the names of the arguments of each call of each script."""
+    scripts, found = loaded(), defaultdict[str, list[set[str]]](list)
+    for node in ast.walk(TREE):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        given = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+        match node.func.attr, [ast.unparse(argument) for argument in node.args]:
+            case "_run" | "_settled", [script, *_] if script in scripts:
+                found[scripts[script]].append(given)
+            case "_decide", [script, *_] if script in scripts:
+                found[scripts[script]].append(given | {"policy"})
+            case "ordered", [_] if ast.unparse(node.func.value) in scripts:
+                (values,) = node.args
+                assert isinstance(values, ast.Dict)
+                names = {str(ast.literal_eval(key)) for key in values.keys if key is not None}
+                found[scripts[ast.unparse(node.func.value)]].append(names)
+            case "call", [script, _, "[]"] if script in scripts:
+                found[scripts[script]].append(set())
+    return found
+
+
+def own_text(name: str) -> str:
+    """Return the script without the prelude."""
+    return (LUA / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def answers(name: str) -> dict[str, int | None]:
+    """Return the words a header names, each with how many fields its answer has (None: it varies)."""
+    header = own_text(name).partition("-- Answers\n")[2]
+    found: dict[str, int | None] = {}
+    for line in header.splitlines():
+        if not line.startswith("--"):
+            break
+        entry = re.match(r"^--   (\w.*)$", line)
+        if entry is None:
+            continue
+        said = re.split(r"  +", entry[1])[0]
+        fields = [field.strip() for field in re.sub(r"\(.*?\)", "", said).rstrip(",").split(",")]
+        if "as acquire's" in line:
+            found |= dict.fromkeys(fields, 1)
+        elif re.fullmatch(r"[a-z]+", fields[0]):
+            found[fields[0]] = None if "then" in line or entry[1].rstrip().endswith(",") else len(fields)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_store_passes_what_the_header_names(name: str) -> None:
+    """Each call in store/redis.py gives exactly the arguments of the header, by name."""
+    calls = passed()[name]
+    assert calls
+    assert [set(Script.load(name).arguments)] * len(calls) == calls
+
+
+def test_every_script_is_a_verb_of_the_store() -> None:
+    """No Lua file is left over, and none is missing."""
+    assert set(NAMES) == set(loaded().values()) == passed().keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_uses_every_argument_and_no_other(name: str) -> None:
+    """ARGV is read as far as the header goes; a shard's script leaves KEYS to the prelude."""
+    text, script = own_text(name), Script.load(name)
+    code = re.sub(r"--.*", "", text)
+    assert set(range(1, len(script.arguments) + 1)) == {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
+    keys = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", re.sub(r"--.*", "", script.text))}
+    assert set(range(1, len(script.keys) + 1)) == keys
+    assert ("KEYS[" in code) == (script.text == text)
+
+
+def test_the_keys_of_a_shard_are_the_preludes() -> None:
+    """Shard.keys gives them in the order in which the prelude names them, and documents them with the same types."""
+    prelude = own_text("prelude")
+    entries = re.findall(r"^-- (?:KEYS|    ) +(\d+) (\w+) +(\w+)", prelude, re.MULTILINE)
+    names = [name for _, name, _ in entries]
+    assert names == [key.rpartition(":")[2] for key in Shard("farm", "pool").keys()]  # noqa: SIM118 - not a dict
+    documented = re.findall(r"^ +(\w+)  +(hash|zset|stream)  ", Shard.keys.__doc__ or "", re.MULTILINE)
+    assert documented == [(name, kind) for _, name, kind in entries]
+    bound = re.findall(r"KEYS\[(\d+)\]", re.sub(r"--.*", "", prelude))
+    assert [number for number, _, _ in entries] == bound
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_says_only_what_its_header_names(name: str) -> None:
+    """Every word a script can answer with is in its header, and every word of the header is in the script."""
+    own, whole = re.sub(r"--.*", "", own_text(name)), Script.load(name).text
+    said = set(re.findall(r"\{ '([a-z]+)'(?=,| \})", own))
+    assert said <= answers(name).keys()
+    for word in answers(name):
+        assert f"'{word}'" in re.sub(r"--.*", "", whole)
+
+
+def test_the_store_knows_only_words_of_the_headers() -> None:
+    """What store/redis.py compares an answer with is a word of some header."""
+    known = {
+        node.value.decode()
+        for node in ast.walk(TREE)
+        if isinstance(node, ast.Constant) and isinstance(node.value, bytes)
+    }
+    words = {word for name in NAMES for word in answers(name)}
+    assert known - {"0", ""} <= words
+
+
+class Recording:
+    """A connection that notes every answer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.heard = defaultdict[str, list[Answer]](list)
+
+    async def call(self, script: Script, keys: tuple[str, ...], args: list[Argument]) -> Answer:
+        """Ask, and note the answer."""
+        answer = await self._connection.call(script, keys, args)
+        self.heard[script.name].append(answer)
+        return answer
+
+
+async def nothing_is_there(pool: Desk) -> None:
+    """Ask everything of an empty store."""
+    store = pool.timed.store
+    assert None is await store.count(pool.pool.name)
+    assert None is await pool.lease("john")
+    await store.release(pool.pool.name, claim("john"), 1)
+    assert None is await store.save(pool.pool.name, claim("john"), "x", 2, b"x")
+    assert [] == [lease async for lease in store.list(pool.pool)]
+    assert 0 == (await store.read_policy()).version
+
+
+async def sessions_come_and_go(pool: Desk) -> Taken:
+    """Start, meet a limit, save twice and end, under a policy; return the first grant."""
+    store = pool.timed.store
+    await store.apply_policy(0, 1, b"one")
+    assert b"one" == (await store.read_policy()).sealed
+    with pytest.raises(PolicyChanged):
+        await store.apply_policy(0, 2, b"two")
+    await pool.ask("john")
+    await pool.beat(NODE, OTHER)
+    taken = await pool.start("john")
+    assert (await pool.start("john")).again
+    await pool.start("john", "2", device="nb-1")
+    await pool.refused("john", "3", device="nb-2")
+    await store.save(pool.pool.name, claim("john"), taken.lease.id, 2, b"new")
+    await store.save(pool.pool.name, claim("john"), taken.lease.id, 2, b"other")
+    await store.release(pool.pool.name, claim("john"), 0)
+    await pool.end("john", taken)
+    assert None is not await pool.lease("john")
+    assert [] != [lease async for lease in store.list(pool.pool)]
+    return taken
+
+
+async def node_dies_again_and_again(pool: Desk, taken: Taken) -> None:
+    """Let every verb that writes find as many dead sessions as a call ends."""
+    store, name = pool.timed.store, pool.pool.name
+    verbs_that_write: dict[str, Asked] = {
+        "acquire": lambda: pool.start("mary", node=OTHER),
+        "heartbeat": lambda: pool.beat(NODE),
+        "release": lambda: store.release(name, claim("john"), 0),
+        "save": lambda: store.save(name, claim("john"), taken.lease.id, 3, b"newer"),
+        "count": pool.held,
+        "configure": lambda: store.configure(pool.pool, 2),
+    }
+    for verb, asked in verbs_that_write.items():
+        await pool.beat(NODE)
+        for number in range(64):
+            await pool.start(f"user{number}", f"{verb} {number}")
+        pool.timed.clock.advance(HOUR)
+        await pool.beat(OTHER)
+        pool.timed.clock.advance(HOUR)
+        await asked()
+
+
+async def policies_differ(pool: Desk) -> None:
+    """Go by a policy that is behind, then by one the pool did not hear of yet."""
+    for asked, beaten in ((1, 1), (3, 4)):
+        pool.version = asked
+        await pool.ask("zoe", node=OTHER)
+        await pool.timed.store.heartbeat(pool.pool, beaten, OTHER, None)
+
+
+async def test_answers_have_the_fields_their_headers_name(timed: TimedStore) -> None:
+    """In a story in which every script gives every answer of its header, each has as many fields as the header says."""
+    recording = Recording(timed.connection)
+    pool = desk(replace(timed, store=Store(recording, "citrix-a")), capacity=80)
+    await nothing_is_there(pool)
+    taken = await sessions_come_and_go(pool)
+    await node_dies_again_and_again(pool, taken)
+    await policies_differ(pool)
+    for name in NAMES:
+        expected = answers(name)
+        heard = {answer[0].decode(): len(answer) for answer in recording.heard[name]}
+        assert expected.keys() == heard.keys(), name
+        expected |= {"again": expected["granted"]} if name == "acquire" else {}
+        assert {word: count or heard[word] for word, count in expected.items()} == heard, name
+
+
+def test_arguments_that_are_not_the_headers_are_refused() -> None:
+    """A header that lies cannot work: what is missing or unknown is an error before anything is sent."""
+    script = Script.load("look_up")
+    with pytest.raises(TypeError, match=r"look_up\.lua takes \('user',\), not \('usr',\)"):
+        script.ordered({"usr": "x"})
+    with pytest.raises(TypeError):
+        script.ordered({})
+
+
+async def test_a_server_that_forgot_a_script_is_told_it_again(timed: TimedStore) -> None:
+    """EVALSHA first; the script itself only after NOSCRIPT, as after a restart."""
+    await desk(timed).beat()
+    timed.raw.script_flush()
+    with pytest.raises(NoScriptError):
+        timed.raw.evalsha(Script.load("look_up").sha, 0)
+    await desk(timed).beat()

@@ -1,0 +1,5 @@
+"""Fixtures of the node's room."""
+
+from tests.nodes import site
+
+__all__ = ["site"]

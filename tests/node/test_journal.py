@@ -1,0 +1,244 @@
+"""The node's journal: nobody else's, never half, refused when damaged, and honest about reboots."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from farmlease.errors import AlreadyRunning, JournalFailed, JournalRejected
+from farmlease.node.incarnation import boot_marker, new_incarnation, same_boot
+from farmlease.node.journal import Entry, Journal
+from tests.nodes import booted
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A state folder that does not exist yet."""
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def journal(folder: Path) -> Iterator[Journal]:
+    """An open journal."""
+    opened = Journal.open(folder)
+    yield opened
+    opened.close()
+
+
+@POSIX
+def test_nobody_else_can_read_it(folder: Path) -> None:
+    """The folder is 0700 and every file in it 0600, whatever the umask, and though the folder was there before."""
+    folder.mkdir(0o777)
+    folder.chmod(0o777)
+    before = os.umask(0)
+    try:
+        journal = Journal.open(folder)
+    finally:
+        os.umask(before)
+    journal.write_document("policy", b"x")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    journal.close()
+    assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
+    assert {"journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "agent.lock"} == set(modes)
+    assert {0o600} == set(modes.values())
+
+
+@POSIX
+def test_one_that_others_can_read_is_refused(folder: Path) -> None:
+    """A journal with rights for others was touched by somebody: it is refused, not repaired."""
+    Journal.open(folder).close()
+    (folder / "journal.sqlite").chmod(0o640)
+    with pytest.raises(JournalRejected, match="can be read by others"):
+        Journal.open(folder)
+    assert 0o640 == stat.S_IMODE((folder / "journal.sqlite").stat().st_mode)
+
+
+def test_one_agent_at_a_time(folder: Path, journal: Journal) -> None:
+    """A second agent on the same folder is refused, and can start when the first has ended."""
+    with pytest.raises(AlreadyRunning, match="another agent runs on"):
+        Journal.open(folder)
+    journal.close()
+    Journal.open(folder).close()
+
+
+def test_a_killed_agent_leaves_no_lock(folder: Path) -> None:
+    """The lock ends with its process, however that ends; what was written before is there."""
+    script = (
+        "import os, sys; from pathlib import Path; from farmlease.node.journal import Journal\n"
+        "journal = Journal.open(Path(sys.argv[1])); journal.owe('7', b'debt'); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(folder)], check=False)
+    assert killed.returncode
+    journal = Journal.open(folder)
+    owed = journal.next_owed(0)
+    assert owed is not None
+    assert (b"debt", 1) == (owed.body, journal.owes())
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database at all, but long enough to be looked at" * 40, b"SQLite format 3\0"]
+)
+def test_a_damaged_one_is_refused_and_left(folder: Path, content: bytes) -> None:
+    """What is no journal is told clearly, kept as it is, and does not keep the folder locked."""
+    folder.mkdir(0o700)
+    path = folder / "journal.sqlite"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    for _ in range(2):
+        with pytest.raises(JournalRejected, match="is damaged; keep a copy"):
+            Journal.open(folder)
+    assert content == path.read_bytes()
+
+
+def test_a_torn_page_is_refused(folder: Path) -> None:
+    """A page overwritten in the middle is found when the journal is opened, not at somebody's logon."""
+    journal = Journal.open(folder)
+    for number in range(200):
+        journal.write_entry(Entry(str(number), "active", bytes(500)))
+    journal.close()
+    path = folder / "journal.sqlite"
+    torn = bytearray(path.read_bytes())
+    torn[4096 * 4 : 4096 * 8] = os.urandom(4096 * 4)
+    path.write_bytes(torn)
+    with pytest.raises(JournalRejected, match="is damaged"):
+        Journal.open(folder)
+
+
+def test_one_of_a_later_version_is_refused(folder: Path) -> None:
+    """A journal of a format this version does not know is not written to."""
+    Journal.open(folder).close()
+    with sqlite3.connect(folder / "journal.sqlite") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(JournalRejected, match="another version of farmlease"):
+        Journal.open(folder)
+
+
+def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
+    """A state_dir that is a file is one clear error."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(JournalFailed, match="cannot use state_dir"):
+        Journal.open(tmp_path / "state")
+
+
+def test_all_or_nothing(journal: Journal) -> None:
+    """What is written together is there together, or not at all."""
+    with journal.together():
+        journal.write_receipt("john", "qlikview", b"1")
+        journal.owe("7", b"debt")
+
+    def fails() -> None:
+        with journal.together():
+            journal.write_receipt("john", "qlikview", b"2")
+            journal.settle(1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert (b"1", 1) == (journal.receipt("john", "qlikview"), journal.owes("7"))
+
+
+def test_a_full_disk_fails_one_write_and_not_those_after_it(folder: Path, journal: Journal) -> None:
+    """A write that fails is an error of ours; nothing is left open that would swallow what is written later."""
+    journal._rows("PRAGMA max_page_count = 20")
+
+    def fill() -> None:
+        with journal.together():
+            journal.write_document("large", bytes(200_000))
+
+    with pytest.raises(JournalFailed, match="look at the disk of state_dir"):
+        fill()
+    assert journal.writes()
+    journal.owe("7", b"debt")
+    journal.close()
+    again = Journal.open(folder)
+    assert (1, None) == (again.owes(), again.document("large"))
+    again.close()
+
+
+def test_debts_in_order(journal: Journal) -> None:
+    """Debts are found oldest first, one at a time, also those that were noted meanwhile."""
+    journal.owe("7", b"1")
+    journal.owe("8", b"2")
+    first = journal.next_owed(0)
+    assert first is not None
+    journal.settle(first.number)
+    journal.owe("7", b"3")
+    second = journal.next_owed(first.number)
+    assert second is not None
+    third = journal.next_owed(second.number)
+    assert third is not None
+    assert [b"1", b"2", b"3"] == [first.body, second.body, third.body]
+    assert (2, 1, 0) == (journal.owes(), journal.owes("8"), journal.owes("9"))
+    assert journal.next_owed(third.number) is None
+
+
+def test_what_is_remembered(folder: Path) -> None:
+    """Sessions, receipts, documents and draining outlive the agent."""
+    journal = Journal.open(folder)
+    journal.write_entry(Entry("7", "active", b"body"))
+    journal.write_document("policy", b"text")
+    journal.drain(on=True)
+    journal.close()
+    again = Journal.open(folder)
+    assert ([Entry("7", "active", b"body")], b"text", True) == (
+        again.entries(), again.document("policy"), again.draining,
+    )  # fmt: skip
+    again.drain(on=False)
+    again.remove_entry("7")
+    again.close()
+    last = Journal.open(folder)
+    assert ([], False) == (last.entries(), last.draining)
+    last.close()
+
+
+def test_a_life_and_the_ones_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart is the same life; each reboot begins another, and all that the store was not told of are remembered."""
+
+    def life() -> tuple[str, tuple[str, ...]]:
+        journal = Journal.open(folder)
+        journal.close()
+        return journal.incarnation, journal.previous
+
+    with booted(monkeypatch) as reboot:
+        first, _ = life()
+        assert (first, ()) == life()
+        reboot()
+        second, before = life()
+        assert ((first,), (second, (first,))) == (before, life())
+        reboot()
+        third, before = life()
+        assert (first, second) == before
+        journal = Journal.open(folder)
+        journal.forget_previous()
+        journal.close()
+        assert (third, ()) == life()
+
+
+def test_a_reboot_ends_every_session(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the journal says, the sessions of the old life are over; their files may still lie here."""
+    with booted(monkeypatch) as reboot:
+        journal = Journal.open(folder)
+        journal.write_entry(Entry("7", "active", b"body"))
+        journal.close()
+        reboot()
+        again = Journal.open(folder)
+        assert [Entry("7", "ending", b"body")] == again.entries()
+        again.close()
+
+
+def test_boot_markers() -> None:
+    """One boot has one marker; boot times that a clock was corrected by are the same, and two kinds never are."""
+    assert same_boot(boot_marker(), boot_marker())
+    assert same_boot("booted:1000", "booted:1119")
+    assert not same_boot("booted:1000", "booted:1120")
+    assert not same_boot("booted:1000", "8c1a8ab4-5d0a-4a4b-a0ef-1f6c0a9d8d0a")
+    assert new_incarnation() != new_incarnation()

@@ -1,0 +1,71 @@
+"""The agent's log: JSON lines, and silent about names."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+CANARY = "canary-corp\\\\john"
+
+
+def lines(program: str) -> list[dict[str, Any]]:
+    """Run a program that logs, and return what it wrote to standard error, each line as JSON."""
+    start = "import asyncio, logging, warnings, structlog\nfrom farmlease.node.logs import *\nwrite_json_lines()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", start + textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    assert "" == done.stdout
+    assert "canary" not in done.stderr
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_an_event_is_one_line_of_json() -> None:
+    """Each line has its time in UTC, its level, its event and its facts."""
+    (line,) = lines("structlog.get_logger().info('session.granted', session='7', fence=1)")
+    assert line.pop("timestamp").endswith("Z")
+    assert {"event": "session.granted", "level": "info", "session": "7", "fence": 1} == line
+
+
+def test_debug_is_not_told() -> None:
+    """What may hold names is below the default level."""
+    assert [] == lines("structlog.get_logger().debug('canary')\nlogging.getLogger('x').info('canary')")
+
+
+def test_libraries_log_the_same_way() -> None:
+    """A library's warning is a line like ours, and so are Python's own warnings."""
+    first, second = lines("logging.getLogger('uvicorn.error').warning('Invalid %s', 'request')\nwarnings.warn('old')")
+    assert ("Invalid request", "warning") == (first["event"], first["level"])
+    assert "warning" == second["level"]
+
+
+def test_of_an_exception_only_type_and_place() -> None:
+    """A library's exception may quote a user's name: its text is not told, nor are those of its causes."""
+    program = f"""
+    def fails():
+        try:
+            int({CANARY!r})
+        except ValueError as error:
+            raise KeyError({CANARY!r}) from error
+    try:
+        fails()
+    except KeyError:
+        structlog.get_logger().error('fault', exc_info=True)
+        logging.getLogger('uvicorn.error').error('fault', exc_info=True)
+    """
+    for line in lines(program):
+        assert ("fault", "KeyError from ValueError") == (line["event"], line["raised"])
+        assert any(place.endswith("fails") for place in line["at"])
+
+
+def test_a_fault_of_the_event_loop_is_told_without_its_text() -> None:
+    """asyncio's own message quotes the exception; ours says type and place."""
+    program = f"""
+    async def main():
+        tell_of_loop_faults()
+        asyncio.get_running_loop().call_soon(lambda: int({CANARY!r}))
+        await asyncio.sleep(0.01)
+    asyncio.run(main())
+    """
+    (line,) = lines(program)
+    assert ("loop.fault", "ValueError") == (line["event"], line["raised"])

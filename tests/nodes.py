@@ -1,0 +1,280 @@
+"""Whole nodes in the test's own process: the production agent on a store, a clock and disks that the test commands."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farmlease.config import Config
+from farmlease.domain.identity import Identities, User
+from farmlease.domain.model import Decision, Denial, Grant, LeaseView, SessionRequest
+from farmlease.domain.policy import parse_policy
+from farmlease.errors import StoreRefused, StoreUnavailable
+from farmlease.farm import Farm, PolicyInForce
+from farmlease.node.agent import Agent
+from farmlease.node.daemon import compose
+from farmlease.seal import KeyRing, Sealer
+from farmlease.store.redis import Caller, Store
+from farmlease.store.script import Argument, Script
+from tests.stores import StoreClock, TimedStore
+
+__all__ = ["FARM", "JOHN", "MARY", "Host", "Line", "Site", "TestClock", "site"]
+
+FARM = "citrix-a"
+IDENTITIES = Identities({"CORP": "corp.example.com"})
+JOHN = IDENTITIES.user(r"CORP\john")
+MARY = IDENTITIES.user(r"CORP\mary")
+
+
+class TestClock:
+    """A host's clock that shows the store's time and does not wait."""
+
+    __test__ = False
+
+    def __init__(self, clock: StoreClock) -> None:
+        self._clock = clock
+
+    def now_ms(self) -> int:
+        """The store's time."""
+        return self._clock.now_ms
+
+    def monotonic(self) -> float:
+        """The store's time, in seconds."""
+        return self._clock.now_ms / 1000
+
+    async def sleep(self, _: float) -> None:
+        """Let the others run, and no time pass."""
+        await asyncio.sleep(0)
+
+
+@dataclass(slots=True)
+class Line:
+    """The way to the store, with faults. A script's name, or ``*`` for each, in a set makes it fail that way."""
+
+    real: Caller
+    cut: set[str] = field(default_factory=set)  #: not carried out
+    deaf: set[str] = field(default_factory=set)  #: carried out, its answer is lost
+    refused: set[str] = field(default_factory=set)  #: the store says no
+    held: dict[str, asyncio.Event] = field(default_factory=dict)  #: carried out, the answer waits for this
+    waiting: int = 0  #: answers that are held now
+    calls: list[str] = field(default_factory=list)  #: what was asked, in order
+
+    async def call(self, script: Script, keys: tuple[str, ...], args: list[Argument]) -> list[Any]:
+        """Ask the store, unless a fault is in the way."""
+        self.calls.append(script.name)
+        names = {script.name, "*"}
+        if names & self.cut:
+            raise StoreUnavailable("the store is away: the test cut the line")
+        if names & self.refused:
+            raise StoreRefused("the store refused: the test wanted it to")
+        answer = await self.real.call(script, keys, args)
+        if script.name in self.held:
+            self.waiting += 1
+            await self.held[script.name].wait()
+            self.waiting -= 1
+        if names & self.deaf:
+            raise StoreUnavailable("the answer of the store was lost: the test wanted it to be")
+        return answer
+
+    @contextmanager
+    def holding(self, name: str) -> Iterator[Callable[[], Awaitable[None]]]:
+        """Hold back the answers of a script until this ends; yields what waits until one is held."""
+
+        async def held() -> None:
+            while not self.waiting:
+                await asyncio.sleep(0.001)
+
+        self.held[name] = asyncio.Event()
+        try:
+            yield held
+        finally:
+            self.held.pop(name).set()
+
+
+@dataclass(slots=True)
+class Host:
+    """One session host. Its disk is there while it does something: all hosts of a site share their paths."""
+
+    name: str
+    site: "Site"
+    line: Line
+    farm: Farm
+    folder: Path
+    agent: Agent = field(init=False)
+    running: Any = field(init=False, default=None)
+
+    def boot(self) -> "Host":
+        """Start the agent on its state folder."""
+        self.mount()
+        self.running = compose(self.config, self.farm, TestClock(self.site.timed.clock))
+        self.agent = self.running.__enter__().agent
+        self.agent.adopt()
+        return self
+
+    def kill(self) -> None:
+        """End the agent without a word, as kill -9 does."""
+        self.running.__exit__(None, None, None)
+
+    def restart(self) -> "Host":
+        """Kill the agent and start it again."""
+        self.kill()
+        return self.boot()
+
+    @property
+    def config(self) -> Config:
+        """The node's configuration."""
+        given = {"state_dir": self.folder / "state", "heartbeat": "60s"}
+        return Config.model_validate({"farm": FARM, "node": self.name, "agent": given})
+
+    async def start(self, user: User, session: str = "7", **more: Any) -> Decision:
+        """Ask for a session."""
+        self.mount()
+        return await self.agent.start_session(SessionRequest(user=user, session=session, **more))
+
+    async def granted(self, user: User, session: str = "7", **more: Any) -> Grant:
+        """Ask for a session that must be granted."""
+        decision = await self.start(user, session, **more)
+        assert isinstance(decision, Grant), decision
+        return decision
+
+    async def denied(self, user: User, session: str = "7", **more: Any) -> Denial:
+        """Ask for a session that must be denied."""
+        decision = await self.start(user, session, **more)
+        assert isinstance(decision, Denial), decision
+        return decision
+
+    async def end(self, session: str = "7") -> None:
+        """End a session."""
+        self.mount()
+        assert await self.agent.end_session(session)
+
+    async def save(self, session: str = "7") -> dict[str, object]:
+        """Take the vendor's files back now."""
+        self.mount()
+        saved = await self.agent.save_session(session)
+        assert saved is not None
+        return saved
+
+    async def beat(self) -> None:
+        """One heartbeat, with everything it sets going."""
+        self.mount()
+        await self.agent.beat()
+        await self.agent.settled()
+
+    @property
+    def states(self) -> dict[str, str]:
+        """The sessions that the API shows, and their states."""
+        return {each.id: each.state.value for each in self.agent.sessions()}
+
+    @property
+    def kept(self) -> list[tuple[str, bytes]]:
+        """What was kept for inspection: why, and the bytes."""
+        folder = self.folder / "state" / "kept"
+        files = sorted(folder.iterdir()) if folder.exists() else []
+        return [(path.name.split("Z-", 1)[1].rpartition("-u")[0], path.read_bytes()) for path in files]
+
+    def file(self, user: User = JOHN) -> Path:
+        """Where a user's file lies on this host's disk."""
+        return self.folder / "disk" / user.name / "cal.pgo"
+
+    def write(self, content: bytes, user: User = JOHN) -> None:
+        """Let the vendor's program write the user's file."""
+        self.file(user).write_bytes(content)
+
+    def read(self, user: User = JOHN) -> bytes | None:
+        """The user's file, None if there is none."""
+        return self.file(user).read_bytes() if self.file(user).exists() else None
+
+    def mount(self) -> None:
+        """Let the farm's common path lead to this host's disk."""
+        new = self.site.disk.with_suffix(".new")
+        new.symlink_to(self.folder / "disk")
+        new.replace(self.site.disk)
+
+
+@dataclass(slots=True)
+class Site:
+    """A farm in a folder: its keys, its store, and hosts as the test wants them."""
+
+    folder: Path
+    timed: TimedStore
+    ring: KeyRing
+    hosts: list[Host] = field(default_factory=list)
+
+    @property
+    def disk(self) -> Path:
+        """The path that leads to a host's disk."""
+        return self.folder / "disk"
+
+    @property
+    def policy(self) -> str:
+        """The usual policy."""
+        return f'[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 3\nfiles = ["{self.disk}/{{user}}/cal.pgo"]\n'
+
+    @property
+    def farm(self) -> Farm:
+        """The farm as an administrator sees it."""
+        return Farm(FARM, self.timed.store, Sealer(self.ring, FARM))
+
+    async def apply(self, text: str) -> PolicyInForce:
+        """Put a policy in force."""
+        return await self.farm.apply(parse_policy(text, "test"))
+
+    def host(self, name: str = "ctx-01", ring: KeyRing | None = None) -> Host:
+        """Return a host that was switched on."""
+        folder = self.folder / f"{name}.{len(self.hosts)}"
+        for user in (JOHN, MARY):
+            (folder / "disk" / user.name).mkdir(parents=True)
+        line = Line(self.timed.connection)
+        farm = Farm(FARM, Store(line, FARM), Sealer(ring or self.ring, FARM))
+        host = Host(name, self, line, farm, folder).boot()
+        self.hosts.append(host)
+        return host
+
+    async def lease(self, user: User = JOHN, pool: str = "qlikview") -> LeaseView | None:
+        """Return a user's lease."""
+        found = (await self.farm.policy()).pool(pool)
+        assert found is not None
+        return await self.farm.lease(found, user)
+
+    async def sessions(self, user: User = JOHN, pool: str = "qlikview") -> list[tuple[str, str]]:
+        """The sessions of a user that the store counts."""
+        lease = await self.lease(user, pool)
+        return [] if lease is None else [(each.node, each.session) for each in lease.sessions]
+
+    async def record_version(self, user: User = JOHN) -> int:
+        """The version of a user's record."""
+        lease = await self.lease(user)
+        assert lease is not None
+        return lease.record_version
+
+
+@pytest.fixture
+async def site(timed: TimedStore, tmp_path: Path) -> AsyncIterator[Site]:
+    """A farm with the usual policy in force and no host yet."""
+    made = Site(tmp_path, timed, KeyRing.generate(timed.clock.now_ms))
+    await made.apply(made.policy)
+    yield made
+    for host in made.hosts:
+        await asyncio.wait_for(host.agent.settled(), 5)
+        host.kill()
+
+
+@contextmanager
+def booted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Let the host's boots be the test's: calling what this yields is a reboot for agents that start after it."""
+    lives = itertools.count(1)
+    with monkeypatch.context() as patch:
+
+        def reboot() -> None:
+            marker = f"life-{next(lives)}-{time.time_ns()}"
+            patch.setattr("farmlease.node.journal.boot_marker", lambda: marker)
+
+        reboot()
+        yield reboot

@@ -1,0 +1,186 @@
+"""32 real processes race for 10 seats with 200 users, on a real redis-server; alone, and with replies that get lost."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.proxy import Proxy, proxy
+from tests.seats import audit, contents
+from tests.servers import redis_server
+from tests.stores import index
+
+ROOT = Path(__file__).parents[2]
+RACERS, SEATS, ROUNDS = 32, 10, 4
+USERS = [f"user{number}" for number in range(200)]
+#: Users each node asks for in a round; every user is asked for on several nodes.
+ASKED = 25
+CHURN_SECONDS = 4.0
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Race:
+    """The processes, and who watches them."""
+
+    def __init__(self, url: str, raw: redis.Redis) -> None:
+        self.raw = raw
+        pairs = [socket.socketpair() for _ in range(RACERS)]
+        theirs = [other.fileno() for _, other in pairs]
+        self._starter = subprocess.Popen(
+            [sys.executable, "-m", "tests.racer", url, *map(str, theirs)],
+            cwd=ROOT, pass_fds=theirs, start_new_session=True,
+        )  # fmt: skip
+        for _, other in pairs:
+            other.close()
+        self._lines = [line.makefile("rw", encoding="utf-8") for line, _ in pairs]
+        for line, _ in pairs:
+            line.close()
+
+    def all(self, orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Tell each process what to do, all at once, and return what they answer."""
+        for line, order in zip(self._lines, orders, strict=True):
+            line.write(json.dumps(order) + "\n")
+            line.flush()
+        answers = [line.readline() for line in self._lines]
+        assert all(answers), "a racer ended"
+        return [json.loads(answer) for answer in answers]
+
+    def close(self) -> None:
+        """End the processes; they are a group of their own."""
+        os.killpg(self._starter.pid, signal.SIGKILL)
+        self._starter.wait()
+        for line in self._lines:
+            line.close()
+
+
+@contextmanager
+def watched(raw: redis.Redis, pool: str) -> Iterator[list[int]]:
+    """Count the seats again and again, by the store's own clock, until the race is over."""
+    seats = f"fl:{{citrix-a/{pool}/0}}:seats"
+    seen: list[int] = []
+    over = threading.Event()
+    script = raw.register_script(
+        "local t = redis.call('TIME') "
+        "local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)) "
+        "return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')"
+    )
+
+    def watch() -> None:
+        while not over.is_set():
+            seen.append(script(keys=[seats]))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def replay(raw: redis.Redis, pool: str) -> set[str]:
+    """Replay every decision; return who holds a seat at its end.
+
+    At every entry: no more seats than there are, nobody's session taken twice, nothing ended that was not taken.
+    """
+    held, sessions = set[str](), dict[tuple[str, str, str], int]()
+    last = 0
+    for entry in audit(raw, pool):
+        key, fence = (entry["user"], entry["node"], entry["session"]), int(entry["fence"])
+        match entry["event"]:
+            case "acquired" | "joined":
+                assert key not in sessions
+                assert last < fence
+                last = sessions[key] = fence
+                held.add(entry["user"])
+            case "released":
+                assert fence == sessions.pop(key)
+            case "lapsed":
+                held.remove(entry["user"])
+            case "denied":
+                assert SEATS == len(held)
+            case other:
+                pytest.fail(f"an event nobody caused: {other}")
+        assert len(held) <= SEATS
+    assert {} == sessions
+    return held
+
+
+def race_for_seats(race: Race, pool: str) -> Counter[str]:
+    """Let all processes ask for all users at once, then end all; return how many nodes were granted each user."""
+    keys = {"name": pool, "capacity": SEATS}
+    race.all([{"beat": True, "pool": keys}] * RACERS)
+    chosen = random.Random(pool)  # noqa: S311 - a race, not a secret
+    orders = [{"ask": chosen.sample(USERS, ASKED), "pool": keys} for _ in range(RACERS)]
+    with watched(race.raw, pool) as seen:
+        answers = race.all(orders)
+    assert len(seen) > ROUNDS
+    assert max(seen) <= SEATS
+    granted = [(user, *grant) for answer in answers for user, grant in answer["granted"].items()]
+    # One user, one lease, however many nodes; one fence per grant.
+    assert len({user for user, _, _ in granted}) == len({(user, lease) for user, lease, _ in granted})
+    assert len(granted) == len({fence for _, _, fence in granted})
+    race.all([{"end": True, "pool": keys}] * RACERS)
+    left = contents(race.raw, pool)
+    assert "sessions" not in left
+    assert SEATS == len(left["seats"]) == len(left["leases"])
+    assert {index(user).encode() for user, _, _ in granted} <= left["leases"].keys()
+    assert {user.encode() for user in replay(race.raw, pool)} == left["leases"].keys()
+    return Counter(user for user, _, _ in granted)
+
+
+def churn(race: Race, pool: str) -> None:
+    """Let leases of one second change hands among all processes for a while."""
+    keys = {"name": pool, "capacity": SEATS, "lease": "1s"}
+    race.all([{"beat": True, "pool": keys}] * RACERS)
+    with watched(race.raw, pool) as seen:
+        race.all([{"churn": CHURN_SECONDS, "pool": keys}] * RACERS)
+    assert max(seen) <= SEATS
+    replay(race.raw, pool)
+    events = Counter(entry["event"] for entry in audit(race.raw, pool))
+    assert events["acquired"] >= 2 * SEATS
+    assert "sessions" not in contents(race.raw, pool)
+
+
+@contextmanager
+def racing(lose: float) -> Iterator[tuple[Race, Proxy | None]]:
+    """Start server, proxy (if anything is to be lost) and processes."""
+    with redis_server(tcp=True) as server, server.client() as raw, proxy(server.port, seed=17) as between:
+        between.lose = lose
+        race = Race(f"redis://127.0.0.1:{between.port if lose else server.port}/0", raw)
+        try:
+            yield race, between if lose else None
+        finally:
+            race.close()
+
+
+def test_never_an_eleventh() -> None:
+    """L1: 32 processes, 200 users, 10 seats: ten users get a seat, each one lease; also while leases come and go."""
+    with racing(lose=0) as (race, _):
+        for number in range(ROUNDS):
+            granted = race_for_seats(race, f"race-{number}")
+            assert SEATS == len(granted)
+        churn(race, "churn")
+
+
+def test_a_lost_reply_takes_no_second_seat_and_leaks_none() -> None:
+    """L3: the same with one reply in five cut off after the store has committed."""
+    with racing(lose=0.2) as (race, between):
+        for number in range(ROUNDS):
+            race_for_seats(race, f"race-{number}")
+        churn(race, "churn")
+        assert between is not None
+        assert 0.15 < between.lost / (between.lost + between.passed) < 0.25
