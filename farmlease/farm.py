@@ -4,16 +4,26 @@ Agents and administrators' commands both look at the farm through this. It reads
 sessions are the store's, taken through the node's agent. Nothing it returns is written back unsealed.
 """
 
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from farmlease.domain.identity import User
-from farmlease.domain.model import LeaseState, LeaseView, PoolUse
+from farmlease.domain.model import LeaseState, LeaseView, PoolUse, SessionRequest, Withdrawal
 from farmlease.domain.policy import Policy, Pool, parse_policy
-from farmlease.domain.record import decode
+from farmlease.domain.record import BorrowedRecord, decode, encode
 from farmlease.errors import RecordRejected
 from farmlease.seal import Purpose, RecordBinding, Sealer
-from farmlease.store.answers import StoredLease
+from farmlease.store.answers import (
+    Behind,
+    DeviceRelease,
+    DeviceReplacement,
+    Importing,
+    ImportOutcome,
+    SealedPolicy,
+    StoredLease,
+    Withdrawn,
+)
 from farmlease.store.redis import Store
 
 __all__ = ["Farm", "PolicyInForce"]
@@ -46,11 +56,7 @@ class Farm:
 
     async def policy(self) -> PolicyInForce:
         """Read the policy; RecordRejected if it was not sealed with this farm's keys."""
-        found = await self.store.read_policy()
-        if found.version == 0:
-            return PolicyInForce(0, None)
-        text = self.sealer.unseal(Purpose.POLICY, "", (str(found.version),), found.sealed)
-        return PolicyInForce(found.version, parse_policy(text.decode(), f"policy {found.version} of farm {self.name}"))
+        return self._opened(await self.store.read_policy())
 
     async def apply(self, policy: Policy, *, over: int | None = None) -> PolicyInForce:
         """Put ``policy`` in force on every node, over version ``over`` (default: the one in force now).
@@ -60,17 +66,15 @@ class Farm:
         too, so that no node goes on granting from it.
         """
         found = await self.store.read_policy()
+        before = self._opened(found)
         expected = found.version if over is None else over
-        current = PolicyInForce(0, None)
-        if expected == found.version and found.version:
-            current = await self.policy()
-        if current.policy and current.policy.text == policy.text:
-            version = current.version
+        if before.policy and (expected, policy.text) == (found.version, before.policy.text):
+            version = before.version
         else:
             version = max(found.version + 1, found.now)
             sealed = self.sealer.seal(Purpose.POLICY, "", (str(version),), policy.text.encode())
             await self.store.apply_policy(expected, version, sealed)
-        removed = [pool for pool in current.pools if policy.pool(pool.name) is None]
+        removed = [pool for pool in before.pools if policy.pool(pool.name) is None]
         for pool in (*policy.pools, *removed):
             await self.store.configure(pool, version)
         return PolicyInForce(version, policy)
@@ -82,10 +86,10 @@ class Farm:
             name=pool.name,
             kind=pool.kind,
             capacity=count.capacity if count else pool.capacity,
-            used=count.held if count else 0,
-            quarantined=0,
-            reserved=0,
-            queued=0,
+            used=count.held - count.quarantined if count else 0,
+            quarantined=count.quarantined if count else 0,
+            kept=count.reserved if count else pool.reserved_seats,
+            queued=count.waiting if count else 0,
         )
 
     async def leases(self, pool: Pool) -> AsyncIterator[LeaseView]:
@@ -98,6 +102,46 @@ class Farm:
         stored = await self.store.look_up(pool, self.sealer.user_index(user))
         return None if stored is None else self._view(pool, stored)
 
+    async def withdraw(self, pool: Pool, user: User, why: Withdrawal, note: str = "") -> Withdrawn | None:
+        """Give a user's lease back, or revoke it; its sessions are told at their nodes' next heartbeat.
+
+        None if there is no lease to give back. ``note``, the administrator's words, goes into the audit, sealed.
+        """
+        index = self.sealer.user_index(user)
+        return await self.store.withdraw(pool.name, index, why, self._note(index, note))
+
+    async def release_device(self, pool: Pool, user: User, device: str) -> DeviceRelease:
+        """Free a user's device slot; a used one stays taken until its last use is a quarantine ago."""
+        return await self.store.release_device(pool.name, self.sealer.user_index(user), device)
+
+    async def replace_device(
+        self, pool: Pool, user: User, old: str, new: str, *, note: str, override: bool = False
+    ) -> DeviceReplacement:
+        """Move a user's device slot to another machine at once; the pool says how often in 30 days."""
+        index = self.sealer.user_index(user)
+        sealed = self._note(index, note)
+        return await self.store.replace_device(pool.name, index, old, new, override=override, note=sealed)
+
+    async def import_lease(
+        self, pool: Pool, version: int, user: User, device: str, borrowed_at: int | None
+    ) -> ImportOutcome | Behind:
+        """Take over a lease from the vendor's books; ``borrowed_at`` in ms, None if it was never used."""
+        index, lease_id = self.sealer.user_index(user), secrets.token_urlsafe(12)
+        record = BorrowedRecord(
+            user=user.canonical, pool=pool.name, seat=index, device=device, borrowed_at=borrowed_at or 0, files=()
+        )
+        binding = RecordBinding(pool=pool.name, user_index=index, lease_id=lease_id, version=1)
+        importing = Importing(
+            user=index,
+            device=device,
+            borrowed_at=borrowed_at,
+            lease_id=lease_id,
+            record=self.sealer.seal_record(binding, encode(record)),
+            name=self.sealer.seal_name(index, user.canonical),
+            reservations=pool.reservations(SessionRequest(user=user, session=""), ""),
+        )
+        return await self.store.import_lease(pool, version, importing)
+
     async def fault(self, pool: Pool, user: User, device: str) -> str | None:
         """Return why a session of this user on this device would not find a valid lease; None if it would.
 
@@ -106,6 +150,8 @@ class Farm:
         stored = await self.store.look_up(pool, self.sealer.user_index(user))
         if stored is None:
             return f"the user has no lease in pool {pool.name}"
+        if stored.quarantined:
+            return f"the lease in pool {pool.name} was given back"
         if device not in {claim.device for claim in stored.devices}:
             return f"the lease is not on device {device}"
         binding = RecordBinding(
@@ -114,19 +160,30 @@ class Farm:
         decode(self.sealer.unseal_record(binding, stored.record))
         return None
 
+    def _opened(self, found: SealedPolicy) -> PolicyInForce:
+        if found.version == 0:
+            return PolicyInForce(0, None)
+        text = self.sealer.unseal(Purpose.POLICY, "", (str(found.version),), found.sealed)
+        return PolicyInForce(found.version, parse_policy(text.decode(), f"policy {found.version} of farm {self.name}"))
+
     def _view(self, pool: Pool, stored: StoredLease) -> LeaseView:
         return LeaseView(
             user=self._name(stored),
             pool=pool.name,
             kind=pool.kind,
-            state=LeaseState.ACTIVE if stored.sessions else LeaseState.IDLE,
+            state=_state(stored),
             lease=stored.lease,
             devices=stored.devices,
             sessions=stored.sessions,
             last_contact_at=stored.last_contact_at,
             record_version=stored.record_version,
             fence=stored.fence,
+            overdraft=stored.overdraft,
         )
+
+    def _note(self, index: str, words: str) -> bytes:
+        """Seal an administrator's words; apart from names, so that neither can stand in for the other."""
+        return self.sealer.seal(Purpose.NOTE, index, (), words.encode("utf-8", "surrogatepass"))
 
     def _name(self, stored: StoredLease) -> str:
         """Return the user's name; the pseudonym where the name was forgotten or does not open."""
@@ -134,3 +191,9 @@ class Farm:
             return self.sealer.unseal_name(stored.user, stored.name) if stored.name else stored.user
         except RecordRejected:
             return stored.user
+
+
+def _state(stored: StoredLease) -> LeaseState:
+    if stored.sessions:
+        return LeaseState.ACTIVE
+    return LeaseState.QUARANTINED if stored.quarantined else LeaseState.IDLE

@@ -69,6 +69,7 @@ class Purpose(StrEnum):
     RECORD = "record"
     NAME = "name"
     RECEIPT = "receipt"
+    NOTE = "note"
     POLICY = "policy"
     API = "api"
 

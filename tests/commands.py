@@ -18,6 +18,7 @@ import structlog
 
 from farmlease.cli import main
 from farmlease.config import Config, load_config
+from farmlease.domain.model import SessionRequest
 from farmlease.domain.policy import Policy, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.farm import Farm
@@ -25,8 +26,9 @@ from farmlease.opening import open_farm
 from farmlease.seal import KeyRing, RecordBinding
 from farmlease.store.answers import Claim, Taken, Taking
 from tests.servers import RedisServer
+from tests.stores import StoreClock
 
-__all__ = ["QLIKVIEW", "Ended", "Host", "host_of"]
+__all__ = ["QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of"]
 
 QLIKVIEW = """# what we bought
 [[pool]]
@@ -35,6 +37,7 @@ kind = "named"
 capacity = 3
 """
 NODE = "ctx-01#1"
+LATEST = 2**52  #: a fence later than any
 
 T = TypeVar("T")
 
@@ -135,6 +138,16 @@ class Host:
 
         self.with_farm(take)
 
+    def end(self, user: str, pool: str = "qlikview", device: str = "citrix-a") -> None:
+        """End the session that ``lend`` gave a user."""
+        person = self.config.identities.user(user)
+
+        async def give_back(farm: Farm) -> None:
+            claim = Claim(user=farm.sealer.user_index(person), node=NODE, session=f"s-{person.name}-{device}")
+            await farm.store.release(pool, claim, LATEST)
+
+        self.with_farm(give_back)
+
     async def _lend(self, farm: Farm, pool: Pool, version: int, user: str, device: str, *, ended: bool) -> None:
         person = self.config.identities.user(user)
         index = farm.sealer.user_index(person)
@@ -148,12 +161,20 @@ class Host:
             lease_id=lease_id,
             record=farm.sealer.seal_record(binding, encode(record)),
             name=farm.sealer.seal_name(index, person.canonical),
+            reservations=pool.reservations(SessionRequest(user=person, session=""), "ctx-01"),
         )
         claim = Claim(user=index, node=NODE, session=f"s-{person.name}-{device}")
         taken = await farm.store.acquire(pool, version, claim, taking)
-        assert isinstance(taken, Taken)
+        assert isinstance(taken, Taken), taken
         if ended:
             await farm.store.release(pool.name, claim, taken.fence)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockedHost(Host):
+    """A host whose store is on virtual time: it is 09:00 of 5 January 2026 until the test moves it."""
+
+    clock: StoreClock
 
 
 def host_of(folder: Path, store: RedisServer) -> Host:

@@ -214,8 +214,11 @@ class Site:
 
     @property
     def policy(self) -> str:
-        """The usual policy."""
-        return f'[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 3\nfiles = ["{self.disk}/{{user}}/cal.pgo"]\n'
+        """The usual policy. A lost seat is lost: who wants it re-acquired says so."""
+        return (
+            '[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 3\nreacquire = { attempts = 0 }\n'
+            f'files = ["{self.disk}/{{user}}/cal.pgo"]\n'
+        )
 
     @property
     def farm(self) -> Farm:

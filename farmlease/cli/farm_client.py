@@ -17,6 +17,8 @@ import structlog
 
 from farmlease.cli import config_file
 from farmlease.config import Config, load_config
+from farmlease.domain.identity import User
+from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Policy, Pool
 from farmlease.errors import FarmleaseError, InvalidInput, RecordRejected
 from farmlease.farm import Farm, PolicyInForce
@@ -76,6 +78,26 @@ class FarmClient:
         if pool is None:
             raise FarmleaseError(f"there is no pool of this name; the pools are {_names(policy)}")
         return (pool,)
+
+    def named_pool(self, name: str | None) -> Pool:
+        """Return the pool of this name, or the only named one; InvalidInput if it is not named or there are more.
+
+        Only the leases of a named pool outlast their sessions, so only they can be imported or be on devices.
+        """
+        named = [each for each in self.pools(name) if each.kind is Kind.NAMED]
+        pool = named[0] if len(named) == 1 else self.one_pool(name)
+        if pool.kind is not Kind.NAMED:
+            raise InvalidInput(
+                f"pool {pool.name} is {pool.kind}: only a named pool has leases to import and devices to count"
+            )
+        return pool
+
+    def held_lease(self, pool: Pool, user: User) -> LeaseView:
+        """Return the lease of a user; FarmleaseError if there is none."""
+        view = self.wait(self.farm.lease(pool, user))
+        if view is None:
+            raise FarmleaseError(f"the user holds no lease in pool {pool.name}")
+        return view
 
     def one_pool(self, name: str | None) -> Pool:
         """Return the pool of this name, or the only one; InvalidInput naming the pools if there are more."""

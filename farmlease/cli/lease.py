@@ -1,6 +1,7 @@
-"""``farmlease lease …``: who holds which licence of the farm.
+"""``farmlease lease …``: who holds which licence of the farm, and how it is taken back.
 
-Reads the store with the farm's keys; it needs no agent. It must change nothing.
+Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke`` and ``import`` change anything,
+and the first two ask before they do.
 """
 
 from collections.abc import Iterator
@@ -9,26 +10,30 @@ from datetime import UTC, datetime
 import click
 
 from farmlease.cli import example
+from farmlease.cli.consent import ask_first, reason_option, yes_option
 from farmlease.cli.farm_client import FarmClient, opened_farm
+from farmlease.cli.lease_import import import_
 from farmlease.cli.output import Format, emit, output_option
 from farmlease.domain import explain
 from farmlease.domain.identity import check_token
-from farmlease.domain.model import LeaseState, LeaseView
+from farmlease.domain.model import LeaseState, LeaseView, Withdrawal
 from farmlease.domain.wire import lease_document
 from farmlease.errors import FarmleaseError
+from farmlease.store.answers import Withdrawn
 
-__all__ = ["lease", "of_pools", "of_user", "since", "story"]
+__all__ = ["counted", "lease", "of_pools", "of_user", "seat_of", "since", "story", "tell"]
 
 INVALID = 3
 
-COLUMNS = ("user", "pool", "kind", "state", "devices", "sessions", "issued_at", "expires_at", "fence")
+COLUMNS = ("user", "pool", "kind", "state", "devices", "sessions", "issued_at", "expires_at", "fence", "overdraft")
 
 pool_option = click.option("--pool", metavar="P", help="Pool to look at (default: all).")
+from_pool_option = click.option("--pool", metavar="P", required=True, help="Pool whose seat is taken back.")
 
 
 @click.group()
 def lease() -> None:
-    """See who holds which licence of the farm.
+    """See who holds which licence of the farm, and take it back.
 
     Exit status: 0 done or valid, 1 no such lease or pool, 3 invalid, 4 the store is unavailable, 5 a record was
     refused as damaged.
@@ -88,6 +93,51 @@ def check(user: str, pool: str | None, device: str | None) -> None:
         click.get_current_context().exit(INVALID)
 
 
+@lease.command("return", epilog=example("farmlease lease return 'CORP\\john' --pool qlikview --yes"))
+@click.argument("user")
+@from_pool_option
+@yes_option
+def return_(user: str, pool: str, *, yes: bool) -> None:
+    """Give back what USER holds in a pool, as if they had done it themselves.
+
+    A named seat that was used stays quarantined until its last use is long enough ago; any other is free at once.
+    Sessions end. The user may come back at any time.
+    """
+    with opened_farm() as client:
+        (chosen,) = client.pools(pool)
+        who = client.config.identities.user(user)
+        view = client.held_lease(chosen, who)
+        if view.state is LeaseState.QUARANTINED:
+            until = explain.moment(view.lease.expires_at)
+            click.echo(f"{view.user} gave the seat of pool {view.pool} back before; it is quarantined until {until}")
+            return
+        ask_first(f"this takes {seat_of(view)}", yes=yes)
+        withdrawn = client.wait(client.farm.withdraw(chosen, who, Withdrawal.RETURNED))
+    tell(view, "returned", withdrawn)
+
+
+@lease.command(epilog=example("farmlease lease revoke 'CORP\\john' --pool qlikview --reason 'left us' --yes"))
+@click.argument("user")
+@from_pool_option
+@reason_option
+@yes_option
+def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
+    """Take back what USER holds in a pool and keep the user out for the time of the pool's quarantine.
+
+    Otherwise as ``return``. To keep somebody out for good, write a rule with access = "denied".
+    """
+    with opened_farm() as client:
+        (chosen,) = client.pools(pool)
+        who = client.config.identities.user(user)
+        view = client.held_lease(chosen, who)
+        ask_first(f"this takes {seat_of(view)} and keeps the user out for a while", yes=yes)
+        withdrawn = client.wait(client.farm.withdraw(chosen, who, Withdrawal.REVOKED, reason))
+    tell(view, "revoked", withdrawn)
+
+
+lease.add_command(import_)
+
+
 def of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:
     """Yield the leases of a pool, or of all, as they come."""
     for each in client.pools(pool):
@@ -110,15 +160,42 @@ def story(view: LeaseView) -> str:
         for claim in view.devices
     ]
     sessions = [f"{claim.session} on {claim.node} since {since(claim.started_at)}" for claim in view.sessions]
+    beyond = ", beyond the capacity" if view.overdraft else ""
     later = ", and later while a session lasts" if view.sessions else ""
     lines = (
-        f"{view.user} holds a {view.kind} seat of pool {view.pool}, {view.state}",
+        f"{view.user} holds a {view.kind} seat of pool {view.pool}, {view.state}{beyond}",
         f"  lease     {view.lease.id} since {since(view.lease.issued_at)}",
         f"  expires   {explain.moment(view.lease.expires_at)}{later}",
         f"  devices   {', '.join(devices) or 'none'}",
         f"  sessions  {', '.join(sessions) or f'none; last contact {since(view.last_contact_at)}'}",
     )
     return "\n".join(lines)
+
+
+def seat_of(view: LeaseView) -> str:
+    """Return what would be taken, in words for a question."""
+    sessions = f" and ends {counted(len(view.sessions), 'session')}" if view.sessions else ""
+    return f"the {view.kind} seat of {view.user} in pool {view.pool}{sessions}"
+
+
+def tell(view: LeaseView, done: str, withdrawn: Withdrawn | None) -> None:
+    """Print what became of a lease that was taken back; FarmleaseError if it had ended before."""
+    if withdrawn is None:
+        raise FarmleaseError(f"the user holds no lease in pool {view.pool} any more; it ended meanwhile")
+    click.echo(f"{done} the {view.kind} seat of {view.user} in pool {view.pool}")
+    if withdrawn.quarantined_until is None:
+        click.echo("it is free for others now")
+    else:
+        click.echo(f"it is quarantined until {explain.moment(withdrawn.quarantined_until)}")
+    if withdrawn.barred_until is not None:
+        click.echo(f"the user is kept out until {explain.moment(withdrawn.barred_until)}")
+    if view.sessions:
+        click.echo(f"{counted(len(view.sessions), 'session')} told at the next heartbeat of each host")
+
+
+def counted(number: int, what: str) -> str:
+    """Return "1 session", "2 sessions"."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def since(at_ms: int) -> str:

@@ -10,13 +10,14 @@ import click
 from farmlease.cli import example
 from farmlease.cli.consent import ask_first, yes_option
 from farmlease.cli.farm_client import FarmClient, opened_farm
+from farmlease.cli.impact import affected
 from farmlease.cli.output import Format, emit, emit_one, output_option
-from farmlease.domain.difference import Difference, difference
-from farmlease.domain.policy import Policy, check_served, check_timing, parse_policy
+from farmlease.domain.difference import difference
+from farmlease.domain.policy import Policy, Pool, check_timing, parse_policy
 from farmlease.domain.wire import pool_document
 from farmlease.errors import PolicyError
 
-__all__ = ["ask_about_leases", "check_heartbeat", "pool", "text_of"]
+__all__ = ["check_heartbeat", "pool", "seats_held", "text_of"]
 
 COLUMNS = ("name", "kind", "capacity", "used", "quarantined", "free", "reserved", "queued")
 
@@ -28,15 +29,15 @@ def pool() -> None:
 
 @pool.command(epilog=example("farmlease pool apply pools.toml --dry-run", "farmlease pool apply pools.toml"))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change, and for whom.")
 @yes_option
 def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
-    """Put the policy in FILE in force on every node of the farm, and say what that changes.
+    """Put the policy in FILE in force on every node of the farm, and say what that changes and for whom.
 
-    A pool that is removed while leases are held in it needs --yes.
+    It holds from the next decision on. Nobody loses a seat by it; a pool that is removed while leases are held in it
+    needs --yes.
     """
     policy = parse_policy(text_of(file), str(file))
-    check_served(policy, str(file))
     with opened_farm() as client:
         check_heartbeat(client, policy, file)
         found = client.in_force()
@@ -46,10 +47,16 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
         changes = difference(found.policy, policy)
         for line in changes.lines or ("changed the text only",):
             click.echo(line)
+        held = {each.name: seats_held(client, each) for each in (found.policy.pools if found.policy else ())}
+        for line in affected(client, found.policy, policy, held):
+            click.echo(line)
         if dry_run:
             click.echo("dry run: nothing was applied")
             return
-        ask_about_leases(client, changes, yes=yes)
+        gone = {each.name: held[each.name] for each in changes.removed if held[each.name]}
+        if gone:
+            told = ", ".join(f"{name} ({count} held)" for name, count in gone.items())
+            ask_first(f"this removes pools with leases: {told}", yes=yes)
         applied = client.wait(client.farm.apply(policy, over=found.version))
     click.echo(f"applied policy {applied.version}")
 
@@ -103,9 +110,7 @@ def check_heartbeat(client: FarmClient, policy: Policy, file: Path) -> None:
             raise PolicyError(f"{file}: {error}") from None
 
 
-def ask_about_leases(client: FarmClient, changes: Difference, *, yes: bool) -> None:
-    """Ask before pools are removed whose seats are held."""
-    held = {each.name: client.wait(client.farm.use(each)).used for each in changes.removed}
-    if any(held.values()):
-        told = ", ".join(f"{name} ({count} held)" for name, count in held.items() if count)
-        ask_first(f"this removes pools with leases: {told}", yes=yes)
+def seats_held(client: FarmClient, pool: Pool) -> int:
+    """Return how many seats of a pool are held now, the quarantined among them."""
+    use = client.wait(client.farm.use(pool))
+    return use.used + use.quarantined

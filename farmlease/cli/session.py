@@ -21,7 +21,7 @@ from farmlease.domain.duration import parse_duration
 from farmlease.errors import FarmleaseError, InvalidInput
 from farmlease.locate import agent_endpoint
 
-__all__ = ["call", "denied", "deny", "done", "granted", "instant", "place", "seconds", "session"]
+__all__ = ["begun", "call", "denied", "deny", "done", "granted", "instant", "place", "seconds", "session"]
 
 DENIED = 3
 UNAVAILABLE = 4
@@ -69,14 +69,9 @@ def start(
         "pool": pool, "app": app, "groups": list(groups) or None, "site": site, "device": device, "pid": pid,
         "wait": wait,
     }  # fmt: skip
-    request = {"user": user, "session": session_id} | {k: v for k, v in optional.items() if v is not None}
-    answer = call("POST", "/v1/sessions", request, patience=seconds("--wait", wait))
-    document = answer.fields()
-    decision = document.get("decision")
-    if decision == "denied":
-        deny(document, fmt)
-    if answer.status not in {http.client.OK, http.client.CREATED} or decision not in {"granted", "restricted"}:
-        raise refused(answer)
+    request: dict[str, object] = {"user": user, "session": session_id}
+    request |= {k: v for k, v in optional.items() if v is not None}
+    document = begun(request, fmt, patience=seconds("--wait", wait))
     if fmt == "json":
         emit_one(document, (), "json")
     else:
@@ -138,6 +133,18 @@ def show(session_id: str, fmt: Format) -> None:
 def call(method: str, path: str, document: object = None, *, patience: float = 0.0) -> Answer:
     """Ask this node's agent; ``patience`` is how many seconds longer than usual its answer may take."""
     return ask(agent_endpoint(config_file(), os.environ), method, path, document, timeout=TIMEOUT + patience)
+
+
+def begun(request: dict[str, object], fmt: str | None = None, *, patience: float = 0.0) -> dict[str, object]:
+    """Ask for a session and return the agent's yes; end the command with its no."""
+    answer = call("POST", "/v1/sessions", request, patience=patience)
+    document = answer.fields()
+    decision = document.get("decision")
+    if decision == "denied":
+        deny(document, fmt)
+    if answer.status not in {http.client.OK, http.client.CREATED} or decision not in {"granted", "restricted"}:
+        raise refused(answer)
+    return document
 
 
 def place(session_id: str) -> str:

@@ -113,6 +113,8 @@ def check_token(kind: str, text: str, limit: int = LONGEST_TOKEN, forbidden: str
         raise InvalidName(f"the {kind} is longer than {limit} characters; give a shorter one")
     if text != text.strip():
         raise InvalidName(f"the {kind} begins or ends with white space; leave it out")
+    if text.startswith("-"):
+        raise InvalidName(f"the {kind} begins with a hyphen and would pass for an option; leave it out")
     if not text.isprintable():
         raise InvalidName(f"the {kind} holds a character that cannot be printed; leave it out")
     if any(character in forbidden for character in text):
@@ -160,6 +162,8 @@ def _faults(component: str) -> Iterator[str]:
         yield r"is empty; write it as CORP\alice, alice@corp.example.com or alice"
     if component != component.strip():
         yield "begins or ends with white space; leave it out"
+    if component.startswith("-"):
+        yield "begins with a hyphen and would pass for an option; leave it out"
     if component.endswith(
         "."
     ):  # . and .. too; and Windows drops a dot at the end, which makes it somebody else's folder

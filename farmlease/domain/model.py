@@ -25,6 +25,7 @@ __all__ = [
     "SessionRequest",
     "Share",
     "Source",
+    "Withdrawal",
 ]
 
 
@@ -67,6 +68,13 @@ class Reason(StrEnum):
     DRAINING = "draining"
     UNKNOWN_POOL = "unknown_pool"
     RECORD_REJECTED = "record_rejected"
+
+
+class Withdrawal(StrEnum):
+    """Why an administrator takes a lease from its user."""
+
+    RETURNED = "returned"
+    REVOKED = "revoked"  #: and keeps the user out for the time of a quarantine
 
 
 class LeaseState(StrEnum):
@@ -186,6 +194,7 @@ class LeaseView:
     last_contact_at: int
     record_version: int
     fence: int
+    overdraft: bool = False  #: a seat of it is beyond the capacity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,8 +206,13 @@ class PoolUse:
     capacity: int
     used: int  #: seats of active and idle leases
     quarantined: int
-    reserved: int  #: unused reservations, part of ``free``
+    kept: int  #: seats kept for reservations that do not use them
     queued: int
+
+    @property
+    def reserved(self) -> int:
+        """Unused reservations, part of ``free``: a seat that others held before it was reserved is not yet kept."""
+        return min(self.kept, self.free)
 
     @property
     def free(self) -> int:

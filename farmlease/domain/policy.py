@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from farmlease.domain.document import Location, Section, dotted, line_of, refuse, tell
 from farmlease.domain.identity import fold
-from farmlease.domain.model import Kind, Reason, SessionRequest
+from farmlease.domain.model import Reason, SessionRequest
 from farmlease.domain.pool import Conditions, Patterns, Pool, check_timing
 from farmlease.errors import PolicyError
 
@@ -26,7 +26,6 @@ __all__ = [
     "RestrictedUse",
     "Rule",
     "TryPools",
-    "check_served",
     "check_timing",
     "parse_policy",
 ]
@@ -146,25 +145,6 @@ def parse_policy(text: str, source: str) -> Policy:
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"{source}: is not TOML: {error}") from error
     return Policy(pools=document.pool, rules=document.rule, text=text)
-
-
-def check_served(policy: Policy, source: str) -> None:
-    """Refuse what this version can read but does not keep yet, so that no limit is ignored in silence: PolicyError."""
-    for number, pool in enumerate(policy.pools):
-        unkept = {
-            "kind": pool.kind is not Kind.NAMED,
-            "reserve": bool(pool.reserve),
-            "queue": pool.queue_ms > 0,
-            "max_hold": pool.max_hold_ms > 0,
-            "idle_timeout": pool.idle_timeout_ms > 0,
-        }
-        key = next((key for key, asked in unkept.items() if asked), None)
-        if key is not None:
-            why = f"is not served by this version, whose pools are {Kind.NAMED}" if key == "kind" else _NOT_SERVED
-            raise PolicyError(f"{source}: {_place(policy.text, ('pool', number, key))}: {why}")
-
-
-_NOT_SERVED = "is not enforced by this version; leave it out"
 
 
 def _place(text: str, where: Location) -> str:

@@ -3,6 +3,8 @@
 A pool that cannot be kept is refused, never repaired. Nothing here knows whether a seat is free; that is the store's.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath, PureWindowsPath
@@ -88,6 +90,12 @@ class Reserve(Conditions):
 
     seats: Positive  #: of the pool's capacity
 
+    @property
+    def id(self) -> str:
+        """What the store calls this reservation: the same for the same people, whatever else the policy changes."""
+        whom = json.dumps([sorted(self.users), sorted(self.groups), sorted(self.nodes)])
+        return hashlib.sha256(whom.encode()).hexdigest()[:8]
+
     @model_validator(mode="after")
     def _is_for_somebody(self) -> Self:
         if not self.model_fields_set & {"users", "groups", "nodes"}:
@@ -114,6 +122,13 @@ def _default_capacity(data: Mapping[str, Any]) -> int:
 
 def _default_devices(data: Mapping[str, Any]) -> int:
     return 2 if data.get("kind") is Kind.NAMED else 0
+
+
+#: Field to key, of what only one kind of pool can keep.
+_ONLY_FOR = {
+    Kind.FLOATING: {"share": "share", "linger_ms": "linger"},
+    Kind.NAMED: {"files": "files", "devices_per_user": "devices_per_user"},
+}
 
 
 class Pool(Section):
@@ -146,7 +161,7 @@ class Pool(Section):
     reserve: tuple[Reserve, ...] = ()
 
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
+    def _has_seats(self) -> Self:
         given = self.model_fields_set
         if self.kind is Kind.NODE_LOCKED:
             if "nodes" not in given:
@@ -158,10 +173,15 @@ class Pool(Section):
                 raise refuse("is required: the number of seats", "capacity")
             if "nodes" in given:
                 raise refuse("is for a node_locked pool only", "nodes")
-        if self.kind is not Kind.FLOATING:
-            for name, key in (("share", "share"), ("linger_ms", "linger")):
-                if name in given:
-                    raise refuse("is for a floating pool only", key)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        # The lease of a floating seat ends with it, so there is nothing that could carry files or devices to the next.
+        for kind, keys in _ONLY_FOR.items():
+            for name, key in keys.items():
+                if self.kind is not kind and name in self.model_fields_set:
+                    raise refuse(f"is for a {kind} pool only", key)
         return self
 
     @model_validator(mode="after")
@@ -176,6 +196,19 @@ class Pool(Section):
             if len(set(map(fold, values))) < len(values):
                 raise refuse("names one twice", key)
         return self
+
+    def serves(self, node: str) -> bool:
+        """Whether the pool's licences may be used on this node at all."""
+        return self.kind is not Kind.NODE_LOCKED or fold(node) in map(fold, self.nodes)
+
+    def reservations(self, request: SessionRequest, node: str) -> tuple[str, ...]:
+        """Return the ids of the reservations this request on this node may use."""
+        return tuple(each.id for each in self.reserve if each.match(request, node))
+
+    @property
+    def reserved_seats(self) -> int:
+        """How many seats of the capacity are reserved, in use or not."""
+        return sum(each.seats for each in self.reserve)
 
     def limits(self) -> Mapping[str, int | str]:
         """Return what the store decides by, flat: counts, spans in ms (``…_ms``), and the words of kind and share."""
@@ -193,6 +226,7 @@ class Pool(Section):
             "max_hold_ms": self.max_hold_ms,
             "queue_ms": self.queue_ms,
             "replacements": self.replacements,
+            "reserve": json.dumps({each.id: each.seats for each in self.reserve}) if self.reserve else "",
         }
 
 

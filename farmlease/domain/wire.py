@@ -92,6 +92,7 @@ def lease_document(view: LeaseView) -> Document:
         "issued_at": timestamp(view.lease.issued_at),
         "expires_at": timestamp(view.lease.expires_at),
         "fence": view.fence,
+        "overdraft": view.overdraft,
     }
 
 

@@ -8,6 +8,10 @@ Not guaranteed: that the host's wall clock means anything; every deadline is the
 Calls go down from here (policy, store, seal, journal, files), never up.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
 import structlog
 
 from farmlease.clock import Clock
@@ -17,19 +21,23 @@ from farmlease.domain.identity import User
 from farmlease.domain.model import Decision, Denial, Reason, Restricted, SessionRequest
 from farmlease.domain.policy import Denied, Plan, Pool, RestrictedUse, TryPools
 from farmlease.domain.session import SessionState
-from farmlease.errors import FarmleaseError, JournalFailed, StoreError, StoreRefused
+from farmlease.errors import FarmleaseError, JournalFailed, StoreError, StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.custody import Custody
-from farmlease.node.debts import Debts
+from farmlease.node.debts import Debts, NoteDebt
 from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
+from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.journal import Journal
 from farmlease.node.pulse import Pulse
+from farmlease.node.reacquire import Reacquire
 from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
+from farmlease.node.vigil import Vigil
+from farmlease.store.answers import Claim, Waiting
 from farmlease.store.keys import node_member
 
 __all__ = ["Agent"]
@@ -38,6 +46,12 @@ _log = structlog.get_logger(__name__)
 
 #: How often a start may find that the policy changed under it before it gives up.
 _MOST_CHANGES = 5
+#: Seconds between two questions of a session that waits, and ms for which the store keeps its place meanwhile.
+_ASK_AGAIN = 1.0
+_PLACE_KEPT = 5_000
+#: Beyond so many undelivered messages, decisions of the policy are no longer noted: an audit is not worth a full disk.
+_MOST_NOTES = 10_000
+_WAITED_FOR = frozenset({SessionState.WAITING, SessionState.ACTIVE})
 
 
 class Agent:
@@ -59,6 +73,7 @@ class Agent:
         clock: Clock,
         heartbeat_ms: int,
         offline_denies: bool,
+        hooks: Mapping[Hook, tuple[str, ...]],
     ) -> None:
         self._farm = farm
         self._node = node
@@ -70,13 +85,17 @@ class Agent:
         self._clock = clock
         self._heartbeat_ms = heartbeat_ms
         self._offline_denies = offline_denies
+        self._member = node_member(node, journal.incarnation)
         self._stopping = False
         self._journal_writes = True
         self._turns = Turns()
         self._errands = Errands()
+        self._reacquire = Reacquire(clock)
+        self._vigil = Vigil(book, clock, standing)
+        told = Hooks(hooks, self._errands)
         self._departure = Departure(
-            member=node_member(node, journal.incarnation), sealer=farm.sealer, journal=journal, book=book,
-            custody=custody, debts=debts, turns=self._turns, errands=self._errands,
+            member=self._member, sealer=farm.sealer, journal=journal, book=book,
+            custody=custody, debts=debts, turns=self._turns, errands=self._errands, hooks=told,
         )  # fmt: skip
         self._pulse = Pulse(
             store=farm.store, node=node, journal=journal, standing=standing, book=book, debts=debts,
@@ -84,18 +103,34 @@ class Agent:
         )  # fmt: skip
         self._seats = Seats(
             farm=farm, node=node, standing=standing, book=book, custody=custody, departure=self._departure,
-            turns=self._turns, beat=self._pulse.beat,
+            turns=self._turns, hooks=told, beat=self._pulse.beat,
         )  # fmt: skip
         self._upkeep = Upkeep(
             pulse=self._pulse, standing=standing, book=book, debts=debts, departure=self._departure,
-            seats=self._seats, turns=self._turns, errands=self._errands,
+            seats=self._seats, turns=self._turns, errands=self._errands, reacquire=self._reacquire,
+            vigil=self._vigil,
         )  # fmt: skip
 
     # --- the verbs of the API -----------------------------------------------------------------------------------------
 
     async def start_session(self, request: SessionRequest, only: User | None = None) -> Decision:
-        """Decide whether a session may start; asking again for the same one gives the same answer."""
-        return await self._errands.finish(self._start_session(request, only))
+        """Decide whether a session may start; asking again for the same one gives the same answer.
+
+        With ``wait_ms`` this returns when there is a seat or the wait is over; ``end_session`` ends it before.
+        """
+        since, wait_ms = self._clock.monotonic(), request.wait_ms
+        while True:
+            decision = await self._errands.finish(self._start_session(replace(request, wait_ms=wait_ms), only))
+            if not isinstance(decision, Waiting):
+                return decision
+            await self._clock.sleep(_ASK_AGAIN)
+            found = self._book.find(request.session)
+            # Who asked twice may have got the seat by the other question: then this one is told the same.
+            if found is None or found.user != request.user or found.state not in _WAITED_FOR:
+                return explain.denial(Reason.CAPACITY, found.pool if found else request.pool)
+            pool = self._standing.in_force.pool(found.pool)
+            over = self._clock.monotonic() - since >= min(request.wait_ms, pool.queue_ms if pool else 0) / 1000
+            wait_ms = 0 if over else request.wait_ms
 
     async def end_session(self, session: str, only: User | None = None) -> bool:
         """End a session; one that is not (or no longer) there is ended already. False if it is another user's."""
@@ -104,6 +139,17 @@ class Agent:
     async def save_session(self, session: str, only: User | None = None) -> dict[str, object] | None:
         """Take the vendor's files back now; None if there is no such session, FileRefused if one must not be taken."""
         return await self._errands.finish(self._save_session(session, only))
+
+    async def hold_session(self, session: str, span_ms: int | None, only: User | None = None) -> int | None:
+        """Keep a session's seat whatever its node does, at most as long as the pool allows; return until when (ms).
+
+        None if there is no such session, or its pool allows no holds. StoreError if the store cannot be told.
+        """
+        return await self._errands.finish(self._hold_session(session, span_ms, only))
+
+    def touch(self, session: str) -> None:
+        """Note a sign of activity: the idle timeout starts anew."""
+        self._vigil.touch(session)
 
     def session(self, session: str) -> OpenSession | None:
         """Return a session that the API shows."""
@@ -149,6 +195,7 @@ class Agent:
 
     def adopt(self) -> None:
         """Take up where the agent before a restart left off: what never got its answer, or was ending, is ended."""
+        self._upkeep.abandon_waits()
         self._upkeep.tidy()
         _log.info("agent.adopted", sessions=len(self.sessions()), owed=self._debts.pending())
 
@@ -163,6 +210,13 @@ class Agent:
         except Exception:  # noqa: BLE001 - the sessions of this node live as long as it beats
             _log.error("beat.failed", exc_info=True)
 
+    async def watch(self) -> None:
+        """Look once for sessions that end by themselves: their process is gone, or they idle."""
+        try:
+            self._upkeep.watch()
+        except Exception:  # noqa: BLE001 - one process that cannot be looked at must not end the agent
+            _log.error("watch.failed", exc_info=True)
+
     async def settled(self) -> None:
         """Wait for everything that is under way without anybody waiting for it."""
         await self._errands.done()
@@ -170,13 +224,14 @@ class Agent:
     async def stop(self) -> None:
         """Take no more sessions and deliver what is owed. Sessions go on; the next agent of this boot adopts them."""
         self._stopping = True
+        await self._reacquire.stop()
         await self._deliver()
         await self._errands.done()
         await self._deliver()
 
     # --- a start, step by step ----------------------------------------------------------------------------------------
 
-    async def _start_session(self, request: SessionRequest, only: User | None) -> Decision:
+    async def _start_session(self, request: SessionRequest, only: User | None) -> Decision | Waiting:
         async with self._turns.session(request.session):
             held = self._book.find(request.session)
             if held is not None and held.state is not SessionState.ENDING and only not in {None, held.user}:
@@ -192,7 +247,7 @@ class Agent:
             await self._deliver()
         return decision
 
-    async def _start(self, request: SessionRequest) -> Decision:
+    async def _start(self, request: SessionRequest) -> Decision | Waiting:
         """1. End what had this session id before. 2. Plan. 3. Ask pool after pool until one grants."""
         held = await self._end_predecessor(request)
         for _ in range(_MOST_CHANGES):
@@ -202,8 +257,11 @@ class Agent:
                 held = None
             match plan:
                 case RestrictedUse():
+                    self._note(request, "restricted")
                     return Restricted(user=request.user, node=self._node, session=request.session)
                 case Denied():
+                    if plan.reason is Reason.NOT_ENTITLED:  # who asks for a pool that is not there asked wrongly
+                        self._note(request, "denied", plan.reason.value)
                     return explain.denial(plan.reason, plan.pool)
                 case TryPools():
                     decision = await self._try_pools(request, held, in_force, plan.pools)
@@ -220,7 +278,7 @@ class Agent:
             return None
         device = request.device or self._farm.name
         if (
-            held.state is SessionState.ACTIVE
+            held.state in {SessionState.ACTIVE, SessionState.WAITING}
             and (held.user, held.device) == (request.user, device)
             and request.pool in {None, held.pool}
         ):
@@ -245,21 +303,29 @@ class Agent:
         plan = known.policy.plan(request, self._node) if known.policy else None
         if isinstance(plan, TryPools):
             return known, plan
-        now = await self._standing.read_policy()
+        try:
+            now = await self._standing.read_policy()
+        except StoreUnavailable as error:
+            if plan is None:
+                raise
+            self._standing.store_failed(error)
+            return known, plan
         return now, now.policy.plan(request, self._node) if now.policy else Denied(Reason.UNKNOWN_POOL, request.pool)
 
     async def _try_pools(
         self, request: SessionRequest, held: OpenSession | None, in_force: PolicyInForce, pools: tuple[Pool, ...]
-    ) -> Decision | None:
+    ) -> Decision | Waiting | None:
         """Return the first grant, else the denial that ends first; None to plan anew.
 
-        A held seat is asked for alone. A record that cannot be trusted is told, not gone round by way of another pool.
+        Only the last pool is waited for. A held seat or place is asked for alone. A record that cannot be trusted is
+        told, not gone round by way of another pool.
         """
         denials: list[Denial] = []
         for pool in pools:
             if held is not None and held.pool != pool.name:
                 continue
-            decision = await self._seats.ask(request, held, in_force, pool)
+            wait_ms = _PLACE_KEPT if request.wait_ms and (held is not None or pool is pools[-1]) else 0
+            decision = await self._seats.ask(request, held, in_force, pool, wait_ms)
             if not isinstance(decision, Denial) or decision.reason is Reason.RECORD_REJECTED:
                 return decision
             denials.append(decision)
@@ -294,6 +360,30 @@ class Agent:
             "superseded": superseded,
             "delivered": self._debts.pending(session) == 0,
         }
+
+    async def _hold_session(self, session: str, span_ms: int | None, only: User | None) -> int | None:
+        async with self._turns.session(session):
+            found = self._book.find(session)
+            if found is None or found.grant is None or only not in (None, found.user):
+                return None
+            pool = self._standing.in_force.pool(found.pool)
+            if pool is None:
+                return None
+            span = min(pool.max_hold_ms if span_ms is None else span_ms, pool.max_hold_ms)
+            if not span or found.state is not SessionState.ACTIVE:
+                return None
+            claim = self._departure.claim(found)
+            until = await self._farm.store.hold(pool.name, claim, found.grant.fence, span)
+            if until is not None:
+                self._book.amend(found, hold_until=self._clock.now_ms() + span)
+            return until
+
+    def _note(self, request: SessionRequest, event: Literal["restricted", "denied"], detail: str = "") -> None:
+        """Have a decision of the policy audited, as soon as the store can be told."""
+        claim = Claim(user=self._farm.sealer.user_index(request.user), node=self._member, session=request.session)
+        if self._debts.pending() < _MOST_NOTES:
+            self._debts.owe(NoteDebt(claim=claim, event=event, detail=detail))
+            self._errands.run("deliver", self._deliver)
 
     async def _deliver(self) -> None:
         try:

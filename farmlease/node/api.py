@@ -4,6 +4,8 @@
 ``detail`` is one sentence for a person.
 """
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import structlog
@@ -15,15 +17,17 @@ from starlette.exceptions import HTTPException
 
 from farmlease import __version__
 from farmlease.domain.identity import LONGEST_TOKEN, Identities
-from farmlease.domain.model import Denial, Grant, Reason
+from farmlease.domain.model import Decision, Denial, Grant, Reason
 from farmlease.domain.session import IllegalEvent
-from farmlease.domain.wire import Document, decision_document
+from farmlease.domain.wire import Document, decision_document, timestamp
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected
 from farmlease.node.agent import Agent
 from farmlease.node.book import OpenSession
 from farmlease.node.forms import (
     FieldError,
     GrantDocument,
+    HoldBody,
+    HoldDocument,
     ProblemDocument,
     RestrictedDocument,
     SavedDocument,
@@ -37,6 +41,9 @@ __all__ = ["create_app"]
 _log = structlog.get_logger(__name__)
 
 SessionId = Annotated[str, Path(min_length=1, max_length=LONGEST_TOKEN, description="unique on the node")]
+
+#: Seconds between two looks whether a caller that waits is still there.
+_LOOK_EVERY = 1.0
 
 _STATUS = {Reason.NOT_ENTITLED: 403, Reason.OFFLINE: 503, Reason.DRAINING: 503}
 _PROBLEM = {
@@ -67,6 +74,7 @@ def create_app(agent: Agent, identities: Identities) -> FastAPI:
     _answer_errors(app)
     _add_start(app, agent, identities)
     _add_session_calls(app, agent)
+    _add_calls_that_keep(app, agent)
     _add_node_calls(app, agent)
     return app
 
@@ -78,7 +86,13 @@ def _add_start(app: FastAPI, agent: Agent, identities: Identities) -> None:
         caller = Caller.of(http)
         if not caller.may_act_for(request.user):
             return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
-        decision = await agent.start_session(request, caller.only)
+        before = agent.session(request.session)
+        work = agent.start_session(request, caller.only)
+        decision = await (_while_connected(http, work) if request.wait_ms else work)
+        if decision is None:
+            if before is None or before.grant is None or before.user != request.user:
+                await agent.end_session(request.session, request.user)
+            return problem(503, "the caller is gone; its place in the queue is given up")
         if isinstance(decision, Denial):
             status = _STATUS.get(decision.reason, 409)
             return problem(status, decision.detail, **_without_detail(decision_document(decision)))
@@ -87,10 +101,6 @@ def _add_start(app: FastAPI, agent: Agent, identities: Identities) -> None:
 
 
 def _add_session_calls(app: FastAPI, agent: Agent) -> None:
-    def own(session: str, http: Request) -> OpenSession | None:
-        found = agent.session(session)
-        return found if found is not None and Caller.of(http).may_act_for(found.user) else None
-
     @app.get("/v1/sessions", response_model=list[SessionDocument], responses=_ANY)
     async def sessions(http: Request) -> Response:
         caller = Caller.of(http)
@@ -98,12 +108,8 @@ def _add_session_calls(app: FastAPI, agent: Agent) -> None:
 
     @app.get("/v1/sessions/{session}", response_model=SessionDocument, responses=_ONE)
     async def session(session: SessionId, http: Request) -> Response:
-        found = own(session, http)
+        found = _own(agent, session, http)
         return _no_session() if found is None else JSONResponse(_shown(found))
-
-    @app.post("/v1/sessions/{session}/activity", status_code=204, response_class=Response, responses=_ONE)
-    async def activity(session: SessionId, http: Request) -> Response:
-        return _no_session() if own(session, http) is None else Response(status_code=204)
 
     @app.post("/v1/sessions/{session}/save", response_model=SavedDocument, responses=_SAVE)
     async def save(session: SessionId, http: Request) -> Response:
@@ -115,6 +121,24 @@ def _add_session_calls(app: FastAPI, agent: Agent) -> None:
         if not await agent.end_session(session, Caller.of(http).only):
             return problem(403, "this session is another user's")
         return Response(status_code=204)
+
+
+def _add_calls_that_keep(app: FastAPI, agent: Agent) -> None:
+    @app.post("/v1/sessions/{session}/activity", status_code=204, response_class=Response, responses=_ONE)
+    async def activity(session: SessionId, http: Request) -> Response:
+        if _own(agent, session, http) is None:
+            return _no_session()
+        agent.touch(session)
+        return Response(status_code=204)
+
+    @app.post("/v1/sessions/{session}/hold", response_model=HoldDocument, responses=_SAVE)
+    async def hold(session: SessionId, http: Request, body: Annotated[HoldBody | None, Body()] = None) -> Response:
+        if _own(agent, session, http) is None:
+            return _no_session()
+        until = await agent.hold_session(session, body.span_ms() if body else None, Caller.of(http).only)
+        if until is None:
+            return problem(409, "this session cannot be held: it has no seat now, or its pool's max_hold is 0")
+        return JSONResponse({"session": session, "hold_until": timestamp(until)})
 
 
 def _add_node_calls(app: FastAPI, agent: Agent) -> None:
@@ -172,13 +196,43 @@ def _answer_errors(app: FastAPI) -> None:
         return _fault()
 
 
+async def _while_connected(http: Request, work: Coroutine[Any, Any, Decision]) -> Decision | None:
+    """Return what ``work`` returns; None, and it is cut short, if the caller hangs up before."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=_LOOK_EVERY)
+            if not task.done() and await http.is_disconnected():
+                return None
+        return task.result()
+    finally:
+        task.cancel()
+
+
 def _fault() -> Response:
     return problem(500, "the agent failed inside; the administrator finds the place in its log")
 
 
 def _shown(session: OpenSession) -> Document:
-    known = decision_document(session.grant) if session.grant else {}
-    return {**known, "state": session.state.value}
+    known = decision_document(session.grant) if session.grant else _waiting(session)
+    held = {} if session.hold_until is None else {"hold_until": timestamp(session.hold_until)}
+    lost = {} if session.lost_because is None else {"reason": session.lost_because}
+    return {**known, **held, **lost, "state": session.state.value}
+
+
+def _waiting(session: OpenSession) -> Document:
+    """Return what there is to say of a session that has no seat yet."""
+    return {
+        "user": session.user.canonical,
+        "pool": session.pool,
+        "device": session.device,
+        "session": session.id,
+    }
+
+
+def _own(agent: Agent, session: str, http: Request) -> OpenSession | None:
+    found = agent.session(session)
+    return found if found is not None and Caller.of(http).may_act_for(found.user) else None
 
 
 def _no_session() -> Response:

@@ -14,10 +14,12 @@ from pydantic import TypeAdapter
 from farmlease.clock import Clock
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, SessionRequest
+from farmlease.domain.pool import Pool
 from farmlease.domain.session import SessionEvent, SessionState, next_state
 from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.journal import Entry, Journal
 from farmlease.node.kept import KeptFiles, as_label
+from farmlease.node.processes import started_at
 from farmlease.seal import Purpose, Sealer
 
 __all__ = ["Book", "OpenSession"]
@@ -34,6 +36,9 @@ class OpenSession:
     device: str
     grant: Grant | None = None
     pid: int | None = None
+    pid_started: float | None = None  #: tells the process from a later one with the same pid
+    reservations: tuple[str, ...] = ()  #: ids of the reservations it may use
+    hold_until: int | None = None  #: ms by this host's clock; until then it does not idle
     lost_because: str | None = None
 
 
@@ -84,16 +89,18 @@ class Book:
         """Whether no session is being started or ended, as far as the store is concerned."""
         return not any(each.state in {SessionState.STARTING, SessionState.ENDING} for each in self)
 
-    def begin(self, request: SessionRequest, pool: str, device: str) -> OpenSession:
+    def begin(self, request: SessionRequest, pool: Pool, device: str) -> OpenSession:
         """Write down that the store is about to be asked, so that a lost answer can be undone after a crash."""
         self.changes += 1
         begun = OpenSession(
             id=request.session,
             state=SessionState.STARTING,
             user=request.user,
-            pool=pool,
+            pool=pool.name,
             device=device,
             pid=request.pid,
+            pid_started=None if request.pid is None else started_at(request.pid),
+            reservations=pool.reservations(request, self._node),
         )
         self._write(begun)
         return begun
@@ -108,6 +115,12 @@ class Book:
         else:
             self._write(after)
         return after
+
+    def amend(self, session: OpenSession, **changes: Any) -> OpenSession:  # noqa: ANN401 - fields of OpenSession
+        """Write down something about a session that does not change its state."""
+        amended = replace(session, **changes)
+        self._write(amended)
+        return amended
 
     def _has(self, user: User, pool: str, states: set[SessionState]) -> bool:
         return any(each.user == user and each.pool == pool and each.state in states for each in self._sessions.values())

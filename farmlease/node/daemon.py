@@ -27,6 +27,7 @@ from farmlease.node.custody import Custody
 from farmlease.node.debts import Debts
 from farmlease.node.gate import Access, Gate
 from farmlease.node.group import Actor, run_group
+from farmlease.node.hooks import Hook
 from farmlease.node.journal import Journal
 from farmlease.node.kept import KeptFiles
 from farmlease.node.listen import hosts_of, listening_socket, own_token, serving
@@ -42,6 +43,8 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at whether the store answers, so that health is true and debts are paid soon.
 _LOOK_EVERY = 2.0
+#: Seconds between two looks for sessions whose process is gone or that idle.
+_WATCH_EVERY = 1.0
 #: Seconds for which one look at the agent's health serves all probes.
 _LOOK_LASTS = 0.25
 #: Seconds for delivering what is owed when the agent is told to stop; it must be gone within five.
@@ -74,6 +77,7 @@ def compose(config: Config, farm: Farm, clock: Clock) -> Iterator[Node]:
         agent = Agent(
             farm=farm, node=node, journal=journal, standing=standing, book=book, custody=custody, debts=debts,
             clock=clock, heartbeat_ms=config.agent.heartbeat_ms, offline_denies=config.agent.offline == "deny",
+            hooks={Hook.GRANTED: config.hooks.granted, Hook.ENDED: config.hooks.ended, Hook.LOST: config.hooks.lost},
         )  # fmt: skip
         yield Node(agent, standing, journal)
     finally:
@@ -104,6 +108,7 @@ async def run_agent(config: Config) -> None:
                     serving(create_health_app(_watcher(node.agent, clock)), health_socket),
                     _until_cancelled(_beating(node.agent, clock, config.agent.heartbeat_ms / 1000)),
                     _until_cancelled(_watching(node, connection, clock)),
+                    _until_cancelled(_looking_after(node.agent, clock)),
                     _until_cancelled(_ending(node.agent, told)),
                 ]
             )
@@ -127,6 +132,12 @@ async def _beating(agent: Agent, clock: Clock, every: float) -> None:
     while True:
         await agent.beat()
         await clock.sleep(every)
+
+
+async def _looking_after(agent: Agent, clock: Clock) -> None:
+    while True:
+        await clock.sleep(_WATCH_EVERY)
+        await agent.watch()
 
 
 async def _watching(node: Node, connection: Connection, clock: Clock) -> None:

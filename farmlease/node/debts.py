@@ -1,4 +1,6 @@
-"""What this node owes the store: ends of sessions and saved records, delivered in order, each until it was taken.
+"""What this node owes the store: ends of sessions, saved records and notes for the audit.
+
+They are delivered in order, each until it was taken.
 
 Guaranteed: what was noted before an answer is delivered even if the agent is killed and the store is away meanwhile,
 and the store carries it out once, however often it is told. A debt that does not open is kept for inspection; one that
@@ -23,7 +25,7 @@ from farmlease.seal import Purpose, Sealer
 from farmlease.store.answers import Claim, Conflict, Saved
 from farmlease.store.redis import Store
 
-__all__ = ["ANY_FENCE", "Debts", "ReleaseDebt", "SaveDebt"]
+__all__ = ["ANY_FENCE", "Debts", "NoteDebt", "ReleaseDebt", "SaveDebt"]
 
 #: Fence of a release that ends whatever the store took for a question whose answer was lost. Exact in Lua's numbers.
 ANY_FENCE = 2**53 - 1
@@ -56,7 +58,17 @@ class SaveDebt:
     record: bytes
 
 
-Debt = ReleaseDebt | SaveDebt
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteDebt:
+    """The policy decided without a seat: use without a licence, or none at all."""
+
+    kind: Literal["note"] = "note"
+    claim: Claim
+    event: Literal["restricted", "denied"]
+    detail: str = ""
+
+
+Debt = ReleaseDebt | SaveDebt | NoteDebt
 
 _FORM: TypeAdapter[Debt] = TypeAdapter(Debt)
 
@@ -89,7 +101,8 @@ class Debts:
 
     def owe(self, debt: Debt) -> None:
         """Note a debt in the journal."""
-        session = debt.claim.session
+        # A note is nobody's seat: a session does not wait until it is delivered.
+        session = "" if isinstance(debt, NoteDebt) else debt.claim.session
         self._journal.owe(session, self._sealer.seal(Purpose.RECEIPT, session, ("debt",), _FORM.dump_json(debt)))
 
     def pending(self, session: str | None = None) -> int:
@@ -123,14 +136,15 @@ class Debts:
             while owed := self._journal.next_owed(number):
                 number = owed.number
                 debt = self._opened(owed)
-                if debt is None or (isinstance(debt, SaveDebt) and (debt.pool, debt.claim.user) in unsaved):
+                if debt is None or (isinstance(debt, SaveDebt) and _line(debt) in unsaved):
                     continue
                 try:
                     await self._deliver(number, debt)
                 except (StoreUnavailable, JournalFailed):
                     raise
                 except FarmleaseError as error:
-                    unsaved.add((debt.pool, debt.claim.user))
+                    if isinstance(debt, SaveDebt):
+                        unsaved.add(_line(debt))
                     refused[number] = str(error)
                     if self._refused.get(number) != str(error):
                         _log.error("debt.refused", kind=debt.kind, session=owed.session, why=str(error))
@@ -155,6 +169,9 @@ class Debts:
         match debt:
             case SaveDebt():
                 await self._save(number, debt)
+            case NoteDebt():
+                await self._store.note(debt.claim, debt.event, debt.detail)
+                self._journal.settle(number)
             case ReleaseDebt():
                 await self._store.release(debt.pool, debt.claim, debt.fence)
                 with self._journal.together():
@@ -191,6 +208,10 @@ class Debts:
         ending = session is not None and session.state is SessionState.ENDING and session.pool == debt.pool
         if session is not None and ending and debt.fence:
             self._book.step(session, SessionEvent.RELEASED)
+
+
+def _line(debt: SaveDebt) -> tuple[str, str]:
+    return debt.pool, debt.claim.user
 
 
 def _made_here(debt: SaveDebt) -> MadeHere:

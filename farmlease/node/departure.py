@@ -16,6 +16,7 @@ from farmlease.node.book import Book, OpenSession
 from farmlease.node.custody import Custody
 from farmlease.node.debts import ANY_FENCE, Debts, ReleaseDebt, SaveDebt
 from farmlease.node.errands import Errands
+from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.journal import Journal
 from farmlease.node.turns import Turns
 from farmlease.seal import Sealer
@@ -44,6 +45,7 @@ class Departure:
         custody: Custody,
         debts: Debts,
         turns: Turns,
+        hooks: Hooks,
         errands: Errands,
     ) -> None:
         self._member = member
@@ -53,6 +55,7 @@ class Departure:
         self._custody = custody
         self._debts = debts
         self._turns = turns
+        self._hooks = hooks
         self._errands = errands
 
     async def end(self, session: OpenSession) -> None:
@@ -62,6 +65,8 @@ class Departure:
         session = self._book.step(session, SessionEvent.END_ASKED)
         await self.leave(session)
         self.give_back(session)
+        if session.grant is not None:
+            self._hooks.tell(Hook.ENDED, session)
         _log.info("session.ended", session=session.id, pool=session.pool)
 
     def abandon(self, session: OpenSession) -> None:
@@ -75,12 +80,24 @@ class Departure:
         self._book.step(session, SessionEvent.DENIED)
         self.leave_soon(session)
 
+    def invalidate(self, session: OpenSession, reason: str) -> OpenSession:
+        """The session's seat is gone, and it may yet get one back."""
+        _log.warning("session.invalid", session=session.id, pool=session.pool, reason=reason)
+        return self._book.step(session, SessionEvent.SEAT_LOST, lost_because=reason)
+
     def lose(self, session: OpenSession, reason: str) -> OpenSession:
         """The session's seat is gone for good; it stays in sight until its host ends it. Its files are to leave."""
-        lost = self._book.step(session, SessionEvent.SEAT_LOST)
-        lost = self._book.step(lost, SessionEvent.GAVE_UP, lost_because=reason)
+        if session.state is SessionState.ACTIVE:
+            session = self._book.step(session, SessionEvent.SEAT_LOST)
+        lost = self._book.step(session, SessionEvent.GAVE_UP, lost_because=reason)
         _log.warning("session.lost", session=lost.id, pool=lost.pool, reason=reason)
+        self._hooks.tell(Hook.LOST, lost, reason)
         return lost
+
+    def stop_waiting(self, session: OpenSession) -> None:
+        """The session waits no longer: its place in the queue is given up."""
+        with self._journal.together():
+            self.give_back(self._book.step(session, SessionEvent.GAVE_UP))
 
     def hear(self, pool: str, lost: Lost) -> None:
         """Tell the store that its word of a lost session was heard. Fence 0 ends nothing that is alive."""
@@ -124,7 +141,9 @@ class Departure:
 
     def give_back(self, session: OpenSession) -> None:
         """Note that the store is to be told that the session is over."""
-        fence = session.grant.fence if session.grant else ANY_FENCE
+        # Who tried to get a lost seat back may have got one without hearing of it.
+        known = session.grant is not None and session.lost_because is None
+        fence = session.grant.fence if session.grant is not None and known else ANY_FENCE
         self._debts.owe(ReleaseDebt(pool=session.pool, claim=self.claim(session), fence=fence))
 
     def claim(self, session: OpenSession) -> Claim:

@@ -15,6 +15,8 @@ from farmlease.errors import InvalidInput
 __all__ = [
     "FieldError",
     "GrantDocument",
+    "HoldBody",
+    "HoldDocument",
     "LeaseDocument",
     "ProblemDocument",
     "RestrictedDocument",
@@ -83,10 +85,44 @@ class GrantDocument(BaseModel):
     overdraft: bool
 
 
-class SessionDocument(GrantDocument):
-    """A session of this node."""
+class SessionDocument(BaseModel):
+    """A session of this node: its grant, and how it stands. A session that waits has no grant yet."""
 
+    decision: Literal["granted"] | None = None
+    user: str
+    pool: str
+    kind: Literal["named", "floating", "node_locked"] | None = None
+    device: str
+    node: str | None = None
+    session: str
+    fence: int | None = None
+    lease: LeaseDocument | None = None
+    source: Literal["store", "receipt"] | None = None
+    overdraft: bool | None = None
+    hold_until: str | None = None
+    reason: str | None = None  #: why its seat was lost
     state: Literal["active", "waiting", "invalid", "lost"]
+
+
+class HoldBody(BaseModel):
+    """How long a session's seat is to be kept, whatever its node does."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=False)
+
+    span: Token | None = Field(
+        default=None, alias="for", description='such as "4h"; as long as the pool allows by default'
+    )
+
+    def span_ms(self) -> int | None:
+        """Return the span; FieldError if it is none."""
+        return None if self.span is None else int(_checked("for", parse_duration, self.span))
+
+
+class HoldDocument(BaseModel):
+    """Until when the seat is kept."""
+
+    session: str
+    hold_until: str
 
 
 class RestrictedDocument(BaseModel):

@@ -21,10 +21,13 @@ from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.custody import Custody
 from farmlease.node.departure import Departure
+from farmlease.node.hooks import Hook, Hooks
+from farmlease.node.reacquire import BY_HAND
 from farmlease.node.receipts import Receipt
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
-from farmlease.store.answers import Beat, Behind, Lost, Refusal, Taken, Taking
+from farmlease.store.answers import Beat, Behind, Lost, Refusal, Taken, Taking, Waiting
+from farmlease.store.redis import Acquired
 
 __all__ = ["Seats"]
 
@@ -47,6 +50,7 @@ class Seats:
         custody: Custody,
         departure: Departure,
         turns: Turns,
+        hooks: Hooks,
         beat: Callable[[int, Pool], Awaitable[Beat | Behind]],
     ) -> None:
         self._farm = farm
@@ -56,27 +60,26 @@ class Seats:
         self._custody = custody
         self._departure = departure
         self._turns = turns
+        self._hooks = hooks
         self._beat = beat
 
     async def ask(
-        self, request: SessionRequest, held: OpenSession | None, in_force: PolicyInForce, pool: Pool
-    ) -> Grant | Denial | None:
-        """Ask for a seat, or for the one of a ``held`` session once more. None: the policy changed, plan anew."""
-        session = held or self._book.begin(request, pool.name, request.device or self._farm.name)
+        self, request: SessionRequest, held: OpenSession | None, in_force: PolicyInForce, pool: Pool, wait_ms: int = 0
+    ) -> Grant | Denial | Waiting | None:
+        """Ask for a seat, or for the one of a ``held`` session once more. None: the policy changed, plan anew.
+
+        With ``wait_ms`` a session that gets no seat gets a place in the queue, kept for so long.
+        """
+        if not pool.serves(self._node):
+            return explain.denial(Reason.WRONG_NODE, pool.name)
+        session = held or self._book.begin(request, pool, request.device or self._farm.name)
         try:
-            match await self._acquire(session, in_force.version, pool):
-                case Taken() as taken:
-                    return await self._receive(session, pool, taken)
-                case Refusal() as refusal:
-                    await self._turn_away(session, refusal)
-                    return explain.denial(
-                        refusal.reason, pool.name, retry_at=refusal.retry_at, blocking=refusal.blocking,
-                        held=refusal.held, capacity=refusal.capacity,
-                    )  # fmt: skip
-                case Behind():
-                    if held is None:
-                        self._departure.deny(session)
-                    return None
+            answer = await self._acquire(session, in_force.version, pool, wait_ms)
+            if isinstance(answer, Behind):
+                if held is None:
+                    self._departure.deny(session)
+                return None
+            return await self._told(session, pool, answer)
         except StoreError as error:
             if held is not None and held.grant is not None:
                 self._standing.store_failed(error)
@@ -86,6 +89,24 @@ class Seats:
         except Exception:
             self._undo(session)
             raise
+
+    async def _told(
+        self, session: OpenSession, pool: Pool, answer: Taken | Waiting | Refusal
+    ) -> Grant | Denial | Waiting:
+        """Write the store's answer down."""
+        match answer:
+            case Taken():
+                return await self._receive(session, pool, answer)
+            case Waiting():
+                if session.state is not SessionState.WAITING:  # a journal entry for each question would be too much
+                    self._book.step(session, SessionEvent.QUEUED)
+                return answer
+            case Refusal():
+                await self._turn_away(session, answer)
+                return explain.denial(
+                    answer.reason, pool.name, retry_at=answer.retry_at, blocking=answer.blocking,
+                    held=answer.held, capacity=answer.capacity,
+                )  # fmt: skip
 
     async def confirm(self, name: str) -> bool:
         """Ask about every session of a pool; those the store knows are not touched. False if that was cut short."""
@@ -103,7 +124,7 @@ class Seats:
         return True
 
     async def lost(self, pool: str, lost: Lost) -> None:
-        """The store took a session's seat: the session is lost, its files leave the node, the store hears we know."""
+        """The store took a seat: its session is invalid or, if nobody is to try again, lost. The store hears of it."""
         found = self._book.find(lost.session)
         gone: OpenSession | None = None
         if (
@@ -113,12 +134,37 @@ class Seats:
             and found.grant is not None
             and found.grant.fence <= lost.fence
         ):
-            gone = self._departure.lose(found, lost.reason)
+            rule = self._standing.in_force.pool(pool)
+            if lost.reason in BY_HAND or rule is None or not rule.reacquire.attempts:
+                gone = self._departure.lose(found, lost.reason)
+            else:
+                self._departure.invalidate(found, lost.reason)
         self._departure.hear(pool, lost)
         if gone is not None:
             await self._departure.leave(gone)
 
-    async def _acquire(self, session: OpenSession, version: int, pool: Pool) -> Taken | Refusal | Behind:
+    async def reacquire(self, session: OpenSession) -> bool:
+        """Ask once for another seat for an invalid session. True if that settled it, one way or the other."""
+        in_force = self._standing.in_force
+        pool = in_force.pool(session.pool)
+        if pool is None:
+            return False
+        try:
+            answer = await self._acquire(session, in_force.version, pool, 0)
+        except StoreError as error:
+            self._standing.store_failed(error)
+            return False
+        if isinstance(answer, Behind):
+            await self._standing.read_policy()
+        if isinstance(answer, Taken):
+            await self._receive(session, pool, answer)
+            return True
+        if isinstance(answer, Refusal) and answer.reason is Reason.REVOKED:
+            await self._lose(session, answer.reason)
+            return True
+        return False
+
+    async def _acquire(self, session: OpenSession, version: int, pool: Pool, wait_ms: int) -> Acquired:
         """Ask the store: one round trip, unless this node has to show first that it lives."""
         index = self._farm.sealer.user_index(session.user)
         lease_id = secrets.token_urlsafe(12)
@@ -127,6 +173,8 @@ class Seats:
             lease_id=lease_id,
             record=self._custody.first_record(session.user, pool.name, session.device, lease_id),
             name=self._farm.sealer.seal_name(index, session.user.canonical),
+            reservations=session.reservations,
+            wait_ms=wait_ms,
         )
         for _ in range(_MOST_LAPSES):
             answer = await self._farm.store.acquire(pool, version, self._departure.claim(session), taking)
@@ -154,8 +202,13 @@ class Seats:
             session=session.id,
             fence=taken.fence,
             lease=taken.lease,
+            overdraft=taken.overdraft,
         )
-        self._book.step(session, SessionEvent.GRANTED, grant=grant)
+        back = session.state is SessionState.INVALID
+        event = SessionEvent.REACQUIRED if back else SessionEvent.GRANTED
+        granted = self._book.step(session, event, grant=grant, lost_because=None)
+        if session.grant is None:
+            self._hooks.tell(Hook.GRANTED, granted)
         _log.info("session.granted", session=session.id, pool=pool.name, fence=taken.fence, again=taken.again)
         return replace(grant, again=taken.again)
 
@@ -168,12 +221,22 @@ class Seats:
     async def _give_back(self, session: OpenSession) -> None:
         if session.state is SessionState.STARTING:
             self._departure.abandon(session)
+        elif session.state is SessionState.INVALID:
+            await self._lose(session, Reason.RECORD_REJECTED)
         else:
-            await self._departure.end(session)
+            # The seat may have been granted anew, with a fence that this session's own grant does not know.
+            await self._departure.end(replace(session, grant=None))
+
+    async def _lose(self, session: OpenSession, reason: Reason) -> None:
+        lost = self._departure.lose(session, reason.value)
+        self._departure.give_back(lost)
+        await self._departure.leave(lost)
 
     async def _turn_away(self, session: OpenSession, refusal: Refusal) -> None:
         """The store holds nothing for this session (any more)."""
-        if session.state is SessionState.STARTING:
+        if session.state is SessionState.WAITING:
+            self._departure.stop_waiting(session)
+        elif session.state is SessionState.STARTING:
             self._departure.deny(session)
         else:
             await self._departure.leave(self._departure.lose(session, refusal.reason.value))
@@ -181,6 +244,8 @@ class Seats:
     def _undo(self, session: OpenSession) -> None:
         """Undo a start that has no answer. What cannot be written down now is undone with a later heartbeat."""
         found = self._book.find(session.id)
-        if found is not None and found.state is SessionState.STARTING:
-            with suppress(JournalFailed):
+        with suppress(JournalFailed):
+            if found is not None and found.state is SessionState.STARTING:
                 self._departure.abandon(found)
+            elif found is not None and found.state is SessionState.WAITING:
+                self._departure.stop_waiting(found)

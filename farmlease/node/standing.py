@@ -44,15 +44,12 @@ class Standing:
             why = str(error) if isinstance(error, PolicyError) else _NOT_OURS
             self._in_trouble(why)
             raise PolicyError(why) from None
-        if found.version < self.in_force.version:
-            self._in_trouble(None)
-            return self.in_force
         if found.version > self.in_force.version:
             self.in_force = found
             _log.info("policy.read", version=found.version)
             self._remember(found)
-        self._in_trouble(self._impossible(found.policy))
-        return found
+        self._in_trouble(self._impossible(self.in_force.policy))
+        return self.in_force
 
     def store_failed(self, error: FarmleaseError) -> None:
         """Note that the store did not do what was asked; told in the log once."""

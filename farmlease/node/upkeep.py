@@ -12,9 +12,11 @@ from farmlease.node.debts import Debts
 from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
 from farmlease.node.pulse import Pulse
+from farmlease.node.reacquire import Reacquire
 from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
+from farmlease.node.vigil import Vigil
 from farmlease.store.answers import Lost
 
 __all__ = ["Upkeep"]
@@ -34,6 +36,8 @@ class Upkeep:
         seats: Seats,
         turns: Turns,
         errands: Errands,
+        reacquire: Reacquire,
+        vigil: Vigil,
     ) -> None:
         self._standing = standing
         self._book = book
@@ -42,6 +46,8 @@ class Upkeep:
         self._seats = seats
         self._turns = turns
         self._errands = errands
+        self._reacquire = reacquire
+        self._vigil = vigil
         pulse.lost = self._seat_lost
         pulse.differs = self._differs
 
@@ -53,14 +59,70 @@ class Upkeep:
                 continue
             if session.state is SessionState.STARTING:
                 self._departure.abandon(session)
+            elif session.state is SessionState.INVALID:
+                self._try_again(session)
             elif session.state is SessionState.ENDING and not self._debts.pending(session.id):
                 self._errands.run(f"end {session.id}", partial(self._end, session))
             elif session.state is SessionState.ACTIVE and policy is not None and policy.pool(session.pool) is None:
                 self._errands.run(f"end {session.id}", partial(self._pool_gone, session))
 
+    def abandon_waits(self) -> None:
+        """After a restart nobody waits for an answer any more: places in the queue are given up."""
+        for session in self._book:
+            if session.state is SessionState.WAITING:
+                self._departure.stop_waiting(session)
+
+    def watch(self) -> None:
+        """End the sessions whose process is gone or that idle."""
+        self._vigil.look(self._process_gone, self._idle)
+
+    def _process_gone(self, session: OpenSession) -> None:
+        self._errands.run(f"end {session.id}", partial(self._end, session))
+
+    def _idle(self, session: OpenSession) -> None:
+        self._errands.run(f"idle {session.id}", partial(self._idled, session))
+
+    async def _idled(self, session: OpenSession) -> None:
+        async with self._turns.session(session.id):
+            if self._book.find(session.id) is session:
+                lost = self._departure.lose(session, "idle")
+                self._departure.give_back(lost)
+                await self._departure.leave(lost)
+        await self._debts.deliver()
+
+    async def _confirm(self, pool: str) -> bool:
+        confirmed = await self._seats.confirm(pool)
+        await self._debts.deliver()
+        return confirmed
+
     async def _seat_lost(self, pool: str, lost: Lost) -> None:
         async with self._turns.session(lost.session):
             await self._seats.lost(pool, lost)
+            found = self._book.find(lost.session)
+        if found is not None and found.state is SessionState.INVALID:
+            self._try_again(found)
+        await self._debts.deliver()
+
+    def _try_again(self, session: OpenSession) -> None:
+        """Begin the attempts to get an invalid session its seat back, unless they are under way."""
+        pool = self._standing.in_force.pool(session.pool)
+        if pool is not None:
+            attempt, give_up = partial(self._attempt, session.id), partial(self._give_up, session.id)
+            self._reacquire.begin(session.id, pool.reacquire, attempt, give_up)
+
+    async def _attempt(self, session: str) -> bool:
+        async with self._turns.session(session):
+            found = self._book.find(session)
+            settled = found is None or found.state is not SessionState.INVALID
+            return settled or (found is not None and await self._seats.reacquire(found))
+
+    async def _give_up(self, session: str) -> None:
+        async with self._turns.session(session):
+            found = self._book.find(session)
+            if found is not None and found.state is SessionState.INVALID:
+                lost = self._departure.lose(found, found.lost_because or "timeout")
+                self._departure.give_back(found)
+                await self._departure.leave(lost)
         await self._debts.deliver()
 
     async def _differs(self, pool: str) -> bool:

@@ -18,13 +18,22 @@ __all__ = [
     "Claim",
     "Conflict",
     "Count",
+    "DeviceRelease",
+    "DeviceReplacement",
+    "Import",
+    "ImportOutcome",
+    "Importing",
     "Lost",
     "Refusal",
+    "Release",
+    "Replacement",
     "Saved",
     "SealedPolicy",
     "StoredLease",
     "Taken",
     "Taking",
+    "Waiting",
+    "Withdrawn",
 ]
 
 
@@ -46,12 +55,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taking:
-    """What a new session brings with it, used only if it takes a new lease."""
+    """What a session that asks for a seat brings with it; the last three are used only if it takes a new lease."""
 
     device: str
     lease_id: str
     record: bytes
     name: bytes
+    reservations: tuple[str, ...] = ()  #: ids of the reservations it may use
+    wait_ms: int = 0  #: how long a place in the queue is kept until it asks again; 0: it does not wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +74,13 @@ class Taken:
     again: bool
     record_version: int
     record: bytes
+    overdraft: bool
     now: int
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Taken":
         """From ``granted`` or ``again`` of acquire.lua."""
-        word, lease_id, issued, expires, fence, version, record, now = answer
+        word, lease_id, issued, expires, fence, version, record, overdraft, now = answer
         lease = Lease(id=lease_id.decode(), issued_at=int(issued), expires_at=int(expires))
         return Taken(
             lease=lease,
@@ -76,8 +88,16 @@ class Taken:
             again=word == b"again",
             record_version=int(version),
             record=record,
+            overdraft=overdraft == b"1",
             now=int(now),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The session has a place in the queue, kept until it should have asked again."""
+
+    ahead: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,16 +184,126 @@ class Conflict:
 class Count:
     """How full a pool is."""
 
-    held: int
+    held: int  #: seats, the quarantined among them
+    quarantined: int
     capacity: int
+    reserved: int  #: reserved seats that nobody uses
+    waiting: int
     policy_version: int
     now: int
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Count":
         """From ``counted`` of count.lua."""
-        held, capacity, version, now = (int(word) for word in answer[1:])
-        return Count(held=held, capacity=capacity, policy_version=version, now=now)
+        held, quarantined, capacity, reserved, waiting, version, now = (int(word) for word in answer[1:])
+        return Count(
+            held=held, quarantined=quarantined, capacity=capacity, reserved=reserved, waiting=waiting,
+            policy_version=version, now=now,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """A lease was given back or revoked."""
+
+    quarantined_until: int | None  #: None: its seat is free
+    barred_until: int | None  #: None: its user may come back at once
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Withdrawn":
+        """From ``withdrawn`` of withdraw.lua."""
+        return Withdrawn(
+            quarantined_until=int(answer[1]) if answer[1] else None, barred_until=int(answer[2]) if answer[2] else None
+        )
+
+
+class Release(StrEnum):
+    """What became of a device slot that was to be freed."""
+
+    RELEASED = "released"
+    IN_USE = "in_use"  #: sessions run on it
+    NONE = "none"  #: the user's lease is not on this device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRelease:
+    """A device slot was to be freed. ``taken_until``: it stays taken until then."""
+
+    outcome: Release
+    taken_until: int | None = None
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "DeviceRelease":
+        """From any answer of release_device.lua."""
+        until = int(answer[1]) if len(answer) > 1 and answer[1] else None
+        return DeviceRelease(outcome=Release(answer[0].decode()), taken_until=until)
+
+
+class Replacement(StrEnum):
+    """What became of a device slot that was to move."""
+
+    REPLACED = "replaced"
+    LIMIT = "limit"  #: no replacement is left
+    KNOWN = "known"  #: the user's lease is on the new device already
+    NONE = "none"  #: the user's lease is not on the old device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReplacement:
+    """A device slot was to move. ``next_at``: when the next replacement is allowed; None if none ever is."""
+
+    outcome: Replacement
+    next_at: int | None = None
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "DeviceReplacement":
+        """From any answer of replace_device.lua but ``more``."""
+        return DeviceReplacement(
+            outcome=Replacement(answer[0].decode()),
+            next_at=int(answer[1]) if len(answer) > 1 and answer[1] else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importing:
+    """A lease from the vendor's books. ``borrowed_at`` None: assigned, never used."""
+
+    user: str  #: user index
+    device: str
+    borrowed_at: int | None
+    lease_id: str
+    record: bytes
+    name: bytes
+    reservations: tuple[str, ...] = ()  #: ids of the reservations its user may use
+
+
+class Import(StrEnum):
+    """What became of an imported lease."""
+
+    IMPORTED = "imported"  #: it is there now, or lasts longer
+    KNOWN = "known"  #: it was there already
+    FUTURE = "future"  #: it was borrowed later than now
+    ENDED = "ended"  #: it would have ended by now
+    DENIED = "denied"  #: a limit stands in the way, or an administrator who took the lease back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOutcome:
+    """What became of it, and why not."""
+
+    outcome: Import
+    ended_at: int | None = None
+    reason: Reason | None = None
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "ImportOutcome":
+        """From ``imported``, ``known``, ``future``, ``ended`` or ``denied`` of import.lua."""
+        outcome = Import(answer[0].decode())
+        return ImportOutcome(
+            outcome=outcome,
+            ended_at=int(answer[1]) if outcome is Import.ENDED else None,
+            reason=Reason(answer[1].decode()) if outcome is Import.DENIED else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +325,8 @@ class StoredLease:
     record_version: int
     devices: tuple[DeviceClaim, ...]
     sessions: tuple[SessionClaim, ...]
+    quarantined: bool
+    overdraft: bool  #: a seat of it is beyond the capacity
     name: bytes  #: sealed; empty once forgotten
     record: bytes  #: sealed; empty in a list
     now: int
@@ -206,9 +338,9 @@ class StoredLease:
 
     @staticmethod
     def parse(
-        *, user: bytes, document: bytes, expires: bytes, name: bytes, now: int, lease_ms: int, record: bytes = b""
+        *, user: bytes, document: bytes, expires: bytes, name: bytes, now: int, kept_ms: int, record: bytes = b""
     ) -> "StoredLease":
-        """From an entry of look_up.lua or list.lua; ``lease_ms`` dates a lease that its sessions keep."""
+        """From an entry of look_up.lua or list.lua; ``kept_ms`` dates a lease that its sessions keep."""
         lease: dict[str, Any] = json.loads(document)
         # cjson writes an empty table as {} or [], whichever its author liked.
         sessions = tuple(_session(member, claim) for member, claim in sorted(dict(lease["sessions"]).items()))
@@ -223,12 +355,14 @@ class StoredLease:
             lease=Lease(
                 id=lease["id"],
                 issued_at=int(lease["issued"]),
-                expires_at=int(expires) if expires else now + lease_ms,
+                expires_at=int(expires) if expires else now + kept_ms,
             ),
             last_contact_at=now if sessions else int(lease["contact"]),
             record_version=int(lease["version"]),
             devices=devices,
             sessions=sessions,
+            quarantined=lease.get("back") is not None,
+            overdraft="+" in dict(lease.get("charges") or {}).values(),
             name=name,
             record=record,
             now=now,

@@ -1,12 +1,18 @@
 """The names of everything farmlease keeps in Redis. No other module, and no script, builds a key.
 
 A *shard* is the unit of atomicity: one pool of one farm. All its keys carry the same hash tag, so that a script may
-touch them all on Redis Cluster too, and there are always exactly these nine, however many users the pool has.
+touch them all on Redis Cluster too, and there are never others than these fourteen, however many users the pool has.
 """
 
 from dataclasses import dataclass
 
-__all__ = ["Shard", "node_member", "policy_key"]
+__all__ = ["Shard", "node_member", "note_keys", "policy_key"]
+
+
+_SHARD_NAMES = (
+    "meta", "leases", "records", "names", "seats", "nodes", "sessions", "queue", "audit",
+    "waits", "holds", "reserved", "quarantine", "barred",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +26,39 @@ class Shard:
     def keys(self) -> tuple[str, ...]:
         """Every key of the shard, in the order in which ``lua/prelude.lua`` names them.
 
-        ========  ======  ==================================================================
-        meta      hash    limits of the pool, policy version, last fence
-        leases    hash    user index to lease document (JSON)
-        records   hash    user index to sealed record
-        names     hash    user index to sealed user name
-        seats     zset    seat member to deadline (ms, +inf while sessions keep it)
-        nodes     zset    node#incarnation to deadline (ms)
-        sessions  zset    node#incarnation/session/user index, score 0
-        queue     zset    waiting sessions
-        audit     stream  every decision
-        ========  ======  ==================================================================
+        ==========  ======  ==================================================================
+        meta        hash    limits of the pool, policy version, last fence
+        leases      hash    user index to lease document (JSON)
+        records     hash    user index to sealed record
+        names       hash    user index to sealed user name
+        seats       zset    seat to deadline (ms, +inf while sessions keep it)
+        nodes       zset    node#incarnation to deadline (ms)
+        sessions    zset    node#incarnation/session/user index, score 0
+        queue       zset    waiting session to its number in order of arrival
+        audit       stream  every decision
+        waits       zset    waiting session to when its place lapses (ms)
+        holds       zset    session to when its hold ends (ms)
+        reserved    zset    reservation/seat to the seat's deadline (ms)
+        quarantine  zset    user index to when a seat given back is free (ms)
+        barred      zset    user index to when a revocation ends (ms)
+        ==========  ======  ==================================================================
         """
         tag = f"fl:{{{self.farm}/{self.pool}/{self.slice}}}:"
-        names = ("meta", "leases", "records", "names", "seats", "nodes", "sessions", "queue", "audit")
-        return tuple(tag + name for name in names)
+        return tuple(tag + name for name in _SHARD_NAMES)
 
 
 def policy_key(farm: str) -> str:
     """Return the key of the farm's policy: a string of its version, a line feed and the sealed policy."""
     return f"fl:{{{farm}}}:policy"
+
+
+def note_keys(farm: str) -> tuple[str, str, str]:
+    """Return the keys of what the policy decided without a seat.
+
+    They are the audit (stream), the counts (hash: decision to number) and what was noted (zset: session to until, ms).
+    """
+    tag = f"fl:{{{farm}}}:"
+    return (f"{tag}audit", f"{tag}counts", f"{tag}noted")
 
 
 def node_member(node: str, incarnation: str) -> str:

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from farmlease.domain.model import Kind, Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.errors import PolicyChanged, StoreRefused
 from farmlease.store.answers import (
@@ -19,17 +20,23 @@ from farmlease.store.answers import (
     Claim,
     Conflict,
     Count,
+    DeviceRelease,
+    DeviceReplacement,
+    Importing,
+    ImportOutcome,
     Refusal,
     Saved,
     SealedPolicy,
     StoredLease,
     Taken,
     Taking,
+    Waiting,
+    Withdrawn,
 )
-from farmlease.store.keys import Shard, policy_key
+from farmlease.store.keys import Shard, note_keys, policy_key
 from farmlease.store.script import Argument, Script
 
-__all__ = ["Caller", "Store"]
+__all__ = ["Acquired", "Caller", "Store", "kept_ms"]
 
 Answer = list[Any]
 
@@ -38,14 +45,24 @@ APPLY_POLICY = Script.load("apply_policy")
 CONFIGURE = Script.load("configure")
 COUNT = Script.load("count")
 HEARTBEAT = Script.load("heartbeat")
+HOLD = Script.load("hold")
+IMPORT = Script.load("import")
 LIST = Script.load("list")
 LOOK_UP = Script.load("look_up")
+NOTE = Script.load("note")
 READ_POLICY = Script.load("read_policy")
 RELEASE = Script.load("release")
+RELEASE_DEVICE = Script.load("release_device")
+REPLACE_DEVICE = Script.load("replace_device")
 SAVE = Script.load("save")
+WITHDRAW = Script.load("withdraw")
 
 #: A call ends at most this many times a script's bound of dead sessions (64): 64,000 in all, then something is wrong.
 _MOST_ROUNDS = 1000
+
+
+#: What ``acquire`` may answer.
+Acquired = Taken | Refusal | Waiting | Behind
 
 
 class Caller(Protocol):
@@ -62,18 +79,21 @@ class Store:
         self._connection = connection
         self._farm = farm
 
-    async def acquire(self, pool: Pool, version: int, claim: Claim, taking: Taking) -> Taken | Refusal | Behind:
+    async def acquire(self, pool: Pool, version: int, claim: Claim, taking: Taking) -> Acquired:
         """Let a session start if every limit of ``pool`` (of policy ``version``) allows it; one round trip."""
         answer = await self._decide(
             ACQUIRE, pool, version,
             user=claim.user, node=claim.node, session=claim.session,
             device=taking.device, lease=taking.lease_id, record=taking.record, name=taking.name,
+            reservations=json.dumps(taking.reservations), wait=taking.wait_ms,
         )  # fmt: skip
         match answer[0]:
             case b"granted" | b"again":
                 return Taken.parse(answer)
             case b"denied":
                 return Refusal.parse(answer)
+            case b"waiting":
+                return Waiting(ahead=int(answer[1]))
             case word:
                 return Behind(word.decode())
 
@@ -102,6 +122,51 @@ class Store:
             case _:
                 return None
 
+    async def hold(self, pool: str, claim: Claim, fence: int, span_ms: int) -> int | None:
+        """Keep a session's seat whatever its node does; return until when, or None if there is no such session."""
+        answer = await self._settled(
+            HOLD, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence, span=span_ms
+        )
+        return int(answer[1]) if answer[0] == b"held" else None
+
+    async def withdraw(self, pool: str, user: str, why: Withdrawal, note: bytes) -> Withdrawn | None:
+        """Give a user's lease back, or revoke it; None if there is none to give back."""
+        answer = await self._settled(WITHDRAW, pool, user=user, reason=why, note=note)
+        return Withdrawn.parse(answer) if answer[0] == b"withdrawn" else None
+
+    async def release_device(self, pool: str, user: str, device: str) -> DeviceRelease:
+        """Free a device slot."""
+        answer = await self._settled(RELEASE_DEVICE, pool, user=user, device=device)
+        return DeviceRelease.parse(answer)
+
+    async def replace_device(
+        self, pool: str, user: str, old: str, new: str, *, override: bool, note: bytes
+    ) -> DeviceReplacement:
+        """Move a device slot to another machine."""
+        answer = await self._settled(
+            REPLACE_DEVICE, pool, user=user, old=old, new=new, override="1" if override else "", note=note
+        )
+        return DeviceReplacement.parse(answer)
+
+    async def import_lease(self, pool: Pool, version: int, importing: Importing) -> ImportOutcome | Behind:
+        """Take over a lease from the vendor's books."""
+        answer = await self._decide(
+            IMPORT, pool, version,
+            user=importing.user, device=importing.device,
+            borrowed="" if importing.borrowed_at is None else importing.borrowed_at,
+            lease=importing.lease_id, record=importing.record, name=importing.name,
+            reservations=json.dumps(importing.reservations),
+        )  # fmt: skip
+        return Behind.POLICY if answer[0] == b"policy" else ImportOutcome.parse(answer)
+
+    async def note(self, claim: Claim, event: str, detail: str = "") -> int:
+        """Count and audit what the policy decided without a seat; return how many of these there were."""
+        arguments = NOTE.ordered(
+            {"event": event, "user": claim.user, "node": claim.node, "session": claim.session, "detail": detail}
+        )
+        answer = await self._connection.call(NOTE, note_keys(self._farm), arguments)
+        return int(answer[1])
+
     async def look_up(self, pool: Pool, user: str) -> StoredLease | None:
         """One user's lease as it stands now, with its sealed record."""
         answer = await self._run(LOOK_UP, pool.name, user=user)
@@ -115,7 +180,7 @@ class Store:
             name=name,
             record=record,
             now=int(now),
-            lease_ms=pool.lease_ms,
+            kept_ms=kept_ms(pool),
         )
 
     async def list(self, pool: Pool, page: int = 500) -> AsyncIterator[StoredLease]:
@@ -126,7 +191,7 @@ class Store:
             for user, document, expires, name in zip(*(iter(entries),) * 4, strict=True):
                 if user not in seen:
                     yield StoredLease.parse(
-                        user=user, document=document, expires=expires, name=name, now=int(now), lease_ms=pool.lease_ms
+                        user=user, document=document, expires=expires, name=name, now=int(now), kept_ms=kept_ms(pool)
                     )
                 seen.add(user)
             if cursor == b"0":
@@ -178,3 +243,8 @@ class Store:
 
     async def _run(self, script: Script, pool: str, **arguments: Argument) -> Answer:
         return await self._connection.call(script, Shard(self._farm, pool).keys(), script.ordered(arguments))
+
+
+def kept_ms(pool: Pool) -> int:
+    """How long, in ms, a lease that sessions keep is good for without another contact."""
+    return pool.lease_ms if pool.kind is Kind.NAMED else pool.session_timeout_ms + pool.linger_ms

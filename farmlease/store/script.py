@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-__all__ = ["Argument", "Script"]
+__all__ = ["SHARED", "Argument", "Script"]
 
 Argument = bytes | str | int
 
 _ENTRY = re.compile(r"^-- (?P<section>KEYS|ARGV|    ) +(?P<number>\d+) (?P<name>\w+)")
+#: What comes before a script that works on a shard, in this order.
+SHARED = ("prelude", "leases", "sweep", "room")
 _SHARD = "-- KEYS  the shard's keys, as prelude.lua names them"
 
 
@@ -32,14 +34,14 @@ class Script:
     @staticmethod
     @cache
     def load(name: str) -> "Script":
-        """Read ``lua/<name>.lua``, with the prelude before it if it works on a shard."""
+        """Read ``lua/<name>.lua``, with what all scripts of a shard share before it."""
         own = _read(name)
         keys, arguments = _header(own)
         text = own
         if _SHARD in own:
-            prelude = _read("prelude")
-            keys, _ = _header(prelude)
-            text = f"{prelude}\n{own}"
+            parts = [_read(part) for part in SHARED]
+            keys, _ = _header(parts[0])
+            text = "\n".join([*parts, own])
         return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), keys, arguments)
 
     def ordered(self, arguments: Mapping[str, Argument]) -> list[Argument]:

@@ -1,7 +1,8 @@
 """What a decision costs the store: time on the server and memory in it."""
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
@@ -36,15 +37,21 @@ SERVER = "/usr/bin/redis-server" if Path("/usr/bin/redis-server").exists() else 
 
 
 async def store_numbers(scale: int) -> tuple[str, list[Number]]:
-    """Return which server this was, and its numbers."""
-    with redis_server(program=SERVER) as server, server.client() as raw:
+    """Return which server this was, and its numbers; time and memory are measured on a fresh one each."""
+    async with fresh_store() as (connection, store, raw):
         about = raw.info("server")
+        times = await server_times(connection, store, raw, CALLS // scale)
+    async with fresh_store() as (_, store, raw):
+        memory = await bytes_per_lease(store, raw, LEASES // scale)
+    return f"redis-server {about['redis_version']} ({about['os'].split()[0]})", times + memory
+
+
+@asynccontextmanager
+async def fresh_store() -> AsyncIterator[tuple[Connection, Store, redis.Redis]]:
+    """Start a server with nothing in it."""
+    with redis_server(program=SERVER) as server, server.client() as raw:
         async with await open_connection(StoreAddress(url=server.url)) as connection:
-            store = Store(connection, "citrix-a")
-            times = await server_times(connection, store, raw, CALLS // scale)
-            raw.flushall()
-            memory = await bytes_per_lease(store, raw, LEASES // scale)
-        return f"redis-server {about['redis_version']} ({about['os'].split()[0]})", times + memory
+            yield connection, Store(connection, "citrix-a"), raw
 
 
 async def server_times(connection: Connection, store: Store, raw: redis.Redis, calls: int) -> list[Number]:
@@ -84,6 +91,8 @@ async def server_times(connection: Connection, store: Store, raw: redis.Redis, c
 async def bytes_per_lease(store: Store, raw: redis.Redis, leases: int) -> list[Number]:
     """Measure memory of leases with and without a session, the audit left out."""
     await alive(store)
+    await start(store, "warm", "warm")
+    await end(store, "warm", "warm")
     audit = Shard("citrix-a", POOL.name).keys()[-1]
     before = used(raw, audit)
     users = [secrets.token_urlsafe(16) for _ in range(leases)]

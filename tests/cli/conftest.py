@@ -4,11 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Host, host_of
+from tests.commands import ClockedHost, Host, host_of
 from tests.servers import RedisServer
+from tests.stores import StoreClock, show
 
 
 @pytest.fixture
 def host(tmp_path: Path, server: RedisServer) -> Host:
     """A host whose farm has keys and a store, but no policy yet."""
     return host_of(tmp_path, server)
+
+
+@pytest.fixture
+def clocked(tmp_path: Path, timed_server: tuple[RedisServer, Path]) -> ClockedHost:
+    """The same, and the test sets the store's clock."""
+    running, file = timed_server
+    with running.client() as client:
+        client.flushall()
+    plain = host_of(tmp_path, running)
+    return ClockedHost(plain.folder, plain.store, StoreClock(lambda now_ms: show(file, now_ms)))

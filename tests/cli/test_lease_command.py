@@ -19,7 +19,7 @@ from farmlease.store.keys import Shard
 from tests.commands import QLIKVIEW, Host
 from tests.servers import require
 
-FIELDS = ["user", "pool", "kind", "state", "devices", "sessions", "issued_at", "expires_at", "fence"]
+FIELDS = ["user", "pool", "kind", "state", "devices", "sessions", "issued_at", "expires_at", "fence", "overdraft"]
 CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "named"\ncapacity = 9\n'
 JOHN, MARY = "CORP\\John", "mary@corp.example.com"
 
@@ -98,6 +98,21 @@ def test_tables_and_csv_have_the_same_columns(lent: Host) -> None:
     table = lent.run("lease", "list").out.splitlines()
     assert [field.replace("_", " ").upper() for field in FIELDS] == re.split(r"\s{2,}", table[0])
     assert 4 == len(rows) == len(table)
+
+
+def test_a_seat_beyond_the_capacity_is_flagged(host: Host) -> None:
+    """With one seat and an overdraft of one, the second user's lease says so, in words and for programs."""
+    host.apply(QLIKVIEW.replace("3", "1") + "overdraft = 1\n")
+    host.lend(JOHN)
+    host.lend(MARY)
+    rows = json.loads(host.run("lease", "list", "-o", "json").out)
+    assert {"corp\\john": False, "corp\\mary": True} == {row["user"]: row["overdraft"] for row in rows}
+    table = host.run("lease", "list").out.splitlines()
+    assert {"john": "no", "mary": "yes"} == {line.split()[0][5:]: line.split()[-1] for line in table[1:]}
+    assert (
+        "corp\\mary holds a named seat of pool qlikview, active, beyond the capacity\n"
+        in host.run("lease", "show", MARY).out
+    )
 
 
 def test_a_long_list_is_whole(host: Host) -> None:

@@ -17,6 +17,7 @@ from tests.commands import QLIKVIEW, Host
 
 FIELDS = ["name", "kind", "capacity", "used", "quarantined", "free", "reserved", "queued"]
 CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "named"\ncapacity = 1\n'
+FLOATING = '[[pool]]\nname = "floating"\nkind = "floating"\ncapacity = 2\n'
 RULE = "[[rule]]\nusers = ['CORP\\intern-*']\naccess = \"denied\"\n"
 NUMBERS = {"quarantined": 0, "reserved": 0, "queued": 0}
 
@@ -75,12 +76,8 @@ def test_a_changed_limit_holds_at_once(host: Host) -> None:
         (b"\xff[[pool]]", "is not UTF-8 text"),
         (b"\xef\xbb\xbf" + QLIKVIEW.encode(), "byte order mark"),
         (QLIKVIEW + 'session_timeout = "2m"\n', "pool qlikview: session_timeout 2m is not more than twice"),
-        (QLIKVIEW.replace("named", "floating"), "line 4: pool[0].kind: is not served by this version"),
-        (QLIKVIEW + '[[pool]]\nname = "x"\nkind = "node_locked"\nnodes = ["n"]\n', "line 8: pool[1].kind: is not"),
-        (QLIKVIEW + "reserve = [{ users = ['x'], seats = 1 }]\n", "line 6: pool[0].reserve: is not enforced"),
-        (QLIKVIEW + 'queue = "1m"\n', "line 6: pool[0].queue: is not enforced"),
-        (QLIKVIEW + 'max_hold = "1m"\n', "line 6: pool[0].max_hold: is not enforced"),
-        (QLIKVIEW + 'idle_timeout = "1m"\n', "line 6: pool[0].idle_timeout: is not enforced"),
+        (QLIKVIEW + "nodes = ['n']\n", "line 6: pool[0].nodes: is for a node_locked pool only"),
+        (QLIKVIEW + "reserve = [{ users = ['x'], seats = 4 }]\n", "line 6: pool[0].reserve: reserves 4 seats of 3"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_kept_is_refused(host: Host, policy: str | bytes, told: str) -> None:
@@ -93,9 +90,14 @@ def test_what_cannot_be_kept_is_refused(host: Host, policy: str | bytes, told: s
     assert 0 == host.version()
 
 
-def test_what_says_nothing_new_is_accepted(host: Host) -> None:
-    """A key that asks for nothing may stand there."""
-    text = QLIKVIEW + 'reserve = []\nqueue = "0s"\nmax_hold = "0s"\nidle_timeout = "0s"\noverdraft = 1\n'
+def test_every_rule_is_kept_whatever_the_kind(host: Host) -> None:
+    """All kinds, reservations, queue, holds and idle times may be asked for."""
+    text = (
+        QLIKVIEW
+        + FLOATING
+        + "reserve = [{ users = ['x'], seats = 1 }]\nqueue = '1m'\nmax_hold = '1m'\nidle_timeout = '1m'\n"
+        + '[[pool]]\nname = "locked"\nkind = "node_locked"\nnodes = ["ctx-07"]\n'
+    )
     assert 0 == host.run("pool", "apply", host.write(text)).status
 
 
@@ -114,7 +116,8 @@ def test_a_pool_with_leases_is_removed_on_demand_only(host: Host) -> None:
     told = (
         "farmlease: this removes pools with leases: qlikview (2 held); nothing was changed, give --yes if you mean it\n"
     )
-    assert (1, "removed pool qlikview\n", told) == (ended.status, ended.out, ended.err)
+    out = "removed pool qlikview\naffected: 2 users with leases in the removed pool qlikview: john, mary\n"
+    assert (1, out, told) == (ended.status, ended.out, ended.err)
     assert QLIKVIEW + CLEARQUEST == host.run("pool", "export").out
     assert 0 == host.run("pool", "apply", file, "--yes").status
     assert CLEARQUEST == host.run("pool", "export").out
@@ -164,6 +167,7 @@ def test_a_policy_that_changed_meanwhile_stays(host: Host) -> None:
     with at_a_terminal(*host.command("pool", "apply", host.write(CLEARQUEST))) as (process, terminal):
         assert process.stdout is not None
         assert "removed pool qlikview\n" == process.stdout.readline()
+        assert process.stdout.readline().startswith("affected: 1 user ")
         host.apply(other)
         os.write(terminal, b"y\n")
         _, err = process.communicate(timeout=30)

@@ -119,10 +119,9 @@ def handler_of(agent: StandIn) -> type[BaseHTTPRequestHandler]:
 @contextmanager
 def serving(agent: StandIn) -> Iterator[None]:
     """Serve a stand-in on its address."""
-    if agent.listen.startswith("unix:"):
-        server: socketserver.BaseServer = socketserver.ThreadingUnixStreamServer(
-            agent.listen.removeprefix("unix:"), handler_of(agent)
-        )
+    server: socketserver.BaseServer
+    if sys.platform != "win32" and agent.listen.startswith("unix:"):
+        server = socketserver.ThreadingUnixStreamServer(agent.listen.removeprefix("unix:"), handler_of(agent))
     else:
         host, _, port = agent.listen.rpartition(":")
         server = socketserver.ThreadingTCPServer((host, int(port)), handler_of(agent))

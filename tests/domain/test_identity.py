@@ -141,6 +141,12 @@ def test_folding_settles_for_every_character() -> None:
         "corp\uff3cjohn",
         "john\uff20corp.example.com",
         "john\ufe68x",
+        "-john",
+        "--help",
+        r"corp\-john",
+        r"-corp\john",
+        "-john@corp.example.com",
+        "\uff0djohn",  # a hyphen, once normalised
     ],
 )
 def test_no_name_is_a_path_or_a_trick(spelling: str) -> None:
@@ -159,6 +165,7 @@ def test_what_is_accepted_is_safe(spelling: str) -> None:
         return
     assert user.canonical.isprintable()
     assert 1 >= user.canonical.count("\\") + user.canonical.count("@")
+    assert not user.canonical.startswith("-")
     assert not set(user.name) & set('/\\:*?"<>|\0')
     assert user.name.strip(". ")
 
@@ -215,7 +222,7 @@ def test_tokens(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " 7", "7 ", "a/b", "a#b", "a\nb", "a\x00", "\x7f", "\ud800", "a\u202eb", "x" * 129]
+    "text", ["", " 7", "7 ", "a/b", "a#b", "a\nb", "a\x00", "\x7f", "\ud800", "a\u202eb", "x" * 129, "-7", "--yes"]
 )
 def test_tokens_that_could_pass_for_others_are_refused(text: str) -> None:
     """A token with a separator of the store, or one nobody can read, is refused by its kind alone."""

@@ -1,5 +1,7 @@
 """pools.toml: all of it parses, what cannot be kept is refused with its place, and the first rule decides."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,6 +118,7 @@ def test_defaults() -> None:
         "max_hold_ms": 0,
         "queue_ms": 0,
         "replacements": 1,
+        "reserve": "",
     } == pool.limits()
     assert (0, (), ()) == (pool.idle_timeout_ms, pool.files, pool.reserve)
 
@@ -184,6 +187,12 @@ RULE = "[[rule]]\n"
         (ONE + "nodes = ['a']\n", r"line 5: pool\[0\].nodes: is for a node_locked pool only"),
         (ONE + "share = 'user'\n", r"line 5: pool\[0\].share: is for a floating pool only"),
         (ONE + "linger = '5m'\n", r"line 5: pool\[0\].linger: is for a floating pool only"),
+        (FLOATING + "files = ['/x']\n", r"line 5: pool\[0\].files: is for a named pool only"),
+        (FLOATING + "devices_per_user = 1\n", r"line 5: pool\[0\].devices_per_user: is for a named pool only"),
+        (LOCKED + "files = ['/x']\n", r"line 5: pool\[0\].files: is for a named pool only"),
+        (LOCKED + "devices_per_user = 0\n", r"line 5: pool\[0\].devices_per_user: is for a named pool only"),
+        (ONE.replace("qlikview", "-x"), r"line 2: pool\[0\].name: the pool name begins with a hyphen"),
+        (LOCKED.replace('"a"', '"-a"'), r"line 4: pool\[0\].nodes\[0\]: the node begins with a hyphen"),
         (FLOATING + "share = 'users'\n", r"line 5: pool\[0\].share: "),
         (LOCKED.replace("nodes = ['a']", "").replace('nodes = ["a"]', ""), r"line 1: pool\[0\].nodes: is required"),
         (LOCKED + "capacity = 1\n", r"line 5: pool\[0\].capacity: is not for a node_locked pool"),
@@ -340,6 +349,37 @@ def test_reserve_knows_its_people(policy: Policy) -> None:
     reserve = policy.pools[1].reserve[0]
     assert reserve.match(request("MailReader@corp.example.com"), "ctx-01")
     assert not reserve.match(request(), "ctx-01")
+
+
+def test_a_reservation_is_the_same_for_the_same_people() -> None:
+    """The store knows it by whom it is for, whatever their order and case and whatever its seats."""
+    one, same, other = (
+        parse_policy(f"{ONE}reserve = [{{ {whom} }}]\n", "x").pools[0]
+        for whom in (
+            "users = ['a', 'B'], seats = 1",
+            "seats = 3, users = ['b', 'A']",
+            "groups = ['a', 'b'], seats = 1",
+        )
+    )
+    assert one.reserve[0].id == same.reserve[0].id
+    assert one.reserve[0].id != other.reserve[0].id
+    assert {one.reserve[0].id: 1} == json.loads(str(one.limits()["reserve"]))
+
+
+def test_a_request_may_use_the_reservations_it_matches(policy: Policy) -> None:
+    """The mail reader's one for the mail reader, none for John."""
+    pool = policy.pools[1]
+    assert (pool.reserve[0].id,) == pool.reservations(request(r"CORP\mailreader"), "ctx-01")
+    assert () == pool.reservations(request(), "ctx-01")
+    assert 1 == pool.reserved_seats
+
+
+def test_a_node_locked_pool_serves_its_nodes(policy: Policy) -> None:
+    """On its own hosts in any case, nowhere else; the other kinds serve every host."""
+    named, floating, locked = policy.pools
+    assert [True, False] == [locked.serves(node) for node in ("CTX-07", "ctx-08")]
+    assert named.serves("ctx-08")
+    assert floating.serves("ctx-08")
 
 
 def test_one_late_heartbeat_ends_no_session() -> None:

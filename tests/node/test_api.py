@@ -216,7 +216,7 @@ async def test_a_plain_user_cannot_use_the_moment_of_a_start(host: Host, api: Br
         ("pid", start(pid=-1)),
         ("groups", start(groups=["x"] * 1001)),
         ("colour", start(colour="red")),
-        ("body", start(**{"\ud800": 1})),
+        ("body", {**start(), "\ud800": 1}),
         ("body", []),
     ],
 )
@@ -326,6 +326,7 @@ async def test_the_schema_says_every_call(api: Browserless) -> None:
         ("GET", "/v1/sessions/{session}"): {"200", "404"} | always,
         ("DELETE", "/v1/sessions/{session}"): {"204"} | always,
         ("POST", "/v1/sessions/{session}/activity"): {"204", "404"} | always,
+        ("POST", "/v1/sessions/{session}/hold"): {"200", "404", "409"} | always,
         ("POST", "/v1/sessions/{session}/save"): {"200", "404", "409"} | always,
         ("PUT", "/v1/drain"): {"204"} | always,
         ("DELETE", "/v1/drain"): {"204"} | always,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -52,14 +53,14 @@ def looking(**facts: object) -> Callable[[], Health]:
     return lambda: health(replace(WELL, **facts))  # type: ignore[arg-type] # as above
 
 
-async def probe(path: str, method: str = "GET", accept: str = "*/*", **facts: object) -> Answer:
+async def probe(path: str, method: str = "GET", accept: str = "*/*", **facts: Any) -> Answer:
     """Ask a node in this state."""
     return await ask(create_health_app(looking(**facts)), method, path, headers={"accept": accept})
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize(("facts", "status"), [({}, 200), ({"draining": True}, 503), ({"policy_known": False}, 503)])
-async def test_readyz_by_status_alone(method: str, facts: dict[str, object], status: int) -> None:
+async def test_readyz_by_status_alone(method: str, facts: dict[str, Any], status: int) -> None:
     """Whatever method a balancer probes with, the status says whether to send logons here."""
     answer = await probe("/readyz", method, **facts)
     assert status == answer.status

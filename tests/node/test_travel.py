@@ -1,6 +1,7 @@
 """The user's record and files on their way between hosts, each with a disk of its own."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -171,6 +172,24 @@ async def test_a_version_that_lost_never_comes_back(site: Site) -> None:
     assert b"the winner's" == other.read()
 
 
+async def test_what_changes_after_a_lost_race_is_kept_too(site: Site) -> None:
+    """The store told of the winner with a heartbeat: what the session changes from there is not made from it."""
+    one, other = two(site)
+    await one.granted(JOHN, "1")
+    await other.granted(JOHN, "2")
+    one.write(b"the winner's")
+    await one.end("1")
+    other.line.cut.add("*")
+    other.write(b"first")
+    await other.save("2")
+    other.line.cut.clear()
+    await other.beat()
+    other.write(b"second")
+    await other.end("2")
+    assert 2 == await site.record_version()
+    assert [b"first", b"second"] == sorted(content for _, content in other.kept)
+
+
 async def test_a_second_session_does_not_turn_an_old_file_into_a_new_one(site: Site) -> None:
     """ctx-01 holds what it got in the morning, ctx-02 saved since: a second session on ctx-01 changes nothing of that."""
     one, other = two(site)
@@ -219,9 +238,9 @@ async def test_a_new_lease_takes_over_what_lies_here(site: Site) -> None:
 # --- what is refused ------------------------------------------------------------------------------------------------------
 
 
-def records(site: Site) -> dict[bytes, bytes]:
+def records(site: Site) -> dict[Any, Any]:
     """The sealed records of the pool, by user index."""
-    found: dict[bytes, bytes] = contents(site.timed.raw).get("records", {})
+    found: dict[Any, Any] = contents(site.timed.raw).get("records", {})
     return found
 
 
@@ -315,6 +334,29 @@ async def test_half_placed_files_are_removed_again(site: Site) -> None:
     assert Reason.RECORD_REJECTED is (await other.denied(JOHN)).reason
     await other.agent.settled()
     assert (None, []) == (other.read(), await site.sessions())
+
+
+async def test_what_lay_here_is_no_change_if_nothing_was_placed(site: Site) -> None:
+    """An old file of this host's is not taken for a newer version because another file could not be put in place."""
+    await site.apply(site.policy.replace('cal.pgo"', f'cal.pgo", "{site.disk}/{{user}}/two/two.pgo"'))
+    one, other = two(site)
+    await moved(one, b"the record's")
+    other.write(b"old")
+    (other.folder / "disk" / "john" / "two").write_bytes(b"a file where a folder should be")
+    assert Reason.RECORD_REJECTED is (await other.denied(JOHN)).reason
+    await other.agent.settled()
+    assert (b"old", 2) == (other.read(), await site.record_version())
+
+
+async def test_a_denial_touches_no_file(site: Site) -> None:
+    """What lies at the place without a session is the user's own: a start that is denied neither takes nor removes it."""
+    await site.apply(site.policy.replace("capacity = 3", "capacity = 3\ndevices_per_user = 1"))
+    host = site.host()
+    await moved(host, b"content")
+    host.write(b"his own")
+    assert Reason.DEVICE_LIMIT is (await host.denied(JOHN, device="nb-1")).reason
+    await host.agent.settled()
+    assert (b"his own", 2) == (host.read(), await site.record_version())
 
 
 async def test_a_save_that_is_refused_says_why(site: Site) -> None:

@@ -2,43 +2,54 @@
 -- Asking again for the same session (same node, incarnation and session) changes nothing and gives the same answer.
 --
 -- KEYS  the shard's keys, as prelude.lua names them
--- ARGV  1 policy    version of the policy the caller goes by
---       2 user      user index
---       3 node      node#incarnation
---       4 session   session id, unique on the node
---       5 device    the farm's name, or an outside machine id
---       6 lease     id for the lease, if this takes a new one
---       7 record    sealed record of version 1 for that new lease
---       8 name      sealed user name
+-- ARGV  1 policy        version of the policy the caller goes by
+--       2 user          user index
+--       3 node          node#incarnation
+--       4 session       session id, unique on the node
+--       5 device        the farm's name, or an outside machine id
+--       6 lease         id for the lease, if this takes a new one
+--       7 record        sealed record of version 1 for that new lease
+--       8 name          sealed user name
+--       9 reservations  JSON list: ids of the reservations this session may use
+--      10 wait          ms for which a place in the queue is kept until asked again; 0: do not wait
 --
 -- Answers
---   granted, lease id, issued ms, expires ms, fence, record version, sealed record, now ms
+--   granted, lease id, issued ms, expires ms, fence, record version, sealed record, '1' if beyond the capacity, now ms
 --   again, (the same)        asked before: nothing was taken
+--   waiting, places ahead    has a place in the queue, kept for `wait`
 --   denied, reason, retry ms or '', held, capacity, blocking (JSON list of {device or session, node, until},
 --                            those of the asking user only)
 --   lapsed                   the node is not alive here: send its heartbeat, then ask again
 --   configure                the shard does not have this policy's limits yet: configure it, then ask again
 --   policy                   the shard has a newer policy: read it, plan anew
---   more                     more dead sessions than one call may end: ask again at once
+--   more                     more dead sessions or lapsed places than one call may end: ask again at once
 
 local version, user, node, session = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local device, lease_id, record, name = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local reservations, wait = ARGV[9], tonumber(ARGV[10])
 local key = node .. '/' .. session
+local member = key .. '/' .. user
 
+-- What a user can count on: a named lease from its last contact, any other as long as its node may be silent.
 local function granted(word, lease)
-  return { word, lease.id, text(lease.issued), text(lease['until']), text(lease.sessions[key].fence),
-    text(lease.version), call('HGET', RECORDS, user) or '', text(now) }
+  local seat = lease.sessions[key].seat or user
+  local named = limits.kind == 'named' and seat == user
+  local expires = named and lease['until'] or lease.contact + limits.session_timeout + limits.linger
+  return { word, lease.id, text(lease.issued), text(expires), text(lease.sessions[key].fence),
+    text(lease.version), call('HGET', RECORDS, user) or '',
+    lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now) }
 end
 
+-- Who is refused does not wait either: a place nobody can fill would keep others out.
 local function denied(reason, retry, held, capacity, blocking)
   audit('denied', user, node, session, device, reason, 0)
-  return { 'denied', reason, retry ~= math.huge and text(retry) or '', text(held), text(capacity),
-    cjson.encode(blocking) }
+  leave_queue(member)
+  return { 'denied', reason, text_or_none(retry), text(held), text(capacity), cjson.encode(blocking or {}) }
 end
 
 local function node_using(lease, used)
-  for other, session in pairs(lease.sessions) do
-    if session.device == used then return string.match(other, '^[^#]+') end
+  for other, claim in pairs(lease.sessions) do
+    if claim.device == used then return string.match(other, '^[^#]+') end
   end
   return nil
 end
@@ -70,17 +81,41 @@ local function over_session_limit(lease)
   return denied('session_limit', math.huge, #blocking, limits.sessions, blocking)
 end
 
-local function over_capacity()
-  local held = call('ZCOUNT', SEATS, '(' .. text(now), '+inf')
-  if held < limits.capacity + limits.overdraft then return nil end
+local function wait_in_queue(ahead)
+  local last = call('ZREVRANGE', QUEUE, 0, 0, 'WITHSCORES')
+  call('ZADD', QUEUE, 'NX', text((tonumber(last[2]) or 0) + 1), member)
+  call('ZADD', WAITS, text(now + wait), member)
+  return { 'waiting', text(ahead) }
+end
+
+-- Why there is no seat: they are all held, or what is left is kept for others or was given back too recently.
+local function no_seat(held, kept)
+  local most = limits.capacity + limits.overdraft
+  local reason = kept > 0 and held < most and held + kept >= most and 'reserved' or 'capacity'
   local first = call('ZRANGEBYSCORE', SEATS, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  return denied('capacity', deadline_of(first[2]) or math.huge, held, limits.capacity, {})
+  if reason == 'capacity' and first[1] and alive(QUARANTINE, first[1]) then reason = 'quarantined' end
+  return denied(reason, deadline_of(first[2]) or math.huge, held, limits.capacity)
+end
+
+-- Returns the charge of a seat that may be taken ('': none), or nil and the answer instead.
+local function find_seat(lease, seat)
+  if limits.kind == 'node_locked' then return '' end
+  local seats, used, kept = reserved_seats()
+  local mine = own_reservation(seats, used, reservations)
+  if alive(SEATS, seat) then return standing_charge(lease, seat, seats, mine) end
+  local held, most = count_alive(SEATS), limits.capacity + limits.overdraft
+  if mine and held < most then return mine end
+  local ahead = places_ahead(member)
+  if not ahead then return nil, { 'more' } end
+  if most - kept - held > ahead then return held + kept < limits.capacity and '' or '+' end
+  if wait > 0 and limits.queue > 0 then return nil, wait_in_queue(ahead) end
+  return nil, no_seat(held, kept)
 end
 
 -- 1. Is the caller up to date, and its node alive?
 local refused = policy_differs(version)
 if refused then return refused end
-if not node_alive(node) then return { 'lapsed' } end
+if not alive(NODES, node) then return { 'lapsed' } end
 
 -- 2. What is no longer alive does not count.
 if sweep() then return { 'more' } end
@@ -88,26 +123,35 @@ local lease = settled_lease(user)
 if lease and lease.sessions[key] then return granted('again', lease) end
 
 -- 3. Every limit, before anything is written.
+local bar = deadline_of(call('ZSCORE', BARRED, user))
+if bar and bar > now then return denied('revoked', bar, 0, limits.capacity) end
 local fresh = not lease
-lease = lease or { id = lease_id, issued = now, contact = now, ['until'] = now, version = 1,
-  devices = {}, sessions = {} }
-local denial = over_device_limit(lease) or over_session_limit(lease) or (fresh and over_capacity())
+lease = lease or { id = lease_id, issued = now, contact = now, version = 1, devices = {}, sessions = {} }
+local denial = over_device_limit(lease) or over_session_limit(lease)
 if denial then return denial end
+local seat = seat_for(user, key, device)
+local charge, instead = find_seat(lease, seat)
+if not charge then return instead end
 
 -- 4. Take it.
 local fence = math.max(limits.fence + 1, now)
 for other in pairs(lease.devices) do
   if device_deadline(lease, other) <= now then lease.devices[other] = nil end
 end
+lease.back, lease.unused = nil, nil
 lease.devices[device] = lease.devices[device] or { seen = now, ['until'] = now }
-note_contact(lease, device, now)
-lease.sessions[key] = { device = device, started = now, fence = fence }
-store_lease(user, lease)
+note_contact(user, lease, device, seat, now)
+lease.sessions[key] = { device = device, started = now, fence = fence, seat = seat ~= user and seat or nil }
+if lease.lingering then lease.lingering[seat] = nil end
+call('ZADD', SESSIONS, 0, member)
+set_charge(lease, seat, charge)
+store_lease(user, lease, seat)
 if fresh then
   call('HSET', RECORDS, user, record)
   call('HSET', NAMES, user, name)
 end
-call('ZADD', SESSIONS, 0, key .. '/' .. user)
+call('ZREM', QUARANTINE, user)
+leave_queue(member)
 call('HSET', META, 'fence', text(fence))
-audit(fresh and 'acquired' or 'joined', user, node, session, device, '', fence)
+audit(fresh and 'acquired' or 'joined', user, node, session, device, charge == '+' and 'overdraft' or '', fence)
 return granted('granted', lease)

@@ -1,14 +1,15 @@
--- count: how many seats of the pool are held now.
+-- count: how many seats of the pool are held now, and by what.
 --
 -- KEYS  the shard's keys, as prelude.lua names them
 -- ARGV  none
 --
 -- Answers
---   counted, held, capacity, policy version, now ms
+--   counted, held, of these quarantined, capacity, reserved seats nobody uses, waiting, policy version, now ms
 --   none                     no policy gave this pool its limits yet
 --   more                     as acquire's
 
 if not load_limits() then return { 'none' } end
 if sweep() then return { 'more' } end
-return { 'counted', text(call('ZCOUNT', SEATS, '(' .. text(now), '+inf')), text(limits.capacity), text(limits.policy),
-  text(now) }
+local _, _, kept = reserved_seats()
+return { 'counted', text(count_alive(SEATS)), text(count_alive(QUARANTINE)), text(limits.capacity),
+  text(kept), text(count_alive(WAITS)), text(limits.policy), text(now) }

@@ -19,17 +19,15 @@ if refused then return refused end
 
 -- 1. A reboot ends the old life's sessions at once, and nobody is left to be told.
 if previous ~= '' then
-  if end_sessions_of(previous, node_deadline(previous) or 0, nil, SWEEP_SESSIONS) <= 0 then return { 'more' } end
+  if end_sessions_of(previous, nil, SWEEP_SESSIONS) <= 0 then return { 'more' } end
   call('ZREM', NODES, previous)
 end
 
--- 2. A node that was silent past its deadline comes back without its sessions: they must be gone before it counts as
---    alive again, or the new deadline would bring them back.
-local deadline = node_deadline(node)
-if deadline and deadline <= now
-    and end_sessions_of(node, deadline, 'timeout', SWEEP_SESSIONS) <= 0 then
-  return { 'more' }
-end
+-- 2. A node that was silent past its deadline comes back without its sessions, but for those that are held: they must
+--    be gone before it counts as alive again, or the new deadline would bring them back.
+local deadline = deadline_of(call('ZSCORE', NODES, node))
+if deadline and deadline <= now and end_sessions_of(node, 'timeout', SWEEP_SESSIONS) <= 0 then return { 'more' } end
+if sweep_holds(SWEEP_SESSIONS) <= 0 then return { 'more' } end
 
 -- 3. Alive, and told what it lost.
 call('ZADD', NODES, text(now + limits.session_timeout), node)

@@ -19,7 +19,7 @@ for i = 1, #entries, 2 do
   if lease then
     answer[#answer + 1] = user
     answer[#answer + 1] = cjson.encode(lease)
-    answer[#answer + 1] = deadline ~= math.huge and text(deadline) or ''
+    answer[#answer + 1] = text_or_none(deadline)
     answer[#answer + 1] = call('HGET', NAMES, user) or ''
   end
 end

@@ -12,5 +12,5 @@ local user = ARGV[1]
 if not load_limits() then return { 'none' } end
 local lease, deadline = settled_lease(user)
 if not lease then return { 'none' } end
-return { 'lease', user, cjson.encode(lease), deadline ~= math.huge and text(deadline) or '',
+return { 'lease', user, cjson.encode(lease), text_or_none(deadline),
   call('HGET', NAMES, user) or '', call('HGET', RECORDS, user) or '', text(now) }

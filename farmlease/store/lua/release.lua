@@ -1,36 +1,37 @@
--- release: this session is over. Also acknowledges a session that was taken away. Doing it again changes nothing.
+-- release: this session is over, or no longer waits. Also acknowledges a session that was taken away. Doing it again
+-- changes nothing.
 --
 -- KEYS  the shard's keys, as prelude.lua names them
 -- ARGV  1 user      user index
 --       2 node      node#incarnation
 --       3 session   session id
---       4 fence     of the grant that is given back: an older one ends nothing
+--       4 fence     of the grant that is given back: an older one ends nothing; 0 ends nothing at all and acknowledges
+--                   everything that was taken away
 --
 -- Answers
---   released, expires ms     the lease stays with the user until then
+--   released
 --   gone                     there is no such session (any more)
 --   stale, fence             the session was granted anew since, with this fence: it goes on
 --   more                     as acquire's
 
 local user, node, session, fence = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = node .. '/' .. session
+local member = key .. '/' .. user
 
 if not load_limits() then return { 'gone' } end
 if sweep() then return { 'more' } end
 
-local from, to = range_of(WORD .. key .. '/' .. user)
-for _, told in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 10)) do
-  call('ZREM', SESSIONS, told)
+local from, to = range_of(WORD .. member)
+for _, told in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
+  if fence == 0 or tonumber(string.match(told, '/(%d+)/[^/]+$')) <= fence then call('ZREM', SESSIONS, told) end
 end
+if fence > 0 then leave_queue(member) end
 
 local lease = settled_lease(user)
 local claim = lease and lease.sessions[key]
 if not claim then return { 'gone' } end
 if claim.fence > fence then return { 'stale', text(claim.fence) } end
 
-lease = stored_lease(user)
-drop_session(lease, key, now)
-store_lease(user, lease)
-call('ZREM', SESSIONS, key .. '/' .. user)
+end_session(user, stored_lease(user), key, now, now)
 audit('released', user, node, session, claim.device, '', claim.fence)
-return { 'released', text(lease['until']) }
+return { 'released' }

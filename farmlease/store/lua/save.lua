@@ -30,7 +30,7 @@ end
 
 lease = stored_lease(user)
 lease.version = version
-store_lease(user, lease)
+call('HSET', LEASES, user, cjson.encode(lease))
 call('HSET', RECORDS, user, record)
 audit('saved', user, node, session, '', text(version), 0)
 return { 'saved', text(version) }

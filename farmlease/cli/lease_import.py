@@ -1,0 +1,111 @@
+"""``farmlease lease import``: take over the leases that stand in the vendor's own books.
+
+Row by row, each an atomic decision of the store, so that a second run finishes what a first one left and changes
+nothing else. A row that cannot be taken is told and never stops those after it.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from farmlease.cli import example
+from farmlease.cli.farm_client import FarmClient, opened_farm
+from farmlease.domain import explain
+from farmlease.domain.bookings import BadRow, Booking, read_books
+from farmlease.domain.identity import check_token
+from farmlease.domain.model import Reason
+from farmlease.domain.policy import Pool
+from farmlease.errors import FarmleaseError, InvalidInput, InvalidName
+from farmlease.store.answers import Behind, Import, ImportOutcome
+
+__all__ = ["Importer", "content_of", "import_"]
+
+#: How often the policy may change under one row before something is wrong.
+_MOST_CHANGES = 5
+_BAD = "bad"
+
+
+@click.command("import", epilog=example("farmlease lease import BorrowedCalData.csv --pool qlikview"))
+@click.argument("file", metavar="FILE.csv", type=click.Path(path_type=Path))
+@click.option("--pool", metavar="P", required=True, help="Named pool whose seats the leases take.")
+def import_(file: Path, pool: str) -> None:
+    """Take over the leases in FILE: UserName, MachineId and UtcBorrowTime, a row for each device of a user.
+
+    Columns are found by their names; others are ignored. An empty time is a licence assigned but never used. Write
+    the farm's name as MachineId where the machine is one of its hosts. Running it again changes nothing.
+
+    Exit status: 0 every row is in, 1 some rows were bad; they are listed with their line, and the others are in.
+    """
+    rows = read_books(content_of(file))
+    with opened_farm() as client:
+        importer = Importer(client, client.named_pool(pool))
+        told = Counter[str]()
+        try:
+            for row in rows:
+                outcome, why = importer.take(row)
+                told[outcome] += 1
+                if why:
+                    click.echo(f"farmlease: {file}: line {row.line}: {why}", err=True)
+        except InvalidInput as error:
+            raise InvalidInput(f"{file}: {error}") from None
+    click.echo(f"imported {told[Import.IMPORTED]}, known before {told[Import.KNOWN]}, bad {told[_BAD]}")
+    if told[_BAD]:
+        click.get_current_context().exit(1)
+
+
+def content_of(file: Path) -> bytes:
+    """Return a file's bytes; InvalidInput if there is none."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{file}: cannot be read: {error.strerror}") from error
+
+
+class Importer:
+    """Gives rows to the store, by the policy in force."""
+
+    def __init__(self, client: FarmClient, pool: Pool) -> None:
+        self._client = client
+        self._pool = pool
+        self._version = client.in_force().version
+
+    def take(self, row: Booking | BadRow) -> tuple[str, str]:
+        """Return what became of a row, and if it is bad, why."""
+        if isinstance(row, BadRow):
+            return _BAD, row.why
+        try:
+            outcome = self._ask(row)
+        except InvalidName as error:
+            return _BAD, str(error)
+        if outcome.outcome in {Import.IMPORTED, Import.KNOWN}:
+            return outcome.outcome, ""
+        return _BAD, self._why(outcome)
+
+    def _ask(self, row: Booking) -> ImportOutcome:
+        user = self._client.config.identities.user(row.user)
+        machine = check_token("machine id", row.machine)
+        for _ in range(_MOST_CHANGES):
+            question = self._client.farm.import_lease(self._pool, self._version, user, machine, row.borrowed_at)
+            outcome = self._client.wait(question)
+            if not isinstance(outcome, Behind):
+                return outcome
+            self._version = self._client.in_force().version
+            self._pool = self._client.named_pool(self._pool.name)
+        raise FarmleaseError("the policy keeps changing; is somebody applying policies in a loop?")
+
+    def _why(self, outcome: ImportOutcome) -> str:
+        """Return what stands in the way of a row."""
+        pool = self._pool
+        if outcome.outcome is Import.FUTURE:
+            return "the time is in the future by the store's clock; is it in UTC?"
+        if outcome.ended_at is not None:
+            return f"the lease would have ended at {explain.moment(outcome.ended_at)}"
+        reasons = {
+            Reason.CAPACITY: f"all seats of pool {pool.name} are taken, {pool.capacity} of {pool.capacity}",
+            Reason.RESERVED: f"the free seats of pool {pool.name} are reserved for others",
+            Reason.DEVICE_LIMIT: f"the user is on as many devices as are allowed: {pool.devices_per_user}",
+            Reason.QUARANTINED: "the user's seat was given back and is quarantined",
+            Reason.REVOKED: "the user's seat was revoked, and the user is kept out for now",
+        }
+        return reasons.get(outcome.reason or Reason.CAPACITY, f"refused: {outcome.reason}")

@@ -1,0 +1,61 @@
+"""``farmlease run``: a program that holds a seat for as long as it lives.
+
+On POSIX this process *becomes* the program: its signals and exit status are its own, and the agent sees its process
+end, however it ends. On Windows the program is a child.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from typing import NoReturn
+
+import click
+
+from farmlease.cli import example
+from farmlease.cli.session import begun, call, place
+
+__all__ = ["run"]
+
+_NOT_FOUND = 127  #: as shells say it
+_NOT_EXECUTABLE = 126
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog=example("farmlease run --user 'CORP\\john' --pool clearquest -- clearquest -login"),
+)
+@click.option("--user", required=True, metavar="U", help="Who runs it.")
+@click.option("--pool", metavar="P", help="Pool to take a seat of (default: as the policy says).")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-- CMD …")
+def run(user: str, pool: str | None, command: tuple[str, ...]) -> None:
+    """Hold a seat while CMD runs, and exit with its status.
+
+    Without a seat CMD is not started: exit status 3 (denied) or 4 (agent or store unavailable).
+    """
+    session = f"run-{os.getpid()}-{secrets.token_hex(4)}"
+    request: dict[str, object] = {"user": user, "session": session, "pid": os.getpid()}
+    begun(request if pool is None else request | {"pool": pool})
+    try:
+        become(command)
+    except OSError as error:
+        click.echo(f"farmlease: cannot run {command[0]}: {error.strerror}; is it on PATH?", err=True)
+        call("DELETE", place(session))
+        status = _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
+        click.get_current_context().exit(status)
+
+
+if sys.platform == "win32":
+
+    def become(command: tuple[str, ...]) -> NoReturn:
+        """Run the program to its end and exit with its status; the agent ends the session with this process."""
+        sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - what the user typed, as typed
+
+else:
+
+    def become(command: tuple[str, ...]) -> NoReturn:
+        """Turn this process into the program."""
+        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what is ignored stays so
+            signal.signal(each, signal.SIG_DFL)
+        os.execvp(command[0], command)  # noqa: S606 - what the user typed, as typed, without a shell

@@ -1,0 +1,79 @@
+-- import: a lease that exists already in the vendor's books: a device of a named pool, borrowed at a time. It counts
+-- as a contact at that time. Importing it again changes nothing.
+--
+-- KEYS  the shard's keys, as prelude.lua names them
+-- ARGV  1 policy        version of the policy the caller goes by
+--       2 user          user index
+--       3 device        machine id
+--       4 borrowed      ms, or '' for a licence assigned but never used
+--       5 lease         id for the lease, if this makes a new one
+--       6 record        sealed record of version 1 for that new lease
+--       7 name          sealed user name
+--       8 reservations  JSON list: ids of the reservations the user may use
+--
+-- Answers
+--   imported                 the user has this device now, or has it for longer
+--   known                    the user had it already
+--   future                   borrowed later than now
+--   ended, when ms           the lease would have ended by now
+--   denied, reason           a limit stands in the way, or an administrator who took the lease back
+--   configure, policy, more  as acquire's
+
+local version, user, device = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local borrowed, reservations = tonumber(ARGV[4]), ARGV[8]
+
+local refused = policy_differs(version)
+if refused then return refused end
+if sweep() then return { 'more' } end
+
+-- 1. Does it say anything new?
+if borrowed and borrowed > now then return { 'future' } end
+local lease = settled_lease(user)
+local claim = lease and lease.devices[device]
+if claim and device_deadline(lease, device) <= now then claim = nil end
+if claim and not (borrowed and (claim.unused or borrowed > claim.seen)) then return { 'known' } end
+local seen = borrowed or now
+if seen + limits.lease <= now then return { 'ended', text(seen + limits.lease) } end
+
+-- 2. Every limit, before anything is written.
+local bar = deadline_of(call('ZSCORE', BARRED, user))
+if bar and bar > now then return { 'denied', 'revoked' } end
+if lease and lease.back then return { 'denied', 'quarantined' } end
+local charge = lease and lease.charges and lease.charges[user] or ''
+if not alive(SEATS, user) then
+  local seats, used, kept = reserved_seats()
+  local held = count_alive(SEATS)
+  if held >= limits.capacity then return { 'denied', 'capacity' } end
+  charge = own_reservation(seats, used, reservations) or ''
+  if charge == '' and held + kept >= limits.capacity then return { 'denied', 'reserved' } end
+end
+if lease and not claim and limits.devices > 0 then
+  local devices = 0
+  for other in pairs(lease.devices) do
+    if device_deadline(lease, other) > now then devices = devices + 1 end
+  end
+  if devices >= limits.devices then return { 'denied', 'device_limit' } end
+end
+
+-- 3. Take it.
+if not lease then
+  lease = { id = ARGV[5], issued = seen, contact = seen, version = 1, devices = {}, sessions = {}, unused = true }
+  call('HSET', RECORDS, user, ARGV[6])
+  call('HSET', NAMES, user, ARGV[7])
+end
+claim = claim or { seen = seen, ['until'] = seen }
+lease.devices[device] = claim
+if borrowed then
+  if lease.unused then lease.contact = seen end -- until now there was none
+  if claim.unused then claim.seen = seen end
+  lease.unused = nil
+  note_contact(user, lease, device, user, seen)
+else
+  claim.unused = true
+  claim['until'] = now + limits.lease
+  if lease.unused or not lease['until'] then lease['until'] = math.max(lease['until'] or 0, now + limits.lease) end
+end
+set_charge(lease, user, charge)
+store_lease(user, lease, user)
+audit('imported', user, '', '', device, '', 0)
+return { 'imported' }

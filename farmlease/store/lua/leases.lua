@@ -1,0 +1,159 @@
+-- leases: the lease document and the seats, devices and sessions it claims. Part of every script of a shard.
+--
+-- Document: id, issued, contact (last contact), version (of the record), devices {name -> {seen, until, and perhaps
+-- unused, replaces (another device)}}, sessions {node#incarnation/session -> {device, started, fence, seat, hold}};
+-- and, only where there is something to say: until (when the named seat falls free), lingering {seat -> until},
+-- charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until is the end of its
+-- quarantine), unused, replaced [times at which a device was replaced]. All times in ms.
+-- `seat` is left out of a session where it is the user index, as for every named lease.
+-- A device or seat with a session has no deadline; the one written counts once its last session has ended.
+-- What a seat is kept by stands in the document and in the seat's own form, never in the pool's present kind: a policy
+-- that changes kind or share neither shortens a claim nor leaves a seat behind that nobody frees.
+
+local function node_of(key)
+  return string.match(key, '^[^/]+')
+end
+
+-- The seat that a session sits on.
+local function seat_for(user, key, device)
+  if limits.kind == 'node_locked' then return '@' .. string.match(key, '^[^#]+') end
+  if limits.kind == 'named' or limits.share == 'user' then return user end
+  if limits.share == 'user_device' then return user .. '/' .. device end
+  return user .. '/' .. key
+end
+
+local function is_node_seat(seat)
+  return string.sub(seat, 1, 1) == '@'
+end
+
+local function uses(lease, field, value, default)
+  for _, session in pairs(lease.sessions) do
+    if (session[field] or default) == value then return true end
+  end
+  return false
+end
+
+local function device_deadline(lease, device)
+  if uses(lease, 'device', device) then return math.huge end
+  return lease.devices[device]['until']
+end
+
+-- When a seat of this lease falls free; nil for one that is free already.
+local function seat_deadline(user, lease, seat)
+  if uses(lease, 'seat', seat, user) then return math.huge end
+  local kept = math.max(seat == user and lease['until'] or 0, lease.lingering and lease.lingering[seat] or 0)
+  return kept > now and kept or nil
+end
+
+-- When the whole lease ends: with its last seat. Already over: 0.
+local function lease_deadline(user, lease)
+  if next(lease.sessions) ~= nil then return math.huge end
+  local latest = lease['until'] or 0
+  for _, deadline in pairs(lease.lingering or {}) do latest = math.max(latest, deadline) end
+  return latest
+end
+
+-- Notes a contact of the user on one of the lease's devices (in memory): it and a named seat are held on from then.
+local function note_contact(user, lease, device, seat, contact)
+  local claim, kept = lease.devices[device], contact + limits.lease
+  lease.contact = math.max(lease.contact, contact)
+  claim.seen = math.max(claim.seen, contact)
+  claim['until'] = math.max(claim['until'], kept)
+  claim.unused = nil
+  if limits.kind == 'named' and seat == user then lease['until'] = math.max(lease['until'] or 0, kept) end
+end
+
+-- Takes a session off a lease (in memory): its last contact was at `contact`, its claim ended at `ended`.
+local function drop_session(user, lease, key, contact, ended)
+  local session = lease.sessions[key]
+  local seat = session.seat or user
+  lease.sessions[key] = nil
+  note_contact(user, lease, session.device, seat, contact)
+  if limits.kind == 'floating' and limits.linger > 0 and not is_node_seat(seat) then
+    lease.lingering = lease.lingering or {}
+    lease.lingering[seat] = math.max(lease.lingering[seat] or 0, ended + limits.linger)
+  end
+  return session
+end
+
+-- Last contact and end of a session that its user did not end, and whether it still lives: its node heard, or held.
+local function session_life(key, session)
+  local deadline = deadline_of(call('ZSCORE', NODES, node_of(key))) or 0
+  local hold = session.hold or 0
+  return math.max(deadline - limits.session_timeout, math.min(hold, now)), math.min(math.max(deadline, hold), now),
+    deadline > now or hold > now
+end
+
+-- The lease as stored: what a script that swept writes back.
+local function stored_lease(user)
+  local document = call('HGET', LEASES, user)
+  return document and cjson.decode(document) or nil
+end
+
+-- The lease as stored, its dead nodes' sessions taken off (in memory); nil once it has ended.
+local function settled_lease(user)
+  local lease = stored_lease(user)
+  if not lease then return nil end
+  local keys = {}
+  for key in pairs(lease.sessions) do keys[#keys + 1] = key end
+  for _, key in ipairs(keys) do
+    local contact, ended, lives = session_life(key, lease.sessions[key])
+    if not lives then drop_session(user, lease, key, contact, ended) end
+  end
+  for seat in pairs(lease.charges or {}) do
+    if not seat_deadline(user, lease, seat) then lease.charges[seat] = nil end
+  end
+  local deadline = lease_deadline(user, lease)
+  if deadline <= now then return nil end
+  return lease, deadline
+end
+
+-- Writes a seat's deadline, or that it is free.
+local function store_seat(seat, deadline, charge)
+  local reservation = charge and charge ~= '+' and charge .. '/' .. seat
+  if not deadline then
+    call('ZREM', SEATS, seat)
+    if reservation then call('ZREM', RESERVED, reservation) end
+    return
+  end
+  local score = deadline == math.huge and '+inf' or text(deadline)
+  call('ZADD', SEATS, score, seat)
+  if reservation then call('ZADD', RESERVED, score, reservation) end
+end
+
+local function forget_lease(user)
+  call('HDEL', LEASES, user)
+  call('HDEL', RECORDS, user)
+  call('ZREM', QUARANTINE, user)
+end
+
+-- Writes a lease and one of its seats, after its sessions were written; a lease that has ended is forgotten.
+local function store_lease(user, lease, seat)
+  local deadline = seat_deadline(user, lease, seat)
+  local charge = lease.charges and lease.charges[seat]
+  if charge and not deadline then lease.charges[seat] = nil end
+  if lease_deadline(user, lease) > now then
+    call('HSET', LEASES, user, cjson.encode(lease))
+  else
+    forget_lease(user)
+  end
+  -- A node's seat is for everybody there, so that it is not free because one lease has no session there any more.
+  if deadline or not is_node_seat(seat) then store_seat(seat, deadline, charge) end
+end
+
+-- Frees a node's seat once no session, whosever and of whatever seat, is on the node in any of its lives.
+local function free_node_seat(node)
+  local in_use = call('ZLEXCOUNT', SESSIONS, '[' .. node .. '#', '(' .. node .. '$') > 0 -- '$' comes after '#'
+  if not in_use then call('ZREM', SEATS, '@' .. node) end
+end
+
+-- Takes a session off a lease and out of every set. Returns what it was.
+local function end_session(user, lease, key, contact, ended)
+  local member, node = key .. '/' .. user, string.match(key, '^[^#]+')
+  call('ZREM', SESSIONS, member)
+  call('ZREM', HOLDS, member)
+  local session = drop_session(user, lease, key, contact, ended)
+  store_lease(user, lease, session.seat or user)
+  if alive(SEATS, '@' .. node) then free_node_seat(node) end
+  return session
+end

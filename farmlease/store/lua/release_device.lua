@@ -1,0 +1,30 @@
+-- release_device: free a user's device slot in a named pool. One that was used stays taken until its last use is long
+-- enough ago. Doing it again changes nothing.
+--
+-- KEYS  the shard's keys, as prelude.lua names them
+-- ARGV  1 user      user index
+--       2 device    the farm's name, or an outside machine id
+--
+-- Answers
+--   released, until when the slot stays taken ms or '' if it is free
+--   in_use          sessions of the user run on it: end them first
+--   none            the user's lease is not on this device
+--   more            as acquire's
+
+local user, device = ARGV[1], ARGV[2]
+if not load_limits() or limits.kind ~= 'named' then return { 'none' } end
+if sweep() then return { 'more' } end -- a session that ends later would take the slot anew
+local lease = settled_lease(user)
+local claim = lease and lease.devices[device]
+if not claim or device_deadline(lease, device) <= now then return { 'none' } end
+if uses(lease, 'device', device) then return { 'in_use' } end
+
+local until_ms = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine)
+if until_ms > now then
+  claim['until'] = until_ms
+else
+  lease.devices[device] = nil
+end
+call('HSET', LEASES, user, cjson.encode(lease))
+audit('device_released', user, '', '', device, '', 0)
+return { 'released', until_ms > now and text(until_ms) or '' }

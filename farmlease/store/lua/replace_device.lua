@@ -1,0 +1,66 @@
+-- replace_device: the broken notebook: a user's device slot in a named pool moves to another machine at once, as it
+-- stands, a few times in 30 days. Sessions on the old device end. Doing it again changes nothing.
+--
+-- KEYS  the shard's keys, as prelude.lua names them
+-- ARGV  1 user      user index
+--       2 old       device whose slot is to move
+--       3 new       device it moves to
+--       4 override  '1': also beyond the pool's replacements in 30 days
+--       5 note      sealed words of the administrator, for the audit
+--
+-- Answers
+--   replaced        the new device has the slot (now, or since before)
+--   limit, when ms or ''   no replacement is left until then; '': this pool allows none
+--   known           the user's lease is on the new device already: the old one can only be released
+--   none            the user's lease is not on the old device
+--   more            more sessions than one call may end: ask again at once
+
+local user, old, new, override, note = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local SPAN = 30 * 24 * 3600 * 1000
+
+if not load_limits() or limits.kind ~= 'named' then return { 'none' } end
+if sweep() then return { 'more' } end
+local lease = settled_lease(user)
+if not lease then return { 'none' } end
+
+local function on(device)
+  return lease.devices[device] and device_deadline(lease, device) > now
+end
+
+if not on(old) then return { on(new) and lease.devices[new].replaces == old and 'replaced' or 'none' } end
+if on(new) then return { 'known' } end
+
+-- 1. Is a replacement left?
+local recent = {}
+for _, at in ipairs(lease.replaced or {}) do
+  if at + SPAN > now then recent[#recent + 1] = at end
+end
+local beyond = #recent >= limits.replacements
+if beyond and override ~= '1' then
+  return { 'limit', limits.replacements > 0 and text(recent[#recent - limits.replacements + 1] + SPAN) or '' }
+end
+
+-- 2. Sessions on the old device end: a last use, from which the slot is held on.
+local budget = SWEEP_SESSIONS
+local keys = {}
+for key, session in pairs(lease.sessions) do
+  if session.device == old then keys[#keys + 1] = key end
+end
+for _, key in ipairs(keys) do
+  if budget == 0 then return { 'more' } end
+  take_away(key .. '/' .. user, 'replaced', now)
+  budget = budget - 1
+end
+
+-- 3. The slot moves, unless the lease was over with those sessions, as it is if it began when the pool was floating.
+lease = stored_lease(user)
+if lease then
+  recent[#recent + 1] = now
+  lease.replaced = recent
+  lease.devices[new] = lease.devices[old]
+  lease.devices[new].replaces = old
+  lease.devices[old] = nil
+  call('HSET', LEASES, user, cjson.encode(lease))
+end
+audit('device_replaced', user, '', '', new, (beyond and 'override ' or '') .. note, 0)
+return { 'replaced' }

@@ -1,0 +1,60 @@
+-- withdraw: an administrator takes a lease from its user: gives it back for them, or revokes it. Its sessions end;
+-- their nodes are told at the next heartbeat. The seat of a named lease that was used stays quarantined until its last
+-- use is long enough ago; any other is free at once. Doing it again changes nothing.
+--
+-- KEYS  the shard's keys, as prelude.lua names them
+-- ARGV  1 user      user index
+--       2 reason    returned or revoked; a revocation also keeps the user out for the time of a quarantine
+--       3 note      sealed words of the administrator, for the audit
+--
+-- Answers
+--   withdrawn, until when the seat is quarantined ms or '', until when the user is kept out ms or ''
+--   more            more sessions than one call may end: ask again at once
+--   none            the user has no lease here
+
+local user, reason, note = ARGV[1], ARGV[2], ARGV[3]
+if not load_limits() then return { 'none' } end
+if sweep() then return { 'more' } end
+local lease = settled_lease(user)
+if not lease and reason ~= 'revoked' then return { 'none' } end
+
+-- 1. Its sessions end, wherever they are.
+local budget, changed = SWEEP_SESSIONS, lease ~= nil and not lease.back
+local keys = {}
+for key in pairs(lease and lease.sessions or {}) do keys[#keys + 1] = key end
+for _, key in ipairs(keys) do
+  if budget == 0 then return { 'more' } end
+  take_away(key .. '/' .. user, reason, now)
+  budget = budget - 1
+end
+
+-- 2. Its seats are free, but for the quarantine of one that was used.
+lease = stored_lease(user)
+if lease and changed then
+  for seat in pairs(lease.lingering or {}) do store_seat(seat, nil, lease.charges and lease.charges[seat]) end
+  lease.lingering = nil
+  if lease['until'] then
+    lease['until'] = lease.unused and 0 or math.min(lease['until'], lease.contact + limits.quarantine)
+    lease.back = true
+  end
+  store_lease(user, lease, user)
+end
+local quarantine = ''
+if lease and lease_deadline(user, lease) > now then
+  quarantine = text(lease['until'])
+  call('ZADD', QUARANTINE, quarantine, user)
+end
+
+-- 3. Who was revoked stays out.
+local bar = ''
+if reason == 'revoked' then
+  call('ZREMRANGEBYSCORE', BARRED, '-inf', text(now))
+  local known = deadline_of(call('ZSCORE', BARRED, user))
+  changed = changed or not known
+  if known or limits.quarantine > 0 then
+    bar = text(known or now + limits.quarantine)
+    call('ZADD', BARRED, bar, user)
+  end
+end
+if changed then audit(reason, user, '', '', '', note, 0) end
+return { 'withdrawn', quarantine, bar }

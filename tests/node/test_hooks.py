@@ -1,0 +1,128 @@
+"""Hooks: what is run, with which arguments, for how long, and that nothing of it changes a lease."""
+
+import stat
+from pathlib import Path
+
+import pytest
+import structlog
+
+from farmlease.config import Config
+from farmlease.domain.identity import User
+from farmlease.domain.session import SessionState
+from farmlease.node.book import OpenSession
+from farmlease.node.errands import Errands
+from farmlease.node.hooks import Hook, Hooks
+from tests.agents import soon
+from tests.nodes import IDENTITIES, JOHN, Host, Site
+
+
+def told_by(folder: Path) -> str:
+    """Write a program that notes its arguments, one on each line; return its path."""
+    script = folder / "told.sh"
+    script.write_text(f"""#!/bin/sh\nfor each in "$@"; do printf '%s\\n' "$each" >> "{folder}/told"; done\n""")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return str(script)
+
+
+def a_session(user: User = JOHN, session: str = "7") -> OpenSession:
+    """A session as hooks are told of."""
+    return OpenSession(id=session, state=SessionState.ACTIVE, user=user, pool="clearquest", device="citrix-a")
+
+
+async def run(command: list[str], session: OpenSession, reason: str = "", hook: Hook = Hook.LOST) -> None:
+    """Tell a hook and wait for it."""
+    errands = Errands()
+    Hooks({hook: tuple(command)}, errands).tell(hook, session, reason)
+    await errands.done()
+
+
+@pytest.mark.parametrize("odd", ["; touch x", "$(touch x)", "`touch x`", "a b\tc", "* ? ~ && |", "{reason}", "%s"])
+async def test_a_name_stays_one_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
+    """Nothing in a session's id or a reason is split, expanded, run, or replaced a second time."""
+    monkeypatch.chdir(tmp_path)
+    await run([told_by(tmp_path), "{user}", "{session}", "{reason}", "{pool}"], a_session(session=odd), reason=odd)
+    assert [JOHN.canonical, odd, odd, "clearquest"] == (tmp_path / "told").read_text().split("\n")[:-1]
+    assert not (tmp_path / "x").exists()
+
+
+async def test_placeholders_inside_an_argument(tmp_path: Path) -> None:
+    """A placeholder may be a part of an argument; other braces are left alone."""
+    await run([told_by(tmp_path), "--why={reason}/{session}", "{other}", "{}"], a_session(), reason="idle")
+    assert ["--why=idle/7", "{other}", "{}"] == (tmp_path / "told").read_text().splitlines()
+
+
+async def test_a_hook_that_takes_too_long_is_killed_with_all_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the limit (ten seconds) neither the hook nor a child that holds its output is left."""
+    monkeypatch.setattr("farmlease.node.hooks._LIMIT", 0.5)
+    with structlog.testing.capture_logs() as logs:
+        await run(["/bin/sh", "-c", f"sleep 60 & echo $$ $! > {tmp_path}/pids; wait"], a_session())
+    assert ["hook.failed"] == [entry["event"] for entry in logs]
+    for pid in (tmp_path / "pids").read_text().split():
+        soon(lambda pid=pid: gone(int(pid)), f"process {pid} of the hook is still there")  # type: ignore[misc]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    stat_file = Path(f"/proc/{pid}/stat")
+    return not stat_file.exists() or stat_file.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+async def test_what_a_hook_prints_is_not_in_the_usual_log() -> None:
+    """It may hold names: at debug level its beginning, at the usual one its length only, however much that is."""
+    with structlog.testing.capture_logs() as logs:
+        await run(["/bin/sh", "-c", "echo secret; head -c 3000000 /dev/zero"], a_session())
+    assert [(3_000_007, 0)] == [(each["printed"], each["status"]) for each in logs if each["event"] == "hook.ran"]
+    outputs = [each["output"] for each in logs if each["log_level"] == "debug"]
+    assert [4096] == [len(output) for output in outputs]
+    assert "secret" not in str([each for each in logs if each["log_level"] != "debug"])
+
+
+@pytest.mark.parametrize("command", [["/does/not/exist"], ["/etc/passwd"], ["/bin/sh", "-c", "exit 3"]])
+async def test_a_hook_that_fails_is_told_in_the_log(command: list[str]) -> None:
+    """Not there, not a program, or failing: an error in the log, and nothing else happens."""
+    with structlog.testing.capture_logs() as logs:
+        await run(command, a_session())
+    assert ["error"] == [each["log_level"] for each in logs if each["log_level"] != "debug"]
+
+
+async def test_an_event_without_a_hook_is_nothing() -> None:
+    """Only what is configured is run."""
+    errands = Errands()
+    Hooks({Hook.LOST: ("/does/not/exist",)}, errands).tell(Hook.GRANTED, a_session())
+    assert not errands._tasks
+
+
+async def test_the_next_session_of_an_id_has_its_own_hook(tmp_path: Path) -> None:
+    """Hosts reuse ids: a hook is run for mary's session 7 while john's is still under way."""
+    errands = Errands()
+    hooks = Hooks({Hook.GRANTED: (told_by(tmp_path), "{user}")}, errands)
+    users = [IDENTITIES.user(name) for name in ("CORP\\john", "CORP\\mary")]
+    for user in users:
+        hooks.tell(Hook.GRANTED, a_session(user))
+    await errands.done()
+    assert sorted(user.canonical for user in users) == sorted((tmp_path / "told").read_text().splitlines())
+
+
+@pytest.mark.parametrize("command", [["/does/not/exist"], ["/bin/sh", "-c", "kill -9 $$"]])
+async def test_a_hook_that_fails_changes_no_lease(
+    site: Site, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Granted, the same again, ended: all as without hooks."""
+    plain = Host.config
+
+    def config(host: Host) -> Config:
+        given = {"farm": "citrix-a", "node": host.name, "agent": {"state_dir": host.folder / "state"}}
+        return Config.model_validate({**given, "hooks": dict.fromkeys(("granted", "ended", "lost"), command)})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Host, "config", property(config))
+        host = site.host()
+        await host.granted(JOHN)
+        await host.agent.settled()
+        assert ([("ctx-01", "7")], {"7": "active"}) == (await site.sessions(), host.states)
+        await host.end()
+        await host.agent.settled()
+    assert ([], {}) == (await site.sessions(), host.states)
+    assert plain is Host.config
