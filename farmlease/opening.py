@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 from farmlease.config import Config
 from farmlease.farm import Farm
-from farmlease.seal import KeyRing, Sealer
+from farmlease.keyring import KeyRing
+from farmlease.seal import Sealer
 from farmlease.store.address import StoreAddress
 from farmlease.store.connect import Connection, open_connection
 from farmlease.store.redis import Store

@@ -19,8 +19,8 @@ from typing import Any
 
 from farmlease.config import load_config
 from farmlease.domain.policy import parse_policy
+from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
-from farmlease.seal import KeyRing
 
 __all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "distant_port", "soon"]
 

@@ -22,8 +22,9 @@ from farmlease.domain.model import SessionRequest
 from farmlease.domain.policy import Policy, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.farm import Farm
+from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
-from farmlease.seal import KeyRing, RecordBinding
+from farmlease.seal import RecordBinding
 from farmlease.store.answers import Claim, Taken, Taking
 from tests.servers import RedisServer
 from tests.stores import StoreClock

@@ -1,5 +1,20 @@
 """Fixtures of all rooms."""
 
+import subprocess
+
+import pytest
+
+from tests.servers import require
 from tests.stores import server, timed, timed_server
 
-__all__ = ["server", "timed", "timed_server"]
+__all__ = ["pytest_report_header", "server", "timed", "timed_server"]
+
+
+def pytest_report_header() -> str:
+    """Say which redis-server the tests run against."""
+    try:
+        program = require("redis-server")
+    except (pytest.skip.Exception, pytest.fail.Exception):
+        return "redis-server: none"
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"redis-server: {program}, {version}"

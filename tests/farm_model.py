@@ -80,7 +80,7 @@ class Model:
     barred: dict[str, float] = field(default_factory=dict)
     words: set[tuple[str, str, str, int, str]] = field(default_factory=set)  #: (node, session, user, fence, reason)
 
-    # --- what is -------------------------------------------------------------------------------------------------------
+    # --- what is ------------------------------------------------------------------------------------------------------
 
     def of(self, user: str) -> dict[tuple[str, str, str], Session]:
         """Return the user's sessions."""
@@ -153,7 +153,7 @@ class Model:
             assert len(now) + self.kept() <= self.rules.capacity + self.rules.overdraft or set(self.rules.reserve)
             assert len(now) <= self.rules.capacity + self.rules.overdraft
 
-    # --- what ends -----------------------------------------------------------------------------------------------------
+    # --- what ends ----------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """End what is over by now."""
@@ -194,7 +194,7 @@ class Model:
         if self.rules.kind == "named" and seat == user:
             lease.named_until = max(lease.named_until, contact + self.rules.lease)
 
-    # --- the verbs -----------------------------------------------------------------------------------------------------
+    # --- the verbs ----------------------------------------------------------------------------------------------------
 
     def boot(self, old: str, new: str) -> None:
         """A node's next life."""
@@ -219,7 +219,7 @@ class Model:
         return f"{user}/{device}" if self.rules.share == "user_device" else f"{user}/{key[0]}/{key[1]}"
 
     def acquire(
-        self, user: str, key: tuple[str, str], device: str, fresh: str, vips: tuple[str, ...], wait: int
+        self, user: str, key: tuple[str, str], device: str, *, fresh: str, vips: tuple[str, ...], wait: int
     ) -> Any:
         """Return (lease, fence, expiry, overdraft), (reason, when to retry), or how many wait before."""
         member = (user, *key)

@@ -17,9 +17,10 @@ from farmlease.domain.model import Decision, Denial, Grant, LeaseView, SessionRe
 from farmlease.domain.policy import parse_policy
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
+from farmlease.keyring import KeyRing
 from farmlease.node.agent import Agent
 from farmlease.node.daemon import compose
-from farmlease.seal import KeyRing, Sealer
+from farmlease.seal import Sealer
 from farmlease.store.redis import Caller, Store
 from farmlease.store.script import Argument, Script
 from tests.stores import StoreClock, TimedStore

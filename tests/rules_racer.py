@@ -1,7 +1,8 @@
 """One node in a race by the rules: a process of its own, told on standard input what to do.
 
-``python -m tests.rules_racer URL NODE`` reads one JSON object a line, ``{"act": "mix"|"queue", "seconds": …, "policy": …}``,
-and answers, after the word ``ready``, with what it was granted: fence, arrival number in the queue (null: did not wait) and whether as a VIP.
+``python -m tests.rules_racer SOCKET NODE`` says ``ready``, then reads one JSON object a line, ``{"act": "mix"|"queue",
+"seconds": …, "policy": …}``, and answers what it was granted: fence, number of arrival in the queue (null: it did not
+wait) and whether as a VIP. It imports nothing that 32 of it would be slow to.
 """
 
 import asyncio

@@ -7,8 +7,8 @@ import pytest
 from farmlease.config import Config, load_config
 from farmlease.domain.policy import parse_policy
 from farmlease.errors import AlreadyRunning, KeyRingRejected, StoreUnavailable
+from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
-from farmlease.seal import KeyRing
 from tests.commands import QLIKVIEW, Host, host_of
 from tests.servers import RedisServer, require
 

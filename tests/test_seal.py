@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmlease import seal
+from farmlease import keyring, seal
 from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError, KeyRingRejected, RecordRejected
-from farmlease.seal import Key, KeyRing, Purpose, RecordBinding, Sealer, key_id_of
+from farmlease.keyring import Key, KeyRing
+from farmlease.seal import Purpose, RecordBinding, Sealer, key_id_of
 
 NOW = 1_795_294_078_123
 RING = KeyRing(
@@ -222,7 +223,7 @@ def test_user_index_is_what_it_says() -> None:
     index_key = hmac.digest(extracted, label + b"\x01", "sha256")
     digest = hmac.new(index_key, b"corp\\alice", hashlib.sha256).digest()[:16]
     padded = SEALER.user_index(ALICE).replace("-", "+").replace("_", "/") + "=="
-    assert digest == seal._from_base64(padded)
+    assert digest == keyring._from_base64(padded)
 
 
 def test_user_index_outlives_rotation_and_depends_on_the_ring() -> None:

@@ -25,9 +25,9 @@ from farmlease.config import load_config
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.errors import AgentUnavailable, FarmleaseError
 from farmlease.farm import Farm
+from farmlease.keyring import KeyRing
 from farmlease.locate import UNIX, Endpoint
 from farmlease.opening import open_farm
-from farmlease.seal import KeyRing
 from farmlease.store.embedded import EmbeddedServer
 from farmlease.store.program import ServerProgram, server_program
 

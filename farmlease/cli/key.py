@@ -7,7 +7,7 @@ from farmlease.cli.farm_client import configuration
 from farmlease.cli.output import Format, emit, output_option
 from farmlease.clock import SystemClock
 from farmlease.domain.wire import timestamp
-from farmlease.seal import KeyRing
+from farmlease.keyring import KeyRing
 
 __all__ = ["key"]
 

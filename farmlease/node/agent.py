@@ -10,7 +10,6 @@ Calls go down from here (policy, store, seal, journal, files), never up.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
 import structlog
 
@@ -18,14 +17,14 @@ from farmlease.clock import Clock
 from farmlease.domain import explain
 from farmlease.domain.health import Facts
 from farmlease.domain.identity import User
-from farmlease.domain.model import Decision, Denial, Reason, Restricted, SessionRequest
-from farmlease.domain.policy import Denied, Plan, Pool, RestrictedUse, TryPools
+from farmlease.domain.model import Decision, Denial, Reason, SessionRequest
 from farmlease.domain.session import SessionState
-from farmlease.errors import FarmleaseError, JournalFailed, StoreError, StoreRefused, StoreUnavailable
-from farmlease.farm import Farm, PolicyInForce
+from farmlease.errors import FarmleaseError, JournalFailed, StoreError
+from farmlease.farm import Farm
+from farmlease.node.admission import Admission
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.custody import Custody
-from farmlease.node.debts import Debts, NoteDebt
+from farmlease.node.debts import Debts
 from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
 from farmlease.node.hooks import Hook, Hooks
@@ -37,20 +36,15 @@ from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
 from farmlease.node.vigil import Vigil
-from farmlease.store.answers import Claim, Waiting
+from farmlease.store.answers import Waiting
 from farmlease.store.keys import node_member
 
 __all__ = ["Agent"]
 
 _log = structlog.get_logger(__name__)
 
-#: How often a start may find that the policy changed under it before it gives up.
-_MOST_CHANGES = 5
-#: Seconds between two questions of a session that waits, and ms for which the store keeps its place meanwhile.
+#: Seconds between two questions of a session that waits for a seat.
 _ASK_AGAIN = 1.0
-_PLACE_KEPT = 5_000
-#: Beyond so many undelivered messages, decisions of the policy are no longer noted: an audit is not worth a full disk.
-_MOST_NOTES = 10_000
 _WAITED_FOR = frozenset({SessionState.WAITING, SessionState.ACTIVE})
 
 
@@ -76,11 +70,9 @@ class Agent:
         hooks: Mapping[Hook, tuple[str, ...]],
     ) -> None:
         self._farm = farm
-        self._node = node
         self._journal = journal
         self._standing = standing
         self._book = book
-        self._custody = custody
         self._debts = debts
         self._clock = clock
         self._heartbeat_ms = heartbeat_ms
@@ -104,6 +96,10 @@ class Agent:
         self._seats = Seats(
             farm=farm, node=node, standing=standing, book=book, custody=custody, departure=self._departure,
             turns=self._turns, hooks=told, beat=self._pulse.beat,
+        )  # fmt: skip
+        self._admission = Admission(
+            farm=farm, node=node, standing=standing, book=book, debts=debts, departure=self._departure,
+            seats=self._seats, errands=self._errands, deliver=self._deliver,
         )  # fmt: skip
         self._upkeep = Upkeep(
             pulse=self._pulse, standing=standing, book=book, debts=debts, departure=self._departure,
@@ -229,7 +225,7 @@ class Agent:
         await self._errands.done()
         await self._deliver()
 
-    # --- a start, step by step ----------------------------------------------------------------------------------------
+    # --- a start ------------------------------------------------------------------------------------------------------
 
     async def _start_session(self, request: SessionRequest, only: User | None) -> Decision | Waiting:
         async with self._turns.session(request.session):
@@ -239,97 +235,13 @@ class Agent:
             if self._stopping or (self.draining and not self._is_here(request.user)):
                 return explain.denial(Reason.DRAINING, request.pool)
             try:
-                decision = await self._start(request)
+                decision = await self._admission.start(request)
             except StoreError as error:
                 self._standing.store_failed(error)
                 return explain.denial(Reason.OFFLINE, request.pool, retry_at=self._clock.now_ms() + self._heartbeat_ms)
         if isinstance(decision, Denial) and self._debts.pending(request.session):
             await self._deliver()
         return decision
-
-    async def _start(self, request: SessionRequest) -> Decision | Waiting:
-        """1. End what had this session id before. 2. Plan. 3. Ask pool after pool until one grants."""
-        held = await self._end_predecessor(request)
-        for _ in range(_MOST_CHANGES):
-            in_force, plan = await self._plan(request)
-            if held is not None and not _covers(plan, held.pool):
-                await self._end_first(held)
-                held = None
-            match plan:
-                case RestrictedUse():
-                    self._note(request, "restricted")
-                    return Restricted(user=request.user, node=self._node, session=request.session)
-                case Denied():
-                    if plan.reason is Reason.NOT_ENTITLED:  # who asks for a pool that is not there asked wrongly
-                        self._note(request, "denied", plan.reason.value)
-                    return explain.denial(plan.reason, plan.pool)
-                case TryPools():
-                    decision = await self._try_pools(request, held, in_force, plan.pools)
-            if decision is not None:
-                return decision
-            await self._standing.read_policy()
-        raise StoreRefused("the policy keeps changing; is somebody applying policies in a loop?")
-
-    async def _end_predecessor(self, request: SessionRequest) -> OpenSession | None:
-        """Hosts reuse session ids: what had this one before is ended first. Return the session if it is the same."""
-        held = self._book.find(request.session)
-        if held is None:
-            await self._pay(request.session)
-            return None
-        device = request.device or self._farm.name
-        if (
-            held.state in {SessionState.ACTIVE, SessionState.WAITING}
-            and (held.user, held.device) == (request.user, device)
-            and request.pool in {None, held.pool}
-        ):
-            return held
-        await self._end_first(held)
-        return None
-
-    async def _end_first(self, held: OpenSession) -> None:
-        await self._departure.end(held)
-        await self._pay(held.id)
-
-    async def _pay(self, session: str) -> None:
-        """Tell the store what it is owed about a session id before it is asked for a seat. StoreError if it cannot."""
-        if self._debts.pending(session):
-            await self._debts.deliver()
-            if self._debts.pending(session):
-                raise StoreRefused("the store does not take the end of a session that had this id before; see the log")
-
-    async def _plan(self, request: SessionRequest) -> tuple[PolicyInForce, Plan]:
-        """Plan by the policy as known; an answer that the store does not get to check, by the policy as it is now."""
-        known = self._standing.in_force
-        plan = known.policy.plan(request, self._node) if known.policy else None
-        if isinstance(plan, TryPools):
-            return known, plan
-        try:
-            now = await self._standing.read_policy()
-        except StoreUnavailable as error:
-            if plan is None:
-                raise
-            self._standing.store_failed(error)
-            return known, plan
-        return now, now.policy.plan(request, self._node) if now.policy else Denied(Reason.UNKNOWN_POOL, request.pool)
-
-    async def _try_pools(
-        self, request: SessionRequest, held: OpenSession | None, in_force: PolicyInForce, pools: tuple[Pool, ...]
-    ) -> Decision | Waiting | None:
-        """Return the first grant, else the denial that ends first; None to plan anew.
-
-        Only the last pool is waited for. A held seat or place is asked for alone. A record that cannot be trusted is
-        told, not gone round by way of another pool.
-        """
-        denials: list[Denial] = []
-        for pool in pools:
-            if held is not None and held.pool != pool.name:
-                continue
-            wait_ms = _PLACE_KEPT if request.wait_ms and (held is not None or pool is pools[-1]) else 0
-            decision = await self._seats.ask(request, held, in_force, pool, wait_ms)
-            if not isinstance(decision, Denial) or decision.reason is Reason.RECORD_REJECTED:
-                return decision
-            denials.append(decision)
-        return min(denials, key=lambda denial: (denial.retry_at is None, denial.retry_at))
 
     # --- an end, and a save -------------------------------------------------------------------------------------------
 
@@ -378,13 +290,6 @@ class Agent:
                 self._book.amend(found, hold_until=self._clock.now_ms() + span)
             return until
 
-    def _note(self, request: SessionRequest, event: Literal["restricted", "denied"], detail: str = "") -> None:
-        """Have a decision of the policy audited, as soon as the store can be told."""
-        claim = Claim(user=self._farm.sealer.user_index(request.user), node=self._member, session=request.session)
-        if self._debts.pending() < _MOST_NOTES:
-            self._debts.owe(NoteDebt(claim=claim, event=event, detail=detail))
-            self._errands.run("deliver", self._deliver)
-
     async def _deliver(self) -> None:
         try:
             await self._debts.deliver()
@@ -393,8 +298,3 @@ class Agent:
 
     def _is_here(self, user: User) -> bool:
         return any(each.user == user and each.state.shown for each in self._book)
-
-
-def _covers(plan: Plan, pool: str) -> bool:
-    """Whether a plan lets a session keep its seat of this pool."""
-    return isinstance(plan, TryPools) and any(each.name == pool for each in plan.pools)

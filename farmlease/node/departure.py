@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from farmlease.domain.identity import User
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, FileRefused
 from farmlease.node.book import Book, OpenSession
@@ -148,7 +149,11 @@ class Departure:
 
     def claim(self, session: OpenSession) -> Claim:
         """Return the session as the store knows it."""
-        return Claim(user=self._sealer.user_index(session.user), node=self._member, session=session.id)
+        return self.claim_of(session.user, session.id)
+
+    def claim_of(self, user: User, session: str) -> Claim:
+        """Return a session of this node as the store knows it."""
+        return Claim(user=self._sealer.user_index(user), node=self._member, session=session)
 
     async def patiently(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what ``work`` on a user's disk returns; FileRefused, and it goes on, if the disk hangs."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from farmlease.seal import KeyRing
+from farmlease.keyring import KeyRing
 from tests.commands import Host
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from farmlease.seal import KeyRing
+from farmlease.keyring import KeyRing
 from tests.commands import QLIKVIEW, Host
 
 FIELDS = ["name", "kind", "capacity", "used", "quarantined", "free", "reserved", "queued"]

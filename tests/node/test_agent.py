@@ -6,7 +6,7 @@ import pytest
 
 from farmlease.domain.model import Denial, Reason, Restricted, SessionRequest
 from farmlease.errors import PolicyError
-from farmlease.seal import KeyRing
+from farmlease.keyring import KeyRing
 from tests.nodes import JOHN, MARY, Site
 from tests.seats import contents
 from tests.stores import DAY, HOUR

@@ -10,9 +10,9 @@ import pytest
 
 from farmlease.domain.identity import User
 from farmlease.errors import JournalFailed
+from farmlease.keyring import KeyRing
 from farmlease.node.api import create_app
 from farmlease.node.gate import Caller
-from farmlease.seal import KeyRing
 from tests.asgi import Answer, ask
 from tests.nodes import FARM, IDENTITIES, JOHN, MARY, Host, Site
 

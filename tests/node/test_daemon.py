@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from farmlease.seal import KeyRing
+from farmlease.keyring import KeyRing
 from tests.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
 from tests.servers import RedisServer
 

@@ -164,7 +164,7 @@ async def test_it_is_a_real_server_that_keeps_what_it_is_told(folder: Path, stor
         "maxmemory-policy": "noeviction",
     }
     with behind(folder) as client:
-        assert wanted == {key: value for key, value in client.config_get(*wanted).items() if key in wanted}
+        assert wanted == {key: client.config_get(key)[key] for key in wanted}  # Redis 6.2 tells one at a time
     assert f"embedded:{folder}" == store.describe
     assert [b"done"] == await store.call(SET, ["k"], ["v"])
 

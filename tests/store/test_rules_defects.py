@@ -9,7 +9,7 @@ from tests.stores import TimedStore
 
 
 async def test_a_timed_out_client_that_goes_on_takes_nothing_from_the_new_holder(timed: TimedStore) -> None:
-    """PK32588: john's client loses its seat at 11:00 to mary and goes on: no end, hold or save of it reaches her seat."""
+    """PK32588: john's client loses its seat to mary at 11:00 and goes on: no end, hold or save reaches hers."""
     pool = await office(timed, "floating", NODE, OTHER, max_hold="4h")
     old = await pool.start("john")
     await pool.at("11:00", OTHER)
@@ -40,7 +40,7 @@ async def test_the_late_end_of_a_lost_session_does_not_end_its_successor(timed: 
 
 
 async def test_a_late_acknowledgement_hides_no_later_loss(timed: TimedStore) -> None:
-    """L4: lost at 11:00, granted anew, lost again at 13:00: the acknowledgement of the first leaves word of the second."""
+    """L4: lost at 11:00, granted anew, lost again at 13:00: hearing of the first leaves word of the second."""
     pool = await office(timed, "floating", NODE, OTHER)
     first = await pool.start("john")
     await pool.at("11:00", OTHER)
@@ -80,7 +80,7 @@ async def test_a_reply_lost_in_the_queue_takes_no_second_place(timed: TimedStore
 async def test_one_user_on_several_hosts_behind_a_balancer_has_one_seat(
     timed: TimedStore, kind: str, keys: dict[str, str]
 ) -> None:
-    """PM80778: john's six sessions on six hosts are one seat of two; when his last is over the rule of the pool goes on."""
+    """PM80778: john's six sessions on six hosts are one seat of two; after the last, the pool's rule goes on."""
     nodes = [f"ctx-{number:02}#a" for number in range(6)]
     pool = await office(timed, kind, *nodes, capacity=2, **keys)
     taken = [await pool.start("john", node=node) for node in nodes]

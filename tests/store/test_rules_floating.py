@@ -9,7 +9,7 @@ from tests.stores import HOUR, NINE, TimedStore
 
 
 async def test_three_copies_on_one_workstation_use_one_seat_and_a_fourth_elsewhere_a_second(timed: TimedStore) -> None:
-    """ClearQuest's rule (user_device): john, three copies on ws-1, one seat; a copy on ws-2, two; mary takes the third."""
+    """ClearQuest's rule (user_device): john, three copies on ws-1, one seat; one on ws-2, two; mary has the third."""
     pool = await office(timed, "floating", capacity=3)
     for number in range(3):
         await pool.start("john", str(number), device="ws-1")
@@ -90,7 +90,7 @@ async def test_a_revoked_user_stays_out_and_the_floating_seat_is_free_at_once(ti
 
 
 async def test_an_open_form_keeps_its_seat_for_four_hours_though_its_node_is_silent(timed: TimedStore) -> None:
-    """A form opened at 09:00 on a node never heard of again: at 12:59 its seat is kept, at 13:00 and 13:01 it is lost."""
+    """A form opened at 09:00 on a node never heard of again: at 12:59 its seat is kept."""
     pool = await office(timed, "floating", NODE, OTHER, max_hold="4h")
     john = await pool.start("john")
     assert NINE + 4 * HOUR == await pool.hold("john", john, 9 * HOUR)
@@ -112,6 +112,18 @@ async def test_after_four_hours_the_form_of_a_silent_node_is_lost(timed: TimedSt
     await pool.start("mary", node=OTHER)
     beat = await pool.beat(NODE)
     assert (0, [("1", "timeout")]) == (beat.sessions, [(each.session, each.reason) for each in beat.lost])
+
+
+async def test_a_node_that_comes_back_after_the_hold_does_not_bring_it_back(timed: TimedStore) -> None:
+    """L4: silent from 09:00, forgotten at noon but for a form held until 13:00; back at 13:30 it has lost that too."""
+    pool = await office(timed, "floating", max_hold="4h")
+    await pool.hold("john", await pool.start("john"), 4 * HOUR)
+    await pool.at("12:00")
+    assert 1 == await pool.held()
+    await pool.at("13:30")
+    beat = await pool.beat(NODE)
+    assert (0, ["timeout"]) == (beat.sessions, [each.reason for each in beat.lost])
+    assert 0 == await pool.held()
 
 
 async def test_a_node_alive_when_the_hold_ends_keeps_the_session(timed: TimedStore) -> None:
@@ -165,7 +177,7 @@ async def test_a_hold_does_not_survive_a_reboot(timed: TimedStore) -> None:
 
 
 async def test_an_integration_helper_finds_its_seat_again_within_20_minutes(timed: TimedStore) -> None:
-    """linger 20m: ended at 09:00, the seat is its user's until 09:20 and refused to others; back at 09:19, still one."""
+    """With linger = 20m, ended at 09:00: refused to others until 09:20; back at 09:19, its user has the same seat."""
     pool = await office(timed, "floating", linger="20m")
     first = await pool.start("helper")
     await pool.end("helper", first)
@@ -190,7 +202,7 @@ async def test_after_20_minutes_the_helpers_seat_is_free(timed: TimedStore) -> N
 
 
 async def test_a_helper_whose_node_died_lingers_from_the_end_of_its_node(timed: TimedStore) -> None:
-    """Last heartbeat 09:00: the session ends at 11:00 and its seat at 11:20, whether anybody looked meanwhile or not."""
+    """Last heartbeat 09:00: the session ends at 11:00 and its seat at 11:20, whoever looked meanwhile."""
     pool = await office(timed, "floating", NODE, OTHER, linger="20m")
     await pool.start("helper")
     await pool.at("11:19:59.999", OTHER)

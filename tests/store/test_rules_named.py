@@ -53,13 +53,14 @@ async def test_a_released_device_that_comes_back_has_its_slot_again(timed: Timed
 
 
 async def test_a_device_released_while_its_node_was_silent_stays_released(timed: TimedStore) -> None:
-    """09:00 on ctx-01, which falls silent; released at 11:00: the end of the dead session does not take the slot anew."""
+    """09:00 on ctx-01, which falls silent; released at 11:00: its dead session does not take the slot anew."""
     pool = await office(timed, "named", NODE, OTHER, devices_per_user=1)
     await pool.start("john", device="nb-1")
     assert Release.IN_USE is (await timed.store.release_device("clearquest", index("john"), "nb-1")).outcome
     await pool.at("11:00", OTHER)
     released = await timed.store.release_device("clearquest", index("john"), "nb-1")
     assert NINE + DAY == released.taken_until
+    assert ["timeout"] == [each.reason for each in (await pool.beat(NODE)).lost]
     await pool.at("09:00", OTHER, day=1)
     await pool.start("john", node=OTHER, device="nb-2")
 
@@ -76,7 +77,7 @@ async def test_thirty_days_offline(timed: TimedStore) -> None:
 
 
 async def test_a_quarantined_seat_is_its_users_again_and_nobody_elses(timed: TimedStore) -> None:
-    """Used 09:00, returned 10:00: until 09:00 tomorrow refused to others, `quarantined`; its user is reinstated at once."""
+    """Used 09:00, returned 10:00: until 09:00 tomorrow others are refused; its user is reinstated at once."""
     pool = await office(timed, "named")
     first = await pool.start("john")
     await pool.end("john", first)
@@ -91,6 +92,9 @@ async def test_a_quarantined_seat_is_its_users_again_and_nobody_elses(timed: Tim
     again = await pool.start("john")
     assert first.lease.id == again.lease.id
     assert (1, 0) == ((await pool.count()).held, (await pool.count()).quarantined)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert not lease.quarantined
     assert Reason.CAPACITY is (await pool.refused("mary")).reason
 
 
@@ -165,7 +169,7 @@ async def test_returning_again_changes_nothing(timed: TimedStore) -> None:
 
 
 async def test_the_broken_notebook(timed: TimedStore) -> None:
-    """09:00 the slot moves at once; a second time within 30 days is refused with the date, unless overridden; audited."""
+    """09:00 the slot moves at once; again within 30 days is refused with the date, or overridden; both audited."""
     pool = await office(timed, "named", devices_per_user=1)
     await pool.end("john", await pool.start("john", device="nb-1"))
 
@@ -219,7 +223,7 @@ async def test_sessions_on_the_broken_notebook_end_and_a_moved_slot_lasts_no_lon
 
 
 async def test_who_was_revoked_stays_out_and_others_get_the_seat(timed: TimedStore) -> None:
-    """Revoked at 10:00 in a session: told at the next heartbeat, out until 10:00 tomorrow; the seat is free then too."""
+    """Revoked at 10:00 in a session: told at the next heartbeat, out until 10:00 tomorrow, as the seat is."""
     pool = await office(timed, "named", capacity=2)
     john = await pool.start("john")
     await pool.at("10:00", NODE)
@@ -238,6 +242,31 @@ async def test_who_was_revoked_stays_out_and_others_get_the_seat(timed: TimedSto
     await pool.at("10:00", NODE, day=1)
     await pool.start("zoe")
     assert Reason.CAPACITY is (await pool.refused("john")).reason
+
+
+async def test_a_session_that_is_taken_away_was_used_until_then(timed: TimedStore) -> None:
+    """Last heartbeat at 10:00, returned at 10:30 in a session: the quarantine ends at 10:30 the next day."""
+    pool = await office(timed, "named")
+    await pool.start("john")
+    await pool.at("10:00", NODE)
+    await pool.at("10:30")
+    withdrawn = await pool.give_back("john")
+    assert withdrawn is not None
+    assert NINE + DAY + 90 * MINUTE == withdrawn.quarantined_until
+
+
+async def test_a_held_session_was_used_until_its_hold_ended(timed: TimedStore) -> None:
+    """Its node silent from 09:00, held until 13:00: the named lease counts from 13:00, whoever looks and whenever."""
+    pool = await office(timed, "named", NODE, OTHER, max_hold="4h")
+    await pool.hold("john", await pool.start("john"), 4 * HOUR)
+    await pool.at("12:00", OTHER)
+    assert 1 == await pool.held()
+    await pool.at("14:00")
+    for _ in range(2):
+        lease = await pool.lease("john")
+        assert lease is not None
+        assert ((), NINE + 4 * HOUR + 30 * DAY) == (lease.sessions, lease.lease.expires_at)
+        await pool.held()
 
 
 async def test_a_revocation_reaches_more_sessions_than_one_call_ends(timed: TimedStore) -> None:

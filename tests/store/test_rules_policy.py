@@ -12,7 +12,7 @@ from tests.stores import DAY, HOUR, NINE, TimedStore, index
 async def test_a_named_lease_keeps_its_seat_until_its_deadline_when_the_pool_becomes_floating(
     timed: TimedStore,
 ) -> None:
-    """L5: promised for 30 days from 09:00, the seat is counted, listed and refused to others until then, and then free."""
+    """L5: promised for 30 days from 09:00, the seat is counted, listed and refused to others until then."""
     named = await office(timed, "named")
     await named.end("john", await named.start("john"))
     pool = await named.apply("floating")
@@ -52,7 +52,7 @@ async def test_a_floating_seat_ends_with_its_session_when_the_pool_becomes_named
 
 
 async def test_a_users_floating_seat_becomes_a_named_one(timed: TimedStore) -> None:
-    """share = user and named sit on the same seat: it is never counted twice, and is kept as a named one from its end."""
+    """Named and share = user are the same seat: it is never counted twice, and kept as a named one from its end."""
     floating = await office(timed, "floating", share="user")
     john = await floating.start("john")
     pool = await floating.apply("named")
@@ -68,7 +68,7 @@ async def test_a_users_floating_seat_becomes_a_named_one(timed: TimedStore) -> N
 
 
 async def test_two_seats_of_one_user_while_the_share_changes_are_two_seats(timed: TimedStore) -> None:
-    """L1: sessions begun under another share sit where they sat; each seat is counted until its own last session ends."""
+    """L1: sessions begun under another share sit where they sat; each seat counts until its own last session ends."""
     before = await office(timed, "floating", capacity=2, share="user_device")
     first = await before.start("john", "1", device="ws-1")
     pool = await before.apply("floating", capacity=2, share="user")
@@ -84,7 +84,7 @@ async def test_two_seats_of_one_user_while_the_share_changes_are_two_seats(timed
 async def test_a_nodes_seat_is_counted_until_its_last_user_leaves_though_the_pool_becomes_floating(
     timed: TimedStore,
 ) -> None:
-    """L1: john and mary on ctx-01 are one seat of the floating pool of one; john leaves, it is still held; mary leaves."""
+    """L1: john and mary on ctx-01 are one seat of the floating pool of one; john leaves, it is held; mary leaves."""
     locked = await office(timed, "node_locked", nodes=["ctx-01"])
     john, mary = await locked.start("john"), await locked.start("mary")
     pool = await locked.apply("floating", linger="20m")
@@ -107,7 +107,7 @@ async def test_a_lingering_seat_ends_when_it_was_to_though_the_pool_lingers_no_m
 
 
 async def test_dead_sessions_ended_by_the_limits_they_began_under(timed: TimedStore) -> None:
-    """L5: dead since 11:00 and its seat over at 11:20, when the policy of noon says 4 hours of linger: it stays over."""
+    """L5: dead since 11:00 and its seat over at 11:20, it stays over when noon's policy lingers 4 hours."""
     before = await office(timed, "floating", NODE, OTHER, linger="20m")
     await before.start("john")
     await before.at("12:00", OTHER)

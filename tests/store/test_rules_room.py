@@ -44,7 +44,7 @@ async def test_beyond_the_reservation_one_competes_like_everybody(timed: TimedSt
 
 
 async def test_a_reserved_seat_in_quarantine_is_not_reserved_a_second_time(timed: TimedStore) -> None:
-    """Named, two seats, one reserved: returned at 09:00, the reader's seat is his until tomorrow; john has the other."""
+    """Named, two seats, one reserved: returned at 09:00, the reader's seat is his until tomorrow."""
     pool = await office(timed, "named", capacity=2, reserve=READER)
     await pool.favoured("mailreader")
     await pool.give_back("mailreader")
@@ -87,7 +87,7 @@ async def test_a_seat_once_reserved_and_taken_again_by_the_same_user_as_an_ordin
 
 
 async def test_a_reservation_made_for_one_who_has_a_seat_already_takes_that_one(timed: TimedStore) -> None:
-    """The reader has one of two seats when one becomes reserved for him: with his next session it is his; mary fits in."""
+    """The reader has one of two seats when one becomes reserved: with his next session it is that one."""
     before = await office(timed, "floating", capacity=2)
     await before.start("mailreader", "1")
     pool = await before.apply("floating", capacity=2, reserve=READER)
@@ -99,7 +99,7 @@ async def test_a_reservation_made_for_one_who_has_a_seat_already_takes_that_one(
 
 
 async def test_a_reservation_made_while_the_pool_is_full_waits_for_a_seat(timed: TimedStore) -> None:
-    """L1: three of three held, one becomes reserved: its owner is not a fourth; the first seat that falls free is his."""
+    """L1: three of three held, one becomes reserved: no fourth gets in; the first to fall free is its owner's."""
     before = await office(timed, "floating", capacity=3)
     taken = await crowd(before, 3)
     pool = await before.apply("floating", capacity=3, reserve=READER)
@@ -132,7 +132,7 @@ async def test_an_overdraft_is_granted_and_flagged(timed: TimedStore) -> None:
 
 
 async def test_an_overdraft_takes_no_reserved_seat(timed: TimedStore) -> None:
-    """Three seats, one reserved, overdraft of two: four others at most, two of them flagged; the reader is the fifth."""
+    """Three seats, one reserved, overdraft of two: four others at most, two of them flagged; the reader is fifth."""
     pool = await office(timed, "floating", capacity=3, overdraft=2, reserve=READER)
     assert [False, False, True, True] == [each.overdraft for each in await crowd(pool, 4)]
     assert Reason.RESERVED is (await pool.refused("mary")).reason
@@ -181,7 +181,7 @@ async def test_nobody_passes_the_queue(timed: TimedStore) -> None:
 
 
 async def test_a_place_lapses_when_nobody_asks_any_more(timed: TimedStore) -> None:
-    """mary asked at 09:00 for a place of 2 s, zoe goes on asking: at 09:00:02 zoe is first."""
+    """Mary asked at 09:00 for a place of 2 s, zoe goes on asking: at 09:00:02 zoe is first."""
     pool = await office(timed, "floating", queue="10m")
     john = await pool.start("john")
     await pool.wait("mary")
@@ -195,7 +195,7 @@ async def test_a_place_lapses_when_nobody_asks_any_more(timed: TimedStore) -> No
 
 
 async def test_who_gives_up_leaves_the_queue(timed: TimedStore) -> None:
-    """mary gives up, by ending the session or by asking without waiting: zoe is next at once."""
+    """Mary gives up, by ending the session or by asking without waiting: zoe is next at once."""
     pool = await office(timed, "floating", queue="10m")
     john = await pool.start("john")
     await pool.wait("mary", for_ms=HOUR)
@@ -233,7 +233,7 @@ async def test_who_may_not_have_a_seat_has_no_place_either(timed: TimedStore) ->
 
 
 async def test_a_pool_without_queue_refuses_who_would_wait(timed: TimedStore) -> None:
-    """queue = 0: waiting is not offered."""
+    """With queue = 0 waiting is not offered."""
     pool = await office(timed, "floating")
     await pool.start("john")
     assert isinstance(await pool.want("mary", wait_ms=2000), Refusal)
@@ -249,7 +249,7 @@ async def test_a_reserved_seat_is_not_for_the_first_in_the_queue(timed: TimedSto
 
 
 async def test_who_shares_a_seat_that_is_held_needs_no_place(timed: TimedStore) -> None:
-    """john's second copy starts at once though mary waits: it takes no seat."""
+    """John's second copy starts at once though mary waits: it takes no seat."""
     pool = await office(timed, "floating", queue="10m")
     await pool.start("john", "1")
     await pool.wait("mary")
