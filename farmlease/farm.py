@@ -127,20 +127,25 @@ class Farm:
     ) -> ImportOutcome | Behind:
         """Take over a lease from the vendor's books; ``borrowed_at`` in ms, None if it was never used."""
         index, lease_id = self.sealer.user_index(user), secrets.token_urlsafe(12)
-        record = BorrowedRecord(
-            user=user.canonical, pool=pool.name, seat=index, device=device, borrowed_at=borrowed_at or 0, files=()
-        )
-        binding = RecordBinding(pool=pool.name, user_index=index, lease_id=lease_id, version=1)
         importing = Importing(
             user=index,
             device=device,
             borrowed_at=borrowed_at,
             lease_id=lease_id,
-            record=self.sealer.seal_record(binding, encode(record)),
+            record=self.first_record(pool, user, device, lease_id, borrowed_at or 0),
             name=self.sealer.seal_name(index, user.canonical),
             reservations=pool.reservations(SessionRequest(user=user, session=""), ""),
         )
         return await self.store.import_lease(pool, version, importing)
+
+    def first_record(self, pool: Pool, user: User, device: str, lease_id: str, borrowed_at: int) -> bytes:
+        """Return the sealed record, without files yet, that a new lease begins with."""
+        index = self.sealer.user_index(user)
+        record = BorrowedRecord(
+            user=user.canonical, pool=pool.name, seat=index, device=device, borrowed_at=borrowed_at, files=()
+        )
+        binding = RecordBinding(pool=pool.name, user_index=index, lease_id=lease_id, version=1)
+        return self.sealer.seal_record(binding, encode(record))
 
     async def fault(self, pool: Pool, user: User, device: str) -> str | None:
         """Return why a session of this user on this device would not find a valid lease; None if it would.

@@ -95,7 +95,7 @@ class Agent:
         )  # fmt: skip
         self._seats = Seats(
             farm=farm, node=node, standing=standing, book=book, custody=custody, departure=self._departure,
-            turns=self._turns, hooks=told, beat=self._pulse.beat,
+            turns=self._turns, hooks=told, clock=clock, beat=self._pulse.beat,
         )  # fmt: skip
         self._admission = Admission(
             farm=farm, node=node, standing=standing, book=book, debts=debts, departure=self._departure,

@@ -52,14 +52,6 @@ class Custody:
         self._kept = kept
         self._clock = clock
 
-    def first_record(self, user: User, pool: str, device: str, lease_id: str) -> bytes:
-        """Return the sealed record, without files yet, that a new lease begins with."""
-        index = self._sealer.user_index(user)
-        record = BorrowedRecord(
-            user=user.canonical, pool=pool, seat=index, device=device, borrowed_at=self._clock.now_ms(), files=()
-        )
-        return self._sealer.seal_record(_binding(pool, index, lease_id, 1), encode(record))
-
     async def receive(self, user: User, pool: Pool, taken: Receipt, *, place: bool) -> None:
         """Open a record and keep its receipt; put its files in place, unless the user's sessions use them already.
 

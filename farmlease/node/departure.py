@@ -95,6 +95,12 @@ class Departure:
         self._hooks.tell(Hook.LOST, lost, reason)
         return lost
 
+    async def surrender(self, session: OpenSession, reason: str) -> None:
+        """The session's seat is given up for good; what the store may still keep for it goes back."""
+        lost = self.lose(session, reason)
+        self.give_back(lost)
+        await self.leave(lost)
+
     def stop_waiting(self, session: OpenSession) -> None:
         """The session waits no longer: its place in the queue is given up."""
         with self._journal.together():

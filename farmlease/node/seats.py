@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import structlog
 
+from farmlease.clock import Clock
 from farmlease.domain import explain
 from farmlease.domain.model import Denial, Grant, Reason, SessionRequest
 from farmlease.domain.policy import Pool
@@ -51,6 +52,7 @@ class Seats:
         departure: Departure,
         turns: Turns,
         hooks: Hooks,
+        clock: Clock,
         beat: Callable[[int, Pool], Awaitable[Beat | Behind]],
     ) -> None:
         self._farm = farm
@@ -61,6 +63,7 @@ class Seats:
         self._departure = departure
         self._turns = turns
         self._hooks = hooks
+        self._clock = clock
         self._beat = beat
 
     async def ask(
@@ -160,7 +163,7 @@ class Seats:
             await self._receive(session, pool, answer)
             return True
         if isinstance(answer, Refusal) and answer.reason is Reason.REVOKED:
-            await self._lose(session, answer.reason)
+            await self._departure.surrender(session, answer.reason.value)
             return True
         return False
 
@@ -171,7 +174,7 @@ class Seats:
         taking = Taking(
             device=session.device,
             lease_id=lease_id,
-            record=self._custody.first_record(session.user, pool.name, session.device, lease_id),
+            record=self._farm.first_record(pool, session.user, session.device, lease_id, self._clock.now_ms()),
             name=self._farm.sealer.seal_name(index, session.user.canonical),
             reservations=session.reservations,
             wait_ms=wait_ms,
@@ -222,15 +225,10 @@ class Seats:
         if session.state is SessionState.STARTING:
             self._departure.abandon(session)
         elif session.state is SessionState.INVALID:
-            await self._lose(session, Reason.RECORD_REJECTED)
+            await self._departure.surrender(session, Reason.RECORD_REJECTED.value)
         else:
             # The seat may have been granted anew, with a fence that this session's own grant does not know.
             await self._departure.end(replace(session, grant=None))
-
-    async def _lose(self, session: OpenSession, reason: Reason) -> None:
-        lost = self._departure.lose(session, reason.value)
-        self._departure.give_back(lost)
-        await self._departure.leave(lost)
 
     async def _turn_away(self, session: OpenSession, refusal: Refusal) -> None:
         """The store holds nothing for this session (any more)."""

@@ -3,6 +3,7 @@
 Must never wait for the store or a disk itself: everything that may take its time is an errand.
 """
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from farmlease.domain.model import Reason
@@ -62,9 +63,10 @@ class Upkeep:
             elif session.state is SessionState.INVALID:
                 self._try_again(session)
             elif session.state is SessionState.ENDING and not self._debts.pending(session.id):
-                self._errands.run(f"end {session.id}", partial(self._end, session))
+                self._finish(session, self._departure.end)
             elif session.state is SessionState.ACTIVE and policy is not None and policy.pool(session.pool) is None:
-                self._errands.run(f"end {session.id}", partial(self._pool_gone, session))
+                # An administrator removed the session's pool: nobody holds a seat of it any more.
+                self._finish(session, partial(self._departure.surrender, reason=Reason.UNKNOWN_POOL.value))
 
     def abandon_waits(self) -> None:
         """After a restart nobody waits for an answer any more: places in the queue are given up."""
@@ -77,23 +79,21 @@ class Upkeep:
         self._vigil.look(self._process_gone, self._idle)
 
     def _process_gone(self, session: OpenSession) -> None:
-        self._errands.run(f"end {session.id}", partial(self._end, session))
+        self._finish(session, self._departure.end)
 
     def _idle(self, session: OpenSession) -> None:
-        self._errands.run(f"idle {session.id}", partial(self._idled, session))
+        self._finish(session, partial(self._departure.surrender, reason="idle"))
 
-    async def _idled(self, session: OpenSession) -> None:
-        async with self._turns.session(session.id):
-            if self._book.find(session.id) is session:
-                lost = self._departure.lose(session, "idle")
-                self._departure.give_back(lost)
-                await self._departure.leave(lost)
-        await self._debts.deliver()
+    def _finish(self, session: OpenSession, act: Callable[[OpenSession], Awaitable[None]]) -> None:
+        """Begin to finish a session by ``act``, unless it has changed by the time that its turn comes."""
 
-    async def _confirm(self, pool: str) -> bool:
-        confirmed = await self._seats.confirm(pool)
-        await self._debts.deliver()
-        return confirmed
+        async def finish() -> None:
+            async with self._turns.session(session.id):
+                if self._book.find(session.id) is session:
+                    await act(session)
+            await self._debts.deliver()
+
+        self._errands.run(f"finish {session.id}", finish)
 
     async def _seat_lost(self, pool: str, lost: Lost) -> None:
         async with self._turns.session(lost.session):
@@ -120,27 +120,10 @@ class Upkeep:
         async with self._turns.session(session):
             found = self._book.find(session)
             if found is not None and found.state is SessionState.INVALID:
-                lost = self._departure.lose(found, found.lost_because or "timeout")
-                self._departure.give_back(found)
-                await self._departure.leave(lost)
+                await self._departure.surrender(found, found.lost_because or "timeout")
         await self._debts.deliver()
 
     async def _differs(self, pool: str) -> bool:
         whole = await self._seats.confirm(pool)
         await self._debts.deliver()
         return whole
-
-    async def _end(self, session: OpenSession) -> None:
-        async with self._turns.session(session.id):
-            if self._book.find(session.id) is session:
-                await self._departure.end(session)
-        await self._debts.deliver()
-
-    async def _pool_gone(self, session: OpenSession) -> None:
-        """An administrator removed the session's pool: nobody holds a seat of it any more."""
-        async with self._turns.session(session.id):
-            if self._book.find(session.id) is session:
-                lost = self._departure.lose(session, Reason.UNKNOWN_POOL.value)
-                self._departure.give_back(lost)
-                await self._departure.leave(lost)
-        await self._debts.deliver()

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-__all__ = ["SHARED", "Argument", "Script"]
+__all__ = ["LIFE", "SHARED", "Argument", "Script"]
 
 Argument = bytes | str | int
+
+#: Stands in for an argument that only the connection knows: which life of which server carries the call out. A master
+#: has another life after a restart, and so has the replica that takes its place.
+LIFE = "\0life"
 
 _ENTRY = re.compile(r"^-- (?P<section>KEYS|ARGV|    ) +(?P<number>\d+) (?P<name>\w+)")
 #: What comes before a script that works on a shard, in this order.
