@@ -5,6 +5,7 @@ host whose clock is wrong harms nobody (law L5).
 """
 
 import asyncio
+import sys
 import time
 from typing import Protocol
 
@@ -18,7 +19,7 @@ class Clock(Protocol):
         """Milliseconds since 1970 UTC by this host's wall clock."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back, from an arbitrary start."""
+        """Seconds that never go back, from a start that is the same for every process of one boot."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``."""
@@ -32,8 +33,8 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary start."""
-        return time.monotonic()
+        """Seconds since about the boot; on Linux those that a virtual machine slept through count too."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep without blocking the event loop."""

@@ -72,12 +72,16 @@ class Farm:
             version = before.version
         else:
             version = max(found.version + 1, found.now)
-            sealed = self.sealer.seal(Purpose.POLICY, "", (str(version),), policy.text.encode())
-            await self.store.apply_policy(expected, version, sealed)
+            await self.store.apply_policy(expected, version, self._sealed(version, policy))
         removed = [pool for pool in before.pools if policy.pool(pool.name) is None]
         for pool in (*policy.pools, *removed):
             await self.store.configure(pool, version)
         return PolicyInForce(version, policy)
+
+    async def put_back(self, known: PolicyInForce, *, over: int) -> None:
+        """Put a policy that was in force over the older one of a store that lost it. PolicyChanged if that is gone."""
+        if known.policy is not None:
+            await self.store.apply_policy(over, known.version, self._sealed(known.version, known.policy))
 
     async def use(self, pool: Pool) -> PoolUse:
         """Return how full a pool is."""
@@ -164,6 +168,9 @@ class Farm:
         )
         decode(self.sealer.unseal_record(binding, stored.record))
         return None
+
+    def _sealed(self, version: int, policy: Policy) -> bytes:
+        return self.sealer.seal(Purpose.POLICY, "", (str(version),), policy.text.encode())
 
     def _opened(self, found: SealedPolicy) -> PolicyInForce:
         if found.version == 0:

@@ -131,7 +131,7 @@ class Host:
     def config(self) -> Config:
         """The node's configuration."""
         given = {"state_dir": self.folder / "state", "heartbeat": "60s"}
-        return Config.model_validate({"farm": FARM, "node": self.name, "agent": given})
+        return Config.model_validate({"farm": FARM, "node": self.name, "agent": given, "recovery": {"window": "0s"}})
 
     async def start(self, user: User, session: str = "7", **more: Any) -> Decision:
         """Ask for a session."""

@@ -31,6 +31,9 @@ class Facts:
     damaged: int  #: entries of the journal that did not open
     owed: int  #: what the store has yet to be told
     refused: int  #: of that, what the store does not take
+    rejected: int = 0  #: receipts that did not open
+    recovering: bool = False  #: the store lost its data, and what this node has is being counted again
+    clock_off_ms: int = 0  #: by how much the store's clock has leapt, ahead or back
     sessions: int
 
 
@@ -54,7 +57,7 @@ class Health:
 
 def health(facts: Facts) -> Health:
     """Return the verdict on a node."""
-    checks = (_taking(facts), _store(facts), _policy(facts), _journal(facts))
+    checks = (_taking(facts), _store(facts), _clock(facts), _policy(facts), _journal(facts))
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(status=status, ready=status is not Status.FAIL and not facts.draining, checks=checks)
 
@@ -71,9 +74,20 @@ def _store(facts: Facts) -> Check:
     if not facts.store_answers:
         status = Status.FAIL if facts.offline_denies else Status.WARN
         return Check("store", status, f"the store does not answer, {facts.owed} messages wait for it; see the log")
+    if facts.recovering:
+        return Check("store", Status.WARN, "the store lost data or changed its master; leases are being restored")
     if facts.refused:
         return Check("store", Status.WARN, f"the store does not take {facts.refused} messages; see the log")
     return Check("store", Status.PASS, "answers")
+
+
+def _clock(facts: Facts) -> Check:
+    if facts.clock_off_ms:
+        way = "ahead" if facts.clock_off_ms > 0 else "back"
+        seconds = abs(facts.clock_off_ms) // 1000
+        text = f"the store's clock leapt {seconds} s {way}; correct it on the store's host. No lease ends by it"
+        return Check("clock", Status.WARN, text)
+    return Check("clock", Status.PASS, "goes right")
 
 
 def _policy(facts: Facts) -> Check:
@@ -87,6 +101,7 @@ def _policy(facts: Facts) -> Check:
 def _journal(facts: Facts) -> Check:
     if not facts.journal_writes:
         return Check("journal", Status.FAIL, "the journal cannot be written; look at the disk of state_dir")
-    if facts.damaged:
-        return Check("journal", Status.WARN, f"{facts.damaged} entries do not open; look at state_dir")
+    if facts.damaged or facts.rejected:
+        bad = facts.damaged + facts.rejected
+        return Check("journal", Status.WARN, f"{bad} entries did not open and were kept; look at kept/ in state_dir")
     return Check("journal", Status.PASS, "writable")

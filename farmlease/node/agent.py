@@ -29,8 +29,12 @@ from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
 from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.journal import Journal
+from farmlease.node.memory import Memory
+from farmlease.node.offline import Offline
 from farmlease.node.pulse import Pulse
 from farmlease.node.reacquire import Reacquire
+from farmlease.node.receipts import Receipts
+from farmlease.node.recovery import Recovery
 from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
@@ -64,8 +68,11 @@ class Agent:
         book: Book,
         custody: Custody,
         debts: Debts,
+        receipts: Receipts,
+        memory: Memory,
         clock: Clock,
         heartbeat_ms: int,
+        window_ms: int,
         offline_denies: bool,
         hooks: Mapping[Hook, tuple[str, ...]],
     ) -> None:
@@ -74,12 +81,15 @@ class Agent:
         self._standing = standing
         self._book = book
         self._debts = debts
+        self._receipts = receipts
+        self._memory = memory
         self._clock = clock
         self._heartbeat_ms = heartbeat_ms
         self._offline_denies = offline_denies
         self._member = node_member(node, journal.incarnation)
         self._stopping = False
         self._journal_writes = True
+        self._looks = 0
         self._turns = Turns()
         self._errands = Errands()
         self._reacquire = Reacquire(clock)
@@ -89,13 +99,19 @@ class Agent:
             member=self._member, sealer=farm.sealer, journal=journal, book=book,
             custody=custody, debts=debts, turns=self._turns, errands=self._errands, hooks=told,
         )  # fmt: skip
+        self._recovery = Recovery(
+            farm=farm, member=self._member, memory=memory, book=book, receipts=receipts, debts=debts,
+            standing=standing, turns=self._turns, errands=self._errands, clock=clock, window_ms=window_ms,
+        )  # fmt: skip
         self._pulse = Pulse(
             store=farm.store, node=node, journal=journal, standing=standing, book=book, debts=debts,
-            errands=self._errands,
+            errands=self._errands, memory=memory, recovery=self._recovery,
         )  # fmt: skip
         self._seats = Seats(
-            farm=farm, node=node, standing=standing, book=book, custody=custody, departure=self._departure,
-            turns=self._turns, hooks=told, clock=clock, beat=self._pulse.beat,
+            farm=farm, node=node, standing=standing, book=book, custody=custody, receipts=receipts, memory=memory,
+            departure=self._departure, turns=self._turns, hooks=told, clock=clock, beat=self._pulse.beat,
+            recovery=self._recovery,
+            offline=Offline(receipts=receipts, memory=memory, book=book, sealer=farm.sealer, denies=offline_denies),
         )  # fmt: skip
         self._admission = Admission(
             farm=farm, node=node, standing=standing, book=book, debts=debts, departure=self._departure,
@@ -104,7 +120,7 @@ class Agent:
         self._upkeep = Upkeep(
             pulse=self._pulse, standing=standing, book=book, debts=debts, departure=self._departure,
             seats=self._seats, turns=self._turns, errands=self._errands, reacquire=self._reacquire,
-            vigil=self._vigil,
+            vigil=self._vigil, recovery=self._recovery,
         )  # fmt: skip
 
     # --- the verbs of the API -----------------------------------------------------------------------------------------
@@ -184,6 +200,9 @@ class Agent:
             damaged=self._book.damaged,
             owed=owed,
             refused=self._debts.refused,
+            rejected=self._receipts.rejected,
+            recovering=self._recovery.under_way,
+            clock_off_ms=self._memory.clock_off_ms,
             sessions=len(self.sessions()),
         )
 
@@ -200,11 +219,30 @@ class Agent:
         self._journal_writes = self._journal.writes()
         try:
             await self._pulse.round()
+            await self._upkeep.count_uncounted()
             self._upkeep.tidy()
         except FarmleaseError as error:
             _log.error("beat.failed", why=str(error))
         except Exception:  # noqa: BLE001 - the sessions of this node live as long as it beats
             _log.error("beat.failed", exc_info=True)
+
+    async def look(self) -> None:
+        """Ask whether the store answers and is the one that this node knew; beat at once if not, or if it is back.
+
+        One pool is asked about at a time, so that this costs the same however many there are.
+        """
+        pools = self._standing.in_force.pools
+        self._looks += 1
+        pool = pools[self._looks % len(pools)] if pools else None
+        if pool is None or self._standing.store_is_away or not await self._is_known(pool.name):
+            await self.beat()
+
+    async def _is_known(self, pool: str) -> bool:
+        try:
+            return await self._farm.store.peek(pool, self._memory.known(pool))
+        except StoreError as error:
+            self._standing.store_failed(error)
+            return True
 
     async def watch(self) -> None:
         """Look once for sessions that end by themselves: their process is gone, or they idle."""

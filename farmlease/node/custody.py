@@ -65,10 +65,12 @@ class Custody:
             # What lies here came with our receipt, and a later change must be compared with that one. Only a lease that
             # began anew under a running session has nothing to lose, and needs what lies here.
             if mine is None or (mine.lease.id != taken.lease.id and not record.files):
-                self._receipts.keep(index, pool.name, replace(taken, files=mine.files if mine else pool.files))
+                mine = replace(taken, files=mine.files if mine else pool.files)
+            same = mine.lease.id == taken.lease.id
+            self._receipts.keep(index, pool.name, mine.granted_anew(taken) if same else mine)
             return
         if mine is not None and _is_ahead(mine, taken):
-            taken, record = mine, self._open(index, pool.name, mine)
+            taken, record = mine.granted_anew(taken), self._open(index, pool.name, mine)
         files = VendorFiles(pool.files)
         self._receipts.keep(index, pool.name, replace(taken, files=pool.files, placing=True))
         named = [file for file in record.files if file.name in pool.files]

@@ -16,7 +16,6 @@ import structlog
 from farmlease.clock import Clock, SystemClock
 from farmlease.config import Config
 from farmlease.domain.health import Health, health
-from farmlease.errors import StoreError
 from farmlease.farm import Farm
 from farmlease.locate import UNIX
 from farmlease.node.agent import Agent
@@ -32,10 +31,10 @@ from farmlease.node.journal import Journal
 from farmlease.node.kept import KeptFiles
 from farmlease.node.listen import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import tell_of_loop_faults
+from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipts
 from farmlease.node.standing import Standing
 from farmlease.opening import open_farm
-from farmlease.store.connect import Connection
 
 __all__ = ["Node", "compose", "run_agent"]
 
@@ -71,12 +70,15 @@ def compose(config: Config, farm: Farm, clock: Clock) -> Iterator[Node]:
         book = Book(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
         receipts = Receipts(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
         custody = Custody(receipts=receipts, sealer=sealer, kept=kept, clock=clock)
+        memory = Memory(journal=journal, sealer=sealer, node=node, clock=clock)
         debts = Debts(
-            journal=journal, sealer=sealer, store=farm.store, book=book, custody=custody, kept=kept, clock=clock
-        )
+            journal=journal, sealer=sealer, store=farm.store, book=book, custody=custody, kept=kept, clock=clock,
+            memory=memory, receipts=receipts,
+        )  # fmt: skip
         agent = Agent(
             farm=farm, node=node, journal=journal, standing=standing, book=book, custody=custody, debts=debts,
-            clock=clock, heartbeat_ms=config.agent.heartbeat_ms, offline_denies=config.agent.offline == "deny",
+            receipts=receipts, memory=memory, clock=clock, heartbeat_ms=config.agent.heartbeat_ms,
+            window_ms=config.recovery.window_ms, offline_denies=config.agent.offline == "deny",
             hooks={Hook.GRANTED: config.hooks.granted, Hook.ENDED: config.hooks.ended, Hook.LOST: config.hooks.lost},
         )  # fmt: skip
         yield Node(agent, standing, journal)
@@ -107,7 +109,7 @@ async def run_agent(config: Config) -> None:
                     serving(Gate(create_app(node.agent, access.identities), access), api_socket),
                     serving(create_health_app(_watcher(node.agent, clock)), health_socket),
                     _until_cancelled(_beating(node.agent, clock, config.agent.heartbeat_ms / 1000)),
-                    _until_cancelled(_watching(node, connection, clock)),
+                    _until_cancelled(_watching(node.agent, clock)),
                     _until_cancelled(_looking_after(node.agent, clock)),
                     _until_cancelled(_ending(node.agent, told)),
                 ]
@@ -140,17 +142,11 @@ async def _looking_after(agent: Agent, clock: Clock) -> None:
         await agent.watch()
 
 
-async def _watching(node: Node, connection: Connection, clock: Clock) -> None:
-    """Notice within seconds that the store went away, and when it is back beat at once."""
+async def _watching(agent: Agent, clock: Clock) -> None:
+    """Notice within seconds that the store went away, or lost its data, and when it is back beat at once."""
     while True:
         await clock.sleep(_LOOK_EVERY)
-        try:
-            await connection.ping()
-        except StoreError as error:
-            node.standing.store_failed(error)
-        else:
-            if not node.standing.store_answers or node.standing.in_force.policy is None:
-                await node.agent.beat()
+        await agent.look()
 
 
 async def _ending(agent: Agent, told: asyncio.Event) -> None:

@@ -8,6 +8,7 @@ the store refuses stays owed, is told in the log, and holds up no other user's.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -21,8 +22,11 @@ from farmlease.node.book import Book
 from farmlease.node.custody import Custody, MadeHere, Version
 from farmlease.node.journal import Journal, Owed
 from farmlease.node.kept import KeptFiles
+from farmlease.node.memory import Memory
+from farmlease.node.receipts import Receipts
 from farmlease.seal import Purpose, Sealer
-from farmlease.store.answers import Claim, Conflict, Saved
+from farmlease.store.answers import Behind, Claim, Conflict, Saved
+from farmlease.store.recovery import Remains
 from farmlease.store.redis import Store
 
 __all__ = ["ANY_FENCE", "Debts", "NoteDebt", "ReleaseDebt", "SaveDebt"]
@@ -76,6 +80,9 @@ _FORM: TypeAdapter[Debt] = TypeAdapter(Debt)
 class Debts:
     """The debts of one node."""
 
+    #: Told of a pool whose store is not the one that this node knew.
+    estranged: Callable[[str], None]
+
     def __init__(
         self,
         *,
@@ -86,6 +93,8 @@ class Debts:
         custody: Custody,
         kept: KeptFiles,
         clock: Clock,
+        memory: Memory,
+        receipts: Receipts,
     ) -> None:
         self._journal = journal
         self._sealer = sealer
@@ -94,6 +103,8 @@ class Debts:
         self._custody = custody
         self._kept = kept
         self._clock = clock
+        self._memory = memory
+        self._receipts = receipts
         self._delivering = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
         self._rounds: set[asyncio.Task[None]] = set()
@@ -131,6 +142,7 @@ class Debts:
         async with self._delivering:
             self._next = None
             unsaved = set[tuple[str, str]]()  # whose next version must not pass the one that was refused
+            strange = set[str]()  # pools whose store must hear first what this node has
             refused: dict[int, str] = {}
             number = 0
             while owed := self._journal.next_owed(number):
@@ -138,8 +150,12 @@ class Debts:
                 debt = self._opened(owed)
                 if debt is None or (isinstance(debt, SaveDebt) and _line(debt) in unsaved):
                     continue
+                if not isinstance(debt, NoteDebt) and debt.pool in strange:
+                    continue
                 try:
-                    await self._deliver(number, debt)
+                    if not await self._deliver(number, debt) and not isinstance(debt, NoteDebt):
+                        strange.add(debt.pool)
+                        self.estranged(debt.pool)
                 except (StoreUnavailable, JournalFailed):
                     raise
                 except FarmleaseError as error:
@@ -165,21 +181,35 @@ class Debts:
             self._journal.settle(owed.number)
         return None
 
-    async def _deliver(self, number: int, debt: Debt) -> None:
+    async def _deliver(self, number: int, debt: Debt) -> bool:
+        """Tell the store. False if it is not the one that this node knew: it took no notice."""
         match debt:
             case SaveDebt():
-                await self._save(number, debt)
+                return await self._save(number, debt)
             case NoteDebt():
                 await self._store.note(debt.claim, debt.event, debt.detail)
                 self._journal.settle(number)
+                return True
             case ReleaseDebt():
-                await self._store.release(debt.pool, debt.claim, debt.fence)
-                with self._journal.together():
-                    self._journal.settle(number)
-                    self._close(debt)
+                return await self._release(number, debt)
 
-    async def _save(self, number: int, debt: SaveDebt) -> None:
-        outcome = await self._store.save(debt.pool, debt.claim, debt.lease_id, debt.version, debt.record)
+    async def _release(self, number: int, debt: ReleaseDebt) -> bool:
+        epoch = self._memory.known(debt.pool).epoch
+        outcome = await self._store.release(debt.pool, debt.claim, debt.fence, epoch)
+        if outcome is Behind.STRANGE:
+            return False
+        with self._journal.together():
+            self._journal.settle(number)
+            self._close(debt)
+            if isinstance(outcome, Remains):
+                self._receipts.renew(debt.claim.user, debt.pool, outcome)
+        return True
+
+    async def _save(self, number: int, debt: SaveDebt) -> bool:
+        epoch = self._memory.known(debt.pool).epoch
+        outcome = await self._store.save(debt.pool, debt.claim, debt.lease_id, debt.version, debt.record, epoch=epoch)
+        if isinstance(outcome, Behind):
+            return False
         # Nothing is awaited from here on: what comes back from a user's disk meanwhile must see the outcome.
         with self._journal.together():
             match outcome:
@@ -190,6 +220,7 @@ class Debts:
                 case None:
                     self._custody.lease_gone(_made_here(debt))
             self._journal.settle(number)
+        return True
 
     def _lost_race(self, number: int, debt: SaveDebt, theirs: Version) -> None:
         """Keep this version and those made from it: the store would take the next one for a child of the winner."""

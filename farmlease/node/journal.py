@@ -162,6 +162,14 @@ class Journal:
         """Keep a receipt, over the older one of the same user and pool."""
         self._rows("REPLACE INTO receipt VALUES (?, ?, ?)", user, pool, body)
 
+    def remove_receipt(self, user: str, pool: str) -> None:
+        """Forget a receipt."""
+        self._rows("DELETE FROM receipt WHERE user = ? AND pool = ?", user, pool)
+
+    def receipts(self, pool: str) -> list[str]:
+        """Whose receipts of a pool there are, by user index."""
+        return [user for (user,) in self._rows("SELECT user FROM receipt WHERE pool = ? ORDER BY user", pool)]
+
     def owe(self, session: str, body: bytes) -> None:
         """Note something the store must be told."""
         self._rows("INSERT INTO owed (session, body) VALUES (?, ?)", session, body)

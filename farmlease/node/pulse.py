@@ -16,6 +16,8 @@ from farmlease.node.book import Book
 from farmlease.node.debts import Debts
 from farmlease.node.errands import Errands
 from farmlease.node.journal import Journal
+from farmlease.node.memory import Memory
+from farmlease.node.recovery import Recovery
 from farmlease.node.standing import Standing
 from farmlease.store.answers import Beat, Behind, Lost
 from farmlease.store.keys import node_member
@@ -47,6 +49,8 @@ class Pulse:
         book: Book,
         debts: Debts,
         errands: Errands,
+        memory: Memory,
+        recovery: Recovery,
     ) -> None:
         self._store = store
         self._node = node
@@ -56,6 +60,8 @@ class Pulse:
         self._book = book
         self._debts = debts
         self._errands = errands
+        self._memory = memory
+        self._recovery = recovery
         #: Pool to the store's count and ours that were looked into: doing so again would bring nothing new.
         self._examined: dict[str, tuple[int, int]] = {}
 
@@ -65,6 +71,7 @@ class Pulse:
             with suppress(PolicyError):  # told by health and in the log; sessions go on by the policy that is known
                 await self._standing.read_policy()
             refusal = await self._beat_all()
+            self._memory.write()
             await self._debts.deliver()
             if refusal is not None:
                 raise refusal
@@ -76,10 +83,15 @@ class Pulse:
     async def beat(self, version: int, pool: Pool) -> Beat | Behind:
         """Beat once for one pool, by the policy of ``version``."""
         before = self._book.changes
+        known = self._memory.known(pool.name)
         for life in self._journal.previous:
-            await self._store.heartbeat(pool, version, self._member, node_member(self._node, life))
-        beat = await self._store.heartbeat(pool, version, self._member, None)
+            await self._store.heartbeat(pool, version, self._member, node_member(self._node, life), known)
+        beat = await self._store.heartbeat(pool, version, self._member, None, known)
+        if beat is Behind.STRANGE:
+            self._recovery.begin(pool.name)
         if isinstance(beat, Beat):
+            if self._memory.beaten(pool.name, beat):
+                self._memory.met(pool.name, await self._store.nodes(pool.name), beat.nodes)
             for lost in beat.lost:
                 self._hear(pool.name, lost)
             if before == self._book.changes and not beat.lost:
@@ -105,8 +117,11 @@ class Pulse:
         for _ in range(_MOST_CHANGES):
             in_force = self._standing.in_force
             pool = in_force.pool(name)
-            if pool is None or isinstance(await self.beat(in_force.version, pool), Beat):
+            if pool is None:
                 return True
+            beaten = await self.beat(in_force.version, pool)
+            if beaten is not Behind.POLICY:
+                return isinstance(beaten, Beat)
             with suppress(PolicyError):
                 await self._standing.read_policy()
         return False

@@ -1,10 +1,13 @@
-"""What this node keeps of each lease it had a session of: the record as last seen, and what of it lies on its disk.
+"""What this node keeps of each lease it had a session of: the lease, the record as last seen, and its files here.
 
-Sealed for this node, in the journal. A receipt that does not open is kept for inspection and counts as none.
+From a receipt a session may start while the store is away, and the lease is restored where the store lost it. It is
+sealed for this node, says of which life of the node it is and until when it is good, and lies in the journal. One that
+does not open is kept for inspection and counts as none.
 """
 
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import structlog
@@ -16,6 +19,8 @@ from farmlease.errors import RecordRejected
 from farmlease.node.journal import Journal
 from farmlease.node.kept import KeptFiles, as_label
 from farmlease.seal import Purpose, Sealer
+from farmlease.store.answers import Taken
+from farmlease.store.recovery import Remains
 
 __all__ = ["Receipt", "Receipts", "new_line"]
 
@@ -38,10 +43,17 @@ class Receipt:
     record: bytes  #: sealed
     #: Begins anew with each record from the store: versions of one line were each made from the one before.
     line: str = field(default_factory=new_line)
+    name: bytes = b""  #: of the user, sealed
+    document: bytes = b""  #: the lease as the store had it, to be restored from; empty once it was given up
+    incarnation: str = ""  #: life of the node in which the store granted it; only in this one it lets anybody in
     files: tuple[str, ...] = ()  #: templates of the files that may lie on this node's disk
     placing: bool = False  #: they were being put in place; no session has used them yet
     #: Version and sealed record that another node saved before ours of this line arrived: that one counts.
     winner: tuple[int, bytes] | None = None
+
+    def granted_anew(self, taken: "Receipt") -> "Receipt":
+        """Return this receipt with what a later grant says of the same lease, but with its own record."""
+        return replace(self, lease=taken.lease, name=taken.name, document=taken.document, incarnation=taken.incarnation)
 
 
 _FORM = TypeAdapter(Receipt)
@@ -56,6 +68,14 @@ class Receipts:
         self._kept = kept
         self._node = node
         self._clock = clock
+        self.rejected = 0  #: how many did not open
+
+    def of_pool(self, pool: str) -> Iterator[tuple[str, Receipt]]:
+        """Every receipt of a pool that opens, with its user's index."""
+        for index in self._journal.receipts(pool):
+            receipt = self.find(index, pool)
+            if receipt is not None:
+                yield index, receipt
 
     def find(self, index: str, pool: str) -> Receipt | None:
         """Return the receipt, if there is one that opens."""
@@ -67,12 +87,50 @@ class Receipts:
         except (RecordRejected, ValidationError):
             path = self._kept.keep("rejected-receipt", as_label(index), body, self._clock.now_ms())
             _log.error("receipt.rejected", user=index, pool=pool, kept=str(path))
+            self.rejected += 1
+            self._journal.remove_receipt(index, pool)
             return None
 
     def keep(self, index: str, pool: str, receipt: Receipt) -> None:
         """Keep a receipt, over the older one."""
         body = self._sealer.seal(Purpose.RECEIPT, index, self._context(pool), _FORM.dump_json(receipt))
         self._journal.write_receipt(index, pool, body)
+
+    def granted(self, taken: Taken, name: bytes) -> Receipt:
+        """Return the receipt of a grant."""
+        return Receipt(
+            lease=taken.lease,
+            version=taken.record_version,
+            record=taken.record,
+            name=name,
+            document=taken.document,
+            incarnation=self._journal.incarnation,
+        )
+
+    def is_of_this_life(self, receipt: Receipt) -> bool:
+        """Whether the node has not been booted since the grant."""
+        return receipt.incarnation == self._journal.incarnation
+
+    def renew(self, index: str, pool: str, remains: Remains) -> None:
+        """Note what is left of a lease after the end of a session; a receipt that is good for nothing is dropped."""
+        receipt = self.find(index, pool)
+        if receipt is None:
+            return
+        expires_at = remains.expires_at or receipt.lease.expires_at
+        lease = replace(receipt.lease, expires_at=expires_at)
+        self._put(index, pool, replace(receipt, lease=lease, document=remains.document))
+
+    def give_up(self, index: str, pool: str) -> None:
+        """The lease is not this user's any more: it is not to be restored, and lets nobody in."""
+        receipt = self.find(index, pool)
+        if receipt is not None:
+            self._put(index, pool, replace(receipt, document=b""))
+
+    def _put(self, index: str, pool: str, receipt: Receipt) -> None:
+        if receipt.document or receipt.files:
+            self.keep(index, pool, receipt)
+        else:
+            self._journal.remove_receipt(index, pool)
 
     def _context(self, pool: str) -> tuple[str, ...]:
         return ("receipt", self._node, pool)

@@ -5,26 +5,31 @@ that ends without an answer, in whatever way, is undone: the store is told to gi
 Callers hold the session's turn.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from farmlease.clock import Clock
 from farmlease.domain import explain
-from farmlease.domain.model import Denial, Grant, Reason, SessionRequest
+from farmlease.domain.model import Denial, Grant, Lease, Reason, SessionRequest, Source
 from farmlease.domain.policy import Pool
 from farmlease.domain.session import SessionEvent, SessionState
-from farmlease.errors import FileRefused, JournalFailed, PolicyError, RecordRejected, StoreError
+from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected, StoreError
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.custody import Custody
 from farmlease.node.departure import Departure
 from farmlease.node.hooks import Hook, Hooks
+from farmlease.node.memory import Memory
+from farmlease.node.offline import Offline
 from farmlease.node.reacquire import BY_HAND
-from farmlease.node.receipts import Receipt
+from farmlease.node.receipts import Receipt, Receipts
+from farmlease.node.recovery import Recovery
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.store.answers import Beat, Behind, Lost, Refusal, Taken, Taking, Waiting
@@ -49,22 +54,31 @@ class Seats:
         standing: Standing,
         book: Book,
         custody: Custody,
+        receipts: Receipts,
+        memory: Memory,
         departure: Departure,
         turns: Turns,
         hooks: Hooks,
         clock: Clock,
         beat: Callable[[int, Pool], Awaitable[Beat | Behind]],
+        recovery: Recovery,
+        offline: Offline,
     ) -> None:
         self._farm = farm
         self._node = node
         self._standing = standing
         self._book = book
         self._custody = custody
+        self._receipts = receipts
+        self._memory = memory
         self._departure = departure
         self._turns = turns
         self._hooks = hooks
         self._clock = clock
         self._beat = beat
+        self._recovery = recovery
+        self._offline = offline
+        self._counting = asyncio.Lock()
 
     async def ask(
         self, request: SessionRequest, held: OpenSession | None, in_force: PolicyInForce, pool: Pool, wait_ms: int = 0
@@ -75,23 +89,73 @@ class Seats:
         """
         if not pool.serves(self._node):
             return explain.denial(Reason.WRONG_NODE, pool.name)
+        if held is None:
+            await self.count(pool)
         session = held or self._book.begin(request, pool, request.device or self._farm.name)
         try:
+            if self._standing.store_is_away and (receipt := self._offline.receipt(session, pool)):
+                return await self._let_in(session, pool, receipt)
             answer = await self._acquire(session, in_force.version, pool, wait_ms)
             if isinstance(answer, Behind):
-                if held is None:
-                    self._departure.deny(session)
-                return None
+                return self._behind(session, pool, answer)
             return await self._told(session, pool, answer)
         except StoreError as error:
+            self._standing.store_failed(error)
             if held is not None and held.grant is not None:
-                self._standing.store_failed(error)
                 return replace(held.grant, again=True)
+            if held is None and (receipt := self._offline.receipt(session, pool)):
+                return await self._let_in(session, pool, receipt)
             self._undo(session)
             raise
         except Exception:
             self._undo(session)
             raise
+
+    async def count(self, pool: Pool) -> None:
+        """Have every session counted that a receipt let in, before anybody new. What has no seat is lost."""
+        async with self._counting:
+            for each in self._book:
+                if each.pool == pool.name and _is_uncounted(each):
+                    async with self._turns.session(each.id):
+                        session = self._book.find(each.id)
+                        if session is not None and session.pool == pool.name and _is_uncounted(session):
+                            await self._count(session, pool)
+
+    async def _count(self, session: OpenSession, pool: Pool) -> None:
+        if self._standing.store_is_away:
+            return
+        try:
+            answer = await self._acquire(session, self._standing.in_force.version, pool, 0)
+        except StoreError as error:
+            self._standing.store_failed(error)
+            return
+        if isinstance(answer, Behind):
+            self._behind(session, pool, answer)
+        else:
+            await self._told(session, pool, answer)
+
+    def _behind(self, session: OpenSession, pool: Pool, answer: Behind) -> Grant | Denial | Waiting | None:
+        """The store does not decide yet: the policy has changed, or it is not the store that this node knew."""
+        if answer is Behind.STRANGE:
+            self._recovery.begin(pool.name)
+        if session.state is SessionState.STARTING:
+            self._departure.deny(session)
+        if answer is not Behind.STRANGE:
+            return None
+        if session.grant is not None:
+            return replace(session.grant, again=True)
+        if session.state is SessionState.WAITING:
+            return Waiting(ahead=0)
+        return explain.denial(Reason.RECOVERING, pool.name, retry_at=self._recovery.until(pool.name))
+
+    async def _let_in(self, session: OpenSession, pool: Pool, receipt: Receipt) -> Grant | Denial:
+        """Grant a session by the node's own receipt."""
+        known = self._memory.known(pool.name)
+        try:
+            await self._departure.patiently(self._take_in(session, pool, receipt))
+        except (RecordRejected, FileRefused, PolicyError) as error:
+            return await self._reject(session, pool, error)
+        return self._grant(session, pool, receipt.lease, known.fence, source=Source.RECEIPT)
 
     async def _told(
         self, session: OpenSession, pool: Pool, answer: Taken | Waiting | Refusal
@@ -138,7 +202,9 @@ class Seats:
             and found.grant.fence <= lost.fence
         ):
             rule = self._standing.in_force.pool(pool)
-            if lost.reason in BY_HAND or rule is None or not rule.reacquire.attempts:
+            if lost.reason in BY_HAND:
+                self._receipts.give_up(lost.user, pool)
+            if lost.reason in BY_HAND or _is_uncounted(found) or rule is None or not rule.reacquire.attempts:
                 gone = self._departure.lose(found, lost.reason)
             else:
                 self._departure.invalidate(found, lost.reason)
@@ -157,7 +223,9 @@ class Seats:
         except StoreError as error:
             self._standing.store_failed(error)
             return False
-        if isinstance(answer, Behind):
+        if answer is Behind.STRANGE:
+            self._recovery.begin(pool.name)
+        elif isinstance(answer, Behind):
             await self._standing.read_policy()
         if isinstance(answer, Taken):
             await self._receive(session, pool, answer)
@@ -180,22 +248,34 @@ class Seats:
             wait_ms=wait_ms,
         )
         for _ in range(_MOST_LAPSES):
-            answer = await self._farm.store.acquire(pool, version, self._departure.claim(session), taking)
+            known = self._memory.known(pool.name)
+            answer = await self._farm.store.acquire(pool, version, self._departure.claim(session), taking, known)
             if answer is not Behind.LAPSED:
                 return answer
-            if await self._beat(version, pool) is Behind.POLICY:
-                return Behind.POLICY
+            beaten = await self._beat(version, pool)
+            if isinstance(beaten, Behind):
+                return beaten
         raise StoreError("the node lapses as fast as it beats; is session_timeout shorter than a round trip?")
 
     async def _receive(self, session: OpenSession, pool: Pool, taken: Taken) -> Grant | Denial:
         """Open the record, put the files in place, write the grant down; where that fails the seat goes back."""
+        self._memory.granted(pool.name, taken)
         if not (taken.again and session.grant is not None and session.grant.lease.id == taken.lease.id):
+            name = self._farm.sealer.seal_name(self._departure.claim(session).user, session.user.canonical)
             try:
-                await self._departure.patiently(self._take_in(session, pool, taken))
+                await self._departure.patiently(self._take_in(session, pool, self._receipts.granted(taken, name)))
             except (RecordRejected, FileRefused, PolicyError) as error:
-                _log.error("session.record_rejected", session=session.id, pool=pool.name, why=str(error))
-                await self._give_back(session)
-                return explain.denial(Reason.RECORD_REJECTED, pool.name)
+                return await self._reject(session, pool, error)
+        grant = self._grant(session, pool, taken.lease, taken.fence, overdraft=taken.overdraft)
+        return replace(grant, again=taken.again)
+
+    async def _reject(self, session: OpenSession, pool: Pool, error: FarmleaseError) -> Denial:
+        _log.error("session.record_rejected", session=session.id, pool=pool.name, why=str(error))
+        await self._give_back(session)
+        return explain.denial(Reason.RECORD_REJECTED, pool.name)
+
+    def _grant(self, session: OpenSession, pool: Pool, lease: Lease, fence: int, **more: Any) -> Grant:  # noqa: ANN401 - fields of Grant
+        """Write a grant down."""
         grant = Grant(
             user=session.user,
             pool=pool.name,
@@ -203,20 +283,19 @@ class Seats:
             device=session.device,
             node=self._node,
             session=session.id,
-            fence=taken.fence,
-            lease=taken.lease,
-            overdraft=taken.overdraft,
+            fence=fence,
+            lease=lease,
+            **more,
         )
         back = session.state is SessionState.INVALID
         event = SessionEvent.REACQUIRED if back else SessionEvent.GRANTED
         granted = self._book.step(session, event, grant=grant, lost_because=None)
         if session.grant is None:
             self._hooks.tell(Hook.GRANTED, granted)
-        _log.info("session.granted", session=session.id, pool=pool.name, fence=taken.fence, again=taken.again)
-        return replace(grant, again=taken.again)
+        _log.info("session.granted", session=session.id, pool=pool.name, fence=fence, source=grant.source.value)
+        return grant
 
-    async def _take_in(self, session: OpenSession, pool: Pool, taken: Taken) -> None:
-        receipt = Receipt(lease=taken.lease, version=taken.record_version, record=taken.record)
+    async def _take_in(self, session: OpenSession, pool: Pool, receipt: Receipt) -> None:
         async with self._turns.user(session.user):
             place = not self._book.uses_files(session.user, pool.name)
             await self._custody.receive(session.user, pool, receipt, place=place)
@@ -247,3 +326,8 @@ class Seats:
                 self._departure.abandon(found)
             elif found is not None and found.state is SessionState.WAITING:
                 self._departure.stop_waiting(found)
+
+
+def _is_uncounted(session: OpenSession) -> bool:
+    """Whether a receipt let a session in that the store has not heard of."""
+    return session.state is SessionState.ACTIVE and session.grant is not None and session.grant.source is Source.RECEIPT

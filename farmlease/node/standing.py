@@ -1,14 +1,16 @@
 """What this node knows of the farm: the policy in force, and whether the store answers.
 
 The policy as last read is kept in the journal, so that an agent that starts while the store is away still knows the
-pools and their files. An older one, or none, never replaces it: a store that lost its data is not an administrator's
-decision, and applying a policy always makes a newer one.
+pools and their files. An older one, or none, never replaces it, but is replaced by it: a store that lost its data is
+not an administrator's decision, and applying a policy always makes a newer one.
 """
+
+from contextlib import suppress
 
 import structlog
 
 from farmlease.domain.policy import Policy, check_timing, parse_policy
-from farmlease.errors import FarmleaseError, JournalFailed, PolicyError, RecordRejected
+from farmlease.errors import FarmleaseError, JournalFailed, PolicyChanged, PolicyError, RecordRejected
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.journal import Journal
 from farmlease.seal import Purpose
@@ -36,6 +38,11 @@ class Standing:
         """Whether the store answered when it was last asked."""
         return bool(self._store_answers)
 
+    @property
+    def store_is_away(self) -> bool:
+        """Whether the store did not answer when it was last asked; False before it ever was."""
+        return self._store_answers is False
+
     async def read_policy(self) -> PolicyInForce:
         """Return the policy that is in force now. PolicyError if this node cannot open or understand it."""
         try:
@@ -44,12 +51,20 @@ class Standing:
             why = str(error) if isinstance(error, PolicyError) else _NOT_OURS
             self._in_trouble(why)
             raise PolicyError(why) from None
+        if found.version < self.in_force.version:
+            await self._put_back(found.version)
         if found.version > self.in_force.version:
             self.in_force = found
             _log.info("policy.read", version=found.version)
             self._remember(found)
         self._in_trouble(self._impossible(self.in_force.policy))
         return self.in_force
+
+    async def _put_back(self, version: int) -> None:
+        """The store has lost the policy, or has an older one: it gets ours, unless somebody was faster."""
+        with suppress(PolicyChanged):
+            await self._farm.put_back(self.in_force, over=version)
+            _log.warning("policy.put_back", version=self.in_force.version, over=version)
 
     def store_failed(self, error: FarmleaseError) -> None:
         """Note that the store did not do what was asked; told in the log once."""

@@ -14,6 +14,7 @@ from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
 from farmlease.node.pulse import Pulse
 from farmlease.node.reacquire import Reacquire
+from farmlease.node.recovery import Recovery
 from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
@@ -39,6 +40,7 @@ class Upkeep:
         errands: Errands,
         reacquire: Reacquire,
         vigil: Vigil,
+        recovery: Recovery,
     ) -> None:
         self._standing = standing
         self._book = book
@@ -49,8 +51,10 @@ class Upkeep:
         self._errands = errands
         self._reacquire = reacquire
         self._vigil = vigil
+        self._recovery = recovery
         pulse.lost = self._seat_lost
         pulse.differs = self._differs
+        recovery.lost = self._seat_lost
 
     def tidy(self) -> None:
         """End what nobody works on any more: starts without an answer, ends cut short, sessions of a removed pool."""
@@ -67,6 +71,11 @@ class Upkeep:
             elif session.state is SessionState.ACTIVE and policy is not None and policy.pool(session.pool) is None:
                 # An administrator removed the session's pool: nobody holds a seat of it any more.
                 self._finish(session, partial(self._departure.surrender, reason=Reason.UNKNOWN_POOL.value))
+
+    async def count_uncounted(self) -> None:
+        """The store is back: have every session counted that a receipt let in."""
+        for pool in self._standing.in_force.pools:
+            await self._seats.count(pool)
 
     def abandon_waits(self) -> None:
         """After a restart nobody waits for an answer any more: places in the queue are given up."""
@@ -125,5 +134,6 @@ class Upkeep:
 
     async def _differs(self, pool: str) -> bool:
         whole = await self._seats.confirm(pool)
+        await self._recovery.reconcile(pool)
         await self._debts.deliver()
         return whole

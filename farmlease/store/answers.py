@@ -42,6 +42,7 @@ class Behind(StrEnum):
 
     LAPSED = "lapsed"  #: its node is not alive here: send a heartbeat
     POLICY = "policy"  #: a newer policy is in force: read it
+    STRANGE = "strange"  #: this is not the store that it knew: recover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +77,12 @@ class Taken:
     record: bytes
     overdraft: bool
     now: int
+    document: bytes  #: the lease in the store's own form, to be restored from
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Taken":
         """From ``granted`` or ``again`` of acquire.lua."""
-        word, lease_id, issued, expires, fence, version, record, overdraft, now = answer
+        word, lease_id, issued, expires, fence, version, record, overdraft, now, document = answer
         lease = Lease(id=lease_id.decode(), issued_at=int(issued), expires_at=int(expires))
         return Taken(
             lease=lease,
@@ -90,6 +92,7 @@ class Taken:
             record=record,
             overdraft=overdraft == b"1",
             now=int(now),
+            document=document,
         )
 
 
@@ -148,16 +151,25 @@ class Beat:
     deadline: int
     sessions: int  #: how many sessions of this node the store counts
     now: int
+    epoch: int
+    fence: int
+    nodes: int  #: about how many nodes there are; another number means other nodes
+    skew: int  #: ms by which the store's clock leapt ahead, and which are not counted
     lost: tuple[Lost, ...]
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Beat":
         """From ``alive`` of heartbeat.lua."""
-        words = [word.decode() for word in answer[4:]]
+        deadline, sessions, now, epoch, fence, nodes, skew = (int(word) for word in answer[1:8])
+        words = [word.decode() for word in answer[8:]]
         return Beat(
-            deadline=int(answer[1]),
-            sessions=int(answer[2]),
-            now=int(answer[3]),
+            deadline=deadline,
+            sessions=sessions,
+            now=now,
+            epoch=epoch,
+            fence=fence,
+            nodes=nodes,
+            skew=skew,
             lost=tuple(
                 Lost(session=session, user=user, fence=int(fence), reason=reason)
                 for session, user, fence, reason in zip(*(iter(words),) * 4, strict=True)

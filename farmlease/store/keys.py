@@ -1,7 +1,7 @@
 """The names of everything farmlease keeps in Redis. No other module, and no script, builds a key.
 
 A *shard* is the unit of atomicity: one pool of one farm. All its keys carry the same hash tag, so that a script may
-touch them all on Redis Cluster too, and there are never others than these fourteen, however many users the pool has.
+touch them all on Redis Cluster too, and there are never others than these fifteen, however many users the pool has.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ __all__ = ["Shard", "node_member", "note_keys", "policy_key"]
 
 _SHARD_NAMES = (
     "meta", "leases", "records", "names", "seats", "nodes", "sessions", "queue", "audit",
-    "waits", "holds", "reserved", "quarantine", "barred",
+    "waits", "holds", "reserved", "quarantine", "barred", "awaited",
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ class Shard:
         """Every key of the shard, in the order in which ``lua/prelude.lua`` names them.
 
         ==========  ======  ==================================================================
-        meta        hash    limits of the pool, policy version, last fence
+        meta        hash    limits of the pool, policy version, last fence, epoch
         leases      hash    user index to lease document (JSON)
         records     hash    user index to sealed record
         names       hash    user index to sealed user name
@@ -41,6 +41,7 @@ class Shard:
         reserved    zset    reservation/seat to the seat's deadline (ms)
         quarantine  zset    user index to when a seat given back is free (ms)
         barred      zset    user index to when a revocation ends (ms)
+        awaited     zset    node#incarnation to 0 (has yet to restore) or 1 (has)
         ==========  ======  ==================================================================
         """
         tag = f"fl:{{{self.farm}/{self.pool}/{self.slice}}}:"

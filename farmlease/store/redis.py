@@ -8,7 +8,7 @@ heard of the policy. Errors are ``StoreUnavailable`` and ``StoreRefused``; a lim
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Protocol
 
 from farmlease.domain.model import Kind, Withdrawal
@@ -34,7 +34,8 @@ from farmlease.store.answers import (
     Withdrawn,
 )
 from farmlease.store.keys import Shard, note_keys, policy_key
-from farmlease.store.script import Argument, Script
+from farmlease.store.recovery import NOTHING, Counted, Known, Recovering, Remains, Restored, Restoring
+from farmlease.store.script import LIFE, Argument, Script
 
 __all__ = ["Acquired", "Caller", "Store", "kept_ms"]
 
@@ -49,17 +50,23 @@ HOLD = Script.load("hold")
 IMPORT = Script.load("import")
 LIST = Script.load("list")
 LOOK_UP = Script.load("look_up")
+NODES = Script.load("nodes")
 NOTE = Script.load("note")
+PEEK = Script.load("peek")
 READ_POLICY = Script.load("read_policy")
+RECOVER = Script.load("recover")
 RELEASE = Script.load("release")
 RELEASE_DEVICE = Script.load("release_device")
 REPLACE_DEVICE = Script.load("replace_device")
+RESTORE = Script.load("restore")
+RESTORED = Script.load("restored")
 SAVE = Script.load("save")
+SESSIONS = Script.load("sessions")
 WITHDRAW = Script.load("withdraw")
 
 #: A call ends at most this many times a script's bound of dead sessions (64): 64,000 in all, then something is wrong.
 _MOST_ROUNDS = 1000
-
+_PAGE = 500
 
 #: What ``acquire`` may answer.
 Acquired = Taken | Refusal | Waiting | Behind
@@ -79,13 +86,13 @@ class Store:
         self._connection = connection
         self._farm = farm
 
-    async def acquire(self, pool: Pool, version: int, claim: Claim, taking: Taking) -> Acquired:
+    async def acquire(self, pool: Pool, version: int, claim: Claim, taking: Taking, known: Known = NOTHING) -> Acquired:
         """Let a session start if every limit of ``pool`` (of policy ``version``) allows it; one round trip."""
         answer = await self._decide(
             ACQUIRE, pool, version,
             user=claim.user, node=claim.node, session=claim.session,
             device=taking.device, lease=taking.lease_id, record=taking.record, name=taking.name,
-            reservations=json.dumps(taking.reservations), wait=taking.wait_ms,
+            reservations=json.dumps(taking.reservations), wait=taking.wait_ms, **known.arguments(),
         )  # fmt: skip
         match answer[0]:
             case b"granted" | b"again":
@@ -97,28 +104,83 @@ class Store:
             case word:
                 return Behind(word.decode())
 
-    async def heartbeat(self, pool: Pool, version: int, node: str, previous: str | None) -> Beat | Behind:
+    async def heartbeat(
+        self, pool: Pool, version: int, node: str, previous: str | None, known: Known = NOTHING
+    ) -> Beat | Behind:
         """Keep ``node`` (node#incarnation) and its sessions alive; end those of its ``previous`` life, if any."""
-        answer = await self._decide(HEARTBEAT, pool, version, node=node, previous=previous or "")
+        answer = await self._decide(HEARTBEAT, pool, version, node=node, previous=previous or "", **known.arguments())
         return Beat.parse(answer) if answer[0] == b"alive" else Behind(answer[0].decode())
 
-    async def release(self, pool: str, claim: Claim, fence: int) -> None:
-        """End a session; one that was granted anew with a later fence goes on."""
-        await self._settled(RELEASE, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence)
+    async def peek(self, pool: str, known: Known) -> bool:
+        """Whether this is still the store that a node knew; costs next to nothing."""
+        return bool((await self._run(PEEK, pool, **known.arguments()))[0] == b"known")
+
+    async def recover(
+        self, pool: Pool, version: int, node: str, known: Known, *, window_ms: int, roster: Iterable[str]
+    ) -> Recovering | Behind:
+        """Take a node that met a store it did not know into the present epoch, or into a new one."""
+        answer = await self._decide(
+            RECOVER, pool, version, node=node, window=window_ms, roster=json.dumps([*roster]), **known.arguments()
+        )
+        return Recovering.parse(answer) if answer[0] == b"recovering" else Behind(answer[0].decode())
+
+    async def restore(self, pool: Pool, version: int, node: str, epoch: int, restoring: Restoring) -> Restored | Behind:
+        """Count a lease, and this node's sessions of it, again, as far as the limits allow."""
+        answer = await self._decide(RESTORE, pool, version, node=node, epoch=epoch, **restoring.arguments())
+        if answer[0] in {b"restored", b"full", b"ended"}:
+            return Restored.parse(answer)
+        return Behind(answer[0].decode())
+
+    async def restored(self, pool: str, node: str, epoch: int, *, knew: bool) -> bool:
+        """Note that a node has restored all it has; ``knew``: it knew the shard before. False if the epoch is over."""
+        answer = await self._run(RESTORED, pool, node=node, epoch=epoch, knew="1" if knew else "")
+        return bool(answer[0] == b"settled")
+
+    async def sessions(self, pool: str, node: str) -> list[Counted]:
+        """Every session that the store counts for a node; one that comes or goes meanwhile may be among them or not."""
+        found: list[Counted] = []
+        while True:
+            _, *words = await self._run(SESSIONS, pool, node=node, after=len(found), count=_PAGE)
+            page = zip(*(iter(words),) * 3, strict=True)
+            found += [Counted(session.decode(), user.decode(), int(fence)) for session, user, fence in page]
+            if len(words) < 3 * _PAGE:
+                return found
+
+    async def nodes(self, pool: str) -> list[str]:
+        """Every node (node#incarnation) that is alive."""
+        _, *nodes = await self._run(NODES, pool)
+        return [node.decode() for node in nodes]
+
+    async def release(self, pool: str, claim: Claim, fence: int, epoch: int = 0) -> Remains | Behind | None:
+        """End a session; one that was granted anew with a later fence goes on. None if there was no such session.
+
+        Who names the ``epoch`` he knows is told if this is not it: then nothing was done.
+        """
+        answer = await self._settled(
+            RELEASE, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence, epoch=epoch
+        )
+        if answer[0] == b"strange":
+            return Behind.STRANGE
+        return Remains.parse(answer) if answer[0] == b"released" else None
 
     async def save(
-        self, pool: str, claim: Claim, lease_id: str, version: int, record: bytes
-    ) -> Saved | Conflict | None:
-        """Store ``version`` of a lease's record, made from the version before; None if the lease has ended."""
+        self, pool: str, claim: Claim, lease_id: str, version: int, record: bytes, *, epoch: int = 0
+    ) -> Saved | Conflict | Behind | None:
+        """Store ``version`` of a lease's record, made from the version before; None if the lease has ended.
+
+        Who names the ``epoch`` he knows is told if this is not it: then nothing was done.
+        """
         answer = await self._settled(
-            SAVE, pool,
-            user=claim.user, node=claim.node, session=claim.session, lease=lease_id, version=version, record=record,
+            SAVE, pool, user=claim.user, node=claim.node, session=claim.session, lease=lease_id, version=version,
+            record=record, epoch=epoch,
         )  # fmt: skip
         match answer[0]:
             case b"saved":
                 return Saved(version=int(answer[1]))
             case b"conflict":
                 return Conflict(version=int(answer[1]), record=answer[2])
+            case b"strange":
+                return Behind.STRANGE
             case _:
                 return None
 
@@ -155,7 +217,7 @@ class Store:
             user=importing.user, device=importing.device,
             borrowed="" if importing.borrowed_at is None else importing.borrowed_at,
             lease=importing.lease_id, record=importing.record, name=importing.name,
-            reservations=json.dumps(importing.reservations),
+            reservations=json.dumps(importing.reservations), life=LIFE,
         )  # fmt: skip
         return Behind.POLICY if answer[0] == b"policy" else ImportOutcome.parse(answer)
 
@@ -221,7 +283,7 @@ class Store:
 
     async def configure(self, pool: Pool, version: int) -> None:
         """Give the pool's shard the limits of policy ``version``, unless it knows a newer one."""
-        await self._settled(CONFIGURE, pool.name, policy=version, limits=json.dumps(dict(pool.limits())))
+        await self._settled(CONFIGURE, pool.name, policy=version, limits=json.dumps(dict(pool.limits())), life=LIFE)
 
     async def _decide(self, script: Script, pool: Pool, version: int, **arguments: Argument) -> Answer:
         """Run a script that goes by the pool's limits, giving the shard those of ``version`` if it lacks them."""

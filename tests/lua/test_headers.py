@@ -15,6 +15,7 @@ from farmlease.store import redis as verbs
 from farmlease.store.answers import Taken
 from farmlease.store.connect import Connection
 from farmlease.store.keys import Shard
+from farmlease.store.recovery import NOTHING, Restoring
 from farmlease.store.redis import Answer, Store
 from farmlease.store.script import SHARED, Argument, Script
 from tests.seats import NODE, OTHER, Desk, claim, desk
@@ -25,10 +26,21 @@ Asked = Callable[[], Awaitable[object]]
 SOURCE = Path(verbs.__file__)
 LUA = SOURCE.parent / "lua"
 NAMES = sorted(path.stem for path in LUA.glob("*.lua") if path.stem not in SHARED)
-#: Verbs whose every answer occurs in tests/store/test_rules_*.py and test_slots.py; the story here is of the others.
-ELSEWHERE = {"hold", "import", "note", "release_device", "replace_device", "withdraw"}
-#: Answers of the queue, likewise.
-WAITED_FOR = {"waiting"}
+#: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py and test_recovery.py; the story here is of the others.
+ELSEWHERE = {
+    "hold", "import", "nodes", "note", "peek", "recover", "release_device", "replace_device", "restore", "restored",
+    "sessions", "withdraw",
+}  # fmt: skip
+#: Answers of the queue and of a store that lost its data, likewise.
+WAITED_FOR = {"waiting", "strange"}
+#: Arguments that a value gives as a whole.
+SPREAD = {
+    "known.arguments()": NOTHING.arguments().keys(),
+    "restoring.arguments()": Restoring(
+        user="", document=b"", sessions={}, version=1, record=b"", name=b""
+    ).arguments().keys(),
+    "arguments": set[str](),
+}  # fmt: skip
 TREE = ast.parse(SOURCE.read_text(encoding="utf-8"))
 
 
@@ -52,6 +64,8 @@ def passed() -> dict[str, list[set[str]]]:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         given = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+        for keyword in node.keywords:
+            given |= SPREAD[ast.unparse(keyword.value)] if keyword.arg is None else set()
         match node.func.attr, [ast.unparse(argument) for argument in node.args]:
             case "_run" | "_settled", [script, *_] if script in scripts:
                 found[scripts[script]].append(given)

@@ -38,7 +38,7 @@ WELL = Facts(
         ({"policy_known": False}, False, "fail", "pool apply"),
         ({"policy_trouble": "does not open"}, False, "fail", "does not open"),
         ({"journal_writes": False}, False, "fail", "look at the disk"),
-        ({"damaged": 1}, True, "warn", "1 entries do not open"),
+        ({"damaged": 1}, True, "warn", "1 entries did not open"),
     ],
 )
 def test_the_verdict(facts: dict[str, object], ready: bool, status: str, worst: str | None) -> None:  # noqa: FBT001 - a row
@@ -87,7 +87,7 @@ async def test_the_whole_story_as_json(path: str, accept: str) -> None:
     assert (503, "application/health+json") == (answer.status, answer.headers["content-type"])
     document = answer.document
     assert "warn" == document["status"]
-    assert {"sessions", "store", "policy", "journal"} == set(document["checks"])
+    assert {"sessions", "store", "clock", "policy", "journal"} == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

@@ -15,7 +15,7 @@ from tests.stores import HOUR, TimedStore, named_pool
 PRELUDE = resources.files("farmlease.store").joinpath("lua", "prelude.lua").read_text(encoding="utf-8")
 TYPES = dict(re.findall(r"^-- (?:KEYS|    ) +\d+ (\w+) +(\w+)", PRELUDE, re.MULTILINE))
 #: Sets that only a queue, holds, reservations, returns and revocations fill; the busy hour has none.
-NOT_YET = {"queue", "waits", "holds", "reserved", "quarantine", "barred"}
+NOT_YET = {"queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited"}
 
 
 async def busy_hour(timed: TimedStore) -> list[Desk]:

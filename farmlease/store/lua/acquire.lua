@@ -12,9 +12,14 @@
 --       8 name          sealed user name
 --       9 reservations  JSON list: ids of the reservations this session may use
 --      10 wait          ms for which a place in the queue is kept until asked again; 0: do not wait
+--      11 epoch         that the node knows; 0: none
+--      12 seen          highest fence that it has seen
+--      13 life          of the server
+--      14 expected      ms: what the node thinks the time is; 0: it does not know
 --
 -- Answers
---   granted, lease id, issued ms, expires ms, fence, record version, sealed record, '1' if beyond the capacity, now ms
+--   granted, lease id, issued ms, expires ms, fence, record version, sealed record, '1' if beyond the capacity, now ms,
+--                            lease document (JSON)
 --   again, (the same)        asked before: nothing was taken
 --   waiting, places ahead    has a place in the queue, kept for `wait`
 --   denied, reason, retry ms or '', held, capacity, blocking (JSON list of {device or session, node, until},
@@ -22,22 +27,24 @@
 --   lapsed                   the node is not alive here: send its heartbeat, then ask again
 --   configure                the shard does not have this policy's limits yet: configure it, then ask again
 --   policy                   the shard has a newer policy: read it, plan anew
+--   strange                  this is not the store that the node knew: recover, then ask again
 --   more                     more dead sessions or lapsed places than one call may end: ask again at once
 
 local version, user, node, session = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local device, lease_id, record, name = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local reservations, wait = ARGV[9], tonumber(ARGV[10])
+local epoch, seen, life, expected = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
 local key = node .. '/' .. session
 local member = key .. '/' .. user
 
 -- What a user can count on: a named lease from its last contact, any other as long as its node may be silent.
-local function granted(word, lease)
+local function granted(word, lease, document)
   local seat = lease.sessions[key].seat or user
   local named = limits.kind == 'named' and seat == user
   local expires = named and lease['until'] or lease.contact + limits.session_timeout + limits.linger
   return { word, lease.id, text(lease.issued), text(expires), text(lease.sessions[key].fence),
     text(lease.version), call('HGET', RECORDS, user) or '',
-    lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now) }
+    lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now), document }
 end
 
 -- Who is refused does not wait either: a place nobody can fill would keep others out.
@@ -115,14 +122,22 @@ end
 -- 1. Is the caller up to date, and its node alive?
 local refused = policy_differs(version)
 if refused then return refused end
+if estranged(epoch, seen, life, expected) then return { 'strange' } end
 if not alive(NODES, node) then return { 'lapsed' } end
 
 -- 2. What is no longer alive does not count.
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
-if lease and lease.sessions[key] then return granted('again', lease) end
+if lease and lease.sessions[key] then
+  call('HSET', META, 'fence', text(limits.fence)) -- for a WAIT after this call, if the first answer was lost
+  return granted('again', lease, cjson.encode(lease))
+end
 
 -- 3. Every limit, before anything is written.
+if is_recovering() then
+  if wait > 0 and limits.queue > 0 then return wait_in_queue(call('ZCARD', QUEUE)) end
+  return denied('recovering', limits.recovering, 0, limits.capacity)
+end
 local bar = deadline_of(call('ZSCORE', BARRED, user))
 if bar and bar > now then return denied('revoked', bar, 0, limits.capacity) end
 local fresh = not lease
@@ -145,7 +160,7 @@ lease.sessions[key] = { device = device, started = now, fence = fence, seat = se
 if lease.lingering then lease.lingering[seat] = nil end
 call('ZADD', SESSIONS, 0, member)
 set_charge(lease, seat, charge)
-store_lease(user, lease, seat)
+local document = store_lease(user, lease, seat)
 if fresh then
   call('HSET', RECORDS, user, record)
   call('HSET', NAMES, user, name)
@@ -154,4 +169,4 @@ call('ZREM', QUARANTINE, user)
 leave_queue(member)
 call('HSET', META, 'fence', text(fence))
 audit(fresh and 'acquired' or 'joined', user, node, session, device, charge == '+' and 'overdraft' or '', fence)
-return granted('granted', lease)
+return granted('granted', lease, document)

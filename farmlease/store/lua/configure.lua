@@ -1,8 +1,10 @@
--- configure: give the shard the limits of a policy, unless it has those of a newer one.
+-- configure: give the shard the limits of a policy, unless it has those of a newer one. A shard without any begins its
+-- first epoch.
 --
 -- KEYS  the shard's keys, as prelude.lua names them
 -- ARGV  1 policy    version of the policy
 --       2 limits    JSON object: the pool's limits by name, times in ms
+--       3 life      of the server
 --
 -- Answers
 --   configured, policy version in force
@@ -12,6 +14,8 @@ local version = tonumber(ARGV[1])
 if load_limits() then
   if limits.policy >= version then return { 'configured', text(limits.policy) } end
   if sweep() then return { 'more' } end -- what is over by now ended by the limits it began under
+else
+  call('HSET', META, 'epoch', text(raw), 'life', ARGV[3], 'blank', '1')
 end
 for name, value in pairs(cjson.decode(ARGV[2])) do
   call('HSET', META, name, type(value) == 'number' and text(value) or value)

@@ -10,6 +10,7 @@
 --       6 record        sealed record of version 1 for that new lease
 --       7 name          sealed user name
 --       8 reservations  JSON list: ids of the reservations the user may use
+--       9 life          of the server
 --
 -- Answers
 --   imported                 the user has this device now, or has it for longer
@@ -20,10 +21,11 @@
 --   configure, policy, more  as acquire's
 
 local version, user, device = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local borrowed, reservations = tonumber(ARGV[4]), ARGV[8]
+local borrowed, reservations, life = tonumber(ARGV[4]), ARGV[8], ARGV[9]
 
 local refused = policy_differs(version)
 if refused then return refused end
+if life ~= limits.life or is_recovering() then return { 'denied', 'recovering' } end
 if sweep() then return { 'more' } end
 
 -- 1. Does it say anything new?

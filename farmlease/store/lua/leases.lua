@@ -127,18 +127,22 @@ local function forget_lease(user)
   call('ZREM', QUARANTINE, user)
 end
 
--- Writes a lease and one of its seats, after its sessions were written; a lease that has ended is forgotten.
+-- Writes a lease and one of its seats, after its sessions were written; a lease that has ended is forgotten. Returns
+-- the document, or '' if it has ended.
 local function store_lease(user, lease, seat)
   local deadline = seat_deadline(user, lease, seat)
   local charge = lease.charges and lease.charges[seat]
   if charge and not deadline then lease.charges[seat] = nil end
+  local document = ''
   if lease_deadline(user, lease) > now then
-    call('HSET', LEASES, user, cjson.encode(lease))
+    document = cjson.encode(lease)
+    call('HSET', LEASES, user, document)
   else
     forget_lease(user)
   end
   -- A node's seat is for everybody there, so that it is not free because one lease has no session there any more.
   if deadline or not is_node_seat(seat) then store_seat(seat, deadline, charge) end
+  return document
 end
 
 -- Frees a node's seat once no session, whosever and of whatever seat, is on the node in any of its lives.
@@ -147,13 +151,13 @@ local function free_node_seat(node)
   if not in_use then call('ZREM', SEATS, '@' .. node) end
 end
 
--- Takes a session off a lease and out of every set. Returns what it was.
+-- Takes a session off a lease and out of every set. Returns what it was, and the lease's document without it.
 local function end_session(user, lease, key, contact, ended)
   local member, node = key .. '/' .. user, string.match(key, '^[^#]+')
   call('ZREM', SESSIONS, member)
   call('ZREM', HOLDS, member)
   local session = drop_session(user, lease, key, contact, ended)
-  store_lease(user, lease, session.seat or user)
+  local document = store_lease(user, lease, session.seat or user)
   if alive(SEATS, '@' .. node) then free_node_seat(node) end
-  return session
+  return session, document
 end

@@ -1,10 +1,12 @@
--- prelude: what every script of a shard begins with: its keys, the time and the limits. leases.lua, sweep.lua
--- and room.lua follow.
+-- prelude: what every script of a shard begins with: its keys, the time and the limits. leases.lua,
+-- sweep.lua, room.lua and recovery.lua follow.
 --
 -- A claim is membership in a set until a deadline. It is alive while its deadline is greater than `now`, by this
--- server's clock; whether somebody has swept it away yet makes no difference to any answer.
+-- server's clock; whether somebody has swept it away yet makes no difference to any answer. (`now` runs `skew` behind
+-- that clock once it was seen to leap ahead: see recovery.lua.)
 --
--- KEYS  1 meta        hash    limits of the pool, `policy` (version), `fence` (last one given)
+-- KEYS  1 meta        hash    limits of the pool, `policy` (version), `fence` (last one given), and what the
+--                             store knows of its own past (see recovery.lua)
 --       2 leases      hash    user index -> lease document (JSON, see leases.lua)
 --       3 records     hash    user index -> sealed record
 --       4 names       hash    user index -> sealed user name
@@ -21,17 +23,20 @@
 --      12 reserved    zset    reservation id/seat -> the seat's deadline
 --      13 quarantine  zset    user index -> deadline of a seat that was given back
 --      14 barred      zset    user index -> until when a revocation keeps the user out
+--      15 awaited     zset    node#incarnation -> 0: has yet to restore what it has in this epoch, 1: has done so
 
 local META, LEASES, RECORDS, NAMES, SEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local NODES, SESSIONS, QUEUE, AUDIT = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local WAITS, HOLDS, RESERVED, QUARANTINE, BARRED = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local AWAITED = KEYS[15]
 
 local AUDIT_LENGTH = 100000
 local WORD = '#' -- begins what is kept for a node that was silent; no node's name does
 
 local call = redis.call
 local clock = call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local raw = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) -- what this server's clock shows
+local now = raw
 local limits = nil
 
 local function text(number)
@@ -67,7 +72,7 @@ end
 local function load_limits()
   local found = call('HMGET', META, 'policy', 'kind', 'share', 'capacity', 'overdraft', 'devices_per_user',
     'sessions_per_user', 'lease_ms', 'quarantine_ms', 'session_timeout_ms', 'linger_ms', 'max_hold_ms', 'queue_ms',
-    'replacements', 'reserve', 'fence')
+    'replacements', 'reserve', 'fence', 'epoch', 'life', 'recovering', 'skew', 'vouched', 'blank')
   if not found[1] then return false end
   limits = {
     policy = tonumber(found[1]), kind = found[2], share = found[3], capacity = tonumber(found[4]),
@@ -75,7 +80,10 @@ local function load_limits()
     lease = tonumber(found[8]), quarantine = tonumber(found[9]), session_timeout = tonumber(found[10]),
     linger = tonumber(found[11]), max_hold = tonumber(found[12]), queue = tonumber(found[13]),
     replacements = tonumber(found[14]), reserve = found[15] or '', fence = tonumber(found[16] or 0),
+    epoch = tonumber(found[17] or 0), life = found[18] or '', recovering = tonumber(found[19] or 0),
+    skew = tonumber(found[20] or 0), vouched = tonumber(found[21] or 0), blank = found[22] == '1',
   }
+  now = raw - limits.skew
   return true
 end
 

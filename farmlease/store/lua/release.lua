@@ -7,18 +7,20 @@
 --       3 session   session id
 --       4 fence     of the grant that is given back: an older one ends nothing; 0 ends nothing at all and acknowledges
 --                   everything that was taken away
+--       5 epoch     that the node knows; 0: none
 --
 -- Answers
---   released
+--   released, lease document (JSON) or '' if the lease is over too
 --   gone                     there is no such session (any more)
 --   stale, fence             the session was granted anew since, with this fence: it goes on
---   more                     as acquire's
+--   strange, more            as acquire's
 
 local user, node, session, fence = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = node .. '/' .. session
 local member = key .. '/' .. user
 
-if not load_limits() then return { 'gone' } end
+if not load_limits() then return { tonumber(ARGV[5]) > 0 and 'strange' or 'gone' } end
+if tonumber(ARGV[5]) > 0 and limits.epoch ~= tonumber(ARGV[5]) then return { 'strange' } end
 if sweep() then return { 'more' } end
 
 local from, to = range_of(WORD .. member)
@@ -32,6 +34,6 @@ local claim = lease and lease.sessions[key]
 if not claim then return { 'gone' } end
 if claim.fence > fence then return { 'stale', text(claim.fence) } end
 
-end_session(user, stored_lease(user), key, now, now)
+local _, document = end_session(user, stored_lease(user), key, now, now)
 audit('released', user, node, session, claim.device, '', claim.fence)
-return { 'released' }
+return { 'released', document }

@@ -8,17 +8,19 @@
 --       4 lease     id of the lease the record belongs to
 --       5 version   of the new record: one more than the version it was made from
 --       6 record    sealed record of that version
+--       7 epoch     that the node knows; 0: none
 --
 -- Answers
 --   saved, version
 --   conflict, version, sealed record   somebody else saved first; this is what counts
 --   gone                               the lease ended; nothing was written
---   more                               as acquire's
+--   strange, more                      as acquire's
 
 local user, node, session, lease_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local version, record = tonumber(ARGV[5]), ARGV[6]
 
-if not load_limits() then return { 'gone' } end
+if not load_limits() then return { tonumber(ARGV[7]) > 0 and 'strange' or 'gone' } end
+if tonumber(ARGV[7]) > 0 and limits.epoch ~= tonumber(ARGV[7]) then return { 'strange' } end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
 if not lease or lease.id ~= lease_id then return { 'gone' } end

@@ -1,0 +1,53 @@
+"""Who may start a session while the store is away: whoever holds a lease by this node's own word, and nobody else.
+
+A receipt lets in its user, on a device that the lease is on, in the life of the node in which the store granted it, and
+until its lease ends by the store's time as counted here. A seat that is held only by sessions is still held only while
+one of them lives here, and the store has not given this node up.
+"""
+
+import json
+
+from farmlease.domain.model import Kind, Share
+from farmlease.domain.pool import Pool
+from farmlease.domain.session import SessionState
+from farmlease.node.book import Book, OpenSession
+from farmlease.node.memory import Memory
+from farmlease.node.receipts import Receipt, Receipts
+from farmlease.seal import Sealer
+
+__all__ = ["Offline"]
+
+
+class Offline:
+    """The admissions of one node without its store. ``denies``: there are none."""
+
+    def __init__(self, *, receipts: Receipts, memory: Memory, book: Book, sealer: Sealer, denies: bool) -> None:
+        self._receipts = receipts
+        self._memory = memory
+        self._book = book
+        self._sealer = sealer
+        self._denies = denies
+
+    def receipt(self, session: OpenSession, pool: Pool) -> Receipt | None:
+        """Return the receipt that lets a session in; None if there is none."""
+        now = self._memory.store_now()
+        if self._denies or not now or session.state is not SessionState.STARTING:
+            return None
+        receipt = self._receipts.find(self._sealer.user_index(session.user), pool.name)
+        if receipt is None or not receipt.document or not self._receipts.is_of_this_life(receipt):
+            return None
+        here = [each for each in self._book if each.state is SessionState.ACTIVE and _same_lease(each, session)]
+        if pool.sessions_per_user and len(here) >= pool.sessions_per_user:
+            return None
+        device = dict(json.loads(receipt.document)["devices"]).get(session.device)
+        if device is None:
+            return None
+        if pool.kind is Kind.NAMED:
+            return receipt if now < receipt.lease.expires_at else None
+        shared = any(pool.share is Share.USER or each.device == session.device for each in here)
+        covered = shared and (pool.kind is Kind.NODE_LOCKED or pool.share is not Share.SESSION)
+        return receipt if covered and self._memory.is_alive(pool.name) else None
+
+
+def _same_lease(one: OpenSession, other: OpenSession) -> bool:
+    return (one.user, one.pool) == (other.user, other.pool)

@@ -1,0 +1,245 @@
+"""After the store lost its data, or another server took over: what this node has is counted again, before anybody new.
+
+1. The store is told which store this node knew. It begins a new epoch if there is reason to, and lets nobody in who is
+   new until every node known before has come, or the recovery window is over.
+2. Every lease this node keeps a receipt of, and every session that lives here, is restored: after a random moment, so
+   that a farm does not come all at once, and no faster than some hundreds a second.
+3. What does not fit is asked for again while the window lasts: a node that has not come yet may make room. What then
+   has no seat is told to its session.
+4. What the store counts for this node and the node does not have is given back.
+
+Until that is done the node keeps to the epoch it knew, so that nothing it does reaches a store that has not heard what
+it has.
+"""
+
+import json
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from farmlease.clock import Clock
+from farmlease.domain.model import Grant, Source
+from farmlease.domain.pool import Pool
+from farmlease.domain.session import SessionState
+from farmlease.errors import StoreError
+from farmlease.farm import Farm
+from farmlease.node.book import Book, OpenSession
+from farmlease.node.debts import Debts, ReleaseDebt
+from farmlease.node.errands import Errands
+from farmlease.node.memory import Memory
+from farmlease.node.receipts import Receipt, Receipts
+from farmlease.node.standing import Standing
+from farmlease.node.turns import Turns
+from farmlease.store.answers import Behind, Claim, Lost
+from farmlease.store.recovery import Recovering, Restoring
+
+__all__ = ["Recovery"]
+
+_log = structlog.get_logger(__name__)
+
+#: Leases that one node restores in a second, at most: a farm of a hundred nodes must not drown the store.
+RATE = 500
+_BATCH = 25
+#: Longest random wait before a node begins, in seconds; never more than a fifth of the window.
+JITTER = 3.0
+#: Seconds between two attempts to restore what found no seat.
+_AGAIN = 0.5
+
+#: States of a session that has a seat, or had one until its end reaches the store.
+_HOLDS = frozenset({SessionState.ACTIVE, SessionState.ENDING})
+#: States of a session for which the store may rightly count a seat.
+_MAY_HOLD = _HOLDS | {SessionState.STARTING, SessionState.INVALID, SessionState.WAITING}
+
+
+class Recovery:
+    """The recovery of one node."""
+
+    #: Told each session whose seat is gone.
+    lost: Callable[[str, Lost], Coroutine[Any, Any, None]]
+
+    def __init__(
+        self,
+        *,
+        farm: Farm,
+        member: str,
+        memory: Memory,
+        book: Book,
+        receipts: Receipts,
+        debts: Debts,
+        standing: Standing,
+        turns: Turns,
+        errands: Errands,
+        clock: Clock,
+        window_ms: int,
+    ) -> None:
+        self._farm = farm
+        self._member = member
+        self._memory = memory
+        self._book = book
+        self._receipts = receipts
+        self._debts = debts
+        self._standing = standing
+        self._turns = turns
+        self._errands = errands
+        self._clock = clock
+        self._window_ms = window_ms
+        self._under_way: dict[str, int] = {}
+        debts.estranged = self.begin
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any pool is being recovered."""
+        return bool(self._under_way)
+
+    def until(self, pool: str) -> int:
+        """Return when a pool that is being recovered lets new sessions in, in ms, as far as that is known."""
+        return self._under_way.get(pool) or self._clock.now_ms() + self._window_ms
+
+    def begin(self, pool: str) -> None:
+        """Begin to recover a pool, unless that is under way."""
+        self._under_way.setdefault(pool, 0)
+        self._errands.run(f"recover {pool}", lambda: self._recover(pool))
+
+    async def reconcile(self, pool: str) -> None:
+        """Give back what the store counts for this node and the node does not have: an answer came too late, say."""
+        for counted in await self._farm.store.sessions(pool, self._member):
+            if self._turns.taken(counted.session) or self._debts.pending(counted.session):
+                continue
+            ours = self._book.find(counted.session)
+            if ours is not None and ours.state in _MAY_HOLD and self._index(ours) == counted.user:
+                continue
+            _log.warning("session.unknown", pool=pool, session=counted.session)
+            claim = Claim(user=counted.user, node=self._member, session=counted.session)
+            self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=counted.fence))
+
+    async def _recover(self, name: str) -> None:
+        try:
+            pool = self._standing.in_force.pool(name)
+            if pool is not None:
+                await self._restore(pool)
+                await self._debts.deliver()
+        except StoreError as error:  # the next heartbeat begins anew
+            self._standing.store_failed(error)
+        finally:
+            self._under_way.pop(name, None)
+
+    async def _restore(self, pool: Pool) -> None:
+        known, version = self._memory.known(pool.name), self._standing.in_force.version
+        found = await self._farm.store.recover(
+            pool, version, self._member, known, window_ms=self._window_ms, roster=self._memory.roster(pool.name)
+        )
+        if isinstance(found, Behind):
+            await self._standing.read_policy()
+            return
+        self._under_way[pool.name] = found.until
+        _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
+        in_time = max(0, found.until - found.now) / 1000
+        await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
+        if await self._restore_all(pool, version, found, in_time):
+            await self.reconcile(pool.name)
+            if await self._farm.store.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
+                self._memory.recovered(pool.name, found)
+                _log.info("store.recovered", pool=pool.name, epoch=found.epoch)
+
+    async def _restore_all(self, pool: Pool, version: int, found: Recovering, in_time: float) -> bool:
+        """Restore everything. False if the epoch ended meanwhile; then the next heartbeat begins anew."""
+        waiting = [*self._receipts.of_pool(pool.name)]
+        for _ in range(1 + int(in_time / _AGAIN)):
+            left, living = [], self._living(pool.name)
+            for number, (index, receipt) in enumerate(waiting):
+                if number % _BATCH == 0 and number:
+                    await self._clock.sleep(_BATCH / RATE)
+                restoring = self._restoring(index, receipt, living.get(index, []))
+                outcome = await self._restore_one(pool, version, found.epoch, restoring) if restoring else False
+                if outcome is None:
+                    return False
+                if outcome:
+                    left.append((index, receipt))
+            waiting = left
+            if not waiting:
+                break
+            await self._clock.sleep(_AGAIN)
+        for index, _ in waiting:
+            _log.error("lease.not_restored", pool=pool.name, user=index, why="no seat is free")
+            self._receipts.give_up(index, pool.name)
+            for session in self._living(pool.name).get(index, []):
+                await self._lost(pool.name, session, "capacity")
+        return True
+
+    def _restoring(self, index: str, receipt: Receipt, sessions: list[OpenSession]) -> Restoring | None:
+        """Return what is known of a lease; None if there is nothing to restore."""
+        sessions = [each for each in sessions if each.grant and each.grant.lease.id == receipt.lease.id]
+        if not receipt.document or (not sessions and self._is_over(receipt)):
+            return None
+        lease = json.loads(receipt.document)
+        return Restoring(
+            user=index,
+            document=receipt.document,
+            sessions={each.id: self._claim(each, lease) for each in sessions},
+            version=receipt.winner[0] if receipt.winner else receipt.version,
+            record=receipt.winner[1] if receipt.winner else receipt.record,
+            name=receipt.name,
+        )
+
+    async def _restore_one(self, pool: Pool, version: int, epoch: int, restoring: Restoring) -> bool | None:
+        """Restore a lease and its sessions. True if that is to be tried again, None if the epoch is over."""
+        outcome = await self._farm.store.restore(pool, version, self._member, epoch, restoring)
+        if isinstance(outcome, Behind):
+            return None
+        if outcome.ended:
+            self._receipts.give_up(restoring.user, pool.name)
+        for name in restoring.sessions:
+            session = self._book.find(name)
+            if session is None or session.grant is None:
+                continue
+            if outcome.ended or outcome.refused.get(name, "capacity") != "capacity":
+                await self._lost(pool.name, session, outcome.refused.get(name, "timeout"))
+            elif name not in outcome.refused:
+                self._counted(session, session.grant)
+        return outcome.again or "capacity" in outcome.refused.values()
+
+    def _living(self, pool: str) -> dict[str, list[OpenSession]]:
+        """Return the sessions of a pool that are to be counted, by user index."""
+        found: dict[str, list[OpenSession]] = {}
+        for each in self._book:
+            if each.pool == pool and each.state in _HOLDS and each.grant is not None:
+                found.setdefault(self._index(each), []).append(each)
+        return found
+
+    def _claim(self, session: OpenSession, lease: dict[str, Any]) -> dict[str, object]:
+        """Return a session in the form that a lease document has it; what the store wrote of it comes first."""
+        written = dict(lease["sessions"])  # an empty table may have been written as a list
+        claim = written.get(f"{self._member}/{session.id}")
+        if claim is None:  # a receipt let it in: it shares the seat of another one on its device
+            claim = {"started": lease["contact"]}
+            claim |= next((_seat(each) for each in written.values() if each["device"] == session.device), {})
+        assert session.grant is not None  # noqa: S101 - _living has only those with one
+        held = {} if session.hold_until is None else {"hold": self._in_store_time(session.hold_until)}
+        return {**claim, "device": session.device, "fence": session.grant.fence, **held}
+
+    def _in_store_time(self, host_ms: int) -> int:
+        return self._memory.store_now() + host_ms - self._clock.now_ms()
+
+    async def _lost(self, pool: str, session: OpenSession, reason: str) -> None:
+        assert session.grant is not None  # noqa: S101 - of those that have one
+        lost = Lost(session=session.id, user=self._index(session), fence=session.grant.fence, reason=reason)
+        await self.lost(pool, lost)
+
+    def _counted(self, session: OpenSession, grant: Grant) -> None:
+        """A session that a receipt let in has its seat in the store now."""
+        if grant.source is Source.RECEIPT and session.state is SessionState.ACTIVE:
+            self._book.amend(session, grant=replace(grant, source=Source.STORE))
+
+    def _is_over(self, receipt: Receipt) -> bool:
+        """Whether a lease without a session has ended, by the store's time."""
+        return receipt.lease.expires_at <= self._memory.store_now()
+
+    def _index(self, session: OpenSession) -> str:
+        return self._farm.sealer.user_index(session.user)
+
+
+def _seat(claim: dict[str, Any]) -> dict[str, Any]:
+    return {"seat": claim["seat"]} if "seat" in claim else {}

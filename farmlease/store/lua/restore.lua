@@ -1,0 +1,148 @@
+-- restore: what a node knows of one user's lease, and its own sessions of it, counted again after the store lost them.
+-- Of two leases the one issued later is the user's; of two records the one of the higher version. Nothing is restored
+-- over a limit. Restoring the same again changes nothing.
+--
+-- KEYS  the shard's keys, as prelude.lua names them
+-- ARGV  1 policy    version of the policy the caller goes by
+--       2 user      user index
+--       3 node      node#incarnation
+--       4 epoch     that the node recovers in
+--       5 lease     lease document (JSON), as an answer of the store had it
+--       6 sessions  JSON object: the node's sessions of it: id -> {device, started, fence, seat, hold}
+--       7 record_version
+--       8 record    sealed record of that version
+--       9 name      sealed user name
+--
+-- Answers
+--   restored, then pairs: session, reason: sessions that were not, and why
+--   full                     the lease has no session here, and there is no seat for it
+--   ended                    the lease is over, or was given up for a later one: sessions of it have lost their seats
+--   configure, policy, strange, more  as acquire's
+
+local version, user, node, epoch = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+local mine, wanted = cjson.decode(ARGV[5]), cjson.decode(ARGV[6])
+local record_version, record, name = tonumber(ARGV[7]), ARGV[8], ARGV[9]
+
+local refused = policy_differs(version)
+if refused then return refused end
+if epoch ~= limits.epoch then return { 'strange' } end
+if sweep() then return { 'more' } end
+
+-- Takes over what the node knows of devices and contacts: the later of both.
+local function merge(lease)
+  lease.contact = math.max(lease.contact, mine.contact)
+  if mine['until'] then lease['until'] = math.max(lease['until'] or 0, mine['until']) end
+  for device, theirs in pairs(mine.devices) do
+    local ours = lease.devices[device] or theirs
+    ours.seen, ours['until'] = math.max(ours.seen, theirs.seen), math.max(ours['until'], theirs['until'])
+    if not theirs.unused then ours.unused = nil end
+    lease.devices[device] = ours
+  end
+  if #(mine.replaced or {}) > #(lease.replaced or {}) then lease.replaced = mine.replaced end
+  if not mine.unused then lease.unused = nil end
+end
+
+-- Drops the devices that were in use longest ago where both together are more than the pool allows.
+local function within_device_limit(lease)
+  if limits.devices == 0 then return end
+  local known = {}
+  for device, claim in pairs(lease.devices) do
+    if device_deadline(lease, device) <= now then
+      lease.devices[device] = nil
+    else
+      known[#known + 1] = { uses(lease, 'device', device) and math.huge or claim.seen, device }
+    end
+  end
+  table.sort(known, function(one, other) return one[1] > other[1] or one[1] == other[1] and one[2] < other[2] end)
+  for at = limits.devices + 1, #known do
+    if known[at][1] ~= math.huge then lease.devices[known[at][2]] = nil end
+  end
+end
+
+-- What a seat is charged to, as the node knows it; beyond the capacity is beyond the capacity.
+local function charge_of(seat)
+  local known = mine.charges and mine.charges[seat]
+  if known or alive(SEATS, seat) or is_node_seat(seat) then return known or '' end
+  return count_alive(SEATS) >= limits.capacity and '+' or ''
+end
+
+local function has_room(seat)
+  return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft
+end
+
+-- Why a session was taken from its node for good; nil if it was not. In the window, silence was not the node's fault.
+local function taken(member, fence)
+  local from, to = range_of(WORD .. member)
+  for _, word in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
+    local given, reason = string.match(word, '/(%d+)/([^/]+)$')
+    if tonumber(given) >= fence and not (is_recovering() and reason == 'timeout') then return reason end
+    call('ZREM', SESSIONS, word)
+  end
+  return nil
+end
+
+-- 1. Whose lease is it?
+local bar = deadline_of(call('ZSCORE', BARRED, user))
+if bar and bar > now then return { 'ended' } end
+local lease = settled_lease(user)
+if lease and lease.id ~= mine.id and lease.issued >= mine.issued then return { 'ended' } end
+if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end
+if lease and lease.id ~= mine.id then
+  local budget, keys = SWEEP_SESSIONS, {}
+  for key in pairs(lease.sessions) do keys[#keys + 1] = key end
+  for _, key in ipairs(keys) do
+    if budget == 0 then return { 'more' } end
+    take_away(key .. '/' .. user, 'timeout')
+    budget = budget - 1
+  end
+  lease = nil
+end
+local fresh = not lease
+if fresh then
+  lease = { id = mine.id, issued = mine.issued, contact = mine.contact, version = record_version, devices = {},
+    sessions = {}, unused = mine.unused }
+end
+merge(lease)
+lease.back = nil
+
+-- 2. Its sessions, as far as there is room.
+local answer, seats, fence = { 'restored' }, {}, limits.fence
+for session, claim in pairs(wanted) do
+  local key = node .. '/' .. session
+  local member, seat = key .. '/' .. user, claim.seat or user
+  local count = 0
+  for _ in pairs(lease.sessions) do count = count + 1 end
+  local reason = taken(member, claim.fence) or not has_room(seat) and 'capacity'
+    or limits.sessions > 0 and count >= limits.sessions and not lease.sessions[key] and 'session_limit' or nil
+  if reason then
+    answer[#answer + 1], answer[#answer + 2] = session, reason
+  else
+    local known = lease.sessions[key]
+    if known then claim.fence = math.max(claim.fence, known.fence) end
+    lease.sessions[key] = claim
+    lease.devices[claim.device] = lease.devices[claim.device] or { seen = lease.contact, ['until'] = lease.contact }
+    call('ZADD', SESSIONS, 0, member)
+    if claim.hold and claim.hold > now then call('ZADD', HOLDS, text(claim.hold), member) end
+    set_charge(lease, seat, charge_of(seat))
+    store_lease(user, lease, seat)
+    seats[seat], fence = true, math.max(fence, claim.fence)
+  end
+end
+
+-- 3. The lease itself.
+if next(seats) == nil then
+  if lease_deadline(user, lease) <= now then return #answer > 1 and answer or { 'ended' } end
+  if lease['until'] and not has_room(user) then return #answer > 1 and answer or { 'full' } end
+  set_charge(lease, user, charge_of(user))
+end
+within_device_limit(lease)
+if record_version > lease.version or fresh then
+  lease.version = record_version
+  call('HSET', RECORDS, user, record)
+end
+store_lease(user, lease, user)
+call('HSETNX', NAMES, user, name)
+call('ZREM', QUARANTINE, user)
+call('HSET', META, 'fence', text(fence))
+audit('restored', user, node, '', '', '', fence)
+return answer

@@ -1,0 +1,105 @@
+"""What a node remembers of the store, and what it restores after the store lost it, as values.
+
+Users are pseudonyms here and records are sealed bytes, as everywhere in this room.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from farmlease.store.script import LIFE, Argument
+
+__all__ = ["NOTHING", "Counted", "Known", "Recovering", "Remains", "Restored", "Restoring"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a node knows of a shard: the store is asked only by who knows the same one."""
+
+    epoch: int = 0  #: 0: none
+    fence: int = 0  #: highest that it has seen
+    expected: int = 0  #: ms: what the node thinks the store's time is; 0: it does not know
+
+    def arguments(self) -> dict[str, Argument]:
+        """Return what each script that is asked by a node takes."""
+        return {"epoch": self.epoch, "seen": self.fence, "life": LIFE, "expected": self.expected}
+
+
+#: What a node knows before it ever heard of a shard, and an administrator always.
+NOTHING = Known()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovering:
+    """A node was taken into an epoch. ``until``: nobody new is let in before; it may be over."""
+
+    epoch: int
+    until: int
+    now: int
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Recovering":
+        """From ``recovering`` of recover.lua."""
+        return Recovering(epoch=int(answer[1]), until=int(answer[2]), now=int(answer[3]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restoring:
+    """What a node knows of one user's lease."""
+
+    user: str  #: user index
+    document: bytes  #: the lease as an answer of the store had it
+    sessions: Mapping[str, Mapping[str, object]]  #: session id to device, started, fence and, if there is one, hold
+    version: int  #: of the record
+    record: bytes  #: sealed
+    name: bytes  #: sealed
+
+    def arguments(self) -> dict[str, Argument]:
+        """Return what restore.lua takes of it."""
+        return {
+            "user": self.user,
+            "lease": self.document,
+            "sessions": json.dumps(self.sessions),
+            "record_version": self.version,
+            "record": self.record,
+            "name": self.name,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """A lease was restored, or not. ``again``: there is no seat now, and there may be one before the window is over."""
+
+    ended: bool = False  #: it is over: its sessions have lost their seats
+    again: bool = False
+    refused: Mapping[str, str]  #: session id to why it lost its seat
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Restored":
+        """From ``restored``, ``full`` or ``ended`` of restore.lua."""
+        words = [word.decode() for word in answer[1:]]
+        refused = dict(zip(words[::2], words[1::2], strict=True))
+        return Restored(ended=answer[0] == b"ended", again=answer[0] == b"full", refused=refused)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What is left of a lease after the end of a session: its document, empty if nothing is, and its end in ms."""
+
+    document: bytes
+    expires_at: int
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Remains":
+        """From ``released`` of release.lua."""
+        lease = json.loads(answer[1]) if answer[1] else {}
+        return Remains(document=answer[1], expires_at=int(lease.get("until", 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A session that the store counts for a node."""
+
+    session: str
+    user: str  #: user index
+    fence: int
