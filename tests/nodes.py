@@ -40,14 +40,15 @@ class TestClock:
 
     def __init__(self, clock: StoreClock) -> None:
         self._clock = clock
+        self.missed_ms = 0  #: what the store's clock did and this one did not
 
     def now_ms(self) -> int:
         """The store's time."""
-        return self._clock.now_ms
+        return self._clock.now_ms - self.missed_ms
 
     def monotonic(self) -> float:
         """The store's time, in seconds."""
-        return self._clock.now_ms / 1000
+        return self.now_ms() / 1000
 
     async def sleep(self, _: float) -> None:
         """Let the others run, and no time pass."""
@@ -62,6 +63,7 @@ class Line:
     cut: set[str] = field(default_factory=set)  #: not carried out
     deaf: set[str] = field(default_factory=set)  #: carried out, its answer is lost
     refused: set[str] = field(default_factory=set)  #: the store says no
+    swallowed: set[str] = field(default_factory=set)  #: not carried out, and answered as if there were nothing to do
     held: dict[str, asyncio.Event] = field(default_factory=dict)  #: carried out, the answer waits for this
     waiting: int = 0  #: answers that are held now
     calls: list[str] = field(default_factory=list)  #: what was asked, in order
@@ -74,6 +76,8 @@ class Line:
             raise StoreUnavailable("the store is away: the test cut the line")
         if names & self.refused:
             raise StoreRefused("the store refused: the test wanted it to")
+        if names & self.swallowed:
+            return [b"gone"]
         answer = await self.real.call(script, keys, args)
         if script.name in self.held:
             self.waiting += 1
@@ -109,14 +113,26 @@ class Host:
     folder: Path
     agent: Agent = field(init=False)
     running: Any = field(init=False, default=None)
+    clock: TestClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Show the store's time."""
+        self.clock = TestClock(self.site.timed.clock)
 
     def boot(self) -> "Host":
         """Start the agent on its state folder."""
         self.mount()
-        self.running = compose(self.config, self.farm, TestClock(self.site.timed.clock))
+        self.running = compose(self.config, self.farm, self.clock)
         self.agent = self.running.__enter__().agent
         self.agent.adopt()
         return self
+
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Let the store's clock move, and this host's stand still."""
+        before = self.site.timed.clock.now_ms
+        yield
+        self.clock.missed_ms += self.site.timed.clock.now_ms - before
 
     def kill(self) -> None:
         """End the agent without a word, as kill -9 does."""
@@ -131,7 +147,9 @@ class Host:
     def config(self) -> Config:
         """The node's configuration."""
         given = {"state_dir": self.folder / "state", "heartbeat": "60s"}
-        return Config.model_validate({"farm": FARM, "node": self.name, "agent": given, "recovery": {"window": "0s"}})
+        return Config.model_validate(
+            {"farm": FARM, "node": self.name, "agent": given, "recovery": {"window": self.site.window}}
+        )
 
     async def start(self, user: User, session: str = "7", **more: Any) -> Decision:
         """Ask for a session."""
@@ -207,6 +225,7 @@ class Site:
     timed: TimedStore
     ring: KeyRing
     hosts: list[Host] = field(default_factory=list)
+    window: str = "0s"  #: recovery window of the hosts that are switched on from now on
 
     @property
     def disk(self) -> Path:

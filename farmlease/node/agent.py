@@ -8,8 +8,10 @@ Not guaranteed: that the host's wall clock means anything; every deadline is the
 Calls go down from here (policy, store, seal, journal, files), never up.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -128,21 +130,17 @@ class Agent:
     async def start_session(self, request: SessionRequest, only: User | None = None) -> Decision:
         """Decide whether a session may start; asking again for the same one gives the same answer.
 
-        With ``wait_ms`` this returns when there is a seat or the wait is over; ``end_session`` ends it before.
+        With ``wait_ms`` this returns when there is a seat or the wait is over; ``end_session`` ends it before, and so
+        does a caller who hangs up: then nobody waits for the seat any more.
         """
-        since, wait_ms = self._clock.monotonic(), request.wait_ms
-        while True:
-            decision = await self._errands.finish(self._start_session(replace(request, wait_ms=wait_ms), only))
-            if not isinstance(decision, Waiting):
-                return decision
-            await self._clock.sleep(_ASK_AGAIN)
-            found = self._book.find(request.session)
-            # Who asked twice may have got the seat by the other question: then this one is told the same.
-            if found is None or found.user != request.user or found.state not in _WAITED_FOR:
-                return explain.denial(Reason.CAPACITY, found.pool if found else request.pool)
-            pool = self._standing.in_force.pool(found.pool)
-            over = self._clock.monotonic() - since >= min(request.wait_ms, pool.queue_ms if pool else 0) / 1000
-            wait_ms = 0 if over else request.wait_ms
+        before = self._book.find(request.session)
+        had_it = before is not None and before.grant is not None and before.user == request.user
+        try:
+            return await self._start_and_wait(request, only)
+        except asyncio.CancelledError:
+            if request.wait_ms and not had_it:
+                self._errands.run(f"hang up {request.session}", partial(self._hang_up, request))
+            raise
 
     async def end_session(self, session: str, only: User | None = None) -> bool:
         """End a session; one that is not (or no longer) there is ended already. False if it is another user's."""
@@ -265,6 +263,21 @@ class Agent:
 
     # --- a start ------------------------------------------------------------------------------------------------------
 
+    async def _start_and_wait(self, request: SessionRequest, only: User | None) -> Decision:
+        since, wait_ms = self._clock.monotonic(), request.wait_ms
+        while True:
+            decision = await self._errands.finish(self._start_session(replace(request, wait_ms=wait_ms), only))
+            if not isinstance(decision, Waiting):
+                return decision
+            await self._clock.sleep(_ASK_AGAIN)
+            found = self._book.find(request.session)
+            # Who asked twice may have got the seat by the other question: then this one is told the same.
+            if found is None or found.user != request.user or found.state not in _WAITED_FOR:
+                return explain.denial(Reason.CAPACITY, found.pool if found else request.pool)
+            pool = self._standing.in_force.pool(found.pool)
+            over = self._clock.monotonic() - since >= min(request.wait_ms, pool.queue_ms if pool else 0) / 1000
+            wait_ms = 0 if over else request.wait_ms
+
     async def _start_session(self, request: SessionRequest, only: User | None) -> Decision | Waiting:
         async with self._turns.session(request.session):
             held = self._book.find(request.session)
@@ -280,6 +293,9 @@ class Agent:
         if isinstance(decision, Denial) and self._debts.pending(request.session):
             await self._deliver()
         return decision
+
+    async def _hang_up(self, request: SessionRequest) -> None:
+        await self._end_session(request.session, request.user)
 
     # --- an end, and a save -------------------------------------------------------------------------------------------
 

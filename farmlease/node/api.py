@@ -86,12 +86,9 @@ def _add_start(app: FastAPI, agent: Agent, identities: Identities) -> None:
         caller = Caller.of(http)
         if not caller.may_act_for(request.user):
             return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
-        before = agent.session(request.session)
         work = agent.start_session(request, caller.only)
         decision = await (_while_connected(http, work) if request.wait_ms else work)
         if decision is None:
-            if before is None or before.grant is None or before.user != request.user:
-                await agent.end_session(request.session, request.user)
             return problem(503, "the caller is gone; its place in the queue is given up")
         if isinstance(decision, Denial):
             status = _STATUS.get(decision.reason, 409)

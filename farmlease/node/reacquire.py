@@ -13,6 +13,7 @@ import tenacity
 
 from farmlease.clock import Clock
 from farmlease.domain.pool import Reacquire as Rule
+from farmlease.errors import FarmleaseError
 
 __all__ = ["BY_HAND", "Reacquire"]
 
@@ -61,5 +62,7 @@ class Reacquire:
             settled: bool = await policy(attempt)
             if not settled:
                 await give_up()
+        except FarmleaseError as error:  # the session is settled; what the store is owed waits for it
+            _log.warning("reacquire.undelivered", session=session, why=str(error))
         except Exception:  # noqa: BLE001 - nobody awaits this task; what it met is told, and the next heartbeat goes on
             _log.error("reacquire.failed", session=session, exc_info=True)

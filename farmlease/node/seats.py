@@ -89,12 +89,12 @@ class Seats:
         """
         if not pool.serves(self._node):
             return explain.denial(Reason.WRONG_NODE, pool.name)
-        if held is None:
-            await self.count(pool)
         session = held or self._book.begin(request, pool, request.device or self._farm.name)
         try:
             if self._standing.store_is_away and (receipt := self._offline.receipt(session, pool)):
                 return await self._let_in(session, pool, receipt)
+            if held is None:
+                await self.count(pool)
             answer = await self._acquire(session, in_force.version, pool, wait_ms)
             if isinstance(answer, Behind):
                 return self._behind(session, pool, answer)
@@ -112,7 +112,10 @@ class Seats:
             raise
 
     async def count(self, pool: Pool) -> None:
-        """Have every session counted that a receipt let in, before anybody new. What has no seat is lost."""
+        """Have every session counted that a receipt let in, before anybody new. What has no seat is lost.
+
+        StoreError if the store cannot be asked: then nobody new is let in either.
+        """
         async with self._counting:
             for each in self._book:
                 if each.pool == pool.name and _is_uncounted(each):
@@ -122,13 +125,7 @@ class Seats:
                             await self._count(session, pool)
 
     async def _count(self, session: OpenSession, pool: Pool) -> None:
-        if self._standing.store_is_away:
-            return
-        try:
-            answer = await self._acquire(session, self._standing.in_force.version, pool, 0)
-        except StoreError as error:
-            self._standing.store_failed(error)
-            return
+        answer = await self._acquire(session, self._standing.in_force.version, pool, 0)
         if isinstance(answer, Behind):
             self._behind(session, pool, answer)
         else:

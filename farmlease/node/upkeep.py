@@ -8,6 +8,7 @@ from functools import partial
 
 from farmlease.domain.model import Reason
 from farmlease.domain.session import SessionState
+from farmlease.errors import StoreError
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.debts import Debts
 from farmlease.node.departure import Departure
@@ -74,8 +75,11 @@ class Upkeep:
 
     async def count_uncounted(self) -> None:
         """The store is back: have every session counted that a receipt let in."""
-        for pool in self._standing.in_force.pools:
-            await self._seats.count(pool)
+        try:
+            for pool in self._standing.in_force.pools:
+                await self._seats.count(pool)
+        except StoreError as error:
+            self._standing.store_failed(error)
 
     def abandon_waits(self) -> None:
         """After a restart nobody waits for an answer any more: places in the queue are given up."""

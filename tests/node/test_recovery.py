@@ -1,0 +1,366 @@
+"""The store lost its data, or the farm lost the store: what this node has is counted again, and told if it cannot be."""
+
+import pytest
+
+from farmlease.domain.model import Grant, Reason, Source, Withdrawal
+from farmlease.node.receipts import Receipts
+from tests.nodes import JOHN, MARY, Host, Site
+
+SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
+
+
+def emptied(site: Site) -> None:
+    """Lose everything; some time passes until somebody notices."""
+    site.timed.raw.flushall()
+    site.timed.clock.advance(SECOND)
+
+
+async def beaten(*hosts: Host) -> None:
+    """Let hosts beat, and finish what that brings to light."""
+    for host in hosts:
+        await host.beat()
+    for host in hosts:
+        await host.agent.settled()
+
+
+def policy(site: Site, **keys: str) -> str:
+    """The usual policy with other keys of its pool."""
+    lines = "".join(f"{key} = {value}\n" for key, value in keys.items())
+    return site.policy.replace("capacity = 3\n", "" if "capacity" in keys else "capacity = 3\n") + lines
+
+
+@pytest.fixture
+def farm(site: Site) -> Site:
+    """A farm with a recovery window."""
+    site.window = "15s"
+    return site
+
+
+async def test_an_emptied_store_has_everything_again(farm: Site) -> None:
+    """L7: policy, leases, sessions and files are back, with their fences, without an administrator."""
+    one, two = farm.host(), farm.host("ctx-02")
+    johns, marys = await one.granted(JOHN), await two.granted(MARY, "8")
+    await beaten(one, two)
+    one.write(b"changed")
+    await one.save()
+    emptied(farm)
+    await beaten(one, two)
+    await beaten(one, two)
+    assert ([("ctx-01", "7")], [("ctx-02", "8")]) == (await farm.sessions(JOHN), await farm.sessions(MARY))
+    assert 2 == await farm.record_version()
+    again = await one.granted(JOHN)
+    assert (johns.fence, johns.lease.id, True) == (again.fence, again.lease.id, again.again)
+    assert marys.fence == (await two.granted(MARY, "8")).fence
+    assert ({"7": "active"}, {"8": "active"}) == (one.states, two.states)
+
+
+async def test_nobody_new_gets_in_before_all_have_restored(farm: Site) -> None:
+    """L1: a new user waits until every node that was there has come, and is told until when."""
+    await farm.apply(policy(farm, capacity="1"))
+    one, two = farm.host(), farm.host("ctx-02")
+    await two.granted(MARY, "8")
+    await beaten(one, two)
+    await beaten(one, two)
+    emptied(farm)
+    denial = await one.denied(JOHN)
+    assert Reason.RECOVERING is denial.reason
+    assert denial.retry_at is not None
+    await beaten(one)
+    assert Reason.RECOVERING is (await one.denied(JOHN)).reason
+    await beaten(two)
+    await beaten(one)
+    assert Reason.CAPACITY is (await one.denied(JOHN)).reason
+
+
+async def test_a_lease_without_a_session_comes_back(farm: Site) -> None:
+    """A named lease is its user's for thirty days; the node where he last worked knows it."""
+    await farm.apply(policy(farm, capacity="1"))
+    host = farm.host()
+    grant = await host.granted(JOHN)
+    farm.timed.clock.advance(MINUTE)
+    await host.end()
+    lease = await farm.lease()
+    assert lease is not None
+    emptied(farm)
+    await beaten(host)
+    found = await farm.lease()
+    assert found is not None
+    assert (grant.lease.id, lease.lease.expires_at, ()) == (found.lease.id, found.lease.expires_at, found.sessions)
+    await beaten(host)
+    assert Reason.CAPACITY is (await host.denied(MARY, "8")).reason
+
+
+async def test_a_lease_that_was_withdrawn_does_not_come_back(farm: Site) -> None:
+    """What an administrator took with the session still there is not this node's to restore."""
+    host = farm.host()
+    await host.granted(JOHN)
+    pool = (await farm.farm.policy()).pool("qlikview")
+    assert pool is not None
+    await farm.farm.withdraw(pool, JOHN, Withdrawal.RETURNED)
+    await beaten(host)
+    emptied(farm)
+    await beaten(host)
+    assert None is await farm.lease()
+
+
+async def test_a_kill_between_loss_and_recovery_changes_nothing(farm: Site) -> None:
+    """The memory of the store lies in the journal: the next agent of this boot restores too."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await beaten(host)
+    emptied(farm)
+    await beaten(host.restart())
+    assert [("ctx-01", "7")] == await farm.sessions()
+
+
+async def test_a_file_saved_while_the_store_was_lost_is_there_afterwards(farm: Site) -> None:
+    """An end and a changed file that were owed when the store lost everything arrive after the lease is back."""
+    host = farm.host()
+    await host.granted(JOHN)
+    host.write(b"changed")
+    host.line.cut.add("*")
+    await host.end()
+    emptied(farm)
+    host.line.cut.clear()
+    await beaten(host)
+    await beaten(host)
+    assert (0, [], 2) == (host.agent.facts().owed, await farm.sessions(), await farm.record_version())
+    await farm.host("ctx-02").granted(JOHN)
+    assert b"changed" == farm.hosts[1].read()
+
+
+async def test_a_session_without_room_is_told(farm: Site) -> None:
+    """L1, L4: more was granted than there are seats now: who does not fit loses the session, and knows."""
+    one, two = farm.host(), farm.host("ctx-02")
+    await one.granted(JOHN)
+    await two.granted(MARY, "8")
+    await beaten(one, two)
+    await farm.apply(policy(farm, capacity="1"))
+    await beaten(one, two)
+    emptied(farm)
+    await beaten(one, two)
+    await beaten(one, two)
+    assert 1 == len(await farm.sessions(JOHN)) + len(await farm.sessions(MARY))
+    assert ["active", "lost"] == sorted([one.states["7"], two.states["8"]])
+
+
+async def test_what_only_the_store_counts_is_given_back(site: Site) -> None:
+    """L3: a question that reached the store after its caller had given up and undone it leaks no seat."""
+    host = site.host()
+    await host.beat()
+    host.line.deaf.add("acquire")
+    host.line.swallowed.add("release")
+    await host.denied(JOHN)
+    host.line.deaf.clear()
+    await host.beat()
+    assert [("ctx-01", "7")] == await site.sessions()
+    host.line.swallowed.clear()
+    await beaten(host)
+    await beaten(host)
+    assert ([], 0) == (await site.sessions(), host.agent.facts().owed)
+
+
+async def test_health_says_that_the_store_recovers(farm: Site) -> None:
+    """While leases are being restored the node says so."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await beaten(host)
+    emptied(farm)
+    with host.line.holding("restore") as held:
+        await host.agent.beat()
+        await held()
+        assert host.agent.facts().recovering
+    await host.agent.settled()
+    assert not host.agent.facts().recovering
+
+
+# --- the store is away ------------------------------------------------------------------------------------------------
+
+
+async def test_a_receipt_lets_its_user_in(site: Site) -> None:
+    """Who has a lease by this node's own word starts while the store is away, with his files; others are told."""
+    host = site.host()
+    first = await host.granted(JOHN)
+    host.write(b"changed")
+    await host.end()
+    host.line.cut.add("*")
+    await host.beat()
+    grant = await host.granted(JOHN, "9")
+    assert (Source.RECEIPT, first.lease.id, b"changed") == (grant.source, grant.lease.id, host.read())
+    denial = await host.denied(MARY, "8")
+    assert Reason.OFFLINE is denial.reason
+    assert denial.retry_at is not None
+    assert Source.RECEIPT is (await host.granted(JOHN, "9")).source  # the same again
+
+
+async def test_who_started_by_receipt_is_counted_before_anybody_new(site: Site) -> None:
+    """L7: the store is back: the first question of a new session comes after those of the sessions it never heard of."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.end()
+    host.line.cut.add("*")
+    await host.granted(JOHN, "9")
+    host.line.cut.clear()
+    await host.granted(MARY, "8")
+    assert [("ctx-01", "9")] == await site.sessions()
+    shown = host.agent.session("9")
+    assert shown is not None
+    assert shown.grant is not None
+    assert Source.STORE is shown.grant.source
+
+
+async def test_a_heartbeat_counts_them_too(site: Site) -> None:
+    """Nobody new has to come for that."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.end()
+    host.line.cut.add("*")
+    await host.granted(JOHN, "9")
+    host.line.cut.clear()
+    await beaten(host)
+    assert [("ctx-01", "9")] == await site.sessions()
+
+
+async def test_without_room_they_are_lost(site: Site) -> None:
+    """The lease was given to another meanwhile: the session is told, never silently kept."""
+    await site.apply(policy(site, capacity="1"))
+    one, two = site.host(), site.host("ctx-02")
+    await one.granted(JOHN)
+    await one.end()
+    one.line.cut.add("*")
+    await one.granted(JOHN, "9")
+    pool = (await site.farm.policy()).pool("qlikview")
+    assert pool is not None
+    site.timed.clock.advance(DAY)
+    lease = await site.farm.withdraw(
+        pool, JOHN, Withdrawal.RETURNED
+    )  # fmt: skip
+    assert lease is not None
+    site.timed.clock.advance(DAY)
+    await two.granted(MARY, "8")
+    one.line.cut.clear()
+    await beaten(one)
+    assert {"9": "lost"} == one.states
+    assert ([], [("ctx-02", "8")]) == (await site.sessions(JOHN), await site.sessions(MARY))
+
+
+async def test_a_receipt_ends_with_its_lease(site: Site) -> None:
+    """L5: the node counts the store's time on by itself; what ended there lets nobody in here."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.end()
+    host.line.cut.add("*")
+    site.timed.clock.advance(30 * DAY - 1)
+    assert Source.RECEIPT is (await host.granted(JOHN, "9")).source
+    await host.end("9")
+    site.timed.clock.advance(1)
+    assert Reason.OFFLINE is (await host.denied(JOHN, "10")).reason
+
+
+async def test_a_receipt_is_for_its_devices(site: Site) -> None:
+    """A machine that the lease is not on is for the store to decide about."""
+    host = site.host()
+    await host.granted(JOHN)
+    host.line.cut.add("*")
+    assert Source.RECEIPT is (await host.granted(JOHN, "8")).source
+    assert Reason.OFFLINE is (await host.denied(JOHN, "9", device="NB-1")).reason
+
+
+async def test_a_receipt_is_for_one_life_of_the_node(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a boot the store decides; the lease is still restored from the receipt."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.end()
+    host.kill()
+    monkeypatch.setattr("farmlease.node.journal.boot_marker", lambda: "another boot")
+    host.boot()
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN, "9")).reason
+
+
+async def test_a_floating_seat_lets_in_who_still_sits_on_it(site: Site) -> None:
+    """Without a session here the seat may be anybody's by now; with one on the same device it is shared."""
+    await site.apply('[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 2\nreacquire = { attempts = 0 }\n')
+    host = site.host()
+    await host.granted(JOHN)
+    await host.granted(MARY, "8")
+    await host.end("8")
+    host.line.cut.add("*")
+    assert Source.RECEIPT is (await host.granted(JOHN, "9")).source
+    assert Reason.OFFLINE is (await host.denied(MARY, "10")).reason
+    site.timed.clock.advance(2 * HOUR)
+    assert Reason.OFFLINE is (await host.denied(JOHN, "11")).reason
+
+
+async def test_a_pool_that_counts_sessions_counts_them_without_the_store(site: Site) -> None:
+    """A receipt is not a way round ``sessions_per_user``."""
+    await site.apply(policy(site, sessions_per_user="1"))
+    host = site.host()
+    await host.granted(JOHN)
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN, "9")).reason
+
+
+async def test_a_receipt_that_does_not_open_is_kept_and_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L6: what was changed or copied lets nobody in; health says so, and the agent goes on."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.end()
+    journal = host.agent._journal
+    (index,) = journal.receipts("qlikview")
+    body = journal.receipt(index, "qlikview")
+    assert body is not None
+    journal.write_receipt(index, "qlikview", body[:-1] + bytes([body[-1] ^ 1]))
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN, "9")).reason
+    assert (1, True) == (host.agent.facts().rejected, any("rejected-receipt" in name for name in host.kept))
+    host.line.cut.clear()
+    assert isinstance(await host.start(JOHN, "10"), Grant)
+
+
+async def test_a_receipt_is_not_asked_for_where_the_store_answers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store decides whenever it can."""
+    host = site.host()
+    await host.granted(JOHN)
+    with monkeypatch.context() as patch:
+        patch.setattr(Receipts, "is_of_this_life", lambda *_: pytest.fail("a receipt was asked for"))
+        await host.granted(JOHN, "9")
+
+
+async def test_a_leap_of_the_stores_clock_is_told_and_ends_nothing(farm: Site) -> None:
+    """The store is an hour ahead of what the node counted: health warns, the session is there, the lease as long."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await beaten(host)
+    before = await farm.lease()
+    assert before is not None
+    with host.asleep():
+        farm.timed.clock.advance(3 * HOUR)
+    await beaten(host)
+    await beaten(host)
+    assert 3 * HOUR == host.agent.facts().clock_off_ms
+    assert ([("ctx-01", "7")], {"7": "active"}) == (await farm.sessions(), host.states)
+
+
+async def test_a_clock_that_went_back_is_told(farm: Site) -> None:
+    """Nothing ends by that either."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await beaten(host)
+    with host.asleep():
+        farm.timed.clock.advance(-HOUR)
+    await beaten(host)
+    assert (-HOUR, [("ctx-01", "7")]) == (host.agent.facts().clock_off_ms, await farm.sessions())
+
+
+async def test_a_store_that_is_away_longer_than_the_sessions_may_be_silent(site: Site) -> None:
+    """L4: the store was there all the time, and others took the seats: the sessions are told with the next heartbeat."""
+    await site.apply('[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 1\nreacquire = { attempts = 0 }\n')
+    one, two = site.host(), site.host("ctx-02")
+    await one.granted(JOHN)
+    one.line.cut.add("*")
+    site.timed.clock.advance(2 * HOUR)
+    await two.granted(MARY, "8")
+    one.line.cut.clear()
+    await beaten(one)
+    assert {"7": "lost"} == one.states
