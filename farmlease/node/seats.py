@@ -91,8 +91,6 @@ class Seats:
             return explain.denial(Reason.WRONG_NODE, pool.name)
         session = held or self._book.begin(request, pool, request.device or self._farm.name)
         try:
-            if self._standing.store_is_away and (receipt := self._offline.receipt(session, pool)):
-                return await self._let_in(session, pool, receipt)
             if held is None:
                 await self.count(pool)
             answer = await self._acquire(session, in_force.version, pool, wait_ms)

@@ -353,6 +353,17 @@ async def test_a_clock_that_went_back_is_told(farm: Site) -> None:
     assert (-HOUR, [("ctx-01", "7")]) == (host.agent.facts().clock_off_ms, await farm.sessions())
 
 
+async def test_a_clock_that_stands_still_is_told(farm: Site) -> None:
+    """A frozen store keeps everything; the node goes by its own count of the store's time."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await beaten(host)
+    host.clock.missed_ms -= HOUR // 2
+    await beaten(host)
+    assert (-HOUR // 2, [("ctx-01", "7")]) == (host.agent.facts().clock_off_ms, await farm.sessions())
+    assert {"7": "active"} == host.states
+
+
 async def test_a_store_that_is_away_longer_than_the_sessions_may_be_silent(site: Site) -> None:
     """L4: the store was there all the time, and others took the seats: the sessions are told with the next heartbeat."""
     await site.apply('[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 1\nreacquire = { attempts = 0 }\n')
