@@ -132,6 +132,16 @@ class Host:
         worst = next(check["output"] for (check,) in document["checks"].values() if check["status"] != "pass")
         return f"{document['status']}: {worst}"
 
+    async def well(self) -> None:
+        """Return when the agent has nothing to complain of; FarmleaseError if that takes too long."""
+        deadline = time.monotonic() + READY_WITHIN
+        while time.monotonic() < deadline:
+            _, body = await asyncio.to_thread(probe, address(self.health_url))
+            if json.loads(body)["status"] == "pass":
+                return
+            await asyncio.sleep(POLL)
+        raise FarmleaseError(f"the agent of {self.name} is still not well: {await self.health()}")
+
     @property
     def running(self) -> bool:
         """Whether the agent's process lives."""

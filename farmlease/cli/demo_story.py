@@ -128,6 +128,8 @@ class Story:
         waited = time.monotonic() - before
         self._say.fact(self._two.name, f"delivered John's end and his file {waited:.1f} s after the store's start")
         _must(3, lease.record_version, "the version of John's record after two changes of his file")
+        await asyncio.gather(self._one.well(), self._two.well())
+        self._say.fact("hosts", "have counted again what they had, before anybody new is let in")
         await self._same_lease(self._one, JOHN, "10")
         working = await self._one.ask("GET", "/v1/sessions/8")
         _must("active", working.fields().get("state"), "the state of Mary's session")
