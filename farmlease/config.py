@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 _PLACEHOLDERS = frozenset({"{user}", "{session}", "{reason}", "{pool}"})
+#: A host by name or address, and perhaps its port.
+_HOST = re.compile(r"(\[[^\]]+\]|[^:,\[\]]+)(:\d+)?")
 
 
 def _check_farm(text: str) -> str:
@@ -65,12 +67,16 @@ def _check_store_url(url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
     except ValueError:
         raise refuse("is not a URL, such as redis://127.0.0.1:6379/0") from None
+    hosts = parts.netloc.rpartition("@")[2]
     match parts.scheme:
-        case "redis" | "rediss" | "redis+cluster":
-            complete = bool(parts.netloc.rpartition("@")[2])
+        case "redis" | "rediss":
+            complete = _HOST.fullmatch(hosts) is not None
             form = f"{parts.scheme}://host:port"
+        case "redis+cluster":
+            complete = all(map(_HOST.fullmatch, hosts.split(","))) and not parts.path.strip("/")
+            form = "redis+cluster://host:port,host:port"
         case "redis+sentinel":
-            complete = bool(parts.netloc.rpartition("@")[2]) and bool(parts.path.strip("/"))
+            complete = all(map(_HOST.fullmatch, hosts.split(","))) and bool(parts.path.strip("/"))
             form = "redis+sentinel://host:port,host:port/master/0"
         case "unix":
             complete = parts.path.startswith("/")
@@ -118,7 +124,10 @@ class StoreSection(Section):
             raise refuse("must be longer than 0", "timeout")
         if self.key_file is not None and self.cert_file is None:
             raise refuse("is required beside key_file", "cert_file")
-        if urlsplit(self.url.get_secret_value()).scheme in {"redis", "unix", "embedded"}:
+        scheme = urlsplit(self.url.get_secret_value()).scheme
+        if self.wait_replicas and scheme == "embedded":
+            raise refuse("is for a store with replicas, and an embedded one has none", "wait_replicas")
+        if scheme in {"redis", "unix", "embedded"}:
             for key in ("ca_file", "cert_file"):
                 if key in self.model_fields_set:
                     raise refuse("is for TLS, which this URL does not use; write rediss://", key)

@@ -34,6 +34,7 @@ async def open_farm(config: Config, *, owner: bool = False) -> AsyncIterator[tup
         cert_file=section.cert_file,
         key_file=section.key_file,
         timeout_ms=section.timeout_ms,
+        wait_replicas=section.wait_replicas,
     )
     connection = await open_connection(address, state_dir=config.agent.state_dir, owner=owner)
     async with connection:

@@ -6,6 +6,8 @@ from typing import Any
 from farmlease.domain.policy import Pool
 from farmlease.store.answers import Beat, Behind, Claim, Refusal, StoredLease, Taken, Taking
 from farmlease.store.keys import Shard
+from farmlease.store.recovery import NOTHING
+from farmlease.store.redis import Store
 from tests.stores import TimedStore, index, named_pool
 
 VERSION = 1
@@ -84,6 +86,13 @@ class Desk:
     def events(self) -> list[str]:
         """Return what the audit holds so far, in order."""
         return [entry["event"] for entry in audit(self.timed.raw, self.pool.name)]
+
+
+async def beat_anywhere(store: Store, pool: Pool, node: str = NODE) -> None:
+    """Beat, also on a store that has become another one: without a window."""
+    if await store.heartbeat(pool, VERSION, node, None) is Behind.STRANGE:
+        await store.recover(pool, VERSION, node, NOTHING, window_ms=0, roster=())
+    assert isinstance(await store.heartbeat(pool, VERSION, node, None), Beat)
 
 
 def desk(timed: TimedStore, **keys: object) -> Desk:

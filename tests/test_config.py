@@ -264,7 +264,7 @@ def test_an_agent_listens_nowhere_else(file: Path, listen: str) -> None:
         "rediss://h",
         "unix:///run/redis.sock",
         f"redis+sentinel://:{SECRET}@h1:26379,h2:26379/mymaster/0",
-        "redis+cluster://h1:7000,h2:7000",
+        "redis+cluster://h1:7000,[fd00::2]:7000,h3",
         "embedded:",
         "embedded:/var/lib/farmlease/redis",
     ],
@@ -286,6 +286,11 @@ def test_stores(file: Path, url: str) -> None:
         f"redis://:{SECRET}@",
         "unix://run",
         "redis+sentinel://h1:1",
+        f"redis+sentinel://h1:1,:{SECRET}/mymaster",
+        f"redis+sentinel://h1:1,h2:{SECRET}/mymaster/0",
+        "redis://h1,h2",
+        "redis+cluster://h1:7000,h2:7000,",
+        "redis+cluster://h1:7000/0",
         f"redis://[{SECRET}",
         "redis+cluster://",
         "embedded:redis",
@@ -314,6 +319,12 @@ def test_encryption_is_never_only_believed_in(file: Path, keys: str, told: str) 
     """TLS files beside a URL without TLS are refused: the connection would be open and nobody would know."""
     with pytest.raises(ConfigError, match=told):
         load(file, f"farm = 'a'\n[store]\n{keys}\n")
+
+
+def test_replicas_are_never_only_believed_in(file: Path) -> None:
+    """An embedded store has no replicas to wait for."""
+    with pytest.raises(ConfigError, match=r"store.wait_replicas: is for a store with replicas"):
+        load(file, "farm = 'a'\n[store]\nurl = 'embedded:'\nwait_replicas = 1\n")
 
 
 def test_a_file_that_is_no_text_is_refused(file: Path) -> None:

@@ -5,13 +5,18 @@ Whatever would be ignored or guessed at is refused. A URL may hold a password, s
 
 import ssl
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from farmlease.errors import ConfigError
 
-__all__ = ["StoreAddress", "credentials", "database", "split_url", "tls_context"]
+__all__ = ["StoreAddress", "credentials", "database", "master_name", "places", "split_url", "tls_context"]
+
+#: Where a server listens unless the URL says otherwise.
+_PORTS = {"redis": 6379, "rediss": 6379, "redis+cluster": 6379, "redis+sentinel": 26379}
+_SEVERAL = {"redis+sentinel", "redis+cluster"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +26,13 @@ class StoreAddress:
     url: str = field(repr=False)
     username: str | None = None
     password_file: Path | None = None
-    ca_file: Path | None = None  #: trusted *instead of* the system's authorities
+    ca_file: Path | None = (
+        None  #: trusted *instead of* the system's authorities; with Sentinel and Cluster it means TLS
+    )
     cert_file: Path | None = None
     key_file: Path | None = None
     timeout_ms: int = 2000  #: of one try, connecting included; a call with all its tries takes at most twice as long
+    wait_replicas: int = 0  #: replicas that must have a grant before it is answered
 
 
 def tls_context(address: StoreAddress) -> ssl.SSLContext:
@@ -50,24 +58,14 @@ def _reason(error: OSError) -> str:
 
 def split_url(address: StoreAddress) -> SplitResult:
     """Split the URL and check that everything beside it goes with it; ConfigError if not."""
-    parts = _split(address.url)
-    _check(address, parts)
-    return parts
-
-
-def _split(url: str) -> SplitResult:
-    parts = _parsed(url)
+    parts = _parsed(address.url)
     if parts is None:
         raise ConfigError(
             "[store] url cannot be read: write redis://host:6379/0, and / : @ # in a password as %2F %3A %40 %23 "
             "(better: a password_file)"
         )
-    if parts.scheme in {"redis+sentinel", "redis+cluster"}:
-        raise ConfigError(f"[store] url: {parts.scheme}:// is not served by this version; use redis://")
-    if parts.scheme not in {"redis", "rediss", "unix", "embedded"}:
-        raise ConfigError("[store] url must begin with redis://, rediss://, unix:// or embedded:")
-    if parts.scheme == "unix" and sys.platform == "win32":
-        raise ConfigError("[store] url: unix:// does not work on Windows; use redis:// or rediss://")
+    for objection in (*_about_url(parts), *_about_the_rest(address, parts)):
+        raise ConfigError(f"[store] {objection}")
     return parts
 
 
@@ -75,43 +73,73 @@ def _parsed(url: str) -> SplitResult | None:
     """Split a URL, or return None: the standard library's error would carry a part of it, maybe of the password."""
     try:
         parts = urlsplit(url)
-        if parts.scheme in {"redis", "rediss"}:
-            _ = parts.port
+        if parts.scheme in _PORTS:
+            places(parts)
     except ValueError:
         return None
     return parts
 
 
-def _check(address: StoreAddress, url: SplitResult) -> None:
-    """Refuse what would be ignored in silence."""
+def places(url: SplitResult) -> list[tuple[str, int]]:
+    """Return the hosts and ports a URL names, several of them for Sentinel and Cluster; ValueError for no port."""
+    hosts = url.netloc.rpartition("@")[2]
+    found = [urlsplit(f"//{each}") for each in (hosts.split(",") if url.scheme in _SEVERAL else [hosts])]
+    return [(each.hostname or "", each.port or _PORTS[url.scheme]) for each in found]
+
+
+def _about_url(url: SplitResult) -> Iterator[str]:
+    """Say what is wrong with the URL itself, the first things first."""
+    if url.scheme not in _PORTS and url.scheme not in {"unix", "embedded"}:
+        yield "url must begin with redis://, rediss://, redis+sentinel://, redis+cluster://, unix:// or embedded:"
+    if url.scheme == "unix" and sys.platform == "win32":
+        yield "url: unix:// does not work on Windows; use redis:// or rediss://"
     if unknown := parse_qs(url.query, keep_blank_values=True).keys() - {"db"}:
-        raise ConfigError(f"[store] url: nothing but db may follow the question mark, not {min(unknown)}")
+        yield f"url: nothing but db may follow the question mark, not {min(unknown)}"
     if url.fragment:
-        raise ConfigError("[store] url: write a # in a password as %23")
-    if url.scheme == "embedded" and (url.netloc or url.query or address.username or address.password_file):
-        raise ConfigError("[store] url: embedded: takes only a folder, as embedded:/path, and no user or password")
+        yield "url: write a # in a password as %23"
     if url.scheme == "unix" and (url.hostname or not url.path):
-        raise ConfigError("[store] url: a Unix socket is written with three slashes, as unix:///run/redis/redis.sock")
-    if url.scheme in {"redis", "rediss"} and not url.hostname:
-        raise ConfigError("[store] url names no host: write redis://127.0.0.1:6379/0 for this one")
+        yield "url: a Unix socket is written with three slashes, as unix:///run/redis/redis.sock"
+    if url.scheme in _PORTS and not all(host and "," not in host for host, _ in places(url)):
+        example = "redis+cluster://h1:7000,h2:7000" if url.scheme in _SEVERAL else "redis://127.0.0.1:6379/0"
+        yield f"url names no host, or has a comma that no host follows: write it as {example}"
+    if url.scheme == "redis+sentinel" and not master_name(url):
+        yield "url names no master: write redis+sentinel://h1:26379,h2:26379/mymaster/0"
+    if url.scheme == "redis+cluster" and (url.path.strip("/") or url.query):
+        yield "url: a Redis Cluster has no databases: end it after the last host"
+
+
+def _about_the_rest(address: StoreAddress, url: SplitResult) -> Iterator[str]:
+    """Say what does not go with the URL, or would be ignored in silence."""
+    if url.scheme == "embedded":
+        if url.netloc or url.query or address.username or address.password_file:
+            yield "url: embedded: takes only a folder, as embedded:/path, and no user or password"
+        if address.wait_replicas:
+            yield "wait_replicas is given, but an embedded store has no replicas"
     files = {"ca_file": address.ca_file, "cert_file": address.cert_file, "key_file": address.key_file}
     given = [name for name, file in files.items() if file is not None]
-    if given and url.scheme != "rediss":
-        raise ConfigError(f"[store] {given[0]} is given, but url is not encrypted: use rediss://, or drop {given[0]}")
+    if given and url.scheme not in {"rediss", *_SEVERAL}:
+        yield f"{given[0]} is given, but url is not encrypted: use rediss://, or drop {given[0]}"
     if address.key_file is not None and address.cert_file is None:
-        raise ConfigError("[store] key_file is given without cert_file")
+        yield "key_file is given without cert_file"
     if address.timeout_ms <= 0:
-        raise ConfigError("[store] timeout must be more than 0")
+        yield "timeout must be more than 0"
+
+
+def master_name(url: SplitResult) -> str:
+    """Return the name under which the Sentinels know the master."""
+    return unquote(url.path.strip("/").partition("/")[0])
 
 
 def database(url: SplitResult) -> int:
     """Return the database number of ``/0`` or ``?db=0``."""
     text = parse_qs(url.query, keep_blank_values=True).get("db", [""])[0]
-    if url.scheme != "unix" and url.path.strip("/"):
-        if text:
-            raise ConfigError("[store] url names a database twice: keep /number or ?db=number")
-        text = url.path.strip("/")
-    elif not text:
+    path = "" if url.scheme == "unix" else url.path.strip("/")
+    if url.scheme == "redis+sentinel":
+        path = path.partition("/")[2]
+    if path and text:
+        raise ConfigError("[store] url names a database twice: keep /number or ?db=number")
+    text = path or text
+    if not text:
         return 0
     if not (text.isascii() and text.isdigit()):
         raise ConfigError("[store] url: the database is a number, as in redis://host:6379/0")

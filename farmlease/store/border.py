@@ -12,10 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis import exceptions as answers
+from redis.asyncio.sentinel import MasterNotFoundError
 
 from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
 
-__all__ = ["translated"]
+__all__ = ["NotMaster", "translated"]
+
+
+class NotMaster(answers.ConnectionError):
+    """A network connection led to a replica. One of the driver's kind, so that the driver hangs up."""
+
 
 #: The first word of a server's error → our error and what to do. Also found inside the text: a server before 7.0 wraps
 #: the error of a command that a script gave into its own.
@@ -26,6 +32,10 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
         "does not take this user name and password: check username and password_file in [store]",
     ),
     "NOPERM": (StoreRefused, "denies this user a command or a key: grant it the rights of the sample ACL"),
+    "The user executing the script can't": (
+        StoreRefused,
+        "denies this user a command that a script needs: grant it the rights of the sample ACL",
+    ),
     "OOM": (StoreRefused, "is out of memory: raise its maxmemory (the policy must be noeviction)"),
     "READONLY": (StoreRefused, "is a read-only replica: name the master in [store] url"),
     "MISCONF": (StoreRefused, "cannot write to its disk and takes no changes: see its log"),
@@ -33,18 +43,36 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
         StoreRefused,
         "is in protected mode and takes no network connections: give it a password or a bind address",
     ),
-    "MOVED": (StoreRefused, "is part of a Redis Cluster, which is not served by this version"),
-    "CROSSSLOT": (StoreRefused, "is part of a Redis Cluster, which is not served by this version"),
+    "MOVED": (StoreRefused, "is part of a Redis Cluster: write [store] url as redis+cluster://host:port"),
+    "CROSSSLOT": (StoreRefused, "is part of a Redis Cluster: write [store] url as redis+cluster://host:port"),
     "LOADING": (StoreUnavailable, "is still loading its data: try again in a moment"),
     "BUSY": (StoreUnavailable, "is busy with somebody's long script: try again, or see SCRIPT KILL"),
     "TRYAGAIN": (StoreUnavailable, "is moving data: try again in a moment"),
     "CLUSTERDOWN": (StoreUnavailable, "is a Redis Cluster that is down: see CLUSTER INFO"),
     "MASTERDOWN": (StoreUnavailable, "has lost its master: try again when there is a new one"),
     "NOREPLICAS": (StoreUnavailable, "has too few replicas to take a write: see INFO replication"),
+    "UNBLOCKED": (StoreUnavailable, "is a master no more: try again when there is a new one"),
+    "WAIT cannot be used with replica": (StoreUnavailable, "is a master no more: try again when there is a new one"),
+}
+#: Words of our own for what the driver says, or no server would.
+_OURS: dict[str, tuple[type[StoreError], str]] = {
+    "REPLICA": (StoreUnavailable, "is a replica: name the master in [store] url, or try again when it is one"),
+    "NOMASTER": (
+        StoreUnavailable,
+        "has no Sentinel that names a living master: see SENTINEL MASTERS, and check the name of it in [store] url",
+    ),
+}
+#: What the same words mean where another server takes over by itself.
+_WATCHED: dict[str, tuple[type[StoreError], str]] = {
+    "READONLY": (StoreUnavailable, "has another master by now: try again in a moment"),
+    "REPLICA": (StoreUnavailable, "has another master by now: try again in a moment"),
+    "MOVED": (StoreUnavailable, "is moving data: try again in a moment"),
 }
 _WORD = re.compile(rf"(?:^|: -?)({'|'.join(_WORDS)})\b")
 #: Driver classes for words that redis-py cuts off the text.
 _CLASSES: tuple[tuple[type[Exception], str], ...] = (
+    (NotMaster, "REPLICA"),
+    (MasterNotFoundError, "NOMASTER"),
     (answers.NoPermissionError, "NOPERM"),
     (answers.AuthorizationError, "NOPERM"),
     (answers.OutOfMemoryError, "OOM"),
@@ -105,7 +133,8 @@ def _translate(store: str, chain: list[BaseException]) -> StoreError:
             found = _WORD.search(str(one))
             word = found[1] if found else ""
         if word:
-            kind, advice = _WORDS[word]
+            known = _WORDS | _OURS | (_WATCHED if store.startswith("redis+") else {})
+            kind, advice = known[word]
             return kind(f"the store {store} {advice}")
     for one in chain:
         if isinstance(one, answers.ResponseError):

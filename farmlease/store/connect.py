@@ -1,16 +1,16 @@
 """The way to the store: from an address in the configuration to scripts that run, and driver errors in our own words.
 
 Guaranteed: a call ends within twice the timeout, with the script's own answer or with one ``StoreError``; a call that
-is cancelled or times out takes its network connection with it, so that nobody else can read its answer.
+is cancelled or times out takes its network connection with it, so that nobody else can read its answer. With
+``wait_replicas`` a grant is answered only when so many replicas have it.
 Not guaranteed: that a call which ended with ``StoreUnavailable`` changed nothing. It may have been carried out and only
-its answer lost; every script is therefore made to be asked again.
+its answer lost, or have reached too few replicas; every script is therefore made to be asked again.
 
 This module must never repeat a command in two places (redis-py's own repetitions are off), and never put a password
 into a text.
 """
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +19,43 @@ from urllib.parse import SplitResult, unquote
 
 import tenacity
 from redis import asyncio as driver
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
 from farmlease.errors import ConfigError, StoreError, StoreUnavailable
-from farmlease.store.address import StoreAddress, credentials, database, split_url, tls_context
+from farmlease.store.address import StoreAddress, credentials, database, master_name, places, split_url, tls_context
 from farmlease.store.border import translated
 from farmlease.store.embedded import EmbeddedServer, embedded_store
-from farmlease.store.script import Argument, Script
+from farmlease.store.route import Cluster, OneServer, Route, Watched
+from farmlease.store.script import LIFE, Argument, Script
+from farmlease.store.wire import (
+    MAX_CONNECTIONS,
+    Greeting,
+    Pool,
+    SentinelTlsConnection,
+    TlsConnection,
+    Wire,
+    options,
+    told,
+)
 
-__all__ = ["Connection", "ServerInfo", "StoreAddress", "open_connection", "translated"]
+__all__ = ["MAX_CONNECTIONS", "Connection", "ServerInfo", "StoreAddress", "open_connection", "translated"]
 
 Sleep = Callable[[float], Awaitable[None]]
+Talk = Callable[[Wire], Awaitable[Any]]
 
-#: Calls under way at once from one process; more of them wait their turn within their own timeout.
-MAX_CONNECTIONS = 64
 #: The one policy for asking again: at most this many tries, with these waits (seconds) between them.
 MAX_TRIES = 4
 FIRST_WAIT, LONGEST_WAIT, JITTER = 0.05, 0.45, 0.05
+#: Answers by which a script grants something. ``wait_replicas`` is for these: a denial may be forgotten.
+GRANTS = {
+    "acquire": frozenset({b"granted", b"again"}),
+    "import": frozenset({b"imported", b"known"}),
+    "restore": frozenset({b"restored"}),
+}
 
-DEFAULT_PORT = 6379
+
+class _TooFewReplicas(StoreUnavailable):
+    """Carried out, but not where it was to be kept too. Not asked again within the call: that would not bring them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +73,25 @@ class Connection:
     """A store that can be asked. Made by ``open_connection``; to be closed by who opened it.
 
     Network connections are made when they are needed: a store that is away when this is opened is no error yet.
+    A driver's client in place of a route leads to one server, which is then taken as it is, without a greeting.
     """
 
     def __init__(
-        self, client: driver.Redis, *, describe: str, timeout_ms: int, server: EmbeddedServer | None, sleep: Sleep
+        self,
+        client: driver.Redis | Route,
+        *,
+        describe: str,
+        timeout_ms: int,
+        server: EmbeddedServer | None,
+        sleep: Sleep,
+        wait_replicas: int = 0,
     ) -> None:
-        self._client = client
-        self._command: Callable[..., Awaitable[Any]] = client.execute_command
+        self._route = OneServer(client.connection_pool, Greeting()) if isinstance(client, driver.Redis) else client
         self._describe = describe
         self._timeout = timeout_ms / 1000
         self._server = server
         self._sleep = sleep
+        self._replicas = wait_replicas
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
 
     @property
@@ -78,40 +102,48 @@ class Connection:
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         """Run ``script`` and return its answer: a list of bytes, integers, None and lists.
 
-        Raises StoreUnavailable when all tries failed or the time is up, and StoreRefused at once.
+        An argument ``LIFE`` is filled in. Raises StoreUnavailable when all tries failed or the time is up, or when a
+        grant reached fewer replicas than ``wait_replicas``; and StoreRefused at once.
         """
+        grants = GRANTS.get(script.name, frozenset()) if self._replicas else frozenset()
 
-        async def evaluate() -> Any:  # noqa: ANN401 - a reply of the driver
-            tail = (len(keys), *keys, *args)
+        async def talk(wire: Wire) -> list[Any]:
+            tail = (len(keys), *keys, *(wire.life if each == LIFE else each for each in args))
             try:
-                return await self._command("EVALSHA", script.sha, *tail)
+                answer: list[Any] = await wire.say("EVALSHA", script.sha, *tail)
             except NoScriptError:
-                return await self._command("EVAL", script.text, *tail)
+                answer = await wire.say("EVAL", script.text, *tail)
+            if grants and answer[0] in grants:
+                await self._on_replicas(wire)
+            return answer
 
-        answer: list[Any] = await self._asking_again(evaluate)
+        answer: list[Any] = await self._asking_again(talk, keys)
         return answer
 
     async def ping(self) -> None:
         """Ask once whether the store answers; raise what is in the way."""
-        await self._try(lambda: self._command("PING"))
+        await self._try(lambda wire: wire.say("PING"), ())
 
     async def server_info(self) -> ServerInfo:
-        """Ask the server what it is (INFO; an ACL user needs the right to it)."""
-        found = await self._asking_again(lambda: self._command("INFO", "SERVER"))
-        role = await self._asking_again(lambda: self._command("INFO", "REPLICATION"))
+        """Ask the server what it is (INFO; an ACL user needs the right to it). Of a Cluster, one of its masters."""
+
+        async def talk(wire: Wire) -> tuple[dict[str, str], dict[str, str]]:
+            return told(await wire.say("INFO", "server")), told(await wire.say("INFO", "replication"))
+
+        found, role = await self._asking_again(talk)
         return ServerInfo(
-            name=str(found.get("server_name", "redis")),
-            version=str(found.get("valkey_version", found.get("redis_version", ""))),
-            run_id=str(found.get("run_id", "")),
-            role=str(role.get("role", "master")),
-            mode=str(found.get("redis_mode", "standalone")),
+            name=found.get("server_name", "redis"),
+            version=found.get("valkey_version", found.get("redis_version", "")),
+            run_id=found.get("run_id", ""),
+            role=role.get("role", "master"),
+            mode=found.get("redis_mode", "standalone"),
         )
 
     async def close(self) -> None:
         """End the network connections, and the embedded server if this connection started it. Repeating it is fine."""
         try:
             with translated(self._describe):
-                await self._client.aclose()
+                await self._route.close()
         except StoreError:
             pass  # a network connection that does not even close in order is closed all the same
         finally:
@@ -124,23 +156,43 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _asking_again(self, ask: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - a reply of the driver
+    async def _on_replicas(self, wire: Wire) -> None:
+        """Wait, for half a try, until enough replicas have all that this server had done when it answered last.
+
+        That covers an answer to a question asked again, which wrote nothing itself: it comes after the first one's.
+        """
+        found = await wire.say("WAIT", self._replicas, int(self._timeout * 500))
+        if found < self._replicas:
+            raise _TooFewReplicas(
+                f"the store {self._describe} has only {found} of {self._replicas} replicas that keep up: see INFO "
+                "replication, or lower wait_replicas in [store]"
+            )
+
+    async def _asking_again(self, talk: Talk, keys: Sequence[str] = ()) -> Any:  # noqa: ANN401 - a reply of the driver
         """Try until answered or refused, within twice the timeout. Safe because asking again changes nothing."""
         policy = tenacity.AsyncRetrying(
             sleep=self._sleep,
-            retry=tenacity.retry_if_exception_type(StoreUnavailable),
+            retry=tenacity.retry_if_exception(_passes),
             wait=tenacity.wait_exponential(FIRST_WAIT, LONGEST_WAIT) + tenacity.wait_random(0, JITTER),
             stop=tenacity.stop_after_attempt(MAX_TRIES) | tenacity.stop_before_delay(2 * self._timeout),
             reraise=True,
         )
         with translated(self._describe):
             async with asyncio.timeout(2 * self._timeout):
-                return await policy(self._try, ask)
+                return await policy(self._try, talk, keys)
 
-    async def _try(self, ask: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - a reply of the driver
-        with translated(self._describe):
-            async with asyncio.timeout(self._timeout), self._places:
-                return await ask()
+    async def _try(self, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
+        try:
+            with translated(self._describe):
+                async with asyncio.timeout(self._timeout), self._places:
+                    return await self._route.carry(keys, talk)
+        except StoreUnavailable:
+            await self._route.forget()
+            raise
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, StoreUnavailable) and not isinstance(error, _TooFewReplicas)
 
 
 async def open_connection(
@@ -156,24 +208,59 @@ async def open_connection(
     url = split_url(address)
     if url.scheme == "embedded":
         return await _open_embedded(address, url, state_dir, owner=owner, sleep=sleep)
-    path = unquote(url.path)
-    if url.scheme == "unix":
-        describe = f"unix://{path}"
-        place: dict[str, Any] = {"connection_class": driver.UnixDomainSocketConnection, "path": path}
-    else:
-        host, port = url.hostname or "localhost", url.port or DEFAULT_PORT
-        describe = f"{url.scheme}://{host}:{port}" if ":" not in host else f"{url.scheme}://[{host}]:{port}"
-        place = {"host": host, "port": port}
-        if url.scheme == "rediss":
-            place |= {"connection_class": _TlsConnection, "context": tls_context(address)}
-    place |= {"db": database(url), **credentials(address, url)}
+    route, describe = _route(address, url)
     return Connection(
-        _client(address.timeout_ms, **place),
-        describe=f"{describe}/{place['db']}" if url.scheme != "unix" else f"{describe}?db={place['db']}",
+        route,
+        describe=describe,
         timeout_ms=address.timeout_ms,
         server=None,
         sleep=sleep,
+        wait_replicas=address.wait_replicas,
     )
+
+
+def _route(address: StoreAddress, url: SplitResult) -> tuple[Route, str]:
+    """Return the way to a store that others run, and how it is called."""
+    greeting, number = Greeting(), database(url)
+    who = credentials(address, url)
+    given = options(address, db=number, **who)
+    if url.scheme == "unix":
+        path = unquote(url.path)
+        return _one(greeting, given, driver.UnixDomainSocketConnection, path=path), f"unix://{path}?db={number}"
+    encrypted = url.scheme == "rediss" or address.ca_file is not None or address.cert_file is not None
+    tls: dict[str, Any] = {"connection_class": TlsConnection, "context": tls_context(address)} if encrypted else {}
+    hosts = places(url)
+    named = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts)
+    if url.scheme == "redis+cluster":
+        return Cluster(hosts, greeting, address.timeout_ms / 1000, **given | tls), f"{url.scheme}://{named}"
+    if url.scheme == "redis+sentinel":
+        master, kind = master_name(url), {"connection_class": SentinelTlsConnection} if tls else {}
+        sentinels = _sentinels(address, hosts, who, tls)
+        route = Watched(master, sentinels, greeting, redis_connect_func=greeting.greet, **given | tls | kind)
+        return route, f"{url.scheme}://{named}/{master}/{number}"
+    host, port = hosts[0]
+    return _one(greeting, given | tls, host=host, port=port), f"{url.scheme}://{named}/{number}"
+
+
+def _sentinels(
+    address: StoreAddress, hosts: Sequence[tuple[str, int]], who: dict[str, Any], tls: dict[str, Any]
+) -> list[Pool]:
+    """Return a way to each Sentinel without our name and password, then, in case they want one, a way with it."""
+    identities: list[dict[str, Any]] = [{}, who] if who["password"] else [{}]
+    ways = [(host, port, each) for each in identities for host, port in hosts]
+    share = address.timeout_ms / 1000 / (len(ways) + 1)  # who is away leaves time to ask the others within one try
+    given = options(address) | tls | {"socket_timeout": share, "socket_connect_timeout": share}
+    return [driver.ConnectionPool(host=host, port=port, **given, **each) for host, port, each in ways]
+
+
+def _one(
+    greeting: Greeting,
+    given: dict[str, Any],
+    kind: type[driver.Connection | driver.UnixDomainSocketConnection] = driver.Connection,
+    **place: Any,  # noqa: ANN401 - the driver's own options
+) -> OneServer:
+    pool = driver.ConnectionPool(redis_connect_func=greeting.greet, **{"connection_class": kind} | given | place)
+    return OneServer(pool, greeting)
 
 
 async def _open_embedded(
@@ -185,41 +272,8 @@ async def _open_embedded(
     if not folder.is_absolute():
         raise ConfigError(f"[store] url: the folder of an embedded store must be an absolute path, not {folder}")
     store = await embedded_store(folder, owner=owner)
-    client = store.memory or _client(
-        address.timeout_ms, connection_class=driver.UnixDomainSocketConnection, path=str(store.socket), db=0
+    client: driver.Redis | Route = store.memory or _one(
+        Greeting(), options(address, db=0), driver.UnixDomainSocketConnection, path=str(store.socket)
     )
     describe = f"embedded:{folder}" if store.memory is None else "embedded: (in memory only)"
     return Connection(client, describe=describe, timeout_ms=address.timeout_ms, server=store.server, sleep=sleep)
-
-
-def _client(timeout_ms: int, **place: Any) -> driver.Redis:  # noqa: ANN401 - the driver's own options
-    """Make a client that never repeats a command by itself and never waits without an end.
-
-    - ``Retry(NoBackoff(), 0)``: the driver's default is to send every command up to eleven times.
-    - No ``socket_timeout``: ``Connection`` sets one deadline over waiting, connecting, greeting and asking together;
-      the driver's would begin anew with each of them.
-    - RESP2: script answers look the same as in RESP3, and there is no greeting that an old server does not know.
-    - The pool's limit is never met, as ``Connection`` lets no more calls through at once. The driver's own pool that
-      waits (BlockingConnectionPool) forgets to wake the next caller when one that waits is cancelled.
-    """
-    return driver.Redis.from_pool(
-        driver.ConnectionPool(
-            max_connections=MAX_CONNECTIONS,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=timeout_ms / 1000,
-            protocol=2,
-            client_name="farmlease",
-            driver_info=None,
-            decode_responses=False,
-            **place,
-        )
-    )
-
-
-class _TlsConnection(driver.SSLConnection):
-    """A TLS connection with our own context: the driver's would trust the system's authorities besides ``ca_file``."""
-
-    def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:  # noqa: ANN401 - the driver's own options
-        super().__init__(**options)
-        self.ssl_context.context = context

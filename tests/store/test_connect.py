@@ -7,23 +7,21 @@ import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from ipaddress import IPv4Address
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+import fakeredis
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
+from redis import asyncio as driver
 
 from farmlease.errors import ConfigError, StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.connect import MAX_CONNECTIONS, MAX_TRIES, Connection, StoreAddress, open_connection
-from farmlease.store.script import Script
+from farmlease.store.script import LIFE, Script
+from tests.authority import Authority
 from tests.servers import RedisServer, free_port, redis_server, wait_ready
 
 PASSWORD = "s3cret/with:signs@"  # noqa: S105 - of a server that lives for one test
@@ -75,13 +73,17 @@ class Recorder:
 async def listener(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
     """Listen on a TCP port: on each connection one answer after the other, the last for good, or hang up for b"".
 
-    Yields the URL and all that was said.
+    Asked what it is (INFO), it says that it is a master. Yields the URL and all that was said.
     """
     said: list[bytes] = []
+    told = b"run_id:0\r\nrole:master"
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for answer in chain(answers, repeat(answers[-1])):
             said.append(heard := await reader.read(65536))
+            if heard.count(b"INFO") == 2:
+                writer.write(b"$%d\r\n%b\r\n" % (len(told), told) * 2)
+                said.append(heard := await reader.read(65536))
             if not (heard and answer):
                 break
             writer.write(answer)
@@ -144,6 +146,55 @@ async def test_the_server_says_who_it_is(server: RedisServer) -> None:
         info = await connection.server_info()
     assert (expected, "master", "standalone") == (info.run_id, info.role, info.mode)
     assert re.fullmatch(r"\d+\.\d+\.\d+", info.version)
+
+
+async def test_the_server_s_life_is_filled_in(server: RedisServer) -> None:
+    """Where a script asks for the life of the server that carries it out, the connection says it, asked once."""
+    infos = Counter(server, "info")
+    async with connected(server.url) as connection:
+        life = (await connection.server_info()).run_id.encode()
+        infos.since()
+        for _ in range(3):
+            assert [life, 0, None, [1]] == await connection.call(ECHO, [], [LIFE, "x"])
+        assert 1 == infos.since(), "but for the one that counts"
+    for unknown in (driver.Redis(unix_socket_path=str(server.socket)), fakeredis.FakeAsyncRedis()):
+        bare = Connection(unknown, describe="bare", timeout_ms=1000, server=None, sleep=no_sleep)
+        assert [LIFE.encode(), 0, None, [1]] == await bare.call(ECHO, [], [LIFE])
+        await bare.close()
+
+
+async def test_a_server_started_again_has_another_life() -> None:
+    """A restart shows at once, although the data and the address are the same."""
+    with redis_server("--appendonly", "yes") as running:
+        async with connected(running.url) as connection:
+            (before, *_) = await connection.call(ECHO, [], [LIFE])
+            with started_again(running):
+                (after, *_) = await connection.call(ECHO, [], [LIFE])
+    assert before != after
+
+
+@contextmanager
+def started_again(running: RedisServer) -> Iterator[None]:
+    """Kill a server and run it again with what it kept."""
+    running.process.kill()
+    running.process.wait(10)
+    process = subprocess.Popen(running.process.args)
+    try:
+        wait_ready(process, running.socket, running.folder / "log")
+        yield
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+async def test_a_replica_is_not_asked_anything(server: RedisServer) -> None:
+    """A network connection that leads to a replica is given up: a promotion under it would pass unnoticed."""
+    with redis_server("--replicaof", "127.0.0.1", str(server.port), tcp=True) as replica:
+        calls = Counter(replica, "evalsha")
+        async with connected(replica.url) as connection:
+            with pytest.raises(StoreUnavailable, match=r"is a replica: name the master in \[store\] url"):
+                await connection.call(ECHO, [], ["x"])
+        assert 0 == calls.since()
 
 
 # --- asking again
@@ -282,7 +333,8 @@ def guarded() -> Iterator[RedisServer]:
     """Run a server with an ACL user ``agent`` and nobody else allowed."""
     with redis_server(tcp=True) as running:
         client: Any = running.client()
-        client.execute_command(*f"ACL SETUSER agent on >{PASSWORD} ~fl:* +@all -@dangerous".split())
+        client.execute_command(*f"ACL SETUSER agent on >{PASSWORD} ~fl:* +@all -@dangerous +info".split())
+        client.execute_command(*f"ACL SETUSER blind on >{PASSWORD} ~fl:* +@all -info".split())
         client.execute_command("ACL", "SETUSER", "default", "off")
         client.close()
         yield running
@@ -298,8 +350,6 @@ async def test_a_user_and_a_password_file_let_us_in(guarded: RedisServer, tmp_pa
         assert [b"x", 1, None, [1]] == await connection.call(ECHO, ["fl:a"], ["x"])
         with pytest.raises(StoreRefused, match="denies this user a command or a key"):
             await connection.call(script("return redis.call('GET', KEYS[1])"), ["other:a"], [])
-        with pytest.raises(StoreRefused, match="denies this user a command or a key"):
-            await connection.server_info()
 
     secret.write_text("wrong-one")
     waits = Recorder()
@@ -314,6 +364,17 @@ async def test_a_user_and_a_password_file_let_us_in(guarded: RedisServer, tmp_pa
             await connection.call(ECHO, [], ["x"])
 
 
+async def test_a_user_who_may_not_ask_what_the_server_is(guarded: RedisServer, tmp_path: Path) -> None:
+    """Every network connection begins with INFO: an ACL without it is refused with words for the administrator."""
+    secret = tmp_path / "password"
+    secret.write_text(PASSWORD)
+    waits = Recorder()
+    async with connected(guarded.url, username="blind", password_file=secret, sleep=waits) as connection:
+        with pytest.raises(StoreRefused, match=r"denies this user a command .* rights of the sample ACL"):
+            await connection.call(ECHO, ["fl:a"], ["x"])
+    assert [] == waits.waits
+
+
 async def test_a_password_in_the_url(guarded: RedisServer) -> None:
     """A password in the URL works with its signs escaped, and is shown to nobody."""
     url = f"redis://agent:s3cret%2Fwith%3Asigns%40@127.0.0.1:{guarded.port}"
@@ -326,12 +387,22 @@ async def test_a_password_in_the_url(guarded: RedisServer) -> None:
 @pytest.mark.parametrize(
     ("url", "given", "says"),
     [
-        ("redis+sentinel://h1:26379,h2:26379/mymaster/0", {}, r"not served by this version"),
-        ("redis+cluster://h1:7000,h2:7000", {}, r"not served by this version"),
+        ("redis+sentinel://h1:26379,h2:topsecret/mymaster/0", {}, r"cannot be read"),
+        ("redis+sentinel://h1:26379,/mymaster/0", {}, r"a comma that no host follows"),
+        ("redis+sentinel://:topsecret@h1:26379", {}, r"names no master"),
+        ("redis+sentinel://h1/mymaster/zero", {}, r"database is a number"),
+        ("redis+sentinel://h1/mymaster/0?db=1", {}, r"names a database twice"),
+        ("redis+sentinel://h1/mymaster", {"key_file": Path("/key.pem")}, r"without cert_file"),
+        ("redis+cluster://:topsecret@h1:7000,h2:7000/0", {}, r"has no databases"),
+        ("redis+cluster://h1:7000?db=0", {}, r"has no databases"),
+        ("redis+cluster://", {}, r"names no host"),
+        ("redis+cluster://h1", {"ca_file": Path("/nowhere/ca.pem")}, r"/nowhere/ca.pem cannot be used: No such file"),
+        ("embedded:/a", {"wait_replicas": 1}, r"has no replicas"),
         ("http://topsecret@h", {}, r"must begin with"),
         ("redis://:topsecret/x@h", {}, r"cannot be read"),
         ("redis://:topsecret#x@h", {}, r"as %23|cannot be read"),
         ("redis:///0", {}, r"names no host"),
+        ("redis://h1,h2", {}, r"names no host"),
         ("redis://:topsecret@h/zero", {}, r"database is a number"),
         ("redis://h/0?db=1", {}, r"names a database twice"),
         ("redis://h?ssl_cert_reqs=none", {}, r"nothing but db .* not ssl_cert_reqs"),
@@ -418,7 +489,15 @@ def spin(client: Any) -> None:
         (b"-MASTERDOWN Link with MASTER is down", StoreUnavailable, "lost its master"),
         (b"-CLUSTERDOWN The cluster is down", StoreUnavailable, "Cluster that is down"),
         (b"-NOREPLICAS Not enough good replicas to write.", StoreUnavailable, "too few replicas"),
-        (b"-MOVED 3999 127.0.0.1:6381", StoreRefused, "not served by this version"),
+        (b"-MOVED 3999 127.0.0.1:6381", StoreRefused, "write .* as redis\\+cluster://"),
+        (b"-ASK 3999 127.0.0.1:6381", StoreRefused, "write .* as redis\\+cluster://"),
+        (b"-CROSSSLOT Keys in request don't hash to the same slot", StoreRefused, "write .* as redis\\+cluster://"),
+        (
+            b"-UNBLOCKED force unblock from blocking operation, instance state changed",
+            StoreUnavailable,
+            "master no more",
+        ),
+        (b"-ERR WAIT cannot be used with replica instances.", StoreUnavailable, "master no more"),
         (b"-MISCONF Redis is configured to save RDB snapshots", StoreRefused, "cannot write to its disk"),
         (b"-DENIED Redis is running in protected mode", StoreRefused, "protected mode"),
         (b"-ERR unknown command 'EVALSHA', with args beginning with: 'canary'", StoreRefused, r"'EVALSHA'$"),
@@ -434,45 +513,6 @@ async def test_a_server_s_errors_are_sorted(said: bytes, error: type[Exception],
 
 
 # --- TLS
-
-
-class Authority:
-    """A certificate authority in a folder."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.file = folder / f"{name}.pem"
-        certificate = self._sign(self._name, self._key, ca=True)
-        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Make a certificate for ``name`` at 127.0.0.1; returns its file and the key's."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, ca=False)
-        files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
-        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        files[1].write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
-        return files
-
-    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> x509.Certificate:
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder(issuer_name=self._name, subject_name=subject, public_key=key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-            .add_extension(
-                x509.KeyUsage(True, False, False, False, False, ca, ca, False, False),  # noqa: FBT003 - X.509's own order
-                critical=True,
-            )
-            .sign(self._key, hashes.SHA256())
-        )
 
 
 async def test_tls_with_both_certificates(tmp_path: Path) -> None:

@@ -1,0 +1,192 @@
+"""Which server a call goes to: the one named, the one the Sentinels name, or the one that has the keys.
+
+Guaranteed: within one try a script is sent to another server only where the one before has refused to carry it out
+(MOVED, ASK). After ``forget`` the next try looks for the master anew and over new network connections.
+
+This module must never ask again after an error that leaves open what was done; that is ``Connection``'s, in one place.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from redis import asyncio as driver
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.crc import key_slot
+from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError, RedisError, ResponseError
+from typing_extensions import override
+
+from farmlease.store.wire import Greeting, Pool, Wire, lent
+
+__all__ = ["Cluster", "OneServer", "Place", "Route", "Watched"]
+
+Answer = TypeVar("Answer")
+Place = tuple[str, int]  #: host and port
+
+#: How often one try is sent on to another server: a slot is on its way from one to the next, seldom further.
+_MOST_HOPS = 5
+#: Seconds that closing idle connections may take; they are closed all the same, just without good-bye.
+_GOODBYE = 0.05
+
+
+class Route(Protocol):
+    """A way from a call to a network connection."""
+
+    async def carry(self, keys: Sequence[str], talk: Callable[[Wire], Awaitable[Answer]]) -> Answer:
+        """Let ``talk`` talk to the server that has ``keys``; the driver's errors pass through."""
+
+    async def forget(self) -> None:
+        """Look for the server anew next time: what is known of it did not hold."""
+
+    async def close(self) -> None:
+        """End every network connection."""
+
+
+class OneServer:
+    """A server that is where the URL says."""
+
+    def __init__(self, pool: Pool, greeting: Greeting) -> None:
+        self._pool = pool
+        self._greeting = greeting
+
+    async def carry(self, keys: Sequence[str], talk: Callable[[Wire], Awaitable[Answer]]) -> Answer:  # noqa: ARG002 - one server has all keys
+        """Talk to it."""
+        async with lent(self._pool, self._greeting) as wire:
+            return await talk(wire)
+
+    async def forget(self) -> None:
+        """Keep what works: it is always the same server."""
+
+    async def close(self) -> None:
+        """End every network connection."""
+        await self._pool.aclose()
+
+
+class Watched(OneServer):
+    """The server that the Sentinels name as master when a network connection is made.
+
+    The driver asks one Sentinel after the other, and first the one that has answered last.
+    """
+
+    def __init__(self, master: str, sentinels: Sequence[Pool], greeting: Greeting, **given: Any) -> None:  # noqa: ANN401 - the driver's own options
+        self._watch = Sentinel([])  # type: ignore[no-untyped-call] # the driver's
+        self._watch.sentinels = [driver.Redis.from_pool(each) for each in sentinels]
+        pool = SentinelConnectionPool(master, self._watch, **given)  # type: ignore[no-untyped-call] # the driver's
+        super().__init__(pool, greeting)
+
+    @override
+    async def forget(self) -> None:
+        """Close the idle connections: they lead to whoever was master when they were made."""
+        await _hang_up(self._pool)
+
+    @override
+    async def close(self) -> None:
+        """End every network connection, also those to the Sentinels."""
+        await super().close()
+        await self._watch.aclose()
+
+
+class Cluster:
+    """The member of a Redis Cluster that has the keys of a call.
+
+    The driver's own client for a Cluster is not used: it sends ASKING and the command that it is for over different
+    network connections, does not say over which one it asked (WAIT must follow there), and when the Cluster is down
+    it hangs up on every call under way.
+    """
+
+    def __init__(self, seeds: Sequence[Place], greeting: Greeting, patience: float, **given: Any) -> None:  # noqa: ANN401 - the driver's own options
+        self._seeds = list(seeds)
+        self._greeting = greeting
+        self._patience = patience / (len(seeds) + 1)  # seconds for one member to say which slots are where
+        self._options = given
+        self._pools: dict[Place, Pool] = {}
+        self._slots: list[tuple[int, int, Place]] = []  # first slot, last slot, master
+        self._learning = asyncio.Lock()
+
+    async def carry(self, keys: Sequence[str], talk: Callable[[Wire], Awaitable[Answer]]) -> Answer:
+        """Talk to who has the keys, and follow to where they are said to be by now."""
+        place, asking = await self._home(keys), False
+        for hop in range(_MOST_HOPS):
+            try:
+                async with lent(self._pool(place), self._greeting, asking=asking) as wire:
+                    return await talk(wire)
+            except AskError as elsewhere:
+                if hop == _MOST_HOPS - 1:
+                    raise
+                asking = not isinstance(elsewhere, MovedError)
+                if not asking:
+                    await self.forget()
+                place = (elsewhere.host or place[0], elsewhere.port)
+        raise AssertionError  # the last hop has returned or raised
+
+    async def forget(self) -> None:
+        """Ask for the slots anew, and close idle connections: who was a replica may be a master now, and vice versa."""
+        self._slots = []
+        await asyncio.gather(*map(_hang_up, self._pools.values()))
+
+    async def close(self) -> None:
+        """End every network connection."""
+        await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
+
+    def _pool(self, place: Place) -> Pool:
+        if place not in self._pools:
+            host, port = place
+            self._pools[place] = driver.ConnectionPool(
+                host=host, port=port, redis_connect_func=self._greeting.greet, **self._options
+            )
+        return self._pools[place]
+
+    async def _home(self, keys: Sequence[str]) -> Place:
+        """Return where the keys of a call are, which are all in one slot; without keys, any master."""
+        async with self._learning:  # one asks for all
+            if not self._slots:
+                self._slots = await self._learn()
+        slot = key_slot(keys[0].encode()) if keys else self._slots[0][0]
+        for first, last, place in self._slots:
+            if first <= slot <= last:
+                return place
+        self._slots = []
+        raise ClusterDownError("nobody serves this slot")
+
+    async def _learn(self) -> list[tuple[int, int, Place]]:
+        """Ask one member after the other which slots are where, in no order, so that no single one is in the way."""
+        known = list(dict.fromkeys([*self._pools, *self._seeds]))
+        random.shuffle(known)
+        failure: Exception | None = None
+        for place in known:
+            try:
+                async with asyncio.timeout(self._patience):
+                    if slots := list(_slots(place, await self._ask(place, "CLUSTER", "SLOTS"))):
+                        return slots
+            except (RedisError, OSError, TimeoutError) as error:
+                if not isinstance(failure, ResponseError | AuthenticationError):
+                    failure = error  # what a server says tells more than that another one is away
+        raise failure or ClusterDownError("nobody serves any slot")
+
+    async def _ask(self, place: Place, *command: str) -> Any:  # noqa: ANN401 - a reply of the driver
+        """Ask any member, master or not, over a connection of its own."""
+        host, port = place
+        pool = driver.ConnectionPool(host=host, port=port, **self._options)
+        try:
+            async with lent(pool, self._greeting) as wire:
+                return await wire.say(*command)
+        finally:
+            await _hang_up(pool)
+
+
+def _slots(asked: Place, answer: Sequence[Any]) -> Iterator[tuple[int, int, Place]]:
+    """Read CLUSTER SLOTS: first slot, last slot, then master and replicas, each by host, port and more.
+
+    A member that does not know its own name says nothing or ``?`` for it: it is the one that was asked.
+    """
+    for first, last, (host, port, *_), *_ in answer:
+        yield first, last, (host.decode() if host and host != b"?" else asked[0], port)
+
+
+async def _hang_up(pool: Pool) -> None:
+    """Close the idle connections of a pool."""
+    with suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(_GOODBYE):
+            await pool.disconnect(inuse_connections=False)
