@@ -34,7 +34,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Seconds since about the boot; on Linux those that a virtual machine slept through count too."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+        if sys.platform == "linux":
+            return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep without blocking the event loop."""

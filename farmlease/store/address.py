@@ -26,9 +26,8 @@ class StoreAddress:
     url: str = field(repr=False)
     username: str | None = None
     password_file: Path | None = None
-    ca_file: Path | None = (
-        None  #: trusted *instead of* the system's authorities; with Sentinel and Cluster it means TLS
-    )
+    #: Trusted *instead of* the system's authorities. With Sentinel and Cluster it means TLS, as ``cert_file`` does.
+    ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
     timeout_ms: int = 2000  #: of one try, connecting included; a call with all its tries takes at most twice as long
