@@ -34,10 +34,19 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Seconds since about the boot; on Linux those that a virtual machine slept through count too."""
-        if sys.platform == "linux":
-            return time.clock_gettime(time.CLOCK_BOOTTIME)
-        return time.monotonic()
+        return _since_boot()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep without blocking the event loop."""
         await asyncio.sleep(seconds)
+
+
+if sys.platform == "linux":
+
+    def _since_boot() -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+else:
+
+    def _since_boot() -> float:
+        return time.monotonic()

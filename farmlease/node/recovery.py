@@ -45,6 +45,8 @@ RATE = 500
 _BATCH = 25
 #: Longest random wait before a node begins, in seconds; never more than a fifth of the window.
 JITTER = 3.0
+#: Milliseconds after which to ask again where the window is over already, and only this node is not ready yet.
+_SOON_MS = 2_000
 #: Seconds between two attempts to restore what found no seat.
 _AGAIN = 0.5
 
@@ -94,9 +96,10 @@ class Recovery:
         """Whether any pool is being recovered."""
         return bool(self._under_way)
 
-    def until(self, pool: str) -> int:
-        """Return when a pool that is being recovered lets new sessions in, in ms, as far as that is known."""
-        return self._under_way.get(pool) or self._clock.now_ms() + self._window_ms
+    def until(self, pool: str) -> int | None:
+        """Return when to ask for a session of a pool that is being recovered, in ms of the store; None: unknown."""
+        now = self._memory.store_now()
+        return max(self._under_way.get(pool, 0), now + _SOON_MS) if now else None
 
     def begin(self, pool: str) -> None:
         """Begin to recover a pool, unless that is under way."""
