@@ -13,6 +13,7 @@ from rich.table import Table
 
 from tests.benchmarks.agent import agent_numbers
 from tests.benchmarks.numbers import Number
+from tests.benchmarks.recovery import recovery_numbers
 from tests.benchmarks.store import store_numbers
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it runs")
     scale = 10 if parser.parse_args().quick else 1
     server, numbers = asyncio.run(store_numbers(scale))
-    show(server, [*numbers, *agent_numbers(scale)])
+    show(server, [*numbers, *agent_numbers(scale), *asyncio.run(recovery_numbers(scale))])
 
 
 def show(server: str, numbers: list[Number]) -> None:
