@@ -120,4 +120,4 @@ class KeyRingRejected(Damaged):
 
 
 class JournalRejected(Damaged):
-    """The node's journal cannot be read."""
+    """The node's journal was written by a later version of farmlease; a damaged one is kept, and a new one begun."""

@@ -36,7 +36,7 @@ ONLY = {
     "fastapi": "node",
     "starlette": "node",
     "uvicorn": "node",
-    "sqlite3": "node/journal.py",
+    "sqlite3": "node/database.py",
 }
 #: What decides must not know files, networks or processes.
 NOT_IN_DOMAIN = {

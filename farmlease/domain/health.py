@@ -28,6 +28,7 @@ class Facts:
     policy_known: bool
     policy_trouble: str | None  #: why this node cannot keep the farm's policy
     journal_writes: bool
+    journal_refused: str | None = None  #: where a journal that was not believed is kept, as long as it lies there
     damaged: int  #: entries of the journal that did not open
     owed: int  #: what the store has yet to be told
     refused: int  #: of that, what the store does not take
@@ -101,6 +102,10 @@ def _policy(facts: Facts) -> Check:
 def _journal(facts: Facts) -> Check:
     if not facts.journal_writes:
         return Check("journal", Status.FAIL, "the journal cannot be written; look at the disk of state_dir")
+    if facts.journal_refused is not None:
+        place = facts.journal_refused
+        text = f"a journal was refused and its sessions ended; see the log, then move {place} out of state_dir"
+        return Check("journal", Status.WARN, text)
     if facts.damaged or facts.rejected:
         bad = facts.damaged + facts.rejected
         return Check("journal", Status.WARN, f"{bad} entries did not open and were kept; look at kept/ in state_dir")

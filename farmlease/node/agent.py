@@ -92,6 +92,7 @@ class Agent:
         self._stopping = False
         self._journal_writes = True
         self._looks = 0
+        self._waking = asyncio.Lock()
         self._turns = Turns()
         self._errands = Errands()
         self._reacquire = Reacquire(clock)
@@ -107,7 +108,7 @@ class Agent:
         )  # fmt: skip
         self._pulse = Pulse(
             store=farm.store, node=node, journal=journal, standing=standing, book=book, debts=debts,
-            errands=self._errands, memory=memory, recovery=self._recovery,
+            errands=self._errands, memory=memory, recovery=self._recovery, clock=clock,
         )  # fmt: skip
         self._seats = Seats(
             farm=farm, node=node, standing=standing, book=book, custody=custody, receipts=receipts, memory=memory,
@@ -195,6 +196,7 @@ class Agent:
             policy_known=self._standing.in_force.policy is not None,
             policy_trouble=self._standing.trouble,
             journal_writes=journal_writes,
+            journal_refused=self._journal.refused,
             damaged=self._book.damaged,
             owed=owed,
             refused=self._debts.refused,
@@ -223,6 +225,18 @@ class Agent:
             _log.error("beat.failed", why=str(error))
         except Exception:  # noqa: BLE001 - the sessions of this node live as long as it beats
             _log.error("beat.failed", exc_info=True)
+
+    async def awake(self) -> None:
+        """Return when it is known what became of the sessions while this agent slept, or was not there, if it did.
+
+        Whoever is answered from memory waits for this first: a stopped process or a suspended host can be away for
+        longer than the store keeps its sessions. One round for all who wait.
+        """
+        if self._pulse.overdue or self._waking.locked():
+            async with self._waking:
+                if self._pulse.overdue:
+                    await self.beat()
+                    await self._pulse.told()
 
     async def look(self) -> None:
         """Ask whether the store answers and is the one that this node knew; beat at once if not, or if it is back.

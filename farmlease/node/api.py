@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import structlog
-from fastapi import Body, FastAPI, Path, Request, Response, Security
+from fastapi import Body, Depends, FastAPI, Path, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
@@ -68,7 +68,10 @@ def create_app(agent: Agent, identities: Identities) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         # Said in the schema; it is the gate that looks at the token, and on a Unix socket none is needed.
-        dependencies=[Security(HTTPBearer(auto_error=False, description="what stands in token_file"))],
+        dependencies=[
+            Security(HTTPBearer(auto_error=False, description="what stands in token_file")),
+            Depends(agent.awake),
+        ],
     )
     _answer_bad_input(app)
     _answer_errors(app)

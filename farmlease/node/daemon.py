@@ -61,11 +61,15 @@ class Node:
 
 @contextlib.contextmanager
 def compose(config: Config, farm: Farm, clock: Clock) -> Iterator[Node]:
-    """Open the node's state folder and put its agent together; AlreadyRunning if another agent has the folder."""
+    """Open the node's state folder and put its agent together; AlreadyRunning if another agent has the folder.
+
+    A journal that cannot be believed is kept, and the agent starts with a new one. JournalFailed if the disk refuses,
+    JournalRejected if a later version of farmlease wrote the journal.
+    """
     folder, node, sealer = config.agent.state_dir, config.node, farm.sealer
-    journal = Journal.open(folder)
+    kept = KeptFiles(folder / "kept")
+    journal = Journal.open(folder, node=node, kept=kept, now_ms=clock.now_ms())
     try:
-        kept = KeptFiles(folder / "kept")
         standing = Standing(farm, journal, node, config.agent.heartbeat_ms)
         book = Book(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
         receipts = Receipts(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)

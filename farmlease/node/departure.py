@@ -12,7 +12,7 @@ import structlog
 
 from farmlease.domain.identity import User
 from farmlease.domain.session import SessionEvent, SessionState
-from farmlease.errors import FarmleaseError, FileRefused
+from farmlease.errors import FarmleaseError, FileRefused, JournalFailed
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.custody import Custody
 from farmlease.node.debts import ANY_FENCE, Debts, ReleaseDebt, SaveDebt
@@ -135,10 +135,12 @@ class Departure:
         return await self.patiently(give_way())
 
     async def leave(self, session: OpenSession) -> None:
-        """Take the user's files back and, after the last session here, off this node."""
+        """Take the user's files back and, after the last session here, off this node. JournalFailed to be repeated."""
         try:
             if self._custody.cares(session.user, session.pool):
                 await self.patiently(self._leave(session))
+        except JournalFailed:
+            raise  # what changed in the files is still to be noted: the session leaves when that can be written
         except FarmleaseError as error:
             _log.error("session.files_left", session=session.id, pool=session.pool, why=str(error))
 

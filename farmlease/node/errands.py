@@ -49,6 +49,11 @@ class Errands:
             raise TimeoutError
         return task.result()
 
+    async def named(self, beginning: str, within: float) -> None:
+        """Wait, at most ``within`` seconds, for the errands under way whose names begin so."""
+        if tasks := [task for name, task in self._named.items() if name.startswith(beginning)]:
+            await asyncio.wait(tasks, timeout=within)
+
     async def done(self) -> None:
         """Wait for everything under way, and what that began."""
         while others := self._tasks - {asyncio.current_task()}:

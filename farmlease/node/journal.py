@@ -2,38 +2,27 @@
 
 Guaranteed: what was written before an answer was given is there after the agent was killed. Not guaranteed: the last
 moments before the *host* lost power (write-ahead log, synchronised at checkpoints); a reboot ends all sessions anyway.
+A journal that is not the one this node left here is never gone by: ``inspection.py`` tells.
 
 Bodies are opaque here: the agent seals them before they come and opens them when it reads. A journal is one file in
 the state folder, for its owner only, and belongs to one agent at a time.
 """
 
-import os
-import sqlite3
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from farmlease.errors import AlreadyRunning, JournalFailed, JournalRejected
-from farmlease.node.incarnation import boot_marker, new_incarnation, same_boot
+from farmlease.errors import AlreadyRunning, JournalFailed
+from farmlease.node.database import Database
+from farmlease.node.incarnation import Whereabouts, boot_marker, machine_marker, new_incarnation, same_boot
+from farmlease.node.inspection import KIND, Finding, examine, set_aside
+from farmlease.node.kept import KeptFiles
+from farmlease.node.mark import Mark
 
 __all__ = ["Entry", "Journal", "Owed"]
-
-_FORMAT = 1
-#: Seconds to wait for somebody else who writes to the file (nobody should): the whole agent waits with it.
-_PATIENCE = 0.5
-_TABLES = """
-CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS document (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, state TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS receipt (user TEXT, pool TEXT, body BLOB NOT NULL, PRIMARY KEY (user, pool)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS owed (number INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL, body BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS owed_of ON owed (session);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,61 +49,60 @@ class Journal:
     Every method that reads or writes raises JournalFailed where that cannot be done now.
     """
 
-    def __init__(self, database: sqlite3.Connection, lock: FileLock) -> None:
+    def __init__(self, database: Database, lock: FileLock, mark: Path, here: Whereabouts, finding: Finding) -> None:
         self._database = database
         self._lock = lock
-        self.incarnation, self.previous = self._identify()
+        self._mark = mark
+        self._here = here
+        self._refused: tuple[Path, ...] = ()
+        self._generation = finding.generation
+        self.incarnation, self.previous = self._identify(finding)
         #: Whether the node was told to take no new users.
         self.draining = bool(self._rows("SELECT 1 FROM node WHERE name = 'draining'"))
 
     @classmethod
-    def open(cls, folder: Path) -> "Journal":
+    def open(cls, folder: Path, *, node: str, kept: KeptFiles, now_ms: int) -> "Journal":
         """Open the journal of a state folder, making both if need be; the folder is its owner's alone from then on.
 
-        AlreadyRunning if an agent has it; JournalRejected if the file is damaged, readable by others, or of a format
-        this version does not know; JournalFailed if the disk refuses. A refused file is left as it is.
+        A journal that is not the one this node left there goes to ``kept``, and a new one begins. ``now_ms`` is this
+        host's time. AlreadyRunning if an agent has the folder; JournalRejected if a later version of farmlease wrote
+        the journal: it is left as it is; JournalFailed if the disk refuses.
         """
-        lock = FileLock(folder / "agent.lock", mode=0o600)
+        lock = _locked(folder)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.chmod(0o700)
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise AlreadyRunning(
-                f"another agent runs on {folder}; stop it, or give this one its own state_dir"
-            ) from None
-        except OSError as error:
-            raise JournalFailed(
-                f"cannot use state_dir {folder} ({error.strerror}); correct it or its rights"
-            ) from error
-        try:
-            database = _open_database(folder / "journal.sqlite")
+            here = Whereabouts(node=node, machine=machine_marker(), boot=boot_marker())
+            path, mark = folder / "journal.sqlite", folder / "journal.mark"
+            seen = Mark.read(mark)
+            finding = examine(path, here, seen, now_ms)
+            if finding.fault is not None:
+                set_aside(path, finding, seen, kept, now_ms)
+            database = Database(path)
             try:
-                return cls(database, lock)
+                journal = cls(database, lock, mark, here, finding)
+                journal._refused = kept.list(KIND)
             except BaseException:
                 database.close()
                 raise
         except BaseException:
             lock.release()
             raise
+        return journal
 
     def close(self) -> None:
         """Give the folder back."""
+        self.writes()  # so that a copy taken since the last heartbeat is older than what is left here
         self._database.close()
         self._lock.release()
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> AbstractContextManager[None]:
         """Write everything inside or nothing of it."""
-        self._rows("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._rows("COMMIT")
-        except BaseException:
-            # A failed write may have ended the transaction; one left open would swallow all that is written later.
-            if self._database.in_transaction:
-                self._rows("ROLLBACK")
-            raise
+        return self._database.together()
+
+    @property
+    def refused(self) -> str | None:
+        """Where a journal that was refused is kept, below the state folder, until somebody moves it away."""
+        found = next((path for path in self._refused if path.exists()), None)
+        return None if found is None else f"{found.parent.name}/{found.name}"
 
     def forget_previous(self) -> None:
         """Drop the lives before the last boot: the store has ended their sessions."""
@@ -127,11 +115,13 @@ class Journal:
         self.draining = on
 
     def writes(self) -> bool:
-        """Whether the journal can be written now: one small write tells."""
+        """Whether the journal can be written now: one small write tells. It counts the journal's state on."""
         try:
-            self._rows("REPLACE INTO node VALUES ('written', '')")
+            self._rows("REPLACE INTO node VALUES ('generation', ?)", str(self._generation + 1))
         except JournalFailed:
             return False
+        self._generation += 1
+        self._leave_mark(self.incarnation)
         return True
 
     def document(self, name: str) -> bytes | None:
@@ -196,66 +186,51 @@ class Journal:
         return bytes(rows[0][0]) if rows else None
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
-        try:
-            return self._database.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise JournalFailed(f"the journal does not work ({error}); look at the disk of state_dir") from error
+        return self._database.rows(statement, *values)
 
-    def _identify(self) -> tuple[str, tuple[str, ...]]:
-        """Return this incarnation and those whose sessions a reboot ended, written down before anybody is told."""
+    def _identify(self, finding: Finding) -> tuple[str, tuple[str, ...]]:
+        """Return this incarnation and those that are over, written down before anybody is told."""
         known = dict(self._rows("SELECT name, value FROM node"))
-        marker = boot_marker()
-        previous = tuple(known.get("previous", "").split())
-        if "incarnation" in known and same_boot(known["boot"], marker):
-            return known["incarnation"], previous
-        incarnation = new_incarnation()
-        if "incarnation" in known:
-            previous = (*previous, known["incarnation"])
-        with self.together():
-            for row in {"incarnation": incarnation, "boot": marker, "previous": " ".join(previous)}.items():
-                self._rows("REPLACE INTO node VALUES (?, ?)", *row)
-            # Those sessions died with the boot, but their files may still lie here: the agent ends them in due form.
-            self._rows("UPDATE session SET state = 'ending'")
+        adopted = "incarnation" in known and same_boot(known["boot"], self._here.boot)
+        incarnation = known["incarnation"] if adopted else new_incarnation()
+        previous = tuple(life for life in finding.lives if life != incarnation)
+        rows = {
+            **asdict(self._here),
+            "incarnation": incarnation,
+            "previous": " ".join(previous),
+            "generation": str(self._generation),
+        }
+        try:
+            with self.together():
+                for row in rows.items():
+                    self._rows("REPLACE INTO node VALUES (?, ?)", *row)
+                if not adopted:
+                    # Those sessions died with the boot, but their files may still lie here: the agent ends them in
+                    # due form.
+                    self._rows("UPDATE session SET state = 'ending'")
+        except JournalFailed:
+            if not adopted:
+                raise
+            # The disk is full: the sessions live by this agent's heartbeat, and what it is to know of them is here.
+        else:
+            self._leave_mark(incarnation)
         return incarnation, previous
 
+    def _leave_mark(self, incarnation: str) -> None:
+        mark = Mark(**asdict(self._here), incarnation=incarnation, generation=self._generation)
+        with suppress(OSError):  # one that lags behind accuses nobody
+            mark.write(self._mark)
 
-def _open_database(path: Path) -> sqlite3.Connection:
+
+def _locked(folder: Path) -> FileLock:
+    """Make the state folder, for its owner only, and return its lock, taken."""
+    lock = FileLock(folder / "agent.lock", mode=0o600)
     try:
-        # Made with its final rights before SQLite fills it: never readable by others, not even for a moment.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        _refuse_wide(path)
-        database = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise AlreadyRunning(f"another agent runs on {folder}; stop it, or give this one its own state_dir") from None
     except OSError as error:
-        raise JournalFailed(f"cannot open {path} ({error.strerror}); correct its rights") from error
-    try:
-        _prepare(path, database)
-    except BaseException as error:
-        database.close()
-        if isinstance(error, sqlite3.OperationalError):  # the disk's fault, not the file's
-            raise JournalFailed(f"cannot open {path} ({error}); look at its disk") from error
-        if isinstance(error, sqlite3.DatabaseError):
-            raise JournalRejected(_damaged(path)) from error
-        raise
-    return database
-
-
-def _prepare(path: Path, database: sqlite3.Connection) -> None:
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = NORMAL")
-    if database.execute("PRAGMA quick_check").fetchone() != ("ok",):
-        raise JournalRejected(_damaged(path))
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version not in {0, _FORMAT}:
-        raise JournalRejected(f"{path} was written by another version of farmlease (format {version}); use that one")
-    if version == 0:
-        database.executescript(_TABLES)
-        database.execute(f"PRAGMA user_version = {_FORMAT}")
-
-
-def _refuse_wide(path: Path) -> None:
-    if sys.platform != "win32" and path.stat().st_mode & 0o077:
-        raise JournalRejected(f"{path} can be read by others; find out who did that, then `chmod 600 {path}`")
-
-
-def _damaged(path: Path) -> str:
-    return f"{path} is damaged; keep a copy, move it away and start the agent again"
+        raise JournalFailed(f"cannot use state_dir {folder} ({error.strerror}); correct it or its rights") from error
+    return lock

@@ -10,6 +10,8 @@ import re
 import secrets
 import sys
 import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -52,27 +54,62 @@ class KeptFiles:
         100 (else ``InvalidName``). ``now_ms`` is this host's time. The same bytes of the same kind and label are kept
         once. Raises ``FileRefused`` when the folder is full or the disk refuses: then do not overwrite the original.
         """
-        for part in (kind, label):
-            if not _PART.fullmatch(part):
-                raise InvalidName(f"{part!r} cannot be part of a file's name: use letters, digits, '.', '_' and '-'")
+        name = _name(kind, label)
         try:
             with self._keeping:
-                return self._keep(f"{kind}-{label}", data, now_ms)
+                return self._keep(name, data, now_ms)
         except OSError as error:
             raise FileRefused(
                 f"cannot keep a file in {self._folder} ({error.strerror}): make room there or correct its rights"
             ) from error
 
-    def list(self) -> tuple[Path, ...]:
-        """Return what is kept, the oldest first."""
+    def move(self, kind: str, label: str, files: Iterable[Path], notes: Mapping[str, bytes], now_ms: int) -> Path:
+        """Move files of the state folder, as they are, into a new folder named like a kept file, and return it.
+
+        They are moved in the order given; ``notes`` are small files, by name, that say more of them, as far as there
+        is room. A full folder refuses this not: it costs no room. Raises ``InvalidName`` and ``FileRefused`` as
+        ``keep``.
+        """
+        name = _name(kind, label)
+        try:
+            with self._keeping:
+                self._prepare()
+                place = self._new_folder(f"{_stamp(now_ms)}-{name}")
+                for file in files:
+                    file.rename(place / file.name)
+                for note, text in notes.items():
+                    with suppress(OSError):  # the disk is full: what counts has been moved
+                        (place / note).write_bytes(text)
+                _sync(place)
+                _sync(self._folder)
+        except OSError as error:
+            raise FileRefused(f"cannot be moved to {self._folder} ({error.strerror}): correct its rights") from error
+        return place
+
+    def list(self, kind: str = "") -> tuple[Path, ...]:
+        """Return what is kept, or what is of a kind, the oldest first."""
         if not self._folder.is_dir():
             return ()
-        return tuple(sorted(path for path in self._folder.iterdir() if not path.name.startswith(_UNFINISHED)))
+        found = (path for path in self._folder.iterdir() if not path.name.startswith(_UNFINISHED))
+        return tuple(sorted(path for path in found if not kind or f"Z-{kind}-" in path.name))
 
-    def _keep(self, name: str, data: bytes, now_ms: int) -> Path:
+    def _prepare(self) -> None:
         self._folder.mkdir(0o700, parents=True, exist_ok=True)
         self._folder.chmod(0o700)
         _sync(self._folder.parent)
+
+    def _new_folder(self, name: str) -> Path:
+        for number in count(1):
+            path = self._folder / (name if number == 1 else f"{name}~{number}")
+            try:
+                path.mkdir(0o700)  # refuses a name that is taken
+            except FileExistsError:
+                continue
+            break
+        return path
+
+    def _keep(self, name: str, data: bytes, now_ms: int) -> Path:
+        self._prepare()
         kept = self.list()
         sizes = {path: path.lstat().st_size for path in kept}
         for path, size in sizes.items():
@@ -81,9 +118,9 @@ class KeptFiles:
         if len(kept) >= self._max_files or sum(sizes.values()) + len(data) > self._max_bytes:
             _log.error("kept_full", folder=str(self._folder), files=len(kept), bytes=sum(sizes.values()), refused=name)
             raise FileRefused(f"the folder {self._folder} is full: look at what is kept there and move it away")
-        return self._write(name, data, datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=now_ms))
+        return self._write(f"{_stamp(now_ms)}-{name}", data)
 
-    def _write(self, name: str, data: bytes, at: datetime) -> Path:
+    def _write(self, name: str, data: bytes) -> Path:
         """Write under a passing name, then give it a name nobody has: a killed agent leaves no half of a file."""
         for leftover in self._folder.glob(f"{_UNFINISHED}*"):
             leftover.unlink()
@@ -95,9 +132,8 @@ class KeptFiles:
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.chmod(0o600)
-            stamp = f"{at:%Y%m%dT%H%M%S}.{at.microsecond // 1000:03}Z"
             for number in count(1):
-                path = self._folder / (f"{stamp}-{name}" if number == 1 else f"{stamp}-{name}~{number}")
+                path = self._folder / (name if number == 1 else f"{name}~{number}")
                 try:
                     os.link(unfinished, path)  # refuses a name that is taken, which a rename would overwrite
                 except FileExistsError:
@@ -107,6 +143,18 @@ class KeptFiles:
             unfinished.unlink(missing_ok=True)
         _sync(self._folder)
         return path
+
+
+def _name(kind: str, label: str) -> str:
+    for part in (kind, label):
+        if not _PART.fullmatch(part):
+            raise InvalidName(f"{part!r} cannot be part of a file's name: use letters, digits, '.', '_' and '-'")
+    return f"{kind}-{label}"
+
+
+def _stamp(now_ms: int) -> str:
+    at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=now_ms)
+    return f"{at:%Y%m%dT%H%M%S}.{at.microsecond // 1000:03}Z"
 
 
 def _is_copy(path: Path, name: str, data: bytes) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 
 import structlog
 
+from farmlease.clock import Clock
 from farmlease.domain.policy import Pool
-from farmlease.errors import PolicyError, StoreError, StoreRefused
+from farmlease.errors import FarmleaseError, PolicyError, StoreError, StoreRefused
 from farmlease.node.book import Book
 from farmlease.node.debts import Debts
 from farmlease.node.errands import Errands
@@ -29,6 +30,8 @@ _log = structlog.get_logger(__name__)
 
 #: How often one beat may find that the policy changed under it; then the next round is soon enough.
 _MOST_CHANGES = 3
+#: Seconds to wait for a session's turn when its seat is lost.
+_PATIENCE = 2.0
 
 
 class Pulse:
@@ -51,8 +54,10 @@ class Pulse:
         errands: Errands,
         memory: Memory,
         recovery: Recovery,
+        clock: Clock,
     ) -> None:
         self._store = store
+        self._clock = clock
         self._node = node
         self._member = node_member(node, journal.incarnation)
         self._journal = journal
@@ -64,9 +69,28 @@ class Pulse:
         self._recovery = recovery
         #: Pool to the store's count and ours that were looked into: doing so again would bring nothing new.
         self._examined: dict[str, tuple[int, int]] = {}
+        #: When the last whole round began, by the monotonic and the wall clock, in ms.
+        self._began: tuple[float, int] | None = None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the store may have ended this node's sessions since the last round: this agent has slept, or is new.
+
+        The wall clock may be wrong, but a paused virtual machine has no other sign; it costs no more than a round.
+        """
+        if self._began is None:
+            return True
+        monotonic, wall = self._began
+        asleep = max(self._clock.monotonic() * 1000 - monotonic, self._clock.now_ms() - wall)
+        return any(asleep >= pool.session_timeout_ms for pool in self._standing.in_force.pools)
+
+    async def told(self) -> None:
+        """Wait until what the store said of lost sessions is known here; a disk that hangs holds it up a little."""
+        await self._errands.named("lost ", _PATIENCE)
 
     async def round(self) -> None:
         """Read the policy, beat once for every pool, and deliver what is owed. A store that is away is no error."""
+        began = self._clock.monotonic() * 1000, self._clock.now_ms()
         try:
             with suppress(PolicyError):  # told by health and in the log; sessions go on by the policy that is known
                 await self._standing.read_policy()
@@ -77,8 +101,13 @@ class Pulse:
                 raise refusal
         except StoreError as error:
             self._standing.store_failed(error)
+        except FarmleaseError:  # the journal cannot be written; what the store had to say is known
+            self._began = began
+            raise
         else:
             self._standing.store_answered()
+        # A store that is away ends the wait as well: then this is an outage like any other.
+        self._began = began
 
     async def beat(self, version: int, pool: Pool) -> Beat | Behind:
         """Beat once for one pool, by the policy of ``version``."""

@@ -284,7 +284,12 @@ class Seats:
         )
         back = session.state is SessionState.INVALID
         event = SessionEvent.REACQUIRED if back else SessionEvent.GRANTED
-        granted = self._book.step(session, event, grant=grant, lost_because=None)
+        try:
+            granted = self._book.step(session, event, grant=grant, lost_because=None)
+        except JournalFailed:
+            if session.state is not SessionState.ACTIVE or session.grant is None or session.grant.fence != fence:
+                raise
+            granted = session  # written down already, but for when the lease ends: a running session goes on
         if session.grant is None:
             self._hooks.tell(Hook.GRANTED, granted)
         _log.info("session.granted", session=session.id, pool=pool.name, fence=fence, source=grant.source.value)

@@ -6,7 +6,10 @@ import pytest
 
 from tests.commands import ClockedHost, Host, host_of
 from tests.servers import RedisServer
+from tests.stand_in import run
 from tests.stores import StoreClock, show
+
+__all__ = ["clocked", "host", "run"]
 
 
 @pytest.fixture

@@ -1,57 +1,26 @@
 """``farmlease health`` against a real HTTP listener: the words of a probe, and the status a script reads."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from typing_extensions import override
 
-from farmlease.cli import main
 from tests.servers import free_port
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.stand_in import Asked, Run, answering
 
 
 @contextmanager
 def listener(status: int, body: str, seen: list[str]) -> Iterator[int]:
-    """Answer every GET with ``body``, note the path; yields the port."""
+    """Answer everything with ``body``, note the path; yields the port."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append(self.path)
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body.encode())
+    def answer(asked: Asked) -> tuple[int, bytes]:
+        seen.append(asked.path)
+        return status, body.encode()
 
-        @override
-        def log_message(self, *args: object) -> None:
-            """Say nothing: stderr is what the tests read."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs ``farmlease ARGS`` and returns its status, stdout and stderr."""
-
-    def run_(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(args)
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run_
+    with answering("127.0.0.1:0", answer) as port:
+        yield port
 
 
 def document(status: str) -> str:

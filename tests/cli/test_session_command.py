@@ -2,23 +2,18 @@
 
 import json
 import socket
-import socketserver
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from typing_extensions import override
 
-from farmlease.cli import main
 from tests.servers import free_port
+from tests.stand_in import Answer, Asked, Run, answering
 
 TOKEN = "a-token-of-the-test"  # noqa: S105 -- opens nothing but this file's stand-in
 GRANT = {
@@ -48,7 +43,17 @@ class StandIn:
         """Answer whatever is asked next with this."""
         self.next = (status, document if isinstance(document, bytes) else json.dumps(document).encode())
 
-    def answer(self, method: str, path: str, document: object) -> tuple[int, bytes]:
+    def let_in(self, asked: Asked) -> Answer:
+        """Answer who may ask."""
+        self.heads.append(dict(asked.headers))
+        tcp = not self.listen.startswith("unix:")
+        if asked.headers["host"] != (self.listen if tcp else "localhost") or "origin" in asked.headers:
+            return 403, b'{"detail": "foreign host"}'
+        if tcp and asked.headers.get("authorization") != f"Bearer {TOKEN}":
+            return 401, b'{"detail": "no or wrong token"}'
+        return self.answer(asked.method, asked.path, json.loads(asked.body) if asked.body else None)
+
+    def answer(self, method: str, path: str, document: object) -> Answer:
         """Answer as the interface of the agent says."""
         self.asked.append((method, path, document))
         if self.next is not None:
@@ -70,7 +75,7 @@ class StandIn:
         status, found = known.get((method, verb), (405, {"status": 405}))
         return status, b"" if found is None else json.dumps(found).encode()
 
-    def collection(self, method: str, document: object) -> tuple[int, bytes]:
+    def collection(self, method: str, document: object) -> Answer:
         """Answer ``/v1/sessions``."""
         if method == "GET":
             return 200, json.dumps(list(self.sessions.values())).encode()
@@ -79,60 +84,6 @@ class StandIn:
         grant = GRANT | {"session": document["session"]}
         self.sessions[document["session"]] = grant | {"state": "active"}
         return status, json.dumps(grant).encode()
-
-
-def handler_of(agent: StandIn) -> type[BaseHTTPRequestHandler]:
-    """Return a request handler that answers for ``agent``."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def respond(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            agent.heads.append({key.lower(): value for key, value in self.headers.items()})
-            tcp = not agent.listen.startswith("unix:")
-            host = agent.listen if tcp else "localhost"
-            if self.headers["Host"] != host or "Origin" in self.headers:
-                status, answer = 403, b'{"detail": "foreign host"}'
-            elif tcp and self.headers["Authorization"] != f"Bearer {TOKEN}":
-                status, answer = 401, b'{"detail": "no or wrong token"}'
-            else:
-                status, answer = agent.answer(self.command, self.path, json.loads(body) if body else None)
-            self.send_response(status)
-            if answer:
-                self.send_header("Content-Type", "application/json")
-            if status != 204:
-                self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            if answer:  # writing even nothing to a client that has gone is an error
-                self.wfile.write(answer)
-
-        do_GET = do_POST = do_DELETE = respond  # noqa: N815 -- http.server's names
-
-        @override
-        def log_message(self, *args: object) -> None:
-            """Say nothing: stderr is what the tests read."""
-
-    return Handler
-
-
-@contextmanager
-def serving(agent: StandIn) -> Iterator[None]:
-    """Serve a stand-in on its address."""
-    server: socketserver.BaseServer
-    if sys.platform != "win32" and agent.listen.startswith("unix:"):
-        server = socketserver.ThreadingUnixStreamServer(agent.listen.removeprefix("unix:"), handler_of(agent))
-    else:
-        host, _, port = agent.listen.rpartition(":")
-        server = socketserver.ThreadingTCPServer((host, int(port)), handler_of(agent))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def configure(folder: Path, listen: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,24 +107,8 @@ def agent(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.Monk
         pytest.skip("Python has no Unix sockets on Windows")
     stand_in = StandIn(f"127.0.0.1:{free_port()}" if request.param == "tcp" else f"unix:{folder}/agent.sock")
     configure(folder, stand_in.listen, monkeypatch)
-    with serving(stand_in):
+    with answering(stand_in.listen, stand_in.let_in):
         yield stand_in
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs ``farmlease ARGS`` and returns its status, stdout and stderr."""
-
-    def run_(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(args)
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run_
 
 
 def test_a_grant_is_one_line_and_status_0(agent: StandIn, run: Run) -> None:

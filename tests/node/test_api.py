@@ -247,7 +247,7 @@ async def test_a_full_disk(api: Browserless, host: Host, monkeypatch: pytest.Mon
     """503 with what to look at for a new session; the agent beats on, and when there is room nothing has leaked."""
     await api("POST", "/v1/sessions", start())
     journal = host.agent._journal
-    database = journal._database
+    connection = journal._database._connection
 
     class Full:
         """A connection to a database on a full disk."""
@@ -258,9 +258,9 @@ async def test_a_full_disk(api: Browserless, host: Host, monkeypatch: pytest.Mon
             """Refuse to write."""
             if not statement.startswith("SELECT"):
                 raise sqlite3.OperationalError("database or disk is full")
-            return database.execute(statement, values)
+            return connection.execute(statement, values)
 
-    monkeypatch.setattr(journal, "_database", Full())
+    monkeypatch.setattr(journal._database, "_connection", Full())
     answer = await api("POST", "/v1/sessions", start(r"CORP\mary", "8"))
     assert "look at the disk of state_dir" in problem(answer, 503)
     problem(await api("DELETE", "/v1/sessions/7"), 503)

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -186,13 +187,15 @@ def test_a_key_ring_that_others_can_read(unborn: RunningAgent) -> None:
     assert (5, True) == (status, f"chmod 600 {ring}" in line)
 
 
-def test_a_damaged_journal(agent: RunningAgent) -> None:
-    """Exit status 5; the file stays as it is."""
+def test_a_journal_of_a_later_version(agent: RunningAgent) -> None:
+    """Exit status 5; the file stays as it is. Any other journal that is not right is kept, and the agent starts."""
     agent.terminate()
     path = agent.state_dir / "journal.sqlite"
-    path.write_bytes(b"no journal" * 1000)
+    with closing(sqlite3.connect(path, isolation_level=None)) as journal:
+        journal.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
     status, line = complaint(other_life(agent))
-    assert (5, True, b"no journal" * 1000) == (status, "is damaged" in line, path.read_bytes())
+    assert (5, True, before) == (status, "run that version" in line, path.read_bytes())
 
 
 @pytest.mark.parametrize("fault", ["wide", "empty", "folder", "stranger's"])

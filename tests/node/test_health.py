@@ -39,6 +39,8 @@ WELL = Facts(
         ({"policy_trouble": "does not open"}, False, "fail", "does not open"),
         ({"journal_writes": False}, False, "fail", "look at the disk"),
         ({"damaged": 1}, True, "warn", "1 entries did not open"),
+        ({"journal_refused": "kept/x"}, True, "warn", "move kept/x out of state_dir"),
+        ({"journal_refused": "kept/x", "journal_writes": False}, False, "fail", "journal cannot be written"),
     ],
 )
 def test_the_verdict(facts: dict[str, object], ready: bool, status: str, worst: str | None) -> None:  # noqa: FBT001 - a row

@@ -102,6 +102,47 @@ def test_full(folder: Path, limits: dict[str, int]) -> None:
     assert len(kept.list()) == 2
 
 
+def test_moved_as_they_are(kept: KeptFiles, folder: Path) -> None:
+    """Files go into a folder of their own, in their order and with their rights, and a note beside them."""
+    folder.parent.mkdir()
+    files = [folder.parent / "b", folder.parent / "a"]
+    for file in files:
+        file.write_bytes(file.name.encode())
+        file.chmod(0o640)
+    place = kept.move("journal", "torn", files, {"note": b"seen"}, NOW)
+    assert folder / "20260101T090000.123Z-journal-torn" == place
+    assert {"a": b"a", "b": b"b", "note": b"seen"} == {path.name: path.read_bytes() for path in place.iterdir()}
+    assert (0o700, 0o640) == (stat.S_IMODE(place.stat().st_mode), stat.S_IMODE((place / "a").stat().st_mode))
+    assert not any(file.exists() for file in files)
+
+
+def test_a_move_never_overwrites(kept: KeptFiles, folder: Path) -> None:
+    """Two moves of the same instant are two folders, and a full folder takes them: they cost no room."""
+    full = KeptFiles(folder, max_files=1, max_bytes=1)
+    places = []
+    for content in (b"1", b"2"):
+        (folder.parent).mkdir(exist_ok=True)
+        (folder.parent / "a").write_bytes(content)
+        places.append(full.move("journal", "torn", [folder.parent / "a"], {}, NOW))
+    assert [b"1", b"2"] == [(place / "a").read_bytes() for place in places]
+    assert tuple(places) == full.list("journal") == full.list()
+    assert () == full.list("torn")
+
+
+def test_what_cannot_be_moved_stays(kept: KeptFiles, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the disk refuses, the caller is told, and the file is where it was."""
+
+    def refused(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    folder.parent.mkdir()
+    (folder.parent / "a").write_bytes(b"1")
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(FileRefused, match="Read-only file system"):
+        kept.move("journal", "torn", [folder.parent / "a"], {}, NOW)
+    assert b"1" == (folder.parent / "a").read_bytes()
+
+
 def test_failure_leaves_nothing(kept: KeptFiles, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the disk refuses, the caller is told and no half of a file stays."""
 

@@ -80,6 +80,47 @@ async def test_who_finds_no_seat_any_more_is_lost(site: Site) -> None:
     assert [("lease-gone", b"changed")] == host.kept
 
 
+async def test_who_slept_too_long_asks_first(site: Site) -> None:
+    """L4: asleep from 09:00 to 11:00; whoever asks meanwhile waits for one heartbeat, all together, and is told."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.beat()
+    host.line.calls.clear()
+    await host.agent.awake()
+    assert [] == host.line.calls
+    site.timed.clock.advance(2 * HOUR)
+    await asyncio.gather(*(host.agent.awake() for _ in range(20)))
+    assert ({"7": "lost"}, 1) == (host.states, host.line.calls.count("heartbeat"))
+
+
+async def test_who_wakes_in_an_outage(site: Site) -> None:
+    """With the store away it is an outage like any other: one attempt, then sessions are shown as they were."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.beat()
+    site.timed.clock.advance(2 * HOUR)
+    host.line.cut.add("*")
+    await host.agent.awake()
+    host.line.calls.clear()
+    await host.agent.awake()
+    assert ({"7": "active"}, []) == (host.states, host.line.calls)
+    host.line.cut.clear()
+    await host.beat()
+    assert {"7": "lost"} == host.states
+
+
+async def test_an_agent_that_starts_asks_first(site: Site) -> None:
+    """L4: how long its forerunner has been dead nobody told it."""
+    host = site.host()
+    await host.granted(JOHN)
+    host.kill()
+    site.timed.clock.advance(2 * HOUR)
+    host.boot()
+    await host.agent.awake()
+    await host.agent.settled()
+    assert {"7": "lost"} == host.states
+
+
 async def test_the_same_difference_is_looked_into_once(site: Site) -> None:
     """Sessions that only the store counts cannot be helped from here; each heartbeat must not ask about all again."""
     host = site.host()

@@ -4,33 +4,26 @@
 """
 
 import asyncio
-import hashlib
-import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
-import time_machine
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from redis import asyncio as driver
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from typing_extensions import override
 
-from farmlease.store import redis as verbs
 from farmlease.store.answers import Beat, Behind, Claim, Conflict, Refusal, Saved, StoredLease, Taken, Taking
 from farmlease.store.connect import Connection
 from farmlease.store.redis import Store
 from tests.servers import RedisServer
-from tests.stores import NINE, StoreClock, index, named_pool, no_sleep, show
+from tests.stores import NINE, index, named_pool, no_sleep
+from tests.stories import EXAMPLES, opened_fake, opened_real, tell
 
-EXAMPLES = int(os.environ.get("FARMLEASE_EXAMPLES", "0"))
 STEPS = 50
 TIMEOUT = 60_000
 FARM = "citrix-a"
@@ -329,58 +322,17 @@ class Stories(RuleBasedStateMachine):
         return [lease async for lease in self.store.list(self.pool)]
 
 
-@contextmanager
-def opened_fake() -> Iterator[tuple[driver.Redis, StoreClock]]:
-    """Open an empty fakeredis on virtual time."""
-    with time_machine.travel(NINE / 1000, tick=False) as traveller:
-        yield fakeredis.FakeAsyncRedis(), StoreClock(lambda now_ms: traveller.move_to((now_ms + 0.5) / 1000))
-
-
-@contextmanager
-def opened_real(running: tuple[RedisServer, Path]) -> Iterator[tuple[driver.Redis, StoreClock]]:
-    """Open the real server on virtual time, emptied."""
-    server, file = running
-    with server.client() as raw:
-        raw.flushall()
-    yield driver.Redis(unix_socket_path=str(server.socket)), StoreClock(partial(show, file))
-
-
-@pytest.fixture
-def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each call end one dead session and forget one lapsed lease, so that every question takes many calls."""
-    for name in ("ACQUIRE", "CONFIGURE", "COUNT", "HEARTBEAT", "RELEASE", "SAVE"):
-        script = getattr(verbs, name)
-        text = script.text.replace("SWEEP_SESSIONS = 64", "SWEEP_SESSIONS = 1")
-        text = text.replace("SWEEP_LEASES = 8", "SWEEP_LEASES = 1")
-        assert len(script.text) - 1 == len(text)
-        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        monkeypatch.setattr(verbs, name, replace(script, text=text, sha=sha))
-
-
-def tell(opened: Callable[[], Any], examples: int) -> None:
-    """Tell so many stories, unless the environment wants another number."""
-    run_state_machine_as_test(
-        partial(Stories, opened),  # type: ignore[arg-type]  # any maker will do
-        settings=settings(
-            max_examples=EXAMPLES or examples,
-            stateful_step_count=STEPS,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_fakeredis_does_what_the_model_says() -> None:
     """L1, L2, L3, L5: who is granted, denied and until when, at any time and in any order, is what a few rules say."""
-    tell(opened_fake, 20)
+    tell(Stories, opened_fake, 20, STEPS)
 
 
 def test_a_real_server_does_what_the_model_says(timed_server: tuple[RedisServer, Path]) -> None:
     """L1, L2, L3, L5: the same on a real redis-server."""
-    tell(partial(opened_real, timed_server), 100)
+    tell(Stories, partial(opened_real, timed_server), 100, STEPS)
 
 
 @pytest.mark.usefixtures("one_at_a_time")
 def test_however_little_a_call_may_sweep_the_answers_are_the_same(timed_server: tuple[RedisServer, Path]) -> None:
     """L1, L2, L3, L5: the same where each call ends one session only: nothing depends on what was swept when."""
-    tell(partial(opened_real, timed_server), 60)
+    tell(Stories, partial(opened_real, timed_server), 60, STEPS)

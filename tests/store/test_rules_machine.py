@@ -4,22 +4,16 @@
 """
 
 import asyncio
-import hashlib
-import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
-import time_machine
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from redis import asyncio as driver
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from farmlease.domain.model import Withdrawal
 from farmlease.store import redis as verbs
@@ -43,9 +37,9 @@ from farmlease.store.redis import Store
 from tests.farm_model import INF, Model, Rules
 from tests.rules import pool_of
 from tests.servers import RedisServer
-from tests.stores import NINE, StoreClock, index, no_sleep, show
+from tests.stores import NINE, index, no_sleep
+from tests.stories import opened_fake, opened_real, tell
 
-EXAMPLES = int(os.environ.get("FARMLEASE_EXAMPLES", "0"))
 STEPS = 60
 FARM = "citrix-a"
 USERS = ["john", "mary", "zoe"]
@@ -315,60 +309,17 @@ class Stories(RuleBasedStateMachine):
             )
 
 
-@contextmanager
-def opened_fake() -> Iterator[tuple[driver.Redis, StoreClock]]:
-    """Open an empty fakeredis on virtual time."""
-    with time_machine.travel(NINE / 1000, tick=False) as traveller:
-        yield fakeredis.FakeAsyncRedis(), StoreClock(lambda now_ms: traveller.move_to((now_ms + 0.5) / 1000))
-
-
-@contextmanager
-def opened_real(running: tuple[RedisServer, Path]) -> Iterator[tuple[driver.Redis, StoreClock]]:
-    """Open the real server on virtual time, emptied."""
-    server, file = running
-    with server.client() as raw:
-        raw.flushall()
-    yield driver.Redis(unix_socket_path=str(server.socket)), StoreClock(partial(show, file))
-
-
-@pytest.fixture
-def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each call end one session and forget one lapsed seat or place, so that every question takes many calls."""
-    for name in ("ACQUIRE", "CONFIGURE", "COUNT", "HEARTBEAT", "HOLD", "RELEASE", "RELEASE_DEVICE", "REPLACE_DEVICE",
-                 "WITHDRAW"):  # fmt: skip
-        script = getattr(verbs, name)
-        text = script.text
-        for bound in ("SWEEP_SESSIONS = 64", "SWEEP_LEASES = 8", "SWEEP_PLACES = 1000"):
-            assert 1 == text.count(bound)
-            text = text.replace(bound, f"{bound.partition(' ')[0]} = 1")
-        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        monkeypatch.setattr(verbs, name, replace(script, text=text, sha=sha))
-
-
-def tell(opened: Callable[[], Any], examples: int) -> None:
-    """Tell so many stories, unless the environment wants another number."""
-    run_state_machine_as_test(
-        partial(Stories, opened),
-        settings=settings(
-            max_examples=EXAMPLES or examples,
-            stateful_step_count=STEPS,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_fakeredis_keeps_every_rule() -> None:
     """L1 to L5: all kinds, shares, reservations, queue, overdraft, holds and quarantine, in any order, as modelled."""
-    tell(opened_fake, 8)
+    tell(Stories, opened_fake, 8, STEPS)
 
 
 def test_a_real_server_keeps_every_rule(timed_server: tuple[RedisServer, Path]) -> None:
     """L1 to L5: the same on a real redis-server."""
-    tell(partial(opened_real, timed_server), 60)
+    tell(Stories, partial(opened_real, timed_server), 60, STEPS)
 
 
 @pytest.mark.usefixtures("one_at_a_time")
 def test_however_little_a_call_may_sweep_every_rule_is_kept(timed_server: tuple[RedisServer, Path]) -> None:
     """L1 to L5: the same where each call writes down one end only: nothing depends on what was swept when."""
-    tell(partial(opened_real, timed_server), 30)
+    tell(Stories, partial(opened_real, timed_server), 30, STEPS)

@@ -1,0 +1,18 @@
+"""Journals for the tests, opened as an agent opens them."""
+
+from pathlib import Path
+
+from farmlease.node.journal import Journal
+from farmlease.node.kept import KeptFiles
+
+__all__ = ["NODE", "NOW", "ROOT", "opened"]
+
+#: Where the package and the tests lie, for processes that import them.
+ROOT = Path(__file__).parents[1]
+NODE = "ctx-01"
+NOW = 1_767_258_000_123  #: 2026-01-01 09:00:00.123 UTC
+
+
+def opened(folder: Path, node: str = NODE) -> Journal:
+    """Open the journal of a state folder."""
+    return Journal.open(folder, node=node, kept=KeptFiles(folder / "kept"), now_ms=NOW)

@@ -1,0 +1,76 @@
+"""Random stories that state machines tell to a store and to a model of it; on virtual time, fake and real alike."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+import time_machine
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from redis import asyncio as driver
+
+from farmlease.store import redis as verbs
+from farmlease.store.script import Script
+from tests.servers import RedisServer
+from tests.stores import NINE, StoreClock, show
+
+__all__ = ["EXAMPLES", "Opened", "one_at_a_time", "opened_fake", "opened_real", "tell"]
+
+#: How many stories are told, instead of each test's own number.
+EXAMPLES = int(os.environ.get("FARMLEASE_EXAMPLES", "0"))
+#: What a call may end at most, as the scripts write it down.
+BOUNDS = ("SWEEP_SESSIONS = 64", "SWEEP_LEASES = 8", "SWEEP_PLACES = 1000")
+
+Opened = Callable[[], Any]
+
+
+@contextmanager
+def opened_fake() -> Iterator[tuple[driver.Redis, StoreClock]]:
+    """Open an empty fakeredis on virtual time."""
+    with time_machine.travel(NINE / 1000, tick=False) as traveller:
+        yield fakeredis.FakeAsyncRedis(), StoreClock(lambda now_ms: traveller.move_to((now_ms + 0.5) / 1000))
+
+
+@contextmanager
+def opened_real(running: tuple[RedisServer, Path]) -> Iterator[tuple[driver.Redis, StoreClock]]:
+    """Open the real server on virtual time, emptied."""
+    server, file = running
+    with server.client() as raw:
+        raw.flushall()
+    yield driver.Redis(unix_socket_path=str(server.socket)), StoreClock(partial(show, file))
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each call end one session and forget one lapsed seat or place, so that every question takes many calls."""
+    swept = [
+        (name, value) for name, value in vars(verbs).items() if isinstance(value, Script) and BOUNDS[0] in value.text
+    ]
+    assert {"ACQUIRE", "CONFIGURE", "COUNT", "HEARTBEAT", "HOLD", "RELEASE", "SAVE"} <= {name for name, _ in swept}
+    for name, script in swept:
+        text = script.text
+        for bound in BOUNDS:
+            assert 1 == text.count(bound)
+            text = text.replace(bound, f"{bound.partition(' ')[0]} = 1")
+        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        monkeypatch.setattr(verbs, name, replace(script, text=text, sha=sha))
+
+
+def tell(machine: Callable[[Opened], RuleBasedStateMachine], opened: Opened, examples: int, steps: int) -> None:
+    """Tell so many stories of so many steps, unless the environment wants another number of them."""
+    run_state_machine_as_test(
+        partial(machine, opened),  # type: ignore[arg-type] # hypothesis wants a class, and takes any maker
+        settings=settings(
+            max_examples=EXAMPLES or examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
