@@ -19,7 +19,7 @@ from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.keyring import KeyRing
 from farmlease.node.agent import Agent
-from farmlease.node.daemon import compose
+from farmlease.node.composition import compose
 from farmlease.seal import Sealer
 from farmlease.store.redis import Caller, Store
 from farmlease.store.script import Argument, Script

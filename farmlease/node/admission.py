@@ -5,8 +5,7 @@ and an answer that the store does not get to check is given by the policy as it 
 Callers hold the session's turn.
 """
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from typing import Literal
 
 from farmlease.domain import explain
 from farmlease.domain.model import Decision, Denial, Reason, Restricted, SessionRequest
@@ -18,6 +17,7 @@ from farmlease.node.book import Book, OpenSession
 from farmlease.node.debts import Debts, NoteDebt
 from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
+from farmlease.node.pulse import Pulse
 from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
 from farmlease.store.answers import Waiting
@@ -33,7 +33,7 @@ _MOST_NOTES = 10_000
 
 
 class Admission:
-    """The starts of one node's sessions. ``deliver`` tells the store what it is owed, and never raises StoreError."""
+    """The starts of one node's sessions."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Admission:
         departure: Departure,
         seats: Seats,
         errands: Errands,
-        deliver: Callable[[], Coroutine[Any, Any, None]],
+        pulse: Pulse,
     ) -> None:
         self._farm = farm
         self._node = node
@@ -56,7 +56,7 @@ class Admission:
         self._departure = departure
         self._seats = seats
         self._errands = errands
-        self._deliver = deliver
+        self._pulse = pulse
 
     async def start(self, request: SessionRequest) -> Decision | Waiting:
         """1. End what had this session id before. 2. Plan. 3. Ask pool after pool until one grants."""
@@ -147,7 +147,7 @@ class Admission:
         claim = self._departure.claim_of(request.user, request.session)
         if self._debts.pending() < _MOST_NOTES:
             self._debts.owe(NoteDebt(claim=claim, event=event, detail=detail))
-            self._errands.run("deliver", self._deliver)
+            self._errands.run("deliver", self._pulse.deliver)
 
 
 def _covers(plan: Plan, pool: str) -> bool:

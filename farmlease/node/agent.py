@@ -9,8 +9,7 @@ Calls go down from here (policy, store, seal, journal, files), never up.
 """
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -25,27 +24,22 @@ from farmlease.errors import FarmleaseError, JournalFailed, StoreError
 from farmlease.farm import Farm
 from farmlease.node.admission import Admission
 from farmlease.node.book import Book, OpenSession
-from farmlease.node.custody import Custody
 from farmlease.node.debts import Debts
 from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
-from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.journal import Journal
 from farmlease.node.memory import Memory
-from farmlease.node.offline import Offline
 from farmlease.node.pulse import Pulse
 from farmlease.node.reacquire import Reacquire
 from farmlease.node.receipts import Receipts
 from farmlease.node.recovery import Recovery
-from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
 from farmlease.node.vigil import Vigil
 from farmlease.store.answers import Waiting
-from farmlease.store.keys import node_member
 
-__all__ = ["Agent"]
+__all__ = ["Agent", "Parts"]
 
 _log = structlog.get_logger(__name__)
 
@@ -54,77 +48,55 @@ _ASK_AGAIN = 1.0
 _WAITED_FOR = frozenset({SessionState.WAITING, SessionState.ACTIVE})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an agent is made of. ``composition.compose`` makes it."""
+
+    farm: Farm
+    journal: Journal
+    standing: Standing
+    book: Book
+    debts: Debts
+    receipts: Receipts
+    memory: Memory
+    recovery: Recovery
+    turns: Turns
+    errands: Errands
+    reacquire: Reacquire
+    vigil: Vigil
+    departure: Departure
+    pulse: Pulse
+    admission: Admission
+    upkeep: Upkeep
+    clock: Clock
+    heartbeat_ms: int
+    offline_denies: bool
+
+
 class Agent:
     """The agent of one node, without its network: ``api.py`` speaks for it, ``daemon.py`` keeps it going.
 
     Where a verb takes ``only``, the caller may act for this user alone; None: for anybody.
     """
 
-    def __init__(
-        self,
-        *,
-        farm: Farm,
-        node: str,
-        journal: Journal,
-        standing: Standing,
-        book: Book,
-        custody: Custody,
-        debts: Debts,
-        receipts: Receipts,
-        memory: Memory,
-        clock: Clock,
-        heartbeat_ms: int,
-        window_ms: int,
-        offline_denies: bool,
-        hooks: Mapping[Hook, tuple[str, ...]],
-    ) -> None:
-        self._farm = farm
-        self._journal = journal
-        self._standing = standing
-        self._book = book
-        self._debts = debts
-        self._receipts = receipts
-        self._memory = memory
-        self._clock = clock
-        self._heartbeat_ms = heartbeat_ms
-        self._offline_denies = offline_denies
-        self._member = node_member(node, journal.incarnation)
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._farm = parts.farm
+        self._journal = parts.journal
+        self._standing = parts.standing
+        self._book = parts.book
+        self._debts = parts.debts
+        self._clock = parts.clock
+        self._turns = parts.turns
+        self._errands = parts.errands
+        self._departure = parts.departure
+        self._pulse = parts.pulse
+        self._admission = parts.admission
+        self._upkeep = parts.upkeep
         self._stopping = False
         self._journal_writes = True
         self._looks = 0
         self._waking = asyncio.Lock()
-        self._turns = Turns()
-        self._errands = Errands()
-        self._reacquire = Reacquire(clock)
-        self._vigil = Vigil(book, clock, standing)
-        told = Hooks(hooks, self._errands)
-        self._departure = Departure(
-            member=self._member, sealer=farm.sealer, journal=journal, book=book,
-            custody=custody, debts=debts, turns=self._turns, errands=self._errands, hooks=told,
-        )  # fmt: skip
-        self._recovery = Recovery(
-            farm=farm, member=self._member, memory=memory, book=book, receipts=receipts, debts=debts,
-            standing=standing, turns=self._turns, errands=self._errands, clock=clock, window_ms=window_ms,
-        )  # fmt: skip
-        self._pulse = Pulse(
-            store=farm.store, node=node, journal=journal, standing=standing, book=book, debts=debts,
-            errands=self._errands, memory=memory, recovery=self._recovery, clock=clock,
-        )  # fmt: skip
-        self._seats = Seats(
-            farm=farm, node=node, standing=standing, book=book, custody=custody, receipts=receipts, memory=memory,
-            departure=self._departure, turns=self._turns, hooks=told, clock=clock, beat=self._pulse.beat,
-            recovery=self._recovery,
-            offline=Offline(receipts=receipts, memory=memory, book=book, sealer=farm.sealer, denies=offline_denies),
-        )  # fmt: skip
-        self._admission = Admission(
-            farm=farm, node=node, standing=standing, book=book, debts=debts, departure=self._departure,
-            seats=self._seats, errands=self._errands, deliver=self._deliver,
-        )  # fmt: skip
-        self._upkeep = Upkeep(
-            pulse=self._pulse, standing=standing, book=book, debts=debts, departure=self._departure,
-            seats=self._seats, turns=self._turns, errands=self._errands, reacquire=self._reacquire,
-            vigil=self._vigil, recovery=self._recovery,
-        )  # fmt: skip
 
     # --- the verbs of the API -----------------------------------------------------------------------------------------
 
@@ -160,7 +132,7 @@ class Agent:
 
     def touch(self, session: str) -> None:
         """Note a sign of activity: the idle timeout starts anew."""
-        self._vigil.touch(session)
+        self._parts.vigil.touch(session)
 
     def session(self, session: str) -> OpenSession | None:
         """Return a session that the API shows."""
@@ -192,7 +164,7 @@ class Agent:
             draining=self.draining,
             stopping=self._stopping,
             store_answers=self._standing.store_answers,
-            offline_denies=self._offline_denies,
+            offline_denies=self._parts.offline_denies,
             policy_known=self._standing.in_force.policy is not None,
             policy_trouble=self._standing.trouble,
             journal_writes=journal_writes,
@@ -200,9 +172,9 @@ class Agent:
             damaged=self._book.damaged,
             owed=owed,
             refused=self._debts.refused,
-            rejected=self._receipts.rejected,
-            recovering=self._recovery.under_way,
-            clock_off_ms=self._memory.clock_off_ms,
+            rejected=self._parts.receipts.rejected,
+            recovering=self._parts.recovery.under_way,
+            clock_off_ms=self._parts.memory.clock_off_ms,
             sessions=len(self.sessions()),
         )
 
@@ -251,7 +223,7 @@ class Agent:
 
     async def _is_known(self, pool: str) -> bool:
         try:
-            return await self._farm.store.peek(pool, self._memory.known(pool))
+            return await self._farm.store.peek(pool, self._parts.memory.known(pool))
         except StoreError as error:
             self._standing.store_failed(error)
             return True
@@ -270,10 +242,10 @@ class Agent:
     async def stop(self) -> None:
         """Take no more sessions and deliver what is owed. Sessions go on; the next agent of this boot adopts them."""
         self._stopping = True
-        await self._reacquire.stop()
-        await self._deliver()
+        await self._parts.reacquire.stop()
+        await self._pulse.deliver()
         await self._errands.done()
-        await self._deliver()
+        await self._pulse.deliver()
 
     # --- a start ------------------------------------------------------------------------------------------------------
 
@@ -303,9 +275,10 @@ class Agent:
                 decision = await self._admission.start(request)
             except StoreError as error:
                 self._standing.store_failed(error)
-                return explain.denial(Reason.OFFLINE, request.pool, retry_at=self._clock.now_ms() + self._heartbeat_ms)
+                now = self._parts.memory.store_now() or self._clock.now_ms()
+                return explain.denial(Reason.OFFLINE, request.pool, retry_at=now + self._parts.heartbeat_ms)
         if isinstance(decision, Denial) and self._debts.pending(request.session):
-            await self._deliver()
+            await self._pulse.deliver()
         return decision
 
     async def _hang_up(self, request: SessionRequest) -> None:
@@ -321,7 +294,7 @@ class Agent:
                     return False
                 await self._departure.end(found)
         if self._debts.pending(session):
-            await self._deliver()
+            await self._pulse.deliver()
         return True
 
     async def _save_session(self, session: str, only: User | None) -> dict[str, object] | None:
@@ -330,7 +303,7 @@ class Agent:
             if found is None or not found.state.shown or only not in (None, found.user):
                 return None
             changed, refused = await self._departure.take_back(found)
-            await self._deliver()
+            await self._pulse.deliver()
             superseded = await self._departure.yield_to_winner(found)
             if refused is not None:
                 raise refused
@@ -357,12 +330,6 @@ class Agent:
             if until is not None:
                 self._book.amend(found, hold_until=self._clock.now_ms() + span)
             return until
-
-    async def _deliver(self) -> None:
-        try:
-            await self._debts.deliver()
-        except StoreError as error:
-            self._standing.store_failed(error)
 
     def _is_here(self, user: User) -> bool:
         return any(each.user == user and each.state.shown for each in self._book)

@@ -1,4 +1,4 @@
-"""The agent as a process: puts the pieces together, keeps them going, and ends in order.
+"""The agent as a process: keeps it going, and ends in order.
 
 On SIGTERM or SIGINT: no new sessions, what is owed is delivered as far as the store lets us within three seconds, exit
 status 0. Sessions are left open: they belong to their users, and the next agent of this boot adopts them.
@@ -8,35 +8,25 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 
 import structlog
 
 from farmlease.clock import Clock, SystemClock
 from farmlease.config import Config
 from farmlease.domain.health import Health, health
-from farmlease.farm import Farm
 from farmlease.locate import UNIX
 from farmlease.node.agent import Agent
 from farmlease.node.api import create_app
 from farmlease.node.balancer import create_health_app
-from farmlease.node.book import Book
-from farmlease.node.custody import Custody
-from farmlease.node.debts import Debts
+from farmlease.node.composition import compose
 from farmlease.node.gate import Access, Gate
 from farmlease.node.group import Actor, run_group
-from farmlease.node.hooks import Hook
-from farmlease.node.journal import Journal
-from farmlease.node.kept import KeptFiles
 from farmlease.node.listen import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import tell_of_loop_faults
-from farmlease.node.memory import Memory
-from farmlease.node.receipts import Receipts
-from farmlease.node.standing import Standing
 from farmlease.opening import open_farm
 
-__all__ = ["Node", "compose", "run_agent"]
+__all__ = ["run_agent"]
 
 _log = structlog.get_logger(__name__)
 
@@ -48,46 +38,6 @@ _WATCH_EVERY = 1.0
 _LOOK_LASTS = 0.25
 #: Seconds for delivering what is owed when the agent is told to stop; it must be gone within five.
 _LAST_DELIVERY = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A composed agent and what it stands on."""
-
-    agent: Agent
-    standing: Standing
-    journal: Journal
-
-
-@contextlib.contextmanager
-def compose(config: Config, farm: Farm, clock: Clock) -> Iterator[Node]:
-    """Open the node's state folder and put its agent together; AlreadyRunning if another agent has the folder.
-
-    A journal that cannot be believed is kept, and the agent starts with a new one. JournalFailed if the disk refuses,
-    JournalRejected if a later version of farmlease wrote the journal.
-    """
-    folder, node, sealer = config.agent.state_dir, config.node, farm.sealer
-    kept = KeptFiles(folder / "kept")
-    journal = Journal.open(folder, node=node, kept=kept, now_ms=clock.now_ms())
-    try:
-        standing = Standing(farm, journal, node, config.agent.heartbeat_ms)
-        book = Book(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
-        receipts = Receipts(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
-        custody = Custody(receipts=receipts, sealer=sealer, kept=kept, clock=clock)
-        memory = Memory(journal=journal, sealer=sealer, node=node, clock=clock)
-        debts = Debts(
-            journal=journal, sealer=sealer, store=farm.store, book=book, custody=custody, kept=kept, clock=clock,
-            memory=memory, receipts=receipts,
-        )  # fmt: skip
-        agent = Agent(
-            farm=farm, node=node, journal=journal, standing=standing, book=book, custody=custody, debts=debts,
-            receipts=receipts, memory=memory, clock=clock, heartbeat_ms=config.agent.heartbeat_ms,
-            window_ms=config.recovery.window_ms, offline_denies=config.agent.offline == "deny",
-            hooks={Hook.GRANTED: config.hooks.granted, Hook.ENDED: config.hooks.ended, Hook.LOST: config.hooks.lost},
-        )  # fmt: skip
-        yield Node(agent, standing, journal)
-    finally:
-        journal.close()
 
 
 async def run_agent(config: Config) -> None:

@@ -109,6 +109,13 @@ class Pulse:
         # A store that is away ends the wait as well: then this is an outage like any other.
         self._began = began
 
+    async def deliver(self) -> None:
+        """Deliver what is owed. A store that is away is no error."""
+        try:
+            await self._debts.deliver()
+        except StoreError as error:
+            self._standing.store_failed(error)
+
     async def beat(self, version: int, pool: Pool) -> Beat | Behind:
         """Beat once for one pool, by the policy of ``version``."""
         before = self._book.changes

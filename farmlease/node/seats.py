@@ -1,4 +1,4 @@
-"""One session's seat: asked of the store, received with the user's files, and given up where that fails.
+"""One session's seat: asked of the store, confirmed, lost, asked for again, and given up where that fails.
 
 Guaranteed: a question is in the journal before the store is asked, and its answer before anybody hears it. A question
 that ends without an answer, in whatever way, is undone: the store is told to give back what it may have taken.
@@ -10,25 +10,23 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
 from farmlease.clock import Clock
 from farmlease.domain import explain
-from farmlease.domain.model import Denial, Grant, Lease, Reason, SessionRequest, Source
+from farmlease.domain.model import Denial, Grant, Reason, SessionRequest, Source
 from farmlease.domain.policy import Pool
 from farmlease.domain.session import SessionEvent, SessionState
-from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected, StoreError
+from farmlease.errors import JournalFailed, StoreError
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.book import Book, OpenSession
-from farmlease.node.custody import Custody
 from farmlease.node.departure import Departure
-from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.memory import Memory
 from farmlease.node.offline import Offline
 from farmlease.node.reacquire import BY_HAND
-from farmlease.node.receipts import Receipt, Receipts
+from farmlease.node.receipts import Receipts
+from farmlease.node.reception import Reception
 from farmlease.node.recovery import Recovery
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
@@ -53,12 +51,11 @@ class Seats:
         node: str,
         standing: Standing,
         book: Book,
-        custody: Custody,
         receipts: Receipts,
         memory: Memory,
+        reception: Reception,
         departure: Departure,
         turns: Turns,
-        hooks: Hooks,
         clock: Clock,
         beat: Callable[[int, Pool], Awaitable[Beat | Behind]],
         recovery: Recovery,
@@ -68,12 +65,11 @@ class Seats:
         self._node = node
         self._standing = standing
         self._book = book
-        self._custody = custody
         self._receipts = receipts
         self._memory = memory
+        self._reception = reception
         self._departure = departure
         self._turns = turns
-        self._hooks = hooks
         self._clock = clock
         self._beat = beat
         self._recovery = recovery
@@ -102,7 +98,7 @@ class Seats:
             if held is not None and held.grant is not None:
                 return replace(held.grant, again=True)
             if held is None and (receipt := self._offline.receipt(session, pool)):
-                return await self._let_in(session, pool, receipt)
+                return await self._reception.let_in(session, pool, receipt)
             self._undo(session)
             raise
         except Exception:
@@ -143,22 +139,13 @@ class Seats:
             return Waiting(ahead=0)
         return explain.denial(Reason.RECOVERING, pool.name, retry_at=self._recovery.until(pool.name))
 
-    async def _let_in(self, session: OpenSession, pool: Pool, receipt: Receipt) -> Grant | Denial:
-        """Grant a session by the node's own receipt."""
-        known = self._memory.known(pool.name)
-        try:
-            await self._departure.patiently(self._take_in(session, pool, receipt))
-        except (RecordRejected, FileRefused, PolicyError) as error:
-            return await self._reject(session, pool, error)
-        return self._grant(session, pool, receipt.lease, known.fence, source=Source.RECEIPT)
-
     async def _told(
         self, session: OpenSession, pool: Pool, answer: Taken | Waiting | Refusal
     ) -> Grant | Denial | Waiting:
         """Write the store's answer down."""
         match answer:
             case Taken():
-                return await self._receive(session, pool, answer)
+                return await self._reception.receive(session, pool, answer)
             case Waiting():
                 if session.state is not SessionState.WAITING:  # a journal entry for each question would be too much
                     self._book.step(session, SessionEvent.QUEUED)
@@ -223,7 +210,7 @@ class Seats:
         elif isinstance(answer, Behind):
             await self._standing.read_policy()
         if isinstance(answer, Taken):
-            await self._receive(session, pool, answer)
+            await self._reception.receive(session, pool, answer)
             return True
         if isinstance(answer, Refusal) and answer.reason is Reason.REVOKED:
             await self._departure.surrender(session, answer.reason.value)
@@ -251,63 +238,6 @@ class Seats:
             if isinstance(beaten, Behind):
                 return beaten
         raise StoreError("the node lapses as fast as it beats; is session_timeout shorter than a round trip?")
-
-    async def _receive(self, session: OpenSession, pool: Pool, taken: Taken) -> Grant | Denial:
-        """Open the record, put the files in place, write the grant down; where that fails the seat goes back."""
-        self._memory.granted(pool.name, taken)
-        if not (taken.again and session.grant is not None and session.grant.lease.id == taken.lease.id):
-            name = self._farm.sealer.seal_name(self._departure.claim(session).user, session.user.canonical)
-            try:
-                await self._departure.patiently(self._take_in(session, pool, self._receipts.granted(taken, name)))
-            except (RecordRejected, FileRefused, PolicyError) as error:
-                return await self._reject(session, pool, error)
-        grant = self._grant(session, pool, taken.lease, taken.fence, overdraft=taken.overdraft)
-        return replace(grant, again=taken.again)
-
-    async def _reject(self, session: OpenSession, pool: Pool, error: FarmleaseError) -> Denial:
-        _log.error("session.record_rejected", session=session.id, pool=pool.name, why=str(error))
-        await self._give_back(session)
-        return explain.denial(Reason.RECORD_REJECTED, pool.name)
-
-    def _grant(self, session: OpenSession, pool: Pool, lease: Lease, fence: int, **more: Any) -> Grant:  # noqa: ANN401 - fields of Grant
-        """Write a grant down."""
-        grant = Grant(
-            user=session.user,
-            pool=pool.name,
-            kind=pool.kind,
-            device=session.device,
-            node=self._node,
-            session=session.id,
-            fence=fence,
-            lease=lease,
-            **more,
-        )
-        back = session.state is SessionState.INVALID
-        event = SessionEvent.REACQUIRED if back else SessionEvent.GRANTED
-        try:
-            granted = self._book.step(session, event, grant=grant, lost_because=None)
-        except JournalFailed:
-            if session.state is not SessionState.ACTIVE or session.grant is None or session.grant.fence != fence:
-                raise
-            granted = session  # written down already, but for when the lease ends: a running session goes on
-        if session.grant is None:
-            self._hooks.tell(Hook.GRANTED, granted)
-        _log.info("session.granted", session=session.id, pool=pool.name, fence=fence, source=grant.source.value)
-        return grant
-
-    async def _take_in(self, session: OpenSession, pool: Pool, receipt: Receipt) -> None:
-        async with self._turns.user(session.user):
-            place = not self._book.uses_files(session.user, pool.name)
-            await self._custody.receive(session.user, pool, receipt, place=place)
-
-    async def _give_back(self, session: OpenSession) -> None:
-        if session.state is SessionState.STARTING:
-            self._departure.abandon(session)
-        elif session.state is SessionState.INVALID:
-            await self._departure.surrender(session, Reason.RECORD_REJECTED.value)
-        else:
-            # The seat may have been granted anew, with a fence that this session's own grant does not know.
-            await self._departure.end(replace(session, grant=None))
 
     async def _turn_away(self, session: OpenSession, refusal: Refusal) -> None:
         """The store holds nothing for this session (any more)."""

@@ -18,7 +18,7 @@ from farmlease.domain.policy import parse_policy
 from farmlease.farm import Farm
 from farmlease.keyring import KeyRing
 from farmlease.node.agent import Agent
-from farmlease.node.daemon import compose
+from farmlease.node.composition import compose
 from farmlease.seal import Sealer
 from farmlease.store.answers import Beat, Claim, Taken, Taking
 from farmlease.store.connect import StoreAddress, open_connection

@@ -174,7 +174,7 @@ async def test_a_fault_in_the_middle_of_a_start_leaves_no_seat(site: Site, monke
     host = site.host()
     await host.beat()
     with monkeypatch.context() as patch:
-        patch.setattr("farmlease.node.seats.Grant", None)
+        patch.setattr("farmlease.node.reception.Grant", None)
         with pytest.raises(TypeError):
             await host.start(JOHN)
     await host.beat()

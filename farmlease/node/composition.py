@@ -1,0 +1,115 @@
+"""An agent put together: every part of it, made once, in the order in which they need each other.
+
+This is the only place that knows all parts. Tests make whole nodes with it on stores, clocks and disks of their own.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from farmlease.clock import Clock
+from farmlease.config import Config
+from farmlease.farm import Farm
+from farmlease.node.admission import Admission
+from farmlease.node.agent import Agent, Parts
+from farmlease.node.book import Book
+from farmlease.node.custody import Custody
+from farmlease.node.debts import Debts
+from farmlease.node.departure import Departure
+from farmlease.node.errands import Errands
+from farmlease.node.hooks import Hook, Hooks
+from farmlease.node.journal import Journal
+from farmlease.node.kept import KeptFiles
+from farmlease.node.memory import Memory
+from farmlease.node.offline import Offline
+from farmlease.node.pulse import Pulse
+from farmlease.node.reacquire import Reacquire
+from farmlease.node.receipts import Receipts
+from farmlease.node.reception import Reception
+from farmlease.node.recovery import Recovery
+from farmlease.node.seats import Seats
+from farmlease.node.standing import Standing
+from farmlease.node.turns import Turns
+from farmlease.node.upkeep import Upkeep
+from farmlease.node.vigil import Vigil
+from farmlease.store.keys import node_member
+
+__all__ = ["Node", "compose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A composed agent and what it stands on."""
+
+    agent: Agent
+    standing: Standing
+    journal: Journal
+
+
+@contextlib.contextmanager
+def compose(config: Config, farm: Farm, clock: Clock) -> Iterator[Node]:
+    """Open the node's state folder and put its agent together; AlreadyRunning if another agent has the folder.
+
+    A journal that cannot be believed is kept, and the agent starts with a new one. JournalFailed if the disk refuses,
+    JournalRejected if a later version of farmlease wrote the journal.
+    """
+    folder = config.agent.state_dir
+    kept = KeptFiles(folder / "kept")
+    journal = Journal.open(folder, node=config.node, kept=kept, now_ms=clock.now_ms())
+    try:
+        parts = _parts(config, farm, clock, journal, kept)
+        yield Node(Agent(parts), parts.standing, journal)
+    finally:
+        journal.close()
+
+
+def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: KeptFiles) -> Parts:
+    node, sealer, turns, errands = config.node, farm.sealer, Turns(), Errands()
+    member, denies = node_member(node, journal.incarnation), config.agent.offline == "deny"
+    commands = {Hook.GRANTED: config.hooks.granted, Hook.ENDED: config.hooks.ended, Hook.LOST: config.hooks.lost}
+    hooks = Hooks(commands, errands)
+    standing = Standing(farm, journal, node, config.agent.heartbeat_ms)
+    book = Book(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
+    receipts = Receipts(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
+    custody = Custody(receipts=receipts, sealer=sealer, kept=kept, clock=clock)
+    memory = Memory(journal=journal, sealer=sealer, node=node, clock=clock)
+    reacquire, vigil = Reacquire(clock), Vigil(book, clock, standing)
+    debts = Debts(
+        journal=journal, sealer=sealer, store=farm.store, book=book, custody=custody, kept=kept, clock=clock,
+        memory=memory, receipts=receipts,
+    )  # fmt: skip
+    departure = Departure(
+        member=member, sealer=sealer, journal=journal, book=book, custody=custody, debts=debts, turns=turns,
+        errands=errands, hooks=hooks,
+    )  # fmt: skip
+    recovery = Recovery(
+        farm=farm, member=member, memory=memory, book=book, receipts=receipts, debts=debts, standing=standing,
+        turns=turns, errands=errands, clock=clock, window_ms=config.recovery.window_ms,
+    )  # fmt: skip
+    pulse = Pulse(
+        store=farm.store, node=node, journal=journal, standing=standing, book=book, debts=debts, errands=errands,
+        memory=memory, recovery=recovery, clock=clock,
+    )  # fmt: skip
+    reception = Reception(
+        sealer=sealer, node=node, book=book, custody=custody, receipts=receipts, memory=memory, departure=departure,
+        turns=turns, hooks=hooks,
+    )  # fmt: skip
+    seats = Seats(
+        farm=farm, node=node, standing=standing, book=book, receipts=receipts, memory=memory, reception=reception,
+        departure=departure, turns=turns, clock=clock, beat=pulse.beat, recovery=recovery,
+        offline=Offline(receipts=receipts, memory=memory, book=book, sealer=sealer, denies=denies),
+    )  # fmt: skip
+    admission = Admission(
+        farm=farm, node=node, standing=standing, book=book, debts=debts, departure=departure, seats=seats,
+        errands=errands, pulse=pulse,
+    )  # fmt: skip
+    upkeep = Upkeep(
+        pulse=pulse, standing=standing, book=book, debts=debts, departure=departure, seats=seats, turns=turns,
+        errands=errands, reacquire=reacquire, vigil=vigil, recovery=recovery,
+    )  # fmt: skip
+    return Parts(
+        farm=farm, journal=journal, standing=standing, book=book, debts=debts, receipts=receipts, memory=memory,
+        recovery=recovery, turns=turns, errands=errands, reacquire=reacquire, vigil=vigil, departure=departure,
+        pulse=pulse, admission=admission, upkeep=upkeep, clock=clock, heartbeat_ms=config.agent.heartbeat_ms,
+        offline_denies=denies,
+    )  # fmt: skip

@@ -1,0 +1,122 @@
+"""A session comes in: its user's record is opened, the files are put in place, and the grant is written down.
+
+Guaranteed: the grant is in the journal before anybody hears it; where the record or a file is refused, the seat goes
+back and the session is denied. Callers hold the session's turn.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from farmlease.domain import explain
+from farmlease.domain.model import Denial, Grant, Lease, Reason, Source
+from farmlease.domain.policy import Pool
+from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected
+from farmlease.node.book import Book, OpenSession
+from farmlease.node.custody import Custody
+from farmlease.node.departure import Departure
+from farmlease.node.hooks import Hook, Hooks
+from farmlease.node.memory import Memory
+from farmlease.node.receipts import Receipt, Receipts
+from farmlease.node.turns import Turns
+from farmlease.seal import Sealer
+from farmlease.store.answers import Taken
+
+__all__ = ["Reception"]
+
+_log = structlog.get_logger(__name__)
+
+
+class Reception:
+    """The grants of one node."""
+
+    def __init__(
+        self,
+        *,
+        sealer: Sealer,
+        node: str,
+        book: Book,
+        custody: Custody,
+        receipts: Receipts,
+        memory: Memory,
+        departure: Departure,
+        turns: Turns,
+        hooks: Hooks,
+    ) -> None:
+        self._sealer = sealer
+        self._node = node
+        self._book = book
+        self._custody = custody
+        self._receipts = receipts
+        self._memory = memory
+        self._departure = departure
+        self._turns = turns
+        self._hooks = hooks
+
+    async def receive(self, session: OpenSession, pool: Pool, taken: Taken) -> Grant | Denial:
+        """Open the record, put the files in place, write the grant down; where that fails the seat goes back."""
+        self._memory.granted(pool.name, taken)
+        if not (taken.again and session.grant is not None and session.grant.lease.id == taken.lease.id):
+            name = self._sealer.seal_name(self._departure.claim(session).user, session.user.canonical)
+            try:
+                await self._departure.patiently(self._take_in(session, pool, self._receipts.granted(taken, name)))
+            except (RecordRejected, FileRefused, PolicyError) as error:
+                return await self._reject(session, pool, error)
+        grant = self._grant(session, pool, taken.lease, taken.fence, overdraft=taken.overdraft)
+        return replace(grant, again=taken.again)
+
+    async def let_in(self, session: OpenSession, pool: Pool, receipt: Receipt) -> Grant | Denial:
+        """Grant a session that starts by the node's own receipt."""
+        known = self._memory.known(pool.name)
+        try:
+            await self._departure.patiently(self._take_in(session, pool, receipt))
+        except (RecordRejected, FileRefused, PolicyError) as error:
+            return await self._reject(session, pool, error)
+        return self._grant(session, pool, receipt.lease, known.fence, source=Source.RECEIPT)
+
+    async def _reject(self, session: OpenSession, pool: Pool, error: FarmleaseError) -> Denial:
+        _log.error("session.record_rejected", session=session.id, pool=pool.name, why=str(error))
+        await self._give_back(session)
+        return explain.denial(Reason.RECORD_REJECTED, pool.name)
+
+    def _grant(self, session: OpenSession, pool: Pool, lease: Lease, fence: int, **more: Any) -> Grant:  # noqa: ANN401 - fields of Grant
+        """Write a grant down."""
+        grant = Grant(
+            user=session.user,
+            pool=pool.name,
+            kind=pool.kind,
+            device=session.device,
+            node=self._node,
+            session=session.id,
+            fence=fence,
+            lease=lease,
+            **more,
+        )
+        back = session.state is SessionState.INVALID
+        event = SessionEvent.REACQUIRED if back else SessionEvent.GRANTED
+        try:
+            granted = self._book.step(session, event, grant=grant, lost_because=None)
+        except JournalFailed:
+            if session.state is not SessionState.ACTIVE or session.grant is None or session.grant.fence != fence:
+                raise
+            granted = session  # written down already, but for when the lease ends: a running session goes on
+        if session.grant is None:
+            self._hooks.tell(Hook.GRANTED, granted)
+        _log.info("session.granted", session=session.id, pool=pool.name, fence=fence, source=grant.source.value)
+        return grant
+
+    async def _take_in(self, session: OpenSession, pool: Pool, receipt: Receipt) -> None:
+        async with self._turns.user(session.user):
+            place = not self._book.uses_files(session.user, pool.name)
+            await self._custody.receive(session.user, pool, receipt, place=place)
+
+    async def _give_back(self, session: OpenSession) -> None:
+        if session.state is SessionState.STARTING:
+            self._departure.abandon(session)
+        elif session.state is SessionState.INVALID:
+            await self._departure.surrender(session, Reason.RECORD_REJECTED.value)
+        else:
+            # The seat may have been granted anew, with a fence that this session's own grant does not know.
+            await self._departure.end(replace(session, grant=None))
