@@ -43,6 +43,10 @@ def _free_when(retry_at: int | None, otherwise: str) -> str:
     return otherwise if retry_at is None else f"the first becomes free at {moment(retry_at)}"
 
 
+def _when(retry_at: int | None) -> str:
+    return "in a minute" if retry_at is None else f"at {moment(retry_at)}"
+
+
 def _devices(blocking: Sequence[Blocker]) -> str:
     return ", ".join(
         f"{claim.device} ({'in use now' if claim.until is None else f'until {moment(claim.until)}'})"
@@ -86,7 +90,7 @@ _SENTENCES: dict[Reason, _Sentence] = {
         f"An administrator has taken back your licence in {subject}; ask them why."
     ),
     Reason.RECOVERING: lambda _, __, ___, ____, retry: (
-        f"The licence store is recovering after a failure; {_free_when(retry, 'try again in a minute')}."
+        f"The licence store is recovering after a failure; try again {_when(retry)}."
     ),
     Reason.OFFLINE: lambda _, __, ___, ____, _____: (
         "The licence store cannot be reached from this host, and it holds no receipt that would let you in; "

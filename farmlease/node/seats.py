@@ -18,7 +18,7 @@ from farmlease.domain import explain
 from farmlease.domain.model import Denial, Grant, Reason, SessionRequest, Source
 from farmlease.domain.policy import Pool
 from farmlease.domain.session import SessionEvent, SessionState
-from farmlease.errors import JournalFailed, StoreError
+from farmlease.errors import JournalFailed, StoreError, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.departure import Departure
@@ -37,6 +37,8 @@ __all__ = ["Seats"]
 
 _log = structlog.get_logger(__name__)
 
+#: Seconds for which a store that was away is asked before a receipt decides.
+_BRIEFLY = 0.5
 #: How often the node may turn out not to be alive in the store before a question is given up.
 _MOST_LAPSES = 5
 
@@ -87,9 +89,7 @@ class Seats:
             return explain.denial(Reason.WRONG_NODE, pool.name)
         session = held or self._book.begin(request, pool, request.device or self._farm.name)
         try:
-            if held is None:
-                await self.count(pool)
-            answer = await self._acquire(session, in_force.version, pool, wait_ms)
+            answer = await self._asked(session, in_force.version, pool, wait_ms)
             if isinstance(answer, Behind):
                 return self._behind(session, pool, answer)
             return await self._told(session, pool, answer)
@@ -104,6 +104,17 @@ class Seats:
         except Exception:
             self._undo(session)
             raise
+
+    async def _asked(self, session: OpenSession, version: int, pool: Pool, wait_ms: int) -> Acquired:
+        """Ask the store; only briefly if it has been away and there is a receipt to go by."""
+        go_by_receipt = self._standing.store_is_away and self._offline.receipt(session, pool) is not None
+        try:
+            async with asyncio.timeout(_BRIEFLY if go_by_receipt else None):
+                if session.state is SessionState.STARTING:
+                    await self.count(pool)
+                return await self._acquire(session, version, pool, wait_ms)
+        except TimeoutError:
+            raise StoreUnavailable("the store was away, and does not answer at once") from None
 
     async def count(self, pool: Pool) -> None:
         """Have every session counted that a receipt let in, before anybody new. What has no seat is lost.

@@ -1,5 +1,7 @@
 """The store lost its data, or the farm lost the store: what this node has is counted again, and told if it cannot be."""
 
+import asyncio
+
 import pytest
 
 from farmlease.domain.model import Grant, Reason, Source, Withdrawal
@@ -375,3 +377,18 @@ async def test_a_store_that_is_away_longer_than_the_sessions_may_be_silent(site:
     one.line.cut.clear()
     await beaten(one)
     assert {"7": "lost"} == one.states
+
+
+async def test_a_store_that_hangs_holds_up_only_the_first(site: Site) -> None:
+    """Once it is known to be away, who holds a receipt waits half a second for it, and no longer."""
+    host = site.host()
+    await host.granted(JOHN)
+    host.line.cut.add("*")
+    await host.beat()
+    host.line.cut.clear()
+    with host.line.holding("acquire"):
+        began = asyncio.get_running_loop().time()
+        assert Source.RECEIPT is (await host.granted(JOHN, "9")).source
+        assert asyncio.get_running_loop().time() - began < 2
+    await beaten(host)
+    assert [("ctx-01", "7"), ("ctx-01", "9")] == await site.sessions()
