@@ -275,8 +275,8 @@ class Agent:
                 decision = await self._admission.start(request)
             except StoreError as error:
                 self._standing.store_failed(error)
-                now = self._parts.memory.store_now() or self._clock.now_ms()
-                return explain.denial(Reason.OFFLINE, request.pool, retry_at=now + self._parts.heartbeat_ms)
+                retry_at = self._clock.now_ms() + self._parts.heartbeat_ms
+                return explain.denial(Reason.OFFLINE, request.pool, retry_at=retry_at)
         if isinstance(decision, Denial) and self._debts.pending(request.session):
             await self._pulse.deliver()
         return decision

@@ -23,10 +23,18 @@ _log = structlog.get_logger(__name__)
 
 #: Milliseconds by which the store's clock may differ from our count; the scripts have the same number.
 _LEAP = 60_000
-#: Milliseconds for which a store whose clock went back is reported; then its time is taken as it is.
-_TOLD_FOR = 3_600_000
+#: Seconds for which a store whose clock went back is reported; then its time is taken as it is.
+_TOLD_FOR = 3_600
 
 _DOCUMENT = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """The store's time, in ms, at a moment of this host's monotonic clock, in seconds."""
+
+    store_ms: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +46,14 @@ class _Shard:
     deadline: int = 0
     nodes: int = 0  #: how many there were when the roster was read
     roster: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Anchor:
-    """The store's time, in ms, at a moment of this host's monotonic clock, in seconds, in one life of the node."""
-
-    incarnation: str
-    store_ms: int
-    at: float
+    heard: _Moment | None = None  #: when the store was last heard of
+    right: _Moment | None = None  #: when its clock was last found right
+    off_ms: int = 0  #: by how much it was off then: ahead (and held back by the store) or behind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Remembered:
-    anchor: _Anchor | None = None
+    incarnation: str = ""  #: in which the moments mean something
     shards: dict[str, _Shard] = field(default_factory=dict)
 
 
@@ -68,35 +70,38 @@ class Memory:
         self._clock = clock
         found = self._read()
         self._shards = dict(found.shards)
-        self._anchor = found.anchor if found.anchor and found.anchor.incarnation == journal.incarnation else None
-        #: Milliseconds by which the store's clock is off: ahead (and held back by the store) or behind.
-        self.clock_off_ms = 0
+        if found.incarnation != journal.incarnation:
+            self._shards = {pool: replace(each, heard=None, right=None) for pool, each in self._shards.items()}
+
+    @property
+    def clock_off_ms(self) -> int:
+        """By how much the store's clock is off, in ms: ahead (and held back by the store) or behind."""
+        return max((each.off_ms for each in self._shards.values()), key=abs, default=0)
 
     def known(self, pool: str) -> Known:
         """Return what the store is to be asked with."""
         shard = self._shards.get(pool, _Shard())
-        return Known(epoch=shard.epoch, fence=shard.fence, expected=self.store_now())
+        return Known(
+            epoch=shard.epoch, fence=shard.fence, expected=self._since(shard.heard), counted=self.store_now(pool)
+        )
+
+    def store_now(self, pool: str) -> int:
+        """The store's time in ms, counted on since it was last found right; 0 if it never was in this life."""
+        return self._since(self._shards.get(pool, _Shard()).right)
+
+    def is_alive(self, pool: str) -> bool:
+        """Whether this node's deadline in a pool has not passed by the store's time, as far as that is known here."""
+        return 0 < self.store_now(pool) < self._shards.get(pool, _Shard()).deadline
 
     def roster(self, pool: str) -> tuple[str, ...]:
         """Every node (node#incarnation) that was alive in a pool when that was last asked."""
         return self._shards.get(pool, _Shard()).roster
 
-    def store_now(self) -> int:
-        """The store's time in ms, counted on since it was last heard of; 0 if it never was in this life."""
-        if self._anchor is None:
-            return 0
-        return self._anchor.store_ms + round((self._clock.monotonic() - self._anchor.at) * 1000)
-
-    def is_alive(self, pool: str) -> bool:
-        """Whether this node's deadline in a pool has not passed by the store's time, as far as that is known here."""
-        return 0 < self.store_now() < self._shards.get(pool, _Shard()).deadline
-
     def beaten(self, pool: str, beat: Beat) -> bool:
         """Remember what a heartbeat said. True if the roster should be read anew."""
         before = self._shards.get(pool, _Shard())
         after = replace(before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline)
-        self._shards[pool] = after
-        self._heard(beat.now, beat.skew)
+        self._shards[pool] = self._timed(after, beat.now, beat.skew)
         return beat.nodes != after.nodes
 
     def granted(self, pool: str, taken: Taken) -> None:
@@ -115,29 +120,24 @@ class Memory:
 
     def write(self) -> None:
         """Write the memory down. A disk that does not take it is no reason to stop."""
-        body = _FORM.dump_json(_Remembered(anchor=self._anchor, shards=self._shards))
+        body = _FORM.dump_json(_Remembered(incarnation=self._journal.incarnation, shards=self._shards))
         try:
             self._journal.write_document(_DOCUMENT, self._sealer.seal(Purpose.RECEIPT, self._node, (_DOCUMENT,), body))
         except JournalFailed as error:
             _log.error("memory.not_written", why=str(error))
 
-    def _heard(self, now: int, skew: int) -> None:
+    def _timed(self, shard: _Shard, now: int, skew: int) -> _Shard:
         """Go by the store's time, but for a clock that went back or stands still: that is told, and counted on over."""
-        counted = self.store_now()
-        behind = counted - now if counted else 0
-        if behind > _LEAP and not self._told_long_enough():
-            self._tell(-behind)
-            return
-        self._anchor = _Anchor(incarnation=self._journal.incarnation, store_ms=now, at=self._clock.monotonic())
-        self._tell(skew)
-
-    def _told_long_enough(self) -> bool:
-        return self._anchor is None or self._clock.monotonic() - self._anchor.at > _TOLD_FOR / 1000
-
-    def _tell(self, off: int) -> None:
-        if bool(off) != bool(self.clock_off_ms):
+        moment = _Moment(now, self._clock.monotonic())
+        behind = self._since(shard.right) - now if shard.right else 0
+        goes_on = shard.right is None or moment.at - shard.right.at > _TOLD_FOR
+        off, right = (-behind, shard.right) if behind > _LEAP and not goes_on else (skew, moment)
+        if bool(off) != bool(shard.off_ms):
             _log.error("store.clock", off_ms=off) if off else _log.info("store.clock_right")
-        self.clock_off_ms = off
+        return replace(shard, heard=moment, right=right, off_ms=off)
+
+    def _since(self, moment: _Moment | None) -> int:
+        return 0 if moment is None else moment.store_ms + round((self._clock.monotonic() - moment.at) * 1000)
 
     def _read(self) -> _Remembered:
         body = self._journal.document(_DOCUMENT)

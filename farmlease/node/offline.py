@@ -30,7 +30,7 @@ class Offline:
 
     def receipt(self, session: OpenSession, pool: Pool) -> Receipt | None:
         """Return the receipt that lets a session in; None if there is none."""
-        now = self._memory.store_now()
+        now = self._memory.store_now(pool.name)
         if self._denies or not now or session.state is not SessionState.STARTING:
             return None
         receipt = self._receipts.find(self._sealer.user_index(session.user), pool.name)

@@ -98,7 +98,7 @@ class Recovery:
 
     def until(self, pool: str) -> int | None:
         """Return when to ask for a session of a pool that is being recovered, in ms of the store; None: unknown."""
-        now = self._memory.store_now()
+        now = self._memory.store_now(pool)
         return max(self._under_way.get(pool, 0), now + _SOON_MS) if now else None
 
     def begin(self, pool: str) -> None:
@@ -112,7 +112,7 @@ class Recovery:
             if self._turns.taken(counted.session) or self._debts.pending(counted.session):
                 continue
             ours = self._book.find(counted.session)
-            if ours is not None and ours.state in _MAY_HOLD and self._index(ours) == counted.user:
+            if ours is not None and ours.state in _MAY_HOLD and (ours.pool, self._index(ours)) == (pool, counted.user):
                 continue
             _log.warning("session.unknown", pool=pool, session=counted.session)
             claim = Claim(user=counted.user, node=self._member, session=counted.session)
@@ -155,7 +155,7 @@ class Recovery:
             for number, (index, receipt) in enumerate(waiting):
                 if number % _BATCH == 0 and number:
                     await self._clock.sleep(_BATCH / RATE)
-                restoring = self._restoring(index, receipt, living.get(index, []))
+                restoring = self._restoring(pool.name, index, receipt, living.get(index, []))
                 outcome = await self._restore_one(pool, version, found.epoch, restoring) if restoring else False
                 if outcome is None:
                     return False
@@ -172,10 +172,10 @@ class Recovery:
                 await self._lost(pool.name, session, "capacity")
         return True
 
-    def _restoring(self, index: str, receipt: Receipt, sessions: list[OpenSession]) -> Restoring | None:
+    def _restoring(self, pool: str, index: str, receipt: Receipt, sessions: list[OpenSession]) -> Restoring | None:
         """Return what is known of a lease; None if there is nothing to restore."""
         sessions = [each for each in sessions if each.grant and each.grant.lease.id == receipt.lease.id]
-        if not receipt.document or (not sessions and self._is_over(receipt)):
+        if not receipt.document or (not sessions and self._is_over(pool, receipt)):
             return None
         lease = json.loads(receipt.document)
         return Restoring(
@@ -220,11 +220,11 @@ class Recovery:
             claim = {"started": lease["contact"]}
             claim |= next((_seat(each) for each in written.values() if each["device"] == session.device), {})
         assert session.grant is not None  # noqa: S101 - _living has only those with one
-        held = {} if session.hold_until is None else {"hold": self._in_store_time(session.hold_until)}
+        held = {} if session.hold_until is None else {"hold": self._in_store_time(session.pool, session.hold_until)}
         return {**claim, "device": session.device, "fence": session.grant.fence, **held}
 
-    def _in_store_time(self, host_ms: int) -> int:
-        return self._memory.store_now() + host_ms - self._clock.now_ms()
+    def _in_store_time(self, pool: str, host_ms: int) -> int:
+        return self._memory.store_now(pool) + host_ms - self._clock.now_ms()
 
     async def _lost(self, pool: str, session: OpenSession, reason: str) -> None:
         assert session.grant is not None  # noqa: S101 - of those that have one
@@ -236,9 +236,9 @@ class Recovery:
         if grant.source is Source.RECEIPT and session.state is SessionState.ACTIVE:
             self._book.amend(session, grant=replace(grant, source=Source.STORE))
 
-    def _is_over(self, receipt: Receipt) -> bool:
+    def _is_over(self, pool: str, receipt: Receipt) -> bool:
         """Whether a lease without a session has ended, by the store's time."""
-        return receipt.lease.expires_at <= self._memory.store_now()
+        return receipt.lease.expires_at <= self._memory.store_now(pool)
 
     def _index(self, session: OpenSession) -> str:
         return self._farm.sealer.user_index(session.user)

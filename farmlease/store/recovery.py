@@ -18,7 +18,8 @@ class Known:
 
     epoch: int = 0  #: 0: none
     fence: int = 0  #: highest that it has seen
-    expected: int = 0  #: ms: what the node thinks the store's time is; 0: it does not know
+    expected: int = 0  #: ms: the store's time when it was last heard of, and what went by since; 0: unknown
+    counted: int = 0  #: the same, counted on over a clock that stood still or went back
 
     def arguments(self) -> dict[str, Argument]:
         """Return what each script that is asked by a node takes."""

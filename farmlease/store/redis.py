@@ -120,8 +120,9 @@ class Store:
     ) -> Recovering | Behind:
         """Take a node that met a store it did not know into the present epoch, or into a new one."""
         answer = await self._decide(
-            RECOVER, pool, version, node=node, window=window_ms, roster=json.dumps([*roster]), **known.arguments()
-        )
+            RECOVER, pool, version, node=node, window=window_ms, roster=json.dumps([*roster]), counted=known.counted,
+            **known.arguments(),
+        )  # fmt: skip
         return Recovering.parse(answer) if answer[0] == b"recovering" else Behind(answer[0].decode())
 
     async def restore(self, pool: Pool, version: int, node: str, epoch: int, restoring: Restoring) -> Restored | Behind:

@@ -10,13 +10,14 @@
 --       6 expected  ms: what the node thinks the time is; 0: it does not know
 --       7 window    ms for which nobody new is let in, at most, if a new epoch begins
 --       8 roster    JSON list: every node#incarnation that this node knew of
+--       9 counted   ms: what time it is if the clock had never stood still or gone back; 0: it does not know
 --
 -- Answers
 --   recovering, epoch, end of the window ms, now ms    the window may be over
 --   configure, policy, more  as acquire's
 
 local version, node, epoch, seen = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local life, expected, window = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local life, expected, window, counted = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
 
 local refused = policy_differs(version)
 if refused then return refused end
@@ -25,18 +26,23 @@ if refused then return refused end
 local ahead = leap(expected)
 local begins = life ~= limits.life or epoch > limits.epoch or (epoch == limits.epoch and seen > limits.fence)
   or (epoch > 0 and epoch ~= limits.epoch and limits.blank) or ahead > 0
+local unused = epoch == 0 and limits.blank and call('ZCARD', NODES) == 0 -- nobody was ever here
 if is_back(expected) then
   limits.skew = math.max(0, raw - expected)
   now = raw - limits.skew
 end
 
+-- A clock that stood still, or had gone back, and is right again has leapt too: the time is right, but the deadlines that
+-- were written meanwhile are too early.
+if ahead > 0 and math.abs(now - counted) <= LEAP then ahead = 0 end
+
 -- 2. Everybody who was alive when the store was last heard of is waited for, and not taken for dead meanwhile.
 if begins then
   limits.skew, now = limits.skew + ahead, now - ahead
   limits.epoch = math.max(raw, limits.epoch + 1, epoch + 1)
-  limits.recovering = now + window
-  call('HSET', META, 'epoch', text(limits.epoch), 'life', life, 'recovering', text(limits.recovering), 'blank', '',
-    'vouched', text(raw))
+  limits.recovering = unused and 0 or now + window
+  call('HSET', META, 'epoch', text(limits.epoch), 'life', life, 'recovering', text(limits.recovering), 'blank',
+    unused and '1' or '', 'vouched', text(raw))
   call('DEL', AWAITED)
   local last = text(math.min(now, limits.vouched > 0 and limits.vouched - limits.skew or now))
   for _, other in ipairs(call('ZRANGEBYSCORE', NODES, '(' .. last, '+inf', 'LIMIT', 0, MOST_NODES)) do

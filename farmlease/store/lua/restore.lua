@@ -118,7 +118,10 @@ for session, claim in pairs(wanted) do
     answer[#answer + 1], answer[#answer + 2] = session, reason
   else
     local known = lease.sessions[key]
-    if known then claim.fence = math.max(claim.fence, known.fence) end
+    if known then
+      claim.fence = math.max(claim.fence, known.fence)
+      claim.hold = (claim.hold or known.hold) and math.max(claim.hold or 0, known.hold or 0)
+    end
     lease.sessions[key] = claim
     lease.devices[claim.device] = lease.devices[claim.device] or { seen = lease.contact, ['until'] = lease.contact }
     call('ZADD', SESSIONS, 0, member)
