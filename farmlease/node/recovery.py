@@ -103,7 +103,6 @@ class Recovery:
 
     def begin(self, pool: str) -> None:
         """Begin to recover a pool, unless that is under way."""
-        self._under_way.setdefault(pool, 0)
         self._errands.run(f"recover {pool}", lambda: self._recover(pool))
 
     async def reconcile(self, pool: str) -> None:
@@ -119,6 +118,7 @@ class Recovery:
             self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=counted.fence))
 
     async def _recover(self, name: str) -> None:
+        self._under_way[name] = 0  # here, not before: an errand of this name may be ending just now
         try:
             pool = self._standing.in_force.pool(name)
             if pool is not None:
