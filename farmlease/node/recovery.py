@@ -27,7 +27,7 @@ from farmlease.domain.session import SessionState
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
 from farmlease.node.book import Book, OpenSession
-from farmlease.node.debts import Debts, ReleaseDebt
+from farmlease.node.debts import ANY_FENCE, Debts, ReleaseDebt
 from farmlease.node.errands import Errands
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipt, Receipts
@@ -115,7 +115,7 @@ class Recovery:
                 continue
             _log.warning("session.unknown", pool=pool, session=counted.session)
             claim = Claim(user=counted.user, node=self._member, session=counted.session)
-            self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=counted.fence))
+            self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=counted.fence or ANY_FENCE))
 
     async def _recover(self, name: str) -> None:
         self._under_way[name] = 0  # here, not before: an errand of this name may be ending just now

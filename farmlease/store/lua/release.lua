@@ -31,7 +31,14 @@ if fence > 0 then leave_queue(member) end
 
 local lease = settled_lease(user)
 local claim = lease and lease.sessions[key]
-if not claim then return { 'gone' } end
+if not claim then
+  local stored = stored_lease(user)
+  if fence > 0 and not (stored and stored.sessions[key]) then -- half of a script, from a log that was torn
+    call('ZREM', SESSIONS, member)
+    call('ZREM', HOLDS, member)
+  end
+  return { 'gone' }
+end
 if claim.fence > fence then return { 'stale', text(claim.fence) } end
 
 local _, document = end_session(user, stored_lease(user), key, now, now)
