@@ -32,8 +32,8 @@ if is_back(expected) then
   now = raw - limits.skew
 end
 
--- A clock that stood still, or had gone back, and is right again has leapt too: the time is right, but the deadlines that
--- were written meanwhile are too early.
+-- A clock that stood still, or had gone back, and is right again has leapt too: the time is right, but the deadlines
+-- that were written meanwhile are too early.
 if ahead > 0 and math.abs(now - counted) <= LEAP then ahead = 0 end
 
 -- 2. Everybody who was alive when the store was last heard of is waited for, and not taken for dead meanwhile.
