@@ -107,6 +107,12 @@ class Recovery:
 
     async def reconcile(self, pool: str) -> None:
         """Give back what the store counts for this node and the node does not have: an answer came too late, say."""
+        for claim, fence in await self._unknown(pool):
+            self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=fence))
+
+    async def _unknown(self, pool: str) -> list[tuple[Claim, int]]:
+        """Return each session that the store counts for this node and the node does not have, with its fence."""
+        found = list[tuple[Claim, int]]()
         for counted in await self._farm.store.sessions(pool, self._member):
             if self._turns.taken(counted.session) or self._debts.pending(counted.session):
                 continue
@@ -115,7 +121,8 @@ class Recovery:
                 continue
             _log.warning("session.unknown", pool=pool, session=counted.session)
             claim = Claim(user=counted.user, node=self._member, session=counted.session)
-            self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=counted.fence or ANY_FENCE))
+            found.append((claim, counted.fence or ANY_FENCE))
+        return found
 
     async def _recover(self, name: str) -> None:
         self._under_way[name] = 0  # here, not before: an errand of this name may be ending just now
@@ -141,6 +148,8 @@ class Recovery:
         _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
+        for claim, fence in await self._unknown(pool.name):  # what ended since the store's copy has others' seats
+            await self._farm.store.release(pool.name, claim, fence, found.epoch)
         if await self._restore_all(pool, version, found, in_time):
             await self.reconcile(pool.name)
             if await self._farm.store.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
