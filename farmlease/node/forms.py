@@ -115,7 +115,12 @@ class HoldBody(BaseModel):
 
     def span_ms(self) -> int | None:
         """Return the span; FieldError if it is none."""
-        return None if self.span is None else int(_checked("for", parse_duration, self.span))
+        if self.span is None:
+            return None
+        span = int(_checked("for", parse_duration, self.span))
+        if not span:
+            raise FieldError("for", InvalidInput("must be longer than 0s; leave it out for as long as the pool allows"))
+        return span
 
 
 class HoldDocument(BaseModel):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from farmlease.domain.model import Kind, Withdrawal
 from farmlease.domain.policy import Pool
-from farmlease.errors import PolicyChanged, StoreRefused
+from farmlease.errors import PolicyChanged, StoreRefused, StoreUnavailable
 from farmlease.store.answers import (
     Beat,
     Behind,
@@ -67,6 +67,8 @@ WITHDRAW = Script.load("withdraw")
 #: A call ends at most this many times a script's bound of dead sessions (64): 64,000 in all, then something is wrong.
 _MOST_ROUNDS = 1000
 _PAGE = 500
+#: How often a store may lose a pool's limits in the middle of one call.
+_MOST_LOSSES = 3
 
 #: What ``acquire`` may answer.
 Acquired = Taken | Refusal | Waiting | Behind
@@ -288,11 +290,12 @@ class Store:
 
     async def _decide(self, script: Script, pool: Pool, version: int, **arguments: Argument) -> Answer:
         """Run a script that goes by the pool's limits, giving the shard those of ``version`` if it lacks them."""
-        answer = await self._settled(script, pool.name, policy=version, **arguments)
-        if answer[0] == b"configure":
-            await self.configure(pool, version)
+        for _ in range(_MOST_LOSSES):
             answer = await self._settled(script, pool.name, policy=version, **arguments)
-        return answer
+            if answer[0] != b"configure":
+                return answer
+            await self.configure(pool, version)
+        raise StoreUnavailable(f"pool {pool.name}: the store forgets what it is told; is somebody emptying it?")
 
     async def _settled(self, script: Script, pool: str, **arguments: Argument) -> Answer:
         """Run a script until it has no more dead sessions to end first."""

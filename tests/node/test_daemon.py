@@ -332,7 +332,7 @@ def test_it_answers_while_many_wait(agent: RunningAgent, server: RedisServer) ->
     before = time.monotonic()
     assert 200 == agent.health("/livez").status
     assert ["7"] == [each["session"] for each in agent.request("GET", "/v1/sessions").document]
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < 2
     server.process.send_signal(signal.SIGCONT)
     for client in waiting:
         with client:
