@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from farmlease.domain.identity import User
+from farmlease.domain.model import Source
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed
 from farmlease.node.book import Book, OpenSession
@@ -150,9 +151,10 @@ class Departure:
 
     def give_back(self, session: OpenSession) -> None:
         """Note that the store is to be told that the session is over."""
-        # Who tried to get a lost seat back may have got one without hearing of it.
-        known = session.grant is not None and session.lost_because is None
-        fence = session.grant.fence if session.grant is not None and known else ANY_FENCE
+        grant = session.grant
+        # Who tried to get a lost seat back, or one that a receipt stood in for, may have got it without hearing of it.
+        known = grant is not None and grant.source is Source.STORE and session.lost_because is None
+        fence = grant.fence if grant is not None and known else ANY_FENCE
         self._debts.owe(ReleaseDebt(pool=session.pool, claim=self.claim(session), fence=fence))
 
     def claim(self, session: OpenSession) -> Claim:

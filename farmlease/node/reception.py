@@ -74,7 +74,7 @@ class Reception:
             await self._departure.patiently(self._take_in(session, pool, receipt))
         except (RecordRejected, FileRefused, PolicyError) as error:
             return await self._reject(session, pool, error)
-        return self._grant(session, pool, receipt.lease, known.fence, source=Source.RECEIPT)
+        return self._grant(session, pool, receipt.lease, max(known.fence, 1), source=Source.RECEIPT)
 
     async def _reject(self, session: OpenSession, pool: Pool, error: FarmleaseError) -> Denial:
         _log.error("session.record_rejected", session=session.id, pool=pool.name, why=str(error))

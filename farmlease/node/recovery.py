@@ -15,6 +15,7 @@ it has.
 import json
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -96,9 +97,11 @@ class Recovery:
         """Whether any pool is being recovered."""
         return bool(self._under_way)
 
-    def until(self, pool: str) -> int | None:
+    async def until(self, pool: str) -> int | None:
         """Return when to ask for a session of a pool that is being recovered, in ms of the store; None: unknown."""
         now = self._memory.store_now(pool)
+        with suppress(StoreError):
+            now = now or (await self._farm.store.read_policy()).now
         return max(self._under_way.get(pool, 0), now + _SOON_MS) if now else None
 
     def begin(self, pool: str) -> None:

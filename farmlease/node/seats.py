@@ -91,7 +91,7 @@ class Seats:
         try:
             answer = await self._asked(session, in_force.version, pool, wait_ms)
             if isinstance(answer, Behind):
-                return self._behind(session, pool, answer)
+                return await self._behind(session, pool, answer)
             return await self._told(session, pool, answer)
         except StoreError as error:
             self._standing.store_failed(error)
@@ -132,11 +132,11 @@ class Seats:
     async def _count(self, session: OpenSession, pool: Pool) -> None:
         answer = await self._acquire(session, self._standing.in_force.version, pool, 0)
         if isinstance(answer, Behind):
-            self._behind(session, pool, answer)
+            await self._behind(session, pool, answer)
         else:
             await self._told(session, pool, answer)
 
-    def _behind(self, session: OpenSession, pool: Pool, answer: Behind) -> Grant | Denial | Waiting | None:
+    async def _behind(self, session: OpenSession, pool: Pool, answer: Behind) -> Grant | Denial | Waiting | None:
         """The store does not decide yet: the policy has changed, or it is not the store that this node knew."""
         if answer is Behind.STRANGE:
             self._recovery.begin(pool.name)
@@ -148,7 +148,7 @@ class Seats:
             return replace(session.grant, again=True)
         if session.state is SessionState.WAITING:
             return Waiting(ahead=0)
-        return explain.denial(Reason.RECOVERING, pool.name, retry_at=self._recovery.until(pool.name))
+        return explain.denial(Reason.RECOVERING, pool.name, retry_at=await self._recovery.until(pool.name))
 
     async def _told(
         self, session: OpenSession, pool: Pool, answer: Taken | Waiting | Refusal

@@ -1,0 +1,86 @@
+"""A model of a pool as the store's own contents have it, read without any of farmlease's code."""
+
+import json
+from typing import Protocol
+
+from tests.farm_model import Device, Leased, Model, Rules, Session
+from tests.simulation.memory import Hash, Memory, SortedSet
+
+__all__ = ["Holder", "take_over"]
+
+
+class Holder(Protocol):
+    """Who has a model of a pool."""
+
+    model: Model
+    version: int
+    versions: dict[str, int]
+
+
+def take_over(holder: Holder, memory: Memory, pool: str) -> None:
+    """Make the holder's model, and what goes with it, what the store holds now."""
+    tag = f"fl:{{citrix-a/{pool}/0}}:".encode()
+
+    def fields(name: str) -> dict[str, str]:
+        held = memory.keys.get(tag + name.encode(), Hash())
+        return {field.decode(): value.decode("utf-8", "backslashreplace") for field, value in held.items()}
+
+    def scores(name: str) -> dict[str, float]:
+        return {member.decode(): score for member, score in memory.keys.get(tag + name.encode(), SortedSet()).items()}
+
+    meta = fields("meta")
+    model = Model(_rules(meta) if "policy" in meta else holder.model.rules, holder.model.now)
+    model.fence = int(meta.get("fence", 0))
+    holder.version, holder.versions = int(meta.get("policy", 0)), {}
+    for user, text in fields("leases").items():
+        document = json.loads(text)
+        holder.versions[user] = int(document["version"])
+        _lease(model, user, document)
+    model.nodes = {node: until for node, until in scores("nodes").items() if node[0] != "#"}
+    for member in scores("sessions"):
+        if member[0] == "#":
+            node, _, rest = member[1:].partition("/")
+            session, user, fence, reason = rest.rsplit("/", 3)
+            model.words.add((node, session, user, int(fence), reason))
+    for member, _ in sorted(scores("queue").items(), key=lambda entry: entry[1]):
+        model.queue.append(_place(member))
+    model.places = {_place(member): until for member, until in scores("waits").items()}
+    model.barred = scores("barred")
+    model.hosts = {seat[1:] for seat in scores("seats") if seat[0] == "@"}
+    holder.model = model
+
+
+def _rules(meta: dict[str, str]) -> Rules:
+    return Rules(
+        kind=meta["kind"], share=meta["share"], capacity=int(meta["capacity"]), overdraft=int(meta["overdraft"]),
+        devices=int(meta["devices_per_user"]), sessions=int(meta["sessions_per_user"]), lease=int(meta["lease_ms"]),
+        quarantine=int(meta["quarantine_ms"]), linger=int(meta["linger_ms"]), max_hold=int(meta["max_hold_ms"]),
+        queue=int(meta["queue_ms"]) > 0, reserve=json.loads(meta["reserve"] or "{}"),
+        timeout=int(meta["session_timeout_ms"]),
+    )  # fmt: skip
+
+
+def _lease(model: Model, user: str, document: dict) -> None:
+    model.leases[user] = Leased(
+        id=document["id"],
+        contact=document["contact"],
+        named_until=document.get("until", 0),
+        back=bool(document.get("back")),
+        replaced=list(document.get("replaced", ())),
+        devices={
+            name: Device(slot["seen"], slot["until"], slot.get("replaces", ""))
+            for name, slot in dict(document["devices"]).items()
+        },
+        lingering=dict(document.get("lingering", ())),
+        charges=dict(document.get("charges", ())),
+    )
+    for key, claim in dict(document["sessions"]).items():
+        node, _, session = key.partition("/")
+        seat, hold = claim.get("seat", user), claim.get("hold", 0)
+        model.sessions[user, node, session] = Session(claim["device"], seat, claim["fence"], hold)
+
+
+def _place(member: str) -> tuple[str, str, str]:
+    node, _, rest = member.partition("/")
+    session, _, user = rest.rpartition("/")
+    return user, node, session

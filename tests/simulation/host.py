@@ -1,0 +1,225 @@
+"""A session host of the simulation: the production agent on a disk, a clock and a line that can fail under it.
+
+A killed agent never runs again: its tasks are dropped where they stand, what they would still do on their way out
+meets a closed journal and a dead line, and the disk is put back as it was at that moment.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+from farmlease.config import Config
+from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.farm import Farm
+from farmlease.node import composition
+from farmlease.node.agent import Agent
+from farmlease.node.book import Book, OpenSession
+from farmlease.node.debts import Debts, NoteDebt, ReleaseDebt, SaveDebt
+from farmlease.seal import Sealer
+from farmlease.store.connect import Connection
+from farmlease.store.redis import Store
+from tests.simulation.disk import Disk
+from tests.simulation.loop import OWNER, VirtualLoop
+from tests.simulation.network import Network
+from tests.simulation.server import EPOCH_MS
+
+__all__ = ["FARM", "HEARTBEAT", "Host", "WatchedBook"]
+
+FARM = "citrix-a"
+HEARTBEAT = 840.0  #: seconds; just under half the session timeout
+_LOOK_AROUND = 400.0  #: seconds between two looks for idle sessions
+#: Seconds between two looks at whether the store is there and the one that was known. Where nothing befell the store
+#: such a look shows nothing, so these are taken only after something did.
+_LOOK_EVERY = 2.0
+_LOOKS = 4
+
+
+class HostClock:
+    """A host's clock; ``offset_ms`` is how wrong its wall clock is."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self.offset_ms = 0
+
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return EPOCH_MS + int(self._loop.passed * 1000) + self.offset_ms
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return self._loop.passed
+
+    async def sleep(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        await asyncio.sleep(seconds)
+
+
+class WatchedBook(Book):
+    """The production book; each step is told to the host it belongs to."""
+
+    def step(self, session: OpenSession, event: SessionEvent, **changes: Any) -> OpenSession:
+        """Take the step and tell it."""
+        after = super().step(session, event, **changes)
+        OWNER.get().stepped(session.state, event, after)
+        return after
+
+
+class WatchedDebts(Debts):
+    """The production debts; each is told to the host that owes it."""
+
+    def owe(self, debt: ReleaseDebt | SaveDebt | NoteDebt) -> None:
+        """Note the debt and tell it."""
+        super().owe(debt)
+        if isinstance(debt, SaveDebt):
+            OWNER.get().owes(debt)
+
+
+class Host:
+    """One host. ``stepped`` is called with each step of a session of it, ``owing`` with each record to be saved."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: VirtualLoop,
+        network: Network,
+        sealer: Sealer,
+        folder: Path,
+        chance: Random,
+        stepped: Callable[["Host", SessionState, SessionEvent, OpenSession], None],
+        beaten: Callable[["Host"], None],
+        owing: Callable[["Host", SaveDebt], None],
+    ) -> None:
+        self.name = name
+        self._loop = loop
+        self._network = network
+        self._sealer = sealer
+        self._stepped = stepped
+        self._beaten = beaten
+        self._owing = owing
+        self._chance = chance
+        self.stirred = asyncio.Event()  #: something may have befallen the store
+        self.disk = Disk(folder, chance)
+        self.clock = HostClock(loop)
+        self.boots = 1
+        self.up = False
+        self.since = 0.0  #: when it was last started, or got its way to the store back
+        self.lives = 0
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.line = network.line(name)
+        self._opened: Any = None
+        self._loops: list[asyncio.Task[None]] = []
+        self.node: composition.Node
+        self._config = Config.model_validate(
+            {"farm": FARM, "node": name, "agent": {"state_dir": folder, "heartbeat": f"{HEARTBEAT:.0f}s"}}
+        )
+
+    @property
+    def agent(self) -> Agent:
+        """The agent of the life that is, or was last."""
+        return self.node.agent
+
+    @property
+    def marker(self) -> str:
+        """What tells this boot from the others."""
+        return f"{self.name} boot {self.boots}"
+
+    @property
+    def member(self) -> str:
+        """What the store calls this life of the node."""
+        return f"{self.name}#{self.node.journal.incarnation}"
+
+    @property
+    def book(self) -> Book:
+        """The agent's sessions."""
+        return self.agent._book
+
+    def start(self) -> None:
+        """Start the agent and let it beat."""
+        before = OWNER.set(self)
+        try:
+            self.tasks = []
+            self.line = self._network.line(self.name)
+            connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)  # type: ignore[arg-type] - a line is what the connection uses of a client
+            farm = Farm(FARM, Store(connection, FARM), self._sealer)
+            with patch.object(composition, "Book", WatchedBook), patch.object(composition, "Debts", WatchedDebts):
+                self._opened = composition.compose(self._config, farm, self.clock)
+                self.node = self._opened.__enter__()
+            self.up = True
+            self.since = self._loop.passed
+            self.lives += 1
+            self.agent.adopt()
+            self._loops = [
+                self._loop.create_task(each) for each in (self._beating(), self._watching(), self._looking())
+            ]
+        finally:
+            OWNER.reset(before)
+
+    def kill(self, *, torn: bool = False) -> None:
+        """End the agent without a word."""
+        self.line.dead = True
+        self.disk.cut()
+        self.node.journal.close()
+        self.disk.left(torn=torn)
+        self.up = False
+        for task in self.tasks:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """End the agent in order, as on SIGTERM."""
+        for task in self._loops:
+            task.cancel()
+        try:
+            async with asyncio.timeout(3):
+                await self.as_agent(self.agent.stop())
+        except TimeoutError:
+            pass
+        if self.up:
+            self.kill()
+
+    async def as_agent(self, work: Any) -> Any:
+        """Run a verb of the agent as a task of its own."""
+        before = OWNER.set(self)
+        try:
+            task = self._loop.create_task(work)
+        finally:
+            OWNER.reset(before)
+        return await task
+
+    def stepped(self, before: SessionState, event: SessionEvent, after: OpenSession) -> None:
+        """Pass on a step of a session; those of a life that has ended are not written down anywhere."""
+        if self.up and not self.line.dead:
+            self._stepped(self, before, event, after)
+
+    def owes(self, debt: SaveDebt) -> None:
+        """Pass on that the store is to be told of a record; not if nobody wrote that down any more."""
+        if self.up and not self.line.dead:
+            self._owing(self, debt)
+
+    async def beat(self) -> None:
+        """One heartbeat."""
+        await self.agent.beat()
+        self._beaten(self)
+
+    async def _beating(self) -> None:
+        while True:
+            await self.beat()
+            await self.clock.sleep(HEARTBEAT)
+
+    async def _watching(self) -> None:
+        while True:
+            await self.clock.sleep(_LOOK_AROUND)
+            await self.agent.watch()
+
+    async def _looking(self) -> None:
+        while True:
+            await self.stirred.wait()
+            self.stirred.clear()
+            await self.clock.sleep(self._chance.uniform(0, _LOOK_EVERY))
+            for _ in range(_LOOKS):
+                await self.agent.look()
+                await self.clock.sleep(_LOOK_EVERY)
+            if self.node.standing.store_is_away and self._network.reaches(self.name):
+                self.stirred.set()

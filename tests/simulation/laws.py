@@ -1,0 +1,234 @@
+"""The laws that are judged by what people were told: each is one function, and one sentence that says what must hold.
+
+They read what the agents show and what the ledger knows; no function of farmlease decides anything here. What the store
+itself answered is judged in ``ledger.py``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest
+from farmlease.domain.session import SessionState
+from farmlease.node.book import OpenSession
+from tests.simulation.host import Host
+from tests.simulation.ledger import Account, Key, Ledger
+from tests.simulation.memory import Memory, SortedSet
+
+__all__ = [
+    "Told",
+    "adopted",
+    "as_asked",
+    "by_receipt",
+    "counted_in",
+    "explained",
+    "heard_of_loss",
+    "in_time",
+    "kept_lease",
+    "nothing_leaks",
+    "one_lease",
+    "told",
+    "within_capacity",
+]
+
+#: A denial may be this old, in ms, when its user hears it.
+_ON_THE_WAY = 10_000
+#: What the store's clock may be off, in ms, before anybody has to notice.
+_CLOCKS_DIFFER = 70_000
+
+
+class Farm(Protocol):
+    """What the laws look at."""
+
+    hosts: list[Host]
+    ledger: Ledger
+    blows: Any  #: how often the store lost writes (``losses``), and its clock was set (``clocks``)
+    now: float  #: seconds since the run began
+    now_ms: int  #: by the store's clock
+
+    def key(self, host: Host, session: OpenSession) -> Key:
+        """Return how the store knows a session."""
+
+    def hears(self, host: Host) -> bool:
+        """Whether a host could reach the store for long enough to have told what it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A session that its host shows as active now, and that nothing has ended rightfully."""
+
+    key: Key
+    fence: int
+    seat: str
+    lease: str
+    host: Host
+    by_receipt: bool
+
+
+def told(farm: Farm, pool: str) -> Iterator[Told]:
+    """Every session of a pool that its user may rely on now."""
+    account = farm.ledger.pools[pool]
+    for host in farm.hosts:
+        if not host.up:
+            continue
+        for session in host.book:
+            if session.pool != pool or session.state is not SessionState.ACTIVE or session.grant is None:
+                continue
+            key, fence = farm.key(host, session), session.grant.fence
+            if account.ended.get(key, 0) >= fence or account.heard.get(key[1], 0) <= farm.now:
+                continue
+            seat = account.model.seat_for(key[0], key[1:], session.device)
+            if (
+                session.grant.source == "receipt"
+                and key not in account.model.sessions
+                and seat not in account.model.held()
+            ):
+                continue  # vouched for by a receipt while an administrator took the seat: it is told when it can be
+            yield Told(key, fence, seat, session.grant.lease.id, host, session.grant.source == "receipt")
+
+
+def within_capacity(farm: Farm, pool: str, account: Account) -> str | None:
+    """L1: at no instant do more seats carry sessions that were granted and go on than capacity and overdraft allow."""
+    if account.model.rules.kind == "node_locked":
+        return None
+    found = [
+        each
+        for each in told(farm, pool)
+        # What the store lost and nobody could restore is not known to it: that much is not promised.
+        if not farm.blows.losses or each.key in account.model.sessions or farm.hears(each.host)
+    ]
+    seats = {each.seat for each in found}
+    admitted = [account.admitted.get(seat, (0, 0)) for seat in seats]
+    _, most = max(admitted, default=(0, 0))
+    if farm.blows.losses:  # what was lost may have been given again under other limits, in another order
+        most = max((each for _, each in admitted), default=0)
+    if len(seats) > most:
+        return f"{len(seats)} seats of {pool} are in use, {most} were allowed when the last of them was taken"
+    return None
+
+
+def one_lease(farm: Farm, pool: str, account: Account) -> str | None:
+    """L2: all sessions of a user in a pool belong to one lease, on whatever node they are.
+
+    One that a receipt let in is only as good as that until the store has heard of it.
+    """
+    del account
+    leases: dict[str, set[str]] = {}
+    for each in told(farm, pool):
+        if each.by_receipt and not farm.hears(each.host):
+            continue
+        leases.setdefault(each.key[0], set()).add(each.lease)
+    several = [user for user, found in leases.items() if len(found) > 1]
+    return f"{len(several)} users have sessions of two leases in {pool}" if several else None
+
+
+def explained(farm: Farm, request: SessionRequest, decision: Decision) -> str | None:
+    """L8: a denial names its reason and speaks a sentence, and says what blocks, or when to try again, where it can."""
+    del farm, request
+    if not isinstance(decision, Denial):
+        return None
+    if not decision.detail or decision.reason not in set(Reason):
+        return f"a denial without words: {decision}"
+    wants_time = decision.reason in {Reason.OFFLINE, Reason.QUARANTINED, Reason.RECOVERING}
+    if wants_time and decision.retry_at is None:
+        return f"a denial for {decision.reason} that does not say when to try again"
+    if decision.reason in {Reason.DEVICE_LIMIT, Reason.SESSION_LIMIT} and not decision.blocking:
+        return f"a denial for {decision.reason} that does not say what blocks"
+    return None
+
+
+def in_time(farm: Farm, request: SessionRequest, decision: Decision) -> str | None:
+    """L8: when to try again is to come, by the store's time; without a store nobody knows that."""
+    if not isinstance(decision, Denial) or decision.retry_at is None or decision.reason is Reason.OFFLINE:
+        return None
+    ago = farm.ledger.now_ms(request.pool or "", farm.now_ms) - decision.retry_at
+    return f"retry at {decision.retry_at}, which was {ago} ms ago ({decision.reason})" if ago > _ON_THE_WAY else None
+
+
+def as_asked(farm: Farm, request: SessionRequest, decision: Decision) -> str | None:
+    """L3: a grant answers the question it was given for, with a fence that the store gave for it."""
+    del farm
+    if not isinstance(decision, Grant):
+        return None
+    if (decision.user, decision.session) != (request.user, request.session):
+        return f"asked for session {request.session}, and was told of another's"
+    return None if decision.pool == request.pool else f"asked for {request.pool}, and was told of {decision.pool}"
+
+
+def by_receipt(farm: Farm, request: SessionRequest, decision: Decision) -> str | None:
+    """L5: a receipt lets in only while its lease lasts, by the store's time and not by the host's."""
+    if not isinstance(decision, Grant) or decision.source != "receipt":
+        return None
+    late = farm.ledger.now_ms(request.pool or "", farm.now_ms) - decision.lease.expires_at
+    lapsed = decision.kind == "named" and late > _CLOCKS_DIFFER and not farm.blows.clocks
+    return f"a receipt let somebody in {late} ms after its lease had ended" if lapsed else None
+
+
+def kept_lease(farm: Farm, pool: str, user: str, expires_at: int) -> str | None:
+    """L7: a named lease that somebody was told of is there until it ends, session or not, if there is room for it."""
+    account = farm.ledger.pools[pool]
+    rules, model = account.model.rules, account.model
+    full = len(model.held()) >= rules.capacity + rules.overdraft
+    if full or user in model.leases or expires_at <= farm.ledger.now_ms(pool, farm.now_ms):
+        return None
+    return f"the lease of {user} in {pool} is gone, and was good until {expires_at}"
+
+
+def adopted(before: dict[str, tuple[str, int]], after: dict[str, tuple[str, int]]) -> str | None:
+    """L7: what an agent showed when it was killed, the next one of the same boot shows too."""
+    lost = sorted(session for session, known in before.items() if after.get(session) != known)
+    return f"sessions {lost} did not survive the agent: {before} became {after}" if lost else None
+
+
+def heard_of_loss(host: Host, lost: set[tuple[str, int]]) -> str | None:
+    """L4: who lost a claim before a heartbeat is not shown as active after it."""
+    still = [
+        each.id
+        for each in host.book
+        if each.state is SessionState.ACTIVE and each.grant and (each.id, each.grant.fence) in lost
+    ]
+    return f"{host.name} goes on with {sorted(still)}, lost before its last heartbeat" if still else None
+
+
+def counted_in(farm: Farm, pool: str, newcomer: Key) -> str | None:
+    """L7: nobody new is let in while a session that goes on, on a host that can be heard, is not counted."""
+    account = farm.ledger.pools[pool]
+    missing = [
+        each
+        for each in told(farm, pool)
+        if each.key not in account.model.sessions
+        and each.key != newcomer
+        and farm.hears(each.host)
+        and (each.host.member == newcomer[1] or not each.by_receipt)  # those of a receipt before others of their host
+    ]
+    if newcomer in {each.key for each in told(farm, pool)} or not missing:
+        return None
+    return f"{newcomer[2]} on {newcomer[1]} was let into {pool} before {len(missing)} live sessions were counted again"
+
+
+def nothing_leaks(farm: Farm, memory: Memory) -> Iterator[str]:
+    """L3: when all is quiet, the store's sessions are exactly those its agents show, with the same fences."""
+    for pool, account in farm.ledger.pools.items():
+        tag = f"fl:{{citrix-a/{pool}/0}}:".encode()
+        shown = {
+            farm.key(host, each): each.grant.fence
+            for host in farm.hosts
+            for each in host.book
+            if each.pool == pool and each.state is SessionState.ACTIVE and each.grant is not None
+        }
+        kept = {key: session.fence for key, session in account.model.sessions.items()}
+        if shown != kept:
+            more, less = kept.items() - shown.items(), shown.items() - kept.items()
+            yield f"in {pool} the store counts {sorted(more)} too many and {sorted(less)} too few"
+        members = tuple(f"#{host.member}/".encode() for host in farm.hosts)  # earlier lives never ask for theirs
+        words = [name for name in memory.keys.get(tag + b"sessions", SortedSet()) if name.startswith(members)]
+        if words:
+            yield f"{len(words)} words of lost sessions in {pool} were never acknowledged"
+        if any(until > farm.now_ms for until in memory.keys.get(tag + b"waits", SortedSet()).values()):
+            yield f"somebody waits in the queue of {pool} for ever"
+    for host in farm.hosts:
+        states = sorted({each.state.value for each in host.book} - {"active", "lost"})
+        if states:
+            yield f"{host.name} has sessions that are still {', '.join(states)}"
+        if owed := host.agent.facts().owed:
+            yield f"{host.name} still owes the store {owed} messages"

@@ -1,0 +1,353 @@
+"""A second opinion on every answer of the store: a plain model of each pool, told what was carried out.
+
+It uses ``tests/farm_model.py``, which shares nothing with the scripts, and none of farmlease's decisions. Each script
+that was carried out is also carried out on the model; where answer or contents differ, a law is broken, and which one
+is told by what differs. When the store loses writes, or nodes restore what they have, the model takes over what the
+store holds then (``contents.py``): it says what the store's own contents demand. Whether those are what users were told
+is judged elsewhere (``laws.py``).
+"""
+
+import json
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.farm_model import INF, Model, Rules
+from tests.simulation.contents import take_over
+from tests.simulation.memory import Memory, SortedSet
+from tests.simulation.server import Carried
+
+__all__ = ["Account", "Key", "Ledger", "parse_rules"]
+
+Key = tuple[str, str, str]  #: user index, node#incarnation, session
+Complain = Callable[[str, str], None]
+
+#: Scripts, and answers, after which what is over may still lie in the store: nothing was counted.
+_LOOK_ONLY = frozenset({"heartbeat", "look_up", "list", "configure", "recover"})
+_BEFORE_ANYTHING = frozenset({"lapsed", "configure", "policy", "strange", "none", "gone"})
+#: Answers before which nothing was ended either, whatever the clock says.
+_NOTHING_ENDED = frozenset({"lapsed", "configure", "policy"})
+#: Scripts that change no claim.
+_NO_CLAIMS = frozenset({"count", "nodes", "peek", "restored", "sessions"})
+#: Scripts after which the store's contents are taken over as they are.
+_TAKEN_OVER = frozenset({"recover", "restore"})
+
+
+@dataclass(slots=True)
+class Account:
+    """What the ledger knows of one pool."""
+
+    model: Model
+    version: int = 0
+    versions: dict[str, int] = field(default_factory=dict)  #: user to version of the record
+    #: Sessions that ended for a reason every holder has to accept, by key: the highest fence that ended.
+    ended: dict[Key, int] = field(default_factory=dict)
+    #: Until when each node's sessions live for sure, in seconds of the run: its last heartbeat that was carried out.
+    heard: dict[str, float] = field(default_factory=dict)
+    #: By seat, when it was taken last: the fence it was taken with, and how many seats were allowed then.
+    admitted: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def parse_rules(limits: str) -> Rules:
+    """Return the rules of a pool from what ``configure`` was given."""
+    found = json.loads(limits)
+    return Rules(
+        kind=found["kind"], share=found["share"], capacity=found["capacity"], overdraft=found["overdraft"],
+        devices=found["devices_per_user"], sessions=found["sessions_per_user"], lease=found["lease_ms"],
+        quarantine=found["quarantine_ms"], linger=found["linger_ms"], max_hold=found["max_hold_ms"],
+        queue=found["queue_ms"] > 0, reserve=json.loads(found["reserve"] or "{}"), timeout=found["session_timeout_ms"],
+    )  # fmt: skip
+
+
+class Ledger:
+    """The accounts of a farm. ``complain`` is called with the number of a law and what was seen.
+
+    ``goes_on`` says whether a session lives on a host that could tell the store so.
+    """
+
+    def __init__(self, memory: Memory, complain: Complain, goes_on: Callable[[Key], bool]) -> None:
+        self._memory = memory
+        self._complain = complain
+        self._goes_on = goes_on
+        self.pools: dict[str, Account] = {}
+        self.judging = True
+
+    def hear(self, carried: Carried) -> None:
+        """Carry on the model what was carried out, and compare."""
+        if not carried.pool or carried.name in _NO_CLAIMS:
+            return
+        account = self.pools.get(carried.pool)
+        if account is None:
+            if carried.name != "configure":
+                return
+            account = self.pools[carried.pool] = Account(
+                Model(parse_rules(carried.arguments["limits"]), carried.now_ms)
+            )
+        self._apply(account, carried)
+        if self.judging and carried.name not in _LOOK_ONLY and carried.word not in _BEFORE_ANYTHING:
+            self._compare_contents(account, carried)
+
+    def lost(self) -> None:
+        """The store lost writes, and so do the models; who had a seat is not told by that.
+
+        Where an end was lost, the session is counted again, and whoever still has it may go on.
+        """
+        for pool, account in self.pools.items():
+            take_over(account, self._memory, pool)
+            for key in account.model.sessions:
+                account.ended.pop(key, None)
+
+    def now_ms(self, pool: str, clock_ms: int) -> int:
+        """The time that scripts go by: behind the server's clock by as much as that was found to be ahead."""
+        meta = self._memory.keys.get(f"fl:{{citrix-a/{pool}/0}}:meta".encode(), {})
+        return clock_ms - int(meta.get(b"skew", 0))
+
+    # --- one script ---------------------------------------------------------------------------------------------------
+
+    def _apply(self, account: Account, carried: Carried) -> None:
+        if carried.word == "strange":
+            return
+        known = carried.name == "configure" and int(carried.arguments["policy"]) <= account.version
+        if known or carried.word in _NOTHING_ENDED:
+            account.model.now = self.now_ms(carried.pool, carried.now_ms)
+        elif carried.name not in _TAKEN_OVER:
+            self._pass(account, carried)
+        before = {key: each.fence for key, each in account.model.sessions.items()}
+        if carried.name in _TAKEN_OVER:
+            take_over(account, self._memory, carried.pool)
+            account.model.now = self.now_ms(carried.pool, carried.now_ms)
+            for key in account.model.sessions.keys() - before.keys():
+                account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
+            if carried.name == "recover" and carried.word == "recovering":
+                account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
+        judge = getattr(self, f"_{carried.name}", None)
+        expected = judge(account, carried, carried.arguments) if judge else None
+        self._note_ended(account, before)
+        if self.judging and expected is not None and expected != carried.answer[: len(expected)]:
+            law = _law_of(carried.name, expected, carried.answer)
+            self._complain(
+                law, f"{carried.name} answered {_plain(carried.answer)}, its contents demand {_plain(expected)}"
+            )
+
+    def _pass(self, account: Account, carried: Carried) -> None:
+        """Let time pass on the model: sessions of nodes that were silent for too long, by a true clock, are over."""
+        before = {key: each.fence for key, each in account.model.sessions.items()}
+        account.model.now = self.now_ms(carried.pool, carried.now_ms)
+        account.model.settle()
+        gone = {key: fence for key, fence in before.items() if key not in account.model.sessions}
+        early = sorted(key for key in gone if account.heard.get(key[1], 0) > carried.at + 1)
+        if any(map(self._goes_on, early)):
+            self._complain("L5", f"{carried.name} ended {len(early)} sessions of {carried.pool} before their deadline")
+        self._note_ended(account, {key: fence for key, fence in gone.items() if key not in early})
+
+    def _note_ended(self, account: Account, before: dict[Key, int]) -> None:
+        if len(before) > len(account.model.sessions) or before.keys() - account.model.sessions.keys():
+            for key, fence in before.items():
+                if key not in account.model.sessions:
+                    account.ended[key] = max(fence, account.ended.get(key, 0))
+
+    def _configure(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        version = int(given["policy"])
+        if version > account.version:
+            account.version = version
+            account.model.rules = parse_rules(given["limits"])
+        del carried
+        return [b"configured", b"%d" % account.version]
+
+    def _behind(self, account: Account, given: dict[str, str]) -> list[bytes] | None:
+        version = int(given["policy"])
+        if account.version < version:
+            return [b"configure"]
+        return [b"policy"] if account.version > version else None
+
+    def _acquire(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        if behind := self._behind(account, given):
+            return behind
+        model, user, key = account.model, given["user"], (given["node"], given["session"])
+        if model.nodes.get(given["node"], 0) <= account.model.now:
+            return [b"lapsed"]
+        again = (user, *key) in model.sessions
+        if not again and (waits := self._recovering(account, carried)):
+            return waits
+        known = user in model.leases
+        held = model.held()
+        before = {**model.sessions}
+        told = model.acquire(
+            user, key, given["device"], fresh=given["lease"], vips=tuple(json.loads(given["reservations"])),
+            wait=int(given["wait"]),
+        )  # fmt: skip
+        if isinstance(told, int):
+            return [b"waiting", b"%d" % told]
+        if len(told) == 2:
+            reason, retry = told
+            self._explained(account, carried, before)
+            return [b"denied", reason.encode(), b"" if retry == INF else b"%d" % retry]
+        lease, fence, expires, overdraft = told
+        if not known:
+            account.versions[user] = 1
+        if not again:
+            taken = model.held().keys() - held.keys()
+            most = model.rules.capacity + model.rules.overdraft
+            account.admitted.update((seat, (fence, most)) for seat in taken)
+            self._within_limits(account, user, taken)
+        account.ended.pop((user, *key), None) if account.ended.get((user, *key), 0) < fence else None
+        return [
+            b"again" if again else b"granted", lease.encode(), carried.answer[2] if len(carried.answer) > 2 else b"",
+            b"%d" % expires, b"%d" % fence, b"%d" % account.versions[user],
+            carried.answer[6] if len(carried.answer) > 6 else b"", b"1" if overdraft else b"0",
+        ]  # fmt: skip
+
+    def _recovering(self, account: Account, carried: Carried) -> list[bytes] | None:
+        """In a recovery window nobody new is let in."""
+        model, given = account.model, carried.arguments
+        meta = self._memory.keys.get(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode(), {})
+        until, member = int(meta.get(b"recovering", 0)), (given["user"], given["node"], given["session"])
+        if until <= model.now:
+            return None
+        if int(given["wait"]) and model.rules.queue:
+            ahead = len(model.queue)
+            model.queue += [] if member in model.places else [member]
+            model.places[member] = model.now + int(given["wait"])
+            return [b"waiting", b"%d" % ahead]
+        model.leave_queue(member)
+        return [b"denied", b"recovering", b"%d" % until]
+
+    def _within_limits(self, account: Account, user: str, taken: AbstractSet[str]) -> None:
+        """L1: what was granted took nothing beyond a limit: seats, devices, sessions."""
+        model, rules = account.model, account.model.rules
+        held = model.held()
+        if not self.judging:
+            return
+        if taken and rules.kind != "node_locked" and len(held) > rules.capacity + rules.overdraft:
+            self._complain("L1", f"{len(held)} seats are held of {rules.capacity} and {rules.overdraft} beyond")
+        if rules.sessions and len(model.of(user)) > rules.sessions:
+            self._complain("L1", f"a user has {len(model.of(user))} sessions of {rules.sessions}")
+        if rules.kind == "named" and rules.devices and len(model.devices(user)) > rules.devices:
+            self._complain("L1", f"a lease is on {len(model.devices(user))} devices of {rules.devices}")
+
+    def _explained(self, account: Account, carried: Carried, sessions: dict[Key, Any]) -> None:
+        """L8: what blocks a user are the user's own claims, all of them, and nobody else's."""
+        if not self.judging or carried.word != "denied":
+            return
+        reason, blocking = carried.answer[1].decode(), json.loads(carried.answer[5])
+        user = carried.arguments["user"]
+        if reason == "device_limit":
+            own = {(name, None if until == INF else until) for name, until in account.model.devices(user).items()}
+            if {(each["device"], each.get("until")) for each in blocking} != own:
+                self._complain("L8", f"{blocking} are said to block, {sorted(own, key=str)} do")
+        elif reason == "session_limit":
+            mine = sorted((key[1].partition("#")[0], key[2]) for key in sessions if key[0] == user)
+            if sorted((each["node"], each["session"]) for each in blocking) != mine:
+                self._complain("L8", f"{blocking} are said to block, {mine} do")
+        elif blocking:
+            self._complain("L8", f"{blocking} are said to block in a denial for {reason}")
+
+    def _heartbeat(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        if behind := self._behind(account, given):
+            return behind
+        model, node = account.model, given["node"]
+        if given["previous"]:
+            model.boot(given["previous"], node)
+        model.nodes[node] = account.model.now + model.rules.timeout
+        account.heard[node] = carried.at + model.rules.timeout / 1000
+        words = {
+            (session.encode(), user.encode(), b"%d" % fence, reason.encode())
+            for session, user, fence, reason in model.words_for(node)
+        }
+        told = carried.answer[8:]
+        if self.judging and carried.word == "alive" and set(zip(*(iter(told),) * 4, strict=True)) != words:
+            self._complain("L4", f"{node} was told it lost {_plain(told)}, and lost {_plain(sorted(words))}")
+        return [b"alive", b"%d" % model.nodes[node], b"%d" % model.on_node(node)]
+
+    def _release(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        del carried
+        key, fence = (given["user"], given["node"], given["session"]), int(given["fence"])
+        claim = account.model.sessions.get(key)
+        account.model.release(given["user"], key[1:], fence)
+        if claim is None:
+            return [b"gone"]
+        return [b"stale", b"%d" % claim.fence] if claim.fence > fence else [b"released"]
+
+    def _hold(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        del carried
+        claim = account.model.sessions.get((given["user"], given["node"], given["session"]))
+        if claim is None:
+            return [b"gone"]
+        if claim.fence != int(given["fence"]):
+            return [b"stale", b"%d" % claim.fence]
+        claim.hold = account.model.now + min(int(given["span"]), account.model.rules.max_hold)
+        return [b"held", b"%d" % claim.hold]
+
+    def _save(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        lease, version = account.model.leases.get(given["user"]), int(given["version"])
+        if lease is None or lease.id != given["lease"]:
+            return [b"gone"]
+        known = account.versions[given["user"]]
+        if known == version - 1:
+            account.versions[given["user"]] = version
+            return [b"saved", b"%d" % version]
+        # Whether these very bytes were saved before, the contents say.
+        return [b"saved"] if known == version and carried.word == "saved" else [b"conflict", b"%d" % known]
+
+    def _withdraw(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        del carried
+        told = account.model.withdraw(given["user"], given["reason"]) if account.version else None
+        if told is None:
+            return [b"none"]
+        return [b"withdrawn", *(b"" if until is None else b"%d" % until for until in told)]
+
+    def _release_device(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        del carried
+        word, until = account.model.release_device(given["user"], given["device"])
+        return [word.encode(), *([b"" if until is None else b"%d" % until] if word == "released" else [])]
+
+    def _replace_device(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        del carried
+        word, until = account.model.replace_device(
+            given["user"], given["old"], given["new"], override=given["override"] == "1"
+        )
+        return [word.encode(), *([b"%d" % until] if until is not None else [])]
+
+    # --- the contents -------------------------------------------------------------------------------------------------
+
+    def _compare_contents(self, account: Account, carried: Carried) -> None:
+        """The store's own sets hold exactly the claims that are alive, until exactly their deadlines."""
+        tag = f"fl:{{citrix-a/{carried.pool}/0}}:".encode()
+        keys, now = self._memory.keys, account.model.now
+        seats = {
+            member.decode(): score for member, score in keys.get(tag + b"seats", SortedSet()).items() if score > now
+        }
+        held = account.model.held()
+        if seats != held:
+            surplus = seats.keys() - held.keys()
+            law = "L3" if surplus else "L5"
+            self._complain(law, f"after {carried.name} the store holds seats {seats}, alive are {held}")
+        nodes, holds = keys.get(tag + b"nodes", SortedSet()), keys.get(tag + b"holds", SortedSet())
+        alive = set()
+        for member in keys.get(tag + b"sessions", SortedSet()):
+            if member[:1] != b"#":
+                node, _, rest = member.partition(b"/")
+                session, _, user = rest.rpartition(b"/")
+                if nodes.get(node, 0) > now or holds.get(member, 0) > now:
+                    alive.add((user.decode(), node.decode(), session.decode()))
+        if alive != account.model.sessions.keys():
+            law = "L3" if alive - account.model.sessions.keys() else "L5"
+            known = sorted(account.model.sessions)
+            self._complain(law, f"after {carried.name} the store has sessions {sorted(alive)}, alive are {known}")
+
+
+def _law_of(name: str, expected: list[bytes], answer: list[Any]) -> str:
+    """Which law an unexpected answer breaks."""
+    wanted, got = expected[0], answer[0]
+    if name == "acquire":
+        if wanted == b"again" or got == b"again":
+            return "L3"
+        if got == b"granted":
+            return "L5" if wanted == b"granted" else "L4" if wanted == b"lapsed" else "L1"
+        return "L8" if wanted == got else "L5"
+    return {"release": "L4", "heartbeat": "L4", "save": "L7"}.get(name, "L5")
+
+
+def _plain(words: Any) -> str:
+    return " ".join(word.decode("ascii", "replace")[:40] if isinstance(word, bytes) else str(word) for word in words)

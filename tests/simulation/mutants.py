@@ -1,0 +1,283 @@
+"""Farmlease broken on purpose: each mutant is one deliberate defect, and the simulation has to catch every one.
+
+``python -m tests.simulation.mutants`` lives seeds until a law breaks and prints which, and after how many seeds. A
+mutant whose words are no longer in the production code fails at once: it would prove nothing.
+"""
+
+import argparse
+import inspect
+import multiprocessing
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+from farmlease.errors import StoreUnavailable
+from farmlease.node.agent import Agent
+from farmlease.node.book import Book
+from farmlease.node.departure import Departure
+from farmlease.node.journal import Journal
+from farmlease.node.offline import Offline
+from farmlease.node.pulse import Pulse
+from farmlease.node.receipts import Receipts
+from farmlease.node.recovery import Recovery
+from farmlease.node.seats import Seats
+from farmlease.node.upkeep import Upkeep
+from farmlease.store.connect import Connection
+from tests.simulation.server import scripts
+from tests.simulation.world import World, run
+
+__all__ = ["MUTANTS", "Caught", "Mutant", "hunt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One defect. ``changes`` makes the context in which the code has it; ``prepare`` changes one world."""
+
+    name: str
+    what: str
+    changes: Callable[[], Any]
+    prepare: Callable[[World], None]
+    profile: str = "usual"
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """What caught a mutant: the law, and how many seeds that took; no law if nothing did."""
+
+    name: str
+    law: str
+    seeds: int
+    what: str
+
+
+def lua(name: str, what: str, old: str, new: str, profile: str = "usual") -> Mutant:
+    """Return the mutant that says ``new`` for ``old`` wherever a script has it."""
+
+    def rewrite(_: str, text: str) -> str:
+        return text.replace(old, new)
+
+    def prepare(world: World) -> None:
+        world.server.rewrite = rewrite
+
+    @contextmanager
+    def changes() -> Iterator[None]:
+        assert any(old in each.text for each in scripts().values()), f"{name}: no script says {old!r}"
+        yield
+
+    return Mutant(name, what, changes, prepare, profile)
+
+
+def python(name: str, what: str, owner: Any, method: str, old: str, new: str, profile: str = "usual") -> Mutant:
+    """Return the mutant that says ``new`` for ``old`` in the source of a method."""
+
+    @contextmanager
+    def changes() -> Iterator[None]:
+        original = inspect.unwrap(owner.__dict__[method])
+        source = textwrap.dedent(inspect.getsource(original))
+        assert old in source, f"{name}: {owner.__name__}.{method} does not say {old!r}"
+        found: dict[str, Any] = {}
+        exec(compile(source.replace(old, new), f"<{name}>", "exec"), original.__globals__, found)  # noqa: S102 - our own source
+        with patch.object(owner, method, found[method]):
+            yield
+
+    return Mutant(name, what, changes, _as_it_is, profile)
+
+
+def swapped(name: str, what: str, owner: Any, method: str, instead: Any, profile: str = "usual") -> Mutant:
+    """Return the mutant that has another method."""
+
+    @contextmanager
+    def changes() -> Iterator[None]:
+        assert method in owner.__dict__, f"{name}: {owner.__name__} has no {method}"
+        with patch.object(owner, method, instead):
+            yield
+
+    return Mutant(name, what, changes, _as_it_is, profile)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _as_it_is(_: World) -> None:
+    pass
+
+
+def _time_of_hosts(world: World) -> None:
+    clocks = {host.name: host.clock for host in world.hosts}
+    world.server.clock_of = lambda by: clocks[by].now_ms() * 1000 if by in clocks else world.server.now_us
+
+
+_call = Connection.call
+
+
+async def _last_answer(self: Connection, script: Any, keys: Any, args: Any) -> Any:
+    """Answer a call that failed with what the last one of the same script was answered."""
+    answers = self.__dict__.setdefault("answers", {})
+    try:
+        answers[script.name] = await _call(self, script, keys, args)
+    except StoreUnavailable:
+        if script.name not in answers:
+            raise
+    return answers[script.name]
+
+
+async def _do_nothing(*_: Any) -> None:
+    """Do nothing."""
+
+
+_write = Book._write
+
+
+def _write_too_late(self: Book, session: Any) -> None:
+    """Show a session that starts, and write it down with its next change only."""
+    if session.state.value == "active" and self._sessions[session.id].state.value == "starting":
+        self._sessions[session.id] = session
+    else:
+        _write(self, session)
+
+
+_adopt = Agent.adopt
+
+
+def _adopt_without_debts(self: Agent) -> None:
+    self._journal._rows("DELETE FROM owed")
+    _adopt(self)
+
+
+MUTANTS = (
+    Mutant("time of the host", "Scripts go by the caller's clock.", _nothing, _time_of_hosts),
+    lua("seats beyond capacity", "One seat more than there are is given.",
+        "local held, most = count_alive(SEATS), limits.capacity + limits.overdraft",
+        "local held, most = count_alive(SEATS), limits.capacity + limits.overdraft + 1"),
+    lua("capacity ignored for who returns", "Who has a lease gets any further seat.",
+        "if alive(SEATS, seat) then return standing_charge",
+        "if alive(SEATS, seat) or next(lease.devices) then return standing_charge"),
+    lua("devices not counted", "Any number of machines may use a lease.",
+        "if limits.devices == 0 then return nil end", "if true then return nil end"),
+    lua("one session too many", "The limit of sessions is counted from 0.",
+        "if #blocking < limits.sessions then", "if #blocking <= limits.sessions then"),
+    lua("asked again, taken again", "The same question takes its seat anew.",
+        "if lease and lease.sessions[key] then\n", "if false then\n"),
+    lua("counted without sweeping", "Sessions of dead nodes keep their seats.",
+        "if sweep() then return { 'more' } end\nlocal lease = settled_lease(user)\nif lease and lease.sessions[key]",
+        "local lease = settled_lease(user)\nif lease and lease.sessions[key]"),
+    lua("seats never freed", "A seat whose last session ended stays taken.",
+        "if not deadline then\n    call('ZREM', SEATS, seat)", "if not deadline then\n    if reservation then return end"),
+    lua("quarantine forgotten", "A seat given back is free at once.",
+        "math.min(lease['until'], lease.contact + limits.quarantine)", "0"),
+    lua("linger forgotten", "A floating seat is free with its last session.",
+        "limits.kind == 'floating' and limits.linger > 0", "false"),
+    lua("revoked and back", "A revocation keeps nobody out.",
+        "if bar and bar > now then return denied('revoked', bar, 0, limits.capacity) end", ""),
+    lua("held for ever", "A hold knows no longest time.",
+        "now + math.min(tonumber(ARGV[5]), limits.max_hold)", "now + 4000000000"),
+    lua("deadline a second late", "A node may be silent a second longer than the policy says.",
+        "call('ZADD', NODES, text(now + limits.session_timeout), node)",
+        "call('ZADD', NODES, text(now + limits.session_timeout + 1000), node)"),
+    lua("lease a minute short", "A named lease ends before its deadline.",
+        "contact + limits.lease\n", "contact + limits.lease - 60000\n"),
+    lua("lapsed node revived", "A heartbeat after the deadline brings the sessions back.",
+        "if deadline and deadline <= now and end_sessions_of(node, 'timeout', SWEEP_SESSIONS) <= 0 then", "if false then"),
+    lua("reboot forgotten", "The sessions of a host's last life go on.",
+        "if previous ~= '' then", "if false then"),
+    lua("no word left", "A node is not told what it lost.", "if reason then leave_word", "if false then leave_word"),
+    lua("released without fence", "An old release ends a newer session.",
+        "if claim.fence > fence then return { 'stale', text(claim.fence) } end", "", "late"),
+    lua("fence stands still", "Two grants in one millisecond get one fence.",
+        "local fence = math.max(limits.fence + 1, now)", "local fence = now"),
+    lua("saved over another's", "A record is stored without compare-and-set.",
+        "if lease.version ~= version - 1 then", "if false then"),
+    lua("blocking not said", "A denial names no devices.",
+        "blocking[#blocking + 1] = { device = other, node = node_using(lease, other),",
+        "blocking[#blocking + 1] = { device = '', node = node_using(lease, other),"),
+    lua("no time to try again", "A denial does not say when the first seat falls free.",
+        "deadline_of(first[2]) or math.huge, held", "math.huge, held"),
+    lua("older policy obeyed", "Who goes by an older policy is not sent to read the new one.",
+        "if limits.policy > version then return { 'policy' } end", ""),
+    python("retried under a new name", "Each try of a start names another session.",
+           Seats, "_acquire", "self._departure.claim(session), taking",
+           "replace(self._departure.claim(session), session=session.id + secrets.token_hex(2)), taking"),
+    swapped("answered with another's answer", "A call without an answer gets the last one of its kind.",
+            Connection, "call", _last_answer),
+    lua("no recovery window", "A store that lost its data lets newcomers in at once.",
+        "limits.recovering = now + window", "limits.recovering = now", "loss"),
+    lua("epoch not compared", "Nobody notices that the store lost its data.",
+        "return (epoch > 0 and epoch ~= limits.epoch) or seen > limits.fence or life ~= limits.life\n    or", "return", "loss"),
+    lua("first come, all in", "The window ends when the first node has restored.",
+        "call('ZCOUNT', AWAITED, 0, 0) == 0", "true", "loss"),
+    lua("restored over the limit", "What a node has is counted again, room or not.",
+        "return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft",
+        "return true", "loss"),
+    lua("clock believed", "A clock that leaps ahead ends what it leaps over.",
+        "return ahead > LEAP and raw - limits.vouched >= ahead and ahead or 0", "return 0", "time"),
+    swapped("sessions not restored", "A node restores its leases, and not who uses them.",
+            Recovery, "_living", lambda *_: {}, "loss"),
+    swapped("leases not restored", "A node restores nothing at all.", Receipts, "of_pool", lambda *_: iter(()), "loss"),
+    swapped("nothing given back", "What only the store counts for a node stays counted.",
+            Recovery, "reconcile", _do_nothing, "late"),
+    swapped("receipts never counted", "Who was let in by a receipt is not counted when the store is back.",
+            Seats, "count", _do_nothing),
+    python("receipts never expire", "A receipt lets its user in after its lease has ended.",
+           Offline, "receipt", "now < receipt.lease.expires_at", "True"),
+    swapped("debts forgotten at restart", "What was owed to the store is dropped when the agent starts.",
+            Agent, "adopt", _adopt_without_debts),
+    swapped("answered before written", "A grant is told, and not yet in the journal.", Book, "_write", _write_too_late),
+    python("unfinished start kept", "What a killed agent had begun is not ended by the next one.",
+           Upkeep, "tidy", "if session.state is SessionState.STARTING:", "if False:"),
+    python("word not heard", "The agent acknowledges a lost session and shows it as before.",
+           Seats, "lost", "(found.state, found.pool) == (SessionState.ACTIVE, pool)", "found is None"),
+    python("any record will do", "A session starts on a record that does not open.",
+           Seats, "_receive", "except (RecordRejected, FileRefused, PolicyError) as error:",
+           "except RecordRejected:\n            pass\n        except (FileRefused, PolicyError) as error:"),
+    python("same life after a reboot", "A rebooted host takes itself for the old one.",
+           Journal, "_identify", 'same_boot(known["boot"], marker)', "True"),
+    python("differences not looked into", "Sessions that the store forgot are not asked about.",
+           Pulse, "_compare", "if counts[0] == counts[1]:", "if True:", "loss"),
+    python("ends not delivered", "An end is struck off before the store took it.",
+           Departure, "give_back", "self._debts.owe(", "(lambda _: None)("),
+)  # fmt: skip
+
+
+def hunt(name: str, seeds: int, events: int = 400) -> Caught:
+    """Live seeds until a law breaks that holds without the mutant."""
+    mutant = next(each for each in MUTANTS if each.name == name)
+    for seed in range(seeds):
+        with mutant.changes():
+            outcome = run(seed, events=events, profile=mutant.profile, prepare=mutant.prepare)
+        if outcome.violations and not run(seed, events=events, profile=mutant.profile).violations:
+            first = outcome.violations[0]
+            return Caught(name, first.law, seed + 1, first.what)
+    return Caught(name, "", seeds, "")
+
+
+def main() -> int:
+    """Hunt them all; exit status 1 if one got away."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100, help="how many seeds each mutant may live")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--only", help="the mutants whose name has this in it")
+    given = parser.parse_args()
+    for each in MUTANTS:
+        with each.changes():  # all of them still say something else than the code
+            pass
+    names = [each.name for each in MUTANTS if not given.only or given.only in each.name]
+    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(partial(hunt, seeds=given.seeds), names))
+    sys.stdout.write(f"{'mutant':34}  law    seeds\n")
+    for each in found:
+        sys.stdout.write(f"{each.name:34}  {each.law or '-':5}  {each.seeds:5}  {each.what[:110]}\n")
+    away = [each.name for each in found if not each.law]
+    sys.stdout.write(f"{len(found) - len(away)} of {len(found)} caught\n")
+    return 1 if away else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""What people do: users who come and go on any host, retry, reuse ids, hang up; administrators who intervene.
+
+It knows nothing of limits: what may not be is tried all the same.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+
+from farmlease.domain.identity import Identities, User
+from farmlease.domain.model import Decision, SessionRequest, Withdrawal
+from farmlease.errors import FarmleaseError
+from tests.simulation.host import Host
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["IDENTITIES", "Stage", "Terms", "Workload"]
+
+IDENTITIES = Identities({"CORP": "corp.example.com"})
+MINUTE = 60_000
+_NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
+_DEVICES = ("nb-1", "nb-2")
+FILE = "/home/{user}/cal.pgo"
+
+
+class Terms:
+    """The policy of one run: a named and a floating pool, small enough for every limit to be met."""
+
+    def __init__(self, chance: Random) -> None:
+        span = chance.choice
+        self._named = {
+            "name": "named", "kind": "named", "capacity": span((1, 2, 3)), "overdraft": span((0, 0, 1)),
+            "devices_per_user": span((1, 2)), "sessions_per_user": span((0, 0, 1, 2)), "lease": span(("25m", "1h", "3h", "30d")),
+            "quarantine": span(("0s", "40m")), "files": span(([], [FILE], [FILE])), "replacements": 1,
+        }  # fmt: skip
+        self._floating = {
+            "name": "floating", "kind": "floating", "capacity": span((1, 2, 3)), "overdraft": span((0, 0, 1)),
+            "share": span(("session", "user_device", "user")), "sessions_per_user": span((0, 0, 1, 2)),
+            "linger": span(("0s", "0s", "5m")), "max_hold": span(("0s", "1h")), "queue": span(("0s", "0s", "10m")),
+            "idle_timeout": span(("0s", "0s", "50m")),
+        }  # fmt: skip
+        for pool in (self._named, self._floating):
+            pool |= {"session_timeout": "30m", "reacquire": {"attempts": span((0, 2)), "every": "2m"}}
+
+    @property
+    def pools(self) -> tuple[str, str]:
+        """The names of the pools."""
+        return "named", "floating"
+
+    def change(self, chance: Random) -> None:
+        """Let an administrator change how many seats there are."""
+        pool = chance.choice((self._named, self._floating))
+        pool["capacity"], pool["overdraft"] = chance.choice((1, 2, 3)), chance.choice((0, 1))
+
+    @property
+    def text(self) -> str:
+        """The policy as an administrator writes it."""
+        return "".join(f"[[pool]]\n{_toml(pool)}" for pool in (self._named, self._floating))
+
+
+def _toml(pool: dict[str, Any]) -> str:
+    lines = []
+    for key, value in pool.items():
+        inline = (
+            "{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items()) + " }" if key == "reacquire" else ""
+        )
+        lines.append(f"{key} = {inline or json.dumps(value)}\n")
+    return "".join(lines)
+
+
+class Stage(Protocol):
+    """Where the workload plays."""
+
+    hosts: list[Host]
+    admin: Any
+
+    def tell(self, kind: str, *words: object) -> None:
+        """Write something down."""
+
+    def asked(self, host: Host, request: SessionRequest, decision: Decision) -> None:
+        """Judge a decision as its user heard it."""
+
+    def is_cut_off(self, host: Host) -> bool:
+        """Whether a host cannot reach the store now."""
+
+    def gone(self) -> bool:
+        """Whether this caller hangs up in the middle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user, and the outside machine some of them have."""
+
+    user: User
+    notebook: str | None
+
+
+class Workload:
+    """The people of one run."""
+
+    def __init__(self, stage: Stage, terms: Terms, chance: Random) -> None:
+        self._stage = stage
+        self._terms = terms
+        self._chance = chance
+        names = _NAMES[: chance.randint(4, 6)]
+        self._people = [Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES))) for name in names]
+        self._ids = [str(number) for number in range(1, chance.randint(3, 5))]
+        self._acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
+            (10, self._start), (3, self._retry), (1, self.rush), (2, self._come_back), (3, self._insist), (6, self._end), (4, self._save), (2, self._hold), (1, self._touch),
+            (1, self._withdraw), (1, self._free_device), (1, self._replace_device), (1, self._drain),
+        ]  # fmt: skip
+
+    async def act(self) -> None:
+        """Let somebody do something."""
+        weights = [weight for weight, _ in self._acts]
+        (_, act) = self._chance.choices(self._acts, weights)[0]
+        try:
+            await act()
+        except FarmleaseError as error:
+            self._stage.tell("failed", type(error).__name__)
+
+    def _host(self) -> Host | None:
+        host = self._chance.choice(self._stage.hosts)
+        return host if host.up else None
+
+    def _request(self) -> SessionRequest:
+        chance, person = self._chance, self._chance.choice(self._people)
+        return SessionRequest(
+            user=person.user,
+            session=chance.choice(self._ids),
+            pool=chance.choice(self._terms.pools),
+            device=person.notebook if chance.random() < 0.2 else None,
+            wait_ms=chance.choice((0, 0, 0, 4000)),
+        )
+
+    async def _start(self) -> None:
+        if host := self._host():
+            await self._ask(host, self._request())
+
+    async def _retry(self) -> None:
+        """Ask again for the same session: at the same time, or right after."""
+        if host := self._host():
+            request = self._request()
+            if self._chance.random() < 0.5:
+                await asyncio.gather(self._ask(host, request), self._ask(host, request))
+            else:
+                await self._ask(host, request)
+                if host.up:
+                    await self._ask(host, request)
+
+    async def _come_back(self) -> None:
+        """Somebody signs out and in again."""
+        host = self._host()
+        sessions = host.agent.sessions() if host else []
+        if host and sessions:
+            session = self._chance.choice(sessions)
+            self._stage.tell("ends", host.name, session.id)
+            await self._verb(host, host.agent.end_session(session.id))
+            if host.up:
+                await self._ask(host, SessionRequest(user=session.user, session=session.id, pool=session.pool))
+
+    async def _insist(self) -> None:
+        """Where the store cannot be reached, people try all the same: some have a receipt there."""
+        away = [host for host in self._stage.hosts if host.up and self._stage.is_cut_off(host)]
+        if away:
+            host = self._chance.choice(away)
+            for person in self._people:
+                session = str(self._chance.randint(10, 19))  # one that is in use could not be ended now
+                await self._ask(host, SessionRequest(user=person.user, session=session, pool="named"))
+
+    async def rush(self) -> None:
+        """Everybody comes at nine."""
+        hosts = [host for host in self._stage.hosts if host.up]
+        if hosts:
+            await asyncio.gather(*(self._ask(self._chance.choice(hosts), self._request()) for _ in self._people))
+
+    async def _ask(self, host: Host, request: SessionRequest) -> None:
+        self._stage.tell(
+            "asks", host.name, request.user.name, request.session, request.pool, request.device or "-", request.wait_ms
+        )
+        decision = await self._verb(host, host.agent.start_session(request))
+        if decision is not None:
+            self._stage.asked(host, request, decision)
+
+    async def _end(self) -> None:
+        if host := self._host():
+            sessions = host.agent.sessions()
+            ids = [each.id for each in sessions] or self._ids
+            session = self._chance.choice(ids)
+            self._stage.tell("ends", host.name, session)
+            await self._verb(host, host.agent.end_session(session))
+
+    async def _save(self) -> None:
+        """A user's programs write the licence file, on every host where the user is; not all of them wait to save."""
+        places = [
+            (host, each)
+            for host in self._stage.hosts
+            if host.up
+            for each in host.agent.sessions()
+            if each.pool == "named"
+        ]
+        if not places:
+            return
+        user = self._chance.choice(places)[1].user
+        await asyncio.gather(*(self._write(host, each.id, user) for host, each in places if each.user == user))
+
+    async def _write(self, host: Host, session: str, user: User) -> None:
+        content = f"{user.name} on {host.name} {self._chance.random()}".encode()
+        host.disk.files[user.name, FILE] = content
+        self._stage.tell("saves", host.name, session, user.name)
+        if self._chance.random() < 0.7:
+            await self._verb(host, host.agent.save_session(session))
+
+    async def _hold(self) -> None:
+        host = self._host()
+        sessions = host.agent.sessions() if host else []
+        if host and sessions:
+            session = self._chance.choice(sessions)
+            self._stage.tell("holds", host.name, session.id)
+            await self._verb(host, host.agent.hold_session(session.id, None))
+
+    async def _touch(self) -> None:
+        if host := self._host():
+            host.agent.touch(self._chance.choice(self._ids))
+
+    async def _drain(self) -> None:
+        if host := self._host():
+            on = not host.agent.draining and self._chance.random() < 0.5
+            self._stage.tell("drains", host.name, on)
+            host.agent.drain(on=on)
+
+    async def _withdraw(self) -> None:
+        why = self._chance.choice((Withdrawal.RETURNED, Withdrawal.REVOKED))
+        person, pool = self._chance.choice(self._people), self._chance.choice(self._terms.pools)
+        self._stage.tell("withdraws", person.user.name, pool, why.value)
+        await self._stage.admin.withdraw(await self._pool(pool), person.user, why)
+
+    async def _free_device(self) -> None:
+        person, device = self._chance.choice(self._people), self._chance.choice(("citrix-a", *_DEVICES))
+        self._stage.tell("frees", person.user.name, device)
+        await self._stage.admin.release_device(await self._pool("named"), person.user, device)
+
+    async def _replace_device(self) -> None:
+        person, (old, new) = self._chance.choice(self._people), self._chance.sample(("citrix-a", *_DEVICES), 2)
+        self._stage.tell("replaces", person.user.name, old, new)
+        await self._stage.admin.replace_device(await self._pool("named"), person.user, old, new, note="")
+
+    async def _pool(self, name: str) -> Any:
+        found = (await self._stage.admin.policy()).pool(name)
+        if found is None:
+            raise FarmleaseError("no policy")
+        return found
+
+    async def _verb(self, host: Host, work: Any) -> Any:
+        """Run a verb; None if the agent died under it or its caller went away."""
+        task = asyncio.ensure_future(host.as_agent(work))
+        if self._stage.gone():
+            await asyncio.wait({task}, timeout=self._chance.choice((0, 0.001, 0.003, 1)))
+            if not task.done():
+                task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            self._stage.tell("gone", host.name)
+            return None

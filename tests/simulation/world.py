@@ -1,0 +1,407 @@
+"""One run: a farm of agents and a store in one process, on virtual time and one seed, with everything going wrong.
+
+1. The policy is applied and the hosts are switched on. 2. People act and faults come until enough has happened.
+3. The faults stop, everything is healed, some virtual hours pass, and nothing may be left over. 4. Everybody ends.
+"""
+
+import asyncio
+import gc
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from farmlease.domain.model import Decision, SessionRequest
+from farmlease.domain.policy import parse_policy
+from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.errors import FarmleaseError, StoreError
+from farmlease.farm import Farm
+from farmlease.keyring import Key as SealKey
+from farmlease.keyring import KeyRing
+from farmlease.node.book import OpenSession
+from farmlease.node.debts import SaveDebt
+from farmlease.seal import Sealer
+from farmlease.store.connect import Connection
+from farmlease.store.redis import Store
+from tests.simulation import laws
+from tests.simulation.blows import Blows
+from tests.simulation.chance import dice, seeded
+from tests.simulation.faults import PROFILES, Mood
+from tests.simulation.history import History, Violation
+from tests.simulation.host import FARM, HEARTBEAT, Host
+from tests.simulation.ledger import Key, Ledger
+from tests.simulation.loop import VirtualLoop
+from tests.simulation.memory import Hash
+from tests.simulation.network import Network
+from tests.simulation.owed import Owed
+from tests.simulation.server import Carried, Server
+from tests.simulation.workload import Terms, Workload
+
+__all__ = ["Outcome", "World", "run"]
+
+#: Mean seconds between two acts of people.
+_PACE = 40.0
+#: Seconds for which at times nobody acts, and how often that is so.
+_LULL, _LULLS = 3000.0, 0.01
+#: Seconds of quiet after the faults: a session timeout, and some heartbeats more.
+_QUIET = 1800 + 3 * HEARTBEAT
+#: Seconds within which an agent has done what a heartbeat's word of a lost session asks of it.
+_PROMPT = 60.0
+#: Runs after which what they left behind is collected.
+_COLLECT_EVERY = 10
+#: Seconds within which a host that reaches the store has told it what it has.
+_HEARD_WITHIN = 20.0
+_HOSTS = ("ctx-01", "ctx-02", "ctx-03", "ctx-04")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run came to."""
+
+    seed: int
+    events: int
+    passed: float  #: virtual seconds
+    hosts: int
+    came: Counter[str]
+    violations: list[Violation]
+    digest: str
+    trace: str  #: empty unless asked for, or a law was broken
+
+
+@cache
+def _sealer() -> Sealer:
+    """Seal with keys that never change: a replay must give the same bytes."""
+    ring = KeyRing(primary="00000001", keys=(SealKey(id="00000001", created_at=0, secret=b"s" * 32),), index=b"i" * 32)
+    return Sealer(ring, FARM)
+
+
+#: Seconds after which an answer that was on its way has come, or never will.
+_ANSWERED = 10
+
+
+class World:
+    """One farm. What its parts tell goes into ``history``."""
+
+    def __init__(
+        self, seed: int, loop: VirtualLoop, folder: Path, profile: str, prepare: Callable[["World"], None]
+    ) -> None:
+        self.seed = seed
+        self.loop = loop
+        self.chance = dice(seed, "world")
+        self.history = History()
+        self.mood = Mood(dice(seed, "mood"), PROFILES[profile])
+        self.server = Server(loop.time, self._carried)
+        self.network = Network(self.server, self.mood, dice(seed, "network"), self.tell)
+        self.ledger = Ledger(self.server.memory, self.broken, self._goes_on)
+        self.terms = Terms(dice(seed, "terms"))
+        count = self.chance.choice((2, 3, 3, 4))
+        self.hosts = [
+            Host(
+                name, loop, self.network, _sealer(), folder / name, dice(seed, name), self._stepped, self._beaten,
+                self._owing,
+            )
+            for name in _HOSTS[:count]
+        ]  # fmt: skip
+        connection = Connection(
+            self.network.line("admin"), describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep
+        )  # type: ignore[arg-type] - a line is what the connection uses of a client
+        self.admin = Farm(FARM, Store(connection, FARM), _sealer())
+        self.workload = Workload(self, self.terms, dice(seed, "workload"))
+        self.blows = Blows(self, dice(seed, "blows"))
+        self.forged: dict[tuple[str, str], bytes] = {}  #: by pool and user index, records that must not open
+        self._acts: list[asyncio.Task[None]] = []
+        self.owed = Owed()
+        self._fences: dict[str, int] = {}
+        self._leases: dict[tuple[str, str], tuple[str, int]] = {}  #: pool and user to the host told last, and its end
+        self._taken: dict[tuple[str, str], float] = {}  #: when an administrator took something of a user's lease
+        self._tainted: set[tuple[Key, int]] = set()
+        self._lost: dict[str, set[tuple[str, int]]] = {}
+        prepare(self)
+
+    # --- what the parts ask and tell ----------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """Seconds since the run began."""
+        return self.loop.passed
+
+    @property
+    def now_ms(self) -> int:
+        """The store's clock."""
+        return self.server.now_ms
+
+    def tell(self, kind: str, *words: object) -> None:
+        """Write down something that happened."""
+        self.history.tell(self.now, kind, *words)
+
+    def broken(self, law: str, what: str) -> None:
+        """Write down that a law did not hold."""
+        self.history.break_law(self.now, law, what)
+
+    def is_cut_off(self, host: Host) -> bool:
+        """Whether a host cannot reach the store now."""
+        return not self.network.reaches(host.name)
+
+    def gone(self) -> bool:
+        """Whether a caller hangs up in the middle."""
+        return self.mood.strikes("caller gone")
+
+    def key(self, host: Host, session: OpenSession) -> Key:
+        """How the store knows a session."""
+        return _sealer().user_index(session.user), host.member, session.id
+
+    def hears(self, host: Host) -> bool:
+        """Whether a host could reach the store for long enough to have told what it has."""
+        return self.network.reaches(host.name) and self.now - host.since > _HEARD_WITHIN
+
+    def rush(self) -> None:
+        """Everybody tries at once: something was not there for a moment."""
+        self._acts.append(self.loop.create_task(self.workload.rush()))
+
+    def stir(self) -> None:
+        """Something befell the store: the hosts, which look at it all the time, are about to notice."""
+        for host in self.hosts:
+            host.stirred.set()
+
+    def forget(self, host: Host) -> None:
+        """A host lost what it had written last: nothing of that can be asked of it."""
+        self.owed.forget(host.name)
+        self._leases = {lease: told for lease, told in self._leases.items() if told[0] != host.name}
+
+    def asked(self, host: Host, request: SessionRequest, decision: Decision) -> None:
+        """Judge a decision as its user heard it."""
+        words = getattr(decision, "reason", None) or f"granted {getattr(decision, 'fence', '')}"
+        self.tell("told", host.name, request.user.name, request.session, words)
+        for number, law in (
+            ("L8", laws.explained),
+            ("L8", laws.in_time),
+            ("L3", laws.as_asked),
+            ("L5", laws.by_receipt),
+        ):
+            if what := law(self, request, decision):
+                self.broken(number, what)
+
+    def _goes_on(self, key: Key) -> bool:
+        return any(
+            self.hears(host) and (found := host.book.find(key[2])) is not None
+            and found.state is SessionState.ACTIVE and self.key(host, found) == key
+            for host in self.hosts
+            if host.up
+        )  # fmt: skip
+
+    def _carried(self, carried: Carried) -> None:
+        given = carried.arguments
+        whom = " ".join(given[name] for name in ("node", "session", "fence", "version") if name in given)
+        self.tell("store", carried.by, carried.name, carried.pool or "-", whom, _plain(carried.answer))
+        self.ledger.hear(carried)
+        if carried.name == "heartbeat" and carried.word == "alive":
+            self._note_lost(carried)
+        if carried.name == "save":
+            self.owed.settle(carried)
+        if carried.name in {"withdraw", "replace_device", "release_device"}:
+            self._leases.pop((carried.pool, given["user"]), None)
+            self._taken[carried.pool, given["user"]] = self.now
+        if carried.name == "acquire" and carried.word in {"granted", "again"}:
+            self._note_record(carried)
+            if carried.word == "granted":
+                self._note_fence(carried.pool, int(carried.answer[4]))
+            if carried.word == "granted":
+                key = (given["user"], given["node"], given["session"])
+                if what := laws.counted_in(self, carried.pool, key):
+                    self.broken("L7", what)
+
+    def _note_lost(self, carried: Carried) -> None:
+        """Remember which sessions a host shows though they have ended: its agent is being told now."""
+        account, node = self.ledger.pools[carried.pool], carried.arguments["node"]
+        for host in self.hosts:
+            if host.up and host.member == node:
+                self._lost.setdefault(host.name, set()).update(
+                    (each.id, each.grant.fence)
+                    for each in host.book
+                    if each.pool == carried.pool
+                    and each.grant is not None
+                    and account.ended.get(self.key(host, each), 0) >= each.grant.fence
+                )
+
+    def _note_fence(self, pool: str, fence: int) -> None:
+        """L4: the fences of a pool only grow, or an older holder could not be told from a newer one."""
+        if fence <= self._fences.get(pool, 0):
+            self.broken("L4", f"a grant in {pool} got fence {fence}, and somebody was told {self._fences[pool]} before")
+
+    def _owing(self, host: Host, debt: SaveDebt) -> None:
+        self.owed.note(host.name, debt)
+
+    def _note_record(self, carried: Carried) -> None:
+        """Remember which grants carry a record that must not open."""
+        given = carried.arguments
+        mark = ((given["user"], given["node"], given["session"]), int(carried.answer[4]))
+        if carried.answer[6] == self.forged.get((carried.pool, given["user"])):
+            self._tainted.add(mark)
+        else:
+            self._tainted.discard(mark)
+
+    def _beaten(self, host: Host) -> None:
+        """A heartbeat is over: what it told must show before long."""
+        host.tasks = [task for task in host.tasks if not task.done()]
+        lost, life = self._lost.pop(host.name, set()), host.lives
+        if lost and host.node.standing.store_answers:
+            self.loop.call_later(_PROMPT, self._check_heard, host, life, lost)
+
+    def _check_heard(self, host: Host, life: int, lost: set[tuple[str, int]]) -> None:
+        if host.up and host.lives == life and (what := laws.heard_of_loss(host, lost)):
+            self.broken("L4", what)
+
+    def _stepped(self, host: Host, before: SessionState, event: SessionEvent, after: OpenSession) -> None:
+        fence = after.grant.fence if after.grant else "-"
+        self.history.tell(self.now, "session", host.name, after.id, before.value, event.value, after.state.value, fence)
+        if after.state is not SessionState.ACTIVE or event is SessionEvent.QUEUED or after.grant is None:
+            return
+        if before is SessionState.STARTING and (self.key(host, after), after.grant.fence) in self._tainted:
+            self.broken("L6", f"session {after.id} on {host.name} began on a record that must not open")
+        lease = after.pool, self.key(host, after)[0]
+        # A grant that was on its way while an administrator took the lease says nothing of what is left of it.
+        if after.grant.kind == "named" and self.now - self._taken.get(lease, -_ANSWERED) >= _ANSWERED:
+            self._leases[lease] = host.name, after.grant.lease.expires_at
+        self._fences[after.pool] = max(after.grant.fence, self._fences.get(after.pool, 0))
+        self.loop.call_soon(self._check_told, after.pool)
+
+    def _check_told(self, pool: str) -> None:
+        account = self.ledger.pools.get(pool)
+        if account is None:
+            return
+        if what := laws.within_capacity(self, pool, account):
+            self.broken("L1", what)
+        if not self.blows.losses and (what := laws.one_lease(self, pool, account)):
+            self.broken("L2", what)
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    async def live(self, events: int) -> None:
+        """All of it."""
+        await self.apply()
+        for host in self.hosts:
+            host.start()
+        await asyncio.sleep(5)
+        blows = self.loop.create_task(self.blows.fall())
+        while self.history.events < events:
+            lull = _LULL if self.chance.random() < _LULLS else 0
+            await asyncio.sleep(lull + self.chance.expovariate(1 / _PACE))
+            self._acts = [task for task in self._acts if not task.done()]
+            self._acts.append(self.loop.create_task(self.workload.act()))
+        self.mood.over = True
+        blows.cancel()
+        with suppress(asyncio.CancelledError):
+            await blows
+        await self.blows.heal()
+        await asyncio.gather(*self._acts, return_exceptions=True)
+        await self._be_quiet()
+
+    async def apply(self) -> None:
+        """Put the policy in force; tried until it is."""
+        policy = parse_policy(self.terms.text, "simulation")
+        for _ in range(20):
+            with suppress(StoreError):
+                await self.admin.apply(policy)
+                return
+            await asyncio.sleep(5)
+
+    async def _be_quiet(self) -> None:
+        """Hours without faults; then nothing may be left over, and after everybody ended, nothing at all."""
+        await asyncio.sleep(_QUIET)
+        self._check_quiet()
+        for host in self.hosts:
+            if host.agent.draining:
+                host.agent.drain(on=False)
+            for session in host.agent.sessions():
+                with suppress(FarmleaseError):
+                    await host.as_agent(host.agent.end_session(session.id))
+        await asyncio.sleep(HEARTBEAT + 60)
+        self._check_quiet()
+        for host in self.hosts:
+            if host.agent.sessions():
+                self.broken("L3", f"{host.name} shows sessions after all were ended")
+
+    def _check_quiet(self) -> None:
+        self.tell("quiet")
+        for pool, account in self.ledger.pools.items():
+            self._check_told(pool)
+            if what := laws.one_lease(self, pool, account):
+                self.broken("L2", what)
+        for what in laws.nothing_leaks(self, self.server.memory):
+            self.broken("L3", what)
+        for (pool, user), (_, expires_at) in sorted(self._leases.items()):
+            if what := laws.kept_lease(self, pool, user, expires_at):
+                self.broken("L7", what)
+        if missing := self.owed.left:
+            self.broken("L7", f"{missing} records that were taken back never reached the store")
+
+    def record(self, pool: str) -> Hash:
+        """Return the sealed records of a pool."""
+        return self.server.memory.keys.get(f"fl:{{{FARM}/{pool}/0}}:records".encode(), Hash())
+
+
+def run(
+    seed: int,
+    *,
+    events: int = 400,
+    profile: str = "usual",
+    trace: bool = False,
+    prepare: Callable[[World], None] = lambda _: None,
+) -> Outcome:
+    """Live one seed; ``prepare`` may change the world before it begins (for mutants)."""
+    _warm_up()
+    gc.disable()  # a run is short; what some of them leave behind is collected together
+    loop, complaints = VirtualLoop(), list[str]()
+    shm = Path("/dev/shm")  # noqa: S108 - the journals of a run are nobody's secret
+    folder = Path(tempfile.mkdtemp(prefix="fl-sim-", dir=shm if shm.is_dir() else None))
+    world: World | None = None
+    try:
+        with seeded(seed, loop, complaints):
+            asyncio.set_event_loop(loop)
+            world = World(seed, loop, folder, profile, prepare)
+            try:
+                loop.run_until_complete(world.live(events))
+            except Exception as error:  # noqa: BLE001 - whatever ends a run is what it found
+                world.broken("run", f"{type(error).__name__}: {error}")
+            for what in (*loop.faults, *filter(_is_fault, complaints)):
+                world.broken("fault", what.replace("\n", " | ")[-1500:])
+            for host in world.hosts:
+                if host.up:
+                    host.node.journal.close()
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+        if seed % _COLLECT_EVERY == 0:
+            gc.collect()
+        gc.enable()
+        shutil.rmtree(folder, ignore_errors=True)
+    history = world.history
+    return Outcome(
+        seed, history.events, loop.passed, len(world.hosts), world.mood.came, history.violations, history.digest,
+        history.trace if trace or history.violations else "",
+    )  # fmt: skip
+
+
+@cache
+def _warm_up() -> None:
+    """Keep what is there before the first run out of every later collection."""
+    gc.collect()
+    gc.freeze()
+
+
+def _is_fault(complaint: str) -> bool:
+    """Whether a line of the log is about something nobody foresaw; a store that is away is none."""
+    return "Traceback" in complaint and "farmlease.errors.Store" not in complaint.rstrip().rpartition("\n")[2]
+
+
+def _plain(answer: object) -> str:
+    if not isinstance(answer, list):
+        return str(answer)
+    return " ".join(
+        word.decode("ascii", "backslashreplace") if isinstance(word, bytes) and len(word) < 40 else "…"
+        for word in answer
+    )
