@@ -20,7 +20,7 @@ from farmlease.domain.health import Facts
 from farmlease.domain.identity import User
 from farmlease.domain.model import Decision, Denial, Reason, SessionRequest
 from farmlease.domain.session import SessionState
-from farmlease.errors import FarmleaseError, JournalFailed, StoreError
+from farmlease.errors import FarmleaseError, JournalFailed, StoreError, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.admission import Admission
 from farmlease.node.book import Book, OpenSession
@@ -37,7 +37,7 @@ from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
 from farmlease.node.vigil import Vigil
-from farmlease.store.answers import Waiting
+from farmlease.store.answers import Behind, Waiting
 
 __all__ = ["Agent", "Parts"]
 
@@ -326,7 +326,11 @@ class Agent:
             if not span or found.state is not SessionState.ACTIVE:
                 return None
             claim = self._departure.claim(found)
-            until = await self._farm.store.hold(pool.name, claim, found.grant.fence, span)
+            known = self._parts.memory.known(pool.name)
+            until = await self._farm.store.hold(pool.name, claim, found.grant.fence, span, known)
+            if isinstance(until, Behind):
+                self._parts.recovery.begin(pool.name)
+                raise StoreUnavailable("the store lost data and is recovering: ask again in a moment")
             if until is not None:
                 self._book.amend(found, hold_until=self._clock.now_ms() + span)
             return until

@@ -194,8 +194,8 @@ class Debts:
                 return await self._release(number, debt)
 
     async def _release(self, number: int, debt: ReleaseDebt) -> bool:
-        epoch = self._memory.known(debt.pool).epoch
-        outcome = await self._store.release(debt.pool, debt.claim, debt.fence, epoch)
+        known = self._memory.known(debt.pool)
+        outcome = await self._store.release(debt.pool, debt.claim, debt.fence, known)
         if outcome is Behind.STRANGE:
             return False
         with self._journal.together():
@@ -206,8 +206,8 @@ class Debts:
         return True
 
     async def _save(self, number: int, debt: SaveDebt) -> bool:
-        epoch = self._memory.known(debt.pool).epoch
-        outcome = await self._store.save(debt.pool, debt.claim, debt.lease_id, debt.version, debt.record, epoch=epoch)
+        known = self._memory.known(debt.pool)
+        outcome = await self._store.save(debt.pool, debt.claim, debt.lease_id, debt.version, debt.record, known=known)
         if isinstance(outcome, Behind):
             return False
         # Nothing is awaited from here on: what comes back from a user's disk meanwhile must see the outcome.

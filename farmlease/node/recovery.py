@@ -35,7 +35,7 @@ from farmlease.node.receipts import Receipt, Receipts
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.store.answers import Behind, Claim, Lost
-from farmlease.store.recovery import Recovering, Restoring
+from farmlease.store.recovery import Known, Recovering, Restoring
 
 __all__ = ["Recovery"]
 
@@ -152,7 +152,7 @@ class Recovery:
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
         for claim, fence in await self._unknown(pool.name):  # what ended since the store's copy has others' seats
-            await self._farm.store.release(pool.name, claim, fence, found.epoch)
+            await self._farm.store.release(pool.name, claim, fence, Known(epoch=found.epoch))
         if await self._restore_all(pool, version, found, in_time):
             await self.reconcile(pool.name)
             if await self._farm.store.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):

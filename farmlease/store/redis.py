@@ -91,7 +91,7 @@ class Store:
     async def acquire(self, pool: Pool, version: int, claim: Claim, taking: Taking, known: Known = NOTHING) -> Acquired:
         """Let a session start if every limit of ``pool`` (of policy ``version``) allows it; one round trip."""
         answer = await self._decide(
-            ACQUIRE, pool, version,
+            ACQUIRE, pool, version, known,
             user=claim.user, node=claim.node, session=claim.session,
             device=taking.device, lease=taking.lease_id, record=taking.record, name=taking.name,
             reservations=json.dumps(taking.reservations), wait=taking.wait_ms, **known.arguments(),
@@ -110,7 +110,9 @@ class Store:
         self, pool: Pool, version: int, node: str, previous: str | None, known: Known = NOTHING
     ) -> Beat | Behind:
         """Keep ``node`` (node#incarnation) and its sessions alive; end those of its ``previous`` life, if any."""
-        answer = await self._decide(HEARTBEAT, pool, version, node=node, previous=previous or "", **known.arguments())
+        answer = await self._decide(
+            HEARTBEAT, pool, version, known, node=node, previous=previous or "", **known.arguments()
+        )
         return Beat.parse(answer) if answer[0] == b"alive" else Behind(answer[0].decode())
 
     async def peek(self, pool: str, known: Known) -> bool:
@@ -122,14 +124,14 @@ class Store:
     ) -> Recovering | Behind:
         """Take a node that met a store it did not know into the present epoch, or into a new one."""
         answer = await self._decide(
-            RECOVER, pool, version, node=node, window=window_ms, roster=json.dumps([*roster]), counted=known.counted,
-            **known.arguments(),
+            RECOVER, pool, version, known,
+            node=node, window=window_ms, roster=json.dumps([*roster]), counted=known.counted, **known.arguments(),
         )  # fmt: skip
         return Recovering.parse(answer) if answer[0] == b"recovering" else Behind(answer[0].decode())
 
     async def restore(self, pool: Pool, version: int, node: str, epoch: int, restoring: Restoring) -> Restored | Behind:
         """Count a lease, and this node's sessions of it, again, as far as the limits allow."""
-        answer = await self._decide(RESTORE, pool, version, node=node, epoch=epoch, **restoring.arguments())
+        answer = await self._decide(RESTORE, pool, version, NOTHING, node=node, epoch=epoch, **restoring.arguments())
         if answer[0] in {b"restored", b"full", b"ended"}:
             return Restored.parse(answer)
         return Behind(answer[0].decode())
@@ -154,28 +156,28 @@ class Store:
         _, *nodes = await self._run(NODES, pool)
         return [node.decode() for node in nodes]
 
-    async def release(self, pool: str, claim: Claim, fence: int, epoch: int = 0) -> Remains | Behind | None:
+    async def release(self, pool: str, claim: Claim, fence: int, known: Known = NOTHING) -> Remains | Behind | None:
         """End a session; one that was granted anew with a later fence goes on. None if there was no such session.
 
-        Who names the ``epoch`` he knows is told if this is not it: then nothing was done.
+        ``Behind.STRANGE`` if this is not the store that is ``known``: then nothing was done.
         """
         answer = await self._settled(
-            RELEASE, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence, epoch=epoch
+            RELEASE, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence, **known.arguments()
         )
         if answer[0] == b"strange":
             return Behind.STRANGE
         return Remains.parse(answer) if answer[0] == b"released" else None
 
     async def save(
-        self, pool: str, claim: Claim, lease_id: str, version: int, record: bytes, *, epoch: int = 0
+        self, pool: str, claim: Claim, lease_id: str, version: int, record: bytes, *, known: Known = NOTHING
     ) -> Saved | Conflict | Behind | None:
         """Store ``version`` of a lease's record, made from the version before; None if the lease has ended.
 
-        Who names the ``epoch`` he knows is told if this is not it: then nothing was done.
+        ``Behind.STRANGE`` if this is not the store that is ``known``: then nothing was done.
         """
         answer = await self._settled(
             SAVE, pool, user=claim.user, node=claim.node, session=claim.session, lease=lease_id, version=version,
-            record=record, epoch=epoch,
+            record=record, **known.arguments(),
         )  # fmt: skip
         match answer[0]:
             case b"saved":
@@ -187,11 +189,19 @@ class Store:
             case _:
                 return None
 
-    async def hold(self, pool: str, claim: Claim, fence: int, span_ms: int) -> int | None:
-        """Keep a session's seat whatever its node does; return until when, or None if there is no such session."""
+    async def hold(
+        self, pool: str, claim: Claim, fence: int, span_ms: int, known: Known = NOTHING
+    ) -> int | Behind | None:
+        """Keep a session's seat whatever its node does; return until when, or None if there is no such session.
+
+        ``Behind.STRANGE`` if this is not the store that is ``known``: then nothing was done.
+        """
         answer = await self._settled(
-            HOLD, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence, span=span_ms
-        )
+            HOLD, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence, span=span_ms,
+            **known.arguments(),
+        )  # fmt: skip
+        if answer[0] == b"strange":
+            return Behind.STRANGE
         return int(answer[1]) if answer[0] == b"held" else None
 
     async def withdraw(self, pool: str, user: str, why: Withdrawal, note: bytes) -> Withdrawn | None:
@@ -216,7 +226,7 @@ class Store:
     async def import_lease(self, pool: Pool, version: int, importing: Importing) -> ImportOutcome | Behind:
         """Take over a lease from the vendor's books."""
         answer = await self._decide(
-            IMPORT, pool, version,
+            IMPORT, pool, version, NOTHING,
             user=importing.user, device=importing.device,
             borrowed="" if importing.borrowed_at is None else importing.borrowed_at,
             lease=importing.lease_id, record=importing.record, name=importing.name,
@@ -284,17 +294,18 @@ class Store:
                 "another administrator applied a policy meanwhile; look at it (pool export), then apply yours"
             )
 
-    async def configure(self, pool: Pool, version: int) -> None:
+    async def configure(self, pool: Pool, version: int, known: Known = NOTHING) -> None:
         """Give the pool's shard the limits of policy ``version``, unless it knows a newer one."""
-        await self._settled(CONFIGURE, pool.name, policy=version, limits=json.dumps(dict(pool.limits())), life=LIFE)
+        limits = json.dumps(dict(pool.limits()))
+        await self._settled(CONFIGURE, pool.name, policy=version, limits=limits, **known.arguments())
 
-    async def _decide(self, script: Script, pool: Pool, version: int, **arguments: Argument) -> Answer:
+    async def _decide(self, script: Script, pool: Pool, version: int, known: Known, **arguments: Argument) -> Answer:
         """Run a script that goes by the pool's limits, giving the shard those of ``version`` if it lacks them."""
         for _ in range(_MOST_LOSSES):
             answer = await self._settled(script, pool.name, policy=version, **arguments)
             if answer[0] != b"configure":
                 return answer
-            await self.configure(pool, version)
+            await self.configure(pool, version, known)
         raise StoreUnavailable(f"pool {pool.name}: the store forgets what it is told; is somebody emptying it?")
 
     async def _settled(self, script: Script, pool: str, **arguments: Argument) -> Answer:

@@ -141,6 +141,8 @@ def in_time(farm: Farm, request: SessionRequest, decision: Decision) -> str | No
     """L8: when to try again is to come, by the store's time; without a store nobody knows that."""
     if not isinstance(decision, Denial) or decision.retry_at is None or decision.reason is Reason.OFFLINE:
         return None
+    if decision.reason is Reason.RECOVERING and farm.blows.clocks:
+        return None  # the store is about to take the time that its nodes counted
     ago = farm.ledger.now_ms(request.pool or "", farm.now_ms) - decision.retry_at
     return f"retry at {decision.retry_at}, which was {ago} ms ago ({decision.reason})" if ago > _ON_THE_WAY else None
 

@@ -115,7 +115,7 @@ class World:
         self.forged: dict[tuple[str, str], bytes] = {}  #: by pool and user index, records that must not open
         self._acts: list[asyncio.Task[None]] = []
         self.owed = Owed()
-        self._fences: dict[str, int] = {}
+        self._fences: dict[str, tuple[int, str]] = {}  #: by pool, the highest that was told, and by which host
         self._leases: dict[tuple[str, str], tuple[str, int]] = {}  #: pool and user to the host told last, and its end
         self._taken: dict[tuple[str, str], float] = {}  #: when an administrator took something of a user's lease
         self._tainted: set[tuple[Key, int]] = set()
@@ -229,8 +229,10 @@ class World:
 
     def _note_fence(self, pool: str, fence: int) -> None:
         """L4: the fences of a pool only grow, or an older holder could not be told from a newer one."""
-        if fence <= self._fences.get(pool, 0):
-            self.broken("L4", f"a grant in {pool} got fence {fence}, and somebody was told {self._fences[pool]} before")
+        told, by = self._fences.get(pool, (0, ""))
+        witnesses = [host for host in self.hosts if host.name == by and host.up and self.hears(host)]
+        if fence <= told and witnesses:  # what only a host knew that is cut off, nobody can restore
+            self.broken("L4", f"a grant in {pool} got fence {fence}, and somebody was told {told} before")
 
     def _owing(self, host: Host, debt: SaveDebt) -> None:
         self.owed.note(host.name, debt)
@@ -264,9 +266,10 @@ class World:
             self.broken("L6", f"session {after.id} on {host.name} began on a record that must not open")
         lease = after.pool, self.key(host, after)[0]
         # A grant that was on its way while an administrator took the lease says nothing of what is left of it.
-        if after.grant.kind == "named" and self.now - self._taken.get(lease, -_ANSWERED) >= _ANSWERED:
+        by_store = after.grant.kind == "named" and after.grant.source == "store"
+        if by_store and self.now - self._taken.get(lease, -_ANSWERED) >= _ANSWERED:
             self._leases[lease] = host.name, after.grant.lease.expires_at
-        self._fences[after.pool] = max(after.grant.fence, self._fences.get(after.pool, 0))
+        self._fences[after.pool] = max((after.grant.fence, host.name), self._fences.get(after.pool, (0, "")))
         self.loop.call_soon(self._check_told, after.pool)
 
     def _check_told(self, pool: str) -> None:

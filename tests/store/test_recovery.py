@@ -325,11 +325,11 @@ async def test_ends_and_files_wait_until_the_store_knows_their_lease_again(timed
     taken = await pool.start("john")
     emptied(pool)
     store, name, asked = pool.timed.store, pool.pool.name, claim("john")
-    assert Behind.STRANGE is await store.save(name, asked, taken.lease.id, 2, b"new", epoch=known.epoch)
-    assert Behind.STRANGE is await store.release(name, asked, taken.fence, known.epoch)
+    assert Behind.STRANGE is await store.save(name, asked, taken.lease.id, 2, b"new", known=known)
+    assert Behind.STRANGE is await store.release(name, asked, taken.fence, known)
     await recover(pool, known)
-    assert Behind.STRANGE is await store.save(name, asked, taken.lease.id, 2, b"new", epoch=known.epoch)
-    assert Behind.STRANGE is await store.release(name, asked, taken.fence, known.epoch)
+    assert Behind.STRANGE is await store.save(name, asked, taken.lease.id, 2, b"new", known=known)
+    assert Behind.STRANGE is await store.release(name, asked, taken.fence, known)
 
 
 async def test_a_node_can_ask_what_the_store_counts_for_it(timed: TimedStore) -> None:

@@ -4,7 +4,10 @@
 -- KEYS  the shard's keys, as prelude.lua names them
 -- ARGV  1 policy    version of the policy
 --       2 limits    JSON object: the pool's limits by name, times in ms
---       3 life      of the server
+--       3 epoch     that the node knows; 0: none
+--       4 seen      highest fence that it has seen
+--       5 life      of the server
+--       6 expected  ms: what the node thinks the time is; 0: it does not know
 --
 -- Answers
 --   configured, policy version in force
@@ -13,9 +16,11 @@
 local version = tonumber(ARGV[1])
 if load_limits() then
   if limits.policy >= version then return { 'configured', text(limits.policy) } end
-  if sweep() then return { 'more' } end -- what is over by now ended by the limits it began under
+  -- What is over by now ended by the limits it began under; but in a store of another past nothing is over for sure.
+  local strange = estranged(tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]))
+  if not strange and sweep() then return { 'more' } end
 else
-  call('HSET', META, 'epoch', text(raw), 'life', ARGV[3], 'blank', '1')
+  call('HSET', META, 'epoch', text(raw), 'life', ARGV[5], 'blank', '1')
 end
 for name, value in pairs(cjson.decode(ARGV[2])) do
   call('HSET', META, name, type(value) == 'number' and text(value) or value)

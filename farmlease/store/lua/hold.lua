@@ -6,17 +6,23 @@
 --       3 session   session id
 --       4 fence     of the session's grant
 --       5 span      ms; more than the pool's longest hold counts as that
+--       6 epoch     that the node knows; 0: none
+--       7 seen      highest fence that it has seen
+--       8 life      of the server
+--       9 expected  ms: what the node thinks the time is; 0: it does not know
 --
 -- Answers
 --   held, until ms           now, if the pool allows no holds
 --   gone                     there is no such session (any more)
 --   stale, fence             the session was granted anew since
---   more                     as acquire's
+--   strange, more            as acquire's
 
 local user, node, session = ARGV[1], ARGV[2], ARGV[3]
 local key = node .. '/' .. session
+local epoch, expected = tonumber(ARGV[6]), tonumber(ARGV[9])
 
-if not load_limits() then return { 'gone' } end
+if not load_limits() then return { epoch > 0 and 'strange' or 'gone' } end
+if estranged(epoch, tonumber(ARGV[7]), ARGV[8], expected) then return { 'strange' } end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
 local claim = lease and lease.sessions[key]

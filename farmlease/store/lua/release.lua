@@ -8,6 +8,9 @@
 --       4 fence     of the grant that is given back: an older one ends nothing; 0 ends nothing at all and acknowledges
 --                   everything that was taken away
 --       5 epoch     that the node knows; 0: none
+--       6 seen      highest fence that it has seen
+--       7 life      of the server
+--       8 expected  ms: what the node thinks the time is; 0: it does not know
 --
 -- Answers
 --   released, lease document (JSON) or '' if the lease is over too
@@ -18,9 +21,10 @@
 local user, node, session, fence = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = node .. '/' .. session
 local member = key .. '/' .. user
+local epoch, expected = tonumber(ARGV[5]), tonumber(ARGV[8])
 
-if not load_limits() then return { tonumber(ARGV[5]) > 0 and 'strange' or 'gone' } end
-if tonumber(ARGV[5]) > 0 and limits.epoch ~= tonumber(ARGV[5]) then return { 'strange' } end
+if not load_limits() then return { epoch > 0 and 'strange' or 'gone' } end
+if estranged(epoch, tonumber(ARGV[6]), ARGV[7], expected) then return { 'strange' } end
 if sweep() then return { 'more' } end
 
 local from, to = range_of(WORD .. member)

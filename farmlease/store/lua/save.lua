@@ -9,6 +9,9 @@
 --       5 version   of the new record: one more than the version it was made from
 --       6 record    sealed record of that version
 --       7 epoch     that the node knows; 0: none
+--       8 seen      highest fence that it has seen
+--       9 life      of the server
+--       10 expected  ms: what the node thinks the time is; 0: it does not know
 --
 -- Answers
 --   saved, version
@@ -18,9 +21,10 @@
 
 local user, node, session, lease_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local version, record = tonumber(ARGV[5]), ARGV[6]
+local epoch, expected = tonumber(ARGV[7]), tonumber(ARGV[10])
 
-if not load_limits() then return { tonumber(ARGV[7]) > 0 and 'strange' or 'gone' } end
-if tonumber(ARGV[7]) > 0 and limits.epoch ~= tonumber(ARGV[7]) then return { 'strange' } end
+if not load_limits() then return { epoch > 0 and 'strange' or 'gone' } end
+if estranged(epoch, tonumber(ARGV[8]), ARGV[9], expected) then return { 'strange' } end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
 if not lease or lease.id ~= lease_id then return { 'gone' } end
