@@ -67,8 +67,8 @@ class Pulse:
         self._errands = errands
         self._memory = memory
         self._recovery = recovery
-        #: Pool to the store's count and ours that were looked into: doing so again would bring nothing new.
-        self._examined: dict[str, tuple[int, int]] = {}
+        #: Pool to the store's count, ours and the epoch that were looked into: doing so again would bring nothing new.
+        self._examined: dict[str, tuple[int, int, int]] = {}
         #: When the last whole round began, by the monotonic and the wall clock, in ms.
         self._began: tuple[float, int] | None = None
 
@@ -131,7 +131,7 @@ class Pulse:
             for lost in beat.lost:
                 self._hear(pool.name, lost)
             if before == self._book.changes and not beat.lost:
-                self._compare(pool.name, beat.sessions)
+                self._compare(pool.name, beat)
         return beat
 
     async def _beat_all(self) -> StoreRefused | None:
@@ -165,15 +165,15 @@ class Pulse:
     def _hear(self, pool: str, lost: Lost) -> None:
         self._errands.run(f"lost {pool} {lost.session}", lambda: self.lost(pool, lost))
 
-    def _compare(self, pool: str, theirs: int) -> None:
+    def _compare(self, pool: str, beat: Beat) -> None:
         """Look into a pool whose sessions the store counts differently; called if nothing changed while it counted."""
-        counts = (theirs, self._book.count(pool))
+        counts = (beat.sessions, self._book.count(pool), beat.epoch)
         if counts[0] == counts[1]:
             self._examined.pop(pool, None)
         elif self._examined.get(pool) != counts and self._book.quiet and not self._debts.pending():
             _log.warning("node.sessions_differ", pool=pool, store=counts[0], node=counts[1])
             self._errands.run(f"differs {pool}", lambda: self._examine(pool, counts))
 
-    async def _examine(self, pool: str, counts: tuple[int, int]) -> None:
+    async def _examine(self, pool: str, counts: tuple[int, int, int]) -> None:
         if await self.differs(pool):
             self._examined[pool] = counts

@@ -108,24 +108,37 @@ class Recovery:
         """Begin to recover a pool, unless that is under way."""
         self._errands.run(f"recover {pool}", lambda: self._recover(pool))
 
-    async def reconcile(self, pool: str) -> None:
-        """Give back what the store counts for this node and the node does not have: an answer came too late, say."""
-        for claim, fence in await self._unknown(pool):
-            self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=fence))
+    async def reconcile(self, pool: str) -> bool:
+        """Give back what the store counts for this node and the node does not have: an answer came too late, say.
 
-    async def _unknown(self, pool: str) -> list[tuple[Claim, int]]:
-        """Return each session that the store counts for this node and the node does not have, with its fence."""
-        found = list[tuple[Claim, int]]()
+        False if there was something that cannot be judged yet: then it is to be looked into again.
+        """
+        unknown, whole = await self._unknown(pool)
+        for claim, fence in unknown:
+            self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=fence))
+        return whole
+
+    async def _unknown(self, pool: str) -> tuple[list[tuple[Claim, int]], bool]:
+        """Return each session that the store counts for this node and the node does not have, with its fence.
+
+        And whether that is all: not if something is under way about one of them.
+        """
+        found, whole = list[tuple[Claim, int]](), True
         for counted in await self._farm.store.sessions(pool, self._member):
-            if self._turns.taken(counted.session) or self._debts.pending(counted.session):
-                continue
             ours = self._book.find(counted.session)
-            if ours is not None and ours.state in _MAY_HOLD and (ours.pool, self._index(ours)) == (pool, counted.user):
+            same = ours is not None and (ours.pool, self._index(ours)) == (pool, counted.user)
+            if same and ours is not None and ours.state is SessionState.ACTIVE:
+                continue
+            if self._turns.taken(counted.session) or self._debts.pending(counted.session):
+                whole = False
+                continue
+            if same and ours is not None and ours.state in _MAY_HOLD:
+                whole = False
                 continue
             _log.warning("session.unknown", pool=pool, session=counted.session)
             claim = Claim(user=counted.user, node=self._member, session=counted.session)
             found.append((claim, counted.fence or ANY_FENCE))
-        return found
+        return found, whole
 
     async def _recover(self, name: str) -> None:
         self._under_way[name] = 0  # here, not before: an errand of this name may be ending just now
@@ -151,7 +164,8 @@ class Recovery:
         _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
-        for claim, fence in await self._unknown(pool.name):  # what ended since the store's copy has others' seats
+        unknown, _ = await self._unknown(pool.name)
+        for claim, fence in unknown:  # what ended since the store's copy has others' seats
             await self._farm.store.release(pool.name, claim, fence, Known(epoch=found.epoch))
         if await self._restore_all(pool, version, found, in_time):
             await self.reconcile(pool.name)

@@ -138,6 +138,6 @@ class Upkeep:
 
     async def _differs(self, pool: str) -> bool:
         whole = await self._seats.confirm(pool)
-        await self._recovery.reconcile(pool)
+        whole = await self._recovery.reconcile(pool) and whole
         await self._debts.deliver()
         return whole

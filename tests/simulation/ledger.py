@@ -137,7 +137,7 @@ class Ledger:
         account.model.settle()
         gone = {key: fence for key, fence in before.items() if key not in account.model.sessions}
         early = sorted(key for key in gone if account.heard.get(key[1], 0) > carried.at + 1)
-        if any(map(self._goes_on, early)):
+        if carried.name != "configure" and any(map(self._goes_on, early)):  # which ends nothing in a strange store
             self._complain("L5", f"{carried.name} ended {len(early)} sessions of {carried.pool} before their deadline")
         self._note_ended(account, {key: fence for key, fence in gone.items() if key not in early})
 
