@@ -7,7 +7,13 @@ import pytest
 from tests.servers import require
 from tests.stores import server, timed, timed_server
 
-__all__ = ["pytest_report_header", "server", "timed", "timed_server"]
+__all__ = ["pytest_addoption", "pytest_report_header", "server", "timed", "timed_server"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say how much of what could go on for ever is lived through."""
+    parser.addoption("--seeds", type=int, default=2000, help="runs of the simulation, over all its profiles")
+    parser.addoption("--fault-runs", type=int, default=120, help="runs with real faults, over all kinds")
 
 
 def pytest_report_header() -> str:

@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks on purpose: cuts, delays, and loses replies to what the server has already done.
+"""A TCP proxy that breaks on purpose: cuts, delays, half-open lines, and lost questions and replies.
 
 It runs in a thread of its own, so that tests with and without an event loop can use it. What is lost is decided by a
 seed; which question meets which decision depends on the order in which replies arrive.
@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 __all__ = ["Proxy", "proxy"]
 
 _CHUNK = 1 << 16
+_STUCK = 0.02  #: seconds between two looks whether a line is mended
 
 
 class Proxy:
@@ -31,7 +32,11 @@ class Proxy:
         self._down = False
         self.port = 0
         self.lose = 0.0  #: share of replies that are lost, together with their connection
+        self.lose_questions = 0.0  #: likewise of what clients ask, which the server then never hears
         self.delay = 0.0  #: seconds each reply takes longer
+        self.jitter = 0.0  #: seconds by which that is more or less
+        self.stuck_up = False  #: nothing reaches the server, and connections stay; what is on its way arrives later
+        self.stuck_down = False  #: nothing reaches the clients, likewise
         self.passed = 0  #: replies that arrived
         self.lost = 0  #: replies that did not
 
@@ -41,8 +46,9 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._abort)
 
     def mend(self) -> None:
-        """Take connections again."""
-        self._down = False
+        """Be faultless again. What was stuck arrives now, unless its connection has ended at the sink's side."""
+        self.lose = self.lose_questions = self.delay = self.jitter = 0.0
+        self.stuck_up = self.stuck_down = self._down = False
 
     def _abort(self) -> None:
         for writer in self._writers:
@@ -92,6 +98,12 @@ class Proxy:
 
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(_CHUNK):
+            while self.stuck_up:
+                await asyncio.sleep(_STUCK)
+            if self._random.random() < self.lose_questions:
+                self.lost += 1
+                sink.transport.abort()
+                return
             sink.write(data)
             await sink.drain()
         sink.write_eof()
@@ -102,7 +114,9 @@ class Proxy:
                 self.lost += 1
                 return
             if self.delay:
-                await asyncio.sleep(self.delay)
+                await asyncio.sleep(self.delay + self._random.uniform(-self.jitter, self.jitter))
+            while self.stuck_down:
+                await asyncio.sleep(_STUCK)
             self.passed += 1
             sink.write(data)
             await sink.drain()

@@ -16,6 +16,7 @@ import structlog
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
+from farmlease.domain.model import Source
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, RecordRejected, StoreUnavailable
 from farmlease.node.book import Book
@@ -150,7 +151,7 @@ class Debts:
                 debt = self._opened(owed)
                 if debt is None or (isinstance(debt, SaveDebt) and _line(debt) in unsaved):
                     continue
-                if not isinstance(debt, NoteDebt) and debt.pool in strange:
+                if not isinstance(debt, NoteDebt) and (debt.pool in strange or self._must_wait(debt)):
                     continue
                 try:
                     if not await self._deliver(number, debt) and not isinstance(debt, NoteDebt):
@@ -165,6 +166,20 @@ class Debts:
                     if self._refused.get(number) != str(error):
                         _log.error("debt.refused", kind=debt.kind, session=owed.session, why=str(error))
             self._refused = refused
+
+    def _must_wait(self, debt: Debt) -> bool:
+        """Whether the end of a session would free a seat on which a session still sits that the store has not heard of.
+
+        A receipt let that in, by the seat of the one that has ended: it is to be counted first.
+        """
+        return isinstance(debt, ReleaseDebt) and any(
+            each.pool == debt.pool
+            and each.state is SessionState.ACTIVE
+            and each.grant is not None
+            and each.grant.source is Source.RECEIPT
+            and self._sealer.user_index(each.user) == debt.claim.user
+            for each in self._book
+        )
 
     def _opened(self, owed: Owed) -> Debt | None:
         """Return the debt; None if it does not open: then it is kept, and owed no longer."""

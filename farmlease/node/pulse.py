@@ -126,10 +126,11 @@ class Pulse:
         if beat is Behind.STRANGE:
             self._recovery.begin(pool.name)
         if isinstance(beat, Beat):
-            if self._memory.beaten(pool.name, beat):
-                self._memory.met(pool.name, await self._store.nodes(pool.name), beat.nodes)
-            for lost in beat.lost:
+            others = self._memory.beaten(pool.name, beat)
+            for lost in beat.lost:  # before the store is asked again: that may fail
                 self._hear(pool.name, lost)
+            if others:
+                self._memory.met(pool.name, await self._store.nodes(pool.name), beat.nodes)
             if before == self._book.changes and not beat.lost:
                 self._compare(pool.name, beat)
         return beat

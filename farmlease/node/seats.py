@@ -240,9 +240,13 @@ class Seats:
             reservations=session.reservations,
             wait_ms=wait_ms,
         )
+        claim, seen = self._departure.claim(session), self._memory.known(pool.name).fence
         for _ in range(_MOST_LAPSES):
             known = self._memory.known(pool.name)
-            answer = await self._farm.store.acquire(pool, version, self._departure.claim(session), taking, known)
+            answer = await self._farm.store.acquire(pool, version, claim, taking, known)
+            if _is_old(answer, session, seen):  # a copy of the store from before the end of an earlier session
+                await self._farm.store.release(pool.name, claim, seen)
+                continue
             if answer is not Behind.LAPSED:
                 return answer
             beaten = await self._beat(version, pool)
@@ -267,6 +271,12 @@ class Seats:
                 self._departure.abandon(found)
             elif found is not None and found.state is SessionState.WAITING:
                 self._departure.stop_waiting(found)
+
+
+def _is_old(answer: Acquired, session: OpenSession, seen: int) -> bool:
+    """Whether a new session is told that it was granted before, by a fence that is older than its question."""
+    new = session.state is SessionState.STARTING
+    return new and isinstance(answer, Taken) and answer.again and answer.fence <= seen
 
 
 def _is_uncounted(session: OpenSession) -> bool:

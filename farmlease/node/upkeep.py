@@ -78,6 +78,8 @@ class Upkeep:
         try:
             for pool in self._standing.in_force.pools:
                 await self._seats.count(pool)
+            if self._debts.pending():  # ends that had to wait for that
+                await self._debts.deliver()
         except StoreError as error:
             self._standing.store_failed(error)
 

@@ -1,0 +1,36 @@
+"""Real faults on real servers: ``python -m tests.faults`` runs all kinds and prints a table.
+
+One run again: ``python -m tests.faults --kind K --seed N``, which prints its history if it found something.
+"""
+
+import argparse
+import sys
+
+from tests.faults.kinds import KINDS
+from tests.faults.lanes import perform_all, planned, story, table
+
+
+def main() -> int:
+    """Run what is asked for; 1 if anything was violated."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--runs", type=int, default=110, help="runs in all (default: 110)")
+    parser.add_argument("--kind", action="append", choices=sorted(KINDS), help="only this kind; may be repeated")
+    parser.add_argument("--seed", type=int, help="only this seed")
+    parser.add_argument("--first", type=int, default=1, help="first seed (default: 1)")
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--history", action="store_true", help="print the history of every run")
+    given = parser.parse_args()
+    kinds = given.kind or sorted(KINDS)
+    asked = (
+        [(kind, given.seed) for kind in kinds] if given.seed is not None else planned(kinds, given.runs, given.first)
+    )
+    outcomes = perform_all(asked, given.processes)
+    for outcome in outcomes:
+        if outcome.violations or given.history:
+            sys.stdout.write(f"\n{story(outcome)}\n")
+    sys.stdout.write(f"{table(outcomes)}\n")
+    return 1 if any(outcome.violations for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

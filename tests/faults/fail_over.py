@@ -1,0 +1,145 @@
+"""Faults of a store that has a second server for each: with Sentinels, or as a Cluster. Each leaves everything whole."""
+
+import asyncio
+import time
+from contextlib import suppress
+
+import redis
+
+from tests.faults.stage import Run
+from tests.members import Member, wait_until
+from tests.topologies import MASTER_NAME, Sentinels
+
+__all__ = [
+    "cluster_kill",
+    "cluster_move",
+    "cluster_stop",
+    "cluster_switch",
+    "sentinel_kill",
+    "sentinel_stop",
+    "sentinel_switch",
+]
+
+
+async def _replica_behind(run: Run, replica: Member) -> None:
+    """Let the replica miss the last moments before its master goes, in half of the runs."""
+    if run.random.random() < 0.5:
+        run.history.note("FAULT the replica stands still")
+        replica.stop()
+        await run.pause(0.1, 0.4)
+
+
+async def sentinel_kill(run: Run) -> None:
+    """The master is killed; its replica may not have heard the last of it."""
+    watched = run.ground.watched
+    assert watched is not None
+    old = await asyncio.to_thread(watched.master)
+    replica = next(each for each in watched.servers if each is not old)
+    await _replica_behind(run, replica)
+    since = run.strike("kill -9 of the master")
+    await asyncio.to_thread(old.kill)
+    replica.resume()
+    await asyncio.to_thread(watched.wait_failover, old)
+    await run.pause(0.0, 0.5)
+    await asyncio.to_thread(old.restart)
+    run.ended("the master was killed", since, at_least=1)
+
+
+async def sentinel_stop(run: Run) -> None:
+    """The old master wakes up and takes itself for the master until a Sentinel tells it otherwise."""
+    watched = run.ground.watched
+    assert watched is not None
+    old = await asyncio.to_thread(watched.master)
+    since = run.strike("SIGSTOP of the master")
+    old.stop()
+    await asyncio.to_thread(watched.wait_failover, old)
+    await run.pause(0.0, 0.5)
+    old.resume()
+    await asyncio.to_thread(
+        wait_until, lambda: True if not old.is_master() else None, "the old master is none any more"
+    )
+    run.ended("the master stood still", since, at_least=1)
+
+
+async def sentinel_switch(run: Run) -> None:
+    """The Sentinels are told to change the master; the old one takes writes until they have told it."""
+    watched = run.ground.watched
+    assert watched is not None
+    old = await asyncio.to_thread(watched.master)
+    since = run.strike("SENTINEL FAILOVER")
+    for each in (watched.sentinels * 3)[:-1]:
+        if (refused := await asyncio.to_thread(_switched, watched, each, old)) is None:
+            break
+        run.history.note(f"FAULT SENTINEL FAILOVER again: {refused}")
+    await asyncio.to_thread(
+        wait_until, lambda: True if not old.is_master() else None, "the old master is none any more"
+    )
+    run.ended("the master was changed", since, at_least=1)
+
+
+def _switched(watched: Sentinels, sentinel: Member, old: Member) -> str | None:
+    """Have the master changed; return why it was not. Sentinels give up where they do not agree."""
+    try:
+        sentinel.ask("SENTINEL", "FAILOVER", MASTER_NAME)
+    except redis.ResponseError as error:
+        return str(error)
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        with suppress(redis.RedisError, OSError):
+            if (new := watched.master()) is not old and new.is_master():
+                return None
+        time.sleep(0.02)
+    return "not done"
+
+
+async def cluster_kill(run: Run) -> None:
+    """The shard's master is killed; its replica may not have heard the last of it."""
+    members = run.ground.members
+    assert members is not None
+    old = await asyncio.to_thread(members.master_of, run.pool_keys)
+    (replica,) = await asyncio.to_thread(members.replicas_of, old)
+    await _replica_behind(run, replica)
+    since = run.strike("kill -9 of the shard's master")
+    await asyncio.to_thread(old.kill)
+    replica.resume()
+    await asyncio.to_thread(members.wait_failover, old, run.pool_keys)
+    await run.pause(0.0, 0.5)
+    await asyncio.to_thread(old.restart)
+    run.ended("the shard's master was killed", since, at_least=1)
+
+
+async def cluster_stop(run: Run) -> None:
+    """The old master wakes up and takes itself for the master until it hears of the new one."""
+    members = run.ground.members
+    assert members is not None
+    old = await asyncio.to_thread(members.master_of, run.pool_keys)
+    since = run.strike("SIGSTOP of the shard's master")
+    old.stop()
+    await asyncio.to_thread(members.wait_failover, old, run.pool_keys)
+    await run.pause(0.0, 0.5)
+    old.resume()
+    run.ended("the shard's master stood still", since, at_least=1)
+
+
+async def cluster_switch(run: Run) -> None:
+    """A replica takes over, with or without its master, with or without a vote."""
+    members = run.ground.members
+    assert members is not None
+    old = await asyncio.to_thread(members.master_of, run.pool_keys)
+    (replica,) = await asyncio.to_thread(members.replicas_of, old)
+    how = run.random.choice([(), ("FORCE",), ("TAKEOVER",)])
+    since = run.strike(" ".join(("CLUSTER FAILOVER", *how)))
+    await asyncio.to_thread(replica.ask, "CLUSTER", "FAILOVER", *how)
+    await asyncio.to_thread(members.wait_failover, old, run.pool_keys)
+    run.ended("the shard's master was changed", since, at_least=1)
+
+
+async def cluster_move(run: Run) -> None:
+    """The shard's slot moves to another master under load: MOVED, ASK and TRYAGAIN."""
+    members = run.ground.members
+    assert members is not None
+    since = run.strike("the shard's slot moves")
+    source, destination = await asyncio.to_thread(lambda: members.move_slot(run.pool_keys, finish=False))
+    await run.pause(0.0, 0.4)
+    await asyncio.to_thread(members.finish_move, run.pool_keys, source, destination)
+    run.ended("the shard's slot has moved", since, at_least=1)

@@ -1,0 +1,79 @@
+"""What must be true soon after the last fault, asked of agents and store: they count the same, and all is well."""
+
+import asyncio
+import time
+
+from farmlease.domain.pool import Pool
+from farmlease.errors import StoreError
+from tests.faults.stage import IDENTITIES, SETTLES, Run
+
+__all__ = ["ask_all_again", "settle"]
+
+
+async def settle(run: Run) -> None:
+    """L3, L4, L9: before long the store and the agents count the same, nothing is under way and health passes."""
+    began = time.monotonic()
+    why: str | None = "never looked"
+    while why is not None:
+        if time.monotonic() - began > SETTLES:
+            run.history.violate("unsettled", f"after {SETTLES} s: {why}")
+            return
+        await asyncio.sleep(0.1)
+        why = " and ".join([each for host in run.hosts if (each := await host.unsettled())]) or None
+        if why is None:
+            try:
+                why = await _difference(run)
+            except StoreError as error:
+                why = f"the store: {error}"
+    run.history.note(f"settled after {time.monotonic() - began:.1f} s")
+
+
+async def _difference(run: Run) -> str | None:
+    """Return how the store and the agents differ about sessions, by lease and by node, and about seats."""
+    pool = await _pool(run)
+    ours = {
+        (host.name, name, user, fence) for host in run.hosts for name, (user, fence) in (await host.active()).items()
+    }
+    theirs = {
+        (each.node.partition("#")[0], each.session, lease.user, each.fence)
+        async for lease in run.farm.leases(pool)
+        for each in lease.sessions
+    }
+    listed = {
+        (host.name, each.session, each.fence)
+        for host in run.hosts
+        for each in (await run.farm.store.sessions(pool.name, host.member) if host.member else ())
+    }
+    known = {host.name for host in run.hosts if host.member}
+    if ours != theirs:
+        return f"only the agents have {sorted(ours - theirs)}, only the store has {sorted(theirs - ours)}"
+    if listed != {(node, session, fence) for node, session, _, fence in ours if node in known}:
+        return f"leases have {sorted(ours)}, the index {sorted(listed)}"
+    count = await run.farm.store.count(pool.name)
+    seats = {run.plan.seat(node, session, user) for node, session, user, _ in ours}
+    held = count.held if count else -1
+    if not len(seats) <= held <= run.plan.capacity or (run.plan.share != "named" and held != len(seats)):
+        return f"the store counts {held} seats, the sessions take {sorted(seats)}"
+    return None
+
+
+async def ask_all_again(run: Run) -> None:
+    """L3: every session that is there has the same fence when it is asked for once more, and the count is the same."""
+    for host in run.hosts:
+        for name, (user, fence) in (await host.active()).items():
+            answer = await host.start(IDENTITIES.user(user), name)
+            if answer.fence != fence:
+                run.history.violate("L3", f"{host.name} {name}: had fence {fence}, is told {answer.fence} now")
+    try:
+        difference = await _difference(run)
+    except StoreError as error:
+        difference = f"the store: {error}"
+    if difference is not None:
+        run.history.violate("L3", difference)
+
+
+async def _pool(run: Run) -> Pool:
+    found = (await run.farm.policy()).pool(run.plan.pool)
+    if found is None:
+        raise StoreError("the policy is not back yet")
+    return found
