@@ -107,12 +107,11 @@ class Agent:
         does a caller who hangs up: then nobody waits for the seat any more.
         """
         before = self._book.find(request.session)
-        had_it = before is not None and before.grant is not None and before.user == request.user
         try:
             return await self._start_and_wait(request, only)
         except asyncio.CancelledError:
-            if request.wait_ms and not had_it:
-                self._errands.run(f"hang up {request.session}", partial(self._hang_up, request))
+            if request.wait_ms:
+                self._errands.run(f"hang up {request.session}", partial(self._hang_up, request, before))
             raise
 
     async def end_session(self, session: str, only: User | None = None) -> bool:
@@ -281,8 +280,13 @@ class Agent:
             await self._pulse.deliver()
         return decision
 
-    async def _hang_up(self, request: SessionRequest) -> None:
-        await self._end_session(request.session, request.user)
+    async def _hang_up(self, request: SessionRequest, before: OpenSession | None) -> None:
+        """Nobody waits for this session any more: it ends, unless it had its seat ``before`` it was asked for again."""
+        async with self._turns.session(request.session):
+            found = self._book.find(request.session)
+        had = before.grant.fence if before is not None and before.grant is not None else None
+        if found is not None and (found.grant is None or found.grant.fence != had):
+            await self._end_session(request.session, request.user)
 
     # --- an end, and a save -------------------------------------------------------------------------------------------
 

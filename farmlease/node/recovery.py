@@ -242,12 +242,11 @@ class Recovery:
         """Return a session in the form that a lease document has it; what the store wrote of it comes first."""
         written = dict(lease["sessions"])  # an empty table may have been written as a list
         claim = written.get(f"{self._member}/{session.id}")
-        if claim is None:  # a receipt let it in: it shares the seat of another one on its device
-            claim = {"started": lease["contact"]}
-            claim |= next((_seat(each) for each in written.values() if each["device"] == session.device), {})
+        # Which seat it sits on the store wrote down with it, if not here: one that a receipt let in has none yet.
+        known = {"started": lease["contact"]} if claim is None else {"seat": self._index(session), **claim}
         assert session.grant is not None  # noqa: S101 - _living has only those with one
         held = {} if session.hold_until is None else {"hold": self._in_store_time(session.pool, session.hold_until)}
-        return {**claim, "device": session.device, "fence": session.grant.fence, **held}
+        return {**known, "device": session.device, "fence": session.grant.fence, **held}
 
     def _in_store_time(self, pool: str, host_ms: int) -> int:
         return self._memory.store_now(pool) + host_ms - self._clock.now_ms()
@@ -268,7 +267,3 @@ class Recovery:
 
     def _index(self, session: OpenSession) -> str:
         return self._farm.sealer.user_index(session.user)
-
-
-def _seat(claim: dict[str, Any]) -> dict[str, Any]:
-    return {"seat": claim["seat"]} if "seat" in claim else {}

@@ -8,7 +8,7 @@
 --       3 node      node#incarnation
 --       4 epoch     that the node recovers in
 --       5 lease     lease document (JSON), as an answer of the store had it
---       6 sessions  JSON object: the node's sessions of it: id -> {device, started, fence, seat, hold}
+--       6 sessions  JSON object: the node's sessions of it: id -> {device, started, fence, and perhaps seat, hold}
 --       7 record_version
 --       8 record    sealed record of that version
 --       9 name      sealed user name
@@ -109,7 +109,8 @@ lease.back = nil
 local answer, seats, fence = { 'restored' }, {}, limits.fence
 for session, claim in pairs(wanted) do
   local key = node .. '/' .. session
-  local member, seat = key .. '/' .. user, claim.seat or user
+  local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
+  claim.seat = seat ~= user and seat or nil
   local count = 0
   for _ in pairs(lease.sessions) do count = count + 1 end
   local reason = taken(member, claim.fence) or not has_room(seat) and 'capacity'
