@@ -13,6 +13,7 @@ from tests.servers import require
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's"),
     pytest.mark.timeout(400),
+    pytest.mark.xdist_group("faults"),  # all of them are judged of the same runs
 ]
 
 PROCESSES = 3

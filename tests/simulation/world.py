@@ -202,6 +202,9 @@ class World:
             self._note_lost(carried)
         if carried.name == "save":
             self.owed.settle(carried)
+        if carried.name == "restore" and (carried.word in {"full", "ended"} or b"capacity" in carried.answer):
+            # Others were first, while its node was cut off from a store that was empty.
+            self._leases.pop((carried.pool, given["user"]), None)
         if carried.name in {"withdraw", "replace_device", "release_device"}:
             self._leases.pop((carried.pool, given["user"]), None)
             self._taken[carried.pool, given["user"]] = self.now
