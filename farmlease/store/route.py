@@ -9,7 +9,6 @@ This module must never ask again after an error that leaves open what was done; 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from redis import asyncio as driver
@@ -187,6 +186,13 @@ def _slots(asked: Place, answer: Sequence[Any]) -> Iterator[tuple[int, int, Plac
 
 async def _hang_up(pool: Pool) -> None:
     """Close the idle connections of a pool."""
-    with suppress(RedisError, OSError, TimeoutError):
+    try:
         async with asyncio.timeout(_GOODBYE):
             await pool.disconnect(inuse_connections=False)
+    except (RedisError, OSError, TimeoutError):
+        pass
+    except asyncio.CancelledError:
+        # The driver tells of a connection whose closing was cut short as if this call had been cancelled.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise

@@ -25,6 +25,7 @@ from farmlease.node.journal import Journal
 from farmlease.node.offline import Offline
 from farmlease.node.pulse import Pulse
 from farmlease.node.receipts import Receipts
+from farmlease.node.reception import Reception
 from farmlease.node.recovery import Recovery
 from farmlease.node.seats import Seats
 from farmlease.node.upkeep import Upkeep
@@ -129,6 +130,10 @@ async def _last_answer(self: Connection, script: Any, keys: Any, args: Any) -> A
     return answers[script.name]
 
 
+async def _nothing_unknown(*_: Any) -> tuple[list[Any], bool]:
+    return [], True
+
+
 async def _do_nothing(*_: Any) -> None:
     """Do nothing."""
 
@@ -203,12 +208,12 @@ MUTANTS = (
     lua("older policy obeyed", "Who goes by an older policy is not sent to read the new one.",
         "if limits.policy > version then return { 'policy' } end", ""),
     python("retried under a new name", "Each try of a start names another session.",
-           Seats, "_acquire", "self._departure.claim(session), taking",
-           "replace(self._departure.claim(session), session=session.id + secrets.token_hex(2)), taking"),
+           Seats, "_acquire", "version, claim, taking, known",
+           "version, replace(claim, session=session.id + secrets.token_hex(2)), taking, known"),
     swapped("answered with another's answer", "A call without an answer gets the last one of its kind.",
             Connection, "call", _last_answer),
     lua("no recovery window", "A store that lost its data lets newcomers in at once.",
-        "limits.recovering = now + window", "limits.recovering = now", "loss"),
+        "limits.recovering = unused and 0 or now + window", "limits.recovering = now", "loss"),
     lua("epoch not compared", "Nobody notices that the store lost its data.",
         "return (epoch > 0 and epoch ~= limits.epoch) or seen > limits.fence or life ~= limits.life\n    or", "return", "loss"),
     lua("first come, all in", "The window ends when the first node has restored.",
@@ -222,7 +227,7 @@ MUTANTS = (
             Recovery, "_living", lambda *_: {}, "loss"),
     swapped("leases not restored", "A node restores nothing at all.", Receipts, "of_pool", lambda *_: iter(()), "loss"),
     swapped("nothing given back", "What only the store counts for a node stays counted.",
-            Recovery, "reconcile", _do_nothing, "late"),
+            Recovery, "_unknown", _nothing_unknown, "late"),
     swapped("receipts never counted", "Who was let in by a receipt is not counted when the store is back.",
             Seats, "count", _do_nothing),
     python("receipts never expire", "A receipt lets its user in after its lease has ended.",
@@ -235,10 +240,10 @@ MUTANTS = (
     python("word not heard", "The agent acknowledges a lost session and shows it as before.",
            Seats, "lost", "(found.state, found.pool) == (SessionState.ACTIVE, pool)", "found is None"),
     python("any record will do", "A session starts on a record that does not open.",
-           Seats, "_receive", "except (RecordRejected, FileRefused, PolicyError) as error:",
+           Reception, "receive", "except (RecordRejected, FileRefused, PolicyError) as error:",
            "except RecordRejected:\n            pass\n        except (FileRefused, PolicyError) as error:"),
     python("same life after a reboot", "A rebooted host takes itself for the old one.",
-           Journal, "_identify", 'same_boot(known["boot"], marker)', "True"),
+           Journal, "_identify", 'same_boot(known["boot"], self._here.boot)', "True"),
     python("differences not looked into", "Sessions that the store forgot are not asked about.",
            Pulse, "_compare", "if counts[0] == counts[1]:", "if True:", "loss"),
     python("ends not delivered", "An end is struck off before the store took it.",

@@ -122,6 +122,11 @@ for session, claim in pairs(wanted) do
     answer[#answer + 1], answer[#answer + 2] = session, reason
   else
     local known = lease.sessions[key]
+    if known and (known.seat or user) ~= seat then -- an earlier session of this id, which the store still counts
+      local old = drop_session(user, lease, key, lease.contact, now)
+      store_lease(user, lease, old.seat or user)
+      known = nil
+    end
     if known then
       claim.fence = math.max(claim.fence, known.fence)
       claim.hold = (claim.hold or known.hold) and math.max(claim.hold or 0, known.hold or 0)
