@@ -1,6 +1,5 @@
 """Fixtures of all rooms."""
 
-import os
 import subprocess
 
 import pytest
@@ -11,7 +10,6 @@ from tests.stores import server, timed, timed_server
 __all__ = [
     "pytest_addoption",
     "pytest_report_header",
-    "pytest_xdist_auto_num_workers",
     "server",
     "timed",
     "timed_server",
@@ -22,11 +20,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Say how much of what could go on for ever is lived through."""
     parser.addoption("--seeds", type=int, default=400, help="runs of the simulation, over all its profiles")
     parser.addoption("--fault-runs", type=int, default=120, help="runs with real faults, over all kinds")
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many workers as cores: most tests wait for processes and servers of their own."""
-    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_report_header() -> str:

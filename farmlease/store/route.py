@@ -27,7 +27,7 @@ Place = tuple[str, int]  #: host and port
 #: How often one try is sent on to another server: a slot is on its way from one to the next, seldom further.
 _MOST_HOPS = 5
 #: Seconds that closing idle connections may take; they are closed all the same, just without good-bye.
-_GOODBYE = 0.05
+_GOODBYE = 0.5
 
 
 class Route(Protocol):

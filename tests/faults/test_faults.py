@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.timeout(400),
 ]
 
-PROCESSES = 3
+PROCESSES = 2
 
 
 def test_nothing_is_lost_and_nobody_is_over_the_limit(request: pytest.FixtureRequest) -> None:

@@ -233,15 +233,16 @@ async def test_a_slot_without_master_or_replica_is_down(whole: Cluster) -> None:
         assert [2] == await connection.call(ADD, [other], [])
 
 
-async def test_one_member_is_enough_to_find_the_others(whole: Cluster) -> None:
+async def test_one_member_is_enough_to_find_the_others() -> None:
     """With one of the members in the URL dead and one standing still the third says where everything is."""
-    dead, still = whole.members[0], whole.members[1]
-    key = next(key for key in THIRDS if whole.master_of(key) not in {dead, still})
-    dead.kill()
-    still.stop()
-    for _ in range(3):  # they are asked in no order
-        async with connected(whole.url) as connection:
-            await connection.call(ECHO, [key], ["x"])
+    with cluster("--cluster-node-timeout", "60000") as whole:  # long before the third finds that it is alone
+        dead, still = whole.members[0], whole.members[1]
+        key = next(key for key in THIRDS if whole.master_of(key) not in {dead, still})
+        dead.kill()
+        still.stop()
+        for _ in range(3):  # they are asked in no order
+            async with connected(whole.url) as connection:
+                await connection.call(ECHO, [key], ["x"])
 
 
 async def test_no_member_answers() -> None:
