@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from farmlease.clock import Clock
 from farmlease.domain.identity import User
-from farmlease.domain.model import Grant, SessionRequest
+from farmlease.domain.model import Grant, SessionRequest, Source
 from farmlease.domain.pool import Pool
 from farmlease.domain.session import SessionEvent, SessionState, next_state
 from farmlease.errors import FileRefused, RecordRejected
@@ -40,6 +40,11 @@ class OpenSession:
     reservations: tuple[str, ...] = ()  #: ids of the reservations it may use
     hold_until: int | None = None  #: ms by this host's clock; until then it does not idle
     lost_because: str | None = None
+
+    @property
+    def is_uncounted(self) -> bool:
+        """Whether a receipt let it in, and the store has not heard of it."""
+        return self.state is SessionState.ACTIVE and self.grant is not None and self.grant.source is Source.RECEIPT
 
 
 _FORM = TypeAdapter(OpenSession)

@@ -16,7 +16,6 @@ import structlog
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
-from farmlease.domain.model import Source
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, RecordRejected, StoreUnavailable
 from farmlease.node.book import Book
@@ -68,6 +67,7 @@ class NoteDebt:
     """The policy decided without a seat: use without a licence, or none at all."""
 
     kind: Literal["note"] = "note"
+    pool: ClassVar[str] = ""  #: of the whole farm
     claim: Claim
     event: Literal["restricted", "denied"]
     detail: str = ""
@@ -151,10 +151,10 @@ class Debts:
                 debt = self._opened(owed)
                 if debt is None or (isinstance(debt, SaveDebt) and _line(debt) in unsaved):
                     continue
-                if not isinstance(debt, NoteDebt) and (debt.pool in strange or self._must_wait(debt)):
+                if debt.pool in strange or self._must_wait(debt):
                     continue
                 try:
-                    if not await self._deliver(number, debt) and not isinstance(debt, NoteDebt):
+                    if not await self._deliver(number, debt):
                         strange.add(debt.pool)
                         self.estranged(debt.pool)
                 except (StoreUnavailable, JournalFailed):
@@ -173,11 +173,7 @@ class Debts:
         A receipt let that in, by the seat of the one that has ended: it is to be counted first.
         """
         return isinstance(debt, ReleaseDebt) and any(
-            each.pool == debt.pool
-            and each.state is SessionState.ACTIVE
-            and each.grant is not None
-            and each.grant.source is Source.RECEIPT
-            and self._sealer.user_index(each.user) == debt.claim.user
+            each.pool == debt.pool and each.is_uncounted and self._sealer.user_index(each.user) == debt.claim.user
             for each in self._book
         )
 

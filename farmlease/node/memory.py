@@ -80,42 +80,42 @@ class Memory:
 
     def known(self, pool: str) -> Known:
         """Return what the store is to be asked with."""
-        shard = self._shards.get(pool, _Shard())
+        shard = self._shard(pool)
         return Known(
             epoch=shard.epoch, fence=shard.fence, expected=self._since(shard.heard), counted=self.store_now(pool)
         )
 
     def store_now(self, pool: str) -> int:
         """The store's time in ms, counted on since it was last found right; 0 if it never was in this life."""
-        return self._since(self._shards.get(pool, _Shard()).right)
+        return self._since(self._shard(pool).right)
 
     def is_alive(self, pool: str) -> bool:
         """Whether this node's deadline in a pool has not passed by the store's time, as far as that is known here."""
-        return 0 < self.store_now(pool) < self._shards.get(pool, _Shard()).deadline
+        return 0 < self.store_now(pool) < self._shard(pool).deadline
 
     def roster(self, pool: str) -> tuple[str, ...]:
         """Every node (node#incarnation) that was alive in a pool when that was last asked."""
-        return self._shards.get(pool, _Shard()).roster
+        return self._shard(pool).roster
 
     def beaten(self, pool: str, beat: Beat) -> bool:
         """Remember what a heartbeat said. True if the roster should be read anew."""
-        before = self._shards.get(pool, _Shard())
+        before = self._shard(pool)
         after = replace(before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline)
         self._shards[pool] = self._timed(after, beat.now, beat.skew)
         return beat.nodes != after.nodes
 
     def granted(self, pool: str, taken: Taken) -> None:
         """Remember the fence of a grant."""
-        shard = self._shards.get(pool, _Shard())
+        shard = self._shard(pool)
         self._shards[pool] = replace(shard, fence=max(shard.fence, taken.fence))
 
     def met(self, pool: str, nodes: list[str], count: int) -> None:
         """Remember who is there."""
-        self._shards[pool] = replace(self._shards.get(pool, _Shard()), nodes=count, roster=tuple(nodes))
+        self._shards[pool] = replace(self._shard(pool), nodes=count, roster=tuple(nodes))
 
     def recovered(self, pool: str, found: Recovering) -> None:
         """All that this node has is restored: this is the store that it knows from now on."""
-        self._shards[pool] = replace(self._shards.get(pool, _Shard()), epoch=found.epoch)
+        self._shards[pool] = replace(self._shard(pool), epoch=found.epoch)
         self.write()
 
     def write(self) -> None:
@@ -125,6 +125,9 @@ class Memory:
             self._journal.write_document(_DOCUMENT, self._sealer.seal(Purpose.RECEIPT, self._node, (_DOCUMENT,), body))
         except JournalFailed as error:
             _log.error("memory.not_written", why=str(error))
+
+    def _shard(self, pool: str) -> _Shard:
+        return self._shards.get(pool, _Shard())
 
     def _timed(self, shard: _Shard, now: int, skew: int) -> _Shard:
         """Go by the store's time, but for a clock that went back or stands still: that is told, and counted on over."""

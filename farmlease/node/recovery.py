@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from farmlease.clock import Clock
-from farmlease.domain.model import Grant, Source
+from farmlease.domain.model import Source
 from farmlease.domain.pool import Pool
 from farmlease.domain.session import SessionState
 from farmlease.errors import StoreError
@@ -127,12 +127,10 @@ class Recovery:
         for counted in await self._farm.store.sessions(pool, self._member):
             ours = self._book.find(counted.session)
             same = ours is not None and (ours.pool, self._index(ours)) == (pool, counted.user)
-            if same and ours is not None and ours.state is SessionState.ACTIVE:
+            state = ours.state if ours is not None and same else None
+            if state is SessionState.ACTIVE:
                 continue
-            if self._turns.taken(counted.session) or self._debts.pending(counted.session):
-                whole = False
-                continue
-            if same and ours is not None and ours.state in _MAY_HOLD:
+            if state in _MAY_HOLD or self._turns.taken(counted.session) or self._debts.pending(counted.session):
                 whole = False
                 continue
             _log.warning("session.unknown", pool=pool, session=counted.session)
@@ -226,8 +224,8 @@ class Recovery:
                 continue
             if outcome.ended or outcome.refused.get(name, "capacity") != "capacity":
                 await self._lost(pool.name, session, outcome.refused.get(name, "timeout"))
-            elif name not in outcome.refused:
-                self._counted(session, session.grant)
+            elif name not in outcome.refused and session.is_uncounted:  # it has its seat in the store now
+                self._book.amend(session, grant=replace(session.grant, source=Source.STORE))
         return outcome.again or "capacity" in outcome.refused.values()
 
     def _living(self, pool: str) -> dict[str, list[OpenSession]]:
@@ -255,11 +253,6 @@ class Recovery:
         assert session.grant is not None  # noqa: S101 - of those that have one
         lost = Lost(session=session.id, user=self._index(session), fence=session.grant.fence, reason=reason)
         await self.lost(pool, lost)
-
-    def _counted(self, session: OpenSession, grant: Grant) -> None:
-        """A session that a receipt let in has its seat in the store now."""
-        if grant.source is Source.RECEIPT and session.state is SessionState.ACTIVE:
-            self._book.amend(session, grant=replace(grant, source=Source.STORE))
 
     def _is_over(self, pool: str, receipt: Receipt) -> bool:
         """Whether a lease without a session has ended, by the store's time."""

@@ -15,7 +15,7 @@ import structlog
 
 from farmlease.clock import Clock
 from farmlease.domain import explain
-from farmlease.domain.model import Denial, Grant, Reason, SessionRequest, Source
+from farmlease.domain.model import Denial, Grant, Reason, SessionRequest
 from farmlease.domain.policy import Pool
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.errors import JournalFailed, StoreError, StoreUnavailable
@@ -123,10 +123,10 @@ class Seats:
         """
         async with self._counting:
             for each in self._book:
-                if each.pool == pool.name and _is_uncounted(each):
+                if each.pool == pool.name and each.is_uncounted:
                     async with self._turns.session(each.id):
                         session = self._book.find(each.id)
-                        if session is not None and session.pool == pool.name and _is_uncounted(session):
+                        if session is not None and session.pool == pool.name and session.is_uncounted:
                             await self._count(session, pool)
 
     async def _count(self, session: OpenSession, pool: Pool) -> None:
@@ -197,7 +197,7 @@ class Seats:
             rule = self._standing.in_force.pool(pool)
             if lost.reason in BY_HAND:
                 self._receipts.give_up(lost.user, pool)
-            if lost.reason in BY_HAND or _is_uncounted(found) or rule is None or not rule.reacquire.attempts:
+            if lost.reason in BY_HAND or found.is_uncounted or rule is None or not rule.reacquire.attempts:
                 gone = self._departure.lose(found, lost.reason)
             else:
                 self._departure.invalidate(found, lost.reason)
@@ -277,8 +277,3 @@ def _is_old(answer: Acquired, session: OpenSession, seen: int) -> bool:
     """Whether a new session is told that it was granted before, by a fence that is older than its question."""
     new = session.state is SessionState.STARTING
     return new and isinstance(answer, Taken) and answer.again and answer.fence <= seen
-
-
-def _is_uncounted(session: OpenSession) -> bool:
-    """Whether a receipt let a session in that the store has not heard of."""
-    return session.state is SessionState.ACTIVE and session.grant is not None and session.grant.source is Source.RECEIPT

@@ -19,10 +19,9 @@
 
 local user, node, session = ARGV[1], ARGV[2], ARGV[3]
 local key = node .. '/' .. session
-local epoch, expected = tonumber(ARGV[6]), tonumber(ARGV[9])
 
-if not load_limits() then return { epoch > 0 and 'strange' or 'gone' } end
-if estranged(epoch, tonumber(ARGV[7]), ARGV[8], expected) then return { 'strange' } end
+local elsewhere = no_session_here(tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9]))
+if elsewhere then return elsewhere end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
 local claim = lease and lease.sessions[key]

@@ -48,7 +48,7 @@ if begins then
   for _, other in ipairs(call('ZRANGEBYSCORE', NODES, '(' .. last, '+inf', 'LIMIT', 0, MOST_NODES)) do
     if string.sub(other, 1, 1) ~= WORD then
       call('ZADD', AWAITED, 0, other)
-      if not alive(NODES, other) or deadline_of(call('ZSCORE', NODES, other)) < limits.recovering then
+      if deadline_of(call('ZSCORE', NODES, other)) < limits.recovering then
         call('ZADD', NODES, text(limits.recovering), other)
       end
     end

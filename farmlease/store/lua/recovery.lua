@@ -30,6 +30,13 @@ local function estranged(epoch, seen, life, expected)
     or leap(expected) > 0 or is_back(expected)
 end
 
+-- The answer that sends a node away which asks about a session of its own, or nil.
+local function no_session_here(epoch, seen, life, expected)
+  if not load_limits() then return { epoch > 0 and 'strange' or 'gone' } end
+  if estranged(epoch, seen, life, expected) then return { 'strange' } end
+  return nil
+end
+
 local function is_recovering()
   return limits.recovering > now
 end

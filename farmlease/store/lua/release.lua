@@ -21,10 +21,9 @@
 local user, node, session, fence = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = node .. '/' .. session
 local member = key .. '/' .. user
-local epoch, expected = tonumber(ARGV[5]), tonumber(ARGV[8])
 
-if not load_limits() then return { epoch > 0 and 'strange' or 'gone' } end
-if estranged(epoch, tonumber(ARGV[6]), ARGV[7], expected) then return { 'strange' } end
+local elsewhere = no_session_here(tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]))
+if elsewhere then return elsewhere end
 if sweep() then return { 'more' } end
 
 local from, to = range_of(WORD .. member)

@@ -41,16 +41,7 @@ if beyond and override ~= '1' then
 end
 
 -- 2. Sessions on the old device end: a last use, from which the slot is held on.
-local budget = SWEEP_SESSIONS
-local keys = {}
-for key, session in pairs(lease.sessions) do
-  if session.device == old then keys[#keys + 1] = key end
-end
-for _, key in ipairs(keys) do
-  if budget == 0 then return { 'more' } end
-  take_away(key .. '/' .. user, 'replaced', now)
-  budget = budget - 1
-end
+if take_lease_away(user, lease, 'replaced', now, old) then return { 'more' } end
 
 -- 3. The slot moves, unless the lease was over with those sessions, as it is if it began when the pool was floating.
 lease = stored_lease(user)

@@ -89,13 +89,7 @@ if lease and lease.id ~= mine.id and lease.issued >= mine.issued then return { '
 if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end
 if next(wanted) == nil and (mine['until'] or 0) <= now then return { 'ended' } end
 if lease and lease.id ~= mine.id then
-  local budget, keys = SWEEP_SESSIONS, {}
-  for key in pairs(lease.sessions) do keys[#keys + 1] = key end
-  for _, key in ipairs(keys) do
-    if budget == 0 then return { 'more' } end
-    take_away(key .. '/' .. user, 'timeout')
-    budget = budget - 1
-  end
+  if take_lease_away(user, lease, 'timeout') then return { 'more' } end
   local old = stored_lease(user)
   for seat in pairs(old and old.lingering or {}) do store_seat(seat, nil, old.charges and old.charges[seat]) end
   lease = nil

@@ -21,10 +21,9 @@
 
 local user, node, session, lease_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local version, record = tonumber(ARGV[5]), ARGV[6]
-local epoch, expected = tonumber(ARGV[7]), tonumber(ARGV[10])
 
-if not load_limits() then return { epoch > 0 and 'strange' or 'gone' } end
-if estranged(epoch, tonumber(ARGV[8]), ARGV[9], expected) then return { 'strange' } end
+local elsewhere = no_session_here(tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10]))
+if elsewhere then return elsewhere end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
 if not lease or lease.id ~= lease_id then return { 'gone' } end

@@ -38,6 +38,20 @@ local function take_away(member, reason, moment)
   audit('ended', user, node_of(member), session, claim.device, reason or 'reboot', claim.fence)
 end
 
+-- Ends the sessions of a user's lease (only those on `device`, if one is given), as many as one call may. True if there
+-- are more.
+local function take_lease_away(user, lease, reason, moment, device)
+  local keys = {}
+  for key, session in pairs(lease.sessions) do
+    if not device or session.device == device then keys[#keys + 1] = key end
+  end
+  for at, key in ipairs(keys) do
+    if at > SWEEP_SESSIONS then return true end
+    take_away(key .. '/' .. user, reason, moment)
+  end
+  return false
+end
+
 -- Ends at most `budget` sessions of a node; those that are held stay, unless the node's life is over for sure, which is
 -- when there is no `reason`. Returns what is left of the budget.
 local function end_sessions_of(node, reason, budget)

@@ -19,14 +19,8 @@ local lease = settled_lease(user)
 if not lease and reason ~= 'revoked' then return { 'none' } end
 
 -- 1. Its sessions end, wherever they are.
-local budget, changed = SWEEP_SESSIONS, lease ~= nil and not lease.back
-local keys = {}
-for key in pairs(lease and lease.sessions or {}) do keys[#keys + 1] = key end
-for _, key in ipairs(keys) do
-  if budget == 0 then return { 'more' } end
-  take_away(key .. '/' .. user, reason, now)
-  budget = budget - 1
-end
+local changed = lease ~= nil and not lease.back
+if lease and take_lease_away(user, lease, reason, now) then return { 'more' } end
 
 -- 2. Its seats are free, but for the quarantine of one that was used.
 lease = stored_lease(user)
