@@ -1,11 +1,14 @@
 """Scripts that are not farmlease's, to try connections with."""
 
+import asyncio
 import hashlib
+from collections.abc import Sequence
 
+from farmlease.store.connect import Connection
 from farmlease.store.script import Script
 from tests.topologies import Member
 
-__all__ = ["ADD", "ECHO", "SLOW", "WRITE", "evaluations", "script"]
+__all__ = ["ADD", "ECHO", "SLOW", "WRITE", "cancel_every_other_call", "evaluations", "script"]
 
 
 def script(text: str) -> Script:
@@ -27,3 +30,17 @@ def evaluations(member: Member) -> int:
     with member.client() as client:
         found = client.info("commandstats")
     return sum(int(found.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in ("eval", "evalsha"))
+
+
+async def cancel_every_other_call(connection: Connection, keys: Sequence[str]) -> None:
+    """Cancel every other one of twenty calls at thirty moments; the others must have their own answers."""
+    for round_ in range(30):
+        calls = [
+            asyncio.create_task(connection.call(ECHO, keys[number % len(keys) :][:1] if keys else [], [number]))
+            for number in range(20)
+        ]
+        await asyncio.sleep(0.0005 * round_)
+        for call in calls[::2]:
+            call.cancel()
+        answers = await asyncio.gather(*calls[1::2])
+        assert [str(number).encode() for number in range(1, 20, 2)] == [answer[0] for answer in answers]

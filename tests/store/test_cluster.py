@@ -15,7 +15,7 @@ from farmlease.store.connect import MAX_TRIES, Connection, StoreAddress, open_co
 from farmlease.store.redis import Store
 from farmlease.store.script import LIFE
 from tests.authority import Authority
-from tests.scripts import ADD, ECHO, WRITE, evaluations
+from tests.scripts import ADD, ECHO, WRITE, cancel_every_other_call, evaluations
 from tests.seats import NODE, VERSION, claim
 from tests.stores import named_pool
 from tests.topologies import Cluster, Member, cluster, wait_until
@@ -282,13 +282,7 @@ async def test_a_user_and_a_password(whole: Cluster, tmp_path: Path) -> None:
 async def test_a_cancelled_call_s_answer_is_read_by_nobody(whole: Cluster) -> None:
     """Calls cancelled at any moment of finding the slots and asking leave every other call its own answer."""
     async with connected(whole.url) as connection:
-        for round_ in range(30):
-            calls = [asyncio.create_task(connection.call(ECHO, [THIRDS[number % 3]], [number])) for number in range(20)]
-            await asyncio.sleep(0.0005 * round_)
-            for call in calls[::2]:
-                call.cancel()
-            answers = await asyncio.gather(*calls[1::2])
-            assert [str(number).encode() for number in range(1, 20, 2)] == [answer[0] for answer in answers]
+        await cancel_every_other_call(connection, THIRDS)
 
 
 async def test_a_cluster_that_speaks_tls(tmp_path: Path) -> None:

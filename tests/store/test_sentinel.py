@@ -15,7 +15,7 @@ from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.redis import Store
 from farmlease.store.script import LIFE
 from tests.authority import Authority
-from tests.scripts import ECHO, WRITE, evaluations
+from tests.scripts import ECHO, WRITE, cancel_every_other_call, evaluations
 from tests.seats import VERSION, beat_anywhere, claim
 from tests.stores import named_pool
 from tests.topologies import Sentinels, sentinels, wait_until
@@ -209,13 +209,7 @@ async def test_a_user_and_a_password(watched: Sentinels, tmp_path: Path) -> None
 async def test_a_cancelled_call_s_answer_is_read_by_nobody(watched: Sentinels) -> None:
     """Calls cancelled at any moment of finding the master and asking it leave every other call its own answer."""
     async with connected(watched.url) as connection:
-        for round_ in range(30):
-            calls = [asyncio.create_task(connection.call(ECHO, [], [number])) for number in range(20)]
-            await asyncio.sleep(0.0005 * round_)
-            for call in calls[::2]:
-                call.cancel()
-            answers = await asyncio.gather(*calls[1::2])
-            assert [str(number).encode() for number in range(1, 20, 2)] == [answer[0] for answer in answers]
+        await cancel_every_other_call(connection, ())
 
 
 async def test_sentinels_and_servers_that_speak_tls(tmp_path: Path) -> None:
