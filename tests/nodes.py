@@ -196,7 +196,7 @@ class Host:
         """What was kept for inspection: why, and the bytes."""
         folder = self.folder / "state" / "kept"
         files = sorted(folder.iterdir()) if folder.exists() else []
-        return [(path.name.split("Z-", 1)[1].rpartition("-u")[0], path.read_bytes()) for path in files]
+        return [(path.name.split("Z-", 1)[1].partition("-u")[0], path.read_bytes()) for path in files]
 
     def file(self, user: User = JOHN) -> Path:
         """Where a user's file lies on this host's disk."""
