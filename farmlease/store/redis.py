@@ -85,8 +85,8 @@ class Store:
     """The farm's leases in Redis."""
 
     def __init__(self, connection: Caller, farm: str) -> None:
-        self._connection = connection
-        self._farm = farm
+        self.connection = connection
+        self.farm = farm
 
     async def acquire(self, pool: Pool, version: int, claim: Claim, taking: Taking, known: Known = NOTHING) -> Acquired:
         """Let a session start if every limit of ``pool`` (of policy ``version``) allows it; one round trip."""
@@ -239,7 +239,7 @@ class Store:
         arguments = NOTE.ordered(
             {"event": event, "user": claim.user, "node": claim.node, "session": claim.session, "detail": detail}
         )
-        answer = await self._connection.call(NOTE, note_keys(self._farm), arguments)
+        answer = await self.connection.call(NOTE, note_keys(self.farm), arguments)
         return int(answer[1])
 
     async def look_up(self, pool: Pool, user: str) -> StoredLease | None:
@@ -279,7 +279,7 @@ class Store:
 
     async def read_policy(self) -> SealedPolicy:
         """Return the farm's policy, sealed."""
-        answer = await self._connection.call(READ_POLICY, (policy_key(self._farm),), [])
+        answer = await self.connection.call(READ_POLICY, (policy_key(self.farm),), [])
         if answer[0] == b"none":
             return SealedPolicy(version=0, sealed=b"", now=int(answer[1]))
         _, version, sealed, now = answer
@@ -288,7 +288,7 @@ class Store:
     async def apply_policy(self, expected: int, version: int, sealed: bytes) -> None:
         """Replace policy ``expected`` by ``version``; PolicyChanged if another one is in force by now."""
         arguments = APPLY_POLICY.ordered({"expected": expected, "version": version, "sealed": sealed})
-        answer = await self._connection.call(APPLY_POLICY, (policy_key(self._farm),), arguments)
+        answer = await self.connection.call(APPLY_POLICY, (policy_key(self.farm),), arguments)
         if answer[0] == b"changed":
             raise PolicyChanged(
                 "another administrator applied a policy meanwhile; look at it (pool export), then apply yours"
@@ -319,7 +319,7 @@ class Store:
         )
 
     async def _run(self, script: Script, pool: str, **arguments: Argument) -> Answer:
-        return await self._connection.call(script, Shard(self._farm, pool).keys(), script.ordered(arguments))
+        return await self.connection.call(script, Shard(self.farm, pool).keys(), script.ordered(arguments))
 
 
 def kept_ms(pool: Pool) -> int:

@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import NoScriptError
 
 from farmlease.errors import PolicyChanged
-from farmlease.store import redis as verbs
+from farmlease.store import script as script_module
 from farmlease.store.answers import Taken
 from farmlease.store.connect import Connection
 from farmlease.store.keys import Shard
@@ -23,8 +23,8 @@ from tests.stores import HOUR, TimedStore
 
 Asked = Callable[[], Awaitable[object]]
 
-SOURCE = Path(verbs.__file__)
-LUA = SOURCE.parent / "lua"
+STORE = Path(script_module.__file__).parent
+LUA = STORE / "lua"
 NAMES = sorted(path.stem for path in LUA.glob("*.lua") if path.stem not in SHARED)
 #: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py and test_recovery.py; the story here is of the others.
 ELSEWHERE = {
@@ -41,13 +41,18 @@ SPREAD = {
     ).arguments().keys(),
     "arguments": set[str](),
 }  # fmt: skip
-TREE = ast.parse(SOURCE.read_text(encoding="utf-8"))
+#: Every module of the store that calls scripts.
+TREES = [
+    ast.parse(text)
+    for path in sorted(STORE.glob("*.py"))
+    if "= Script.load(" in (text := path.read_text(encoding="utf-8"))
+]
 
 
 def loaded() -> dict[str, str]:
     """Return which constant of the store is which script: ``ACQUIRE = Script.load("acquire")``."""
     found = {}
-    for node in TREE.body:
+    for node in (statement for tree in TREES for statement in tree.body):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
             (target,) = node.targets
             if ast.unparse(node.value.func) == "Script.load":
@@ -60,7 +65,7 @@ def loaded() -> dict[str, str]:
 def passed() -> dict[str, list[set[str]]]:
     """Return the names of the arguments of each call of each script."""
     scripts, found = loaded(), defaultdict[str, list[set[str]]](list)
-    for node in ast.walk(TREE):
+    for node in (each for tree in TREES for each in ast.walk(tree)):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         given = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
@@ -107,7 +112,7 @@ def answers(name: str) -> dict[str, int | None]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_store_passes_what_the_header_names(name: str) -> None:
-    """Each call in store/redis.py gives exactly the arguments of the header, by name."""
+    """Each call of a script gives exactly the arguments of the header, by name."""
     calls = passed()[name]
     assert calls
     assert [set(Script.load(name).arguments)] * len(calls) == calls
@@ -152,10 +157,11 @@ def test_a_script_says_only_what_its_header_names(name: str) -> None:
 
 
 def test_the_store_knows_only_words_of_the_headers() -> None:
-    """What store/redis.py compares an answer with is a word of some header."""
+    """What the store compares an answer with is a word of some header."""
     known = {
         node.value.decode()
-        for node in ast.walk(TREE)
+        for tree in TREES
+        for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, bytes)
     }
     words = {word for name in NAMES for word in answers(name)}
