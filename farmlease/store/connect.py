@@ -1,8 +1,8 @@
 """The way to the store: from an address in the configuration to scripts that run, and driver errors in our own words.
 
-Guaranteed: a call ends within twice the timeout, with the script's own answer or with one ``StoreError``; a call that
-is cancelled or times out takes its network connection with it, so that nobody else can read its answer. With
-``wait_replicas`` a grant is answered only when so many replicas have it.
+Guaranteed: a call ends within twice the timeout, with the script's own answer or with one ``StoreError``; the answer
+to a call that was cancelled or timed out is read by nobody else. With ``wait_replicas`` a grant is answered only when
+so many replicas have it.
 Not guaranteed: that a call which ended with ``StoreUnavailable`` changed nothing. It may have been carried out and only
 its answer lost, or have reached too few replicas; every script is therefore made to be asked again.
 
@@ -86,7 +86,9 @@ class Connection:
         sleep: Sleep,
         wait_replicas: int = 0,
     ) -> None:
-        self._route = OneServer(client.connection_pool, Greeting()) if isinstance(client, driver.Redis) else client
+        self._route = (
+            OneServer(client.connection_pool, Greeting(), alone=True) if isinstance(client, driver.Redis) else client
+        )
         self._describe = describe
         self._timeout = timeout_ms / 1000
         self._server = server
@@ -170,6 +172,23 @@ class Connection:
 
     async def _asking_again(self, talk: Talk, keys: Sequence[str] = ()) -> Any:  # noqa: ANN401 - a reply of the driver
         """Try until answered or refused, within twice the timeout. Safe because asking again changes nothing."""
+        with translated(self._describe):
+            async with asyncio.timeout(2 * self._timeout):
+                try:
+                    return await self._try(talk, keys)
+                except StoreUnavailable as error:
+                    failure = error
+                return await self._after(failure, talk, keys)
+
+    async def _after(self, failure: StoreUnavailable, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
+        """Go on after a first try that failed. The policy begins with that failure: it costs more than most calls."""
+        failures = [failure]
+
+        async def attempt() -> Any:  # noqa: ANN401 - a reply of the driver
+            if failures:
+                raise failures.pop()
+            return await self._try(talk, keys)
+
         policy = tenacity.AsyncRetrying(
             sleep=self._sleep,
             retry=tenacity.retry_if_exception(_passes),
@@ -177,9 +196,7 @@ class Connection:
             stop=tenacity.stop_after_attempt(MAX_TRIES) | tenacity.stop_before_delay(2 * self._timeout),
             reraise=True,
         )
-        with translated(self._describe):
-            async with asyncio.timeout(2 * self._timeout):
-                return await policy(self._try, talk, keys)
+        return await policy(attempt)
 
     async def _try(self, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
         try:
@@ -221,25 +238,29 @@ async def open_connection(
 
 def _route(address: StoreAddress, url: SplitResult) -> tuple[Route, str]:
     """Return the way to a store that others run, and how it is called."""
-    greeting, number = Greeting(), database(url)
+    greeting, number, alone = Greeting(), database(url), address.wait_replicas > 0
     who = credentials(address, url)
     given = options(address, db=number, **who)
     if url.scheme == "unix":
         path = unquote(url.path)
-        return _one(greeting, given, driver.UnixDomainSocketConnection, path=path), f"unix://{path}?db={number}"
+        way = _one(greeting, given, driver.UnixDomainSocketConnection, alone=alone, path=path)
+        return way, f"unix://{path}?db={number}"
     encrypted = url.scheme == "rediss" or address.ca_file is not None or address.cert_file is not None
     tls: dict[str, Any] = {"connection_class": TlsConnection, "context": tls_context(address)} if encrypted else {}
     hosts = places(url)
     named = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts)
     if url.scheme == "redis+cluster":
-        return Cluster(hosts, greeting, address.timeout_ms / 1000, **given | tls), f"{url.scheme}://{named}"
+        return Cluster(
+            hosts, greeting, address.timeout_ms / 1000, alone=alone, **given | tls
+        ), f"{url.scheme}://{named}"
     if url.scheme == "redis+sentinel":
         master, kind = master_name(url), {"connection_class": SentinelTlsConnection} if tls else {}
         sentinels = _sentinels(address, hosts, who, tls)
-        route = Watched(master, sentinels, greeting, redis_connect_func=greeting.greet, **given | tls | kind)
+        how = {"redis_connect_func": greeting.greet, **given, **tls, **kind}
+        route = Watched(master, sentinels, greeting, alone=alone, **how)
         return route, f"{url.scheme}://{named}/{master}/{number}"
     host, port = hosts[0]
-    return _one(greeting, given | tls, host=host, port=port), f"{url.scheme}://{named}/{number}"
+    return _one(greeting, given | tls, alone=alone, host=host, port=port), f"{url.scheme}://{named}/{number}"
 
 
 def _sentinels(
@@ -257,10 +278,12 @@ def _one(
     greeting: Greeting,
     given: dict[str, Any],
     kind: type[driver.Connection | driver.UnixDomainSocketConnection] = driver.Connection,
+    *,
+    alone: bool = False,
     **place: Any,  # noqa: ANN401 - the driver's own options
 ) -> OneServer:
     pool = driver.ConnectionPool(redis_connect_func=greeting.greet, **{"connection_class": kind} | given | place)
-    return OneServer(pool, greeting)
+    return OneServer(pool, greeting, alone=alone)
 
 
 async def _open_embedded(

@@ -17,6 +17,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError, RedisError, ResponseError
 from typing_extensions import override
 
+from farmlease.store.shared import Shared
 from farmlease.store.wire import Greeting, Pool, Wire, lent
 
 __all__ = ["Cluster", "OneServer", "Place", "Route", "Watched"]
@@ -44,22 +45,45 @@ class Route(Protocol):
 
 
 class OneServer:
-    """A server that is where the URL says."""
+    """A server that is where the URL says.
 
-    def __init__(self, pool: Pool, greeting: Greeting) -> None:
+    Its calls share a network connection, but for ``alone``: then each has one of its own for as long as it takes, as
+    it must where a call makes its connection wait (WAIT), which would make all others wait too.
+    """
+
+    def __init__(self, pool: Pool, greeting: Greeting, *, alone: bool) -> None:
         self._pool = pool
         self._greeting = greeting
+        self._shared = None if alone else Shared(pool, greeting)
 
-    async def carry(self, keys: Sequence[str], talk: Callable[[Wire], Awaitable[Answer]]) -> Answer:  # noqa: ARG002 - one server has all keys
+    async def carry(
+        self,
+        keys: Sequence[str],  # noqa: ARG002 - one server has all keys
+        talk: Callable[[Wire], Awaitable[Answer]],
+        *,
+        asking: bool = False,
+    ) -> Answer:
         """Talk to it."""
-        async with lent(self._pool, self._greeting) as wire:
+        if self._shared is not None:
+            return await talk(await self._shared.wire(asking=asking))
+        async with lent(self._pool, self._greeting, asking=asking) as wire:
             return await talk(wire)
 
     async def forget(self) -> None:
         """Keep what works: it is always the same server."""
+        if self._shared is not None:
+            self._shared.suspect()
+
+    async def hang_up(self) -> None:
+        """Ask over new connections next time, wherever they lead then."""
+        if self._shared is not None:
+            self._shared.retire()
+        await _hang_up(self._pool)
 
     async def close(self) -> None:
         """End every network connection."""
+        if self._shared is not None:
+            await self._shared.close()
         await self._pool.aclose()
 
 
@@ -69,16 +93,24 @@ class Watched(OneServer):
     The driver asks one Sentinel after the other, and first the one that has answered last.
     """
 
-    def __init__(self, master: str, sentinels: Sequence[Pool], greeting: Greeting, **given: Any) -> None:  # noqa: ANN401 - the driver's own options
+    def __init__(
+        self,
+        master: str,
+        sentinels: Sequence[Pool],
+        greeting: Greeting,
+        *,
+        alone: bool,
+        **given: Any,  # noqa: ANN401 - the driver's own options
+    ) -> None:
         self._watch = Sentinel([])  # type: ignore[no-untyped-call] # the driver's
         self._watch.sentinels = [driver.Redis.from_pool(each) for each in sentinels]
         pool = SentinelConnectionPool(master, self._watch, **given)  # type: ignore[no-untyped-call] # the driver's
-        super().__init__(pool, greeting)
+        super().__init__(pool, greeting, alone=alone)
 
     @override
     async def forget(self) -> None:
-        """Close the idle connections: they lead to whoever was master when they were made."""
-        await _hang_up(self._pool)
+        """Give up all connections: they lead to whoever was master when they were made."""
+        await self.hang_up()
 
     @override
     async def close(self) -> None:
@@ -95,12 +127,21 @@ class Cluster:
     it hangs up on every call under way.
     """
 
-    def __init__(self, seeds: Sequence[Place], greeting: Greeting, patience: float, **given: Any) -> None:  # noqa: ANN401 - the driver's own options
+    def __init__(
+        self,
+        seeds: Sequence[Place],
+        greeting: Greeting,
+        patience: float,
+        *,
+        alone: bool,
+        **given: Any,  # noqa: ANN401 - the driver's own options
+    ) -> None:
         self._seeds = list(seeds)
         self._greeting = greeting
         self._patience = patience / (len(seeds) + 1)  # seconds for one member to say which slots are where
+        self._alone = alone
         self._options = given
-        self._pools: dict[Place, Pool] = {}
+        self._members: dict[Place, OneServer] = {}
         self._slots: list[tuple[int, int, Place]] = []  # first slot, last slot, master
         self._learning = asyncio.Lock()
 
@@ -109,8 +150,7 @@ class Cluster:
         place, asking = await self._home(keys), False
         for hop in range(_MOST_HOPS):
             try:
-                async with lent(self._pool(place), self._greeting, asking=asking) as wire:
-                    return await talk(wire)
+                return await self._member(place).carry(keys, talk, asking=asking)
             except AskError as elsewhere:
                 if hop == _MOST_HOPS - 1:
                     raise
@@ -123,19 +163,18 @@ class Cluster:
     async def forget(self) -> None:
         """Ask for the slots anew, and close idle connections: who was a replica may be a master now, and vice versa."""
         self._slots = []
-        await asyncio.gather(*map(_hang_up, self._pools.values()))
+        await asyncio.gather(*(member.hang_up() for member in self._members.values()))
 
     async def close(self) -> None:
         """End every network connection."""
-        await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
+        await asyncio.gather(*(member.close() for member in self._members.values()))
 
-    def _pool(self, place: Place) -> Pool:
-        if place not in self._pools:
+    def _member(self, place: Place) -> OneServer:
+        if place not in self._members:
             host, port = place
-            self._pools[place] = driver.ConnectionPool(
-                host=host, port=port, redis_connect_func=self._greeting.greet, **self._options
-            )
-        return self._pools[place]
+            pool = driver.ConnectionPool(host=host, port=port, redis_connect_func=self._greeting.greet, **self._options)
+            self._members[place] = OneServer(pool, self._greeting, alone=self._alone)
+        return self._members[place]
 
     async def _home(self, keys: Sequence[str]) -> Place:
         """Return where the keys of a call are, which are all in one slot; without keys, any master."""
@@ -151,7 +190,7 @@ class Cluster:
 
     async def _learn(self) -> list[tuple[int, int, Place]]:
         """Ask one member after the other which slots are where, in no order, so that no single one is in the way."""
-        known = list(dict.fromkeys([*self._pools, *self._seeds]))
+        known = list(dict.fromkeys([*self._members, *self._seeds]))
         random.shuffle(known)
         failure: Exception | None = None
         for place in known:

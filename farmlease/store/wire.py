@@ -9,7 +9,7 @@ This module must never send a command twice, and never wait without an end.
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from redis import asyncio as driver
@@ -24,6 +24,8 @@ from farmlease.store.script import LIFE
 __all__ = [
     "MAX_CONNECTIONS",
     "Greeting",
+    "Network",
+    "OwnWire",
     "Pool",
     "SentinelTlsConnection",
     "TlsConnection",
@@ -73,8 +75,17 @@ def told(answer: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
-class Wire:
-    """A network connection that is ours for one call."""
+class Wire(Protocol):
+    """A network connection in the hands of one call."""
+
+    life: str  #: of the server at the other end
+
+    async def say(self, *command: bytes | str | int) -> Any:  # noqa: ANN401 - a reply of the driver
+        """Send one command and return the server's answer; a driver's error otherwise."""
+
+
+class OwnWire:
+    """A network connection that is one call's alone."""
 
     def __init__(self, connection: Network, life: str, *, asking: bool = False) -> None:
         self._connection = connection
@@ -91,11 +102,11 @@ class Wire:
 
 
 @asynccontextmanager
-async def lent(pool: Pool, greeting: Greeting, *, asking: bool = False) -> AsyncIterator[Wire]:
+async def lent(pool: Pool, greeting: Greeting, *, asking: bool = False) -> AsyncIterator[OwnWire]:
     """Take a connection from a pool, which makes it if need be, and give it back."""
     connection = await pool.get_connection()  # type: ignore[no-untyped-call] # the driver's
     try:
-        yield Wire(connection, greeting.life(connection), asking=asking)
+        yield OwnWire(connection, greeting.life(connection), asking=asking)
     finally:
         await pool.release(connection)
 

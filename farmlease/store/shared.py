@@ -1,0 +1,186 @@
+"""One network connection that many calls use at once.
+
+What is asked in one turn of the event loop is sent together, and the answers, which come in the order of the questions,
+are handed to who asked. So fifty calls under way cost one system call, not fifty, and who gives up waiting disturbs
+nobody: the answer is read all the same, and dropped.
+
+This module must never send a question twice, and never hand an answer to anybody but who asked for it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from contextlib import suppress
+from copy import copy
+from typing import Any
+
+from hiredis import pack_command
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import RedisError, ResponseError
+
+from farmlease.store.wire import Greeting, Network, Pool
+
+__all__ = ["Shared", "SharedWire"]
+
+Answered = asyncio.Future[Any]
+Command = tuple[bytes | str | int, ...]
+
+
+class Shared:
+    """The network connection to one server that its calls share; made when it is needed, and again when it was lost."""
+
+    def __init__(self, pool: Pool, greeting: Greeting) -> None:
+        self._pool = pool
+        self._greeting = greeting
+        self._line: _Line | None = None
+        self._lines = set[_Line]()  #: all whose network connection is not closed yet
+        self._making = asyncio.Lock()
+
+    async def wire(self, *, asking: bool = False) -> "SharedWire":
+        """Return a wire for one call; the driver's errors pass through."""
+        line = self._line
+        if line is None or line.lost:
+            async with self._making:  # one makes it for all
+                line = self._line
+                if line is None or line.lost:
+                    line = self._line = await self._new_line()
+        return SharedWire(line, asking=asking)
+
+    def suspect(self) -> None:
+        """A call has failed: ask nothing more over a connection that still owes an answer, for it may be dead."""
+        if self._line is not None and self._line.owes:
+            self.retire()
+
+    def retire(self) -> None:
+        """Ask nothing more over this connection; who waits for an answer may still get it."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.retire()
+
+    async def close(self) -> None:
+        """End every connection."""
+        self._line = None
+        await asyncio.gather(*(each.end() for each in self._lines))
+
+    async def _new_line(self) -> "_Line":
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # the driver's
+        line = _Line(connection, self._pool, self._greeting.life(connection))
+        self._lines.add(line)
+        line.closed.add_done_callback(lambda _: self._lines.discard(line))
+        return line
+
+
+class SharedWire:
+    """A shared connection in the hands of one call."""
+
+    def __init__(self, line: "_Line", *, asking: bool) -> None:
+        self._line = line
+        self._asking = asking
+        self.life = line.life  #: of the server at the other end
+
+    async def say(self, *command: bytes | str | int) -> Any:  # noqa: ANN401 - a reply of the driver
+        """Send one command and return the server's answer; a driver's error otherwise."""
+        if self._asking:  # holds for the command right behind it only
+            self._line.ask(("ASKING",)).cancel()
+        return await self._line.ask(command)
+
+
+class _Line:
+    """One network connection and what was asked over it, in order."""
+
+    def __init__(self, connection: Network, pool: Pool, life: str) -> None:
+        self.life = life
+        self.lost = False  #: nothing may be asked over it any more
+        self._connection = connection
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._unsent: list[Command] = []
+        self._unanswered = deque[Answered]()
+        self._something_to_send = asyncio.Event()
+        self._work = [asyncio.ensure_future(self._until_lost(each)) for each in (self._write(), self._read())]
+        self.closed = asyncio.ensure_future(self._close())
+
+    @property
+    def owes(self) -> bool:
+        """Whether an answer is still to come, even if nobody waits for it any more."""
+        return bool(self._unanswered)
+
+    def ask(self, command: Command) -> Answered:
+        """Send a command with all others of this turn of the event loop; return where its answer will be."""
+        if self.lost:
+            raise ConnectionLost("the connection was lost")
+        answer = self._loop.create_future()
+        self._unanswered.append(answer)
+        self._unsent.append(command)
+        self._something_to_send.set()
+        return answer
+
+    def retire(self) -> None:
+        """End as soon as nobody waits for an answer any more."""
+        for each in self._unanswered:
+            each.add_done_callback(lambda _: self._lose_if_idle())
+        self._lose_if_idle()
+
+    def lose(self, error: Exception) -> None:
+        """Tell everybody who waits that no answer will come, and why."""
+        if self.lost:
+            return
+        self.lost = True
+        for each in self._unanswered:
+            if not each.done():
+                each.set_exception(_like(error))
+        for work in self._work:
+            work.cancel()
+
+    async def end(self) -> None:
+        """Wait until the network connection is closed."""
+        self.lose(ConnectionLost("the connection was closed"))
+        await self.closed
+
+    def _lose_if_idle(self) -> None:
+        if all(each.done() for each in self._unanswered):
+            self.lose(ConnectionLost("the connection was given up"))
+
+    async def _until_lost(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except (RedisError, OSError) as error:
+            self.lose(error)
+
+    async def _close(self) -> None:
+        await asyncio.wait(self._work)
+        with suppress(RedisError, OSError):
+            await self._connection.disconnect(nowait=True)
+        await self._pool.release(self._connection)
+
+    async def _write(self) -> None:
+        while True:
+            await self._something_to_send.wait()
+            self._something_to_send.clear()
+            commands, self._unsent = self._unsent, []
+            packed = b"".join(pack_command(each) for each in commands)  # type: ignore[arg-type] # its types know one word only
+            await self._connection.send_packed_command(packed, check_health=False)
+
+    async def _read(self) -> None:
+        while True:
+            answer: Any
+            try:
+                answer = await self._connection.read_response()
+            except ResponseError as error:
+                answer = error
+            if not self._unanswered:
+                raise ConnectionLost("the server spoke without being asked")
+            asked = self._unanswered.popleft()
+            if asked.done():
+                continue  # whoever asked has gone
+            if isinstance(answer, ResponseError):
+                asked.set_exception(answer)
+            else:
+                asked.set_result(answer)
+
+
+def _like(error: Exception) -> Exception:
+    """Return an error like another one, for one more caller: an exception that is raised twice mixes up its causes."""
+    another = copy(error)
+    another.__cause__ = error
+    return another
