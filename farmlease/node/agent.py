@@ -340,4 +340,4 @@ class Agent:
             return until
 
     def _is_here(self, user: User) -> bool:
-        return any(each.user == user and each.state.shown for each in self._book)
+        return any(each.state.shown for each in self._book.of_user(user))

@@ -59,12 +59,14 @@ class Book:
         self._sealer = sealer
         self._node = node
         self._sessions: dict[str, OpenSession] = {}
+        self._of_user: dict[User, dict[str, OpenSession]] = {}  #: so that no question takes longer with more sessions
+        self._uncounted: dict[str, OpenSession] = {}  #: likewise
         self.damaged = 0
         #: Grows with every change, so that a reader who awaited something can tell whether the book is still the same.
         self.changes = 0
         for entry in journal.entries():
             try:
-                self._sessions[entry.id] = self._opened(entry)
+                self._put(self._opened(entry))
             except (RecordRejected, ValueError):
                 self.damaged += 1
                 self._set_aside(entry, kept, clock.now_ms())
@@ -76,6 +78,14 @@ class Book:
     def find(self, session: str) -> OpenSession | None:
         """Return the session of this id, whatever its state."""
         return self._sessions.get(session)
+
+    def of_user(self, user: User) -> tuple[OpenSession, ...]:
+        """Every session of a user."""
+        return tuple(self._of_user.get(user, {}).values())
+
+    def uncounted(self, pool: str) -> tuple[OpenSession, ...]:
+        """Every session of a pool that a receipt let in, and of which the store has not heard."""
+        return tuple(each for each in self._uncounted.values() if each.pool == pool)
 
     def uses_files(self, user: User, pool: str) -> bool:
         """Whether a session of the user may be using the files of a pool."""
@@ -116,7 +126,7 @@ class Book:
         after = replace(session, state=next_state(session.state, event), **changes)
         if after.state is SessionState.ENDED:
             self._journal.remove_entry(after.id)
-            self._sessions.pop(after.id, None)
+            self._drop(after.id)
         else:
             self._write(after)
         return after
@@ -128,7 +138,22 @@ class Book:
         return amended
 
     def _has(self, user: User, pool: str, states: set[SessionState]) -> bool:
-        return any(each.user == user and each.pool == pool and each.state in states for each in self._sessions.values())
+        return any(each.pool == pool and each.state in states for each in self.of_user(user))
+
+    def _put(self, session: OpenSession) -> None:
+        self._drop(session.id)
+        self._sessions[session.id] = session
+        self._of_user.setdefault(session.user, {})[session.id] = session
+        if session.is_uncounted:
+            self._uncounted[session.id] = session
+
+    def _drop(self, session: str) -> None:
+        before = self._sessions.pop(session, None)
+        self._uncounted.pop(session, None)
+        if before is not None and len(of_user := self._of_user[before.user]) > 1:
+            del of_user[session]
+        elif before is not None:
+            del self._of_user[before.user]
 
     def _set_aside(self, entry: Entry, kept: KeptFiles, now_ms: int) -> None:
         """Keep an entry that does not open for inspection; its place in the journal will be written over some day."""
@@ -143,7 +168,7 @@ class Book:
     def _write(self, session: OpenSession) -> None:
         body = self._sealer.seal(Purpose.RECEIPT, session.id, ("session", self._node), _FORM.dump_json(session))
         self._journal.write_entry(Entry(session.id, session.state.value, body))
-        self._sessions[session.id] = session
+        self._put(session)
 
     def _opened(self, entry: Entry) -> OpenSession:
         plain = self._sealer.unseal(Purpose.RECEIPT, entry.id, ("session", self._node), entry.body)

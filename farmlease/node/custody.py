@@ -71,11 +71,13 @@ class Custody:
             return
         if mine is not None and _is_ahead(mine, taken):
             taken, record = mine.granted_anew(taken), self._open(index, pool.name, mine)
+        if not pool.files:
+            self._receipts.keep(index, pool.name, replace(taken, files=(), placing=False))
+            return
         files = VendorFiles(pool.files)
         self._receipts.keep(index, pool.name, replace(taken, files=pool.files, placing=True))
         named = [file for file in record.files if file.name in pool.files]
-        if pool.files:
-            await in_thread(lambda: self._place(index, user, files, named))
+        await in_thread(lambda: self._place(index, user, files, named))
         self._update(index, pool.name, placing=False)
 
     def cares(self, user: User, pool: str) -> bool:

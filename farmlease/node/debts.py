@@ -173,8 +173,7 @@ class Debts:
         A receipt let that in, by the seat of the one that has ended: it is to be counted first.
         """
         return isinstance(debt, ReleaseDebt) and any(
-            each.pool == debt.pool and each.is_uncounted and self._sealer.user_index(each.user) == debt.claim.user
-            for each in self._book
+            self._sealer.user_index(each.user) == debt.claim.user for each in self._book.uncounted(debt.pool)
         )
 
     def _opened(self, owed: Owed) -> Debt | None:

@@ -36,7 +36,8 @@ class Offline:
         receipt = self._receipts.find(self._sealer.user_index(session.user), pool.name)
         if receipt is None or not receipt.document or not self._receipts.is_of_this_life(receipt):
             return None
-        here = [each for each in self._book if each.state is SessionState.ACTIVE and _same_lease(each, session)]
+        of_user = self._book.of_user(session.user)
+        here = [each for each in of_user if each.pool == session.pool and each.state is SessionState.ACTIVE]
         if pool.sessions_per_user and len(here) >= pool.sessions_per_user:
             return None
         device = dict(json.loads(receipt.document)["devices"]).get(session.device)
@@ -47,7 +48,3 @@ class Offline:
         shared = any(pool.share is Share.USER or each.device == session.device for each in here)
         covered = shared and (pool.kind is Kind.NODE_LOCKED or pool.share is not Share.SESSION)
         return receipt if covered and self._memory.is_alive(pool.name) else None
-
-
-def _same_lease(one: OpenSession, other: OpenSession) -> bool:
-    return (one.user, one.pool) == (other.user, other.pool)

@@ -122,12 +122,11 @@ class Seats:
         StoreError if the store cannot be asked: then nobody new is let in either.
         """
         async with self._counting:
-            for each in self._book:
-                if each.pool == pool.name and each.is_uncounted:
-                    async with self._turns.session(each.id):
-                        session = self._book.find(each.id)
-                        if session is not None and session.pool == pool.name and session.is_uncounted:
-                            await self._count(session, pool)
+            for each in self._book.uncounted(pool.name):
+                async with self._turns.session(each.id):
+                    session = self._book.find(each.id)
+                    if session is not None and session.pool == pool.name and session.is_uncounted:
+                        await self._count(session, pool)
 
     async def _count(self, session: OpenSession, pool: Pool) -> None:
         answer = await self._acquire(session, self._standing.in_force.version, pool, 0)
