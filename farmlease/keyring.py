@@ -1,11 +1,13 @@
 """The key ring: the farm's secrets, in one file that only its owner can read. The same file is on every node.
 
-It holds several keys, so that a new one can be readable everywhere before it is used, and one secret that never
-changes, from which users' pseudonyms are made. This module must never write a secret to a log, an error text or a
-``repr``, and never overwrite a key ring.
+It holds several keys, in the order in which they were made, so that a new one can be readable everywhere before it is
+used: those behind the primary are *pending*, those before it are *old*. And it holds one secret that never changes,
+from which users' pseudonyms are made. This module must never write a secret to a log, an error text or a ``repr``, and
+never overwrite a key ring but by a later state of the same one.
 """
 
 import base64
+import hmac
 import json
 import os
 import secrets
@@ -13,13 +15,14 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 
 from farmlease.errors import FarmleaseError, KeyRingRejected
 
-__all__ = ["KEY_ID_BYTES", "SECRET_BYTES", "Key", "KeyRing"]
+__all__ = ["KEY_ID_BYTES", "SECRET_BYTES", "Key", "KeyRing", "KeyState"]
 
 SECRET_BYTES = 32
 KEY_ID_BYTES = 4
@@ -28,6 +31,14 @@ _RING_FORMAT = 1
 _RING_LIMIT = 1 << 18  #: bytes; thousands of keys
 _RING_MODE = 0o600
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class KeyState(StrEnum):
+    """What a key is for."""
+
+    PRIMARY = "primary"  #: seals, and opens
+    PENDING = "pending"  #: opens; is to be the primary once every node has it
+    OLD = "old"  #: opens what was sealed before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +77,40 @@ class KeyRing:
         """The ids of all keys, in the ring's order."""
         return tuple(key.id for key in self.keys)
 
+    @property
+    def pending(self) -> str | None:
+        """The key that is to be the primary once every node has it, if there is one."""
+        return self.ids[-1] if self.ids[-1] != self.primary else None
+
+    def state(self, key_id: str) -> KeyState:
+        """Return what a key of the ring is for."""
+        distance = self.ids.index(key_id) - self.ids.index(self.primary)
+        return KeyState.PRIMARY if distance == 0 else KeyState.PENDING if distance > 0 else KeyState.OLD
+
+    def is_of_the_farm(self, other: "KeyRing") -> bool:
+        """Whether another ring gives users the same pseudonyms: only then it is a state of this one."""
+        return hmac.compare_digest(self.index, other.index)
+
+    def grown(self, now_ms: int) -> "KeyRing":
+        """Return the ring with one more key, pending, made at ``now_ms``."""
+        return replace(self, keys=(*self.keys, _random_key(now_ms)))
+
+    def activated(self) -> "KeyRing":
+        """Return the ring with its newest key as the primary."""
+        return replace(self, primary=self.ids[-1])
+
+    def without(self, key_id: str) -> "KeyRing":
+        """Return the ring without a key that is not the primary."""
+        return replace(self, keys=tuple(key for key in self.keys if key.id != key_id))
+
+    def with_keys_of(self, other: "KeyRing") -> "KeyRing":
+        """Return the ring with the keys of another that it lacks, as old ones."""
+        return replace(self, keys=(*(key for key in other.keys if key.id not in self.ids), *self.keys))
+
     @classmethod
     def generate(cls, now_ms: int) -> "KeyRing":
         """Return a new ring of one random key, made at ``now_ms`` (milliseconds since 1970 UTC)."""
-        key = Key(id=secrets.token_hex(KEY_ID_BYTES), created_at=now_ms, secret=secrets.token_bytes(SECRET_BYTES))
+        key = _random_key(now_ms)
         return cls(primary=key.id, keys=(key,), index=secrets.token_bytes(SECRET_BYTES))
 
     @classmethod
@@ -103,6 +144,22 @@ class KeyRing:
         except OSError as error:
             raise FarmleaseError(f"cannot write the key ring {path}: {error.strerror}; check its folder") from error
 
+    def replace_file(self, path: Path) -> None:
+        """Put this state of the ring in the place of the one there, whole or not at all; it keeps its owner.
+
+        Callers hold the ring's lock (``ringfile.py``). Raises ``FarmleaseError`` when it cannot be written.
+        """
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with _removed_at_the_end(temporary):
+                _write_private(temporary, self._to_json(), like=path.lstat())
+                temporary.replace(path)
+                _sync_folder(path.parent)
+        except OSError as error:
+            raise FarmleaseError(
+                f"cannot write the key ring {path}: {error.strerror}; run as its owner or root"
+            ) from error
+
     def _to_json(self) -> bytes:
         keys = [
             {"id": k.id, "created_at": _to_rfc3339(k.created_at), "secret": _to_base64(k.secret)} for k in self.keys
@@ -130,6 +187,10 @@ def _parsed_ring(text: bytes) -> KeyRing | str:
         return str(error)
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError):
         return "not a key ring: restore it from another node, or move it away and run `farmlease key generate`"
+
+
+def _random_key(now_ms: int) -> Key:
+    return Key(id=secrets.token_hex(KEY_ID_BYTES), created_at=now_ms, secret=secrets.token_bytes(SECRET_BYTES))
 
 
 def _is_key_id(text: str) -> bool:
@@ -196,9 +257,12 @@ def _refuse_unless_private(path: Path, status: os.stat_result) -> None:
             raise KeyRingRejected(f"{path} has mode {mode:04o}, 0600 is needed: `chmod 600 {path}`")
 
 
-def _write_private(path: Path, text: bytes) -> None:
+def _write_private(path: Path, text: bytes, like: os.stat_result | None = None) -> None:
+    """Write a new file of mode 0600, with the owner of the one it is ``like``."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _RING_MODE), "wb") as file:
         if sys.platform != "win32":
+            if like is not None and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), like.st_uid, like.st_gid)  # an agent with a user of its own must read it
             os.fchmod(file.fileno(), _RING_MODE)  # a strange umask may have taken bits away
         file.write(text)
         file.flush()
@@ -212,14 +276,20 @@ def _placed(temporary: Path, path: Path) -> bool:
             temporary.rename(path)  # never replaces on Windows
         else:
             path.hardlink_to(temporary)
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _sync_folder(path.parent)
     except FileExistsError:
         return False
     return True
+
+
+def _sync_folder(path: Path) -> None:
+    """Have a folder's names on the disk, where that can be asked for."""
+    if sys.platform != "win32":
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from farmlease.domain.identity import User
-from farmlease.errors import RecordRejected
+from farmlease.errors import KeyRingRejected, RecordRejected
 from farmlease.keyring import KEY_ID_BYTES, SECRET_BYTES, KeyRing
 
 __all__ = ["Purpose", "RecordBinding", "Sealer", "key_id_of"]
@@ -76,10 +76,30 @@ class Sealer:
 
     def __init__(self, ring: KeyRing, farm: str) -> None:
         self._farm = farm
-        self._primary = ring.primary
+        self._ring = ring
         self._secrets = {key.id: key.secret for key in ring.keys}
         self._index_key = _derived(ring.index, "user index")
         self._cipher = lru_cache(maxsize=SUB_KEYS_CACHED)(self._make_cipher)
+
+    @property
+    def ring(self) -> KeyRing:
+        """The keys it goes by."""
+        return self._ring
+
+    def adopt(self, ring: KeyRing) -> None:
+        """Go by a later state of the same ring; no other thread may be sealing. KeyRingRejected if it is another's.
+
+        Its secret for pseudonyms must be the same: with another one every user would look like a new user.
+        """
+        if not self._ring.is_of_the_farm(ring):
+            raise KeyRingRejected("the key ring is another farm's: take the one of a node of this farm")
+        self._secrets = {key.id: key.secret for key in ring.keys}
+        self._ring = ring
+        self._cipher.cache_clear()
+
+    def is_fresh(self, sealed: bytes) -> bool:
+        """Whether bytes claim to be sealed with the primary, or are not sealed at all."""
+        return key_id_of(sealed) in {None, self._ring.primary}
 
     def user_index(self, user: User) -> str:
         """Return the user's pseudonym, 22 characters of base64url: the same on every node and after key rotation."""
@@ -88,10 +108,10 @@ class Sealer:
 
     def seal(self, purpose: Purpose, subject: str, context: tuple[str, ...], plaintext: bytes) -> bytes:
         """Return the plaintext sealed with the primary key; only the same purpose, subject and context open it."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        cipher = self._cipher(self._primary, purpose, subject)
-        sealed = cipher.encrypt(nonce, plaintext, self._associated(self._primary, purpose, subject, context))
-        return b"".join((bytes([_SEAL_FORMAT]), bytes.fromhex(self._primary), nonce, sealed))
+        nonce, primary = secrets.token_bytes(_NONCE_BYTES), self._ring.primary
+        cipher = self._cipher(primary, purpose, subject)
+        sealed = cipher.encrypt(nonce, plaintext, self._associated(primary, purpose, subject, context))
+        return b"".join((bytes([_SEAL_FORMAT]), bytes.fromhex(primary), nonce, sealed))
 
     def unseal(self, purpose: Purpose, subject: str, context: tuple[str, ...], sealed: bytes) -> bytes:
         """Return what was sealed. Raises ``RecordRejected``, always with the same words, when it does not open."""
@@ -101,6 +121,12 @@ class Sealer:
             raise RecordRejected(_REJECTED)
         return plaintext
 
+    def reseal(self, purpose: Purpose, subject: str, context: tuple[str, ...], sealed: bytes) -> bytes:
+        """Return the same content sealed with the primary; what is already, as it is. RecordRejected as ``unseal``."""
+        if self.is_fresh(sealed):
+            return sealed
+        return self.seal(purpose, subject, context, self.unseal(purpose, subject, context, sealed))
+
     def seal_record(self, binding: RecordBinding, data: bytes) -> bytes:
         """Seal an encoded record."""
         return self.seal(Purpose.RECORD, binding.user_index, _record_context(binding), data)
@@ -109,6 +135,14 @@ class Sealer:
         """Return the encoded record. Raises ``RecordRejected`` when it was sealed for anything but this binding."""
         return self.unseal(Purpose.RECORD, binding.user_index, _record_context(binding), sealed)
 
+    def reseal_record(self, binding: RecordBinding, sealed: bytes) -> bytes:
+        """Return a record sealed with the primary, for the same binding. RecordRejected as ``unseal_record``."""
+        return self.reseal(Purpose.RECORD, binding.user_index, _record_context(binding), sealed)
+
+    def is_same_record(self, binding: RecordBinding, one: bytes, other: bytes) -> bool:
+        """Whether two sealings for one binding have the same content. RecordRejected if either does not open."""
+        return hmac.compare_digest(self.unseal_record(binding, one), self.unseal_record(binding, other))
+
     def seal_name(self, user_index: str, name: str) -> bytes:
         """Seal a user's name for lists and audit."""
         return self.seal(Purpose.NAME, user_index, (), _utf8(name))
@@ -116,6 +150,10 @@ class Sealer:
     def unseal_name(self, user_index: str, sealed: bytes) -> str:
         """Return a user's name. Raises ``RecordRejected`` when it was sealed for another user index."""
         return self.unseal(Purpose.NAME, user_index, (), sealed).decode("utf-8", "surrogatepass")
+
+    def reseal_name(self, user_index: str, sealed: bytes) -> bytes:
+        """Return a user's name sealed with the primary. RecordRejected as ``unseal_name``."""
+        return self.reseal(Purpose.NAME, user_index, (), sealed)
 
     def _opened(self, purpose: Purpose, subject: str, context: tuple[str, ...], sealed: bytes) -> bytes | None:
         key_id = key_id_of(sealed)

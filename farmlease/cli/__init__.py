@@ -58,7 +58,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "lease": LazyCommand("farmlease.cli.lease:lease", "See who holds which licence of the farm, and take it back."),
     "device": LazyCommand("farmlease.cli.device:device", "See, free and replace the devices of a user."),
     "pool": LazyCommand("farmlease.cli.pool:pool", "Apply the farm's policy and see how full its pools are."),
-    "key": LazyCommand("farmlease.cli.key:key", "Make and list the keys that seal the farm's records."),
+    "key": LazyCommand("farmlease.cli.key:key", "Make, list and change the keys that seal the farm's records."),
     "health": LazyCommand("farmlease.cli.health:health", "Ask a node whether it can serve a logon."),
 }
 

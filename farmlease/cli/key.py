@@ -4,19 +4,28 @@ import click
 
 from farmlease.cli import example
 from farmlease.cli.farm_client import configuration
+from farmlease.cli.key_rotation import Keys, opened_keys, reseal, retire, rotate
 from farmlease.cli.output import Format, emit, output_option
 from farmlease.clock import SystemClock
+from farmlease.domain.rotation import Told, Uses
 from farmlease.domain.wire import timestamp
+from farmlease.errors import FarmleaseError
 from farmlease.keyring import KeyRing
 
 __all__ = ["key"]
 
-COLUMNS = ("id", "primary", "created_at")
+COLUMNS = ("id", "state", "created_at", "records", "names", "notes", "policy", "nodes")
+#: Of a key that seals something in the store and is not in the ring.
+MISSING = "missing"
 
 
 @click.group()
 def key() -> None:
-    """Make and list the keys that seal the farm's records."""
+    """Make, list and change the keys that seal the farm's records.
+
+    A new key in four steps: `rotate` adds it; copy the ring to every node; `rotate --activate` seals with it from then
+    on, and copy the ring again; `reseal`, then `retire` the old one, and copy the ring a last time.
+    """
 
 
 @key.command(epilog=example("farmlease key generate"))
@@ -34,9 +43,50 @@ def generate() -> None:
 @key.command("list", epilog=example("farmlease key list", "farmlease key list -o json"))
 @output_option
 def list_(fmt: Format) -> None:
-    """List the keys of this node's ring, without their secrets."""
+    """List the keys of this node's ring, without their secrets, and what each one seals in the store.
+
+    NOTES are administrators' words in the audit; NODES are the living ones that say they can open with it. While the
+    store is away these are not known.
+    """
     ring = KeyRing.load(configuration().keys.file)
-    rows = (
-        {"id": key.id, "primary": key.id == ring.primary, "created_at": timestamp(key.created_at)} for key in ring.keys
-    )
-    emit(rows, COLUMNS, fmt)
+    uses: dict[str, Uses] | None = None
+    told: list[Told] = []
+    try:
+        with opened_keys() as keys:
+            uses, told = _counted(keys)
+    except FarmleaseError as error:
+        click.echo(f"farmlease: what the keys hold is not known: {error}", err=True)
+    emit([_row(ring, each, uses, told, fmt) for each in (*ring.ids, *_missing(ring, uses))], COLUMNS, fmt)
+
+
+key.add_command(rotate)
+key.add_command(reseal)
+key.add_command(retire)
+
+
+def _counted(keys: Keys) -> tuple[dict[str, Uses], list[Told]]:
+    return keys.uses(), keys.nodes()[0]
+
+
+def _missing(ring: KeyRing, uses: dict[str, Uses] | None) -> list[str]:
+    return sorted(set(uses or ()) - set(ring.ids))
+
+
+def _row(ring: KeyRing, key_id: str, uses: dict[str, Uses] | None, told: list[Told], fmt: Format) -> dict[str, object]:
+    created = next((timestamp(each.created_at) for each in ring.keys if each.id == key_id), None)
+    row: dict[str, object] = {
+        "id": key_id,
+        "state": ring.state(key_id).value if created else MISSING,
+        "primary": key_id == ring.primary,
+        "created_at": created,
+    }
+    if uses is None:
+        return row | dict.fromkeys(("records", "names", "notes", "policy", "nodes"), "?" if fmt == "table" else None)
+    found = uses.get(key_id, Uses())
+    return row | {
+        "records": found.records,
+        "names": found.names,
+        "notes": found.notes,
+        "policy": bool(found.policy),
+        "nodes": sum(each.alive and key_id in each.opens for each in told),
+    }

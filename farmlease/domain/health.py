@@ -35,6 +35,7 @@ class Facts:
     rejected: int = 0  #: receipts that did not open
     recovering: bool = False  #: the store lost its data, and what this node has is being counted again
     clock_off_ms: int = 0  #: by how much the store's clock has leapt, ahead or back
+    ring_trouble: str | None = None  #: why the key ring's file is not gone by, but the ring before it
     sessions: int
 
 
@@ -58,7 +59,7 @@ class Health:
 
 def health(facts: Facts) -> Health:
     """Return the verdict on a node."""
-    checks = (_taking(facts), _store(facts), _clock(facts), _policy(facts), _journal(facts))
+    checks = (_taking(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _journal(facts))
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(status=status, ready=status is not Status.FAIL and not facts.draining, checks=checks)
 
@@ -89,6 +90,12 @@ def _clock(facts: Facts) -> Check:
         text = f"the store's clock leapt {seconds} s {way}; correct it on the store's host. No lease ends by it"
         return Check("clock", Status.WARN, text)
     return Check("clock", Status.PASS, "goes right")
+
+
+def _keys(facts: Facts) -> Check:
+    if facts.ring_trouble is not None:
+        return Check("keys", Status.WARN, f"the key ring before it stays in force: {facts.ring_trouble}")
+    return Check("keys", Status.PASS, "the key ring's")
 
 
 def _policy(facts: Facts) -> Check:

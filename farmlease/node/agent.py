@@ -33,6 +33,7 @@ from farmlease.node.pulse import Pulse
 from farmlease.node.reacquire import Reacquire
 from farmlease.node.receipts import Receipts
 from farmlease.node.recovery import Recovery
+from farmlease.node.ring import RingCare
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
@@ -68,6 +69,7 @@ class Parts:
     pulse: Pulse
     admission: Admission
     upkeep: Upkeep
+    ring: RingCare
     clock: Clock
     heartbeat_ms: int
     offline_denies: bool
@@ -174,6 +176,7 @@ class Agent:
             rejected=self._parts.receipts.rejected,
             recovering=self._parts.recovery.under_way,
             clock_off_ms=self._parts.memory.clock_off_ms,
+            ring_trouble=self._parts.ring.trouble,
             sessions=len(self.sessions()),
         )
 
@@ -233,6 +236,13 @@ class Agent:
             self._upkeep.watch()
         except Exception:  # noqa: BLE001 - one process that cannot be looked at must not end the agent
             _log.error("watch.failed", exc_info=True)
+
+    async def look_at_keys(self) -> None:
+        """Look once whether the key ring's file changed, and do what that asks for."""
+        try:
+            await self._parts.ring.look()
+        except Exception:  # noqa: BLE001 - the keys it has are good for going on
+            _log.error("ring.failed", exc_info=True)
 
     async def settled(self) -> None:
         """Wait for everything that is under way without anybody waiting for it."""

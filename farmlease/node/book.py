@@ -137,6 +137,13 @@ class Book:
         self._write(amended)
         return amended
 
+    def reseal(self) -> None:
+        """Write down anew what the sealer's primary does not seal yet."""
+        for entry in self._journal.entries():
+            session = self._sessions.get(entry.id)
+            if session is not None and not self._sealer.is_fresh(entry.body):
+                self._write(session)
+
     def _has(self, user: User, pool: str, states: set[SessionState]) -> bool:
         return any(each.pool == pool and each.state in states for each in self.of_user(user))
 

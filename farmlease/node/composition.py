@@ -27,12 +27,14 @@ from farmlease.node.reacquire import Reacquire
 from farmlease.node.receipts import Receipts
 from farmlease.node.reception import Reception
 from farmlease.node.recovery import Recovery
+from farmlease.node.ring import RingCare
 from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
 from farmlease.node.vigil import Vigil
 from farmlease.store.keys import node_member
+from farmlease.store.vault import Vault
 
 __all__ = ["Node", "compose"]
 
@@ -107,9 +109,14 @@ def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: Kep
         pulse=pulse, standing=standing, book=book, debts=debts, departure=departure, seats=seats, turns=turns,
         errands=errands, reacquire=reacquire, vigil=vigil, recovery=recovery,
     )  # fmt: skip
+    ring = RingCare(
+        path=config.keys.file, node=node, sealer=sealer, vault=Vault(farm.store.connection, farm.name),
+        journal=journal, book=book, receipts=receipts, debts=debts, standing=standing, memory=memory, clock=clock,
+        every_ms=config.agent.heartbeat_ms, store_timeout_ms=config.store.timeout_ms,
+    )  # fmt: skip
     return Parts(
         farm=farm, journal=journal, standing=standing, book=book, debts=debts, receipts=receipts, memory=memory,
         recovery=recovery, turns=turns, errands=errands, reacquire=reacquire, vigil=vigil, departure=departure,
-        pulse=pulse, admission=admission, upkeep=upkeep, clock=clock, heartbeat_ms=config.agent.heartbeat_ms,
+        pulse=pulse, admission=admission, upkeep=upkeep, ring=ring, clock=clock, heartbeat_ms=config.agent.heartbeat_ms,
         offline_denies=denies,
     )  # fmt: skip

@@ -24,6 +24,7 @@ from farmlease.node.gate import Access, Gate
 from farmlease.node.group import Actor, run_group
 from farmlease.node.listen import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import tell_of_loop_faults
+from farmlease.node.ring import LOOK_EVERY
 from farmlease.opening import open_farm
 
 __all__ = ["run_agent"]
@@ -65,6 +66,7 @@ async def run_agent(config: Config) -> None:
                     _until_cancelled(_beating(node.agent, clock, config.agent.heartbeat_ms / 1000)),
                     _until_cancelled(_watching(node.agent, clock)),
                     _until_cancelled(_looking_after(node.agent, clock)),
+                    _until_cancelled(_minding_keys(node.agent, clock)),
                     _until_cancelled(_ending(node.agent, told)),
                 ]
             )
@@ -101,6 +103,13 @@ async def _watching(agent: Agent, clock: Clock) -> None:
     while True:
         await clock.sleep(_LOOK_EVERY)
         await agent.look()
+
+
+async def _minding_keys(agent: Agent, clock: Clock) -> None:
+    """Notice within seconds that an administrator put another key ring here."""
+    while True:
+        await agent.look_at_keys()
+        await clock.sleep(LOOK_EVERY)
 
 
 async def _ending(agent: Agent, told: asyncio.Event) -> None:

@@ -9,7 +9,8 @@ the store refuses stays owed, is told in the log, and holds up no other user's.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import structlog
@@ -24,7 +25,7 @@ from farmlease.node.journal import Journal, Owed
 from farmlease.node.kept import KeptFiles
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipts
-from farmlease.seal import Purpose, Sealer
+from farmlease.seal import Purpose, RecordBinding, Sealer
 from farmlease.store.answers import Behind, Claim, Conflict, Saved
 from farmlease.store.recovery import Remains
 from farmlease.store.redis import Store
@@ -115,7 +116,16 @@ class Debts:
         """Note a debt in the journal."""
         # A note is nobody's seat: a session does not wait until it is delivered.
         session = "" if isinstance(debt, NoteDebt) else debt.claim.session
-        self._journal.owe(session, self._sealer.seal(Purpose.RECEIPT, session, ("debt",), _FORM.dump_json(debt)))
+        self._journal.owe(session, self._sealed(session, debt))
+
+    def reseal(self) -> None:
+        """Write down anew what the sealer's primary does not seal yet."""
+        number = 0
+        while owed := self._journal.next_owed(number):
+            number = owed.number
+            debt = None if self._sealer.is_fresh(owed.body) else self._opened(owed)
+            if debt is not None:
+                self._journal.amend_owed(number, self._sealed(owed.session, debt))
 
     def pending(self, session: str | None = None) -> int:
         """How many debts are not delivered yet: of one session, or all."""
@@ -166,6 +176,13 @@ class Debts:
                     if self._refused.get(number) != str(error):
                         _log.error("debt.refused", kind=debt.kind, session=owed.session, why=str(error))
             self._refused = refused
+
+    def _sealed(self, session: str, debt: Debt) -> bytes:
+        """Seal a debt, and the record in it with the same key."""
+        if isinstance(debt, SaveDebt):
+            with suppress(RecordRejected):  # the store's business
+                debt = replace(debt, record=self._sealer.reseal_record(_binding(debt), debt.record))
+        return self._sealer.seal(Purpose.RECEIPT, session, ("debt",), _FORM.dump_json(debt))
 
     def _must_wait(self, debt: Debt) -> bool:
         """Whether the end of a session would free a seat on which a session still sits that the store has not heard of.
@@ -225,12 +242,21 @@ class Debts:
             match outcome:
                 case Saved():
                     pass
+                case Conflict() if self._is_ours(debt, outcome):
+                    pass  # the answer was lost, and the record sealed anew since
                 case Conflict():
                     self._lost_race(number, debt, (outcome.version, outcome.record))
                 case None:
                     self._custody.lease_gone(_made_here(debt))
             self._journal.settle(number)
         return True
+
+    def _is_ours(self, debt: SaveDebt, found: Conflict) -> bool:
+        """Whether what the store has is the very version that it is told of, under another seal."""
+        with suppress(RecordRejected):
+            same = self._sealer.is_same_record(_binding(debt), debt.record, found.record)
+            return found.version == debt.version and same
+        return False
 
     def _lost_race(self, number: int, debt: SaveDebt, theirs: Version) -> None:
         """Keep this version and those made from it: the store would take the next one for a child of the winner."""
@@ -253,6 +279,10 @@ class Debts:
 
 def _line(debt: SaveDebt) -> tuple[str, str]:
     return debt.pool, debt.claim.user
+
+
+def _binding(debt: SaveDebt) -> RecordBinding:
+    return RecordBinding(pool=debt.pool, user_index=debt.claim.user, lease_id=debt.lease_id, version=debt.version)
 
 
 def _made_here(debt: SaveDebt) -> MadeHere:

@@ -24,6 +24,9 @@ from farmlease.node.mark import Mark
 
 __all__ = ["Entry", "Journal", "Owed"]
 
+#: Tables with bodies that the agent sealed.
+_SEALED = ("session", "receipt", "owed", "document")
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -160,6 +163,16 @@ class Journal:
         """Whose receipts of a pool there are, by user index."""
         return [user for (user,) in self._rows("SELECT user FROM receipt WHERE pool = ? ORDER BY user", pool)]
 
+    def all_receipts(self) -> list[tuple[str, str]]:
+        """Whose receipts of which pools there are, by user index."""
+        return [(user, pool) for user, pool in self._rows("SELECT user, pool FROM receipt ORDER BY user, pool")]
+
+    def sealed_with(self) -> dict[str, int]:
+        """How many bodies name each key, by the four bytes behind the first of each."""
+        bodies = " UNION ALL ".join(f"SELECT body FROM {table}" for table in _SEALED)  # noqa: S608 - names of ours
+        found = self._rows(f"SELECT hex(substr(body, 2, 4)), count(*) FROM ({bodies}) GROUP BY 1")  # noqa: S608
+        return {key.lower(): int(count) for key, count in found}
+
     def owe(self, session: str, body: bytes) -> None:
         """Note something the store must be told."""
         self._rows("INSERT INTO owed (session, body) VALUES (?, ?)", session, body)
@@ -176,6 +189,10 @@ class Journal:
         else:
             ((count,),) = self._rows("SELECT count(*) FROM owed WHERE session = ?", session)
         return int(count)
+
+    def amend_owed(self, number: int, body: bytes) -> None:
+        """Write another body for something that the store has yet to be told."""
+        self._rows("UPDATE owed SET body = ? WHERE number = ?", body, number)
 
     def settle(self, number: int) -> None:
         """Strike off what has been told."""

@@ -7,6 +7,7 @@ does not open is kept for inspection and counts as none.
 
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from farmlease.domain.model import Lease
 from farmlease.errors import RecordRejected
 from farmlease.node.journal import Journal
 from farmlease.node.kept import KeptFiles, as_label
-from farmlease.seal import Purpose, Sealer
+from farmlease.seal import Purpose, RecordBinding, Sealer
 from farmlease.store.answers import Taken
 from farmlease.store.recovery import Remains
 
@@ -93,8 +94,17 @@ class Receipts:
 
     def keep(self, index: str, pool: str, receipt: Receipt) -> None:
         """Keep a receipt, over the older one."""
-        body = self._sealer.seal(Purpose.RECEIPT, index, self._context(pool), _FORM.dump_json(receipt))
+        anew = _FORM.dump_json(self._anew(index, pool, receipt))
+        body = self._sealer.seal(Purpose.RECEIPT, index, self._context(pool), anew)
         self._journal.write_receipt(index, pool, body)
+
+    def reseal(self, index: str, pool: str) -> None:
+        """Keep a receipt anew if the sealer's primary does not seal it yet."""
+        body = self._journal.receipt(index, pool)
+        if body is not None and not self._sealer.is_fresh(body):
+            receipt = self.find(index, pool)
+            if receipt is not None:
+                self.keep(index, pool, receipt)
 
     def granted(self, taken: Taken, name: bytes) -> Receipt:
         """Return the receipt of a grant."""
@@ -125,6 +135,25 @@ class Receipts:
         receipt = self.find(index, pool)
         if receipt is not None:
             self._put(index, pool, replace(receipt, document=b""))
+
+    def _anew(self, index: str, pool: str, receipt: Receipt) -> Receipt:
+        """Return a receipt with its parts sealed by the same key as the whole: no other is needed to open it.
+
+        A part that does not open stays as it is; whoever wants to use it will refuse it.
+        """
+        with suppress(RecordRejected):
+            receipt = replace(receipt, record=self._record(index, pool, receipt, receipt.version, receipt.record))
+        with suppress(RecordRejected):
+            receipt = replace(receipt, name=self._sealer.reseal_name(index, receipt.name))
+        with suppress(RecordRejected):
+            if receipt.winner is not None:
+                version, record = receipt.winner
+                receipt = replace(receipt, winner=(version, self._record(index, pool, receipt, version, record)))
+        return receipt
+
+    def _record(self, index: str, pool: str, receipt: Receipt, version: int, record: bytes) -> bytes:
+        binding = RecordBinding(pool=pool, user_index=index, lease_id=receipt.lease.id, version=version)
+        return self._sealer.reseal_record(binding, record)
 
     def _put(self, index: str, pool: str, receipt: Receipt) -> None:
         if receipt.document or receipt.files:

@@ -60,6 +60,11 @@ class Standing:
         self._in_trouble(self._impossible(self.in_force.policy))
         return self.in_force
 
+    def reseal(self) -> None:
+        """Keep the policy in the journal sealed with the primary."""
+        if self.in_force.policy is not None:
+            self._remember(self.in_force)
+
     async def _put_back(self, version: int) -> None:
         """The store has lost the policy, or has an older one: it gets ours, unless somebody was faster."""
         with suppress(PolicyChanged):

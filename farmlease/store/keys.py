@@ -6,7 +6,7 @@ touch them all on Redis Cluster too, and there are never others than these fifte
 
 from dataclasses import dataclass
 
-__all__ = ["Shard", "node_member", "note_keys", "policy_key"]
+__all__ = ["Shard", "node_member", "note_keys", "policy_key", "rings_key"]
 
 
 _SHARD_NAMES = (
@@ -60,6 +60,11 @@ def note_keys(farm: str) -> tuple[str, str, str]:
     """
     tag = f"fl:{{{farm}}}:"
     return (f"{tag}audit", f"{tag}counts", f"{tag}noted")
+
+
+def rings_key(farm: str) -> str:
+    """Return the key of what each node says of its key ring: a hash of node to when (ms), a blank and its words."""
+    return f"fl:{{{farm}}}:rings"
 
 
 def node_member(node: str, incarnation: str) -> str:

@@ -89,7 +89,7 @@ async def test_the_whole_story_as_json(path: str, accept: str) -> None:
     assert (503, "application/health+json") == (answer.status, answer.headers["content-type"])
     document = answer.document
     assert "warn" == document["status"]
-    assert {"sessions", "store", "clock", "policy", "journal"} == set(document["checks"])
+    assert {"sessions", "store", "clock", "keys", "policy", "journal"} == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

@@ -1,0 +1,174 @@
+"""The node's key ring while the agent runs: read again when its file changes, and told to the farm.
+
+Guaranteed: a ring that is broken, another farm's, or older than the one in force is refused, and that one stays. A key
+that is gone from the file is let go only when nothing on this node is sealed with it any more, and not before what was
+under way has reached the store. Until then this node does not say that it has done with the key.
+
+This module must never write a secret anywhere, and never stop a session because of a file.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from farmlease.clock import Clock
+from farmlease.errors import FarmleaseError, JournalFailed, KeyRingRejected, StoreError
+from farmlease.keyring import KeyRing
+from farmlease.node.book import Book
+from farmlease.node.debts import Debts
+from farmlease.node.errands import in_thread
+from farmlease.node.journal import Journal
+from farmlease.node.memory import Memory
+from farmlease.node.receipts import Receipts
+from farmlease.node.standing import Standing
+from farmlease.seal import Sealer
+from farmlease.store.vault import Vault
+
+__all__ = ["LOOK_EVERY", "RingCare"]
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds between two looks at the file.
+LOOK_EVERY = 2.0
+#: Seconds beyond what a call to the store may take, after which nothing sealed before a change is under way any more.
+_MARGIN = 3.0
+
+_Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change that has not settled: when it began, the ring as in the file, and the primary before it."""
+
+    at: float
+    ring: KeyRing
+    before: str
+
+
+class RingCare:
+    """The care for one node's key ring. ``trouble``: why the file is not gone by, if so."""
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        node: str,
+        sealer: Sealer,
+        vault: Vault,
+        journal: Journal,
+        book: Book,
+        receipts: Receipts,
+        debts: Debts,
+        standing: Standing,
+        memory: Memory,
+        clock: Clock,
+        every_ms: int,
+        store_timeout_ms: int,
+    ) -> None:
+        self._path = path
+        self._node = node
+        self._sealer = sealer
+        self._vault = vault
+        self._journal = journal
+        self._book = book
+        self._receipts = receipts
+        self._debts = debts
+        self._standing = standing
+        self._memory = memory
+        self._clock = clock
+        self._every_ms = every_ms
+        self._settles = 2 * store_timeout_ms / 1000 + _MARGIN
+        self._ring = sealer.ring  #: as in the file
+        self._stamp: _Stamp | None = None
+        self._change: _Change | None = None
+        self._told: tuple[float, dict[str, object]] | None = None
+        self.trouble: str | None = None
+
+    async def look(self) -> None:
+        """Look once: at the file, at what is sealed with other keys than its primary, at who should be told."""
+        await self._reread()
+        try:
+            await self._reseal()
+            self._settle()
+            await self._tell()
+        except JournalFailed as error:
+            _log.error("ring.not_resealed", why=str(error))
+        except StoreError as error:
+            _log.debug("ring.not_told", why=str(error))
+
+    async def _reread(self) -> None:
+        stamp = await in_thread(lambda: _stamp(self._path))
+        if stamp == self._stamp and self.trouble is None:
+            return
+        try:
+            self._adopt(await in_thread(lambda: KeyRing.load(self._path)))
+        except FarmleaseError as error:
+            if self.trouble != str(error):
+                _log.error("ring.refused", why=str(error))
+            self.trouble = str(error)
+        else:
+            self.trouble = None
+        self._stamp = stamp
+
+    def _adopt(self, ring: KeyRing) -> None:
+        """Go by a ring, and open with the one before too."""
+        if ring == self._ring:
+            return
+        before = self._sealer.ring
+        created = {key.id: key.created_at for key in (*before.keys, *ring.keys)}
+        if before.primary not in ring.ids and created[ring.primary] < created[before.primary]:
+            lacking = f"{self._path} is an older key ring, without key {before.primary}: copy the newest one here"
+            raise KeyRingRejected(lacking)
+        self._sealer.adopt(ring.with_keys_of(before))
+        told = self._change.before if self._change else before.primary
+        self._change = _Change(self._clock.monotonic(), ring, told)
+        self._ring = ring
+        _log.info("ring.adopted", primary=ring.primary, keys=list(ring.ids))
+
+    async def _reseal(self) -> None:
+        """Seal what lies in the journal anew, as far as another key seals it."""
+        if not self._stale():
+            return
+        self._book.reseal()
+        self._standing.reseal()
+        self._memory.write()
+        self._debts.reseal()
+        for number, (index, pool) in enumerate(self._journal.all_receipts()):
+            self._receipts.reseal(index, pool)
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        _log.info("ring.resealed", left=self._stale())
+
+    def _stale(self) -> dict[str, int]:
+        """Return how much of the journal each key seals, but for the primary."""
+        return {key: count for key, count in self._journal.sealed_with().items() if key != self._ring.primary}
+
+    def _settle(self) -> None:
+        """Let go of what is gone from the file, once nothing can need it."""
+        if self._change is None or self._clock.monotonic() - self._change.at < self._settles or self._stale():
+            return
+        self._sealer.adopt(self._change.ring)
+        self._change = None
+
+    async def _tell(self) -> None:
+        said: dict[str, object] = {
+            "every": self._every_ms,
+            "primary": self._change.before if self._change else self._ring.primary,
+            "opens": list(self._ring.ids),
+            "holds": self._stale(),
+        }
+        now = self._clock.monotonic()
+        if self._told is None or self._told[1] != said or now - self._told[0] >= self._every_ms / 1000:
+            await self._vault.tell(self._node, said)
+            self._told = (now, said)
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Return what is different once a file is another one; empty if it cannot be looked at."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return ()
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,0 +1,18 @@
+-- reseal_policy: the same policy, of the same version, sealed with another key, unless another one is in force by now.
+-- Resealing the same again after a lost reply gives the first answer again.
+--
+-- KEYS  1 policy    string  version, a line feed, the sealed policy
+-- ARGV  1 version   that was read
+--       2 old       sealed policy that was read
+--       3 new       the same policy, sealed anew
+--
+-- Answers
+--   resealed
+--   changed
+
+local stored = redis.call('GET', KEYS[1])
+local new = ARGV[1] .. '\n' .. ARGV[3]
+if stored == new then return { 'resealed' } end
+if stored ~= ARGV[1] .. '\n' .. ARGV[2] then return { 'changed' } end
+redis.call('SET', KEYS[1], new)
+return { 'resealed' }

@@ -1,0 +1,117 @@
+"""Seals in the store: counted without being opened, and replaced only where they are still the ones that were read."""
+
+import pytest
+
+from farmlease.domain.rotation import Told
+from farmlease.store.answers import SealedPolicy
+from farmlease.store.keys import Shard, policy_key, rings_key
+from farmlease.store.vault import SILENT_FOR, Kind, SealedUser, Vault
+from tests.seats import Desk, desk
+from tests.stores import TimedStore, index
+
+SAID = {"every": 60_000, "primary": "aaaaaaaa", "opens": ["aaaaaaaa", "bbbbbbbb"], "holds": {"bbbbbbbb": 2}}
+LONG = b"\x01\xaa\xbb\xcc\xdd" + b"n" * 40
+OVER = 1300  #: more than two pages
+
+
+@pytest.fixture
+async def pool(timed: TimedStore) -> Desk:
+    """A pool with a session of john's."""
+    made = desk(timed)
+    await made.beat()
+    await made.start("john")
+    return made
+
+
+@pytest.fixture
+def vault(timed: TimedStore) -> Vault:
+    """The seals of the same farm."""
+    return Vault(timed.connection, "citrix-a")
+
+
+def key_of(pool: Desk, name: str) -> str:
+    """Return a key of the pool's shard."""
+    return next(key for key in Shard("citrix-a", pool.pool.name).keys() if key.endswith(f":{name}"))  # noqa: SIM118 - not a dict
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_every_seal_is_seen_by_its_first_bytes(pool: Desk, vault: Vault, kind: Kind) -> None:
+    """All pages together have each user once at least, and of a long record no more than its beginning."""
+    pool.timed.raw.hset(key_of(pool, kind), mapping={f"u{number}": LONG for number in range(OVER)})
+    found = {user: head async for user, head in vault.seals(pool.pool.name, kind)}
+    assert {f"u{number}" for number in range(OVER)} <= found.keys()
+    assert LONG[:33] == found["u7"]
+
+
+async def test_a_users_seals_come_with_what_they_belong_to(pool: Desk, vault: Vault) -> None:
+    """Record and name as stored, and the lease's id and version; nothing of a user nobody knows."""
+    lease = await pool.lease("john")
+    assert lease is not None
+    found = await vault.sealed(pool.pool.name, index("john"))
+    assert (lease.lease.id, 1, lease.record, lease.name) == (found.lease_id, found.version, found.record, found.name)
+    assert SealedUser("nobody", b"", b"", "", 0) == await vault.sealed(pool.pool.name, "nobody")
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_a_seal_is_replaced_once(pool: Desk, vault: Vault, kind: Kind) -> None:
+    """Asked again after a lost reply it says the same; by somebody who read an older one nothing is written."""
+    name, user = pool.pool.name, index("john")
+    before = await vault.sealed(name, user)
+    old = before.record if kind is Kind.RECORDS else before.name
+    assert await vault.reseal(name, kind, user, old, b"new")
+    assert await vault.reseal(name, kind, user, old, b"new")
+    assert not await vault.reseal(name, kind, user, old, b"other")
+    assert not await vault.reseal(name, kind, "nobody", old, b"other")
+    after = await vault.sealed(name, user)
+    assert b"new" == (after.record if kind is Kind.RECORDS else after.name)
+    assert (before.lease_id, before.version) == (after.lease_id, after.version)
+
+
+async def test_the_policy_is_replaced_under_its_version(timed: TimedStore, vault: Vault) -> None:
+    """The same version with another seal; not over a policy that was applied meanwhile."""
+    await timed.store.apply_policy(0, 7, b"old")
+    found = await timed.store.read_policy()
+    assert await vault.reseal_policy(found, b"new\nseal")
+    assert await vault.reseal_policy(found, b"new\nseal")
+    assert b"7\nnew\nseal" == timed.raw.get(policy_key("citrix-a"))
+    assert not await vault.reseal_policy(SealedPolicy(version=6, sealed=b"new\nseal", now=0), b"other")
+    assert b"7\nnew\nseal" == timed.raw.get(policy_key("citrix-a"))
+
+
+async def test_notes_are_found_in_the_audit(pool: Desk, vault: Vault) -> None:
+    """Sealed words of every page of the audit, those of an override too, and no others."""
+    audit = key_of(pool, "audit")
+    for number in range(OVER):
+        pool.timed.raw.xadd(audit, {"event": "denied", "detail": f"capacity {number} and so on, for a long while"})
+    pool.timed.raw.xadd(audit, {"event": "revoked", "detail": LONG})
+    pool.timed.raw.xadd(audit, {"event": "device_replaced", "detail": b"override " + LONG})
+    assert [LONG[:33]] * 2 == [head async for head in vault.notes(pool.pool.name)]
+
+
+async def test_an_audit_of_exactly_one_page_ends(pool: Desk, vault: Vault) -> None:
+    """No page is asked for for ever."""
+    audit = key_of(pool, "audit")
+    pool.timed.raw.delete(audit)
+    for _ in range(500):
+        pool.timed.raw.xadd(audit, {"detail": LONG})
+    assert 500 == len([head async for head in vault.notes(pool.pool.name)])
+
+
+async def test_each_nodes_last_word_counts(timed: TimedStore, vault: Vault) -> None:
+    """What nodes say of their keys is there with the time since; who was silent for 90 days is forgotten."""
+    await vault.tell("ctx-02", SAID | {"primary": "bbbbbbbb"})
+    timed.clock.advance(1000)
+    await vault.tell("ctx-02", SAID)
+    await vault.tell("ctx-01", SAID)
+    timed.clock.advance(4000)
+    told = Told(
+        node="ctx-01", silent_ms=4000, every_ms=60_000, primary="aaaaaaaa", opens=("aaaaaaaa", "bbbbbbbb"),
+        holds={"bbbbbbbb": 2},
+    )  # fmt: skip
+    assert [told.node, "ctx-02"] == [each.node for each in await vault.rings()]
+    assert told == (await vault.rings())[0]
+    timed.clock.advance(SILENT_FOR - 4000)
+    await vault.tell("ctx-02", SAID)
+    timed.clock.advance(1)
+    assert ["ctx-02"] == [each.node for each in await vault.rings()]
+    assert {b"ctx-02"} == timed.raw.hgetall(rings_key("citrix-a")).keys()
