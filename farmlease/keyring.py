@@ -92,8 +92,9 @@ class KeyRing:
         return hmac.compare_digest(self.index, other.index)
 
     def grown(self, now_ms: int) -> "KeyRing":
-        """Return the ring with one more key, pending, made at ``now_ms``."""
-        return replace(self, keys=(*self.keys, _random_key(now_ms)))
+        """Return the ring with one more key, pending, made at ``now_ms``; but later than any, whatever clocks show."""
+        made_at = max(now_ms, *(key.created_at + 1 for key in self.keys))
+        return replace(self, keys=(*self.keys, _random_key(made_at)))
 
     def activated(self) -> "KeyRing":
         """Return the ring with its newest key as the primary."""

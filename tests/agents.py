@@ -61,6 +61,7 @@ class RunningAgent:
     state_dir: Path
     health_port: int
     log: Path
+    ring: Path
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def launch(self) -> None:
@@ -190,10 +191,11 @@ def agents_on(
     policy: str = POLICY,
     listen: str = "tcp",
     heartbeat: str = "1s",
+    own_rings: bool = False,
 ) -> Iterator[Agents]:
     """Run an agent for each node on a store, with ``policy`` in force; ``{home}`` in it is where homes lie.
 
-    ``listen`` is tcp or unix. The folder has a short path (Unix sockets allow 107 bytes) and is open to look through.
+    ``listen`` is tcp or unix; with ``own_rings`` each node has a copy of the key ring of its own. The folder has a short path (Unix sockets allow 107 bytes) and is open to look through.
     """
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
@@ -201,7 +203,9 @@ def agents_on(
         folder.chmod(0o755)
         (folder / "home").mkdir()
         KeyRing.generate(time.time_ns() // 1_000_000).create_file(folder / "keyring.json")
-        made = {node: written(folder, node, store_url, listen, heartbeat) for node in nodes}
+        made = {node: written(folder, node, store_url, listen, heartbeat, own_ring=own_rings) for node in nodes}
+        for agent in made.values() if own_rings else ():
+            shutil.copy2(folder / "keyring.json", agent.ring)
         asyncio.run(apply(made[nodes[0]].config, policy.format(home=folder / "home")))
         for agent in made.values():
             stack.callback(reap, agent)
@@ -217,22 +221,25 @@ async def apply(config: Path, policy: str) -> None:
         await farm.apply(parse_policy(policy, "the test's policy"))
 
 
-def written(folder: Path, node: str, store_url: str, listen: str, heartbeat: str) -> RunningAgent:
+def written(
+    folder: Path, node: str, store_url: str, listen: str, heartbeat: str, *, own_ring: bool = False
+) -> RunningAgent:
     """Write an agent's configuration."""
+    ring = folder / (f"{node}.ring.json" if own_ring else "keyring.json")
     port = distant_port()
     address = f"unix:{folder}/{node}.sock" if listen == "unix" else f"127.0.0.1:{distant_port()}"
     config = folder / f"{node}.toml"
     config.write_text(
         f'farm = "citrix-a"\nnode = "{node}"\n'
         f'[store]\nurl = "{store_url}"\n'
-        f'[keys]\nfile = "{folder}/keyring.json"\n'
+        f'[keys]\nfile = "{ring}"\n'
         f'[agent]\nlisten = "{address}"\ntoken_file = "{folder}/{node}.token"\nstate_dir = "{folder}/{node}"\n'
         f'heartbeat = "{heartbeat}"\n'
         f'[health]\nlisten = "127.0.0.1:{port}"\n'
         '[identity]\ndomains = { CORP = "corp.example.com" }\n'
     )
     return RunningAgent(
-        node, config, address, folder / f"{node}.token", folder / node, port, folder / f"{node}.log"
+        node, config, address, folder / f"{node}.token", folder / node, port, folder / f"{node}.log", ring
     )  # fmt: skip
 
 
@@ -253,9 +260,9 @@ def distant_port() -> int:
     raise AssertionError("no free port between 20000 and 32000")
 
 
-def soon(holds: Callable[[], bool], otherwise: str) -> None:
-    """Wait for something that another process does; fail after ten seconds."""
-    deadline = time.monotonic() + 10
+def soon(holds: Callable[[], bool], otherwise: str, within: float = 10) -> None:
+    """Wait for something that another process does; fail after so many seconds."""
+    deadline = time.monotonic() + within
     while not holds():
         assert time.monotonic() < deadline, otherwise
         time.sleep(0.02)

@@ -148,8 +148,19 @@ class Host:
         """The node's configuration."""
         given = {"state_dir": self.folder / "state", "heartbeat": "60s"}
         return Config.model_validate(
-            {"farm": FARM, "node": self.name, "agent": given, "recovery": {"window": self.site.window}}
+            {
+                "farm": FARM,
+                "node": self.name,
+                "agent": given,
+                "recovery": {"window": self.site.window},
+                "keys": {"file": self.ring_file},
+            }
         )
+
+    @property
+    def ring_file(self) -> Path:
+        """Where this host's key ring lies; nothing is there unless the test puts it there."""
+        return self.folder / "keyring.json"
 
     async def start(self, user: User, session: str = "7", **more: Any) -> Decision:
         """Ask for a session."""

@@ -118,7 +118,8 @@ class RingCare:
             return
         before = self._sealer.ring
         created = {key.id: key.created_at for key in (*before.keys, *ring.keys)}
-        if before.primary not in ring.ids and created[ring.primary] < created[before.primary]:
+        older = before.primary not in ring.ids and created[ring.primary] < created[before.primary]
+        if older and before.is_of_the_farm(ring):
             lacking = f"{self._path} is an older key ring, without key {before.primary}: copy the newest one here"
             raise KeyRingRejected(lacking)
         self._sealer.adopt(ring.with_keys_of(before))

@@ -52,7 +52,7 @@ def other_life(agent: RunningAgent) -> RunningAgent:
     """Return a second agent of the same configuration, with a log of its own."""
     log = agent.log.with_suffix(".2.log")
     return RunningAgent(
-        agent.node, agent.config, agent.listen, agent.token_file, agent.state_dir, agent.health_port, log
+        agent.node, agent.config, agent.listen, agent.token_file, agent.state_dir, agent.health_port, log, agent.ring
     )  # fmt: skip
 
 
