@@ -14,7 +14,7 @@ from farmlease.store.address import StoreAddress
 from farmlease.store.connect import Connection, open_connection
 from farmlease.store.redis import Store
 
-__all__ = ["open_farm"]
+__all__ = ["address_of", "open_farm"]
 
 
 @asynccontextmanager
@@ -25,8 +25,15 @@ async def open_farm(config: Config, *, owner: bool = False) -> AsyncIterator[tup
     that is away is no error yet.
     """
     sealer = Sealer(KeyRing.load(config.keys.file), config.farm)
+    connection = await open_connection(address_of(config), state_dir=config.agent.state_dir, owner=owner)
+    async with connection:
+        yield Farm(config.farm, Store(connection, config.farm), sealer), connection
+
+
+def address_of(config: Config) -> StoreAddress:
+    """Return where the store is, in its own room's words."""
     section = config.store
-    address = StoreAddress(
+    return StoreAddress(
         url=section.url.get_secret_value(),
         username=section.username,
         password_file=section.password_file,
@@ -36,6 +43,3 @@ async def open_farm(config: Config, *, owner: bool = False) -> AsyncIterator[tup
         timeout_ms=section.timeout_ms,
         wait_replicas=section.wait_replicas,
     )
-    connection = await open_connection(address, state_dir=config.agent.state_dir, owner=owner)
-    async with connection:
-        yield Farm(config.farm, Store(connection, config.farm), sealer), connection

@@ -60,6 +60,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "pool": LazyCommand("farmlease.cli.pool:pool", "Apply the farm's policy and see how full its pools are."),
     "key": LazyCommand("farmlease.cli.key:key", "Make, list and change the keys that seal the farm's records."),
     "health": LazyCommand("farmlease.cli.health:health", "Ask a node whether it can serve a logon."),
+    "doctor": LazyCommand("farmlease.cli.doctor:doctor", "Examine this node and the store, and say what to do."),
 }
 
 

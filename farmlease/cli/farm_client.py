@@ -24,7 +24,7 @@ from farmlease.errors import FarmleaseError, InvalidInput, RecordRejected
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.opening import open_farm
 
-__all__ = ["FarmClient", "configuration", "opened_farm"]
+__all__ = ["FarmClient", "configuration", "opened_farm", "warn_on_stderr"]
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ def configuration() -> Config:
 @contextmanager
 def opened_farm() -> Iterator[FarmClient]:
     """Open the farm of the configuration; an embedded store that runs already is joined."""
-    _warn_on_stderr()
+    warn_on_stderr()
     config = configuration()
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
@@ -140,7 +140,7 @@ def _names(policy: Policy) -> str:
     return ", ".join(sorted(pool.name for pool in policy.pools))
 
 
-def _warn_on_stderr() -> None:
+def warn_on_stderr() -> None:
     """Keep stdout for the answer: a program may be reading it."""
     structlog.configure(
         processors=[

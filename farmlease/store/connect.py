@@ -122,6 +122,10 @@ class Connection:
         answer: list[Any] = await self._asking_again(talk, keys)
         return answer
 
+    async def ask(self, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - what ``talk`` returns
+        """Let ``talk`` ask the server that has ``keys`` in its own words, again if need be: it must only read."""
+        return await self._asking_again(talk, keys)
+
     async def ping(self) -> None:
         """Ask once whether the store answers; raise what is in the way."""
         await self._try(lambda wire: wire.say("PING"), ())
