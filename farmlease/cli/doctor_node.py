@@ -6,6 +6,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from farmlease.cli import agent_client, config_file
@@ -23,10 +24,13 @@ __all__ = ["agent_findings", "configured", "file_findings", "guarded", "ring_fin
 
 def guarded(check: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
     """Return what a look finds; whatever goes wrong in it is a finding too."""
+    findings: list[Finding] = []
     try:
-        return list(look())
+        for each in look():
+            findings.append(each)  # noqa: PERF402 - what was found before it went wrong counts
     except Exception as error:  # noqa: BLE001 - a doctor who breaks down helps nobody
-        return [failed(check, why(error))]
+        findings.append(failed(check, why(error)))
+    return findings
 
 
 def why(error: Exception) -> str:
@@ -73,8 +77,12 @@ def file_findings(config: Config) -> Iterator[Finding]:
         yield from guarded("token", lambda: [judge.file("token", _facts("file", agent.token_file))])
     for name, path in (("password_file", store.password_file), ("key_file", store.key_file)):
         if path is not None:
-            yield from guarded(name, lambda name=name, path=path: [judge.file(name, _facts("file", path, "write it"))])
+            yield from guarded(name, partial(_private, name, path))
     yield from guarded("disk", lambda: [_disk(agent.state_dir)])
+
+
+def _private(name: str, path: Path) -> list[Finding]:
+    return [judge.file(name, _facts("file", path, "write it"))]
 
 
 def agent_findings() -> Iterator[Finding]:

@@ -68,14 +68,18 @@ async def _wiring(config: Config) -> AsyncIterator[Finding]:
 async def _servers(config: Config, connection: Connection, examination: Examination) -> AsyncIterator[Finding]:
     cluster = (await connection.server_info()).mode == "cluster"
     watched = cluster or urlsplit(config.store.url.get_secret_value()).scheme == "redis+sentinel"
+    if cluster:
+        yield checkup_store.coverage(await examination.ranges(), await examination.cluster_state())
     by_server: list[tuple[str, list[Finding]]] = []
     for name, key in await examination.masters(cluster=cluster):
-        facts = await examination.server(key, cluster=cluster, watched=watched)
-        by_server.append((name, list(checkup_store.server(facts))))
+        try:
+            facts = await examination.server(key, cluster=cluster, watched=watched)
+        except StoreError as error:
+            by_server.append((name, [failed("server", why(error))]))
+        else:
+            by_server.append((name, list(checkup_store.server(facts))))
     for each in merged(by_server):
         yield each
-    if cluster:
-        yield checkup_store.coverage(await examination.ranges())
 
 
 async def _farm(

@@ -169,11 +169,11 @@ def shard(facts: ShardFacts) -> Finding:
     return fine(check, f"pool {facts.pool} is in order")
 
 
-def coverage(ranges: list[tuple[int, int]]) -> Finding:
-    """Judge which slots of a Cluster are served."""
+def coverage(ranges: list[tuple[int, int]], state: Mapping[str, str]) -> Finding:
+    """Judge which slots of a Cluster are served: the assigned, but for those whose master is down by ``state``."""
     served = len({slot for first, last in ranges for slot in range(first, last + 1)})
-    if served < SLOTS:
-        lacking = SLOTS - served
+    lacking = SLOTS - served + int(state.get("cluster_slots_fail", "0"))
+    if lacking:
         return failed(
             "cluster slots", f"{lacking} of {SLOTS} are served by nobody; see CLUSTER NODES, and mend or assign"
         )

@@ -72,6 +72,18 @@ class Examination:
         """Return which slots of a Cluster are served."""
         return [(first, last) for first, last, _ in await self._slots()]
 
+    async def cluster_state(self) -> Mapping[str, str]:
+        """Return what a member of a Cluster says of it; nothing where it does not tell."""
+
+        async def talk(wire: Wire) -> Mapping[str, str]:
+            try:
+                return told(await wire.say("CLUSTER", "INFO"))
+            except ResponseError:
+                return {}
+
+        state: Mapping[str, str] = await self._connection.ask(talk, ())
+        return state
+
     async def server(self, key: str, *, cluster: bool, watched: bool) -> ServerFacts:
         """Ask the server that has ``key``."""
 
@@ -126,9 +138,9 @@ class Examination:
         wanted += [(" ".join(words[:2] if words[0] in {"CLIENT", "CLUSTER"} else words[:1]), words)
                    for words in (*_PLAIN, *(_SLOTS if cluster else ()))]  # fmt: skip
         wanted += [(words[0], (*words, key)) for words in _SCRIPTS]
-        denied = [name for name, words in wanted if await _denied(wire, user, words)]
-        if "HSET" not in denied:
-            denied += [f"key {each}" for each in self._keys() if await _denied(wire, user, ("HSET", each, "f", "v"))]
+        denied = [name for name, words in wanted if await _denied(wire, user, words) == "command"]
+        keys = [each for each in self._keys() if await _denied(wire, user, ("HSET", each, "f", "v")) == "key"]
+        denied += [f"key {each}" for each in keys]
         beyond = [name for name, words in _BEYOND.items() if not await _denied(wire, user, words)]
         return Rights(user=user, denied=tuple(denied), beyond=tuple(beyond))
 
@@ -141,20 +153,30 @@ class Examination:
 
     def _keys(self) -> Sequence[str]:
         """Return a key of each kind."""
-        return (*note_keys(self._farm), rings_key(self._farm), *Shard(self._farm, "pool").keys()[:1])
+        return (
+            policy_key(self._farm),
+            *note_keys(self._farm),
+            rings_key(self._farm),
+            *Shard(self._farm, "pool").keys()[:1],
+        )
 
 
-async def _denied(wire: Wire, user: str, words: Sequence[str]) -> bool | None:
-    """Whether a user may not give a command; None where the server cannot say. ResponseError if it will not."""
+async def _denied(wire: Wire, user: str, words: Sequence[str]) -> str | None:
+    """Return what stands in a user's way, "command" or "key"; empty if nothing does, None where the server cannot say.
+
+    ResponseError if it will not.
+    """
     try:
         answer: bytes = await wire.say("ACL", "DRYRUN", user, *words)
     except ResponseError as error:
         if "unknown subcommand" in str(error).lower():
             return None
         if "not found" in str(error).lower():  # a command that this server does not have
-            return False
+            return ""
         raise
-    return answer != b"OK"
+    if answer == b"OK":
+        return ""
+    return "key" if answer.endswith((b"key", b"key.")) else "command"
 
 
 async def _ahead(wire: Wire) -> int | None:

@@ -1,4 +1,4 @@
-"""How the network to a store is protected, as facts for the doctor: in clear or not, and how long certificates are good.
+"""How the network to a store is protected, as facts for the doctor: in clear or not, and until when.
 
 Connects to each server that the address names, and says nothing to it.
 """
