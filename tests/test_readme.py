@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from farmlease.domain.session import diagram
+from tests.agents import distant_port
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,9 +33,13 @@ def test_the_drawing_of_a_sessions_states_is_the_table() -> None:
     )
 
 
-def test_the_tour_runs_as_written(tmp_path: Path) -> None:
-    """Every command of the tour does what its text says, in a shell, from an empty folder."""
-    lines = "\n".join(re.findall(r"```sh\n(.*?)```", between("tour", "end of tour"), re.DOTALL))
+def commands(begin: str, end: str) -> list[str]:
+    """Return the README's blocks of commands between two of its comments."""
+    return re.findall(r"```sh\n(.*?)```", between(begin, end), re.DOTALL)
+
+
+def run(lines: str) -> "subprocess.CompletedProcess[str]":
+    """Run lines in a shell that ends with the first that fails, from an empty folder."""
     short = Path("/tmp") / f"fl-tour-{os.getpid()}"  # noqa: S108 - a Unix socket's path must be short
     short.mkdir()
     programs = short / "bin"
@@ -45,11 +50,33 @@ def test_the_tour_runs_as_written(tmp_path: Path) -> None:
     environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     try:
         told = subprocess.run(
-            ["bash", "-euc", lines], cwd=short, env=environ, capture_output=True, text=True, timeout=60, check=False
+            ["bash", "-euc", lines], cwd=short, env=environ, capture_output=True, text=True, timeout=100, check=False
         )
     finally:
         shutil.rmtree(short)
     assert 0 == told.returncode, told.stderr
+    return told
+
+
+def test_a_rotation_runs_as_written() -> None:
+    """On the machine of the tour, its agent running, a new key comes into use and the old one goes."""
+    (set_up, *_), (steps,) = commands("tour", "end of tour"), commands("rotation", "end of rotation")
+    for port in ("8731", "8732"):  # the tour may be running beside
+        set_up = set_up.replace(port, str(distant_port()))
+    told = run(
+        f"{set_up}\nfarmlease session start 'CORP\\john' --session 7\n{steps}\nfarmlease session list\nkill %1 && wait"
+    )
+    removed = re.search(r"removed key (\w{8}) from", told.stdout)
+    assert removed is not None
+    _, after = told.stdout.split(removed[0])
+    assert removed[1] not in after
+    assert 1 == after.count("primary")
+    assert r"corp\john" in after
+
+
+def test_the_tour_runs_as_written() -> None:
+    """Every command of the tour does what its text says, in a shell, from an empty folder."""
+    told = run("\n".join(commands("tour", "end of tour")))
     assert r"granted qlikview to corp\john on ctx-01" in told.stdout
     assert "a borrowed licence" in told.stdout
     assert "exit status 3" in told.stdout
