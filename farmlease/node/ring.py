@@ -83,6 +83,9 @@ class RingCare:
         self._ring = sealer.ring  #: as in the file
         self._stamp: _Stamp | None = None
         self._change: _Change | None = None
+        self._unsure = True  #: whether anything in the journal may be sealed with another key than the primary
+        self._holds: dict[str, int] = {}  #: how much of it was, when that was last looked into
+        self._failing = False
         self._told: tuple[float, dict[str, object]] | None = None
         self.trouble: str | None = None
 
@@ -91,10 +94,15 @@ class RingCare:
         await self._reread()
         try:
             await self._reseal()
-            self._settle()
-            await self._tell()
         except JournalFailed as error:
-            _log.error("ring.not_resealed", why=str(error))
+            if not self._failing:
+                _log.error("ring.not_resealed", why=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+            self._settle()
+        try:
+            await self._tell()
         except StoreError as error:
             _log.debug("ring.not_told", why=str(error))
 
@@ -125,12 +133,19 @@ class RingCare:
         self._sealer.adopt(ring.with_keys_of(before))
         told = self._change.before if self._change else before.primary
         self._change = _Change(self._clock.monotonic(), ring, told)
+        self._unsure = True
         self._ring = ring
         _log.info("ring.adopted", primary=ring.primary, keys=list(ring.ids))
 
     async def _reseal(self) -> None:
-        """Seal what lies in the journal anew, as far as another key seals it."""
-        if not self._stale():
+        """Seal what lies in the journal anew, as far as another key seals it.
+
+        Whatever is written is sealed with the primary, so there is nothing to look for once all of it is.
+        """
+        if not self._unsure:
+            return
+        self._holds = self._stale()
+        if not self._holds:
             return
         self._book.reseal()
         self._standing.reseal()
@@ -140,7 +155,8 @@ class RingCare:
             self._receipts.reseal(index, pool)
             if number % 50 == 0:
                 await asyncio.sleep(0)
-        _log.info("ring.resealed", left=self._stale())
+        self._holds = self._stale()
+        _log.info("ring.resealed", left=self._holds)
 
     def _stale(self) -> dict[str, int]:
         """Return how much of the journal each key seals, but for the primary."""
@@ -148,17 +164,19 @@ class RingCare:
 
     def _settle(self) -> None:
         """Let go of what is gone from the file, once nothing can need it."""
-        if self._change is None or self._clock.monotonic() - self._change.at < self._settles or self._stale():
+        if self._holds or (self._change and self._clock.monotonic() - self._change.at < self._settles):
             return
-        self._sealer.adopt(self._change.ring)
-        self._change = None
+        if self._change is not None:
+            self._sealer.adopt(self._change.ring)
+            self._change = None
+        self._unsure = False
 
     async def _tell(self) -> None:
         said: dict[str, object] = {
             "every": self._every_ms,
             "primary": self._change.before if self._change else self._ring.primary,
             "opens": list(self._ring.ids),
-            "holds": self._stale(),
+            "holds": self._holds,
         }
         now = self._clock.monotonic()
         if self._told is None or self._told[1] != said or now - self._told[0] >= self._every_ms / 1000:

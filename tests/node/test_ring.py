@@ -6,6 +6,7 @@ import pytest
 
 from farmlease.domain.health import Status, health
 from farmlease.domain.model import Grant
+from farmlease.errors import JournalFailed
 from farmlease.keyring import KeyRing
 from farmlease.seal import RecordBinding, Sealer, key_id_of
 from farmlease.store.vault import Kind, Vault
@@ -191,3 +192,40 @@ async def test_a_save_whose_answer_was_lost_is_no_conflict_after_resealing(site:
 def kept(folder: Path) -> list[str]:
     """What was kept for inspection on a host."""
     return [path.name for path in (folder / "state" / "kept").glob("*")]
+
+
+async def test_a_journal_that_cannot_be_written_does_not_silence_the_node(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full disk: the node goes on saying that it needs the old key, so that nobody takes it for switched off."""
+    host = await with_everything(site)
+    host.line.cut.clear()
+    await host.agent.look_at_keys()
+    new = site.ring.grown(1).activated()
+
+    def full(*_: object) -> None:
+        raise JournalFailed("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.agent._journal, "write_receipt", full)
+        put(host, new)
+        await look(host, site)
+        (told,) = await Vault(site.timed.connection, FARM).rings()
+        assert (site.ring.primary, True, new.ids) == (told.primary, told.alive, told.opens)
+        assert site.ring.primary in told.holds
+    await look(host, site)
+    assert (new.primary, new.ids, {}) == await word(site)
+
+
+async def test_a_journal_that_is_all_fresh_is_not_searched_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look costs the same however much lies in the journal, unless the ring has changed."""
+    host = await with_everything(site)
+    await look(host, site)
+    searched: list[int] = []
+    journal, real = host.agent._journal, host.agent._journal.sealed_with
+    monkeypatch.setattr(journal, "sealed_with", lambda: searched.append(1) or real())
+    await look(host, site)
+    assert [] == searched
+    put(host, site.ring.grown(1))
+    await look(host, site)
+    assert [] != searched
