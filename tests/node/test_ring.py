@@ -77,6 +77,10 @@ async def test_a_new_ring_is_gone_by_and_the_journal_sealed_anew(site: Site) -> 
     put(host, new.without(old))
     await look(host, site)
     assert new.without(old) == host.farm.sealer.ring
+    for each in (JOHN, MARY):
+        receipt = host.agent._parts.receipts.find(host.farm.sealer.user_index(each), "qlikview")
+        assert receipt is not None
+        assert {new.primary} == {key_id_of(receipt.record), key_id_of(receipt.name)}
     # The old key is gone for good now, and all that waited is carried out; the store itself was not resealed.
     host.line.cut.clear()
     await host.beat()
