@@ -1,38 +1,82 @@
-"""``python -m tests.benchmarks [--quick]``: one table of what farmlease costs, measured here and now.
+"""``python -m tests.benchmarks [--quick] [--only P3] [--json]``: what farmlease costs, against the limit and the peers.
 
-Real servers and processes on this machine, medians of interleaved rounds. Nothing is asserted: numbers are for reading.
+Real servers and processes on this machine, servers on one core and clients on the other; each figure is the ratio of two
+things measured side by side, in turns. After each the effects are checked: a figure of something that did not happen is
+none.
 """
 
 import argparse
 import asyncio
+import json
 import platform
 import sys
+from collections.abc import Awaitable, Callable
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.agent import agent_numbers
-from tests.benchmarks.numbers import Number
-from tests.benchmarks.recovery import recovery_numbers
-from tests.benchmarks.store import store_numbers
+from tests.benchmarks.agent import agent_figures
+from tests.benchmarks.etcd import etcd_figures
+from tests.benchmarks.farm import farm_figures
+from tests.benchmarks.figures import Figure, Missing
+from tests.benchmarks.peers import peer_figures
+from tests.benchmarks.store import store_figures
+from tests.benchmarks.throughput import throughput_figures
+
+#: Each group and the figures that it measures.
+GROUPS: list[tuple[str, Callable[[int], Awaitable[list[Figure]]]]] = [
+    ("P1 P2 P8 P12", store_figures),
+    ("P3 P4 P13", throughput_figures),
+    ("P5 P9 P11", agent_figures),
+    ("P6", peer_figures),
+    ("P7", etcd_figures),
+    ("P10 R1", farm_figures),
+]
 
 
 def main() -> None:
     """Measure, and print one table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it runs")
-    scale = 10 if parser.parse_args().quick else 1
-    server, numbers = asyncio.run(store_numbers(scale))
-    show(server, [*numbers, *agent_numbers(scale), *asyncio.run(recovery_numbers(scale))])
+    parser.add_argument("--only", action="append", metavar="ID", help="only the group of this figure; may be repeated")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    options = parser.parse_args()
+    figures: list[Figure] = []
+    for ids, measure in GROUPS:
+        if options.only is None or any(each in ids.split() for each in options.only):
+            figures += asyncio.run(measured(ids, measure, 10 if options.quick else 1))
+    if options.json:
+        print(json.dumps([figure.document() for figure in figures], indent=2))  # noqa: T201 - what was asked for
+    else:
+        show(figures)
 
 
-def show(server: str, numbers: list[Number]) -> None:
+async def measured(ids: str, measure: Callable[[int], Awaitable[list[Figure]]], scale: int) -> list[Figure]:
+    """Return a group's figures; a program that is not installed makes a row that says so."""
+    try:
+        return await measure(scale)
+    except Missing as error:
+        return [Figure(id=ids, what="", rounds=(), floor=None, goal=None, at_most=True, missing=str(error))]
+
+
+def show(figures: list[Figure]) -> None:
     """Print the table."""
-    title = f"{server}, Python {platform.python_version()}, {platform.machine()} {sys.platform}"
-    table = Table("what", "value", "unit", "of", title=title, title_justify="left")
-    for number in numbers:
-        table.add_row(number.what, f"{number.value:,.{number.digits}f}", number.unit, number.of)
-    Console(width=120).print(table)
+    title = f"Python {platform.python_version()}, {platform.machine()} {sys.platform}"
+    table = Table("", "figure", "median", "spread", "floor", "goal", "", title=title, title_justify="left")
+    for figure in sorted(figures, key=_place):
+        sign = "≤" if figure.at_most else "≥"
+        value = "" if figure.value is None else f"{figure.value:.2f}"
+        spread = f"{min(figure.rounds):.2f} … {max(figure.rounds):.2f}" if len(figure.rounds) > 1 else ""
+        bars = ("" if bar is None else f"{sign} {bar:g}" for bar in (figure.floor, figure.goal))
+        detail = figure.missing or figure.detail
+        table.add_row(figure.id, f"{figure.what}\n[dim]{detail}[/dim]", value, spread, *bars, figure.verdict)
+    Console(width=140).print(table)
+
+
+def _place(figure: Figure) -> tuple[str, int, str]:
+    """P2 stands before P10."""
+    first = figure.id.split()[0]
+    return first[0], int("".join(filter(str.isdigit, first))), first
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What a session start costs a user: through the agent's HTTP interface, and through the command at every logon."""
 
 import http.client
-import json
 import subprocess
 import sys
 import tempfile
@@ -10,81 +9,114 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
-from tests.benchmarks.numbers import Number, middle, p99
+import psutil
+
+from tests.benchmarks.figures import ROUNDS, Figure, on_the_clients_core, on_the_servers_core, p99, side_by_side
+from tests.benchmarks.load import Question, load
 from tests.benchmarks.store import SERVER
 from tests.servers import free_port, redis_server
 
-__all__ = ["agent_numbers"]
+__all__ = ["agent_figures"]
 
 ROOT = Path(__file__).parents[2]
-STARTS = 2_000
-ROUNDS = 21
 #: What any command of this kind costs: the interpreter, the option parser and an HTTP client.
 BARE = [sys.executable, "-c", "import click, http.client"]
-CREATED, OK = 201, 200
+CREATED, NO_CONTENT = 201, 204
+MEGABYTE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class RunningAgent:
     """A real agent on a real store."""
 
+    process: psutil.Process
     port: int
     token: str
     command: list[str]  #: ``farmlease --config FILE``
 
+    def memory(self) -> float:
+        """Return its resident memory in megabytes."""
+        return float(self.process.memory_info().rss / MEGABYTE)
 
-def agent_numbers(scale: int) -> list[Number]:
-    """Measure one agent."""
+    async def ask(self, questions: list[Question], clients: int) -> tuple[float, list[float]]:
+        """Ask all; return how many a second that were, and how long each took in ms."""
+        began = time.perf_counter()
+        times = await load(self.port, self.token, questions, clients)
+        return len(questions) / (time.perf_counter() - began), times
+
+
+async def agent_figures(scale: int) -> list[Figure]:
+    """Measure one agent, its own core to itself and its store."""
+    return [
+        await http_figure(2_000 // scale),
+        await command_figure(max(ROUNDS, 21 // scale)),
+        *await memory_figures(100_000 // scale),
+    ]
+
+
+def starts(prefix: str, count: int) -> list[Question]:
+    """Return as many session starts of users who have no lease yet."""
+    return [
+        Question("POST", "/v1/sessions", CREATED, {"user": f"{prefix}-{number}", "session": f"{prefix}-{number}"})
+        for number in range(count)
+    ]
+
+
+def ends(prefix: str, count: int) -> list[Question]:
+    """Return the ends of these sessions."""
+    return [Question("DELETE", f"/v1/sessions/{prefix}-{number}", NO_CONTENT) for number in range(count)]
+
+
+async def http_figure(calls: int) -> Figure:
+    """Compare session starts with a route of the same server that does nothing but answer 204."""
+    turns = iter(range(1_000))
+    times: list[float] = []
     with running_agent() as agent:
-        return [*post_numbers(agent, STARTS // scale), *command_numbers(agent, max(5, ROUNDS // scale))]
+
+        async def ours() -> float:
+            prefix = f"round{next(turns)}"
+            rate, took = await agent.ask(starts(prefix, calls), 50)
+            times.extend(took)
+            await agent.ask(ends(prefix, calls), 50)
+            return rate
+
+        async def theirs() -> float:
+            return (await agent.ask([Question("DELETE", "/v1/sessions/nobodys", NO_CONTENT)] * calls, 50))[0]
+
+        mine, other = await side_by_side(ours, theirs)
+    return Figure(
+        id="P5",
+        what="POST /v1/sessions a second, 50 in flight / a 204 of the same server that changes nothing",
+        rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+        floor=0.35,
+        goal=0.6,
+        at_most=False,
+        detail=f"{max(mine):,.0f} / {max(other):,.0f} a second at best, p99 {p99(times):.0f} ms; each was granted",
+    )
 
 
-def post_numbers(agent: RunningAgent, starts: int) -> list[Number]:
-    """Time POST /v1/sessions on loopback, one after another on one connection: new leases, then the same again."""
-    with closing(http.client.HTTPConnection("127.0.0.1", agent.port, timeout=30)) as connection:
-        for number in range(50):
-            post(connection, agent, f"warm{number}", f"warm-{number}")
-        new = [post(connection, agent, f"user{number}", str(number)) for number in range(starts)]
-        again = [post(connection, agent, f"user{number}", str(number), OK) for number in range(starts)]
-    return [
-        Number("POST /v1/sessions, new lease, p50", median(new), "ms", f"{starts:,} requests, one at a time"),
-        Number("POST /v1/sessions, new lease, p99", p99(new), "ms", f"{starts:,} requests, one at a time"),
-        Number("POST /v1/sessions, asked again, p50", median(again), "ms", f"{starts:,} requests, one at a time"),
-        Number("POST /v1/sessions, asked again, p99", p99(again), "ms", f"{starts:,} requests, one at a time"),
-    ]
-
-
-def post(
-    connection: http.client.HTTPConnection, agent: RunningAgent, user: str, session: str, status: int = CREATED
-) -> float:
-    """Start a session; return how long that took, in ms."""
-    body = json.dumps({"user": user, "session": session})
-    headers = {"Authorization": f"Bearer {agent.token}", "Content-Type": "application/json"}
-    began = time.perf_counter()
-    connection.request("POST", "/v1/sessions", body, headers)
-    response = connection.getresponse()
-    content = response.read()
-    took = (time.perf_counter() - began) * 1000
-    assert status == response.status, content
-    return took
-
-
-def command_numbers(agent: RunningAgent, rounds: int) -> list[Number]:
+async def command_figure(rounds: int) -> Figure:
     """Time the command and the bare interpreter in turns, so that both see the same machine."""
-    start = [*agent.command, "session", "start", r"CORP\logon"]
-    bare, whole = [], []
-    for number in range(rounds + 1):
-        bare.append(wall(BARE))
-        whole.append(wall([*start, "--session", f"logon-{number}"]))
-    bare, whole = bare[1:], whole[1:]  # the first of each reads the disk
-    ratios = [mine / theirs for mine, theirs in zip(whole, bare, strict=True)]
-    return [
-        middle('wall time of python -c "import click, http.client"', bare, "ms", 0),
-        middle("wall time of farmlease session start", whole, "ms", 0),
-        middle("… over the bare interpreter", ratios, "x"),
-    ]
+    with running_agent() as agent:
+        numbers = iter(range(10_000))
+
+        async def ours() -> float:
+            return wall([*agent.command, "session", "start", r"CORP\logon", "--session", f"logon-{next(numbers)}"])
+
+        async def theirs() -> float:
+            return wall(BARE)
+
+        mine, other = await side_by_side(ours, theirs, rounds)
+    return Figure(
+        id="P9",
+        what='wall time: farmlease session start / python -c "import click, http.client"',
+        rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+        floor=2.0,
+        goal=1.4,
+        at_most=True,
+        detail=f"{min(mine):.0f} ms / {min(other):.0f} ms at best",
+    )
 
 
 def wall(command: list[str]) -> float:
@@ -94,10 +126,49 @@ def wall(command: list[str]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
+async def memory_figures(pairs: int) -> list[Figure]:
+    """Look at the agent's memory with two hundred sessions, and whether starts and ends leave something behind."""
+    batch = 1_000
+    with running_agent() as agent:
+        await agent.ask(starts("held", 200), 20)
+        full = agent.memory()
+        for number in range(5):  # what is made once: caches, pools of memory
+            await agent.ask(starts(f"warm{number}", batch), 20)
+            await agent.ask(ends(f"warm{number}", batch), 20)
+        before = agent.memory()
+        for number in range(pairs // batch):
+            await agent.ask(starts(f"pair{number}", batch), 20)
+            await agent.ask(ends(f"pair{number}", batch), 20)
+        after = agent.memory()
+    return [
+        Figure(
+            id="P11a",
+            what="memory of an agent with 200 sessions, MB",
+            rounds=(full,),
+            floor=100,
+            goal=60,
+            at_most=True,
+        ),
+        Figure(
+            id="P11b",
+            what=f"growth of its memory over {pairs:,} starts and ends, %",
+            rounds=(max(0.0, (after - before) / before * 100),),
+            floor=2,
+            goal=0.5,  # what the allocator moves by itself
+            at_most=True,
+            detail=f"{before:.1f} MB to {after:.1f} MB",
+        ),
+    ]
+
+
 @contextmanager
 def running_agent() -> Iterator[RunningAgent]:
-    """Start store and agent in folders of their own; end both."""
-    with tempfile.TemporaryDirectory(prefix="fl-bench-") as name, redis_server(program=SERVER) as server:
+    """Start store and agent in folders of their own and on one core, measure from the other; end both."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fl-bench-") as name,
+        on_the_servers_core(),
+        redis_server(program=SERVER) as server,
+    ):
         folder, port, health = Path(name), free_port(), free_port()
         config, policy = folder / "farmlease.toml", folder / "pools.toml"
         config.write_text(
@@ -107,7 +178,7 @@ def running_agent() -> Iterator[RunningAgent]:
             f'[health]\nlisten = "127.0.0.1:{health}"\n'
             '[identity]\ndomains = { CORP = "corp.example.com" }\n'
         )
-        policy.write_text('[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 100000\n')
+        policy.write_text('[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 1000000\n')
         installed = Path(sys.executable).with_name("farmlease")
         farmlease = [str(installed)] if installed.exists() else [sys.executable, "-m", "farmlease"]
         command = [*farmlease, "--config", str(config)]
@@ -116,10 +187,12 @@ def running_agent() -> Iterator[RunningAgent]:
         agent = subprocess.Popen([*command, "agent"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
         try:
             wait_ready(health)
-            yield RunningAgent(port, (folder / "token").read_text().strip(), command)
+            with on_the_clients_core():
+                token = (folder / "token").read_text().strip()
+                yield RunningAgent(psutil.Process(agent.pid), port, token, command)
         finally:
             agent.terminate()
-            agent.wait(10)
+            agent.wait(20)
 
 
 def wait_ready(port: int) -> None:
@@ -129,7 +202,7 @@ def wait_ready(port: int) -> None:
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
             try:
                 connection.request("GET", "/readyz")
-                if OK == connection.getresponse().status:
+                if http.client.OK == connection.getresponse().status:
                     return
             except OSError:
                 pass

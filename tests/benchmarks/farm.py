@@ -1,8 +1,10 @@
-"""How long a farm takes to have everything again after its store was emptied."""
+"""A farm of a hundred agents: everybody logs on at once, and the store is emptied and filled again."""
 
 import asyncio
+import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import structlog
 from farmlease.clock import SystemClock
 from farmlease.config import Config
 from farmlease.domain.identity import Identities
-from farmlease.domain.model import Grant, SessionRequest
+from farmlease.domain.model import Denial, Grant, Reason, SessionRequest, Withdrawal
 from farmlease.domain.policy import parse_policy
 from farmlease.farm import Farm
 from farmlease.keyring import KeyRing
@@ -24,15 +26,20 @@ from farmlease.store.answers import Beat, Claim, Taken, Taking
 from farmlease.store.connect import StoreAddress, open_connection
 from farmlease.store.keys import Shard
 from farmlease.store.redis import Store
-from tests.benchmarks.numbers import Number
+from tests.benchmarks.figures import Figure, p99
 from tests.benchmarks.store import NAME, RECORD, SERVER
 from tests.servers import RedisServer, redis_server
 
-__all__ = ["recovery_numbers"]
+__all__ = ["farm_figures"]
 
 AGENTS, LEASES = 100, 50_000
 FARM = "citrix-a"
-POLICY = '[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 1000000\n'
+USERS, SECONDS = 10_000, 60
+SEATS = 9_000  #: fewer than users, so that the limit is met
+POLICY = '[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = {}\n'
+
+
+USER_NAMES = Identities({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,11 @@ class Site:
     server: RedisServer
     agents: list[Agent]
     stores: list[Store]
+    sealer: Sealer
+
+    def index(self, user: str) -> str:
+        """Return a user's pseudonym."""
+        return self.sealer.user_index(USER_NAMES.user(user))
 
     def leases(self) -> int:
         """How many leases the store holds."""
@@ -54,10 +66,69 @@ class Site:
             raw.flushall()
 
 
-async def recovery_numbers(scale: int) -> list[Number]:
-    """Grant leases, empty the store, and wait until all are back; beside it, so many acquires of new leases."""
+async def farm_figures(scale: int) -> list[Figure]:
+    """Measure the storm and the recovery."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # one line for each lease otherwise
-    leases = LEASES // scale
+    return [await storm_figure(scale), await recovery_figure(LEASES // scale)]
+
+
+async def storm_figure(scale: int) -> Figure:
+    """Let ten thousand users log on within a minute, at random moments, and compare with an idle farm."""
+    users, seconds, seats = USERS // scale, SECONDS / scale, SEATS // scale
+    async with site(seats) as farm:
+        idle = [await logon(farm, f"idle-{number}") for number in range(200)]
+        for number in range(200):
+            await farm.agents[number % AGENTS].end_session(f"idle-{number}")
+            await farm.stores[0].withdraw("qlikview", farm.index(f"idle-{number}"), Withdrawal.RETURNED, b"")
+        held = farm.leases()
+        decisions: Counter[str] = Counter()
+        times: list[float] = []
+        chance = random.Random(7)  # noqa: S311 - moments, not secrets
+
+        async def one(number: int) -> None:
+            await asyncio.sleep(chance.uniform(0, seconds))
+            times.append(await logon(farm, f"storm-{number}", decisions))
+
+        await asyncio.gather(*(one(number) for number in range(users)))
+        over = farm.leases() - seats
+    errors = users - decisions["granted"] - decisions["denied"]
+    assert errors == 0
+    assert over <= 0
+    return Figure(
+        id="P10",
+        what=f"logon storm, {users:,} users over {AGENTS} agents in {seconds:.0f} s: p99 / p99 of an idle farm",
+        rounds=(p99(times) / p99(idle),),
+        floor=5,
+        goal=3,
+        at_most=True,
+        detail=(
+            f"{p99(times):.1f} ms / {p99(idle):.1f} ms; {decisions['granted']:,} granted, {decisions['denied']:,} denied, "
+            f"{errors} errors, {max(over, 0)} seats over the limit of {seats:,} ({held} held before)"
+        ),
+    )
+
+
+async def logon(farm: Site, user: str, decisions: Counter[str] | None = None) -> float:
+    """Start a session of a user on the agent that the balancer would choose; return how long that took, in ms."""
+    number = int(user.rpartition("-")[2])
+    began = time.perf_counter()
+    request = SessionRequest(user=USER_NAMES.user(user), session=user)
+    decision = await farm.agents[number % AGENTS].start_session(request)
+    took = (time.perf_counter() - began) * 1000
+    match decision:
+        case Grant():
+            word = "granted"
+        case Denial(reason=Reason.CAPACITY):
+            word = "denied"
+        case _:
+            word = "error"
+    if decisions is not None:
+        decisions[word] += 1
+    return took
+
+
+async def recovery_figure(leases: int) -> Figure:
+    """Grant leases, empty the store, and wait until all are back; beside it, so many acquires of new leases."""
     async with site() as farm:
         shares = (grant(agent, number, leases // AGENTS) for number, agent in enumerate(farm.agents))
         await asyncio.gather(*shares)
@@ -70,24 +141,27 @@ async def recovery_numbers(scale: int) -> list[Number]:
         await apply(farm.stores[0])
         acquired = await timed(acquire_all(farm, leases))
         assert leases == farm.leases()
-    of = f"{leases:,} leases, {AGENTS} agents in one process, one run"
-    return [
-        Number("restored after FLUSHALL", restored, "s", of, 1),
-        Number("as many acquires of new leases", acquired, "s", of, 1),
-        Number("the one over the other", restored / acquired, "x", of),
-    ]
+    return Figure(
+        id="R1",
+        what=f"{leases:,} leases of {AGENTS} agents restored after FLUSHALL / as many acquires of new leases",
+        rounds=(restored / acquired,),
+        floor=4,
+        goal=2,
+        at_most=True,
+        detail=f"{restored:.1f} s / {acquired:.1f} s, every lease counted",
+    )
 
 
 @asynccontextmanager
-async def site() -> AsyncIterator[Site]:
-    """Run the agents on a fresh server."""
+async def site(seats: int = 1_000_000) -> AsyncIterator[Site]:
+    """Run the agents on a fresh server, with so many seats."""
     ring = KeyRing.generate(time.time_ns() // 1_000_000)
     with ExitStack() as stack:
         server = stack.enter_context(redis_server(program=SERVER))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fl-bench-")))
         connections = [await open_connection(StoreAddress(url=server.url)) for _ in range(AGENTS)]
         stores = [Store(connection, FARM) for connection in connections]
-        await apply(stores[0], Sealer(ring, FARM))
+        await apply(stores[0], Sealer(ring, FARM), seats)
         agents = []
         for number, store in enumerate(stores):
             config = Config.model_validate(
@@ -98,22 +172,21 @@ async def site() -> AsyncIterator[Site]:
         for agent in agents:
             agent.adopt()
             await agent.beat()
-        yield Site(server, agents, stores)
+        yield Site(server, agents, stores, Sealer(ring, FARM))
         for connection in connections:
             await connection.close()
 
 
-async def apply(store: Store, sealer: Sealer | None = None) -> None:
+async def apply(store: Store, sealer: Sealer | None = None, seats: int = 1_000_000) -> None:
     """Put the policy in force."""
     sealer = sealer or Sealer(KeyRing.generate(0), FARM)
-    await Farm(FARM, store, sealer).apply(parse_policy(POLICY, "the benchmark's policy"))
+    await Farm(FARM, store, sealer).apply(parse_policy(POLICY.format(seats), "the benchmark's policy"))
 
 
 async def grant(agent: Agent, number: int, count: int) -> None:
     """Start sessions of users of their own."""
-    users = Identities({})
     for each in range(count):
-        request = SessionRequest(user=users.user(f"user-{number}-{each}"), session=str(each))
+        request = SessionRequest(user=USER_NAMES.user(f"user-{number}-{each}"), session=str(each))
         assert isinstance(await agent.start_session(request), Grant)
 
 
@@ -126,7 +199,7 @@ async def settle(agent: Agent) -> None:
 async def acquire_all(farm: Site, leases: int) -> None:
     """Take new leases through the store alone, from as many clients as there were agents."""
     in_force = await farm.stores[0].read_policy()
-    pool = parse_policy(POLICY, "the benchmark's policy").pools[0]
+    pool = parse_policy(POLICY.format(1_000_000), "the benchmark's policy").pools[0]
 
     async def take(number: int, store: Store) -> None:
         node = f"bench-{number}#x"
