@@ -224,9 +224,17 @@ class Recovery:
                 continue
             if outcome.ended or outcome.refused.get(name, "capacity") != "capacity":
                 await self._lost(pool.name, session, outcome.refused.get(name, "timeout"))
-            elif name not in outcome.refused and session.is_uncounted:  # it has its seat in the store now
-                self._book.amend(session, grant=replace(session.grant, source=Source.STORE))
+            elif name not in outcome.refused:
+                self._counted(session, restoring.sessions[name]["fence"], outcome.fences.get(name))
         return outcome.again or "capacity" in outcome.refused.values()
+
+    def _counted(self, session: OpenSession, asked: object, later: int | None) -> None:
+        """The store has its seat now, perhaps by a later grant whose answer was lost: then its end must name that one."""
+        if session.grant is None or session.grant.fence != asked:
+            return  # it has had another answer meanwhile
+        grant = replace(session.grant, source=Source.STORE, fence=later or session.grant.fence)
+        if grant != session.grant:
+            self._book.amend(session, grant=grant)
 
     def _living(self, pool: str) -> dict[str, list[OpenSession]]:
         """Return the sessions of a pool that are to be counted, by user index."""

@@ -5,7 +5,7 @@ Users are pseudonyms here and records are sealed bytes, as everywhere in this ro
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from farmlease.store.script import LIFE, Argument
 
@@ -74,13 +74,16 @@ class Restored:
     ended: bool = False  #: it is over: its sessions have lost their seats
     again: bool = False
     refused: Mapping[str, str]  #: session id to why it lost its seat
+    fences: Mapping[str, int] = field(default_factory=dict)  #: session id to the store's fence where that is later
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Restored":
         """From ``restored``, ``full`` or ``ended`` of restore.lua."""
         words = [word.decode() for word in answer[1:]]
-        refused = dict(zip(words[::2], words[1::2], strict=True))
-        return Restored(ended=answer[0] == b"ended", again=answer[0] == b"full", refused=refused)
+        told = [*zip(*(iter(words),) * 3, strict=True)]
+        refused = {session: reason for session, reason, _ in told if reason}
+        fences = {session: int(fence) for session, reason, fence in told if not reason}
+        return Restored(ended=answer[0] == b"ended", again=answer[0] == b"full", refused=refused, fences=fences)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

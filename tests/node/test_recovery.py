@@ -6,7 +6,8 @@ import pytest
 
 from farmlease.domain.model import Grant, Reason, Source, Withdrawal
 from farmlease.node.receipts import Receipts
-from tests.nodes import JOHN, MARY, Host, Site
+from farmlease.store.keys import Shard
+from tests.nodes import FARM, JOHN, MARY, Host, Site
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
 
@@ -160,6 +161,26 @@ async def test_what_only_the_store_counts_is_given_back(site: Site) -> None:
     await beaten(host)
     await beaten(host)
     assert ([], 0) == (await site.sessions(), host.agent.facts().owed)
+
+
+async def test_a_grant_whose_answer_was_lost_with_the_master_is_ended_by_its_fence(farm: Site) -> None:
+    """L3: a receipt let in whom the store had let in: after the recovery both name one fence, and the end is the end."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    await beaten(host)
+    host.line.deaf.add("acquire")
+    assert Source.RECEIPT is (await host.granted(JOHN, "9")).source
+    host.line.deaf.clear()
+    farm.timed.raw.hset(Shard(FARM, "qlikview").keys()[0], "life", "of a new master")
+    await beaten(host)
+    lease, session = await farm.lease(), host.agent.session("9")
+    assert lease is not None
+    assert session is not None
+    assert session.grant is not None
+    assert [(session.grant.fence, Source.STORE)] == [(each.fence, session.grant.source) for each in lease.sessions]
+    await host.end("9")
+    assert [] == await farm.sessions()
 
 
 async def test_health_says_that_the_store_recovers(farm: Site) -> None:

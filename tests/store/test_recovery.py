@@ -276,6 +276,18 @@ async def test_restoring_again_changes_nothing(timed: TimedStore) -> None:
     )  # fmt: skip
 
 
+async def test_a_node_hears_of_a_later_fence(timed: TimedStore) -> None:
+    """L3: a grant whose answer was lost has a fence that its node does not know; with the seat it gets that fence."""
+    pool = desk(timed)
+    known = await knowledge(pool)
+    taken = await pool.start("john")
+    promoted = lives_on(pool, "another life")
+    found = await recover(promoted, known)
+    outcome = await restore(promoted, found.epoch, "john", replace(taken, fence=taken.fence - 1), ("1",))
+    assert Restored(refused={}, fences={"1": taken.fence}) == outcome
+    assert Restored(refused={}) == await restore(promoted, found.epoch, "john", taken, ("1",))
+
+
 async def test_a_session_that_was_taken_is_not_restored(timed: TimedStore) -> None:
     """L4: word was left that its seat is gone; only in the window does silence not count against its node."""
     pool = desk(timed, kind="floating", capacity=1)

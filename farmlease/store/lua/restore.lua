@@ -14,7 +14,8 @@
 --       9 name      sealed user name
 --
 -- Answers
---   restored, then pairs: session, reason: sessions that were not, and why
+--   restored, then threes: session, reason, fence: sessions that were not, and why; or, without a reason, that were,
+--                            and which fence the store had given them after the one that the node knows
 --   full                     the lease has no session here, and there is no seat for it
 --   ended                    the lease is over, or was given up for a later one: sessions of it have lost their seats
 --   configure, policy, strange, more  as acquire's
@@ -104,6 +105,11 @@ lease.back = nil
 
 -- 2. Its sessions, as far as there is room.
 local answer, seats, fence = { 'restored' }, {}, limits.fence
+
+local function tell(...)
+  for _, word in ipairs({ ... }) do answer[#answer + 1] = word end
+end
+
 for session, claim in pairs(wanted) do
   local key = node .. '/' .. session
   local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
@@ -113,7 +119,7 @@ for session, claim in pairs(wanted) do
   local reason = taken(member, claim.fence) or not has_room(seat) and 'capacity'
     or limits.sessions > 0 and count >= limits.sessions and not lease.sessions[key] and 'session_limit' or nil
   if reason then
-    answer[#answer + 1], answer[#answer + 2] = session, reason
+    tell(session, reason, '')
   else
     local known = lease.sessions[key]
     if known and (known.seat or user) ~= seat then -- an earlier session of this id, which the store still counts
@@ -122,6 +128,7 @@ for session, claim in pairs(wanted) do
       known = nil
     end
     if known then
+      if known.fence > claim.fence then tell(session, '', text(known.fence)) end -- of a grant whose answer was lost
       claim.fence = math.max(claim.fence, known.fence)
       claim.hold = (claim.hold or known.hold) and math.max(claim.hold or 0, known.hold or 0)
     end
