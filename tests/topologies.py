@@ -24,6 +24,7 @@ FAILOVER_TIMEOUT_MS = 3000
 #: A replica whose last word is older than five pings is not promoted, and a dead master's replica is asked once a second.
 PERIODS = {"info-period": 200, "ping-period": 300, "ask-period": 100, "publish-period": 200, "tilt-period": 500}
 SLOTS = 16384
+_BETWEEN_SERVERS = ("ping", "psync", "sync", "replicaof", "slaveof", "subscribe", "publish")
 
 
 class Sentinels:
@@ -88,6 +89,15 @@ class Sentinels:
             with suppress(redis.RedisError, OSError):
                 each.ask("PING")
                 yield each
+
+    def part(self, server: Member) -> None:
+        """Cut a server off from the Sentinels and the other server, by what only they ask of it, and from nobody else."""
+        server.ask("ACL", "SETUSER", "default", *(f"-{command}" for command in _BETWEEN_SERVERS))
+        server.ask("CLIENT", "KILL", "TYPE", "replica")
+
+    def rejoin(self, server: Member) -> None:
+        """Let Sentinels and the other server talk to it again."""
+        server.ask("ACL", "SETUSER", "default", "+@all")
 
     def hasten(self) -> None:
         """Let the Sentinels ask and tell more often than they do by default; to be said again after a restart."""

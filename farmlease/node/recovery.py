@@ -229,7 +229,7 @@ class Recovery:
         return outcome.again or "capacity" in outcome.refused.values()
 
     def _counted(self, session: OpenSession, asked: object, later: int | None) -> None:
-        """The store has its seat now, perhaps by a later grant whose answer was lost: then its end must name that one."""
+        """The store has its seat now, perhaps by a later grant whose answer was lost: its end must name that one."""
         if session.grant is None or session.grant.fence != asked:
             return  # it has had another answer meanwhile
         grant = replace(session.grant, source=Source.STORE, fence=later or session.grant.fence)

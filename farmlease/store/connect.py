@@ -25,8 +25,9 @@ from farmlease.errors import ConfigError, StoreError, StoreUnavailable
 from farmlease.store.address import StoreAddress, credentials, database, master_name, places, split_url, tls_context
 from farmlease.store.border import translated
 from farmlease.store.embedded import EmbeddedServer, embedded_store
-from farmlease.store.route import Cluster, OneServer, Route, Watched
+from farmlease.store.route import Cluster, OneServer, Route
 from farmlease.store.script import LIFE, Argument, Script
+from farmlease.store.watched import Watched
 from farmlease.store.wire import (
     MAX_CONNECTIONS,
     Greeting,
@@ -269,13 +270,13 @@ def _route(address: StoreAddress, url: SplitResult) -> tuple[Route, str]:
 
 def _sentinels(
     address: StoreAddress, hosts: Sequence[tuple[str, int]], who: dict[str, Any], tls: dict[str, Any]
-) -> list[Pool]:
-    """Return a way to each Sentinel without our name and password, then, in case they want one, a way with it."""
+) -> list[list[Pool]]:
+    """Return the ways to each Sentinel: without our name and password, then, in case it wants one, with it."""
     identities: list[dict[str, Any]] = [{}, who] if who["password"] else [{}]
-    ways = [(host, port, each) for each in identities for host, port in hosts]
-    share = address.timeout_ms / 1000 / (len(ways) + 1)  # who is away leaves time to ask the others within one try
+    # Who is away leaves time to ask the others within one try: first all of them at once, then one after the other.
+    share = address.timeout_ms / 1000 / ((1 + len(hosts)) * len(identities) + 1)
     given = options(address) | tls | {"socket_timeout": share, "socket_connect_timeout": share}
-    return [driver.ConnectionPool(host=host, port=port, **given, **each) for host, port, each in ways]
+    return [[driver.ConnectionPool(host=host, port=port, **given, **who) for who in identities] for host, port in hosts]
 
 
 def _one(

@@ -20,6 +20,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -321,8 +322,14 @@ def _kill_group(leader: int) -> None:
             os.killpg(leader, signal.SIGKILL)
 
 
-def _asking(socket: Path) -> driver.Redis:
-    return driver.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0), socket_timeout=1, protocol=2)
+@contextlib.asynccontextmanager
+async def _asking(socket: Path) -> AsyncIterator[driver.Redis]:
+    client = driver.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0), socket_timeout=1, protocol=2)
+    try:
+        yield client
+    finally:
+        # Shielded: the driver closes in tasks of its own, and one that is cancelled before it has begun closes nothing.
+        await asyncio.shield(client.aclose())
 
 
 async def _shut_down(socket: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which server a call goes to: the one named, the one the Sentinels name, or the one that has the keys.
+"""Which server a call goes to: the one named, or the one that has the keys.
 
 Guaranteed: within one try a script is sent to another server only where the one before has refused to carry it out
 (MOVED, ASK). After ``forget`` the next try looks for the master anew and over new network connections.
@@ -12,15 +12,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from redis import asyncio as driver
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.crc import key_slot
 from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError, RedisError, ResponseError
-from typing_extensions import override
 
 from farmlease.store.shared import Shared
 from farmlease.store.wire import Greeting, Pool, Wire, lent
 
-__all__ = ["Cluster", "OneServer", "Place", "Route", "Watched"]
+__all__ = ["Cluster", "OneServer", "Place", "Route"]
 
 Answer = TypeVar("Answer")
 Place = tuple[str, int]  #: host and port
@@ -85,38 +83,6 @@ class OneServer:
         if self._shared is not None:
             await self._shared.close()
         await self._pool.aclose()
-
-
-class Watched(OneServer):
-    """The server that the Sentinels name as master when a network connection is made.
-
-    The driver asks one Sentinel after the other, and first the one that has answered last.
-    """
-
-    def __init__(
-        self,
-        master: str,
-        sentinels: Sequence[Pool],
-        greeting: Greeting,
-        *,
-        alone: bool,
-        **given: Any,  # noqa: ANN401 - the driver's own options
-    ) -> None:
-        self._watch = Sentinel([])  # type: ignore[no-untyped-call] # the driver's
-        self._watch.sentinels = [driver.Redis.from_pool(each) for each in sentinels]
-        pool = SentinelConnectionPool(master, self._watch, **given)  # type: ignore[no-untyped-call] # the driver's
-        super().__init__(pool, greeting, alone=alone)
-
-    @override
-    async def forget(self) -> None:
-        """Give up all connections: they lead to whoever was master when they were made."""
-        await self.hang_up()
-
-    @override
-    async def close(self) -> None:
-        """End every network connection, also those to the Sentinels."""
-        await super().close()
-        await self._watch.aclose()
 
 
 class Cluster:

@@ -16,6 +16,7 @@ __all__ = [
     "cluster_stop",
     "cluster_switch",
     "sentinel_kill",
+    "sentinel_part",
     "sentinel_stop",
     "sentinel_switch",
 ]
@@ -59,6 +60,25 @@ async def sentinel_stop(run: Run) -> None:
         wait_until, lambda: True if not old.is_master() else None, "the old master is none any more"
     )
     run.ended("the master stood still", since, at_least=1)
+
+
+async def sentinel_part(run: Run) -> None:
+    """The master is cut off from Sentinels and replica, not from the agents, which it goes on answering."""
+    watched = run.ground.watched
+    assert watched is not None
+    old = await asyncio.to_thread(watched.master)
+    since = run.strike("the master is cut off from the Sentinels")
+    await asyncio.to_thread(watched.part, old)
+    try:
+        await asyncio.to_thread(watched.wait_failover, old)
+        run.history.note("FAULT the Sentinels have another master")
+        await run.pause(1.0, 3.0)
+    finally:
+        await asyncio.to_thread(watched.rejoin, old)
+    await asyncio.to_thread(
+        wait_until, lambda: True if not old.is_master() else None, "the old master is none any more"
+    )
+    run.ended("the master was cut off", since, at_least=1)
 
 
 async def sentinel_switch(run: Run) -> None:

@@ -23,6 +23,7 @@ ALL = (
     Kind("mixed", "alone", one_server.mixed, lines=True, silences=(1.5,), leases=False),
     Kind("sentinel-kill", "sentinels", fail_over.sentinel_kill, silences=(20.0,)),
     Kind("sentinel-stop", "sentinels", fail_over.sentinel_stop, silences=(20.0,)),
+    Kind("sentinel-part", "sentinels", fail_over.sentinel_part, silences=(20.0,)),
     Kind("sentinel-switch", "sentinels", fail_over.sentinel_switch, silences=(20.0,)),
     Kind("cluster-kill", "cluster", fail_over.cluster_kill, silences=(20.0,)),
     Kind("cluster-stop", "cluster", fail_over.cluster_stop, silences=(20.0,)),

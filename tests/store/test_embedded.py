@@ -1,6 +1,7 @@
 """The embedded store: a real redis-server that belongs to its owner, whatever happens to either."""
 
 import asyncio
+import gc
 import hashlib
 import importlib.util
 import os
@@ -210,8 +211,23 @@ async def test_a_killed_server_is_started_again_with_its_data(folder: Path, stor
     with capture_logs() as events:
         before.kill()
         assert [b"v"] == await store.call(GET, ["k"], [])
+        await until(lambda: len(events) > 1)  # callers may be answered before the owner is
     assert before.pid != server_of(folder).pid
     assert ["store.embedded_ended", "store.embedded_started"] == [event["event"] for event in events]
+
+
+async def test_an_owner_that_ends_while_it_waits_leaves_no_connection(store: Connection) -> None:
+    """A wait for the server's first answer is cut short at any moment: nothing stays open (warnings are errors)."""
+    server = store._server
+    assert server is not None
+    assert server._guard is not None
+    for moment in range(40):
+        waiting = asyncio.create_task(server._answering(server._guard))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    gc.collect()
 
 
 async def test_a_killed_guard_costs_a_pause_too(folder: Path, store: Connection) -> None:

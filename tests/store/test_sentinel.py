@@ -1,9 +1,10 @@
 """A store behind Sentinels: three of them and two servers, real ones, killed, stopped and demoted."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.redis import Store
 from farmlease.store.script import LIFE
 from tests.authority import Authority
+from tests.members import fresh_folder, quiet_ports
+from tests.members import running as running_members
 from tests.scripts import ECHO, WRITE, cancel_every_other_call, evaluations
 from tests.seats import VERSION, beat_anywhere, claim
 from tests.stores import named_pool
-from tests.topologies import Sentinels, sentinels, wait_until
+from tests.topologies import Member, Sentinels, sentinels, wait_until
 
 POOL = named_pool(capacity=10)
 PASSWORD = "between us"  # noqa: S105 - of servers that live for one test
@@ -51,6 +54,16 @@ async def connected(url: str, **given: Any) -> AsyncIterator[Connection]:
     """Open a connection."""
     async with await open_connection(StoreAddress(url=url, **given)) as connection:
         yield connection
+
+
+@contextmanager
+def parted(watched: Sentinels, server: Member) -> Iterator[None]:
+    """Cut a server off from the Sentinels and the other server until this ends."""
+    watched.part(server)
+    try:
+        yield
+    finally:
+        watched.rejoin(server)
 
 
 async def duration(call: Coroutine[Any, Any, object]) -> float:
@@ -145,6 +158,45 @@ async def test_a_demoted_master_is_left(watched: Sentinels) -> None:
     assert b"last" == new.client().get("k")
 
 
+async def test_a_master_that_was_replaced_and_goes_on_answering_is_left(watched: Sentinels) -> None:
+    """L1: cut off from the Sentinels alone, it goes on as a master; seconds after they have another it is asked nothing."""
+    old = watched.master()
+
+    async def left(agent: Connection) -> float:
+        (life,) = await answered(agent)
+        while [life] == await answered(agent):
+            await asyncio.sleep(0.01)
+        return time.monotonic()
+
+    async with AsyncExitStack() as stack:
+        agents = [await stack.enter_async_context(connected(watched.url)) for _ in range(5)]
+        leaving = [asyncio.create_task(left(each)) for each in agents]
+        with parted(watched, old):
+            await asyncio.to_thread(watched.wait_failover, old)
+            since = time.monotonic()
+            async with asyncio.timeout(30):
+                took, before = max(await asyncio.gather(*leaving)) - since, evaluations(old)
+            await asyncio.gather(*(each.call(WRITE, ["k"], [number]) for number in range(9) for each in agents))
+            assert (before, True) == (evaluations(old), old.is_master())
+    sys.stdout.write(f"all five have left it after {took:.2f} s\n")
+    assert took < 10, "the recovery window is fifteen seconds"
+
+
+async def test_a_sentinel_that_knows_less_is_not_heard(watched: Sentinels) -> None:
+    """One that is cut off with the old master goes on naming it: asked first, and believed by nobody."""
+    old = watched.master()
+    with parted(watched, old), fresh_folder() as folder:
+        new = await asyncio.to_thread(watched.wait_failover, old)
+        names = f"sentinel monitor mymaster 127.0.0.1 {old.port} 1\nsentinel down-after-milliseconds mymaster 600000\n"
+        late = Member(folder / "late", port=quiet_ports(1)[0], config=names, sentinel=True)
+        with running_members([late]):
+            before = evaluations(old)
+            async with connected(watched.url.replace("//", f"//{late.address},")) as connection:
+                await asyncio.gather(*(connection.call(WRITE, ["k"], [number]) for number in range(9)))
+                assert new.client().info()["run_id"] == (await connection.server_info()).run_id
+        assert before == evaluations(old)
+
+
 async def test_a_server_made_read_only_is_no_master(watched: Sentinels) -> None:
     """READONLY behind Sentinels says that there is another master: the store is away for a moment, and not refused."""
     master = watched.master()
@@ -190,10 +242,13 @@ async def test_a_user_and_a_password(watched: Sentinels, tmp_path: Path) -> None
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     rights = ["ACL", "SETUSER", "agent", "on", f">{PASSWORD}", "~*", "&*", "+@all"]
-    for each in (*watched.servers, *watched.sentinels):
+    for each in watched.servers:
         each.ask(*rights)
     async with connected(watched.url, username="agent", password_file=secret) as connection:
         await connection.call(WRITE, ["k"], ["open Sentinels"])
+    for each in watched.sentinels:
+        assert [] == each.ask("ACL", "LOG"), "who does not ask for a password is not told it"
+        each.ask(*rights)
     for each in watched.sentinels:
         each.ask("ACL", "SETUSER", "default", "off")
     try:
