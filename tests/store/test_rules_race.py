@@ -20,9 +20,11 @@ from tests.servers import redis_server
 ROOT = Path(__file__).parents[2]
 RACERS = 32
 SEATS, OVERDRAFT, RESERVED = 8, 2, 3
-MIX_SECONDS, QUEUE_SECONDS = 4.0, 3.0
+MIX_SECONDS, QUEUE_SECONDS = 2.0, 2.0
+MOST_GOES = 10
 
-pytestmark = pytest.mark.timeout(120)
+#: Processes that start and race: seconds on a machine that has nothing else to do.
+pytestmark = pytest.mark.timeout(400)
 
 
 class Race:
@@ -114,10 +116,13 @@ def test_nobody_takes_a_reserved_seat(race: Race) -> None:
         "floating", name="mix", capacity=SEATS, overdraft=OVERDRAFT, share="session", queue="10m",
         reserve=[{"users": ["vip"], "seats": RESERVED}],
     )  # fmt: skip
+    most, grants = SEATS + OVERDRAFT, list[tuple[int, int | None, bool]]()
     with watched(race.raw, "mix") as seen:
-        grants = race.run(act="mix", seconds=MIX_SECONDS, policy=policy)
+        for _ in range(MOST_GOES):
+            grants += race.run(act="mix", seconds=MIX_SECONDS, policy=policy)
+            if most in {held for held, _ in seen} and {True, False} == {vip for _, _, vip in grants}:
+                break  # on a busy machine it may take longer until all seats were in use at once
     assert len(seen) > 50
-    most = SEATS + OVERDRAFT
     assert max(held + RESERVED - reserved for held, reserved in seen) <= most
     assert max(reserved for _, reserved in seen) <= RESERVED
     # The race was one: all seats were in use at times, and both kinds of users got some.
@@ -151,10 +156,13 @@ def test_the_queue_is_served_in_the_order_of_arrival(race: Race) -> None:
     Arrivals are numbered from 1 whenever the queue was empty; who has no number found it empty and the seat free.
     """
     policy = policy_of("floating", name="one", capacity=1, share="session", queue="10m")
+    arrivals = list[int | None]()
     with watched(race.raw, "one") as seen:
-        grants = race.run(act="queue", seconds=QUEUE_SECONDS, policy=policy)
+        for _ in range(MOST_GOES):
+            arrivals += [arrival for _, arrival, _ in race.run(act="queue", seconds=QUEUE_SECONDS, policy=policy)]
+            if sum(arrival is not None for arrival in arrivals) > RACERS:
+                break
     assert max(held for held, _ in seen) == 1
-    arrivals = [arrival for _, arrival, _ in grants]
     assert sum(arrival is not None for arrival in arrivals) > RACERS
     for before, after in pairwise([None, *arrivals]):
         assert after in {None, 1, (before or 0) + 1}
