@@ -57,11 +57,16 @@ def _while_promised(history: History, spell: Spell) -> list[tuple[float, float, 
 
 
 def _loss(history: History, capacity: int, kept: float, loss: Loss) -> None:
-    """L5, L7: a seat is taken when its node was silent for too long, or when there are really no others."""
+    """L5, L7: a seat is taken when its node was silent for too long, or when there are really no others.
+
+    Who asks for his session again before its node has beaten hears of the silence as ``capacity``: its seat is gone, and
+    may be taken for a start whose caller has been answered ``offline`` and whose end is still owed.
+    """
     where = f"{loss.node}/{loss.session} at {loss.at - history.began:.3f}"
+    if loss.reason in {"timeout", "capacity"} and loss.promised <= loss.at + SLACK:
+        return
     if loss.reason == "timeout":
-        if loss.promised > loss.at + SLACK:
-            history.violate("L5", f"{where} taken {loss.promised - loss.at:.3f} s before its node's deadline")
+        history.violate("L5", f"{where} taken {loss.promised - loss.at:.3f} s before its node's deadline")
         return
     others = {
         each.seat

@@ -72,12 +72,14 @@ def test_a_seat_that_is_taken_too_soon_is_found(history: History, promised: floa
     assert found == verdict(history)
 
 
-@pytest.mark.parametrize(("others", "found"), [(0, ["L7"]), (1, [])])
-def test_a_loss_for_want_of_a_seat_needs_others_on_them(history: History, others: int, found: list[str]) -> None:
-    """L7: who is told that no seat is free is told the truth."""
+@pytest.mark.parametrize(("others", "promised", "found"), [(0, 60.0, ["L7"]), (1, 60.0, []), (0, 0.5, [])])
+def test_a_loss_for_want_of_a_seat_needs_others_on_them(
+    history: History, others: int, promised: float, found: list[str]
+) -> None:
+    """L7: who is told that no seat is free is told the truth, unless his own was forfeit by his node's silence."""
     for number in range(others):
         spell(history, f"other-{number}", 0.1)
-    history.losses.append(Loss(history.began + 1.0, "n0", "1", "1", "capacity", 0.0))
+    history.losses.append(Loss(history.began + 1.0, "n0", "1", "1", "capacity", history.began + promised))
     assert found == verdict(history)
 
 
