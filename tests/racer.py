@@ -7,13 +7,10 @@ of 200 new users every quarter of a second.
 """
 
 import asyncio
-import json
-import os
 import random
 import socket
 import sys
 import time
-import traceback
 from typing import Any
 
 from farmlease.domain.policy import Pool
@@ -21,6 +18,7 @@ from farmlease.errors import StoreUnavailable
 from farmlease.store.answers import Beat, Claim, Taken, Taking
 from farmlease.store.connect import StoreAddress, open_connection
 from farmlease.store.redis import Store
+from tests.races import fork_each, obey
 from tests.stores import index, named_pool
 
 #: Fence of an end that ends whatever was taken for a question whose answer was lost.
@@ -112,33 +110,9 @@ class Racer:
 
 async def race(url: str, node: str, line: socket.socket) -> None:
     """Obey until the line is closed."""
-    reader, writer = await asyncio.open_connection(sock=line)
     async with await open_connection(StoreAddress(url=url, timeout_ms=10_000)) as connection:
-        racer = Racer(Store(connection, "citrix-a"), node)
-        while order := await reader.readline():
-            writer.write(json.dumps(await racer.told(json.loads(order))).encode() + b"\n")
-            await writer.drain()
-
-
-def main(url: str, *descriptors: str) -> None:
-    """Fork a process for each socket; return when all have ended."""
-    lines = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
-    for number, line in enumerate(lines):
-        if os.fork() == 0:
-            try:
-                for other in lines:
-                    if other is not line:
-                        other.close()
-                asyncio.run(race(url, f"ctx-{number:02}#a", line))
-            except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
-                traceback.print_exc()
-            finally:
-                os._exit(0)
-    for line in lines:
-        line.close()
-    for _ in lines:
-        os.wait()
+        await obey(line, Racer(Store(connection, "citrix-a"), node).told)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    fork_each(race, sys.argv[1], sys.argv[2:])

@@ -1,13 +1,13 @@
-"""One node in a race by the rules: a process of its own, told on standard input what to do.
+"""Nodes in a race by the rules, each a process of its own, told over a socket what to do.
 
-``python -m tests.rules_racer SOCKET NODE`` says ``ready``, then reads one JSON object a line, ``{"act": "mix"|"queue",
-"seconds": …, "policy": …}``, and answers what it was granted: fence, number of arrival in the queue (null: it did not
-wait) and whether as a VIP. It imports nothing that 32 of it would be slow to.
+``python -m tests.rules_racer URL FD …`` forks a process for each socket it inherits. A process reads one JSON object a
+line, ``{"act": "mix"|"queue", "seconds": …, "policy": …}``, and answers what it was granted: fence, number of arrival in
+the queue (null: it did not wait) and whether as a VIP.
 """
 
 import asyncio
-import json
 import random
+import socket
 import sys
 import time
 from typing import Any
@@ -19,6 +19,7 @@ from farmlease.store.answers import Beat, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.connect import Connection
 from farmlease.store.keys import Shard
 from farmlease.store.redis import Acquired, Store
+from tests.races import fork_each, obey
 
 #: Fence of an end that ends whatever there is: here a place in the queue.
 ANY_FENCE = 2**53 - 1
@@ -93,16 +94,11 @@ class Racer:
             await self.store.release(pool.name, claim, answer.fence)
 
 
-async def main(path: str, node: str) -> None:
-    """Obey until standard input ends."""
-    async with driver.Redis(unix_socket_path=path) as client:
-        racer = Racer(client, node)
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            sys.stdout.write(json.dumps(await racer.told(json.loads(line))) + "\n")
-            sys.stdout.flush()
+async def race(url: str, node: str, line: socket.socket) -> None:
+    """Obey until the line is closed."""
+    async with driver.Redis.from_url(url) as client:
+        await obey(line, Racer(client, node).told)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    fork_each(race, sys.argv[1], sys.argv[2:])

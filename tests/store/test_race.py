@@ -1,29 +1,21 @@
 """32 real processes race for 10 seats with 200 users, on a real redis-server; alone, and with replies that get lost."""
 
-import json
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 
 from tests.proxy import Proxy, proxy
+from tests.races import RACERS, Race
 from tests.seats import audit, contents
 from tests.servers import redis_server
 from tests.stores import index
 
-ROOT = Path(__file__).parents[2]
-RACERS, SEATS, ROUNDS = 32, 10, 4
+SEATS, ROUNDS = 10, 4
 USERS = [f"user{number}" for number in range(200)]
 #: Users each node asks for in a round; every user is asked for on several nodes.
 ASKED = 25
@@ -31,40 +23,6 @@ CHURN_SECONDS = 4.0
 
 #: A fixed amount of work, some ten seconds on a machine that has nothing else to do.
 pytestmark = pytest.mark.timeout(400)
-
-
-class Race:
-    """The processes, and who watches them."""
-
-    def __init__(self, url: str, raw: redis.Redis) -> None:
-        self.raw = raw
-        pairs = [socket.socketpair() for _ in range(RACERS)]
-        theirs = [other.fileno() for _, other in pairs]
-        self._starter = subprocess.Popen(
-            [sys.executable, "-m", "tests.racer", url, *map(str, theirs)],
-            cwd=ROOT, pass_fds=theirs, start_new_session=True,
-        )  # fmt: skip
-        for _, other in pairs:
-            other.close()
-        self._lines = [line.makefile("rw", encoding="utf-8") for line, _ in pairs]
-        for line, _ in pairs:
-            line.close()
-
-    def all(self, orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Tell each process what to do, all at once, and return what they answer."""
-        for line, order in zip(self._lines, orders, strict=True):
-            line.write(json.dumps(order) + "\n")
-            line.flush()
-        answers = [line.readline() for line in self._lines]
-        assert all(answers), "a racer ended"
-        return [json.loads(answer) for answer in answers]
-
-    def close(self) -> None:
-        """End the processes; they are a group of their own."""
-        os.killpg(self._starter.pid, signal.SIGKILL)
-        self._starter.wait()
-        for line in self._lines:
-            line.close()
 
 
 @contextmanager
@@ -161,7 +119,7 @@ def racing(lose: float) -> Iterator[tuple[Race, Proxy | None]]:
     """Start server, proxy (if anything is to be lost) and processes."""
     with redis_server(tcp=True) as server, server.client() as raw, proxy(server.port, seed=17) as between:
         between.lose = lose
-        race = Race(f"redis://127.0.0.1:{between.port if lose else server.port}/0", raw)
+        race = Race("tests.racer", f"redis://127.0.0.1:{between.port if lose else server.port}/0", raw)
         try:
             yield race, between if lose else None
         finally:

@@ -1,24 +1,19 @@
 """Reservations and the queue while 32 real processes race for the seats, on a real redis-server."""
 
-import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import redis
 
 from farmlease.store.keys import Shard
+from tests.races import RACERS, Race
 from tests.rules import policy_of
 from tests.seats import audit, contents
 from tests.servers import redis_server
 
-ROOT = Path(__file__).parents[2]
-RACERS = 32
 SEATS, OVERDRAFT, RESERVED = 8, 2, 3
 MIX_SECONDS, QUEUE_SECONDS = 2.0, 2.0
 MOST_GOES = 10
@@ -27,57 +22,20 @@ MOST_GOES = 10
 pytestmark = pytest.mark.timeout(400)
 
 
-class Race:
-    """The processes, and a client to watch them with."""
+Granted = list[tuple[int, int | None, bool]]
 
-    def __init__(self, path: Path, raw: redis.Redis) -> None:
-        self.raw = raw
-        self.racers = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.rules_racer", str(path), f"ctx-{number:02}#a"],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            )
-            for number in range(RACERS)
-        ]  # fmt: skip
-        for racer in self.racers:
-            assert racer.stdout is not None
-            assert "ready\n" == racer.stdout.readline()
 
-    def run(self, **order: object) -> list[tuple[int, int | None, bool]]:
-        """Tell all processes at once; return every grant in the order of the fences."""
-        for racer in self.racers:
-            assert racer.stdin is not None
-            racer.stdin.write(json.dumps(order) + "\n")
-            racer.stdin.flush()
-        grants: list[tuple[int, int | None, bool]] = []
-        for racer in self.racers:
-            assert racer.stdout is not None
-            line = racer.stdout.readline()
-            assert line, "a racer ended"
-            grants += [tuple(each) for each in json.loads(line)]
-        return sorted(grants, key=lambda grant: grant[0])
-
-    def close(self) -> None:
-        """End the processes."""
-        for racer in self.racers:
-            assert racer.stdin is not None
-            with suppress(BrokenPipeError):
-                racer.stdin.close()
-        for racer in self.racers:
-            try:
-                racer.wait(30)
-            except subprocess.TimeoutExpired:
-                racer.kill()
-                racer.wait(10)
-            assert racer.stdout is not None
-            racer.stdout.close()
+def run(race: Race, **order: object) -> Granted:
+    """Tell all processes at once; return every grant in the order of the fences."""
+    grants = [tuple(each) for answer in race.all([order] * RACERS) for each in answer]
+    return sorted(grants, key=lambda grant: grant[0])
 
 
 @pytest.fixture(scope="module")
 def race() -> Iterator[Race]:
     """32 processes at one server, for both races."""
     with redis_server() as server, server.client() as raw:
-        race = Race(server.socket, raw)
+        race = Race("tests.rules_racer", server.url, raw)
         try:
             yield race
         finally:
@@ -116,10 +74,10 @@ def test_nobody_takes_a_reserved_seat(race: Race) -> None:
         "floating", name="mix", capacity=SEATS, overdraft=OVERDRAFT, share="session", queue="10m",
         reserve=[{"users": ["vip"], "seats": RESERVED}],
     )  # fmt: skip
-    most, grants = SEATS + OVERDRAFT, list[tuple[int, int | None, bool]]()
+    most, grants = SEATS + OVERDRAFT, Granted()
     with watched(race.raw, "mix") as seen:
         for _ in range(MOST_GOES):
-            grants += race.run(act="mix", seconds=MIX_SECONDS, policy=policy)
+            grants += run(race, act="mix", seconds=MIX_SECONDS, policy=policy)
             if most in {held for held, _ in seen} and {True, False} == {vip for _, _, vip in grants}:
                 break  # on a busy machine it may take longer until all seats were in use at once
     assert len(seen) > 50
@@ -159,7 +117,7 @@ def test_the_queue_is_served_in_the_order_of_arrival(race: Race) -> None:
     arrivals = list[int | None]()
     with watched(race.raw, "one") as seen:
         for _ in range(MOST_GOES):
-            arrivals += [arrival for _, arrival, _ in race.run(act="queue", seconds=QUEUE_SECONDS, policy=policy)]
+            arrivals += [arrival for _, arrival, _ in run(race, act="queue", seconds=QUEUE_SECONDS, policy=policy)]
             if sum(arrival is not None for arrival in arrivals) > RACERS:
                 break
     assert max(held for held, _ in seen) == 1
