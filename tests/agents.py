@@ -21,6 +21,7 @@ from farmlease.config import load_config
 from farmlease.domain.policy import parse_policy
 from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
+from tests.patience import within
 
 __all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "distant_port", "soon"]
 
@@ -32,7 +33,7 @@ capacity = 3
 devices_per_user = 2
 files = ["{home}/{{user}}/.qlikview/BorrowedCalData.pgo"]
 """
-READY_WITHIN = 20.0  #: seconds, on a machine that is busy with other tests
+READY_WITHIN = 20.0  #: seconds
 ENDS_WITHIN = 5.0  #: seconds; what an agent promises
 
 
@@ -76,7 +77,7 @@ class RunningAgent:
 
     def wait_ready(self) -> None:
         """Return when /readyz says so; fail with the agent's log if it ends or takes too long."""
-        deadline = time.monotonic() + READY_WITHIN
+        deadline = time.monotonic() + within(READY_WITHIN)
         while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
             with suppress(OSError, http.client.HTTPException):
                 if self.health().status == 200:
@@ -139,7 +140,7 @@ class RunningAgent:
         """Tell the agent to stop and return its exit status; fail if it takes longer than it promises."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(ENDS_WITHIN)
+        return self.process.wait(within(ENDS_WITHIN))
 
     def kill(self) -> None:
         """End the agent with -9."""
@@ -248,7 +249,7 @@ def reap(agent: RunningAgent) -> None:
     if agent.process is not None:
         agent.process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            agent.process.wait(ENDS_WITHIN)
+            agent.process.wait(within(ENDS_WITHIN))
         agent.kill()
 
 
@@ -260,9 +261,9 @@ def distant_port() -> int:
     raise AssertionError("no free port between 20000 and 32000")
 
 
-def soon(holds: Callable[[], bool], otherwise: str, within: float = 10) -> None:
-    """Wait for something that another process does; fail after so many seconds."""
-    deadline = time.monotonic() + within
+def soon(holds: Callable[[], bool], otherwise: str, seconds: float = 10) -> None:
+    """Wait for something that another process does; fail after so many seconds, more on a busy machine."""
+    deadline = time.monotonic() + within(seconds)
     while not holds():
         assert time.monotonic() < deadline, otherwise
         time.sleep(0.02)

@@ -18,6 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.patience import within
 from tests.servers import require, wait_ready
 
 __all__ = ["Member", "fresh_folder", "quiet_ports", "running", "wait_until"]
@@ -32,7 +33,7 @@ Found = TypeVar("Found")
 
 def wait_until(ask: Callable[[], Found | None], what: str) -> Found:
     """Ask until there is an answer; a server that is away in the meantime has none yet."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + within(PATIENCE)
     while time.monotonic() < deadline:
         with suppress(redis.RedisError, OSError):
             if (found := ask()) is not None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.patience import within
+
 __all__ = ["RedisServer", "free_port", "redis_server", "require", "virtual_time_server"]
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
@@ -94,8 +96,8 @@ def redis_server(
 
 
 def wait_ready(process: subprocess.Popen[bytes], path: Path, log: Path) -> None:
-    """Return when the server answers; raise with its log if it ended or took ten seconds."""
-    deadline = time.monotonic() + 10
+    """Return when the server answers; raise with its log if it ended or took too long."""
+    deadline = time.monotonic() + within(10)
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break

@@ -144,7 +144,7 @@ def test_rotation_under_load_loses_nothing(farm: Agents) -> None:
             assert 0 == key(farm, "reseal").status
             return 0 == key(farm, "retire", old, "--yes").status
 
-        soon(resealed, "nothing needs the old key any more", within=30)
+        soon(resealed, "nothing needs the old key any more", seconds=30)
         copy_ring(farm)
         rounds = load.rounds
         soon(lambda: load.rounds > rounds + 20, "the load goes on")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.agents import Agents, Reply, agents_on, soon
+from tests.patience import within
 from tests.servers import RedisServer, redis_server, wait_ready
 
 JOHN = r"CORP\john"
@@ -209,7 +210,7 @@ def test_a_second_agent_on_one_state_folder_is_refused(farm: Agents) -> None:
     other = one.config.with_name("other.toml")
     other.write_text(one.config.read_text().replace(one.listen, "127.0.0.1:1"))
     command = [*one.process.args[:3], "--config", str(other), "agent"]  # type: ignore[union-attr, index]  # it was launched
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within(20), check=False)
     assert 1 == done.returncode
     assert f"another agent runs on {one.state_dir}" in done.stderr.splitlines()[-1]
     assert 201 == one.start(JOHN, "7").status

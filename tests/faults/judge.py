@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tests.faults.history import History, Loss, Spell
+from tests.patience import within
 
 __all__ = ["Trouble", "judge"]
 
@@ -30,7 +31,7 @@ def judge(history: History, capacity: int, kept: float, troubles: list[Trouble])
         _loss(history, capacity, kept, loss)
     for trouble in troubles:
         _told(history, trouble)
-    if history.slowest > BOUND:
+    if history.slowest > within(BOUND):
         history.violate("bounded", f"a call took {history.slowest:.1f} s")
 
 

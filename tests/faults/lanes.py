@@ -16,13 +16,14 @@ from tests.faults.grounds import Ground, ground
 from tests.faults.history import History
 from tests.faults.kinds import KINDS
 from tests.faults.run import Outcome, listen_to_logs, perform
+from tests.patience import within
 
 __all__ = ["Asked", "perform_all", "planned", "story", "table"]
 
 Asked = tuple[str, int]  #: kind and seed
 
 #: Lanes that go on at once in one process.
-AT_ONCE = 4
+AT_ONCE = 6
 #: Seconds after which a run is given up.
 LONGEST = 60.0
 #: Runs on one ground: a Sentinel farm and a Cluster take their time to start.
@@ -91,7 +92,7 @@ async def _lane(lane: list[Asked]) -> list[Outcome]:
 async def _run(name: str, seed: int, there: Ground) -> Outcome:
     began, history = time.monotonic(), History()
     try:
-        async with asyncio.timeout(LONGEST):
+        async with asyncio.timeout(within(LONGEST)):
             return await asyncio.create_task(perform(KINDS[name], seed, there, history))
     except Exception:  # noqa: BLE001 - whatever it was, it is this run's, and the others go on
         text = traceback.format_exc()

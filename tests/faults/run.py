@@ -23,6 +23,7 @@ from tests.faults.judge import judge
 from tests.faults.processes import watched_agent
 from tests.faults.settling import ask_all_again, settle
 from tests.faults.stage import IDENTITIES, SETTLES, Kind, Run
+from tests.patience import within
 
 __all__ = ["Outcome", "listen_to_logs", "perform"]
 
@@ -131,7 +132,7 @@ def _planned(kind: Kind, seed: int, chance: random.Random, ground: Ground) -> tu
 
 async def _ready(run: Run) -> None:
     """Return when every host is well; a policy that nobody has read yet is nobody's to bring back."""
-    async with asyncio.timeout(SETTLES):
+    async with asyncio.timeout(within(SETTLES)):
         while any([await host.unsettled() for host in run.hosts]):
             await asyncio.sleep(0.02)
 

@@ -6,6 +6,7 @@ import time
 from farmlease.domain.pool import Pool
 from farmlease.errors import StoreError
 from tests.faults.stage import IDENTITIES, SETTLES, Run
+from tests.patience import within
 
 __all__ = ["ask_all_again", "settle"]
 
@@ -15,8 +16,8 @@ async def settle(run: Run) -> None:
     began = time.monotonic()
     why: str | None = "never looked"
     while why is not None:
-        if time.monotonic() - began > SETTLES:
-            run.history.violate("unsettled", f"after {SETTLES} s: {why}")
+        if time.monotonic() - began > within(SETTLES):
+            run.history.violate("unsettled", f"after {time.monotonic() - began:.0f} s: {why}")
             return
         await asyncio.sleep(0.1)
         why = " and ".join([each for host in run.hosts if (each := await host.unsettled())]) or None

@@ -12,11 +12,14 @@ from tests.faults.grounds import Ground
 from tests.faults.history import History
 from tests.faults.hosts import Plan, Worker
 from tests.faults.judge import Trouble
+from tests.patience import within
 
 __all__ = ["IDENTITIES", "SETTLES", "Kind", "Run"]
 
 #: Seconds in which all is well again after the last fault, at most.
 SETTLES = 12.0
+#: Seconds after the end of a fault by which its nodes have told of it.
+TOLD = 3.0
 IDENTITIES = Identities({"CORP": "corp.example.com"})
 
 
@@ -47,12 +50,12 @@ class Run:
         self.history.note(f"FAULT {text}")
         return time.time()
 
-    def ended(self, what: str, since: float, at_least: int | None = None, *, within: float = 3.0) -> None:
+    def ended(self, what: str, since: float, at_least: int | None = None) -> None:
         """Note that a fault is over, and that all nodes (or ``at_least`` so many) must have told of it by then."""
         self.history.note(f"FAULT OVER {what}")
         names = tuple(host.name for host in self.hosts)
         needed = len(names) if at_least is None else at_least
-        self.troubles.append(Trouble(what, since, time.time() + within, names, needed))
+        self.troubles.append(Trouble(what, since, time.time() + within(TOLD), names, needed))
 
     @property
     def pool_keys(self) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from farmlease.keyring import KeyRing
 from tests.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
+from tests.patience import within
 from tests.servers import RedisServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and modes are POSIX's")
@@ -41,7 +42,7 @@ def complaint(agent: RunningAgent) -> tuple[int, str]:
     """Start an agent that cannot start; return its exit status and its one line."""
     agent.launch()
     assert agent.process is not None
-    status = agent.process.wait(20)
+    status = agent.process.wait(within(20))
     lines = [line for line in agent.log_text.splitlines() if not line.startswith("{")]
     assert 1 == len(lines), agent.log_text
     assert lines[0].startswith("farmlease: ")
@@ -78,7 +79,7 @@ def test_told_to_stop_it_ends_in_order(agent: RunningAgent, number: signal.Signa
     first = agent.start("john", "7").document
     assert agent.process is not None
     agent.process.send_signal(number)
-    assert 0 == agent.process.wait(ENDS_WITHIN)
+    assert 0 == agent.process.wait(within(ENDS_WITHIN))
     agent.launch()
     agent.wait_ready()
     assert {**first, "state": "active"} == agent.request("GET", "/v1/sessions/7").document
@@ -111,7 +112,7 @@ def test_what_is_owed_is_delivered_before_the_end(agent: RunningAgent, server: R
     assert agent.process is not None
     agent.process.terminate()
     server.process.send_signal(signal.SIGCONT)
-    assert 0 == agent.process.wait(ENDS_WITHIN)
+    assert 0 == agent.process.wait(within(ENDS_WITHIN))
     assert 0 == owed(agent)
 
 
@@ -332,7 +333,7 @@ def test_it_answers_while_many_wait(agent: RunningAgent, server: RedisServer) ->
     before = time.monotonic()
     assert 200 == agent.health("/livez").status
     assert ["7"] == [each["session"] for each in agent.request("GET", "/v1/sessions").document]
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < within(2)
     server.process.send_signal(signal.SIGCONT)
     for client in waiting:
         with client:

@@ -27,6 +27,7 @@ from farmlease.store import embedded
 from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.program import server_program
 from farmlease.store.script import Script
+from tests.patience import within
 from tests.servers import missing
 
 WORDS = {
@@ -103,14 +104,14 @@ def ended_after(process: psutil.Process, limit: float) -> float:
     """Seconds until a process is gone (or a zombie that nobody fetched)."""
     began = time.monotonic()
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() - began < limit
+        assert time.monotonic() - began < within(limit)
         time.sleep(0.005)
     return time.monotonic() - began
 
 
 async def until(reached: Callable[[], bool]) -> None:
     """Return when something is so; fail after five seconds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(within(5)):
         while not reached():
             await asyncio.sleep(0.01)
 

@@ -18,6 +18,7 @@ from farmlease.store.script import LIFE
 from tests.authority import Authority
 from tests.members import fresh_folder, quiet_ports
 from tests.members import running as running_members
+from tests.patience import within
 from tests.scripts import ECHO, WRITE, cancel_every_other_call, evaluations
 from tests.seats import VERSION, beat_anywhere, claim
 from tests.stores import named_pool
@@ -130,7 +131,7 @@ async def test_a_stopped_master_costs_no_call_more_than_twice_the_timeout(watche
         await asyncio.gather(*(connection.call(ECHO, [], [number]) for number in range(20)))
         old.stop()
         took = [await duration(connection.call(ECHO, [], ["x"])) for _ in range(5)]
-        assert max(took) < 0.9
+        assert max(took) < within(0.9)
         watched.wait_failover(old)
         await answered(connection)
         old.resume()
@@ -179,7 +180,7 @@ async def test_a_master_that_was_replaced_and_goes_on_answering_is_left(watched:
             await asyncio.gather(*(each.call(WRITE, ["k"], [number]) for number in range(9) for each in agents))
             assert (before, True) == (evaluations(old), old.is_master())
     sys.stdout.write(f"all five have left it after {took:.2f} s\n")
-    assert took < 10, "the recovery window is fifteen seconds"
+    assert took < within(5), "the recovery window is fifteen seconds"
 
 
 async def test_a_sentinel_that_knows_less_is_not_heard(watched: Sentinels) -> None:
@@ -232,7 +233,7 @@ async def test_no_sentinel_answers(watched: Sentinels) -> None:
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match="no Sentinel that names a living master: see SENTINEL MASTERS"):
                 await connection.call(ECHO, [], ["x"])
-            assert time.monotonic() - began < 0.7
+            assert time.monotonic() - began < within(0.7)
         for each in watched.sentinels:
             each.resume()
 
