@@ -146,7 +146,7 @@ def test_a_killed_agent_s_places_are_given_up(taken: Agents, threads: ThreadPool
     first, second = taken
     waiting = wait_in(threads, second, "bob", "b", "30s")
     second.kill()
-    assert isinstance(waiting.exception(10), OSError)
+    assert isinstance(waiting.exception(within(10)), OSError)
     second.launch()
     second.wait_ready()
     assert state(second, "b") is None
@@ -173,7 +173,7 @@ async def crowd(agent: RunningAgent, first: RunningAgent) -> list[float]:
         body, headers = question(agent, f"u{number:03}", f"w{number:03}")
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         writer.write(f"POST /v1/sessions HTTP/1.1\r\n{head}\r\n{body}".encode())
-    deadline = time.monotonic() + BOUND
+    deadline = time.monotonic() + within(BOUND)
     while len((await asyncio.to_thread(agent.request, "GET", "/v1/sessions")).document) < MANY:
         assert time.monotonic() < deadline, "they do not all wait"
         await asyncio.sleep(0.2)
@@ -181,7 +181,7 @@ async def crowd(agent: RunningAgent, first: RunningAgent) -> list[float]:
     await asyncio.to_thread(first.end, "a")
     done, _ = await asyncio.wait(
         {asyncio.create_task(reader.readline()) for reader, _ in connections},
-        timeout=10,
+        timeout=within(10),
         return_when=asyncio.FIRST_COMPLETED,
     )
     assert [b"HTTP/1.1 201 Created\r\n"] == [task.result() for task in done]
@@ -202,8 +202,8 @@ def test_a_crowd_that_waits_holds_nobody_up(taken: Agents) -> None:
     """While 500 wait at one agent it answers others; the seat that falls free goes to one, the rest leave in time."""
     first, second = taken
     took = asyncio.run(crowd(second, first))
-    assert max(took) < ANSWERS_WITHIN
-    deadline = time.monotonic() + BOUND
+    assert max(took) < within(ANSWERS_WITHIN)
+    deadline = time.monotonic() + within(BOUND)
     while any(each["state"] == "waiting" for each in second.request("GET", "/v1/sessions").document):
         assert time.monotonic() < deadline, "places of those who hung up are kept"
         time.sleep(0.2)

@@ -71,7 +71,7 @@ async def perform(kind: Kind, seed: int, ground: Ground, history: History) -> Ou
     struck = 0
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fl-faults-")))
-        farm = await stack.enter_async_context(farm_at(ground.url, plan, timeout_ms=1000))
+        farm = await stack.enter_async_context(farm_at(ground.url, plan, timeout_ms=5000))
         await farm.apply(parse_policy(policy, "the run's policy"))
         run = Run(seed, chance, plan, ground, farm, history, silence)
         if ground.agents is not None:
