@@ -65,6 +65,7 @@ class History:
     violations: list[str] = field(default_factory=list)
     health: dict[str, list[tuple[float, str]]] = field(default_factory=dict)  #: node to (since, status)
     heard: dict[tuple[str, str], float] = field(default_factory=dict)  #: lost by a heartbeat: what was promised before
+    heard_fence: dict[tuple[str, str], int] = field(default_factory=dict)  #: and up to which grant
     given_up: set[str] = field(default_factory=set)  #: nodes that were silent for so long that the store may have
     calls: int = 0
     slowest: float = 0.0
@@ -82,11 +83,16 @@ class History:
 
     # --- seats --------------------------------------------------------------------------------------------------------
 
-    def open_spell(self, spell: Spell) -> None:
-        """A seat is in use from now on; the one before of the same session is over."""
+    def open_spell(self, spell: Spell, fence: int | None = None) -> None:
+        """A seat is in use from now on; the one before of the same session is over.
+
+        Not where a heartbeat has told of its loss already, and the answer to the start comes later than that.
+        """
         self.close_spell(spell.node, spell.session)
-        self.heard.pop((spell.node, spell.session), None)
-        self.spells.append(spell)
+        at = spell.node, spell.session
+        if fence is None or fence > self.heard_fence.get(at, 0):
+            self.heard.pop(at, None)
+            self.spells.append(spell)
 
     def close_spell(self, node: str, session: str, *, gone: bool = False) -> None:
         """Nobody uses the seat of a session from now on; ``gone``: and the store knows."""
@@ -108,9 +114,10 @@ class History:
         """Until when a node was kept, by what it had heard by a moment."""
         return max((until for heard, until in self.promises.get(node, []) if heard <= at), default=0.0)
 
-    def hear(self, node: str, session: str) -> None:
-        """A heartbeat told a node that a session has no seat any more."""
+    def hear(self, node: str, session: str, fence: int = 0) -> None:
+        """A heartbeat told a node that a session has no seat any more, by any grant up to ``fence``."""
         self.close_spell(node, session)
+        self.heard_fence[node, session] = fence
         self.heard.setdefault((node, session), self.promised(node, time.time()))
 
     def lapsed(self, node: str) -> bool:

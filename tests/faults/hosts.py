@@ -183,7 +183,7 @@ class Host:
         if running:
             return
         if found is not None and found.state is SessionState.ACTIVE and found.user == grant.user:
-            self.history.open_spell(Spell(self.name, grant.session, user, seat, asked, time.time()))
+            self.history.open_spell(Spell(self.name, grant.session, user, seat, asked, time.time()), grant.fence)
         if self.plan.share == "named" and grant.source is Source.STORE:
             until = grant.lease.expires_at / 1000
             self.history.leases.append(
@@ -216,7 +216,7 @@ class Host:
             for lost in beat.lost:  # from here on the node knows, and what it says next is that
                 found = book.find(lost.session)
                 if found is None or found.grant is None or found.grant.fence <= lost.fence:
-                    self.history.hear(self.name, lost.session)
+                    self.history.hear(self.name, lost.session, lost.fence)
             told = beaten(pool, beat)
             self.history.promise(self.name, beat.deadline / 1000)
             return told

@@ -106,3 +106,14 @@ def test_what_a_heartbeat_told_counts_from_then_on(history: History) -> None:
     history.lose("n0", "1", "1", "timeout")
     assert used.until < FOREVER
     assert history.losses[0].promised == history.began + 60
+
+
+def test_a_grant_that_is_answered_after_its_loss_was_heard_of_is_no_use(history: History) -> None:
+    """L5: a busy agent hears first that the seat is gone, then that it was there: judged by what was promised before."""
+    history.promises["n0"] = [(history.began - 1, history.began - 0.5)]
+    history.hear("n0", "1", fence=7)
+    history.promise("n0", time.time() + 60)
+    history.open_spell(Spell("n0", "1", "1", "1", history.began, time.time()), fence=7)
+    history.lose("n0", "1", "1", "timeout")
+    assert [] == history.spells
+    assert [] == verdict(history)
