@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,17 @@ def fork_each(
         os.wait()
 
 
-async def obey(line: socket.socket, told: Callable[[Any], Awaitable[object]]) -> None:
-    """Answer every order with what ``told`` returns for it, until the line is closed."""
+async def obey(line: socket.socket, told: Callable[[Any], Coroutine[Any, Any, object]]) -> None:
+    """Answer every order with what ``told`` returns for it, until the line is closed, even if that is half-way."""
     reader, writer = await asyncio.open_connection(sock=line)
-    while order := await reader.readline():
-        writer.write(json.dumps(await told(json.loads(order))).encode() + b"\n")
+    order = await reader.readline()
+    while order:
+        following = asyncio.ensure_future(reader.readline())
+        work = asyncio.ensure_future(told(json.loads(order)))
+        await asyncio.wait({following, work}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():  # who told it has gone: nobody is to race on for ever
+            work.cancel()
+            return
+        writer.write(json.dumps(work.result()).encode() + b"\n")
         await writer.drain()
+        order = await following
