@@ -1,0 +1,35 @@
+"""What an administrator makes of the samples in ``deploy/``: passwords in, addresses and paths of this test's own."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["DEPLOY", "PASSWORDS", "ROOT", "acl_file", "replaced"]
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+#: Of the users in users.acl.
+PASSWORDS = {user: f"secret-of-{user}" for user in ("default", "agent", "admin", "dashboard", "replica", "sentinel")}
+
+
+def replaced(text: str, values: Mapping[str, str]) -> str:
+    """Put in what the administrator puts in; each placeholder must be there."""
+    for placeholder, value in values.items():
+        assert placeholder in text, f"the sample has no {placeholder}"
+        text = text.replace(placeholder, value)
+    return text
+
+
+def acl_file(folder: Path) -> Path:
+    """Write the sample's users with passwords, as its comments tell an administrator to."""
+    lines = []
+    for line in (DEPLOY / "redis" / "users.acl").read_text().splitlines():
+        _, user, *_ = line.split()
+        digest = hashlib.sha256(PASSWORDS[user].encode()).hexdigest()
+        filled, count = re.subn(r"#0{64}", f"#{digest}", line)
+        assert 1 == count, user
+        lines.append(filled)
+    file = folder / "users.acl"
+    file.write_text("\n".join(lines) + "\n")
+    return file
