@@ -25,6 +25,7 @@ from farmlease.node.group import Actor, run_group
 from farmlease.node.listen import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import tell_of_loop_faults
 from farmlease.node.ring import LOOK_EVERY
+from farmlease.node.notify import ServiceManager
 from farmlease.opening import open_farm
 
 __all__ = ["run_agent"]
@@ -45,6 +46,7 @@ async def run_agent(config: Config) -> None:
     """Run this node's agent until it is told to stop. Raises FarmleaseError if it cannot start."""
     clock = SystemClock()
     told = _told_to_stop()
+    manager = ServiceManager()
     tell_of_loop_faults()
     access = Access(
         token=None if config.agent.listen.startswith(UNIX) else own_token(config.agent.token_file),
@@ -59,6 +61,7 @@ async def run_agent(config: Config) -> None:
         ):
             node.agent.adopt()
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
+            manager.ready()
             await run_group(
                 [
                     serving(Gate(create_app(node.agent, access.identities), access), api_socket),
@@ -67,6 +70,7 @@ async def run_agent(config: Config) -> None:
                     _until_cancelled(_watching(node.agent, clock)),
                     _until_cancelled(_looking_after(node.agent, clock)),
                     _until_cancelled(_minding_keys(node.agent, clock)),
+                    _until_cancelled(manager.accompany(told, clock)),
                     _until_cancelled(_ending(node.agent, told)),
                 ]
             )

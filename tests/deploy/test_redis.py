@@ -28,7 +28,7 @@ KEYS = [policy_key("citrix-a"), *note_keys("citrix-a"), *Shard("citrix-a", "qlik
 FOREIGN = [policy_key("citrix-b"), *Shard("citrix-b", "qlikview").keys(), "fl:{citrix-ab}:policy", "somebody-elses"]
 FORBIDDEN = (
     "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "RANDOMKEY", "DBSIZE", "CONFIG GET *", "CONFIG SET maxmemory 1", "CONFIG REWRITE",
-    "CONFIG RESETSTAT", "ACL LIST", "ACL SETUSER agent +@all", "ACL SAVE", "ACL LOAD", "SCRIPT FLUSH", "SCRIPT KILL", "DEBUG SLEEP 0",
+    "CONFIG RESETSTAT", "ACL LIST", "ACL SETUSER agent +@all", "ACL SAVE", "ACL LOAD", "SCRIPT FLUSH", "SCRIPT KILL",
     "SHUTDOWN NOSAVE", "SAVE", "BGSAVE", "BGREWRITEAOF", "REPLICAOF NO ONE", "FAILOVER", "MONITOR", "CLIENT LIST", "CLIENT KILL 1.2.3.4:5",
     "CLIENT PAUSE 1", "SWAPDB 0 1", "MODULE LIST", "LATENCY RESET", "SLOWLOG RESET", "PSYNC ? -1", "PUBLISH news hello", "SUBSCRIBE news",
     "MIGRATE 127.0.0.1 1 somebody-elses 0 1", "CLUSTER RESET", "OBJECT FREQ somebody-elses",
