@@ -4,8 +4,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["DEPLOY", "PASSWORDS", "ROOT", "acl_file", "replaced"]
+from farmlease.config import Config
+from farmlease.domain.document import Section
+
+__all__ = ["DEPLOY", "PASSWORDS", "ROOT", "acl_file", "options", "replaced"]
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -33,3 +37,17 @@ def acl_file(folder: Path) -> Path:
     file = folder / "users.acl"
     file.write_text("\n".join(lines) + "\n")
     return file
+
+
+def options() -> dict[str, Any]:
+    """Return every option as ``section.key`` with the model's own default; None: there is none to be shown."""
+    found: dict[str, Any] = {}
+    for name, field in Config.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            section = kind()
+            for key, inner in kind.model_fields.items():
+                found[f"{name}.{inner.alias or key}"] = getattr(section, key)
+        else:
+            found[name] = None
+    return found

@@ -8,27 +8,12 @@ from typing import Any
 import pytest
 
 from farmlease.config import Config, load_config
-from farmlease.domain.document import Section
-from tests.samples import DEPLOY
+from tests.samples import DEPLOY, options
 
 SAMPLE = DEPLOY / "farmlease.toml"
 TEXT = SAMPLE.read_text(encoding="utf-8")
 #: A commented key, as against a sentence.
 KEY = re.compile(r"^# (?=[a-z_]+ = )", re.MULTILINE)
-
-
-def options() -> dict[str, Any]:
-    """Return every option as ``section.key`` with the model's own default; None: there is none to be shown."""
-    found: dict[str, Any] = {}
-    for name, field in Config.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            section = kind()
-            for key, inner in kind.model_fields.items():
-                found[f"{name}.{inner.alias or key}"] = getattr(section, key)
-        else:
-            found[name] = None
-    return found
 
 
 def shown(text: str) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def test_fail_over_with_the_samples() -> None:
         servers = [sampled_server(folder, number, ports) for number in range(3)]
         watchers = [sampled_sentinel(folder, number, ports) for number in range(3)]
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports[3:])
-        url = f"redis+sentinel://agent:{quote(PASSWORDS['agent'])}@{hosts}/farmlease/0"
+        url = f"redis+sentinel://agent:{quote(PASSWORDS['agent'])}@{hosts}/mymaster/0"
         with running(servers):
             wait_until(lambda: both_replicas(servers[0]) or None, "two replicas that keep up")
             with running(watchers):
@@ -293,7 +293,7 @@ def sampled_server(folder: Path, number: int, ports: list[int]) -> Member:
         replaced(text, {"/etc/redis/users.acl": str(acl_file(own)), "dir /var/lib/redis": f"dir {own}"})
     )
     text = (DEPLOY / "redis" / "replicated.conf").read_text()
-    values = {"include /etc/redis/redis.conf": f"include {redis_conf}", "CHANGE-ME": PASSWORDS["replica"]}
+    values = {"include /etc/redis/farmlease.conf": f"include {redis_conf}", "CHANGE-ME": PASSWORDS["replica"]}
     if number:
         values["# replicaof 10.0.0.11 6379"] = f"replicaof 127.0.0.1 {ports[0]}"
     return Member(folder / f"r{number}", port=ports[number], config=replaced(text, values))
@@ -303,7 +303,7 @@ def sampled_sentinel(folder: Path, number: int, ports: list[int]) -> Member:
     """Return a Sentinel by sentinel.conf."""
     text = (DEPLOY / "redis" / "sentinel.conf").read_text()
     values = {
-        "monitor farmlease 10.0.0.11 6379": f"monitor farmlease 127.0.0.1 {ports[0]}",
+        "monitor mymaster 10.0.0.11 6379": f"monitor mymaster 127.0.0.1 {ports[0]}",
         "CHANGE-ME": PASSWORDS["sentinel"],
         "dir /var/lib/redis": f"dir {folder}",
     }
@@ -323,6 +323,6 @@ def both_replicas(master: Member) -> bool:
 
 def sees_all(watcher: Member) -> bool:
     """Tell whether a Sentinel knows the two others, both replicas, and the master as living."""
-    flat = watcher.ask("SENTINEL", "MASTER", "farmlease")
+    flat = watcher.ask("SENTINEL", "MASTER", "mymaster")
     state = dict(zip(flat[::2], flat[1::2], strict=True))
     return (state["flags"], state["num-other-sentinels"], state["num-slaves"]) == ("master", "2", "2")

@@ -1,0 +1,195 @@
+"""Nothing in ``deploy/`` names a command, option, key, variable, path or file that does not exist."""
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+import yaml
+
+from farmlease.cli import farmlease
+from farmlease.config import Config
+from farmlease.domain.identity import Identities
+from farmlease.domain.policy import parse_policy
+from farmlease.node.api import create_app
+from tests.samples import DEPLOY, options
+
+FILES = sorted(file for file in DEPLOY.rglob("*") if file.is_file())
+EVERY_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DEPLOY)))
+#: The program as samples write it: by name, by path, or by a variable of a script.
+PROGRAM = re.compile(r"""(?:(?<![\w/.$@{-])farmlease|/opt/farmlease/bin/farmlease|"\$farmlease") (?=[a-z-])(.*)""")
+#: Where a command ends: a remark beside it, or the next one.
+END = re.compile(r"  +| #|[;`)]| \|\|? | && | \d?>| &$")
+PROBES = {"livez", "readyz", "healthz"}
+
+
+def lines_of_commands(file: Path) -> Iterator[str]:
+    """Yield what may hold a command: code, and of comments and prose what is set apart as an example."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".md":
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+            yield from block.replace("\\\n", " ").splitlines()
+        text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    if file.suffix == ".ps1":
+        text = re.sub(r"<#(.*?)#>", lambda found: found[1].replace("\n", "\n# "), text, flags=re.DOTALL)
+    for line in text.splitlines():
+        comment = file.suffix == ".md" or line.lstrip().startswith("#")
+        if not comment or re.match(r"#   +\S", line):
+            yield line
+        else:
+            yield from re.findall(r"`([^`]+)`", line)
+
+
+def command_lines(file: Path) -> list[str]:
+    """Return the arguments of each command of farmlease that a file gives."""
+    found = [match[1] for line in lines_of_commands(file) for match in PROGRAM.finditer(line)]
+    return [END.split(each)[0].strip() for each in found]
+
+
+def check(words: list[str]) -> None:
+    """Raise click's own complaint if there is no such command, option or argument."""
+    command: click.Command = farmlease
+    context = click.Context(command, info_name="farmlease")
+    while isinstance(command, click.Group):
+        _, words, _ = command.make_parser(context).parse_args(args=words)
+        assert words, "a group needs a command"
+        _, found, words = command.resolve_command(context, words)
+        assert found is not None
+        command, context = found, click.Context(found, parent=context)
+    given, left, _ = command.make_parser(context).parse_args(args=words)
+    assert [] == left, "too many arguments"
+    missing = [each.name for each in command.params if each.required and given.get(each.name or "") in {None, ()}]
+    assert [] == missing
+
+
+@EVERY_FILE
+def test_every_command_exists(file: Path) -> None:
+    """Each command line is one that farmlease takes, with its options and arguments."""
+    for line in command_lines(file):
+        try:
+            check(shlex.split(line))
+        except (click.ClickException, AssertionError, ValueError) as error:
+            pytest.fail(f"{file.name}: farmlease {line}: {error}")
+
+
+def test_commands_are_found_where_they_stand() -> None:
+    """The search sees through comments, units, scripts and prose; what does not exist is a complaint."""
+    assert ["agent"] == command_lines(DEPLOY / "systemd" / "farmlease-agent.service")
+    assert 2 == len(command_lines(DEPLOY / "pam" / "pam-session"))
+    assert 2 == len(command_lines(DEPLOY / "pools-qlikview.toml"))
+    assert 4 <= len(command_lines(DEPLOY / "compose.yaml"))
+    for wrong in (
+        "drain ctx-01",
+        "session start",
+        "session begin x",
+        "session start x --session 7 --pools q",
+        "agent now",
+    ):
+        with pytest.raises((click.ClickException, AssertionError)):
+            check(shlex.split(wrong))
+
+
+@EVERY_FILE
+def test_every_variable_sets_an_option(file: Path) -> None:
+    """FARMLEASE_CONFIG, or FARMLEASE_<SECTION>__<KEY> of an option that there is."""
+    known = {"FARMLEASE_CONFIG"} | {f"FARMLEASE_{name.replace('.', '__').upper()}" for name in options()}
+    given = set(re.findall(r"\bFARMLEASE_[A-Z]\w*", file.read_text(encoding="utf-8")))
+    assert given - {"FARMLEASE_STORE__KEY"} <= known
+
+
+@EVERY_FILE
+def test_every_key_of_the_configuration_exists(file: Path) -> None:
+    """``[section] key`` in a sentence is an option."""
+    sections = {name.partition(".")[0] for name in options() if "." in name}
+    given = re.findall(rf"\[({'|'.join(sections)})\] ([a-z_]+)", file.read_text(encoding="utf-8"))
+    assert [] == [f"[{section}] {key}" for section, key in given if f"{section}.{key}" not in options()]
+
+
+@EVERY_FILE
+def test_every_file_that_is_named_is_there(file: Path) -> None:
+    """Each path into this folder leads to a file."""
+    folders = "|".join(re.escape(each.name) for each in DEPLOY.iterdir() if each.is_dir())
+    text = file.read_text(encoding="utf-8")
+    given = re.findall(rf"(?<![\w/.-])(?:deploy/)?((?:{folders})/[\w./-]*\w)", text)
+    given += re.findall(r"(?<![\w.-])deploy/([\w./-]*\w)", text)
+    given += re.findall(r"\]\((?!http|#)([^)#]+)", text) if file.suffix == ".md" else []
+    assert [] == [each for each in given if not (DEPLOY / each).exists()]
+
+
+@EVERY_FILE
+def test_every_path_of_http_exists(file: Path) -> None:
+    """What a balancer or hook asks for is what an agent serves."""
+    agent = SimpleNamespace(awake=lambda: None)  # nobody asks it
+    served = {re.sub(r"\{\w+\}", "*", path) for path in create_app(agent, Identities({}, {})).openapi()["paths"]}
+    text = file.read_text(encoding="utf-8")
+    assert PROBES >= set(re.findall(r"(?<![\w.])/([a-z]+z)\b", text))
+    assert served >= {re.sub(r"/sessions/[^/]+", "/sessions/*", each) for each in re.findall(r"/v1/[\w/{}-]*\w", text)}
+
+
+@pytest.mark.parametrize(
+    "block", re.findall(r"```toml\n(.*?)```", "".join(f.read_text() for f in DEPLOY.glob("*.md")), re.DOTALL)
+)
+def test_every_configuration_that_is_shown_loads(block: str) -> None:
+    """A piece of farmlease.toml or of pools.toml in the guide is one that farmlease takes."""
+    table = tomllib.loads(block)
+    if "pool" in table:
+        parse_policy(block, "the guide")
+    else:
+        Config.model_validate({"farm": "citrix-a"} | table)
+
+
+# --- Windows ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_tasks_of_windows_run_commands_that_exist() -> None:
+    """Nobody ran install.ps1 here, but each command of its five tasks is one that farmlease takes."""
+    text = (DEPLOY / "windows" / "install.ps1").read_text(encoding="utf-8")
+    assert "NOT TRIED ON WINDOWS" in text
+    values = dict(re.findall(r"^\$(\w+) = '(.*)'$", text, re.MULTILINE))
+    tasks = re.findall(r"^Register-Task '(\w+)' (?:\(.*?\)|'.*?') (?:'(.*?)'|\$(\w+)) '", text, re.MULTILINE)
+    assert ["agent", "logon", "connect", "disconnect", "logoff"] == [name for name, _, _ in tasks]
+    listed = re.search(r"^\$names = (.*)$", text, re.MULTILINE)
+    assert listed is not None
+    assert [name for name, _, _ in tasks] == re.findall(r"'(\w+)'", listed[1])
+    for _, arguments, variable in tasks:
+        check(shlex.split(arguments or values[variable]))
+
+
+def test_the_script_of_windows_is_balanced() -> None:
+    """As much of a parser as there is here: strings end, here-strings end at a line's start, brackets pair."""
+    text = (DEPLOY / "windows" / "install.ps1").read_text(encoding="utf-8")
+    text = re.sub(r"<#.*?#>", "", text, flags=re.DOTALL)
+    text, here = re.subn(r'@"\n.*?\n"@', "''", text, flags=re.DOTALL)
+    assert 1 == here
+    text = re.sub(r"'[^']*'", "''", re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE))
+    text = re.sub(r'"(?:`.|[^"`])*"', "''", text)
+    assert '"' not in text
+    for opening, closing in ("()", "{}", "[]"):
+        assert text.count(opening) == text.count(closing)
+
+
+# --- compose ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_try_out_runs_commands_that_exist() -> None:
+    """Nobody ran compose.yaml here, but it is YAML, its agents are two, and its commands and options exist."""
+    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+    assert "never run" in text
+    services = yaml.safe_load(text)["services"]
+    assert {"redis", "set-up", "ctx-01", "ctx-02"} == services.keys()
+    assert "redis:7.2-alpine" == services["redis"]["image"]
+    for name in ("ctx-01", "ctx-02"):
+        assert name == services[name]["environment"]["FARMLEASE_NODE"]
+        assert services["set-up"]["environment"].items() <= services[name]["environment"].items()
+        for words in (services[name]["command"], services[name]["healthcheck"]["test"][1:]):
+            assert "farmlease" == words[0]
+            check(words[1:])
+    ports = [port for name in ("ctx-01", "ctx-02") for port in services[name]["ports"]]
+    assert [True, True] == [port.startswith("127.0.0.1:") and port.endswith(":8732") for port in ports]
+    assert set(yaml.safe_load(text)["volumes"]) == {"keys", "redis"}
+    for service in services.values():
+        assert set(service.get("depends_on", {})) <= services.keys()
