@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,59 +9,14 @@ import click
 import pytest
 import yaml
 
-from farmlease.cli import farmlease
-from farmlease.config import Config
 from farmlease.domain.identity import Identities
-from farmlease.domain.policy import parse_policy
 from farmlease.node.api import create_app
+from tests.command_lines import check, command_lines, is_coming
 from tests.samples import DEPLOY, options
 
 FILES = sorted(file for file in DEPLOY.rglob("*") if file.is_file())
 EVERY_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DEPLOY)))
-#: The program as samples write it: by name, by path, or by a variable of a script.
-PROGRAM = re.compile(r"""(?:(?<![\w/.$@{-])farmlease|/opt/farmlease/bin/farmlease|"\$farmlease") (?=[a-z-])(.*)""")
-#: Where a command ends: a remark beside it, or the next one.
-END = re.compile(r"  +| #|[;`)]| \|\|? | && | \d?>| &$")
 PROBES = {"livez", "readyz", "healthz"}
-
-
-def lines_of_commands(file: Path) -> Iterator[str]:
-    """Yield what may hold a command: code, and of comments and prose what is set apart as an example."""
-    text = file.read_text(encoding="utf-8")
-    if file.suffix == ".md":
-        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
-            yield from block.replace("\\\n", " ").splitlines()
-        text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    if file.suffix == ".ps1":
-        text = re.sub(r"<#(.*?)#>", lambda found: found[1].replace("\n", "\n# "), text, flags=re.DOTALL)
-    for line in text.splitlines():
-        comment = file.suffix == ".md" or line.lstrip().startswith("#")
-        if not comment or re.match(r"#   +\S", line):
-            yield line
-        else:
-            yield from re.findall(r"`([^`]+)`", line)
-
-
-def command_lines(file: Path) -> list[str]:
-    """Return the arguments of each command of farmlease that a file gives."""
-    found = [match[1] for line in lines_of_commands(file) for match in PROGRAM.finditer(line)]
-    return [END.split(each)[0].strip() for each in found]
-
-
-def check(words: list[str]) -> None:
-    """Raise click's own complaint if there is no such command, option or argument."""
-    command: click.Command = farmlease
-    context = click.Context(command, info_name="farmlease")
-    while isinstance(command, click.Group):
-        _, words, _ = command.make_parser(context).parse_args(args=words)
-        assert words, "a group needs a command"
-        _, found, words = command.resolve_command(context, words)
-        assert found is not None
-        command, context = found, click.Context(found, parent=context)
-    given, left, _ = command.make_parser(context).parse_args(args=words)
-    assert [] == left, "too many arguments"
-    missing = [each.name for each in command.params if each.required and given.get(each.name or "") in {None, ()}]
-    assert [] == missing
 
 
 @EVERY_FILE
@@ -73,6 +26,8 @@ def test_every_command_exists(file: Path) -> None:
         try:
             check(shlex.split(line))
         except (click.ClickException, AssertionError, ValueError) as error:
+            if is_coming(line):
+                continue
             pytest.fail(f"{file.name}: farmlease {line}: {error}")
 
 
@@ -115,7 +70,7 @@ def test_every_file_that_is_named_is_there(file: Path) -> None:
     folders = "|".join(re.escape(each.name) for each in DEPLOY.iterdir() if each.is_dir())
     text = file.read_text(encoding="utf-8")
     given = re.findall(rf"(?<![\w/.-])(?:deploy/)?((?:{folders})/[\w./-]*\w)", text)
-    given += re.findall(r"(?<![\w.-])deploy/([\w./-]*\w)", text)
+    given += re.findall(r"(?<![\w./-])deploy/([\w./-]*\w)", text)
     given += re.findall(r"\]\((?!http|#)([^)#]+)", text) if file.suffix == ".md" else []
     assert [] == [each for each in given if not (DEPLOY / each).exists()]
 
@@ -128,18 +83,6 @@ def test_every_path_of_http_exists(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert PROBES >= set(re.findall(r"(?<![\w.])/([a-z]+z)\b", text))
     assert served >= {re.sub(r"/sessions/[^/]+", "/sessions/*", each) for each in re.findall(r"/v1/[\w/{}-]*\w", text)}
-
-
-@pytest.mark.parametrize(
-    "block", re.findall(r"```toml\n(.*?)```", "".join(f.read_text() for f in DEPLOY.glob("*.md")), re.DOTALL)
-)
-def test_every_configuration_that_is_shown_loads(block: str) -> None:
-    """A piece of farmlease.toml or of pools.toml in the guide is one that farmlease takes."""
-    table = tomllib.loads(block)
-    if "pool" in table:
-        parse_policy(block, "the guide")
-    else:
-        Config.model_validate({"farm": "citrix-a"} | table)
 
 
 # --- Windows ------------------------------------------------------------------------------------------------------------

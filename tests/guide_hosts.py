@@ -1,0 +1,161 @@
+"""Three hosts that are folders of one machine, on which the operator's guide is followed word for word.
+
+Only where things lie differs: the guide's paths lead into the host's folder, and its addresses are loopback ones, so that
+all ports are the real ones. ``ssh`` and ``scp`` lead from folder to folder, ``systemctl`` is tests/service_manager.py.
+"""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.samples import DEPLOY, ROOT
+from tests.service_manager import stop_all
+
+__all__ = ["HOSTS", "Block", "Farm", "blocks", "three_hosts"]
+
+HOSTS = ("ctx-01", "ctx-02", "ctx-03")
+_PLACES = re.compile(r"(?<![\w/.%}-])/(?=(?:etc|opt|var/lib|run|usr/local|home)/)")
+_SSH = """\
+#!/bin/bash
+# ssh root@ADDRESS COMMAND
+there={base}/ctx-0${{1: -1}}
+exec $there/enter "$(sed "s#{root}/#$there/#g" <<< "${{*:2}}")"
+"""
+_SCP = """\
+#!/bin/bash
+# scp -pr FILE... root@ADDRESS:FOLDER
+given=("${{@:2:$#-2}}"); to=${{@: -1}}; address=${{to%%:*}}
+cp -pr "${{given[@]}}" "$(sed "s#{root}/#{base}/ctx-0${{address: -1}}/#" <<< "${{to#*:}}")"
+"""
+_SYSTEMCTL = """\
+#!/bin/sh
+PYTHONPATH={project} exec {python} -m tests.service_manager {root} "$@"
+"""
+_ENTER = """\
+#!/bin/bash
+export PATH={root}/shims:{root}/opt/farmlease/bin:$PATH NODE={node} ADDRESS={address} HOME={root}
+cd {root}/sources
+exec bash -euo pipefail -c "$1"
+"""
+_FARMLEASE = """\
+#!/bin/sh
+export PYTHONPATH={project} FARMLEASE_CONFIG={root}/etc/farmlease/farmlease.toml
+export FARMLEASE_KEYS__FILE=${{FARMLEASE_KEYS__FILE:-{root}/etc/farmlease/keyring.json}}
+export FARMLEASE_AGENT__STATE_DIR={root}/var/lib/farmlease
+exec {python} -m farmlease "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some lines of the guide and the hosts they are for; none: they are not run here."""
+
+    section: str
+    hosts: Sequence[str]
+    text: str
+
+
+def blocks() -> list[Block]:
+    """Return what the guide tells to type, in its order."""
+    found, section = list[Block](), ""
+    hosts: Sequence[str] = ()
+    guide = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    for heading, where, text in re.findall(
+        r"^## (.+)$|^<!-- on (.+) -->$|^```sh\n((?s:.*?))^```$", guide, re.MULTILINE
+    ):
+        if heading:
+            section = heading
+        elif where:
+            hosts = HOSTS if where == "every host" else (where,)
+        else:
+            found.append(Block(section, hosts, text))
+            hosts = ()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """The three hosts. ``prefix`` begins their addresses, as ``192.0.2.`` does in the guide."""
+
+    base: Path
+    prefix: str
+
+    def here(self, text: str, node: str) -> str:
+        """Return a text of the guide or of a sample with this host's places in it."""
+        return _PLACES.sub(f"{self.base / node}/", text).replace("192.0.2.", self.prefix)
+
+    def run(self, block: Block) -> str:
+        """Type a block where it is for; return what it printed. A command that fails ends it."""
+        return "".join(self.type(node, block.text) for node in block.hosts)
+
+    def type(self, node: str, text: str) -> str:
+        """Type something on a host."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("FARMLEASE_")}
+        done = subprocess.run(
+            [self.base / node / "enter", self.here(text, node)],
+            capture_output=True, text=True, timeout=180, check=False, env=environ,
+        )  # fmt: skip
+        assert 0 == done.returncode, f"on {node}:\n{text}\n{done.stdout}\n{done.stderr}\n{self.logs(node)}"
+        return done.stdout
+
+    def logs(self, node: str) -> str:
+        """Return the end of what the programs of a host have written."""
+        files = sorted((self.base / node / "run").glob("*.log"))
+        return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-2000:]}" for file in files)
+
+
+@contextmanager
+def three_hosts() -> Iterator[Farm]:
+    """Set up three hosts that have Debian, Redis and farmlease's program, and nothing else of it."""
+    base = Path(tempfile.mkdtemp(prefix="fl-"))
+    base.chmod(0o755)
+    numbers = random.Random(os.getpid())  # noqa: S311 - addresses, not secrets
+    farm = Farm(base, f"127.{numbers.randrange(1, 255)}.{numbers.randrange(1, 255)}.")
+    try:
+        for number, node in enumerate(HOSTS):
+            set_up(farm, node, f"{farm.prefix}{11 + number}")
+        yield farm
+    finally:
+        for node in HOSTS:
+            stop_all(base / node)
+        shutil.rmtree(base)
+
+
+def set_up(farm: Farm, node: str, address: str) -> None:
+    """Make a host's folder: what the operating system and the installation of farmlease would have put there."""
+    root = farm.base / node
+    for folder in (
+        "etc/redis",
+        "etc/systemd/system",
+        "etc/haproxy",
+        "etc/pam.d",
+        "home",
+        "run/haproxy",
+        "var/lib/redis",
+        "shims",
+    ):
+        (root / folder).mkdir(parents=True)
+    values = {
+        "root": root, "base": farm.base, "project": ROOT, "python": sys.executable, "node": node, "address": address
+    }  # fmt: skip
+    programs = {
+        "enter": _ENTER, "shims/ssh": _SSH, "shims/scp": _SCP, "shims/systemctl": _SYSTEMCTL,
+        "opt/farmlease/bin/farmlease": _FARMLEASE,
+    }  # fmt: skip
+    for name, text in programs.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text.format(**values))
+        (root / name).chmod(0o755)
+    for file in DEPLOY.rglob("*"):
+        if file.is_file():
+            copy = root / "sources" / "deploy" / file.relative_to(DEPLOY)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(farm.here(file.read_text(encoding="utf-8"), node))
