@@ -4,10 +4,12 @@ Only where things lie differs: the guide's paths lead into the host's folder, an
 all ports are the real ones. ``ssh`` and ``scp`` lead from folder to folder, ``systemctl`` is tests/service_manager.py.
 """
 
+import csv
 import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,9 +21,10 @@ from pathlib import Path
 from tests.samples import DEPLOY, ROOT
 from tests.service_manager import stop_all
 
-__all__ = ["HOSTS", "Block", "Farm", "blocks", "three_hosts"]
+__all__ = ["BALANCER", "HOSTS", "Block", "Farm", "blocks", "three_hosts"]
 
 HOSTS = ("ctx-01", "ctx-02", "ctx-03")
+BALANCER = "balancer"
 _PLACES = re.compile(r"(?<![\w/.%}-])/(?=(?:etc|opt|var/lib|run|usr/local|home)/)")
 _SSH = """\
 #!/bin/bash
@@ -90,7 +93,11 @@ class Farm:
 
     def here(self, text: str, node: str) -> str:
         """Return a text of the guide or of a sample with this host's places in it."""
-        return _PLACES.sub(f"{self.base / node}/", text).replace("192.0.2.", self.prefix)
+        return (
+            _PLACES.sub(f"{self.base / node}/", text)
+            .replace("192.0.2.", self.prefix)
+            .replace("bind :", f"bind {self.prefix}10:")
+        )
 
     def run(self, block: Block) -> str:
         """Type a block where it is for; return what it printed. A command that fails ends it."""
@@ -106,6 +113,17 @@ class Farm:
         assert 0 == done.returncode, f"on {node}:\n{text}\n{done.stdout}\n{done.stderr}\n{self.logs(node)}"
         return done.stdout
 
+    def balanced(self) -> dict[str, str]:
+        """Return what HAProxy thinks of each host; nothing while there is none."""
+        place = self.base / BALANCER / "run/haproxy/admin.sock"
+        if not place.exists():
+            return {}
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.connect(str(place))
+            asked.sendall(b"show stat\n")
+            rows = csv.DictReader(asked.makefile().read().removeprefix("# ").splitlines())
+            return {row["svname"]: row["status"] for row in rows if row["svname"] in HOSTS}
+
     def logs(self, node: str) -> str:
         """Return the end of what the programs of a host have written."""
         files = sorted((self.base / node / "run").glob("*.log"))
@@ -120,11 +138,11 @@ def three_hosts() -> Iterator[Farm]:
     numbers = random.Random(os.getpid())  # noqa: S311 - addresses, not secrets
     farm = Farm(base, f"127.{numbers.randrange(1, 255)}.{numbers.randrange(1, 255)}.")
     try:
-        for number, node in enumerate(HOSTS):
-            set_up(farm, node, f"{farm.prefix}{11 + number}")
+        for number, node in enumerate((BALANCER, *HOSTS)):
+            set_up(farm, node, f"{farm.prefix}{10 + number}")
         yield farm
     finally:
-        for node in HOSTS:
+        for node in (BALANCER, *HOSTS):
             stop_all(base / node)
         shutil.rmtree(base)
 

@@ -1,14 +1,16 @@
 """The operator's guide works as it stands: followed from nothing to a drained node, with the real programs."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.command_lines import commands_in, exists, is_coming
-from tests.guide_hosts import HOSTS, Block, Farm, blocks, three_hosts
+from tests.guide_hosts import BALANCER, HOSTS, Block, Farm, blocks, three_hosts
 from tests.members import wait_until
+from tests.samples import DEPLOY
 from tests.servers import missing, require
 
 pytestmark = [
@@ -52,12 +54,28 @@ def replaced(farm: Farm, told: str) -> None:
     assert ("NB-4712" in listed, "NB-4711" in listed) == (True, False), told
 
 
+def balanced(farm: Farm, told: str) -> None:
+    """HAProxy finds every host ready."""
+    wait_until(
+        lambda: set(farm.balanced().values()) == {"UP"} or None, f"HAProxy finds all hosts up: {farm.balanced()}"
+    )
+
+
+def back(farm: Farm, told: str) -> None:
+    """The host takes users again."""
+    start = "farmlease session start paul --session 2 && farmlease session end 2 || echo exit $?"
+    wait_until(lambda: "ended" in farm.type("ctx-02", start) or None, "paul is still sent away")
+
+
 def drained(farm: Farm, told: str) -> None:
     """ctx-02 takes nobody new; john, who has a session there, may come back; the others take everybody."""
     start = "farmlease session start '{}' --session {} || echo exit $?"
     wait_until(lambda: "exit" in farm.type("ctx-02", start.format("paul", 1)) or None, "paul is not sent away")
     assert "granted" in farm.type("ctx-02", start.format(r"CORP\john", "desk"))
     assert "granted" in farm.type("ctx-03", start.format("paul", 1) + "; farmlease session end 1")
+    if seen := farm.balanced():
+        wait_until(lambda: farm.balanced()["ctx-02"].startswith("DRAIN") or None, "HAProxy drains ctx-02")
+        assert ["UP", "UP"] == [seen["ctx-01"].split()[0], seen["ctx-03"].split()[0]]
 
 
 def empty(farm: Farm, told: str) -> None:
@@ -80,7 +98,9 @@ def well(farm: Farm, told: str) -> None:
 #: By a word of the block: what must be true after it.
 AFTER: dict[str, Callable[[Farm, str], None]] = {
     "try-2": see_it_work,
+    "haproxy.cfg": balanced,
     "device replace": replaced,
+    "node undrain": back,
     "node drain ctx-02\n": drained,
     "node drain ctx-02 --wait": empty,
     "key rotate": rotated,
@@ -90,7 +110,7 @@ AFTER: dict[str, Callable[[Farm, str], None]] = {
 
 def test_the_guide_is_true(farm: Farm) -> None:
     """Each block that is marked for a host is typed there, in the guide's order, and every command of it succeeds."""
-    typed = [block for block in blocks() if block.hosts and all(map(exists, each_command(block)))]
+    typed = [block for block in blocks() if block.hosts and can_be_typed(block)]
     done = list[str]()
     for block in typed:
         before(farm, block)
@@ -109,6 +129,12 @@ def test_a_block_is_left_out_only_while_its_commands_are_not_there() -> None:
     assert [] == [line for line in commands if not exists(line) and not is_coming(line)]
 
 
+def can_be_typed(block: Block) -> bool:
+    """Tell whether everything is there that a block names."""
+    files = re.findall(r"deploy/([\w./-]*\w)", block.text)
+    return all(map(exists, each_command(block))) and all((DEPLOY / file).exists() for file in files)
+
+
 def each_command(block: Block) -> list[str]:
     """Return the commands of farmlease in a block."""
     return [command for line in block.text.splitlines() for command in commands_in(line)]
@@ -121,4 +147,4 @@ def test_what_is_not_run_is_the_installation_of_programs() -> None:
         "/opt/farmlease/bin/pip install ." for block in unrun if "pip install ." in block.text
     ]
     assert 2 == len(unrun)
-    assert set(HOSTS) >= {host for block in blocks() for host in block.hosts}
+    assert {BALANCER, *HOSTS} >= {host for block in blocks() for host in block.hosts}
