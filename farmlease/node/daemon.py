@@ -24,8 +24,8 @@ from farmlease.node.gate import Access, Gate
 from farmlease.node.group import Actor, run_group
 from farmlease.node.listen import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import tell_of_loop_faults
-from farmlease.node.ring import LOOK_EVERY
 from farmlease.node.notify import ServiceManager
+from farmlease.node.ring import LOOK_EVERY
 from farmlease.opening import open_farm
 
 __all__ = ["run_agent"]
