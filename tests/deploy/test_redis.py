@@ -180,8 +180,11 @@ def filled(client: redis.Redis, words: tuple[str, ...]) -> tuple[str, ...]:
     if words[0] in {"EVAL", "EVALSHA"}:
         return (words[0], "return 1", "1", KEYS[0])
     (told,) = client.execute_command("COMMAND", "INFO", words[0])
-    arity, first_key, subcommands = abs(told[1]), told[3], told[9]
-    fixed = words[:2] if subcommands else words[:1]
+    fixed = words[:1]
+    if told[9]:  # it has subcommands, which have arguments of their own
+        fixed = words[:2]
+        told = next(each for each in told[9] if each[0] == "|".join(fixed).lower())
+    arity, first_key = abs(told[1]), told[3]
     return (*fixed, *(KEYS[0] if place == first_key else "1" for place in range(len(fixed), arity)))
 
 
