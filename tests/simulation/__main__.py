@@ -7,8 +7,8 @@ import argparse
 import sys
 
 from tests.simulation.faults import PROFILES
+from tests.simulation.life import run
 from tests.simulation.series import series
-from tests.simulation.world import run
 
 
 def main() -> int:

@@ -75,6 +75,11 @@ class Blows:
         self._healing = [task for task in self._healing if not task.done()]
         self._healing.append(self._world.loop.create_task(heal()))
 
+    def _knock(self, host: Host, seconds: float) -> None:
+        """Let people try at a host that is back, as those do who tried while it was not."""
+        if not self._world.mood.over and self._chance.random() < 0.7:
+            self._later(seconds, lambda: self._world.knock(host))
+
     # --- hosts --------------------------------------------------------------------------------------------------------
 
     def _host(self) -> Host | None:
@@ -86,6 +91,7 @@ class Blows:
         self._world.tell("starts", host.name, boots)
         host.start()
         self._booted[host.name] = boots
+        self._knock(host, self._chance.choice((0, 0.002, 0.004, 0.008, 1)))
         if lived != boots and (gone := shown(host)):
             self._world.broken("L4", f"{host.name} shows {sorted(gone)}, which ended with its last boot")
 
@@ -112,9 +118,7 @@ class Blows:
         self._world.tell("FAULT", "agent killed", host.name)
         if self._chance.random() < 0.5:
             await asyncio.sleep(self._chance.choice((1, 60, 900)))
-        self._boot(host)
-        if what := laws.adopted(before, shown(host)):
-            self._world.broken("L7", what)
+        self._resurrect(host, before)
         return True
 
     async def _restart(self) -> bool:
@@ -160,6 +164,7 @@ class Blows:
             network.silent.discard(name)
             host.since = self._world.now
             host.stirred.set()
+            self._knock(host, self._chance.uniform(0, 2))
 
         host.stirred.set()
 
@@ -230,6 +235,7 @@ class Blows:
             world.server.up = True
             self.back = world.now
             world.stir()
+            self._knock(self._chance.choice(world.hosts), self._chance.uniform(0, 2))
 
         self._later(self._chance.choice((0.1, 1, 10, 120, 1200, 2400)), back)
 
@@ -245,7 +251,25 @@ class Blows:
         self._world.ledger.lost()
         self._world.stir()
         for _ in range(3):
-            self._later(self._chance.uniform(0, 10), self._world.rush)
+            self._later(self._chance.uniform(0, self._chance.choice((2, 4, 10))), self._world.rush)
+        if self._world.mood.knows("agent killed") and self._chance.random() < 0.4:
+            self._kill_too()
+
+    def _kill_too(self) -> None:
+        """What took the store took an agent with it."""
+        host = self._host()
+        if host is not None:
+            before = shown(host)
+            host.kill()
+            self._world.mood.came["agent killed"] += 1
+            self._world.tell("FAULT", "agent killed", host.name)
+            self._later(self._chance.choice((1, 60, 900)), lambda: self._resurrect(host, before))
+
+    def _resurrect(self, host: Host, before: dict[str, tuple[str, int]]) -> None:
+        if not host.up:
+            self._boot(host)
+            if what := laws.adopted(before, shown(host)):
+                self._world.broken("L7", what)
 
     async def _lose_tail(self) -> bool:
         self._world.server.lose(self._chance.randint(1, 30))

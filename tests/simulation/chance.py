@@ -8,6 +8,7 @@ import asyncio
 import base64
 import random
 import secrets
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -55,6 +56,7 @@ def seeded(seed: int, loop: VirtualLoop, complaints: list[str]) -> Iterator[None
         put(standing, "parse_policy", _parse_policy)
         put(custody, "in_thread", _inline)
         put(files, "opened", lambda place, *, make: OWNER.get().disk.opened(place, make=make))
+        put(sqlite3, "connect", _connect)
         put(journal, "boot_marker", lambda: OWNER.get().marker)
         _tell(complaints)
         try:
@@ -69,6 +71,17 @@ async def _inline(work: Callable[[], T]) -> T:
     """Do the work of a thread at once, after others had their turn."""
     await asyncio.sleep(0)
     return work()
+
+
+_open_database = sqlite3.connect
+
+
+def _connect(*where: Any, **options: Any) -> sqlite3.Connection:
+    """Open a file that nobody else has open: SQLite need not ask the system so before each statement."""
+    connection = _open_database(*where, **options)
+    if not options.get("uri"):
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    return connection
 
 
 #: A policy is a frozen value; agents that read it over and over need not parse it over and over.

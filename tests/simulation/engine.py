@@ -16,8 +16,7 @@ Call = Callable[..., Any]
 
 #: cjson in Lua, as Redis has it: numbers with 14 digits, empty tables as objects, a slash escaped.
 _HOST = r"""
-local call_out
-redis = { call = function(...) return call_out(...) end }
+redis = {}
 cjson = {}
 
 local ESCAPES = { ['"'] = '\\"', ['\\'] = '\\\\', ['/'] = '\\/', ['\b'] = '\\b', ['\f'] = '\\f', ['\n'] = '\\n',
@@ -147,7 +146,7 @@ end
 function cjson.decode(text) return (read(text, 1)) end
 
 return function(call, chunk, keys, argv)
-  call_out, KEYS, ARGV = call, keys, argv
+  redis.call, KEYS, ARGV = call, keys, argv
   return chunk()
 end
 """
@@ -160,26 +159,31 @@ class Engine:
         self._lua = lua51.LuaRuntime(encoding=None, unpack_returned_tuples=False, register_eval=False)
         self._run = self._lua.execute(_HOST.encode())
         self._table = self._lua.table_from
+        self._digests: dict[bytes, bytes] = {}
         self._chunks: dict[bytes, Any] = {}
 
     def load(self, text: bytes) -> bytes:
         """Compile a script; return its digest."""
-        sha = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
-        if sha not in self._chunks:
+        sha = self._digests.get(text)
+        if sha is None:
+            sha = self._digests[text] = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
             self._chunks[sha] = self._lua.compile(text)
         return sha
 
-    def run(self, sha: bytes, keys: Sequence[bytes], arguments: Sequence[bytes], call: Call) -> Any:
-        """Run a script; ``call`` carries out its commands. Returns bytes, int, None and lists of them."""
+    def run(
+        self, sha: bytes, keys: Sequence[bytes], arguments: Sequence[bytes], call: Call, now: tuple[int, int]
+    ) -> Any:
+        """Run a script at a time of the server; ``call`` carries out its commands.
+
+        Returns bytes, int, None and lists of them.
+        """
         table = self._table
 
         def from_lua(name: bytes, *words: Any) -> Any:
-            reply = call(name, words)
-            if reply is None:
-                return False
+            reply = call(name, words, now)
             if type(reply) is list:
                 return table([False if each is None else table(each) if type(each) is list else each for each in reply])
-            return reply
+            return False if reply is None else reply
 
         return _reply(self._run(from_lua, self._chunks[sha], table(keys), table(arguments)))
 

@@ -29,7 +29,7 @@ _ALL = (
     Fault(
         "duplicated late",
         "message",
-        0.01,
+        0.03,
         "a call is carried out again, up to minutes after its caller heard or gave up",
     ),
     Fault("reordered", "message", 0, "a call overtakes an earlier one of the same agent; comes with the delays"),

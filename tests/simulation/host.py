@@ -32,9 +32,9 @@ FARM = "citrix-a"
 HEARTBEAT = 840.0  #: seconds; just under half the session timeout
 _LOOK_AROUND = 400.0  #: seconds between two looks for idle sessions
 #: Seconds between two looks at whether the store is there and the one that was known. Where nothing befell the store
-#: such a look shows nothing, so these are taken only after something did.
+#: such a look shows nothing, so these are taken only after something did; and none while it is away, once that is known.
 _LOOK_EVERY = 2.0
-_LOOKS = 4
+_LOOKS = 2
 
 
 class HostClock:
@@ -221,5 +221,7 @@ class Host:
             for _ in range(_LOOKS):
                 await self.agent.look()
                 await self.clock.sleep(_LOOK_EVERY)
+                if self.node.standing.store_is_away:
+                    break
             if self.node.standing.store_is_away and self._network.reaches(self.name):
                 self.stirred.set()

@@ -52,6 +52,9 @@ class Farm(Protocol):
     def hears(self, host: Host) -> bool:
         """Whether a host could reach the store for long enough to have told what it has."""
 
+    def has_had(self, host: Host, session: OpenSession) -> bool:
+        """Whether a session has been going on for long enough to be counted before anything its host asks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -63,6 +66,7 @@ class Told:
     lease: str
     host: Host
     by_receipt: bool
+    settled: bool  #: goes on for so long that its host asks for nothing before it is counted
 
 
 def told(farm: Farm, pool: str) -> Iterator[Told]:
@@ -84,7 +88,8 @@ def told(farm: Farm, pool: str) -> Iterator[Told]:
                 and seat not in account.model.held()
             ):
                 continue  # vouched for by a receipt while an administrator took the seat: it is told when it can be
-            yield Told(key, fence, seat, session.grant.lease.id, host, session.grant.source == "receipt")
+            by_receipt = session.grant.source == "receipt"
+            yield Told(key, fence, seat, session.grant.lease.id, host, by_receipt, farm.has_had(host, session))
 
 
 def within_capacity(farm: Farm, pool: str, account: Account) -> str | None:
@@ -158,8 +163,11 @@ def as_asked(farm: Farm, request: SessionRequest, decision: Decision) -> str | N
 
 
 def by_receipt(farm: Farm, request: SessionRequest, decision: Decision) -> str | None:
-    """L5: a receipt lets in only while its lease lasts, by the store's time and not by the host's."""
-    if not isinstance(decision, Grant) or decision.source != "receipt":
+    """L5: a receipt lets in only while its lease lasts, by the store's time and not by the host's.
+
+    Who was let in before is told so again for as long as the session goes on.
+    """
+    if not isinstance(decision, Grant) or decision.source != "receipt" or decision.again:
         return None
     late = farm.ledger.now_ms(request.pool or "", farm.now_ms) - decision.lease.expires_at
     lapsed = decision.kind == "named" and late > _CLOCKS_DIFFER and not farm.blows.clocks
@@ -192,15 +200,18 @@ def heard_of_loss(host: Host, lost: set[tuple[str, int]]) -> str | None:
     return f"{host.name} goes on with {sorted(still)}, lost before its last heartbeat" if still else None
 
 
-def counted_in(farm: Farm, pool: str, newcomer: Key) -> str | None:
-    """L7: nobody new is let in while a session that goes on, on a host that can be heard, is not counted."""
+def counted_in(farm: Farm, pool: str, newcomer: Key, *, awaited: bool) -> str | None:
+    """L7: nobody new is let in while a session that goes on, on a host that can be heard, is not counted.
+
+    A host that asks for somebody new itself, and waits for the answer, can be heard.
+    """
     account = farm.ledger.pools[pool]
     missing = [
         each
         for each in told(farm, pool)
         if each.key not in account.model.sessions
         and each.key != newcomer
-        and farm.hears(each.host)
+        and ((each.host.member == newcomer[1] and awaited and each.settled) or farm.hears(each.host))
         and (each.host.member == newcomer[1] or not each.by_receipt)  # those of a receipt before others of their host
     ]
     if newcomer in {each.key for each in told(farm, pool)} or not missing:

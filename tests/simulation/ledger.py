@@ -115,10 +115,13 @@ class Ledger:
             self._pass(account, carried)
         before = {key: each.fence for key, each in account.model.sessions.items()}
         if carried.name in _TAKEN_OVER:
+            held = account.model.held()
             take_over(account, self._memory, carried.pool)
             account.model.now = self.now_ms(carried.pool, carried.now_ms)
             for key in account.model.sessions.keys() - before.keys():
                 account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
+            if carried.name == "restore":
+                self._within_limits(account, carried.arguments["user"], account.model.held().keys() - held.keys())
             if carried.name == "recover" and carried.word == "recovering":
                 account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
         judge = getattr(self, f"_{carried.name}", None)
@@ -214,7 +217,7 @@ class Ledger:
         return [b"denied", b"recovering", b"%d" % until]
 
     def _within_limits(self, account: Account, user: str, taken: AbstractSet[str]) -> None:
-        """L1: what was granted took nothing beyond a limit: seats, devices, sessions."""
+        """L1: what was granted, or restored, took nothing beyond a limit: seats, devices, sessions."""
         model, rules = account.model, account.model.rules
         held = model.held()
         if not self.judging:

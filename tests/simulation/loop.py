@@ -6,7 +6,9 @@ what is ready runs in the order in which it became ready, so that a run depends 
 
 import asyncio
 from asyncio import base_events
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import Context, ContextVar, copy_context
+from heapq import heappop, heappush
 from typing import Any
 
 __all__ = ["OWNER", "Stalled", "VirtualLoop"]
@@ -19,20 +21,30 @@ class Stalled(AssertionError):
     """Everybody waits for somebody else, and no timer will ever end that."""
 
 
-class _Selector:
-    """Stands where the loop would wait for the network: lets the time pass instead."""
+class _Handle:
+    """A call that is to be made; as ``asyncio.Handle``, without what only debugging needs."""
 
-    def __init__(self, loop: "VirtualLoop") -> None:
-        self._loop = loop
+    __slots__ = ("arguments", "call", "context", "dropped", "due")
 
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise Stalled("nothing is ready and nothing is due")
-        self._loop.passed += timeout
-        return []
+    def __init__(self, call: Callable[..., object], arguments: tuple[Any, ...], context: Context, due: float) -> None:
+        self.call: Callable[..., object] | None = call
+        self.arguments = arguments
+        self.context = context
+        self.due = due
+        self.dropped = False
 
-    def close(self) -> None:
-        pass
+    def cancel(self) -> None:
+        """Do not make the call."""
+        self.dropped = True
+        self.call, self.arguments = None, ()
+
+    def cancelled(self) -> bool:
+        """Whether the call will not be made."""
+        return self.dropped
+
+    def when(self) -> float:
+        """The time of the loop at which the call is due."""
+        return self.due
 
 
 class VirtualLoop(base_events.BaseEventLoop):
@@ -42,8 +54,8 @@ class VirtualLoop(base_events.BaseEventLoop):
         super().__init__()
         self.passed = 0.0
         self.faults: list[str] = []
-        self._selector = _Selector(self)
-        self._clock_resolution = 1e-9
+        self._timers: list[tuple[float, int, _Handle]] = []  #: when, which of those that are due then, and what
+        self._asked = 0
         self.set_task_factory(_owned_task)
         self.set_exception_handler(self._note)
 
@@ -51,17 +63,59 @@ class VirtualLoop(base_events.BaseEventLoop):
         """Seconds since it began."""
         return self.passed
 
+    def call_soon(  # type: ignore[override] - a handle of our own
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> _Handle:
+        """Make the call after those that are ready now."""
+        handle = _Handle(callback, args, copy_context() if context is None else context, self.passed)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(  # type: ignore[override] - a handle of our own
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> _Handle:
+        """Make the call then."""
+        handle = _Handle(callback, args, copy_context() if context is None else context, when)
+        self._asked += 1
+        heappush(self._timers, (when, self._asked, handle))
+        return handle
+
+    def call_later(  # type: ignore[override] - a handle of our own
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> _Handle:
+        """Make the call after so many seconds."""
+        return self.call_at(self.passed + delay, callback, *args, context=context)
+
     def close(self) -> None:
         """End it; tasks that are left are dropped where they stand."""
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False
+        self._timers.clear()
         super().close()
 
-    def _process_events(self, event_list: list[Any]) -> None:
-        pass
+    def _run_once(self) -> None:
+        """Make the calls, in order, until somebody stops the loop."""
+        ready, timers = self._ready, self._timers
+        while not self._stopping:
+            while timers and (timers[0][2].dropped or timers[0][0] <= self.passed or not ready):
+                due, _, handle = heappop(timers)
+                if not handle.dropped:
+                    self.passed = max(self.passed, due)
+                    ready.append(handle)
+            if not ready:
+                raise Stalled("nothing is ready and nothing is due")
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if not handle.dropped:
+                    self._make(handle)
 
-    def _write_to_self(self) -> None:
-        pass
+    def _make(self, handle: _Handle) -> None:
+        try:
+            handle.context.run(handle.call, *handle.arguments)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - what nobody caught is what a run is for
+            self.call_exception_handler({"message": f"Exception in callback {handle.call}", "exception": error})
 
     def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

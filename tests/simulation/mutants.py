@@ -5,12 +5,11 @@ mutant whose words are no longer in the production code fails at once: it would 
 """
 
 import argparse
+import gc
 import inspect
-import multiprocessing
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from farmlease.node.agent import Agent
 from farmlease.node.book import Book
 from farmlease.node.departure import Departure
 from farmlease.node.journal import Journal
+from farmlease.node.memory import Memory
 from farmlease.node.offline import Offline
 from farmlease.node.pulse import Pulse
 from farmlease.node.receipts import Receipts
@@ -30,10 +30,15 @@ from farmlease.node.recovery import Recovery
 from farmlease.node.seats import Seats
 from farmlease.node.upkeep import Upkeep
 from farmlease.store.connect import Connection
+from tests.simulation.life import run, uncollected
+from tests.simulation.series import processes
 from tests.simulation.server import scripts
-from tests.simulation.world import World, run
+from tests.simulation.world import World
 
 __all__ = ["MUTANTS", "Caught", "Mutant", "hunt"]
+
+#: Seeds after which what their runs left behind is collected.
+_TOGETHER = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,10 @@ async def _do_nothing(*_: Any) -> None:
     """Do nothing."""
 
 
+def _write_nothing(_: Memory) -> None:
+    """Write nothing."""
+
+
 _write = Book._write
 
 
@@ -218,6 +227,12 @@ MUTANTS = (
         "return (epoch > 0 and epoch ~= limits.epoch) or seen > limits.fence or life ~= limits.life\n    or", "return", "loss"),
     lua("first come, all in", "The window ends when the first node has restored.",
         "call('ZCOUNT', AWAITED, 0, 0) == 0", "true", "loss"),
+    lua("rosters not awaited", "The window ends before every node that the others knew has restored.",
+        "for _, other in ipairs(cjson.decode(ARGV[8])) do call('ZADD', AWAITED, 'NX', 0, other) end", "", "loss"),
+    lua("hold lost at restore", "A session that is restored is held no longer.",
+        "if known then\n      claim.fence", "claim.hold = nil\n    if known then\n      claim.fence", "loss"),
+    swapped("memory not written", "A node's epochs, fences and rosters are forgotten with its agent.",
+            Memory, "write", _write_nothing, "loss"),
     lua("restored over the limit", "What a node has is counted again, room or not.",
         "return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft",
         "return true", "loss"),
@@ -254,19 +269,27 @@ MUTANTS = (
 def hunt(name: str, seeds: int, events: int = 400) -> Caught:
     """Live seeds until a law breaks that holds without the mutant."""
     mutant = next(each for each in MUTANTS if each.name == name)
-    for seed in range(seeds):
+    for first in range(0, seeds, _TOGETHER):
+        if caught := _hunt(mutant, range(first, min(first + _TOGETHER, seeds)), events):
+            return caught
+    return Caught(name, "", seeds, "")
+
+
+@uncollected()
+def _hunt(mutant: Mutant, seeds: range, events: int) -> Caught | None:
+    for seed in seeds:
         with mutant.changes():
             outcome = run(seed, events=events, profile=mutant.profile, prepare=mutant.prepare)
         if outcome.violations and not run(seed, events=events, profile=mutant.profile).violations:
             first = outcome.violations[0]
-            return Caught(name, first.law, seed + 1, first.what)
-    return Caught(name, "", seeds, "")
+            return Caught(mutant.name, first.law, seed + 1, first.what)
+    return None
 
 
 def main() -> int:
     """Hunt them all; exit status 1 if one got away."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=100, help="how many seeds each mutant may live")
+    parser.add_argument("--seeds", type=int, default=300, help="how many seeds each mutant may live at most")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--only", help="the mutants whose name has this in it")
     given = parser.parse_args()
@@ -274,11 +297,13 @@ def main() -> int:
         with each.changes():  # all of them still say something else than the code
             pass
     names = [each.name for each in MUTANTS if not given.only or given.only in each.name]
-    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
-        found = list(pool.map(partial(hunt, seeds=given.seeds), names))
+    found: list[Caught] = []
     sys.stdout.write(f"{'mutant':34}  law    seeds\n")
-    for each in found:
-        sys.stdout.write(f"{each.name:34}  {each.law or '-':5}  {each.seeds:5}  {each.what[:110]}\n")
+    with processes(given.jobs, gc.enable, batches=1) as pool:
+        for each in pool.imap(partial(hunt, seeds=given.seeds), names):
+            sys.stdout.write(f"{each.name:34}  {each.law or '-':5}  {each.seeds:5}  {ascii(each.what[:110])[1:-1]}\n")
+            sys.stdout.flush()
+            found.append(each)
     away = [each.name for each in found if not each.law]
     sys.stdout.write(f"{len(found) - len(away)} of {len(found)} caught\n")
     return 1 if away else 0

@@ -119,7 +119,7 @@ class Line:
             network.mood.came["reordered"] += 1
         self._arrived = max(self._arrived, call.number)
         try:
-            outcome = network.server.ask(self.name, call.words)
+            outcome = network.server.ask(self.name, call.words, awaited=not (call.answer.done() or self.dead))
         except exceptions.RedisError as error:
             outcome = error
         if network.mood.strikes("reply lost"):

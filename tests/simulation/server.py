@@ -35,6 +35,7 @@ class Carried:
     now_ms: int
     at: float
     by: str
+    awaited: bool  #: somebody still waits for the answer
     since: int
     until: int
 
@@ -91,7 +92,7 @@ class Server:
 
     # --- what is asked of it ------------------------------------------------------------------------------------------
 
-    def ask(self, by: str, words: Sequence[Any]) -> Any:
+    def ask(self, by: str, words: Sequence[Any], *, awaited: bool = True) -> Any:
         """Carry out a command of the driver; raises the driver's errors."""
         match words[0]:
             case "EVALSHA":
@@ -111,15 +112,13 @@ class Server:
         count = int(words[2])
         keys = [_bytes(word) for word in words[3 : 3 + count]]
         arguments = [self.life.encode() if word == LIFE else _bytes(word) for word in words[3 + count :]]
-        return self._carry_out(by, scripts()[sha], keys, arguments)
+        return self._carry_out(by, scripts()[sha], keys, arguments, awaited=awaited)
 
-    def _carry_out(self, by: str, script: Script, keys: list[bytes], arguments: list[bytes]) -> Any:
+    def _carry_out(self, by: str, script: Script, keys: list[bytes], arguments: list[bytes], *, awaited: bool) -> Any:
         memory, moment, told = self.memory, self.now_us, self.clock_of(by)
         now, since = (told // 1_000_000, told % 1_000_000), memory.written
         try:
-            answer = engine().run(
-                self._loaded[script.sha.encode()], keys, arguments, lambda name, words: memory.run(name, words, now)
-            )
+            answer = engine().run(self._loaded[script.sha.encode()], keys, arguments, memory.run, now)
         except LuaError as error:
             raise exceptions.ResponseError(f"ERR {error}") from None
         if memory.written > since:
@@ -138,6 +137,7 @@ class Server:
                 now_ms=moment // 1000,
                 at=self._time(),
                 by=by,
+                awaited=awaited,
                 since=since,
                 until=memory.written,
             )

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from tests.servers import RedisServer
-from tests.simulation import world as worlds
 from tests.simulation.faults import PROFILES
+from tests.simulation.life import run
 from tests.simulation.memory import Hash, Memory, SortedSet, Stream, Text, UnknownCommand, WrongCall
 from tests.simulation.server import Server, scripts
 from tests.stores import show
@@ -24,9 +24,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[Any], Any,
     calls: list[tuple[int, list[Any], Any, Memory]] = []
     carry_out = Server._carry_out
 
-    def note(server: Server, by: str, script: Any, keys: list[bytes], arguments: list[bytes]) -> Any:
+    def note(server: Server, by: str, script: Any, keys: list[bytes], arguments: list[bytes], **more: Any) -> Any:
         now = server.now_us
-        answer = carry_out(server, by, script, keys, arguments)
+        answer = carry_out(server, by, script, keys, arguments, **more)
         calls.append((now, [script.sha, len(keys), *keys, *arguments], answer, server.memory))
         return answer
 
@@ -46,7 +46,7 @@ def test_every_answer_and_all_contents_are_the_real_ones(
         raw.script_load(script.text)
     for seed in range(100):
         recorded.clear()
-        worlds.run(seed, profile="replayable", events=250)
+        run(seed, profile="replayable", events=250)
         raw.flushall()
         for now, words, answer, _ in recorded:
             show(clock, now // 1000)

@@ -10,8 +10,9 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from farmlease.domain.identity import Identities, User
-from farmlease.domain.model import Decision, SessionRequest, Withdrawal
+from farmlease.domain.model import Decision, Grant, SessionRequest, Withdrawal
 from farmlease.errors import FarmleaseError
+from farmlease.node.book import OpenSession
 from tests.simulation.host import Host
 
 if TYPE_CHECKING:
@@ -33,13 +34,13 @@ class Terms:
         span = chance.choice
         self._named = {
             "name": "named", "kind": "named", "capacity": span((1, 2, 3)), "overdraft": span((0, 0, 1)),
-            "devices_per_user": span((1, 2)), "sessions_per_user": span((0, 0, 1, 2)), "lease": span(("25m", "1h", "3h", "30d")),
+            "devices_per_user": span((1, 2)), "sessions_per_user": span((0, 0, 1, 2)), "lease": span(("10m", "25m", "1h", "3h", "30d")),
             "quarantine": span(("0s", "40m")), "files": span(([], [FILE], [FILE])), "replacements": 1,
         }  # fmt: skip
         self._floating = {
             "name": "floating", "kind": "floating", "capacity": span((1, 2, 3)), "overdraft": span((0, 0, 1)),
             "share": span(("session", "user_device", "user")), "sessions_per_user": span((0, 0, 1, 2)),
-            "linger": span(("0s", "0s", "5m")), "max_hold": span(("0s", "1h")), "queue": span(("0s", "0s", "10m")),
+            "linger": span(("0s", "0s", "5m")), "max_hold": span(("0s", "1h", "4h")), "queue": span(("0s", "0s", "10m")),
             "idle_timeout": span(("0s", "0s", "50m")),
         }  # fmt: skip
         for pool in (self._named, self._floating):
@@ -83,6 +84,9 @@ class Stage(Protocol):
     def asked(self, host: Host, request: SessionRequest, decision: Decision) -> None:
         """Judge a decision as its user heard it."""
 
+    def held(self, host: Host, session: str) -> None:
+        """Note that a user was told of a hold."""
+
     def is_cut_off(self, host: Host) -> bool:
         """Whether a host cannot reach the store now."""
 
@@ -107,9 +111,10 @@ class Workload:
         self._chance = chance
         names = _NAMES[: chance.randint(4, 6)]
         self._people = [Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES))) for name in names]
+        self._guests: dict[str, list[User]] = {}  #: by host, who had a session there
         self._ids = [str(number) for number in range(1, chance.randint(3, 5))]
         self._acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
-            (10, self._start), (3, self._retry), (1, self.rush), (2, self._come_back), (3, self._insist), (6, self._end), (4, self._save), (2, self._hold), (1, self._touch),
+            (10, self._start), (3, self._retry), (1, self.rush), (4, self._come_back), (4, self._insist), (6, self._end), (4, self._save), (3, self._hold), (1, self._touch),
             (1, self._withdraw), (1, self._free_device), (1, self._replace_device), (1, self._drain),
         ]  # fmt: skip
 
@@ -163,19 +168,24 @@ class Workload:
                 await self._ask(host, SessionRequest(user=session.user, session=session.id, pool=session.pool))
 
     async def _insist(self) -> None:
-        """Where the store cannot be reached, people try all the same: some have a receipt there."""
+        """Where the store cannot be reached, those who have been there try all the same: some have a receipt."""
         away = [host for host in self._stage.hosts if host.up and self._stage.is_cut_off(host)]
         if away:
             host = self._chance.choice(away)
-            for person in self._people:
-                session = str(self._chance.randint(10, 19))  # one that is in use could not be ended now
-                await self._ask(host, SessionRequest(user=person.user, session=session, pool="named"))
+            for user in self._guests.get(host.name, [self._chance.choice(self._people).user]):
+                session = str(self._chance.randint(10, 29))  # one that is in use could not be ended now
+                await self._ask(host, SessionRequest(user=user, session=session, pool="named"))
 
     async def rush(self) -> None:
         """Everybody comes at nine."""
         hosts = [host for host in self._stage.hosts if host.up]
         if hosts:
             await asyncio.gather(*(self._ask(self._chance.choice(hosts), self._request()) for _ in self._people))
+
+    async def knock(self, host: Host) -> None:
+        """Three people try at one host, at once."""
+        if host.up:
+            await asyncio.gather(*(self._ask(host, self._request()) for _ in range(3)))
 
     async def _ask(self, host: Host, request: SessionRequest) -> None:
         self._stage.tell(
@@ -184,6 +194,8 @@ class Workload:
         decision = await self._verb(host, host.agent.start_session(request))
         if decision is not None:
             self._stage.asked(host, request, decision)
+        if isinstance(decision, Grant) and request.user not in (guests := self._guests.setdefault(host.name, [])):
+            guests.append(request.user)
 
     async def _end(self) -> None:
         if host := self._host():
@@ -195,17 +207,16 @@ class Workload:
 
     async def _save(self) -> None:
         """A user's programs write the licence file, on every host where the user is; not all of them wait to save."""
-        places = [
-            (host, each)
-            for host in self._stage.hosts
-            if host.up
-            for each in host.agent.sessions()
-            if each.pool == "named"
-        ]
+        places = self._places("named")
         if not places:
             return
         user = self._chance.choice(places)[1].user
         await asyncio.gather(*(self._write(host, each.id, user) for host, each in places if each.user == user))
+
+    def _places(self, pool: str) -> list[tuple[Host, OpenSession]]:
+        """Every session of a pool, with its host."""
+        running = [host for host in self._stage.hosts if host.up]
+        return [(host, each) for host in running for each in host.agent.sessions() if each.pool == pool]
 
     async def _write(self, host: Host, session: str, user: User) -> None:
         content = f"{user.name} on {host.name} {self._chance.random()}".encode()
@@ -215,12 +226,11 @@ class Workload:
             await self._verb(host, host.agent.save_session(session))
 
     async def _hold(self) -> None:
-        host = self._host()
-        sessions = host.agent.sessions() if host else []
-        if host and sessions:
-            session = self._chance.choice(sessions)
+        if places := self._places("floating"):
+            host, session = self._chance.choice(places)
             self._stage.tell("holds", host.name, session.id)
-            await self._verb(host, host.agent.hold_session(session.id, None))
+            if await self._verb(host, host.agent.hold_session(session.id, None)):
+                self._stage.held(host, session.id)
 
     async def _touch(self) -> None:
         if host := self._host():

@@ -1,17 +1,13 @@
-"""One run: a farm of agents and a store in one process, on virtual time and one seed, with everything going wrong.
+"""The world of one run: a farm of agents and a store in one process, on virtual time and one seed.
 
 1. The policy is applied and the hosts are switched on. 2. People act and faults come until enough has happened.
 3. The faults stop, everything is healed, some virtual hours pass, and nothing may be left over. 4. Everybody ends.
 """
 
 import asyncio
-import gc
-import shutil
-import tempfile
-from collections import Counter
+import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -29,9 +25,9 @@ from farmlease.store.connect import Connection
 from farmlease.store.redis import Store
 from tests.simulation import laws
 from tests.simulation.blows import Blows
-from tests.simulation.chance import dice, seeded
+from tests.simulation.chance import dice
 from tests.simulation.faults import PROFILES, Mood
-from tests.simulation.history import History, Violation
+from tests.simulation.history import History
 from tests.simulation.host import FARM, HEARTBEAT, Host
 from tests.simulation.ledger import Key, Ledger
 from tests.simulation.loop import VirtualLoop
@@ -41,35 +37,21 @@ from tests.simulation.owed import Owed
 from tests.simulation.server import Carried, Server
 from tests.simulation.workload import Terms, Workload
 
-__all__ = ["Outcome", "World", "run"]
+__all__ = ["World"]
 
 #: Mean seconds between two acts of people.
 _PACE = 40.0
 #: Seconds for which at times nobody acts, and how often that is so.
 _LULL, _LULLS = 3000.0, 0.01
-#: Seconds of quiet after the faults: a session timeout, and some heartbeats more.
-_QUIET = 1800 + 3 * HEARTBEAT
+#: Seconds of quiet after the faults: a session timeout, and every host's next heartbeat.
+_QUIET = 1800 + HEARTBEAT + 120
+#: Seconds after which every end has reached the store.
+_ENDED = 60
 #: Seconds within which an agent has done what a heartbeat's word of a lost session asks of it.
 _PROMPT = 60.0
-#: Runs after which what they left behind is collected.
-_COLLECT_EVERY = 10
 #: Seconds within which a host that reaches the store has told it what it has.
 _HEARD_WITHIN = 20.0
 _HOSTS = ("ctx-01", "ctx-02", "ctx-03", "ctx-04")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one run came to."""
-
-    seed: int
-    events: int
-    passed: float  #: virtual seconds
-    hosts: int
-    came: Counter[str]
-    violations: list[Violation]
-    digest: str
-    trace: str  #: empty unless asked for, or a law was broken
 
 
 @cache
@@ -81,6 +63,8 @@ def _sealer() -> Sealer:
 
 #: Seconds after which an answer that was on its way has come, or never will.
 _ANSWERED = 10
+#: What the store's clock may be off, in ms, before anybody has to notice.
+_CLOCKS_DIFFER = 70_000
 
 
 class World:
@@ -119,6 +103,9 @@ class World:
         self._leases: dict[tuple[str, str], tuple[str, int]] = {}  #: pool and user to the host told last, and its end
         self._taken: dict[tuple[str, str], float] = {}  #: when an administrator took something of a user's lease
         self._tainted: set[tuple[Key, int]] = set()
+        self._began: dict[Key, float] = {}
+        self._holds: dict[tuple[Key, int], tuple[int, int]] = {}  #: session and fence to its hold, by its host's clock
+        self._indices: dict[str, str] = {}  #: user index by canonical name
         self._lost: dict[str, set[tuple[str, int]]] = {}
         prepare(self)
 
@@ -152,15 +139,32 @@ class World:
 
     def key(self, host: Host, session: OpenSession) -> Key:
         """How the store knows a session."""
-        return _sealer().user_index(session.user), host.member, session.id
+        index = self._indices.get(session.user.canonical)
+        if index is None:
+            index = self._indices[session.user.canonical] = _sealer().user_index(session.user)
+        return index, host.member, session.id
 
     def hears(self, host: Host) -> bool:
         """Whether a host could reach the store for long enough to have told what it has."""
         return self.network.reaches(host.name) and self.now - host.since > _HEARD_WITHIN
 
+    def has_had(self, host: Host, session: OpenSession) -> bool:
+        """Whether a session has been going on for long enough to be counted before anything its host asks."""
+        return self.now - self._began.get(self.key(host, session), 0) > _ANSWERED
+
+    def held(self, host: Host, session: str) -> None:
+        """A user was told that a session is held: until then it lives, whatever becomes of store and host."""
+        found = host.book.find(session) if host.up else None
+        if found is not None and found.grant is not None and found.hold_until is not None:
+            self._holds[self.key(host, found), found.grant.fence] = found.hold_until, host.clock.offset_ms
+
     def rush(self) -> None:
         """Everybody tries at once: something was not there for a moment."""
         self._acts.append(self.loop.create_task(self.workload.rush()))
+
+    def knock(self, host: Host) -> None:
+        """Somebody tries at a host."""
+        self._acts.append(self.loop.create_task(self.workload.knock(host)))
 
     def stir(self) -> None:
         """Something befell the store: the hosts, which look at it all the time, are about to notice."""
@@ -205,6 +209,8 @@ class World:
         if carried.name == "restore" and (carried.word in {"full", "ended"} or b"capacity" in carried.answer):
             # Others were first, while its node was cut off from a store that was empty.
             self._leases.pop((carried.pool, given["user"]), None)
+        if carried.name == "restore" and carried.word == "restored":
+            self._check_holds(carried)
         if carried.name in {"withdraw", "replace_device", "release_device"}:
             self._leases.pop((carried.pool, given["user"]), None)
             self._taken[carried.pool, given["user"]] = self.now
@@ -214,7 +220,7 @@ class World:
                 self._note_fence(carried.pool, int(carried.answer[4]))
             if carried.word == "granted":
                 key = (given["user"], given["node"], given["session"])
-                if what := laws.counted_in(self, carried.pool, key):
+                if what := laws.counted_in(self, carried.pool, key, awaited=carried.awaited):
                     self.broken("L7", what)
 
     def _note_lost(self, carried: Carried) -> None:
@@ -229,6 +235,18 @@ class World:
                     and each.grant is not None
                     and account.ended.get(self.key(host, each), 0) >= each.grant.fence
                 )
+
+    def _check_holds(self, carried: Carried) -> None:
+        """L5: a session that is restored is held for as long as its user was told."""
+        given, model = carried.arguments, self.ledger.pools[carried.pool].model
+        for host in (each for each in self.hosts if each.up and each.member == given["node"]):
+            for session, claim in json.loads(given["sessions"]).items():
+                key = (given["user"], given["node"], session)
+                until, offset = self._holds.get((key, claim["fence"]), (0, 0))
+                # A host's clock that was set meanwhile says nothing of how long the hold still lasts.
+                left = until - host.clock.now_ms() if offset == host.clock.offset_ms else 0
+                if key in model.sessions and left > max(0, model.sessions[key].hold - model.now) + _CLOCKS_DIFFER:
+                    self.broken("L5", f"a hold of session {session} on {host.name} was lost when it was restored")
 
     def _note_fence(self, pool: str, fence: int) -> None:
         """L4: the fences of a pool only grow, or an older holder could not be told from a newer one."""
@@ -265,6 +283,7 @@ class World:
         self.history.tell(self.now, "session", host.name, after.id, before.value, event.value, after.state.value, fence)
         if after.state is not SessionState.ACTIVE or event is SessionEvent.QUEUED or after.grant is None:
             return
+        self._began[self.key(host, after)] = self.now
         if before is SessionState.STARTING and (self.key(host, after), after.grant.fence) in self._tainted:
             self.broken("L6", f"session {after.id} on {host.name} began on a record that must not open")
         lease = after.pool, self.key(host, after)[0]
@@ -325,7 +344,7 @@ class World:
             for session in host.agent.sessions():
                 with suppress(FarmleaseError):
                     await host.as_agent(host.agent.end_session(session.id))
-        await asyncio.sleep(HEARTBEAT + 60)
+        await asyncio.sleep(_ENDED)
         self._check_quiet()
         for host in self.hosts:
             if host.agent.sessions():
@@ -348,60 +367,6 @@ class World:
     def record(self, pool: str) -> Hash:
         """Return the sealed records of a pool."""
         return self.server.memory.keys.get(f"fl:{{{FARM}/{pool}/0}}:records".encode(), Hash())
-
-
-def run(
-    seed: int,
-    *,
-    events: int = 400,
-    profile: str = "usual",
-    trace: bool = False,
-    prepare: Callable[[World], None] = lambda _: None,
-) -> Outcome:
-    """Live one seed; ``prepare`` may change the world before it begins (for mutants)."""
-    _warm_up()
-    gc.disable()  # a run is short; what some of them leave behind is collected together
-    loop, complaints = VirtualLoop(), list[str]()
-    shm = Path("/dev/shm")  # noqa: S108 - the journals of a run are nobody's secret
-    folder = Path(tempfile.mkdtemp(prefix="fl-sim-", dir=shm if shm.is_dir() else None))
-    world: World | None = None
-    try:
-        with seeded(seed, loop, complaints):
-            asyncio.set_event_loop(loop)
-            world = World(seed, loop, folder, profile, prepare)
-            try:
-                loop.run_until_complete(world.live(events))
-            except Exception as error:  # noqa: BLE001 - whatever ends a run is what it found
-                world.broken("run", f"{type(error).__name__}: {error}")
-            for what in (*loop.faults, *filter(_is_fault, complaints)):
-                world.broken("fault", what.replace("\n", " | ")[-1500:])
-            for host in world.hosts:
-                if host.up:
-                    host.node.journal.close()
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
-        if seed % _COLLECT_EVERY == 0:
-            gc.collect()
-        gc.enable()
-        shutil.rmtree(folder, ignore_errors=True)
-    history = world.history
-    return Outcome(
-        seed, history.events, loop.passed, len(world.hosts), world.mood.came, history.violations, history.digest,
-        history.trace if trace or history.violations else "",
-    )  # fmt: skip
-
-
-@cache
-def _warm_up() -> None:
-    """Keep what is there before the first run out of every later collection."""
-    gc.collect()
-    gc.freeze()
-
-
-def _is_fault(complaint: str) -> bool:
-    """Whether a line of the log is about something nobody foresaw; a store that is away is none."""
-    return "Traceback" in complaint and "farmlease.errors.Store" not in complaint.rstrip().rpartition("\n")[2]
 
 
 def _plain(answer: object) -> str:
