@@ -96,6 +96,9 @@ class Connection:
         self._sleep = sleep
         self._replicas = wait_replicas
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._retry = tenacity.retry_if_exception(_passes)
+        self._wait = tenacity.wait_exponential(FIRST_WAIT, LONGEST_WAIT) + tenacity.wait_random(0, JITTER)
+        self._stop = tenacity.stop_after_attempt(MAX_TRIES) | tenacity.stop_before_delay(2 * self._timeout)
 
     @property
     def describe(self) -> str:
@@ -195,11 +198,7 @@ class Connection:
             return await self._try(talk, keys)
 
         policy = tenacity.AsyncRetrying(
-            sleep=self._sleep,
-            retry=tenacity.retry_if_exception(_passes),
-            wait=tenacity.wait_exponential(FIRST_WAIT, LONGEST_WAIT) + tenacity.wait_random(0, JITTER),
-            stop=tenacity.stop_after_attempt(MAX_TRIES) | tenacity.stop_before_delay(2 * self._timeout),
-            reraise=True,
+            sleep=self._sleep, retry=self._retry, wait=self._wait, stop=self._stop, reraise=True
         )
         return await policy(attempt)
 

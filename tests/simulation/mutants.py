@@ -230,7 +230,7 @@ MUTANTS = (
     lua("rosters not awaited", "The window ends before every node that the others knew has restored.",
         "for _, other in ipairs(cjson.decode(ARGV[8])) do call('ZADD', AWAITED, 'NX', 0, other) end", "", "loss"),
     lua("hold lost at restore", "A session that is restored is held no longer.",
-        "if known then\n      claim.fence", "claim.hold = nil\n    if known then\n      claim.fence", "loss"),
+        "if known then\n      if known.fence", "claim.hold = nil\n    if known then\n      if known.fence", "loss"),
     swapped("memory not written", "A node's epochs, fences and rosters are forgotten with its agent.",
             Memory, "write", _write_nothing, "loss"),
     lua("restored over the limit", "What a node has is counted again, room or not.",

@@ -9,11 +9,11 @@ import pytest
 from tests.simulation import mutants
 from tests.simulation.chance import dice
 from tests.simulation.faults import FAULTS, PROFILES, Mood
+from tests.simulation.life import run
 from tests.simulation.series import series
-from tests.simulation.world import run
 
 #: The runs are shared out, so that all cores have their part.
-_SHARES = 8
+_SHARES = 4
 #: What a mutant may live; each of these is caught within a few seeds.
 _SOON = ("seats beyond capacity", "asked again, taken again", "reboot forgotten", "ends not delivered")
 
