@@ -113,6 +113,12 @@ class Memory:
         """Remember who is there."""
         self._shards[pool] = replace(self._shard(pool), nodes=count, roster=tuple(nodes))
 
+    def met_anew(self, pool: str, found: Recovering) -> None:
+        """Go by the time of a store that is being recovered, where none is known since the boot: a heartbeat is far."""
+        shard = self._shard(pool)
+        if shard.right is None:
+            self._shards[pool] = replace(shard, right=_Moment(found.now, self._clock.monotonic()))
+
     def recovered(self, pool: str, found: Recovering) -> None:
         """All that this node has is restored: this is the store that it knows from now on."""
         self._shards[pool] = replace(self._shard(pool), epoch=found.epoch)
