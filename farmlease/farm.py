@@ -49,10 +49,12 @@ class PolicyInForce:
 class Farm:
     """One farm, seen by somebody who holds its keys."""
 
-    def __init__(self, name: str, store: Store, sealer: Sealer) -> None:
+    def __init__(self, name: str, store: Store, sealer: Sealer, *, by: str = "") -> None:
+        """``by``: the administrator who looks, for the audit of what is changed; empty for an agent."""
         self.name = name
         self.store = store
         self.sealer = sealer
+        self._by = by
 
     async def policy(self) -> PolicyInForce:
         """Read the policy; RecordRejected if it was not sealed with this farm's keys."""
@@ -72,16 +74,19 @@ class Farm:
             version = before.version
         else:
             version = max(found.version + 1, found.now)
-            await self.store.apply_policy(expected, version, self._sealed(version, policy))
+            await self.store.apply_policy(
+                expected, version, self._sealed(version, policy), pools=_names(policy), by=self.signature()
+            )
         removed = [pool for pool in before.pools if policy.pool(pool.name) is None]
         for pool in (*policy.pools, *removed):
             await self.store.configure(pool, version)
         return PolicyInForce(version, policy)
 
-    async def put_back(self, known: PolicyInForce, *, over: int) -> None:
+    async def put_back(self, known: PolicyInForce, *, over: int, node: str) -> None:
         """Put a policy that was in force over the older one of a store that lost it. PolicyChanged if that is gone."""
         if known.policy is not None:
-            await self.store.apply_policy(over, known.version, self._sealed(known.version, known.policy))
+            sealed = self._sealed(known.version, known.policy)
+            await self.store.apply_policy(over, known.version, sealed, pools=_names(known.policy), node=node)
 
     async def use(self, pool: Pool) -> PoolUse:
         """Return how full a pool is."""
@@ -112,11 +117,11 @@ class Farm:
         None if there is no lease to give back. ``note``, the administrator's words, goes into the audit, sealed.
         """
         index = self.sealer.user_index(user)
-        return await self.store.withdraw(pool.name, index, why, self._note(index, note))
+        return await self.store.withdraw(pool.name, index, why, self._note(index, note), self.signature())
 
     async def release_device(self, pool: Pool, user: User, device: str) -> DeviceRelease:
         """Free a user's device slot; a used one stays taken until its last use is a quarantine ago."""
-        return await self.store.release_device(pool.name, self.sealer.user_index(user), device)
+        return await self.store.release_device(pool.name, self.sealer.user_index(user), device, self.signature())
 
     async def replace_device(
         self, pool: Pool, user: User, old: str, new: str, *, note: str, override: bool = False
@@ -124,7 +129,9 @@ class Farm:
         """Move a user's device slot to another machine at once; the pool says how often in 30 days."""
         index = self.sealer.user_index(user)
         sealed = self._note(index, note)
-        return await self.store.replace_device(pool.name, index, old, new, override=override, note=sealed)
+        return await self.store.replace_device(
+            pool.name, index, old, new, override=override, note=sealed, by=self.signature()
+        )
 
     async def import_lease(
         self, pool: Pool, version: int, user: User, device: str, borrowed_at: int | None
@@ -139,6 +146,7 @@ class Farm:
             record=self.first_record(pool, user, device, lease_id, borrowed_at or 0),
             name=self.sealer.seal_name(index, user.canonical),
             reservations=pool.reservations(SessionRequest(user=user, session=""), ""),
+            by=self.signature(),
         )
         return await self.store.import_lease(pool, version, importing)
 
@@ -169,6 +177,12 @@ class Farm:
         decode(self.sealer.unseal_record(binding, stored.record))
         return None
 
+    def signature(self) -> bytes:
+        """Return who changes something, sealed, for the audit; empty for an agent."""
+        if not self._by:
+            return b""
+        return self.sealer.seal(Purpose.NOTE, "", ("by",), self._by.encode("utf-8", "surrogatepass"))
+
     def _sealed(self, version: int, policy: Policy) -> bytes:
         return self.sealer.seal(Purpose.POLICY, "", (str(version),), policy.text.encode())
 
@@ -194,8 +208,8 @@ class Farm:
         )
 
     def _note(self, index: str, words: str) -> bytes:
-        """Seal an administrator's words; apart from names, so that neither can stand in for the other."""
-        return self.sealer.seal(Purpose.NOTE, index, (), words.encode("utf-8", "surrogatepass"))
+        """Seal an administrator's words; apart from names, so that neither stands in for the other. None stay none."""
+        return self.sealer.seal(Purpose.NOTE, index, (), words.encode("utf-8", "surrogatepass")) if words else b""
 
     def _name(self, stored: StoredLease) -> str:
         """Return the user's name; the pseudonym where the name was forgotten or does not open."""
@@ -203,6 +217,10 @@ class Farm:
             return self.sealer.unseal_name(stored.user, stored.name) if stored.name else stored.user
         except RecordRejected:
             return stored.user
+
+
+def _names(policy: Policy) -> list[str]:
+    return [pool.name for pool in policy.pools]
 
 
 def _state(stored: StoredLease) -> LeaseState:

@@ -18,16 +18,17 @@ __all__ = ["address_of", "open_farm"]
 
 
 @asynccontextmanager
-async def open_farm(config: Config, *, owner: bool = False) -> AsyncIterator[tuple[Farm, Connection]]:
+async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> AsyncIterator[tuple[Farm, Connection]]:
     """Open the farm of a configuration; with ``owner`` an embedded store is this process's own.
 
+    ``by``: the administrator who opens it, for the audit of what is changed.
     Raises KeyRingRejected, ConfigError, and for an embedded store AlreadyRunning and StoreError. A store elsewhere
     that is away is no error yet.
     """
     sealer = Sealer(KeyRing.load(config.keys.file), config.farm)
     connection = await open_connection(address_of(config), state_dir=config.agent.state_dir, owner=owner)
     async with connection:
-        yield Farm(config.farm, Store(connection, config.farm), sealer), connection
+        yield Farm(config.farm, Store(connection, config.farm), sealer, by=by), connection
 
 
 def address_of(config: Config) -> StoreAddress:

@@ -84,8 +84,9 @@ class Desk:
         return contents(self.timed.raw, self.pool.name)
 
     def events(self) -> list[str]:
-        """Return what the audit holds so far, in order."""
-        return [entry["event"] for entry in audit(self.timed.raw, self.pool.name)]
+        """Return what the audit holds so far of sessions and leases, in order."""
+        events = [entry["event"] for entry in audit(self.timed.raw, self.pool.name)]
+        return [event for event in events if event != "configured"]
 
 
 async def beat_anywhere(store: Store, pool: Pool, node: str = NODE) -> None:

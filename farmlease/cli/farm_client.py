@@ -6,6 +6,7 @@ prints nothing, but for the warnings of the store, which go to stderr.
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import structlog
 
 from farmlease.cli import config_file
@@ -24,7 +26,7 @@ from farmlease.errors import FarmleaseError, InvalidInput, RecordRejected
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.opening import open_farm
 
-__all__ = ["FarmClient", "configuration", "opened_farm", "warn_on_stderr"]
+__all__ = ["FarmClient", "administrator", "configuration", "opened_farm", "warn_on_stderr"]
 
 T = TypeVar("T")
 
@@ -113,6 +115,16 @@ def configuration() -> Config:
     return load_config(None if path is None else Path(path))
 
 
+def administrator(node: str) -> str:
+    """Return who runs this command, as the audit shows it: the operating system's user, and the host.
+
+    Where sudo was used, the one who used it. It is what the system says, and proves nothing against its root.
+    """
+    user = psutil.Process().username()
+    caller = os.environ.get("SUDO_USER", "") if user == "root" else ""
+    return f"{caller} (sudo) on {node}" if caller else f"{user} on {node}"
+
+
 @contextmanager
 def opened_farm() -> Iterator[FarmClient]:
     """Open the farm of the configuration; an embedded store that runs already is joined."""
@@ -121,7 +133,7 @@ def opened_farm() -> Iterator[FarmClient]:
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         try:
-            farm, _ = runner.run(stack.enter_async_context(open_farm(config)))
+            farm, _ = runner.run(stack.enter_async_context(open_farm(config, by=administrator(config.node))))
             yield FarmClient(config, farm, runner)
         finally:
             runner.run(stack.aclose())

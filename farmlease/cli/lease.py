@@ -1,7 +1,7 @@
 """``farmlease lease …``: who holds which licence of the farm, and how it is taken back.
 
-Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke`` and ``import`` change anything,
-and the first two ask before they do.
+Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke``, ``import`` and ``forget``
+change anything, and all but ``import`` ask before they do.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import click
 from farmlease.cli import example
 from farmlease.cli.consent import ask_first, reason_option, yes_option
 from farmlease.cli.farm_client import FarmClient, opened_farm
+from farmlease.cli.lease_forget import forget
 from farmlease.cli.lease_import import import_
 from farmlease.cli.output import Format, emit, output_option
 from farmlease.domain import explain
@@ -136,6 +137,7 @@ def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
 
 
 lease.add_command(import_)
+lease.add_command(forget)
 
 
 def of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:

@@ -8,8 +8,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from farmlease.domain.model import Blocker, Decision, Denial, Grant, LeaseView, PoolUse, Restricted
+from farmlease.domain.usage import Hour
 
-__all__ = ["Document", "decision_document", "lease_document", "pool_document", "timestamp"]
+__all__ = [
+    "Document",
+    "decision_document",
+    "decision_line",
+    "hour_document",
+    "lease_document",
+    "pool_document",
+    "timestamp",
+]
 
 Document = dict[str, Any]
 
@@ -108,3 +117,22 @@ def pool_document(use: PoolUse) -> Document:
         "reserved": use.reserved,
         "queued": use.queued,
     }
+
+
+def hour_document(pool: str, hour: Hour) -> Document:
+    """Return an hour of a pool, as ``usage -o json`` shows it."""
+    return {
+        "hour": timestamp(hour.begins_at),
+        "pool": pool,
+        "capacity": hour.capacity,
+        "peak": hour.peak,
+        "average": round(hour.average, 3),
+        "denied": sum(hour.denials.values()),
+        "denials": dict(sorted(hour.denials.items())),
+        "counted_s": round(hour.counted_ms / 1000, 3),
+    }
+
+
+def decision_line(*, at: int, **fields: str | int) -> Document:
+    """Return a line of the audit, as ``audit -o json`` shows it; what an event has no use for is null."""
+    return {"at": timestamp(at), **{name: value or None for name, value in fields.items()}}

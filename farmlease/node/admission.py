@@ -146,7 +146,8 @@ class Admission:
         """Have a decision of the policy audited, as soon as the store can be told."""
         claim = self._departure.claim_of(request.user, request.session)
         if self._debts.pending() < _MOST_NOTES:
-            self._debts.owe(NoteDebt(claim=claim, event=event, detail=detail))
+            name = self._farm.sealer.seal_name(claim.user, request.user.canonical)
+            self._debts.owe(NoteDebt(claim=claim, event=event, detail=detail, name=name))
             self._errands.run("deliver", self._pulse.deliver)
 
 

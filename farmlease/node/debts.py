@@ -67,11 +67,14 @@ class SaveDebt:
 class NoteDebt:
     """The policy decided without a seat: use without a licence, or none at all."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     kind: Literal["note"] = "note"
     pool: ClassVar[str] = ""  #: of the whole farm
     claim: Claim
     event: Literal["restricted", "denied"]
     detail: str = ""
+    name: bytes = b""  #: of the user, sealed
 
 
 Debt = ReleaseDebt | SaveDebt | NoteDebt
@@ -214,7 +217,7 @@ class Debts:
             case SaveDebt():
                 return await self._save(number, debt)
             case NoteDebt():
-                await self._store.note(debt.claim, debt.event, debt.detail)
+                await self._store.note(debt.claim, debt.event, debt.detail, debt.name)
                 self._journal.settle(number)
                 return True
             case ReleaseDebt():

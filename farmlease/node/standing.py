@@ -68,7 +68,7 @@ class Standing:
     async def _put_back(self, version: int) -> None:
         """The store has lost the policy, or has an older one: it gets ours, unless somebody was faster."""
         with suppress(PolicyChanged):
-            await self._farm.put_back(self.in_force, over=version)
+            await self._farm.put_back(self.in_force, over=version, node=self._node)
             _log.warning("policy.put_back", version=self.in_force.version, over=version)
 
     def store_failed(self, error: FarmleaseError) -> None:

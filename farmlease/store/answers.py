@@ -287,6 +287,7 @@ class Importing:
     record: bytes
     name: bytes
     reservations: tuple[str, ...] = ()  #: ids of the reservations its user may use
+    by: bytes = b""  #: the administrator, sealed
 
 
 class Import(StrEnum):

@@ -1,17 +1,17 @@
 """The names of everything farmlease keeps in Redis. No other module, and no script, builds a key.
 
 A *shard* is the unit of atomicity: one pool of one farm. All its keys carry the same hash tag, so that a script may
-touch them all on Redis Cluster too, and there are never others than these fifteen, however many users the pool has.
+touch them all on Redis Cluster too, and there are never others than these sixteen, however many users the pool has.
 """
 
 from dataclasses import dataclass
 
-__all__ = ["Shard", "node_member", "note_keys", "policy_key", "rings_key"]
+__all__ = ["Shard", "node_member", "note_keys", "policy_key", "pools_key", "rings_key"]
 
 
 _SHARD_NAMES = (
     "meta", "leases", "records", "names", "seats", "nodes", "sessions", "queue", "audit",
-    "waits", "holds", "reserved", "quarantine", "barred", "awaited",
+    "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage",
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ class Shard:
         """Every key of the shard, in the order in which ``lua/prelude.lua`` names them.
 
         ==========  ======  ==================================================================
-        meta        hash    limits of the pool, policy version, last fence, epoch
+        meta        hash    limits of the pool, policy version, last fence, epoch, tally of this hour
         leases      hash    user index to lease document (JSON)
         records     hash    user index to sealed record
         names       hash    user index to sealed user name
@@ -42,6 +42,7 @@ class Shard:
         quarantine  zset    user index to when a seat given back is free (ms)
         barred      zset    user index to when a revocation ends (ms)
         awaited     zset    node#incarnation to 0 (has yet to restore) or 1 (has)
+        usage       zset    tally of an hour that is over to its beginning (ms)
         ==========  ======  ==================================================================
         """
         tag = f"fl:{{{self.farm}/{self.pool}/{self.slice}}}:"
@@ -53,13 +54,19 @@ def policy_key(farm: str) -> str:
     return f"fl:{{{farm}}}:policy"
 
 
-def note_keys(farm: str) -> tuple[str, str, str]:
-    """Return the keys of what the policy decided without a seat.
+def note_keys(farm: str) -> tuple[str, str, str, str]:
+    """Return the keys of what was decided without a seat.
 
-    They are the audit (stream), the counts (hash: decision to number) and what was noted (zset: session to until, ms).
+    They are the audit (stream), the counts (hash: event to number), what was noted (zset: session to until, ms) and the
+    names (hash: user index to sealed user name).
     """
     tag = f"fl:{{{farm}}}:"
-    return (f"{tag}audit", f"{tag}counts", f"{tag}noted")
+    return (f"{tag}audit", f"{tag}counts", f"{tag}noted", f"{tag}names")
+
+
+def pools_key(farm: str) -> str:
+    """Return the key of every pool there ever was: a hash of its name to the last policy's version that had it."""
+    return f"fl:{{{farm}}}:pools"
 
 
 def rings_key(farm: str) -> str:

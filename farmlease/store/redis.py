@@ -8,7 +8,7 @@ heard of the policy. Errors are ``StoreUnavailable`` and ``StoreRefused``; a lim
 """
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
 from farmlease.domain.model import Kind, Withdrawal
@@ -33,7 +33,7 @@ from farmlease.store.answers import (
     Waiting,
     Withdrawn,
 )
-from farmlease.store.keys import Shard, note_keys, policy_key
+from farmlease.store.keys import Shard, note_keys, policy_key, pools_key
 from farmlease.store.recovery import NOTHING, Counted, Known, Recovering, Remains, Restored, Restoring
 from farmlease.store.script import LIFE, Argument, Script
 
@@ -204,22 +204,22 @@ class Store:
             return Behind.STRANGE
         return int(answer[1]) if answer[0] == b"held" else None
 
-    async def withdraw(self, pool: str, user: str, why: Withdrawal, note: bytes) -> Withdrawn | None:
-        """Give a user's lease back, or revoke it; None if there is none to give back."""
-        answer = await self._settled(WITHDRAW, pool, user=user, reason=why, note=note)
+    async def withdraw(self, pool: str, user: str, why: Withdrawal, note: bytes, by: bytes = b"") -> Withdrawn | None:
+        """Give a user's lease back, or revoke it; None if there is none to give back. ``by``: who does, sealed."""
+        answer = await self._settled(WITHDRAW, pool, user=user, reason=why, note=note, by=by)
         return Withdrawn.parse(answer) if answer[0] == b"withdrawn" else None
 
-    async def release_device(self, pool: str, user: str, device: str) -> DeviceRelease:
-        """Free a device slot."""
-        answer = await self._settled(RELEASE_DEVICE, pool, user=user, device=device)
+    async def release_device(self, pool: str, user: str, device: str, by: bytes = b"") -> DeviceRelease:
+        """Free a device slot. ``by``: who does, sealed."""
+        answer = await self._settled(RELEASE_DEVICE, pool, user=user, device=device, by=by)
         return DeviceRelease.parse(answer)
 
     async def replace_device(
-        self, pool: str, user: str, old: str, new: str, *, override: bool, note: bytes
+        self, pool: str, user: str, old: str, new: str, *, override: bool, note: bytes, by: bytes = b""
     ) -> DeviceReplacement:
-        """Move a device slot to another machine."""
+        """Move a device slot to another machine. ``by``: who does, sealed."""
         answer = await self._settled(
-            REPLACE_DEVICE, pool, user=user, old=old, new=new, override="1" if override else "", note=note
+            REPLACE_DEVICE, pool, user=user, old=old, new=new, override="1" if override else "", note=note, by=by
         )
         return DeviceReplacement.parse(answer)
 
@@ -230,15 +230,18 @@ class Store:
             user=importing.user, device=importing.device,
             borrowed="" if importing.borrowed_at is None else importing.borrowed_at,
             lease=importing.lease_id, record=importing.record, name=importing.name,
-            reservations=json.dumps(importing.reservations), life=LIFE,
+            reservations=json.dumps(importing.reservations), life=LIFE, by=importing.by,
         )  # fmt: skip
         return Behind.POLICY if answer[0] == b"policy" else ImportOutcome.parse(answer)
 
-    async def note(self, claim: Claim, event: str, detail: str = "") -> int:
+    async def note(self, claim: Claim, event: str, detail: str = "", name: bytes = b"") -> int:
         """Count and audit what the policy decided without a seat; return how many of these there were."""
         arguments = NOTE.ordered(
-            {"event": event, "user": claim.user, "node": claim.node, "session": claim.session, "detail": detail}
-        )
+            {
+                "event": event, "user": claim.user, "node": claim.node, "session": claim.session, "detail": detail,
+                "name": name,
+            }
+        )  # fmt: skip
         answer = await self.connection.call(NOTE, note_keys(self.farm), arguments)
         return int(answer[1])
 
@@ -285,10 +288,22 @@ class Store:
         _, version, sealed, now = answer
         return SealedPolicy(version=int(version), sealed=sealed, now=int(now))
 
-    async def apply_policy(self, expected: int, version: int, sealed: bytes) -> None:
-        """Replace policy ``expected`` by ``version``; PolicyChanged if another one is in force by now."""
-        arguments = APPLY_POLICY.ordered({"expected": expected, "version": version, "sealed": sealed})
-        answer = await self.connection.call(APPLY_POLICY, (policy_key(self.farm),), arguments)
+    async def apply_policy(
+        self, expected: int, version: int, sealed: bytes, *, pools: Sequence[str] = (), node: str = "", by: bytes = b""
+    ) -> None:
+        """Replace policy ``expected`` by ``version``, whose pools are ``pools``; PolicyChanged if another is in force.
+
+        ``by``: the administrator, sealed; ``node``: the node that puts back what the store has lost.
+        """
+        arguments = APPLY_POLICY.ordered(
+            {
+                "expected": expected, "version": version, "sealed": sealed, "names": json.dumps([*pools]), "node": node,
+                "by": by,
+            }
+        )  # fmt: skip
+        audit, counts, *_ = note_keys(self.farm)
+        keys = (policy_key(self.farm), audit, counts, pools_key(self.farm))
+        answer = await self.connection.call(APPLY_POLICY, keys, arguments)
         if answer[0] == b"changed":
             raise PolicyChanged(
                 "another administrator applied a policy meanwhile; look at it (pool export), then apply yours"

@@ -21,7 +21,7 @@ LIFE = "\0life"
 
 _ENTRY = re.compile(r"^-- (?P<section>KEYS|ARGV|    ) +(?P<number>\d+) (?P<name>\w+)")
 #: What comes before a script that works on a shard, in this order.
-SHARED = ("prelude", "leases", "sweep", "room", "recovery")
+SHARED = ("prelude", "books", "leases", "sweep", "room", "recovery")
 _SHARD = "-- KEYS  the shard's keys, as prelude.lua names them"
 
 

@@ -17,7 +17,9 @@ NAMES = [file.stem for file in FILES if file.stem not in SHARED]
 #: Lua's libraries and Redis's words that a script may use.
 ALLOWED = {"KEYS", "ARGV", "redis", "cjson", "string", "math", "tonumber", "ipairs", "pairs", "next", "type", "table"}
 #: A key as the prelude names it.
-KEY = r"(META|LEASES|RECORDS|NAMES|SEATS|NODES|SESSIONS|QUEUE|AUDIT|WAITS|HOLDS|RESERVED|QUARANTINE|BARRED|AWAITED)"
+KEY = (
+    r"(META|LEASES|RECORDS|NAMES|SEATS|NODES|SESSIONS|QUEUE|AUDIT|WAITS|HOLDS|RESERVED|QUARANTINE|BARRED|AWAITED|USAGE)"
+)
 FORBIDDEN = {
     "a library not every store has": r"\b(cmsgpack|struct|bit|os|io|debug)\s*\.",
     "a digest": r"sha1hex",

@@ -208,7 +208,7 @@ async def test_a_lapsed_lease_leaves_only_a_name(timed: TimedStore) -> None:
     await pool.end("john", await pool.start("john"))
     timed.clock.advance(30 * DAY)
     await pool.held()
-    assert {"meta", "names", "audit"} == pool.contents().keys()
+    assert {"meta", "names", "audit", "usage"} == pool.contents().keys()
     assert ["acquired", "released", "lapsed"] == pool.events()
 
 

@@ -112,7 +112,7 @@ async def test_word_for_a_node_is_forgotten_after_seven_days(timed: TimedStore) 
     assert 1 == len(pool.contents()["sessions"])
     timed.clock.advance(1)
     await pool.held()
-    assert {"meta", "leases", "records", "names", "seats", "audit"} == pool.contents().keys()
+    assert {"meta", "leases", "records", "names", "seats", "audit", "usage"} == pool.contents().keys()
 
 
 async def test_a_reboot_ends_the_old_life_at_once(timed: TimedStore) -> None:
@@ -223,7 +223,7 @@ async def test_dead_nodes_without_sessions_hide_no_dead_session(timed: TimedStor
     await pool.start("john", node="ctx-last#a")
     timed.clock.set(NINE + 30 * DAY)
     assert 0 == await pool.held()
-    assert {"meta", "names", "nodes", "sessions", "audit"} == pool.contents().keys()
+    assert {"meta", "names", "nodes", "sessions", "audit", "usage"} == pool.contents().keys()
 
 
 async def test_nodes_whose_names_begin_alike_are_two(timed: TimedStore) -> None:

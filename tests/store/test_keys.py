@@ -52,7 +52,7 @@ async def busy_hour(timed: TimedStore) -> list[Desk]:
 async def test_after_a_busy_hour_every_key_is_known(timed: TimedStore) -> None:
     """All keys of the database are the documented ones with the documented types, however many users came."""
     desks = await busy_hour(timed)
-    expected = {policy_key("citrix-a"): "string"}
+    expected = {policy_key("citrix-a"): "string", "fl:{citrix-a}:audit": "stream", "fl:{citrix-a}:counts": "hash"}
     for pool in desks:
         tag = f"fl:{{citrix-a/{pool.pool.name}/0}}:"
         expected |= {tag + name: kind for name, kind in TYPES.items() if name not in NOT_YET}

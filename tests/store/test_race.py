@@ -67,6 +67,8 @@ def replay(raw: redis.Redis, pool: str) -> set[str]:
                 held.add(entry["user"])
             case "released":
                 assert fence == sessions.pop(key)
+            case "configured":
+                pass
             case "lapsed":
                 held.remove(entry["user"])
             case "denied":

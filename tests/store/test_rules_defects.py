@@ -18,7 +18,7 @@ async def test_a_timed_out_client_that_goes_on_takes_nothing_from_the_new_holder
     assert None is await pool.hold("john", old, 1000)
     assert None is await timed.store.save("clearquest", claim("john"), old.lease.id, 2, b"late")
     await timed.store.release("clearquest", claim("mary", node=OTHER), old.fence)
-    assert {"audit"} >= {name for name, now in pool.contents().items() if before.get(name) != now}
+    assert {"audit", "meta"} >= {name for name, now in pool.contents().items() if before.get(name) != now}
     assert [old.fence] == [each.fence for each in (await pool.beat(NODE)).lost]
     await pool.end("john", old)
     assert () == (await pool.beat(NODE)).lost

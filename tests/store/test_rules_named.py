@@ -153,7 +153,7 @@ async def test_a_visit_does_not_restart_the_quarantine(timed: TimedStore) -> Non
     await pool.refused("mary")
     await pool.refused("john", device="nb-1")
     after = pool.contents()
-    assert {"audit"} == {name for name in after if before.get(name) != after[name]}
+    assert {"audit", "meta", "names", "usage"} == {name for name in after if before.get(name) != after[name]}
     await pool.at("09:00", NODE, day=1)
     await pool.start("mary")
 
@@ -188,7 +188,9 @@ async def test_the_broken_notebook(timed: TimedStore) -> None:
     assert (Replacement.REPLACED, None) == await move("nb-2", "nb-3", override=True)
     await pool.start("john", device="nb-3")
     moves = [entry for entry in audit(timed.raw, "clearquest") if entry["event"] == "device_replaced"]
-    assert [("nb-2", "dropped"), ("nb-3", "override dropped")] == [(each["device"], each["detail"]) for each in moves]
+    assert [("nb-2", "instead of nb-1", "dropped"), ("nb-3", "instead of nb-2, override", "dropped")] == [
+        (each["device"], each["detail"], each["note"]) for each in moves
+    ]
 
 
 async def test_thirty_days_later_another_notebook_may_break(timed: TimedStore) -> None:

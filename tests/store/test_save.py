@@ -77,7 +77,7 @@ async def test_nobody_saves_what_nobody_holds(timed: TimedStore) -> None:
     assert None is await timed.store.save("qlikview", claim("john"), "x", 2, b"x")
     await pool.beat()
     assert None is await timed.store.save("qlikview", claim("john"), "x", 2, b"x")
-    assert {"meta", "nodes"} == pool.contents().keys()
+    assert {"meta", "nodes", "audit"} == pool.contents().keys()
 
 
 async def test_a_mebibyte_is_saved(timed: TimedStore) -> None:

@@ -49,7 +49,9 @@ end
 
 -- Who is refused does not wait either: a place nobody can fill would keep others out.
 local function denied(reason, retry, held, capacity, blocking)
+  count_denial(reason)
   audit('denied', user, node, session, device, reason, 0)
+  call('HSETNX', NAMES, user, name)
   leave_queue(member)
   return { 'denied', reason, text_or_none(retry), text(held), text(capacity), cjson.encode(blocking or {}) }
 end
@@ -90,8 +92,12 @@ end
 
 local function wait_in_queue(ahead)
   local last = call('ZREVRANGE', QUEUE, 0, 0, 'WITHSCORES')
-  call('ZADD', QUEUE, 'NX', text((tonumber(last[2]) or 0) + 1), member)
+  local came = call('ZADD', QUEUE, 'NX', text((tonumber(last[2]) or 0) + 1), member) == 1
   call('ZADD', WAITS, text(now + wait), member)
+  if came then
+    audit('queued', user, node, session, device, text(ahead), 0)
+    call('HSETNX', NAMES, user, name)
+  end
   return { 'waiting', text(ahead) }
 end
 
@@ -167,6 +173,6 @@ if fresh then
 end
 call('ZREM', QUARANTINE, user)
 leave_queue(member)
-call('HSET', META, 'fence', text(fence))
+limits.fence = fence
 audit(fresh and 'acquired' or 'joined', user, node, session, device, charge == '+' and 'overdraft' or '', fence)
 return granted('granted', lease, document)

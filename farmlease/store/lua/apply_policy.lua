@@ -2,9 +2,15 @@
 -- Applying the same bytes again after a lost reply gives the first answer again.
 --
 -- KEYS  1 policy    string  version, a line feed, the sealed policy
+--       2 audit     stream  decisions about the whole farm
+--       3 counts    hash    event -> how many of them were ever written to the audit
+--       4 pools     hash    every pool there ever was -> version of the last policy that had it
 -- ARGV  1 expected  version that was read, 0 if there was none
 --       2 version   of the new policy, greater than that
 --       3 sealed    the sealed policy
+--       4 names     JSON list: its pools
+--       5 node      that puts back what the store has lost, or ''
+--       6 by        sealed name of the administrator, for the audit
 --
 -- Answers
 --   applied
@@ -16,4 +22,9 @@ if stored == new then return { 'applied' } end
 local version = stored and string.match(stored, '^%d+') or '0'
 if version ~= ARGV[1] then return { 'changed', version } end
 redis.call('SET', KEYS[1], new)
+for _, name in ipairs(cjson.decode(ARGV[4])) do redis.call('HSET', KEYS[4], name, ARGV[2]) end
+local event = ARGV[5] == '' and 'policy_applied' or 'policy_put_back'
+redis.call('HINCRBY', KEYS[3], event, 1)
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'event', event, 'user', '', 'node', ARGV[5], 'session', '',
+  'detail', ARGV[2], 'by', ARGV[6])
 return { 'applied' }

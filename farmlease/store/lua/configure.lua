@@ -14,7 +14,8 @@
 --   more                     as acquire's
 
 local version = tonumber(ARGV[1])
-if load_limits() then
+local known = load_limits()
+if known then
   if limits.policy >= version then return { 'configured', text(limits.policy) } end
   -- What is over by now ended by the limits it began under; but in a store of another past nothing is over for sure.
   local strange = estranged(tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]))
@@ -26,4 +27,7 @@ for name, value in pairs(cjson.decode(ARGV[2])) do
   call('HSET', META, name, type(value) == 'number' and text(value) or value)
 end
 call('HSET', META, 'policy', text(version))
+load_limits()
+if not known then seats_change() end -- the use of the pool is counted from now on
+audit('configured', '', '', '', '', text(version), 0)
 return { 'configured', text(version) }

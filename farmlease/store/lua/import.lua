@@ -11,6 +11,7 @@
 --       7 name          sealed user name
 --       8 reservations  JSON list: ids of the reservations the user may use
 --       9 life          of the server
+--       10 by           sealed name of the administrator, for the audit
 --
 -- Answers
 --   imported                 the user has this device now, or has it for longer
@@ -77,5 +78,5 @@ else
 end
 set_charge(lease, user, charge)
 store_lease(user, lease, user)
-audit('imported', user, '', '', device, '', 0)
+audit('imported', user, '', '', device, '', 0, ARGV[10])
 return { 'imported' }

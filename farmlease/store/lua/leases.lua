@@ -110,6 +110,7 @@ end
 
 -- Writes a seat's deadline, or that it is free.
 local function store_seat(seat, deadline, charge)
+  seats_change()
   local reservation = charge and charge ~= '+' and charge .. '/' .. seat
   if not deadline then
     call('ZREM', SEATS, seat)
@@ -148,7 +149,10 @@ end
 -- Frees a node's seat once no session, whosever and of whatever seat, is on the node in any of its lives.
 local function free_node_seat(node)
   local in_use = call('ZLEXCOUNT', SESSIONS, '[' .. node .. '#', '(' .. node .. '$') > 0 -- '$' comes after '#'
-  if not in_use then call('ZREM', SEATS, '@' .. node) end
+  if not in_use then
+    seats_change()
+    call('ZREM', SEATS, '@' .. node)
+  end
 end
 
 -- Takes a session off a lease and out of every set. Returns what it was, and the lease's document without it.

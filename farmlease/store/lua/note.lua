@@ -2,13 +2,15 @@
 -- audited, once for each session.
 --
 -- KEYS  1 audit     stream  such decisions of the whole farm
---       2 counts    hash    decision -> how many sessions
+--       2 counts    hash    event -> how many of them were ever written to the audit
 --       3 noted     zset    node#incarnation/session/user/event -> until when it is not counted again
+--       4 names     hash    user index -> sealed user name
 -- ARGV  1 event     restricted or denied
 --       2 user      user index
 --       3 node      node#incarnation
 --       4 session   session id
 --       5 detail    reason of a denial, or ''
+--       6 name      sealed user name, or ''
 --
 -- Answers
 --   noted, how many of these there were
@@ -23,6 +25,7 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', string.format
 end
 if redis.call('ZADD', KEYS[3], string.format('%.0f', now + 24 * 3600 * 1000), key) == 1 then
   redis.call('HINCRBY', KEYS[2], event, 1)
+  if ARGV[6] ~= '' then redis.call('HSET', KEYS[4], user, ARGV[6]) end
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', 100000, '*', 'event', event, 'user', user, 'node', node,
     'session', session, 'detail', detail)
 end

@@ -1,12 +1,13 @@
--- prelude: what every script of a shard begins with: its keys, the time and the limits. leases.lua,
--- sweep.lua, room.lua and recovery.lua follow.
+-- prelude: what every script of a shard begins with: its keys, the time and the limits. books.lua,
+-- leases.lua, sweep.lua, room.lua and recovery.lua follow.
 --
 -- A claim is membership in a set until a deadline. It is alive while its deadline is greater than `now`, by this
 -- server's clock; whether somebody has swept it away yet makes no difference to any answer. (`now` runs `skew` behind
 -- that clock once it was seen to leap ahead: see recovery.lua.)
 --
--- KEYS  1 meta        hash    limits of the pool, `policy` (version), `fence` (last one given), and what the
---                             store knows of its own past (see recovery.lua)
+-- KEYS  1 meta        hash    limits of the pool, `policy` (version), `fence` (last one given), `audited` (how
+--                             many decisions were ever written down), `tally` (the hour under way, see
+--                             books.lua), and what the store knows of its own past (see recovery.lua)
 --       2 leases      hash    user index -> lease document (JSON, see leases.lua)
 --       3 records     hash    user index -> sealed record
 --       4 names       hash    user index -> sealed user name
@@ -24,11 +25,12 @@
 --      13 quarantine  zset    user index -> deadline of a seat that was given back
 --      14 barred      zset    user index -> until when a revocation keeps the user out
 --      15 awaited     zset    node#incarnation -> 0: has yet to restore what it has in this epoch, 1: has done so
+--      16 usage       zset    tally of an hour that is over -> beginning of that hour (ms), see books.lua
 
 local META, LEASES, RECORDS, NAMES, SEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local NODES, SESSIONS, QUEUE, AUDIT = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local WAITS, HOLDS, RESERVED, QUARANTINE, BARRED = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
-local AWAITED = KEYS[15]
+local AWAITED, USAGE = KEYS[15], KEYS[16]
 
 local AUDIT_LENGTH = 100000
 local WORD = '#' -- begins what is kept for a node that was silent; no node's name does
@@ -72,7 +74,7 @@ end
 local function load_limits()
   local found = call('HMGET', META, 'policy', 'kind', 'share', 'capacity', 'overdraft', 'devices_per_user',
     'sessions_per_user', 'lease_ms', 'quarantine_ms', 'session_timeout_ms', 'linger_ms', 'max_hold_ms', 'queue_ms',
-    'replacements', 'reserve', 'fence', 'epoch', 'life', 'recovering', 'skew', 'vouched', 'blank')
+    'replacements', 'reserve', 'fence', 'epoch', 'life', 'recovering', 'skew', 'vouched', 'blank', 'audited', 'tally')
   if not found[1] then return false end
   limits = {
     policy = tonumber(found[1]), kind = found[2], share = found[3], capacity = tonumber(found[4]),
@@ -82,6 +84,7 @@ local function load_limits()
     replacements = tonumber(found[14]), reserve = found[15] or '', fence = tonumber(found[16] or 0),
     epoch = tonumber(found[17] or 0), life = found[18] or '', recovering = tonumber(found[19] or 0),
     skew = tonumber(found[20] or 0), vouched = tonumber(found[21] or 0), blank = found[22] == '1',
+    audited = tonumber(found[23] or 0), tally = found[24] or '',
   }
   now = raw - limits.skew
   return true
@@ -92,9 +95,4 @@ local function policy_differs(version)
   if not load_limits() or limits.policy < version then return { 'configure' } end
   if limits.policy > version then return { 'policy' } end
   return nil
-end
-
-local function audit(event, user, node, session, device, detail, fence)
-  call('XADD', AUDIT, 'MAXLEN', '~', AUDIT_LENGTH, '*', 'event', event, 'user', user, 'node', node,
-    'session', session, 'device', device, 'detail', detail, 'fence', text(fence))
 end

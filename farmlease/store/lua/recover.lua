@@ -23,13 +23,15 @@ local refused = policy_differs(version)
 if refused then return refused end
 
 -- 1. Is it less than the node knew, another server, or another time?
-local ahead = leap(expected)
+local ahead, leapt = leap(expected), leap(expected)
 local begins = life ~= limits.life or epoch > limits.epoch or (epoch == limits.epoch and seen > limits.fence)
   or (epoch > 0 and epoch ~= limits.epoch and limits.blank) or ahead > 0
 local unused = epoch == 0 and limits.blank and call('ZCARD', NODES) == 0 -- nobody was ever here
 if is_back(expected) then
+  local skew = limits.skew
   limits.skew = math.max(0, raw - expected)
   now = raw - limits.skew
+  audit('clock', '', node, '', '', 'back ' .. text(skew - limits.skew), 0)
 end
 
 -- A clock that stood still, or had gone back, and is right again has leapt too: the time is right, but the deadlines
@@ -38,6 +40,8 @@ if ahead > 0 and math.abs(now - counted) <= LEAP then ahead = 0 end
 
 -- 2. Everybody who was alive when the store was last heard of is waited for, and not taken for dead meanwhile.
 if begins then
+  local why = leapt > 0 and 'clock' or life ~= limits.life and 'server' or 'data'
+  if leapt > 0 then audit('clock', '', node, '', '', 'ahead ' .. text(leapt), 0) end
   limits.skew, now = limits.skew + ahead, now - ahead
   limits.epoch = math.max(raw, limits.epoch + 1, epoch + 1)
   limits.recovering = unused and 0 or now + window
@@ -53,7 +57,7 @@ if begins then
       end
     end
   end
-  audit('recovering', '', node, '', '', text(limits.epoch), 0)
+  audit('recovering', '', node, '', '', why .. ' ' .. text(limits.epoch), 0)
 end
 call('HSET', META, 'fence', text(math.max(limits.fence, seen)), 'skew', text(limits.skew))
 

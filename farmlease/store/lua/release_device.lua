@@ -4,6 +4,7 @@
 -- KEYS  the shard's keys, as prelude.lua names them
 -- ARGV  1 user      user index
 --       2 device    the farm's name, or an outside machine id
+--       3 by        sealed name of the administrator, for the audit
 --
 -- Answers
 --   released, until when the slot stays taken ms or '' if it is free
@@ -26,5 +27,5 @@ else
   lease.devices[device] = nil
 end
 call('HSET', LEASES, user, cjson.encode(lease))
-audit('device_released', user, '', '', device, '', 0)
+audit('device_released', user, '', '', device, '', 0, ARGV[3])
 return { 'released', until_ms > now and text(until_ms) or '' }

@@ -7,6 +7,7 @@
 --       3 new       device it moves to
 --       4 override  '1': also beyond the pool's replacements in 30 days
 --       5 note      sealed words of the administrator, for the audit
+--       6 by        sealed name of the administrator, likewise
 --
 -- Answers
 --   replaced        the new device has the slot (now, or since before)
@@ -15,7 +16,7 @@
 --   none            the user's lease is not on the old device
 --   more            more sessions than one call may end: ask again at once
 
-local user, old, new, override, note = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local user, old, new, override = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local SPAN = 30 * 24 * 3600 * 1000
 
 if not load_limits() or limits.kind ~= 'named' then return { 'none' } end
@@ -53,5 +54,6 @@ if lease then
   lease.devices[old] = nil
   call('HSET', LEASES, user, cjson.encode(lease))
 end
-audit('device_replaced', user, '', '', new, (beyond and 'override ' or '') .. note, 0)
+local instead = 'instead of ' .. old .. (beyond and ', override' or '')
+audit('device_replaced', user, '', '', new, instead, 0, ARGV[6], ARGV[5])
 return { 'replaced' }

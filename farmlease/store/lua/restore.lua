@@ -93,6 +93,7 @@ if lease and lease.id ~= mine.id then
   if take_lease_away(user, lease, 'timeout') then return { 'more' } end
   local old = stored_lease(user)
   for seat in pairs(old and old.lingering or {}) do store_seat(seat, nil, old.charges and old.charges[seat]) end
+  keep_books()
   lease = nil
 end
 local fresh = not lease
@@ -156,6 +157,6 @@ end
 store_lease(user, lease, user)
 call('HSETNX', NAMES, user, name)
 call('ZREM', QUARANTINE, user)
-call('HSET', META, 'fence', text(fence))
+limits.fence = fence
 audit('restored', user, node, '', '', '', fence)
 return answer

@@ -102,7 +102,9 @@ end
 
 local function sweep_seats()
   local lapsed = call('ZRANGEBYSCORE', SEATS, '-inf', text(now), 'LIMIT', 0, SWEEP_LEASES)
-  if #lapsed > 0 then call('ZREMRANGEBYSCORE', RESERVED, '-inf', text(now)) end
+  if #lapsed == 0 then return end
+  seats_change()
+  call('ZREMRANGEBYSCORE', RESERVED, '-inf', text(now))
   for _, seat in ipairs(lapsed) do
     local user = node_of(seat)
     local lease = stored_lease(user)
@@ -118,6 +120,7 @@ local function sweep_seats()
       end
     end
   end
+  keep_books()
 end
 
 -- True if there may be more dead sessions, which a caller that counts must see ended first. A lapsed seat never counts,

@@ -6,13 +6,14 @@
 -- ARGV  1 user      user index
 --       2 reason    returned or revoked; a revocation also keeps the user out for the time of a quarantine
 --       3 note      sealed words of the administrator, for the audit
+--       4 by        sealed name of the administrator, likewise
 --
 -- Answers
 --   withdrawn, until when the seat is quarantined ms or '', until when the user is kept out ms or ''
 --   more            more sessions than one call may end: ask again at once
 --   none            the user has no lease here
 
-local user, reason, note = ARGV[1], ARGV[2], ARGV[3]
+local user, reason, note, by = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not load_limits() then return { 'none' } end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
@@ -50,5 +51,5 @@ if reason == 'revoked' then
     call('ZADD', BARRED, bar, user)
   end
 end
-if changed then audit(reason, user, '', '', '', note, 0) end
+if changed then audit(reason, user, '', '', '', '', 0, by, note) end
 return { 'withdrawn', quarantine, bar }

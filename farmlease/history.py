@@ -1,0 +1,118 @@
+"""What happened on a farm, in clear: its audit, how its seats were used, and how a person is forgotten.
+
+For administrators' commands, which hold the farm's keys. Names and words are opened where they can be; where they were
+erased, or were sealed with a key that is gone, the pseudonym stands. Nothing here is held whole: an audit of any length
+passes through.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from farmlease.domain.identity import User
+from farmlease.domain.usage import Hour, hours
+from farmlease.errors import RecordRejected
+from farmlease.farm import Farm
+from farmlease.seal import Purpose
+from farmlease.store.trail import Entry, Erased, Extent, InUse, Place, Trail
+
+__all__ = ["UNREADABLE", "Decision", "History"]
+
+#: Stands for what does not open with the keys of this ring.
+UNREADABLE = "(unreadable with these keys)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One line of the audit. What an event has no use for is empty."""
+
+    at: int  #: ms, by the store's clock
+    pool: str  #: "" for what concerns the whole farm
+    event: str
+    user: str  #: the name, or the pseudonym where there is none any more
+    index: str  #: the pseudonym
+    node: str
+    incarnation: str
+    session: str
+    device: str
+    detail: str
+    fence: int
+    by: str  #: the administrator
+    note: str  #: the administrator's words
+    id: str  #: of the entry in its stream
+
+
+class History:
+    """The written word of one farm."""
+
+    def __init__(self, farm: Farm) -> None:
+        self._farm = farm
+        self._trail = Trail(farm.store.connection, farm.name)
+
+    async def pools(self) -> list[str]:
+        """Return the names of all pools there ever were."""
+        return await self._trail.pools()
+
+    async def now(self) -> int:
+        """Return the store's time, in ms."""
+        return (await self._farm.store.read_policy()).now
+
+    async def decisions(self, places: Sequence[Place], user: User | None = None) -> AsyncIterator[Decision]:
+        """Yield the decisions from each place on, merged by time, and move the places on. With ``user``: about them."""
+        index = "" if user is None else self._farm.sealer.user_index(user)
+        streams = [self._trail.entries(place, index) for place in places]
+        heads = {number: await anext(stream, None) for number, stream in enumerate(streams)}
+        while waiting := [(head.order, number) for number, head in heads.items() if head is not None]:
+            _, number = min(waiting)
+            head = heads[number]
+            if head is not None:
+                yield self._opened(head)
+            heads[number] = await anext(streams[number], None)
+
+    async def extents(self, pools: Sequence[str]) -> Mapping[str, Extent]:
+        """Return how far back the audit of each pool goes ("": the farm's own)."""
+        return {pool: await self._trail.extent(pool) for pool in pools}
+
+    async def usage(self, pool: str, since: int) -> list[Hour]:
+        """Return every hour of a pool from ``since`` (ms) on, the one under way last."""
+        now, tallies = await self._trail.usage(pool, since)
+        return list(hours(tallies, since=since, now=now))
+
+    async def forget(self, pool: str, user: User) -> Erased | InUse:
+        """Erase a user's name and the words about them in one pool ("": what the farm's own audit has of them)."""
+        index = self._farm.sealer.user_index(user)
+        if not pool:
+            return await self._trail.forget_name(index, self._farm.signature())
+        return await self._trail.forget(pool, index, self._farm.signature())
+
+    def _opened(self, entry: Entry) -> Decision:
+        node, _, incarnation = entry.node.partition("#")
+        return Decision(
+            at=entry.at,
+            pool=entry.pool,
+            event=entry.event,
+            user=self._name(entry),
+            index=entry.user,
+            node=node,
+            incarnation=incarnation,
+            session=entry.session,
+            device=entry.device,
+            detail=entry.detail,
+            fence=entry.fence,
+            by=self._words("", ("by",), entry.by),
+            note=self._words(entry.user, (), entry.note),
+            id=entry.id,
+        )
+
+    def _name(self, entry: Entry) -> str:
+        try:
+            return self._farm.sealer.unseal_name(entry.user, entry.name) if entry.name else entry.user
+        except RecordRejected:
+            return entry.user
+
+    def _words(self, subject: str, context: tuple[str, ...], sealed: bytes) -> str:
+        if not sealed:
+            return ""
+        try:
+            return self._farm.sealer.unseal(Purpose.NOTE, subject, context, sealed).decode("utf-8", "surrogatepass")
+        except RecordRejected:
+            return UNREADABLE

@@ -1,0 +1,27 @@
+-- trail: a page of an audit, a pool's or the farm's own. Writes nothing.
+-- Whatever stands there is handed over as it is: the reader judges it.
+--
+-- KEYS  1 audit     stream  decisions
+--       2 names     hash    user index -> sealed user name
+-- ARGV  1 after     id: entries later than this one; '-': from the first
+--       2 user      user index: only this one's, or ''
+--       3 count     how many entries to look at
+--
+-- Answers
+--   page, id of the last entry looked at, '' if there is none, then triples: id, sealed name, list of fields and values
+
+local after, user = ARGV[1], ARGV[2]
+local found = redis.call('XRANGE', KEYS[1], after == '-' and after or '(' .. after, '+', 'COUNT', ARGV[3])
+local answer = { 'page', #found > 0 and found[#found][1] or '' }
+for _, entry in ipairs(found) do
+  local who = ''
+  for at = 1, #entry[2], 2 do
+    if entry[2][at] == 'user' then who = entry[2][at + 1] end
+  end
+  if user == '' or who == user then
+    answer[#answer + 1] = entry[1]
+    answer[#answer + 1] = who ~= '' and redis.call('HGET', KEYS[2], who) or ''
+    answer[#answer + 1] = entry[2]
+  end
+end
+return answer
