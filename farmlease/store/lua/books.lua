@@ -2,9 +2,9 @@
 -- of every script of a shard.
 --
 -- A *tally* is one hour in words: its beginning (ms), until when it is counted (ms), seat-milliseconds held, ms
--- counted, most seats held at once, seats held at its end, capacity, and denials as "reason:number,..." or "-". The hour
--- under way stands in meta, hours that are over in usage; one in which nothing changed has no entry: as many seats were
--- held as at the end of the one before.
+-- counted, most seats held at once, seats held at its end, capacity, and denials as "reason:number,..." or "-". The
+-- hour under way stands in meta, hours that are over in usage; one in which nothing changed has no entry: as many seats
+-- were held as at the end of the one before.
 --
 -- A seat counts as held until its deadline, to the ms, whenever it is swept away; one that a session kept whose node
 -- died, until somebody finds that out. The more than LAPSES that lapse between two decisions count until the last of
@@ -42,12 +42,13 @@ local function count_span(until_ms)
   tally.area, tally.span, tally.since = tally.area + tally.held * span, tally.span + span, tally.since + span
 end
 
--- Counts until `moment`, which may be in a later hour.
-local function count_on(moment)
-  if moment >= tally.hour + HOUR then
+-- Counts until `moment`, which may be in a later hour. One at which a seat lapses ends the hour before it.
+local function count_on(moment, lapses)
+  local at = lapses and moment - 1 or moment
+  if at >= tally.hour + HOUR then
     count_span(tally.hour + HOUR)
     finished[#finished + 1] = tally
-    tally = new_tally(moment - moment % HOUR, tally.held)
+    tally = new_tally(at - at % HOUR, tally.held)
   end
   count_span(moment)
 end
@@ -70,7 +71,7 @@ local function open_tally()
   local from = '(' .. text(tally.since)
   local lapsed = call('ZRANGEBYSCORE', SEATS, from, text(now), 'WITHSCORES', 'LIMIT', 0, LAPSES)
   for i = 2, #lapsed, 2 do
-    count_on(tonumber(lapsed[i]))
+    count_on(tonumber(lapsed[i]), true)
     tally.held = math.max(0, tally.held - 1)
   end
   if #lapsed == 2 * LAPSES then tally.held = count_alive(SEATS) end
