@@ -144,7 +144,8 @@ class Trail:
                     continue
             passed += int(over)
             if int(over) < _PAGE:
-                return int(now), found
+                latest = {hour.begins_at: hour for hour in found}  # of an hour that a clock set back came to again
+                return int(now), [latest[begins] for begins in sorted(latest)]
 
     async def forget(self, pool: str, user: str, by: bytes) -> Erased | InUse:
         """Erase a user's name and the administrators' words about the user in one pool; the rest of the trail stays.
