@@ -23,7 +23,18 @@ from farmlease.errors import FarmleaseError
 from farmlease.history import Decision, History
 from farmlease.store.trail import Place
 
-__all__ = ["audit", "known_pools", "since_option", "since_when", "story"]
+__all__ = [
+    "audit",
+    "decision_line_of",
+    "decisions",
+    "folded",
+    "known_pools",
+    "one_of",
+    "since_when",
+    "story",
+    "tell_cut",
+    "write",
+]
 
 COLUMNS = (
     "at", "pool", "event", "user", "index", "node", "session", "device", "detail", "fence", "by", "note",

@@ -15,7 +15,7 @@ from farmlease.errors import FarmleaseError
 from farmlease.history import History
 from farmlease.store.trail import Erased, InUse
 
-__all__ = ["forget"]
+__all__ = ["erase", "forget", "refuse_held"]
 
 
 @click.command("forget", epilog=example("farmlease lease forget 'CORP\\john' --yes"))

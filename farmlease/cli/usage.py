@@ -18,7 +18,7 @@ from farmlease.domain.wire import Document, hour_document, timestamp
 from farmlease.errors import FarmleaseError
 from farmlease.history import History
 
-__all__ = ["summaries", "usage"]
+__all__ = ["draw_png", "each_hour", "reasons", "summaries", "tell_denials", "usage"]
 
 COLUMNS = ("hour", "pool", "capacity", "peak", "average", "denied", "denials")
 TOTALS = ("pool", "seats", "peak", "at", "average", "denied")

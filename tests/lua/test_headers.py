@@ -35,7 +35,7 @@ ELSEWHERE = {
 #: Answers of the queue and of a store that lost its data, likewise.
 WAITED_FOR = {"waiting", "strange"}
 #: What else stands in an answer: fields of the audit, and what was erased.
-FIELDS = {"by", "note", "name", "words", "both"}
+FIELDS = {"1", "by", "note", "name", "words", "both"}
 #: Arguments that a value gives as a whole.
 SPREAD = {
     "known.arguments()": NOTHING.arguments().keys(),
