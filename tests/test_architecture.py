@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"domain", "keyring", "locate"},
     {"store", "seal", "config", "ringfile"},
     {"farm", "resealing"},
-    {"history"},
+    {"history", "roster"},
     {"opening"},
     {"node"},
     {"cli"},

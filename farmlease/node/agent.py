@@ -29,6 +29,7 @@ from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
 from farmlease.node.journal import Journal
 from farmlease.node.memory import Memory
+from farmlease.node.presence import Presence
 from farmlease.node.pulse import Pulse
 from farmlease.node.reacquire import Reacquire
 from farmlease.node.receipts import Receipts
@@ -67,6 +68,7 @@ class Parts:
     vigil: Vigil
     departure: Departure
     pulse: Pulse
+    presence: Presence
     admission: Admission
     upkeep: Upkeep
     ring: RingCare
@@ -93,6 +95,8 @@ class Agent:
         self._errands = parts.errands
         self._departure = parts.departure
         self._pulse = parts.pulse
+        self._presence = parts.presence
+        self._presence.facts = self.facts
         self._admission = parts.admission
         self._upkeep = parts.upkeep
         self._stopping = False
@@ -147,12 +151,11 @@ class Agent:
     @property
     def draining(self) -> bool:
         """Whether the node takes no new users."""
-        return self._journal.draining
+        return self._presence.draining
 
     def drain(self, *, on: bool) -> None:
-        """Take no new users, or take them again; remembered over restarts."""
-        self._journal.drain(on=on)
-        _log.info("node.drain", on=on)
+        """Take no new users, or take them again; remembered over restarts, and told to the store."""
+        self._presence.drain(on=on)
 
     def facts(self) -> Facts:
         """What this node's health is judged by."""
@@ -199,6 +202,7 @@ class Agent:
             _log.error("beat.failed", why=str(error))
         except Exception:  # noqa: BLE001 - the sessions of this node live as long as it beats
             _log.error("beat.failed", exc_info=True)
+        await self._presence.tell()
 
     async def awake(self) -> None:
         """Return when it is known what became of the sessions while this agent slept, or was not there, if it did.
@@ -215,13 +219,16 @@ class Agent:
     async def look(self) -> None:
         """Ask whether the store answers and is the one that this node knew; beat at once if not, or if it is back.
 
-        One pool is asked about at a time, so that this costs the same however many there are.
+        Say what the node is, and hear whether it is to drain. One pool is asked about at a time, so that this costs
+        the same however many there are.
         """
         pools = self._standing.in_force.pools
         self._looks += 1
         pool = pools[self._looks % len(pools)] if pools else None
         if pool is None or self._standing.store_is_away or not await self._is_known(pool.name):
             await self.beat()
+        else:
+            await self._presence.tell()
 
     async def _is_known(self, pool: str) -> bool:
         try:
@@ -255,6 +262,7 @@ class Agent:
         await self._pulse.deliver()
         await self._errands.done()
         await self._pulse.deliver()
+        await self._presence.tell()
 
     # --- a start ------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from farmlease.node.journal import Journal
 from farmlease.node.kept import KeptFiles
 from farmlease.node.memory import Memory
 from farmlease.node.offline import Offline
+from farmlease.node.presence import Presence
 from farmlease.node.pulse import Pulse
 from farmlease.node.reacquire import Reacquire
 from farmlease.node.receipts import Receipts
@@ -34,6 +35,7 @@ from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
 from farmlease.node.vigil import Vigil
 from farmlease.store.keys import node_member
+from farmlease.store.nodes import Nodes
 from farmlease.store.vault import Vault
 
 __all__ = ["Node", "compose"]
@@ -114,9 +116,13 @@ def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: Kep
         journal=journal, book=book, receipts=receipts, debts=debts, standing=standing, memory=memory, clock=clock,
         every_ms=config.agent.heartbeat_ms, store_timeout_ms=config.store.timeout_ms,
     )  # fmt: skip
+    presence = Presence(
+        nodes=Nodes(farm.store.connection, farm.name), node=node, listen=config.health.listen, journal=journal,
+        book=book, sealer=sealer,
+    )  # fmt: skip
     return Parts(
         farm=farm, journal=journal, standing=standing, book=book, debts=debts, receipts=receipts, memory=memory,
         recovery=recovery, turns=turns, errands=errands, reacquire=reacquire, vigil=vigil, departure=departure,
-        pulse=pulse, admission=admission, upkeep=upkeep, ring=ring, clock=clock, heartbeat_ms=config.agent.heartbeat_ms,
-        offline_denies=denies,
+        pulse=pulse, presence=presence, admission=admission, upkeep=upkeep, ring=ring, clock=clock,
+        heartbeat_ms=config.agent.heartbeat_ms, offline_denies=denies,
     )  # fmt: skip

@@ -6,7 +6,7 @@ touch them all on Redis Cluster too, and there are never others than these sixte
 
 from dataclasses import dataclass
 
-__all__ = ["Shard", "node_member", "note_keys", "policy_key", "pools_key", "rings_key"]
+__all__ = ["Shard", "node_keys", "node_member", "note_keys", "policy_key", "pools_key", "rings_key"]
 
 
 _SHARD_NAMES = (
@@ -72,6 +72,15 @@ def pools_key(farm: str) -> str:
 def rings_key(farm: str) -> str:
     """Return the key of what each node says of its key ring: a hash of node to when (ms), a blank and its words."""
     return f"fl:{{{farm}}}:rings"
+
+
+def node_keys(farm: str) -> tuple[str, str]:
+    """Return the keys of what the nodes say of themselves.
+
+    They are the nodes (hash: node to what it said last and what is wished of it, JSON) and the audit (stream).
+    """
+    tag = f"fl:{{{farm}}}:"
+    return (f"{tag}nodes", f"{tag}audit")
 
 
 def node_member(node: str, incarnation: str) -> str:

@@ -26,11 +26,12 @@ Asked = Callable[[], Awaitable[object]]
 STORE = Path(script_module.__file__).parent
 LUA = STORE / "lua"
 NAMES = sorted(path.stem for path in LUA.glob("*.lua") if path.stem not in SHARED)
-#: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_recovery.py, test_vault.py and test_trail.py; the story here is of the others.
+#: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py and test_trail.py;
+#: the story here is of the others.
 ELSEWHERE = {
-    "hold", "import", "nodes", "note", "notes", "peek", "recover", "release_device", "replace_device", "reseal",
-    "reseal_policy", "restore", "restored", "rings", "sealed", "seals", "sessions", "tell_keys", "withdraw",
-    "extent", "forget", "forget_name", "pools", "trail", "usage",
+    "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "nodes", "note", "notes", "peek", "pools",
+    "recover", "release_device", "replace_device", "report", "reseal", "reseal_policy", "restore", "restored", "rings",
+    "roster", "sealed", "seals", "sessions", "tell_keys", "trail", "usage", "withdraw",
 }  # fmt: skip
 #: Answers of the queue and of a store that lost its data, likewise.
 WAITED_FOR = {"waiting", "strange"}

@@ -1,0 +1,83 @@
+"""A node as its farm sees it: what it says of itself, what is wished of it, and whether it is still heard of.
+
+A node that is silent may be off, cut off or of an older version: only the claims of its sessions, which end by the
+store's clock, say whether anybody can still be on it.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["SILENT_MS", "HostState", "HostView", "Wish", "near_names"]
+
+#: A node that lives is heard of every few seconds; one that was not for this long, in ms, is shown as silent.
+SILENT_MS = 30_000
+
+
+class HostState(StrEnum):
+    """What an administrator sees of a node."""
+
+    READY = "ready"
+    DRAINING = "draining"  #: takes no new users
+    FAILING = "failing"  #: cannot grant: its health says why
+    STOPPED = "stopped"  #: its agent ended in order
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """Whether a node is to take no new users. ``version`` grows with each wish; 0: nobody ever wished anything."""
+
+    version: int = 0
+    draining: bool = False
+    at: int = 0  #: ms by the store's clock
+    by: str = ""  #: sealed words of who wished it, in base64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostView:
+    """What a node said when it was last heard of. Times are ms by the store's clock."""
+
+    node: str
+    incarnation: str
+    version: str  #: of farmlease
+    sessions: int
+    owed: int  #: sessions that are ending, and messages that only this node has and the store has yet to hear
+    draining: bool  #: takes no new users now
+    stopping: bool
+    health: str  #: pass, warn or fail
+    listen: str  #: address of its health listener
+    started_at: int  #: when this life of it was first heard of
+    seen_at: int
+    now: int
+    wish: Wish
+
+    @property
+    def state(self) -> HostState:
+        """What an administrator sees of it."""
+        if self.stopping:
+            return HostState.STOPPED
+        if self.now - self.seen_at > SILENT_MS:
+            return HostState.SILENT
+        if self.draining:
+            return HostState.DRAINING
+        return HostState.FAILING if self.health == "fail" else HostState.READY
+
+    @property
+    def heard(self) -> bool:
+        """Whether its agent runs, as far as anybody knows."""
+        return self.state not in {HostState.STOPPED, HostState.SILENT}
+
+    @property
+    def since(self) -> int:
+        """Since when it is in this state, as far as that is known."""
+        if not self.heard:
+            return self.seen_at
+        return self.wish.at if self.draining else max(self.started_at, self.wish.at)
+
+
+def near_names(name: str, names: Iterable[str]) -> list[str]:
+    """Return the names most like ``name``, the nearest first, whatever the case; at most three."""
+    folded = {each.casefold(): each for each in names}
+    return [folded[near] for near in difflib.get_close_matches(name.casefold(), folded, n=3)]
