@@ -58,6 +58,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "lease": LazyCommand("farmlease.cli.lease:lease", "See who holds which licence of the farm, and take it back."),
     "device": LazyCommand("farmlease.cli.device:device", "See, free and replace the devices of a user."),
     "pool": LazyCommand("farmlease.cli.pool:pool", "Apply the farm's policy and see how full its pools are."),
+    "node": LazyCommand("farmlease.cli.node:node", "See the nodes of the farm, and empty one for an update."),
     "usage": LazyCommand("farmlease.cli.usage:usage", "See how the seats were used, hour by hour."),
     "audit": LazyCommand("farmlease.cli.audit:audit", "See every decision: when, what, about whom, where and why."),
     "key": LazyCommand("farmlease.cli.key:key", "Make, list and change the keys that seal the farm's records."),

@@ -11,7 +11,7 @@ import click
 from farmlease.cli import example
 from farmlease.cli.consent import ask_first, reason_option, yes_option
 from farmlease.cli.farm_client import FarmClient, opened_farm
-from farmlease.cli.output import Format, Row, emit, output_option
+from farmlease.cli.output import Column, Format, Row, day_and_time, emit, output_option
 from farmlease.domain import explain
 from farmlease.domain.identity import User, check_token
 from farmlease.domain.model import Kind, LeaseView
@@ -20,11 +20,17 @@ from farmlease.domain.wire import timestamp
 from farmlease.errors import FarmleaseError, InvalidInput
 from farmlease.store.answers import DeviceReplacement, Release, Replacement
 
-__all__ = ["denied", "device", "of_lease", "refuse_unknown", "rows", "tell"]
+__all__ = ["denied", "device", "of_lease", "refuse_unknown", "rows", "tell", "used"]
 
 DENIED = 3
 
 COLUMNS = ("user", "pool", "device", "until", "sessions")
+
+TABLE = (
+    "user", "pool", "device",
+    Column("until (UTC)", lambda row: day_and_time(row["until"]) or "in use"),
+    Column("sessions", lambda row: used(row["sessions"])),
+)  # fmt: skip
 
 pool_option = click.option("--pool", metavar="P", help="Named pool of the slot (default: the only pool).")
 
@@ -48,7 +54,7 @@ def list_(user: str, pool: str | None, fmt: Format) -> None:
     with opened_farm() as client:
         who = client.config.identities.user(user)
         chosen = [client.named_pool(pool)] if pool is not None else client.pools(None)
-        emit(rows(client, who, [each for each in chosen if each.kind is Kind.NAMED]), COLUMNS, fmt)
+        emit(rows(client, who, [each for each in chosen if each.kind is Kind.NAMED]), COLUMNS, fmt, table=TABLE)
 
 
 @device.command(epilog=example("farmlease device release 'CORP\\john' NB-0042"))
@@ -144,6 +150,12 @@ def of_lease(view: LeaseView) -> Iterator[Row]:
                 {"node": each.node, "session": each.session} for each in view.sessions if each.device == claim.device
             ],
         }
+
+
+def used(sessions: object) -> str:
+    """Return sessions of a document as "7 on ctx-01, 8 on ctx-02"."""
+    listed = sessions if isinstance(sessions, list) else []
+    return ", ".join(f"{each['session']} on {each['node']}" for each in listed)
 
 
 def refuse_unknown(pool: Pool, name: str) -> NoReturn:

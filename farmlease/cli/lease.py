@@ -4,29 +4,42 @@ Works on the store with the farm's keys; it needs no agent. Only ``return``, ``r
 change anything, and all but ``import`` ask before they do.
 """
 
+import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import click
 
 from farmlease.cli import example
 from farmlease.cli.consent import ask_first, reason_option, yes_option
+from farmlease.cli.device import used
 from farmlease.cli.farm_client import FarmClient, opened_farm
 from farmlease.cli.lease_forget import forget
 from farmlease.cli.lease_import import import_
-from farmlease.cli.output import Format, emit, output_option
+from farmlease.cli.lease_story import story
+from farmlease.cli.output import Column, Format, Row, day_and_time, emit, follow_option, output_option
+from farmlease.cli.progress import progress
 from farmlease.domain import explain
 from farmlease.domain.identity import check_token
 from farmlease.domain.model import LeaseState, LeaseView, Withdrawal
 from farmlease.domain.wire import lease_document
 from farmlease.errors import FarmleaseError
+from farmlease.roster import Roster
 from farmlease.store.answers import Withdrawn
 
-__all__ = ["counted", "lease", "of_pools", "of_user", "seat_of", "since", "story", "tell"]
+__all__ = ["counted", "lease", "listed", "moving", "of_pools", "of_user", "seat_of", "tell", "with_bar"]
 
 INVALID = 3
+#: Leases between two moves of the bar.
+_STEP = 100
 
 COLUMNS = ("user", "pool", "kind", "state", "devices", "sessions", "issued_at", "expires_at", "fence", "overdraft")
+
+TABLE = (
+    "user", "pool", Column("state", lambda row: f"{row['state']}{', overdraft' * bool(row['overdraft'])}"),
+    Column("devices", lambda row: ", ".join(listed(row["devices"]))),
+    Column("sessions", lambda row: used(row["sessions"])),
+    Column("expires (UTC)", lambda row: day_and_time(row["expires_at"])),
+)  # fmt: skip
 
 pool_option = click.option("--pool", metavar="P", help="Pool to look at (default: all).")
 from_pool_option = click.option("--pool", metavar="P", required=True, help="Pool whose seat is taken back.")
@@ -42,17 +55,37 @@ def lease() -> None:
 
 
 @lease.command(
-    "list", epilog=example("farmlease lease list", "farmlease lease list --pool qlikview --state idle -o csv")
+    "list",
+    epilog=example(
+        "farmlease lease list",
+        "farmlease lease list --pool qlikview --state idle -o csv > idle.csv",
+        "farmlease lease list --user 'CORP\\john' --follow",
+    ),
 )
 @pool_option
 @click.option("--user", metavar="U", help="Only this user's, in any spelling.")
 @click.option("--state", type=click.Choice([state.value for state in LeaseState]), help="Only those in this state.")
 @output_option
-def list_(pool: str | None, user: str | None, state: str | None, fmt: Format) -> None:
-    """List the leases of the farm."""
+@follow_option
+def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format, watch: bool) -> None:
+    """List the leases of the farm, as they come: a hundred thousand are never held at once.
+
+    A table shows what people look for; JSON and CSV have all there is. Where only the list goes into a file, a bar on
+    the terminal shows how far it is.
+    """
     with opened_farm() as client:
-        views = of_user(client, user, pool) if user is not None else of_pools(client, pool)
-        emit((lease_document(view) for view in views if state in {None, view.state}), COLUMNS, fmt)
+
+        def views() -> Iterator[LeaseView]:
+            found = of_user(client, user, pool) if user is not None else of_pools(client, pool)
+            return (view for view in found if state in {None, view.state})
+
+        if watch:
+            from farmlease.cli.follow import Watched, follow  # only who watches pays for it
+
+            rows = lambda: map(lease_document, views())  # noqa: E731 - as long as its only use
+            follow(Watched(rows=rows, key=("user", "pool"), table=TABLE, moving=moving), fmt)
+        counted = views() if user is not None else with_bar(client, pool, views())
+        emit(map(lease_document, counted), COLUMNS, fmt, table=TABLE)
 
 
 @lease.command(epilog=example("farmlease lease show 'CORP\\john'", "farmlease lease show 'CORP\\john' -o json"))
@@ -60,13 +93,15 @@ def list_(pool: str | None, user: str | None, state: str | None, fmt: Format) ->
 @pool_option
 @output_option
 def show(user: str, pool: str | None, fmt: Format) -> None:
-    """Show what USER holds: seats, devices, sessions, and until when."""
+    """Tell what USER holds: seats, devices, sessions, until when, and what happens next and when."""
     with opened_farm() as client:
         views = list(of_user(client, user, pool))
+        hosts = {host.node: host for host in client.wait(Roster(client.farm).all())} if fmt == "table" else {}
+        pools = {each.name: each for each in client.pools(pool)}
     if not views:
         raise FarmleaseError("the user holds no lease" + (f" in pool {pool}" if pool else ""))
     if fmt == "table":
-        click.echo("\n\n".join(story(view) for view in views))
+        click.echo("\n\n".join(story(view, pools[view.pool], hosts) for view in views))
     else:
         emit(map(lease_document, views), COLUMNS, fmt)
 
@@ -155,23 +190,28 @@ def of_user(client: FarmClient, user: str, pool: str | None) -> Iterator[LeaseVi
             yield view
 
 
-def story(view: LeaseView) -> str:
-    """Return a lease in words, a few lines."""
-    devices = [
-        f"{claim.device} ({'in use now' if claim.until is None else f'until {explain.moment(claim.until)}'})"
-        for claim in view.devices
-    ]
-    sessions = [f"{claim.session} on {claim.node} since {since(claim.started_at)}" for claim in view.sessions]
-    beyond = ", beyond the capacity" if view.overdraft else ""
-    later = ", and later while a session lasts" if view.sessions else ""
-    lines = (
-        f"{view.user} holds a {view.kind} seat of pool {view.pool}, {view.state}{beyond}",
-        f"  lease     {view.lease.id} since {since(view.lease.issued_at)}",
-        f"  expires   {explain.moment(view.lease.expires_at)}{later}",
-        f"  devices   {', '.join(devices) or 'none'}",
-        f"  sessions  {', '.join(sessions) or f'none; last contact {since(view.last_contact_at)}'}",
-    )
-    return "\n".join(lines)
+def with_bar(client: FarmClient, pool: str | None, views: Iterator[LeaseView]) -> Iterator[LeaseView]:
+    """Pass leases on; where only the list goes elsewhere, a bar on the terminal tells how far it is."""
+    if sys.stdout.isatty() or not sys.stderr.isatty():
+        yield from views
+        return
+    from farmlease.cli.pool import seats_held  # only for the bar
+
+    with progress("leases", sum(seats_held(client, each) for each in client.pools(pool))) as advance:
+        for passed, view in enumerate(views, 1):
+            yield view
+            if passed % _STEP == 0:
+                advance(_STEP)
+
+
+def listed(devices: object) -> list[str]:
+    """Return the names of a document's devices."""
+    return [each["device"] for each in devices] if isinstance(devices, list) else []
+
+
+def moving(row: Row) -> tuple[str, ...]:
+    """Return what of a lease moves with the clock: the end of one that is in use."""
+    return ("expires_at",) if row["state"] == LeaseState.ACTIVE else ()
 
 
 def seat_of(view: LeaseView) -> str:
@@ -198,8 +238,3 @@ def tell(view: LeaseView, done: str, withdrawn: Withdrawn | None) -> None:
 def counted(number: int, what: str) -> str:
     """Return "1 session", "2 sessions"."""
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def since(at_ms: int) -> str:
-    """Return a past instant as a person reads it, rounded down to the minute."""
-    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d %H:%M UTC}"

@@ -1,32 +1,37 @@
 """How lists look: a table for people, JSON and CSV for programs. The only place that knows.
 
-A cell is shown as it is: nothing is cut, coloured by its content or read as markup. rich is imported when a table is
-drawn and not before, so that a command that prints one line never pays for it.
+A cell is shown as it is: nothing is cut, coloured by its content or read as markup. Rows are printed as they come, so
+that a list may be of any length. rich is imported when a table is drawn and not before, so that a command that prints
+one line never pays for it.
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 __all__ = [
+    "Column",
     "Format",
     "Row",
     "cell",
+    "day_and_time",
     "draw",
     "emit",
     "emit_one",
-    "fill",
+    "follow_option",
     "heading",
+    "line",
     "output_option",
     "text",
+    "titles",
     "write_csv",
     "write_json",
+    "write_rows",
     "write_table",
 ]
 
@@ -44,18 +49,29 @@ def output_option(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
-def emit(rows: Iterable[Row], columns: Sequence[str], fmt: Format) -> None:
-    """Print ``rows`` to stdout.
+def follow_option(command: Command) -> Command:
+    """Give a command ``--follow``, handed to it as ``watch``: see ``follow.py``."""
+    return click.option(
+        "--follow", "watch", is_flag=True,
+        help="Go on: drawn anew on a terminal, elsewhere changes as lines of JSON. Ctrl-C ends it.",
+    )(command)  # fmt: skip
+
+
+def emit(
+    rows: Iterable[Row], columns: Sequence[str], fmt: Format, *, table: Sequence["str | Column"] | None = None
+) -> None:
+    """Print ``rows`` to stdout as they come: none of the three ever holds all of them.
 
     ``columns`` are the keys shown, in order, in a table and in CSV; "lease.id" reaches into a nested object and is
-    headed "lease_id". A missing key or None is an empty cell. JSON is a list of the whole rows.
+    headed "lease_id". A missing key or None is an empty cell. ``table``: what people see instead, if not the same.
+    JSON is a list of the whole rows, one to a line.
     """
     if fmt == "json":
-        write_json(list(rows))
+        write_rows(rows)
     elif fmt == "csv":
         write_csv(rows, columns)
     else:
-        write_table(rows, columns)
+        write_table(rows, columns if table is None else table)
 
 
 def emit_one(row: Row, columns: Sequence[str], fmt: Format) -> None:
@@ -73,6 +89,16 @@ def write_json(document: object) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
+def write_rows(rows: Iterable[Row]) -> None:
+    """Print a list of JSON objects, one to a line, in ASCII."""
+    before = "[\n "
+    for row in rows:
+        sys.stdout.write(f"{before} {json.dumps(row)}")
+        before = ",\n "
+    sys.stdout.write("[]\n" if before[0] == "[" else "\n]\n")
+    sys.stdout.flush()
+
+
 def write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
     """Print CSV with a header. Every cell is quoted and none is altered: a program must read back what was there."""
     import csv
@@ -84,47 +110,35 @@ def write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
     sys.stdout.flush()
 
 
-def write_table(rows: Iterable[Row], columns: Sequence[str]) -> None:
+def write_table(rows: Iterable[Row], columns: Sequence["str | Column"]) -> None:
     """Print a table under its headings."""
-    draw([[cell(row, column) for column in columns] for row in rows], [heading(column) for column in columns])
+    draw((line(row, columns) for row in rows), titles(columns))
 
 
 def draw(lines: Iterable[Sequence[str]], headings: Sequence[str] | None) -> None:
     """Print a table: within the terminal's width with cells folded, else as wide as it must be, in plain columns."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from farmlease.cli.table import write
 
-    terminal = sys.stdout.isatty()
-    table = Table(
-        box=box.SIMPLE_HEAD if terminal and headings else None,
-        show_header=headings is not None,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    width = len(headings) if headings is not None else 2
-    for index in range(width):
-        title = headings[index].replace("_", " ").upper() if headings is not None else None
-        table.add_column(title or "", overflow="fold")
-    fill(table, lines)
-    if terminal:
-        Console(markup=False, highlight=False).print(table)
-        sys.stdout.flush()
-        return
-    console = Console(markup=False, highlight=False, no_color=True, force_terminal=False, width=1_000_000)
-    with console.capture() as capture:
-        console.print(table)
-    # rich pads every line to the table's width, which a pipe has no use for.
-    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    write(lines, headings, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
 
 
-def fill(table: "Table", lines: Iterable[Sequence[str]]) -> None:
-    """Add the rows as plain text: rich would read a "[" in a cell as markup."""
-    from rich.text import Text
+def line(row: Row, columns: Sequence["str | Column"]) -> list[str]:
+    """Return the cells of a row of a table."""
+    return [cell(row, column) if isinstance(column, str) else column.show(row) for column in columns]
 
-    for line in lines:
-        table.add_row(*(Text(content) for content in line))
+
+def titles(columns: Sequence["str | Column"]) -> list[str]:
+    """Return the headings of a table."""
+    names = (heading(column) if isinstance(column, str) else column.name for column in columns)
+    return [name.replace("_", " ").upper() for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table that shows a row in words of its own."""
+
+    name: str
+    show: Callable[[Row], str]
 
 
 def heading(column: str) -> str:
@@ -135,6 +149,8 @@ def heading(column: str) -> str:
 def cell(row: Row, column: str) -> str:
     """Return the text of one cell."""
     value: object = row
+    if "." not in column:  # nearly all of them, in lists that may be long
+        return text(row.get(column))
     for key in column.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return text(value)
@@ -142,6 +158,8 @@ def cell(row: Row, column: str) -> str:
 
 def text(value: object) -> str:
     """Return a value in words: lists by "; ", the values of an object by blanks, without those that are None."""
+    if isinstance(value, str):
+        return value
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -151,3 +169,8 @@ def text(value: object) -> str:
     if isinstance(value, list | tuple):
         return "; ".join(text(part) for part in value)
     return str(value)
+
+
+def day_and_time(value: object) -> str:
+    """Return a time of a document (RFC 3339, UTC) as "2026-12-21 09:00"; nothing for none."""
+    return str(value)[:16].replace("T", " ") if value else ""

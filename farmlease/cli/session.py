@@ -8,7 +8,9 @@ An answer is printed to stdout, a denial as well; an error goes to stderr.
 
 import http.client
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -16,17 +18,37 @@ import click
 
 from farmlease.cli import config_file, example
 from farmlease.cli.agent_client import TIMEOUT, Answer, ask, refused
-from farmlease.cli.output import Format, emit, emit_one, output_option
+from farmlease.cli.output import Column, Format, Row, day_and_time, emit, emit_one, follow_option, output_option
 from farmlease.domain.duration import parse_duration
 from farmlease.errors import FarmleaseError, InvalidInput
 from farmlease.locate import agent_endpoint
 
-__all__ = ["begun", "call", "denied", "deny", "done", "granted", "instant", "place", "seconds", "session"]
+__all__ = [
+    "begun",
+    "call",
+    "canonical",
+    "denied",
+    "deny",
+    "done",
+    "granted",
+    "instant",
+    "place",
+    "seconds",
+    "session",
+    "sessions",
+]
 
 DENIED = 3
 UNAVAILABLE = 4
 
 COLUMNS = ("session", "user", "pool", "kind", "state", "device", "source", "lease.expires_at")
+#: What the agent shows of; a session that ends is not shown.
+STATES = ("active", "waiting", "invalid", "lost")
+TABLE = (
+    "session", "user", "pool",
+    Column("state", lambda row: f"{row.get('state')}{', by receipt' * (row.get('source') == 'receipt')}"), "device",
+    Column("expires (UTC)", lambda row: day_and_time(_lease(row).get("expires_at"))),
+)  # fmt: skip
 DETAILS = (
     "session", "state", "user", "pool", "kind", "node", "device", "source", "overdraft", "fence",
     "lease.id", "lease.issued_at", "lease.expires_at", "hold_until",
@@ -112,14 +134,30 @@ def save(session_id: str) -> None:
     click.echo(f"saved the files of session {session_id}")
 
 
-@session.command("list", epilog=example("farmlease session list", "farmlease session list -o csv"))
+@session.command(
+    "list",
+    epilog=example(
+        "farmlease session list", "farmlease session list --state waiting -o csv", "farmlease session list --follow"
+    ),
+)
+@click.option("--pool", metavar="P", help="Only those of this pool.")
+@click.option("--user", metavar="U", help="Only this user's, in any spelling.")
+@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
 @output_option
-def list_(fmt: Format) -> None:
+@follow_option
+def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format, watch: bool) -> None:
     """List the sessions of this node."""
-    rows = done(call("GET", "/v1/sessions")).document
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise FarmleaseError("the agent's answer is not a list of sessions; is it of the same version as this command?")
-    emit(rows, COLUMNS, fmt)
+    wanted = {"pool": pool, "user": canonical(user), "state": state}
+
+    def rows() -> list[Row]:
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return [row for row in sessions() if all(row.get(name) == value for name, value in given.items())]
+
+    if watch:
+        from farmlease.cli.follow import Watched, follow  # only who watches pays for rich
+
+        follow(Watched(rows=rows, key=("session",), table=TABLE), fmt)
+    emit(rows(), COLUMNS, fmt, table=TABLE)
 
 
 @session.command(epilog=example("farmlease session show 7 -o json"))
@@ -128,6 +166,29 @@ def list_(fmt: Format) -> None:
 def show(session_id: str, fmt: Format) -> None:
     """Show session ID of this node."""
     emit_one(done(call("GET", place(session_id))).fields(), DETAILS, fmt)
+
+
+def sessions() -> list[Row]:
+    """Return the sessions that the agent shows; FarmleaseError if its answer is something else."""
+    rows = done(call("GET", "/v1/sessions")).document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise FarmleaseError("the agent's answer is not a list of sessions; is it of the same version as this command?")
+    return rows
+
+
+def canonical(user: str | None) -> str | None:
+    """Return a user's one name, as this node's configuration spells it; InvalidName if it cannot be one."""
+    if user is None:
+        return None
+    from farmlease.config import load_config  # not at every logon
+
+    file = config_file()
+    return load_config(None if file is None else Path(file)).identities.user(user).canonical
+
+
+def _lease(row: Row) -> Mapping[str, object]:
+    lease = row.get("lease")
+    return lease if isinstance(lease, Mapping) else {}
 
 
 def call(method: str, path: str, document: object = None, *, patience: float = 0.0) -> Answer:

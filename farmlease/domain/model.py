@@ -178,6 +178,7 @@ class SessionClaim:
     started_at: int
     device: str
     fence: int
+    hold_until: int | None = None  #: kept until then whatever its node does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ public promise: add, never rename.
 from datetime import UTC, datetime
 from typing import Any
 
+from farmlease.domain.host import HostView
 from farmlease.domain.model import Blocker, Decision, Denial, Grant, LeaseView, PoolUse, Restricted
 from farmlease.domain.usage import Hour
 
@@ -14,6 +15,7 @@ __all__ = [
     "Document",
     "decision_document",
     "decision_line",
+    "host_document",
     "hour_document",
     "lease_document",
     "pool_document",
@@ -136,3 +138,26 @@ def hour_document(pool: str, hour: Hour) -> Document:
 def decision_line(*, at: int, **fields: str | int) -> Document:
     """Return a line of the audit, as ``audit -o json`` shows it; what an event has no use for is null."""
     return {"at": timestamp(at), **{name: value or None for name, value in fields.items()}}
+
+
+def host_document(view: HostView, wished_by: str | None) -> Document:
+    """Return a node as ``node list -o json`` shows it; ``wished_by``: who last drained or undrained it."""
+    return {
+        "node": view.node,
+        "state": view.state.value,
+        "sessions": view.sessions,
+        "owed": view.owed,
+        "version": view.version,
+        "health": view.health,
+        "health_listen": view.listen,
+        "incarnation": view.incarnation,
+        "started_at": timestamp(view.started_at),
+        "since": timestamp(view.since),
+        "last_heard_at": timestamp(view.seen_at),
+        "heard_ago_s": max(0, view.now - view.seen_at) // 1000,
+        "drain": {
+            "wished": view.wish.draining,
+            "at": timestamp(view.wish.at) if view.wish.version else None,
+            "by": wished_by,
+        },
+    }

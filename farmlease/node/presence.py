@@ -44,7 +44,7 @@ class Presence:
         self._listen = listen
         self._journal = journal
         self._book = book
-        self._by = base64.b64encode(sealer.seal(Purpose.NOTE, node, (), _ASKED_HERE)).decode()
+        self._sealer = sealer
         self._agreed = self._remembered()
         self._turn = asyncio.Lock()
         self._heard = True
@@ -64,7 +64,8 @@ class Presence:
         """Report to the store and do what is wished there."""
         async with self._turn:
             try:
-                await self._tell()
+                if await self._tell():
+                    await self._tell()  # what it does now is another thing than what it just said
             except FarmleaseError as error:
                 if self._heard:  # whether the store answers is told by who asks it for seats
                     _log.warning("node.not_reported", why=str(error))
@@ -74,12 +75,13 @@ class Presence:
             else:
                 self._heard = True
 
-    async def _tell(self) -> None:
+    async def _tell(self) -> bool:
+        """Report once; return whether that changed what the node is to do."""
         draining = self._journal.draining
         asked: Asked = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
-        heard = await self._nodes.report(self._node, self._report(), self._agreed, asked, self._by if asked else "")
+        heard = await self._nodes.report(self._node, self._report(), self._agreed, asked, self._by() if asked else "")
         if heard.wish == self._agreed:
-            return
+            return False
         with self._journal.together():
             self._journal.write_document(_AGREED, json.dumps(asdict(heard.wish)).encode())
             # What was asked here while the store was answering stands, and is told with the next report.
@@ -87,6 +89,11 @@ class Presence:
                 self._journal.drain(on=heard.wish.draining)
                 _log.info("node.drain", on=heard.wish.draining, asked="elsewhere")
         self._agreed = heard.wish
+        return self._journal.draining != draining
+
+    def _by(self) -> str:
+        """Return who asked, sealed with the key of the day."""
+        return base64.b64encode(self._sealer.seal(Purpose.NOTE, self._node, (), _ASKED_HERE)).decode()
 
     def _report(self) -> Report:
         facts = self.facts()

@@ -390,6 +390,7 @@ def _session(member: str, claim: dict[str, Any]) -> SessionClaim:
         started_at=int(claim["started"]),
         device=claim["device"],
         fence=int(claim["fence"]),
+        hold_until=int(claim["hold"]) if claim.get("hold") else None,
     )
 
 

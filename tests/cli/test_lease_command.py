@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -91,12 +93,15 @@ def test_list_narrows_by_pool_user_and_state(lent: Host, args: tuple[str, ...], 
     assert users == [user for _, user, _ in held(lent, *args)]
 
 
-def test_tables_and_csv_have_the_same_columns(lent: Host) -> None:
-    """People and programs see the same, a row for each lease."""
+def test_a_table_shows_what_people_look_for(lent: Host) -> None:
+    """Programs get every field; people who, where, in which state and until when; a row for each lease."""
     rows = list(csv.reader(io.StringIO(lent.run("lease", "list", "-o", "csv").out)))
     assert FIELDS == rows[0]
-    table = lent.run("lease", "list").out.splitlines()
-    assert [field.replace("_", " ").upper() for field in FIELDS] == re.split(r"\s{2,}", table[0])
+    table = [re.split(r"\s{2,}", line) for line in lent.run("lease", "list").out.splitlines()]
+    assert ["USER", "POOL", "STATE", "DEVICES", "SESSIONS", "EXPIRES (UTC)"] == table[0]
+    (active,) = [line for line in table if "active" in line]
+    assert ["corp\\john", "qlikview", "active", "NB-0042, citrix-a", "s-john-citrix-a on ctx-01"] == active[:5]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", active[5])
     assert 4 == len(rows) == len(table)
 
 
@@ -108,7 +113,7 @@ def test_a_seat_beyond_the_capacity_is_flagged(host: Host) -> None:
     rows = json.loads(host.run("lease", "list", "-o", "json").out)
     assert {"corp\\john": False, "corp\\mary": True} == {row["user"]: row["overdraft"] for row in rows}
     table = host.run("lease", "list").out.splitlines()
-    assert {"john": "no", "mary": "yes"} == {line.split()[0][5:]: line.split()[-1] for line in table[1:]}
+    assert {"john": False, "mary": True} == {line.split()[0][5:]: "active, overdraft" in line for line in table[1:]}
     assert (
         "corp\\mary holds a named seat of pool qlikview, active, beyond the capacity\n"
         in host.run("lease", "show", MARY).out
@@ -142,6 +147,22 @@ def test_a_long_list_is_never_held_as_a_whole(host: Host, monkeypatch: pytest.Mo
     structlog.reset_defaults()
 
 
+def test_a_bar_is_shown_where_only_the_list_goes_elsewhere(lent: Host) -> None:
+    """Into a file with a terminal beside it: a bar on stderr, the list as it is; without a terminal no bar."""
+    master, slave = pytest.importorskip("pty").openpty()
+    command = lent.command("lease", "list", "-o", "csv")
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=slave, check=True, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(slave)
+    bar = os.read(master, 65536).decode()
+    os.close(master)
+    assert "leases" in bar
+    plain = lent.run_process("lease", "list", "-o", "csv")
+    assert (4, "") == (plain.out.count("\n"), plain.err)
+    assert plain.out.count("\n") == done.stdout.count(b"\n")
+
+
 def test_show_tells_a_story(lent: Host) -> None:
     """Seat, devices, sessions and times of each of the user's leases stand there to be read."""
     ended = lent.run("lease", "show", JOHN)
@@ -152,13 +173,21 @@ def test_show_tells_a_story(lent: Host) -> None:
     assert re.fullmatch(
         r"corp\\john holds a named seat of pool qlikview, active\n"
         rf"  lease     {re.escape(active)} since {minute}\n"
+        rf"  devices   NB-0042 \(until {minute}\)\n"
+        r"            citrix-a \(in use now\)\n"
+        rf"  sessions  s-john-citrix-a on ctx-01 since {minute}\n"
+        r"  contact   now\n"
         rf"  expires   {minute}, and later while a session lasts\n"
-        rf"  devices   NB-0042 \(until {minute}\), citrix-a \(in use now\)\n"
-        rf"  sessions  s-john-citrix-a on ctx-01 since {minute}",
+        rf"  next      {minute} the slot of device NB-0042 falls free\n"
+        r"            when the last session has ended: the seat falls free 30d later, if nobody comes before",
         first,
     )
     assert second.startswith("corp\\john holds a named seat of pool clearquest, idle\n")
-    assert re.search(rf"\n  sessions  none; last contact {minute}\n\Z", second)
+    assert re.search(
+        rf"\n  sessions  none\n  contact   {minute}\n  expires   {minute}\n"
+        rf"  next      {minute} the seat falls free\n            {minute} the slot of device citrix-a falls free\n\Z",
+        second,
+    )
 
 
 def test_show_for_programs_is_a_list(lent: Host) -> None:

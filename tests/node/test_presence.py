@@ -46,6 +46,7 @@ async def test_a_drain_from_anywhere_holds_from_the_next_look(site: Site, roster
     await drained(roster)
     await host.agent.look()
     assert host.agent.facts().draining
+    assert HostState.DRAINING is (await roster.one("ctx-01")).state, "the list says so at once"
     assert Reason.DRAINING is (await host.denied(MARY, "8")).reason
     await host.granted(JOHN, "9")
     host = host.restart()

@@ -1,0 +1,137 @@
+"""Tables for people, drawn as the rows come: the first page says how wide the columns are, and no row waits long.
+
+On a terminal a table keeps within its width: long cells are folded, never cut. In a pipe each row is one line, however
+long. What a cell holds is shown as it is, but for what a terminal would obey.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import NamedTuple
+
+import click
+from rich.cells import cell_len, chop_cells
+
+__all__ = ["Line", "screen_lines", "write"]
+
+Line = Sequence[str]
+
+#: Rows that are measured, and written at a time.
+PAGE = 500
+_GAP = 2
+#: A cell in pieces, each with the sign that it may be broken after.
+_JOINTS = re.compile(r"[^-\\@._/ ]*[-\\@._/ ]|[^-\\@._/ ]+")
+#: No column is made narrower than this, or than its longest word if that is shorter.
+_LEAST = 8
+
+
+def write(lines: Iterable[Line], headings: Line | None, width: int | None) -> None:
+    """Write a table to stdout. ``width``: of the terminal; None: each row is one line."""
+    source = map(_clean, lines)
+    first = list(islice(source, PAGE))
+    if headings is None and not first:
+        return
+    columns, fold = _columns([headings, *first] if headings else first, width), width is not None
+    if headings:
+        click.echo(_head(headings, columns, on_terminal=fold))
+    while first:
+        drawn = chain.from_iterable(_drawn(line, columns, fold=fold) for line in first)
+        sys.stdout.write("".join(f"{text}\n" for text in drawn))
+        sys.stdout.flush()
+        first = list(islice(source, PAGE))
+
+
+def screen_lines(lines: Iterable[Line], headings: Line, width: int, height: int) -> tuple[list[str], bool]:
+    """Return what fits on a screen, the head included, and whether there is more."""
+    source = map(_clean, lines)
+    first = list(islice(source, height))
+    columns = _columns([headings, *first], width)
+    drawn = [_head(headings, columns, on_terminal=True).splitlines()]
+    drawn += [_drawn(line, columns, fold=True) for line in first]
+    shown = list(chain.from_iterable(drawn))
+    return shown[:height], len(shown) > height or next(source, None) is not None
+
+
+class _Column(NamedTuple):
+    """How wide a column is, and whether it holds numbers, which stand below each other by their last digit."""
+
+    width: int
+    numbers: bool
+
+
+def _columns(lines: Sequence[Line], width: int | None) -> list[_Column]:
+    """Measure columns. The first says what a row is about: a session's id is no number, even if it looks like one."""
+    columns = list(zip(*lines, strict=True))
+    numbers = [at > 0 and len(cells) > 1 and all(map(str.isdecimal, cells[1:])) for at, cells in enumerate(columns)]
+    return [_Column(*each) for each in zip(_widths(lines, width), numbers, strict=True)]
+
+
+def _widths(lines: Sequence[Line], width: int | None) -> list[int]:
+    """Return the columns' widths: what their cells need; the widest give way until the table fits, if it must."""
+    columns = list(zip(*lines, strict=True))
+    needed = [max(map(_width, column)) for column in columns]
+    if width is None:
+        return needed
+    least = [min(need, max(_LEAST, _width(column[0]))) for need, column in zip(needed, columns, strict=True)]
+    room = width - _GAP * (len(needed) - 1)
+    while sum(needed) > room and needed != least:
+        widest = max(range(len(needed)), key=lambda at: needed[at] - least[at])
+        needed[widest] -= 1
+    while sum(needed) > room and max(needed) > 1:  # a terminal too narrow for its headings
+        needed[needed.index(max(needed))] -= 1
+    return needed
+
+
+def _head(headings: Line, columns: Sequence[_Column], *, on_terminal: bool) -> str:
+    drawn = "\n".join(_drawn(headings, columns, fold=on_terminal))
+    if not on_terminal:
+        return drawn
+    utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+    rule = ("─" if utf8 else "-") * (sum(column.width for column in columns) + _GAP * (len(columns) - 1))
+    return f"{drawn if os.environ.get('NO_COLOR') else click.style(drawn, bold=True)}\n{rule}"
+
+
+def _drawn(cells: Line, columns: Sequence[_Column], *, fold: bool) -> list[str]:
+    """Return the lines of one row: as many as its longest cell needs."""
+    if not fold or all(_width(cell) <= column.width for cell, column in zip(cells, columns, strict=True)):
+        return [_joined(cells, columns)]
+    folded = [list(_folded(cell, column.width)) for cell, column in zip(cells, columns, strict=True)]
+    height = max(map(len, folded))
+    return [_joined([parts[at] if at < len(parts) else "" for parts in folded], columns) for at in range(height)]
+
+
+def _joined(cells: Line, columns: Sequence[_Column]) -> str:
+    padded = []
+    for cell, column in zip(cells, columns, strict=True):
+        blanks = " " * (column.width - _width(cell))
+        padded.append(blanks + cell if column.numbers else cell + blanks)
+    return (" " * _GAP).join(padded).rstrip()
+
+
+def _folded(cell: str, width: int) -> Iterator[str]:
+    """Yield a cell in parts no wider than ``width``, broken where a name has a joint or, if it has none, anywhere."""
+    part = ""
+    for piece in _JOINTS.findall(cell):
+        if _width((part + piece).rstrip()) <= width:
+            part += piece
+            continue
+        if part:
+            yield part.rstrip()
+        *whole, part = chop_cells(piece.rstrip(), width) or [""]
+        yield from whole
+        part += " " * (piece[-1:] == " ")
+    yield part.rstrip()
+
+
+def _width(cell: str) -> int:
+    """Return how many columns of a terminal a cell takes. rich would remember each cell that it ever measured."""
+    return len(cell) if cell.isascii() else cell_len(cell)
+
+
+def _clean(line: Line) -> Line:
+    """Return a row without what a terminal would obey or break a line at."""
+    if all(map(str.isprintable, line)):
+        return line
+    return ["".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in cell) for cell in line]
