@@ -169,11 +169,11 @@ def test_a_reason_lies_sealed_in_the_store(host: Host) -> None:
     host.lend(JOHN)
     assert 0 == host.run("lease", "revoke", JOHN, "--pool", "qlikview", "--reason", "gave it away", "--yes").status
     with host.store.client() as client:
-        (audit,) = client.keys("*:audit")
+        (audit,) = client.keys("*qlikview*:audit")
         entries = [entry for _, entry in client.xrange(audit) if entry[b"event"] == b"revoked"]
     (entry,) = entries
-    assert b"gave" not in entry[b"detail"]
-    assert b"" != entry[b"detail"]
+    assert b"gave" not in entry[b"note"]
+    assert b"" != entry[b"note"]
 
     async def index(farm: Farm) -> str:
         return farm.sealer.user_index(User("corp\\john"))
