@@ -284,11 +284,12 @@ class World:
         if after.state is not SessionState.ACTIVE or event is SessionEvent.QUEUED or after.grant is None:
             return
         self._began[self.key(host, after)] = self.now
-        if before is SessionState.STARTING and (self.key(host, after), after.grant.fence) in self._tainted:
+        of_store = after.grant.source == "store"  # a receipt has the same fence, and a record of its own
+        if of_store and before is SessionState.STARTING and (self.key(host, after), after.grant.fence) in self._tainted:
             self.broken("L6", f"session {after.id} on {host.name} began on a record that must not open")
         lease = after.pool, self.key(host, after)[0]
         # A grant that was on its way while an administrator took the lease says nothing of what is left of it.
-        by_store = after.grant.kind == "named" and after.grant.source == "store"
+        by_store = of_store and after.grant.kind == "named"
         if by_store and self.now - self._taken.get(lease, -_ANSWERED) >= _ANSWERED:
             self._leases[lease] = host.name, after.grant.lease.expires_at
         self._fences[after.pool] = max((after.grant.fence, host.name), self._fences.get(after.pool, (0, "")))
