@@ -2,7 +2,8 @@
 
 By it the node notices a store that was emptied, rolled back or replaced, and goes on counting the store's time while
 the store is away. Guaranteed: the time is the store's own plus what this host's monotonic clock counted since; the
-host's wall clock has no part in it.
+host's wall clock has no part in it. A count follows the store's clock by very little at each heartbeat, so that a clock
+that stands still is noticed however often it is heard.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,17 +24,17 @@ _log = structlog.get_logger(__name__)
 
 #: Milliseconds by which the store's clock may differ from our count; the scripts have the same number.
 _LEAP = 60_000
-#: Seconds for which a store whose clock went back is reported; then its time is taken as it is.
-_TOLD_FOR = 3_600
+#: A count follows the store's clock by one part in so many of the time that went by: two clocks are never the same.
+_FOLLOWS = 100
 
 _DOCUMENT = "memory"
 
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """The store's time, in ms, at a moment of this host's monotonic clock, in seconds."""
+    """A clock's time, in ms, at a moment of this host's monotonic clock, in seconds."""
 
-    store_ms: int
+    ms: int
     at: float
 
 
@@ -46,9 +47,10 @@ class _Shard:
     deadline: int = 0
     nodes: int = 0  #: how many there were when the roster was read
     roster: tuple[str, ...] = ()
-    heard: _Moment | None = None  #: when the store was last heard of
-    right: _Moment | None = None  #: when its clock was last found right
-    off_ms: int = 0  #: by how much it was off then: ahead (and held back by the store) or behind
+    time: _Moment | None = None  #: of the store, as it was last heard of
+    line: int = 0  #: of counts to which that belongs
+    clock: _Moment | None = None  #: of its server, as it has gone on since this node first heard of it
+    off_ms: int = 0  #: by how much the server's clock was off when it was last heard of: ahead or behind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,23 +73,21 @@ class Memory:
         found = self._read()
         self._shards = dict(found.shards)
         if found.incarnation != journal.incarnation:
-            self._shards = {pool: replace(each, heard=None, right=None) for pool, each in self._shards.items()}
+            self._shards = {pool: replace(each, time=None, clock=None, off_ms=0) for pool, each in self._shards.items()}
 
     @property
     def clock_off_ms(self) -> int:
-        """By how much the store's clock is off, in ms: ahead (and held back by the store) or behind."""
+        """By how much the store's clock is off from when this node first heard of it, in ms: ahead or behind."""
         return max((each.off_ms for each in self._shards.values()), key=abs, default=0)
 
     def known(self, pool: str) -> Known:
         """Return what the store is to be asked with."""
         shard = self._shard(pool)
-        return Known(
-            epoch=shard.epoch, fence=shard.fence, expected=self._since(shard.heard), counted=self.store_now(pool)
-        )
+        return Known(epoch=shard.epoch, fence=shard.fence, expected=self._since(shard.time), line=shard.line)
 
     def store_now(self, pool: str) -> int:
-        """The store's time in ms, counted on since it was last found right; 0 if it never was in this life."""
-        return self._since(self._shard(pool).right)
+        """The store's time in ms, counted on since it was last heard; 0 if it never was in this life."""
+        return self._since(self._shard(pool).time)
 
     def is_alive(self, pool: str) -> bool:
         """Whether this node's deadline in a pool has not passed by the store's time, as far as that is known here."""
@@ -101,8 +101,12 @@ class Memory:
         """Remember what a heartbeat said. True if the roster should be read anew."""
         before = self._shard(pool)
         after = replace(before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline)
-        self._shards[pool] = self._timed(after, beat.now, beat.skew)
+        self._shards[pool] = self._told(self._timed(after, beat.now, beat.line), beat.now + beat.skew)
         return beat.nodes != after.nodes
+
+    def entered(self, pool: str, found: Recovering) -> None:
+        """Remember the time of a store that is taking this node in; the epoch only once all is restored."""
+        self._shards[pool] = self._timed(self._shard(pool), found.now, found.line)
 
     def granted(self, pool: str, taken: Taken) -> None:
         """Remember the fence of a grant."""
@@ -112,12 +116,6 @@ class Memory:
     def met(self, pool: str, nodes: list[str], count: int) -> None:
         """Remember who is there."""
         self._shards[pool] = replace(self._shard(pool), nodes=count, roster=tuple(nodes))
-
-    def met_anew(self, pool: str, found: Recovering) -> None:
-        """Go by the time of a store that is being recovered, where none is known since the boot: a heartbeat is far."""
-        shard = self._shard(pool)
-        if shard.right is None:
-            self._shards[pool] = replace(shard, right=_Moment(found.now, self._clock.monotonic()))
 
     def recovered(self, pool: str, found: Recovering) -> None:
         """All that this node has is restored: this is the store that it knows from now on."""
@@ -135,18 +133,30 @@ class Memory:
     def _shard(self, pool: str) -> _Shard:
         return self._shards.get(pool, _Shard())
 
-    def _timed(self, shard: _Shard, now: int, skew: int) -> _Shard:
-        """Go by the store's time, but for a clock that went back or stands still: that is told, and counted on over."""
-        moment = _Moment(now, self._clock.monotonic())
-        behind = self._since(shard.right) - now if shard.right else 0
-        goes_on = shard.right is None or moment.at - shard.right.at > _TOLD_FOR
-        off, right = (-behind, shard.right) if behind > _LEAP and not goes_on else (skew, moment)
+    def _timed(self, shard: _Shard, now: int, line: int) -> _Shard:
+        """Count the store's time on; from anew where it does not go on as counted."""
+        return replace(shard, time=self._followed(shard.time if line == shard.line else None, now), line=line)
+
+    def _told(self, shard: _Shard, clock: int) -> _Shard:
+        """Tell by how much the server's clock is off."""
+        followed = self._followed(shard.clock, clock)
+        off = 0 if shard.clock is None else clock - self._since(shard.clock)
+        if abs(off) <= _LEAP:
+            off = 0
         if bool(off) != bool(shard.off_ms):
             _log.error("store.clock", off_ms=off) if off else _log.info("store.clock_right")
-        return replace(shard, heard=moment, right=right, off_ms=off)
+        return replace(shard, clock=shard.clock if off else followed, off_ms=off)
+
+    def _followed(self, moment: _Moment | None, shown: int) -> _Moment:
+        """Return our count of a clock that shows ``shown`` now, a little nearer to that; a new one if it has leapt."""
+        at = self._clock.monotonic()
+        if moment is None or abs(shown - self._since(moment)) > _LEAP:
+            return _Moment(shown, at)
+        most = round((at - moment.at) * 1000 / _FOLLOWS)
+        return _Moment(self._since(moment) + max(-most, min(shown - self._since(moment), most)), at)
 
     def _since(self, moment: _Moment | None) -> int:
-        return 0 if moment is None else moment.store_ms + round((self._clock.monotonic() - moment.at) * 1000)
+        return 0 if moment is None else moment.ms + round((self._clock.monotonic() - moment.at) * 1000)
 
     def _read(self) -> _Remembered:
         body = self._journal.document(_DOCUMENT)

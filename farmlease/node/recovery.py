@@ -158,8 +158,8 @@ class Recovery:
         if isinstance(found, Behind):
             await self._standing.read_policy()
             return
+        self._memory.entered(pool.name, found)
         self._under_way[pool.name] = found.until
-        self._memory.met_anew(pool.name, found)
         _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load

@@ -155,13 +155,14 @@ class Beat:
     fence: int
     nodes: int  #: about how many nodes there are; another number means other nodes
     skew: int  #: ms by which the store's clock leapt ahead, and which are not counted
+    line: int  #: of counts of this time
     lost: tuple[Lost, ...]
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Beat":
         """From ``alive`` of heartbeat.lua."""
-        deadline, sessions, now, epoch, fence, nodes, skew = (int(word) for word in answer[1:8])
-        words = [word.decode() for word in answer[8:]]
+        deadline, sessions, now, epoch, fence, nodes, skew, line = (int(word) for word in answer[1:9])
+        words = [word.decode() for word in answer[9:]]
         return Beat(
             deadline=deadline,
             sessions=sessions,
@@ -170,6 +171,7 @@ class Beat:
             fence=fence,
             nodes=nodes,
             skew=skew,
+            line=line,
             lost=tuple(
                 Lost(session=session, user=user, fence=int(fence), reason=reason)
                 for session, user, fence, reason in zip(*(iter(words),) * 4, strict=True)

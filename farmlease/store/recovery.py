@@ -19,11 +19,11 @@ class Known:
     epoch: int = 0  #: 0: none
     fence: int = 0  #: highest that it has seen
     expected: int = 0  #: ms: the store's time when it was last heard of, and what went by since; 0: unknown
-    counted: int = 0  #: the same, counted on over a clock that stood still or went back
+    line: int = 0  #: of counts that this one belongs to
 
     def arguments(self) -> dict[str, Argument]:
         """Return what each script that is asked by a node takes."""
-        return {"epoch": self.epoch, "seen": self.fence, "life": LIFE, "expected": self.expected}
+        return {"epoch": self.epoch, "seen": self.fence, "life": LIFE, "expected": self.expected, "line": self.line}
 
 
 #: What a node knows before it ever heard of a shard, and an administrator always.
@@ -37,11 +37,13 @@ class Recovering:
     epoch: int
     until: int
     now: int
+    line: int
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Recovering":
         """From ``recovering`` of recover.lua."""
-        return Recovering(epoch=int(answer[1]), until=int(answer[2]), now=int(answer[3]))
+        epoch, until, now, line = (int(word) for word in answer[1:5])
+        return Recovering(epoch=epoch, until=until, now=now, line=line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

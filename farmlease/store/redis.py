@@ -127,7 +127,7 @@ class Store:
         """Take a node that met a store it did not know into the present epoch, or into a new one."""
         answer = await self._decide(
             RECOVER, pool, version, known,
-            node=node, window=window_ms, roster=json.dumps([*roster]), counted=known.counted, **known.arguments(),
+            node=node, window=window_ms, roster=json.dumps([*roster]), **known.arguments(),
         )  # fmt: skip
         return Recovering.parse(answer) if answer[0] == b"recovering" else Behind(answer[0].decode())
 

@@ -387,6 +387,22 @@ async def test_a_clock_that_stands_still_is_told(farm: Site) -> None:
     assert {"7": "active"} == host.states
 
 
+async def test_a_clock_that_stands_still_is_noticed_however_often_it_is_heard(farm: Site) -> None:
+    """Half a minute at a time is no leap, a quarter of an hour of them is; nothing ends when the clock is right again."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await beaten(host)
+    for _ in range(30):
+        host.clock.missed_ms -= MINUTE // 2
+        await beaten(host)
+    assert -15 * MINUTE <= host.agent.facts().clock_off_ms <= -14 * MINUTE
+    with host.asleep():
+        farm.timed.clock.advance(15 * MINUTE)
+    await beaten(host)
+    await beaten(host)
+    assert (0, {"7": "active"}) == (host.agent.facts().clock_off_ms, host.states)
+
+
 async def test_a_store_that_is_away_longer_than_the_sessions_may_be_silent(site: Site) -> None:
     """L4: the store was there all the time, and others took the seats: the sessions are told with the next heartbeat."""
     await site.apply('[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 1\nreacquire = { attempts = 0 }\n')

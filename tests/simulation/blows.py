@@ -56,6 +56,9 @@ class Blows:
         world = self._world
         for task in self._healing:
             task.cancel()
+        for host in world.hosts:
+            if not world.network.reaches(host.name):
+                host.since = world.now  # it has yet to tell what it has
         world.network.cut.clear()
         world.network.silent.clear()
         world.server.up = True
@@ -299,6 +302,8 @@ class Blows:
             return False
         self.clocks += 1
         self._world.server.offset_ms += int(hours * HOUR * 1000)
+        if hours < 0:
+            self._world.ledger.turned_back()
         self._world.tell("FAULT", name)
         self._world.stir()
         return True

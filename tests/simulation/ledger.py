@@ -98,6 +98,11 @@ class Ledger:
             for key in account.model.sessions:
                 account.ended.pop(key, None)
 
+    def turned_back(self) -> None:
+        """The store's clock was set back: what was over and still lies in the store is not over any more."""
+        for pool, account in self.pools.items():
+            take_over(account, self._memory, pool)
+
     def now_ms(self, pool: str, clock_ms: int) -> int:
         """The time that scripts go by: behind the server's clock by as much as that was found to be ahead."""
         meta = self._memory.keys.get(f"fl:{{citrix-a/{pool}/0}}:meta".encode(), {})
@@ -258,7 +263,7 @@ class Ledger:
             (session.encode(), user.encode(), b"%d" % fence, reason.encode())
             for session, user, fence, reason in model.words_for(node)
         }
-        told = carried.answer[8:]
+        told = carried.answer[9:]
         if self.judging and carried.word == "alive" and set(zip(*(iter(told),) * 4, strict=True)) != words:
             self._complain("L4", f"{node} was told it lost {_plain(told)}, and lost {_plain(sorted(words))}")
         return [b"alive", b"%d" % model.nodes[node], b"%d" % model.on_node(node)]

@@ -237,7 +237,7 @@ MUTANTS = (
         "return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft",
         "return true", "loss"),
     lua("clock believed", "A clock that leaps ahead ends what it leaps over.",
-        "return ahead > LEAP and raw - limits.vouched >= ahead and ahead or 0", "return 0", "time"),
+        "local ahead = now - caller.expected", "local ahead = math.min(0, now - caller.expected)", "time"),
     swapped("sessions not restored", "A node restores its leases, and not who uses them.",
             Recovery, "_living", lambda *_: {}, "loss"),
     swapped("leases not restored", "A node restores nothing at all.", Receipts, "of_pool", lambda *_: iter(()), "loss"),

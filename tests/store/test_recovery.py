@@ -48,7 +48,7 @@ async def knowledge(pool: Desk, node: str = NODE) -> Known:
     """Beat, and return what the node knows from then on."""
     beat = await pool.timed.store.heartbeat(pool.pool, VERSION, node, None)
     assert isinstance(beat, Beat)
-    return Known(epoch=beat.epoch, fence=beat.fence, expected=beat.now)
+    return Known(epoch=beat.epoch, fence=beat.fence, expected=beat.now, line=beat.line)
 
 
 async def recover(pool: Desk, known: Known, node: str = NODE, roster: tuple[str, ...] = (NODE,)) -> Recovering:
@@ -372,11 +372,18 @@ async def test_a_clock_that_leaps_ahead_ends_nothing(timed: TimedStore, leap: in
     found = await recover(pool, known)
     assert before + MINUTE == found.now
     await pool.timed.store.restored(pool.pool.name, NODE, found.epoch, knew=True)
-    known = Known(epoch=found.epoch, expected=found.now)
+    known = Known(epoch=found.epoch, expected=found.now, line=found.line)
     assert Reason.CAPACITY is (await refused(pool, "mary", known)).reason
     beat = await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, known)
     assert isinstance(beat, Beat)
     assert (before + MINUTE, leap, 1) == (beat.now, beat.skew, beat.sessions)
+
+
+async def beaten(pool: Desk, known: Known, node: str = NODE) -> Beat:
+    """Beat with what the node knows."""
+    beat = await pool.timed.store.heartbeat(pool.pool, VERSION, node, None, known)
+    assert isinstance(beat, Beat)
+    return beat
 
 
 async def refused(pool: Desk, user: str, known: Known) -> Refusal:
@@ -394,12 +401,71 @@ async def test_a_clock_that_comes_back_is_right_again(timed: TimedStore) -> None
     timed.clock.advance(HOUR)
     found = await recover(pool, replace(known, expected=before))
     timed.clock.set(before + MINUTE)
-    back = Known(epoch=found.epoch, expected=before + MINUTE)
-    assert Behind.STRANGE is await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, back)
-    assert before + MINUTE == (await recover(pool, back)).now
-    beat = await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, back)
-    assert isinstance(beat, Beat)
-    assert (0, before + MINUTE) == (beat.skew, beat.now)
+    back = Known(epoch=found.epoch, expected=before + MINUTE, line=found.line)
+    beat = await beaten(pool, back)
+    assert (0, before + MINUTE, found.epoch) == (beat.skew, beat.now, beat.epoch)
+
+
+async def test_nobody_ends_when_the_time_is_right_again(timed: TimedStore) -> None:
+    """L5: a node that beat while the corrected clock was still held back lives on, though its deadline was too early."""
+    pool = desk(timed, session_timeout="30m")
+    known = await knowledge(pool)
+    before = timed.clock.now_ms
+    timed.clock.advance(24 * HOUR)
+    found = await recover(pool, replace(known, expected=before))
+    timed.clock.set(before + MINUTE)
+    await beaten(pool, Known(epoch=found.epoch), OTHER)  # booted meanwhile: it counts on from what it is told
+    assert 24 * HOUR == (await beaten(pool, Known(epoch=found.epoch), OTHER)).skew
+    back = await beaten(pool, Known(epoch=found.epoch, expected=before + MINUTE, line=found.line))
+    assert (0, {NODE, OTHER}) == (back.skew, set(await pool.timed.store.nodes(pool.pool.name)))
+
+
+async def test_a_clock_that_stood_still_has_leapt_when_it_runs_again(timed: TimedStore) -> None:
+    """L5: no claim ends by that, whoever is asked first: a count from before the clock stood still refutes nobody."""
+    pool = desk(timed, session_timeout="30m")
+    cut_off = await knowledge(pool, OTHER)
+    known, before = await knowledge(pool), timed.clock.now_ms
+    beat = await beaten(pool, replace(known, expected=before + HOUR))  # an hour by its count, and none by the clock
+    assert known.line < beat.line
+    timed.clock.advance(2 * HOUR)
+    await beaten(pool, replace(cut_off, expected=timed.clock.now_ms), OTHER)
+    here = Known(epoch=beat.epoch, expected=beat.now + HOUR, line=beat.line)
+    assert Behind.STRANGE is await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, here)
+    assert before + HOUR == (await recover(pool, here)).now
+
+
+async def test_a_count_that_began_on_a_wrong_clock_moves_nothing(timed: TimedStore) -> None:
+    """L5: who first heard the time when the clock had leapt already says nothing once others have set it right."""
+    pool = desk(timed, session_timeout="30m")
+    known, before = await knowledge(pool), timed.clock.now_ms
+    timed.clock.advance(12 * HOUR)
+    booted = await knowledge(pool, OTHER)
+    found = await recover(pool, replace(known, expected=before))
+    late = replace(booted, epoch=found.epoch, expected=booted.expected + MINUTE)
+    timed.clock.advance(MINUTE)
+    assert (12 * HOUR, before + MINUTE) == ((beat := await beaten(pool, late, OTHER)).skew, beat.now)
+
+
+async def test_a_recovery_window_that_is_over_stays_over(timed: TimedStore) -> None:
+    """Nobody is kept out anew because the clock goes back to when the window was open."""
+    pool = desk(timed)
+    known = await knowledge(pool)
+    emptied(pool)
+    found = await recover(pool, known)
+    for span in (2 * WINDOW, -10 * MINUTE):
+        timed.clock.advance(span)
+    counted = Known(epoch=found.epoch, expected=found.now + 2 * WINDOW, line=found.line)
+    beat = await beaten(pool, counted)
+    assert isinstance(await ask(pool, "john", replace(counted, expected=beat.now, line=beat.line), "7"), Taken)
+
+
+async def test_who_is_not_alive_has_to_recover_before_it_restores(timed: TimedStore) -> None:
+    """L3: what a node restores when the store forgot that it lives would be counted for nobody."""
+    pool = desk(timed)
+    known = await knowledge(pool)
+    taken = await pool.start("john")
+    pool.timed.raw.zrem(f"fl:{{{FARM}/{pool.pool.name}/0}}:nodes", NODE)
+    assert Behind.STRANGE is await restore(pool, known.epoch, "john", taken, ("7",))
 
 
 async def test_a_host_that_slept_is_refuted(timed: TimedStore) -> None:

@@ -16,6 +16,7 @@
 --      12 seen          highest fence that it has seen
 --      13 life          of the server
 --      14 expected      ms: what the node thinks the time is; 0: it does not know
+--      15 line          of counts that this belongs to
 --
 -- Answers
 --   granted, lease id, issued ms, expires ms, fence, record version, sealed record, '1' if beyond the capacity, now ms,
@@ -33,7 +34,8 @@
 local version, user, node, session = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local device, lease_id, record, name = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local reservations, wait = ARGV[9], tonumber(ARGV[10])
-local epoch, seen, life, expected = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
+local caller = { epoch = tonumber(ARGV[11]), seen = tonumber(ARGV[12]), life = ARGV[13],
+  expected = tonumber(ARGV[14]), line = tonumber(ARGV[15]) }
 local key = node .. '/' .. session
 local member = key .. '/' .. user
 
@@ -128,7 +130,7 @@ end
 -- 1. Is the caller up to date, and its node alive?
 local refused = policy_differs(version)
 if refused then return refused end
-if estranged(epoch, seen, life, expected) then return { 'strange' } end
+if estranged(caller) then return { 'strange' } end
 if not alive(NODES, node) then return { 'lapsed' } end
 
 -- 2. What is no longer alive does not count.

@@ -8,20 +8,22 @@
 --       4 seen      highest fence that it has seen
 --       5 life      of the server
 --       6 expected  ms: what the node thinks the time is; 0: it does not know
+--       7 line      of counts that this belongs to
 --
 -- Answers
 --   configured, policy version in force
 --   more                     as acquire's
 
 local version = tonumber(ARGV[1])
+local caller = { epoch = tonumber(ARGV[3]), seen = tonumber(ARGV[4]), life = ARGV[5],
+  expected = tonumber(ARGV[6]), line = tonumber(ARGV[7]) }
 local known = load_limits()
 if known then
   if limits.policy >= version then return { 'configured', text(limits.policy) } end
   -- What is over by now ended by the limits it began under; but in a store of another past nothing is over for sure.
-  local strange = estranged(tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]))
-  if not strange and sweep() then return { 'more' } end
+  if not estranged(caller) and sweep() then return { 'more' } end
 else
-  call('HSET', META, 'epoch', text(raw), 'life', ARGV[5], 'blank', '1')
+  call('HSET', META, 'epoch', text(raw), 'life', caller.life, 'blank', '1')
 end
 for name, value in pairs(cjson.decode(ARGV[2])) do
   call('HSET', META, name, type(value) == 'number' and text(value) or value)

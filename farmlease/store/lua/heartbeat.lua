@@ -9,20 +9,24 @@
 --       5 seen      highest fence that it has seen
 --       6 life      of the server
 --       7 expected  ms: what the node thinks the time is; 0: it does not know
+--       8 line      of counts that this belongs to
 --
 -- Answers
 --   alive, deadline ms, sessions this node has here, now ms, epoch, fence, nodes, ms by which the clock leapt ahead,
---                            then up to 100 quadruples: session, user index, fence, reason: sessions taken away,
+--                            line, then up to 100 quadruples: session, user index, fence, reason: sessions taken away,
 --                            told at each heartbeat until released; a session granted anew since has a later fence
 --                            and goes on
 --   configure, policy, strange, more  as acquire's
 
 local version, node, previous = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local epoch, seen, life, expected = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
+local caller = { epoch = tonumber(ARGV[4]), seen = tonumber(ARGV[5]), life = ARGV[6],
+  expected = tonumber(ARGV[7]), line = tonumber(ARGV[8]) }
 
 local refused = policy_differs(version)
 if refused then return refused end
-if estranged(epoch, seen, life, expected) then return { 'strange' } end
+if estranged(caller) then return { 'strange' } end
+local behind = off(caller)
+if behind < 0 then set_time(behind, node) end
 
 -- 1. A reboot ends the old life's sessions at once, and nobody is left to be told.
 if previous ~= '' then
@@ -38,10 +42,10 @@ if sweep_holds(SWEEP_SESSIONS) <= 0 then return { 'more' } end
 
 -- 3. Alive, and told what it lost.
 call('ZADD', NODES, text(now + limits.session_timeout), node)
-if math.abs(now - expected) <= LEAP then call('HSET', META, 'vouched', text(raw)) end
+if vouches(caller) then call('HSET', META, 'vouched', text(now)) end
 local from, to = range_of(node)
 local answer = { 'alive', text(now + limits.session_timeout), text(call('ZLEXCOUNT', SESSIONS, from, to)), text(now),
-  text(limits.epoch), text(limits.fence), text(call('ZCARD', NODES)), text(limits.skew) }
+  text(limits.epoch), text(limits.fence), text(call('ZCARD', NODES)), text(limits.skew), text(limits.line) }
 from, to = range_of(WORD .. node)
 for _, member in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
   local words = { string.match(member, '^[^/]+/(.+)/([^/]+)/([^/]+)/([^/]+)$') }

@@ -10,6 +10,7 @@
 --       7 seen      highest fence that it has seen
 --       8 life      of the server
 --       9 expected  ms: what the node thinks the time is; 0: it does not know
+--      10 line      of counts that this belongs to
 --
 -- Answers
 --   held, until ms           now, if the pool allows no holds
@@ -20,7 +21,10 @@
 local user, node, session = ARGV[1], ARGV[2], ARGV[3]
 local key = node .. '/' .. session
 
-local elsewhere = no_session_here(tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9]))
+local caller = { epoch = tonumber(ARGV[6]), seen = tonumber(ARGV[7]), life = ARGV[8],
+  expected = tonumber(ARGV[9]), line = tonumber(ARGV[10]) }
+
+local elsewhere = no_session_here(caller)
 if elsewhere then return elsewhere end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)

@@ -5,10 +5,14 @@
 --       2 seen      highest fence that it has seen
 --       3 life      of the server
 --       4 expected  ms: what the node thinks the time is; 0: it does not know
+--       5 line      of counts that this belongs to
 --
 -- Answers
 --   known
 --   strange
 
-local known = load_limits() and not estranged(tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]))
+local caller = { epoch = tonumber(ARGV[1]), seen = tonumber(ARGV[2]), life = ARGV[3],
+  expected = tonumber(ARGV[4]), line = tonumber(ARGV[5]) }
+
+local known = load_limits() and not estranged(caller)
 return { known and 'known' or 'strange' }

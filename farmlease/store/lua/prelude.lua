@@ -74,7 +74,8 @@ end
 local function load_limits()
   local found = call('HMGET', META, 'policy', 'kind', 'share', 'capacity', 'overdraft', 'devices_per_user',
     'sessions_per_user', 'lease_ms', 'quarantine_ms', 'session_timeout_ms', 'linger_ms', 'max_hold_ms', 'queue_ms',
-    'replacements', 'reserve', 'fence', 'epoch', 'life', 'recovering', 'skew', 'vouched', 'blank', 'audited', 'tally')
+    'replacements', 'reserve', 'fence', 'epoch', 'life', 'recovering', 'skew', 'line', 'vouched', 'blank', 'audited',
+    'tally')
   if not found[1] then return false end
   limits = {
     policy = tonumber(found[1]), kind = found[2], share = found[3], capacity = tonumber(found[4]),
@@ -83,8 +84,8 @@ local function load_limits()
     linger = tonumber(found[11]), max_hold = tonumber(found[12]), queue = tonumber(found[13]),
     replacements = tonumber(found[14]), reserve = found[15] or '', fence = tonumber(found[16] or 0),
     epoch = tonumber(found[17] or 0), life = found[18] or '', recovering = tonumber(found[19] or 0),
-    skew = tonumber(found[20] or 0), vouched = tonumber(found[21] or 0), blank = found[22] == '1',
-    audited = tonumber(found[23] or 0), tally = found[24] or '',
+    skew = tonumber(found[20] or 0), line = tonumber(found[21] or 0), vouched = tonumber(found[22] or 0),
+    blank = found[23] == '1', audited = tonumber(found[24] or 0), tally = found[25] or '',
   }
   now = raw - limits.skew
   return true

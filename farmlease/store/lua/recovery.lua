@@ -1,39 +1,76 @@
--- recovery: does the store still hold what its nodes know that it held? Part of every script of a shard.
+-- recovery: does the store still hold what its nodes know that it held, and what time is it? Part of every script of a
+-- shard.
 --
 -- An *epoch* is one uninterrupted life of a shard's data. Each node says which one it knows, and the highest fence it
 -- has seen. A new one begins where the data is gone or older than that, where another server, or another life of it,
 -- holds the data, and where its clock has leapt ahead. It begins with a *recovery window*: nobody new is let in until
 -- every node known before has restored what it has, or the window is over.
 --
--- In meta: epoch (number, grows), life (of the server that holds the data), recovering (end of the window, ms), blank
--- ('1': this epoch began with nothing, by somebody who knew of nothing before), skew (ms by which the clock has leapt
--- ahead), vouched (clock when a node last found it right).
+-- The time of a shard (`now`) is the server's clock, less what that has leapt ahead (`skew`). Who heard it counts it on
+-- by a steady clock of its own, and says with each question what it should be. One rule: **a count holds the time back,
+-- and never moves it on past the server's clock.**
+--   More than LEAP ahead of a count: the clock has leapt. The time goes on as counted, and a new epoch begins, since
+--   somebody who does not count may have ended what was leapt over.
+--   More than LEAP behind: the clock was put back, or stood still. What was held back is let go by as much; apart from
+--   that the time goes back with the clock, and claims last as much longer.
+-- Either way a new *line* of counts begins. A count of an earlier line may have begun before the clock was set or
+-- after: it says nothing. Nor does one that stood still itself, which is seen where others found the clock right
+-- meanwhile.
+-- What was lost with the data, nobody can say but the first who comes back: there any count will do.
+--
+-- In meta: epoch (number, grows), life (of the server that holds the data), recovering (end of the window, ms; 0 once
+-- it is over), blank ('1': this epoch began with nothing, by somebody who knew of nothing before), skew (ms), line
+-- (number, grows), vouched (ms: the time when a count last found it right).
 
-local LEAP = 60000 -- ms that the clock may differ from what a node counted by itself
+local LEAP = 60000 -- ms that the time may differ from a count
 local MOST_NODES = 10000
 
--- By how many ms the clock has leapt ahead of what the caller counted; 0 if it has not. One whose own count stood still
--- is refuted by whoever found the clock right in the meantime.
-local function leap(expected)
-  local ahead = expected > 0 and now - expected or 0
-  return ahead > LEAP and raw - limits.vouched >= ahead and ahead or 0
+-- By how many ms the time is ahead of the caller's count (negative: behind); 0 if it is right, as far as that says.
+local function off(caller)
+  if caller.expected == 0 or (caller.line ~= limits.line and not caller.witness) then return 0 end
+  local ahead = now - caller.expected
+  if math.abs(ahead) <= LEAP or (ahead > 0 and now - limits.vouched < ahead) then return 0 end
+  return ahead
 end
 
--- Whether the clock is back where it was before it had leapt ahead.
-local function is_back(expected)
-  return limits.skew > 0 and expected > 0 and now < expected - LEAP
+-- Whether the caller's count finds the time right.
+local function vouches(caller)
+  return caller.expected > 0 and caller.line == limits.line and math.abs(now - caller.expected) <= LEAP
+end
+
+-- Goes by a count that the time is `ahead` of, or behind. Who was alive goes on, though its deadline may have been
+-- written while the time was behind.
+local function set_time(ahead, node)
+  local skew = math.max(0, limits.skew + ahead)
+  local step = limits.skew - skew
+  if step > 0 then
+    for _, other in ipairs(call('ZRANGEBYSCORE', NODES, '(' .. text(now), '+inf', 'LIMIT', 0, MOST_NODES)) do
+      if string.sub(other, 1, 1) ~= WORD then
+        local deadline = deadline_of(call('ZSCORE', NODES, other)) + step
+        call('ZADD', NODES, text(math.min(deadline, now + step + limits.session_timeout)), other)
+      end
+    end
+  end
+  if limits.recovering <= now - ahead then limits.recovering = 0 end -- over by the count, and no window again
+  limits.skew, limits.line = skew, math.max(raw, limits.line + 1)
+  now = raw - skew
+  limits.vouched = now
+  call('HSET', META, 'skew', text(skew), 'line', text(limits.line), 'vouched', text(now), 'recovering',
+    text(limits.recovering))
+  local way = ahead > 0 and 'ahead ' or 'back '
+  if ahead ~= 0 then audit('clock', '', node, '', '', way .. text(math.abs(ahead)), 0) end
 end
 
 -- Whether this is not the store that the caller knew.
-local function estranged(epoch, seen, life, expected)
-  return (epoch > 0 and epoch ~= limits.epoch) or seen > limits.fence or life ~= limits.life
-    or leap(expected) > 0 or is_back(expected)
+local function estranged(caller)
+  return (caller.epoch > 0 and caller.epoch ~= limits.epoch) or caller.seen > limits.fence
+    or caller.life ~= limits.life or off(caller) > 0
 end
 
 -- The answer that sends a node away which asks about a session of its own, or nil.
-local function no_session_here(epoch, seen, life, expected)
-  if not load_limits() then return { epoch > 0 and 'strange' or 'gone' } end
-  if estranged(epoch, seen, life, expected) then return { 'strange' } end
+local function no_session_here(caller)
+  if not load_limits() then return { caller.epoch > 0 and 'strange' or 'gone' } end
+  if estranged(caller) then return { 'strange' } end
   return nil
 end
 

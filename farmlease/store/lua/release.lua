@@ -11,6 +11,7 @@
 --       6 seen      highest fence that it has seen
 --       7 life      of the server
 --       8 expected  ms: what the node thinks the time is; 0: it does not know
+--       9 line      of counts that this belongs to
 --
 -- Answers
 --   released, lease document (JSON) or '' if the lease is over too
@@ -22,7 +23,10 @@ local user, node, session, fence = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = node .. '/' .. session
 local member = key .. '/' .. user
 
-local elsewhere = no_session_here(tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]))
+local caller = { epoch = tonumber(ARGV[5]), seen = tonumber(ARGV[6]), life = ARGV[7],
+  expected = tonumber(ARGV[8]), line = tonumber(ARGV[9]) }
+
+local elsewhere = no_session_here(caller)
 if elsewhere then return elsewhere end
 if sweep() then return { 'more' } end
 

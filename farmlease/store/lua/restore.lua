@@ -26,7 +26,7 @@ local record_version, record, name = tonumber(ARGV[7]), ARGV[8], ARGV[9]
 
 local refused = policy_differs(version)
 if refused then return refused end
-if epoch ~= limits.epoch then return { 'strange' } end
+if epoch ~= limits.epoch or not alive(NODES, node) then return { 'strange' } end -- or it has to recover first
 if sweep() then return { 'more' } end
 
 -- Takes over what the node knows of devices and contacts: the later of both.

@@ -14,7 +14,7 @@ if not load_limits() or limits.epoch ~= tonumber(ARGV[2]) then return { 'strange
 if is_recovering() then
   call('ZADD', AWAITED, 1, node)
   if ARGV[3] == '1' and call('ZCOUNT', AWAITED, 0, 0) == 0 then
-    call('HSET', META, 'recovering', text(now))
+    call('HSET', META, 'recovering', '0')
     audit('recovered', '', node, '', '', text(limits.epoch), 0)
   end
 end

@@ -11,7 +11,8 @@
 --       7 epoch     that the node knows; 0: none
 --       8 seen      highest fence that it has seen
 --       9 life      of the server
---       10 expected  ms: what the node thinks the time is; 0: it does not know
+--      10 expected  ms: what the node thinks the time is; 0: it does not know
+--      11 line      of counts that this belongs to
 --
 -- Answers
 --   saved, version
@@ -22,7 +23,10 @@
 local user, node, session, lease_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local version, record = tonumber(ARGV[5]), ARGV[6]
 
-local elsewhere = no_session_here(tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10]))
+local caller = { epoch = tonumber(ARGV[7]), seen = tonumber(ARGV[8]), life = ARGV[9],
+  expected = tonumber(ARGV[10]), line = tonumber(ARGV[11]) }
+
+local elsewhere = no_session_here(caller)
 if elsewhere then return elsewhere end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
