@@ -386,9 +386,9 @@ async def beaten(pool: Desk, known: Known, node: str = NODE) -> Beat:
     return beat
 
 
-async def refused(pool: Desk, user: str, known: Known) -> Refusal:
+async def refused(pool: Desk, user: str, known: Known, node: str = NODE) -> Refusal:
     """Ask for what must be denied."""
-    answer = await ask(pool, user, known, "2")
+    answer = await ask(pool, user, known, "2", node)
     assert isinstance(answer, Refusal)
     return answer
 
@@ -425,13 +425,38 @@ async def test_a_clock_that_stood_still_has_leapt_when_it_runs_again(timed: Time
     pool = desk(timed, session_timeout="30m")
     cut_off = await knowledge(pool, OTHER)
     known, before = await knowledge(pool), timed.clock.now_ms
-    beat = await beaten(pool, replace(known, expected=before + HOUR))  # an hour by its count, and none by the clock
+    beat = await beaten(pool, replace(known, expected=before + 5 * MINUTE))  # by its count, and none by the clock
     assert known.line < beat.line
-    timed.clock.advance(2 * HOUR)
+    timed.clock.advance(10 * MINUTE)
     await beaten(pool, replace(cut_off, expected=timed.clock.now_ms), OTHER)
-    here = Known(epoch=beat.epoch, expected=beat.now + HOUR, line=beat.line)
+    here = Known(epoch=beat.epoch, expected=beat.now + 5 * MINUTE, line=beat.line)
     assert Behind.STRANGE is await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, here)
-    assert before + HOUR == (await recover(pool, here)).now
+    assert before + 5 * MINUTE == (await recover(pool, here)).now
+
+
+@pytest.mark.parametrize("leapt", [False, True], ids=["silence", "a leap"])
+async def test_a_time_nobody_vouches_for_ends_nothing(timed: TimedStore, leapt: bool) -> None:
+    """L5: a day has passed since anybody counted: who boots first waits for one who knows better; else it was a day."""
+    pool = desk(timed, kind="floating", capacity=1, session_timeout="30m")
+    known = await knowledge(pool)
+    await beaten(pool, known)
+    taken = await pool.start("john")
+    timed.clock.advance(24 * HOUR)
+    assert Behind.STRANGE is await pool.timed.store.heartbeat(pool.pool, VERSION, OTHER, None, NOTHING)
+    await pool.timed.store.withdraw(pool.pool.name, index("nobody"), Withdrawal.RETURNED, b"")  # which counts
+    found = await recover(pool, NOTHING, OTHER, ())
+    booted = Known(epoch=found.epoch, expected=found.now, line=found.line)
+    assert Reason.RECOVERING is (await refused(pool, "mary", booted, OTHER)).reason
+    if leapt:
+        found = await recover(pool, replace(known, fence=taken.fence))
+        await pool.timed.store.restored(pool.pool.name, NODE, found.epoch, knew=True)
+    timed.clock.advance(WINDOW)
+    here = Known(epoch=found.epoch, expected=found.now + WINDOW, line=found.line)
+    assert (24 * HOUR if leapt else 0) == (await beaten(pool, here, OTHER)).skew
+    if leapt:
+        assert Reason.CAPACITY is (await refused(pool, "mary", here, OTHER)).reason
+    else:
+        assert isinstance(await ask(pool, "mary", here, "2", OTHER), Taken)
 
 
 async def test_a_count_that_began_on_a_wrong_clock_moves_nothing(timed: TimedStore) -> None:

@@ -42,7 +42,7 @@ if sweep_holds(SWEEP_SESSIONS) <= 0 then return { 'more' } end
 
 -- 3. Alive, and told what it lost.
 call('ZADD', NODES, text(now + limits.session_timeout), node)
-if vouches(caller) then call('HSET', META, 'vouched', text(now)) end
+if vouches(caller) and not is_recovering() then call('HSET', META, 'vouched', text(now)) end
 local from, to = range_of(node)
 local answer = { 'alive', text(now + limits.session_timeout), text(call('ZLEXCOUNT', SESSIONS, from, to)), text(now),
   text(limits.epoch), text(limits.fence), text(call('ZCARD', NODES)), text(limits.skew), text(limits.line) }

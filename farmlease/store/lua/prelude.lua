@@ -74,8 +74,8 @@ end
 local function load_limits()
   local found = call('HMGET', META, 'policy', 'kind', 'share', 'capacity', 'overdraft', 'devices_per_user',
     'sessions_per_user', 'lease_ms', 'quarantine_ms', 'session_timeout_ms', 'linger_ms', 'max_hold_ms', 'queue_ms',
-    'replacements', 'reserve', 'fence', 'epoch', 'life', 'recovering', 'skew', 'line', 'vouched', 'blank', 'audited',
-    'tally')
+    'replacements', 'reserve', 'fence', 'epoch', 'life', 'recovering', 'skew', 'line', 'vouched', 'taken', 'blank',
+    'audited', 'tally')
   if not found[1] then return false end
   limits = {
     policy = tonumber(found[1]), kind = found[2], share = found[3], capacity = tonumber(found[4]),
@@ -85,10 +85,16 @@ local function load_limits()
     replacements = tonumber(found[14]), reserve = found[15] or '', fence = tonumber(found[16] or 0),
     epoch = tonumber(found[17] or 0), life = found[18] or '', recovering = tonumber(found[19] or 0),
     skew = tonumber(found[20] or 0), line = tonumber(found[21] or 0), vouched = tonumber(found[22] or 0),
-    blank = found[23] == '1', audited = tonumber(found[24] or 0), tally = found[25] or '',
+    taken = tonumber(found[23] or 0), blank = found[24] == '1', audited = tonumber(found[25] or 0),
+    tally = found[26] or '',
   }
   now = raw - limits.skew
   return true
+end
+
+-- Whether nobody has counted the time on for so long that the clock may have leapt: see recovery.lua.
+local function is_doubtful()
+  return limits.vouched > 0 and now - math.max(limits.vouched, limits.taken) > limits.session_timeout / 2
 end
 
 -- The answer that sends a caller away whose policy is not the shard's, or nil.

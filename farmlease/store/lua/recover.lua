@@ -24,7 +24,8 @@ local epoch = caller.epoch
 local refused = policy_differs(version)
 if refused then return refused end
 
--- 1. Is it less than the node knew, or another server? What was lost with the data says the count of whoever is first.
+-- 1. Is it less than the node knew, or another server, or another time? What was lost with the data says the count of
+--    whoever is first.
 local lost = caller.life ~= limits.life or epoch > limits.epoch
   or (epoch == limits.epoch and caller.seen > limits.fence)
   or (epoch > 0 and epoch ~= limits.epoch and limits.blank)
@@ -32,15 +33,17 @@ local unused = epoch == 0 and limits.blank and call('ZCARD', NODES) == 0 -- nobo
 local last = limits.vouched > 0 and math.min(now, limits.vouched) or now
 caller.witness = lost
 local ahead = off(caller)
-if ahead ~= 0 or lost then set_time(ahead, node) end
+if ahead ~= 0 or (lost and caller.expected > 0) then set_time(ahead, node) end
+if vouches(caller) then limits.vouched = now end
+local doubtful = is_doubtful()
 
 -- 2. Everybody who was alive when the store was last heard of is waited for, and not taken for dead meanwhile.
-if lost or ahead > 0 then
-  local why = ahead > 0 and 'clock' or caller.life ~= limits.life and 'server' or 'data'
+if lost or ahead > 0 or doubtful then
+  local why = (ahead > 0 or not lost) and 'clock' or caller.life ~= limits.life and 'server' or 'data'
   limits.epoch = math.max(raw, limits.epoch + 1, epoch + 1)
   limits.recovering = unused and 0 or now + window
   call('HSET', META, 'epoch', text(limits.epoch), 'life', caller.life, 'recovering', text(limits.recovering), 'blank',
-    unused and '1' or '')
+    unused and '1' or '', 'taken', text(doubtful and now or limits.taken))
   call('DEL', AWAITED)
   last = text(math.min(now, last))
   for _, other in ipairs(call('ZRANGEBYSCORE', NODES, '(' .. last, '+inf', 'LIMIT', 0, MOST_NODES)) do

@@ -17,10 +17,13 @@
 -- after: it says nothing. Nor does one that stood still itself, which is seen where others found the clock right
 -- meanwhile.
 -- What was lost with the data, nobody can say but the first who comes back: there any count will do.
+-- Who lives beats twice in a session timeout, and so vouches for the time. Where nobody did for half of one, it is in
+-- *doubt*, and ends no session. Who comes then without a count that vouches for it begins a new epoch: whoever counts
+-- has the recovery window to say what time it is; then the clock is taken as it is.
 --
 -- In meta: epoch (number, grows), life (of the server that holds the data), recovering (end of the window, ms; 0 once
 -- it is over), blank ('1': this epoch began with nothing, by somebody who knew of nothing before), skew (ms), line
--- (number, grows), vouched (ms: the time when a count last found it right).
+-- (number, grows), vouched (ms: the time when a count last found it right), taken (ms: when it was taken as it is).
 
 local LEAP = 60000 -- ms that the time may differ from a count
 local MOST_NODES = 10000
@@ -61,10 +64,11 @@ local function set_time(ahead, node)
   if ahead ~= 0 then audit('clock', '', node, '', '', way .. text(math.abs(ahead)), 0) end
 end
 
--- Whether this is not the store that the caller knew.
+-- Whether this is not the store that the caller knew, or not for sure its time.
 local function estranged(caller)
+  if vouches(caller) then limits.vouched = now end -- to this script
   return (caller.epoch > 0 and caller.epoch ~= limits.epoch) or caller.seen > limits.fence
-    or caller.life ~= limits.life or off(caller) > 0
+    or caller.life ~= limits.life or off(caller) > 0 or is_doubtful()
 end
 
 -- The answer that sends a node away which asks about a session of its own, or nil.

@@ -126,6 +126,7 @@ end
 -- True if there may be more dead sessions, which a caller that counts must see ended first. A lapsed seat never counts,
 -- so those can wait.
 local function sweep()
+  if is_doubtful() then return false end -- silence is no sign of death where the time is not sure
   local budget = sweep_holds(sweep_nodes(SWEEP_SESSIONS))
   sweep_seats()
   return budget <= 0
