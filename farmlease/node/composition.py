@@ -79,8 +79,8 @@ def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: Kep
     memory = Memory(journal=journal, sealer=sealer, node=node, clock=clock)
     reacquire, vigil = Reacquire(clock), Vigil(book, clock, standing)
     debts = Debts(
-        journal=journal, sealer=sealer, store=farm.store, book=book, custody=custody, kept=kept, clock=clock,
-        memory=memory, receipts=receipts,
+        node=node, journal=journal, sealer=sealer, store=farm.store, book=book, custody=custody, kept=kept,
+        clock=clock, memory=memory, receipts=receipts,
     )  # fmt: skip
     departure = Departure(
         member=member, sealer=sealer, journal=journal, book=book, custody=custody, debts=debts, turns=turns,

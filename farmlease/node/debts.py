@@ -3,8 +3,9 @@
 They are delivered in order, each until it was taken.
 
 Guaranteed: what was noted before an answer is delivered even if the agent is killed and the store is away meanwhile,
-and the store carries it out once, however often it is told. A debt that does not open is kept for inspection; one that
-the store refuses stays owed, is told in the log, and holds up no other user's.
+and the store carries it out once, however often it is told. A debt is sealed for this node, and says itself of which of
+its lives it is. One that does not open is kept for inspection; one that the store refuses stays owed, is told in the
+log, and holds up no other user's.
 """
 
 import asyncio
@@ -91,6 +92,7 @@ class Debts:
     def __init__(
         self,
         *,
+        node: str,
         journal: Journal,
         sealer: Sealer,
         store: Store,
@@ -101,6 +103,7 @@ class Debts:
         memory: Memory,
         receipts: Receipts,
     ) -> None:
+        self._context = "debt", node
         self._journal = journal
         self._sealer = sealer
         self._store = store
@@ -185,7 +188,7 @@ class Debts:
         if isinstance(debt, SaveDebt):
             with suppress(RecordRejected):  # the store's business
                 debt = replace(debt, record=self._sealer.reseal_record(_binding(debt), debt.record))
-        return self._sealer.seal(Purpose.RECEIPT, session, ("debt",), _FORM.dump_json(debt))
+        return self._sealer.seal(Purpose.RECEIPT, session, self._context, _FORM.dump_json(debt))
 
     def _must_wait(self, debt: Debt) -> bool:
         """Whether the end of a session would free a seat on which a session still sits that the store has not heard of.
@@ -199,7 +202,7 @@ class Debts:
     def _opened(self, owed: Owed) -> Debt | None:
         """Return the debt; None if it does not open: then it is kept, and owed no longer."""
         try:
-            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, owed.session, ("debt",), owed.body))
+            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, owed.session, self._context, owed.body))
         except (RecordRejected, ValidationError):
             pass
         try:

@@ -127,6 +127,20 @@ async def test_a_debt_that_is_refused_holds_up_nobody_else(site: Site) -> None:
     assert 2 == await site.record_version()
 
 
+async def test_a_debt_copied_from_another_node_is_not_delivered(site: Site) -> None:
+    """L6: an entry of another host's journal does not open here: it is kept, and ends nothing."""
+    one, two = site.host(), site.host("ctx-02")
+    await two.granted(JOHN)
+    two.line.cut.add("*")
+    await two.end()
+    owed = two.agent._journal.next_owed(0)
+    assert owed is not None
+    one.agent._journal.owe(owed.session, owed.body)
+    await one.beat()
+    assert (0, [("ctx-02", "7")]) == (one.agent.facts().owed, await site.sessions(JOHN))
+    assert [(f"rejected-debt-{owed.number}", owed.body)] == one.kept
+
+
 async def test_many_who_wait_for_a_hanging_store_wait_together(site: Site) -> None:
     """Fifty logoffs while the store hangs ask it twice, not fifty times one after the other."""
     host = site.host()

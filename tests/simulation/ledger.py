@@ -85,7 +85,8 @@ class Ledger:
                 Model(parse_rules(carried.arguments["limits"]), carried.now_ms)
             )
         self._apply(account, carried)
-        if self.judging and carried.name not in _LOOK_ONLY and carried.word not in _BEFORE_ANYTHING:
+        quiet = carried.name in _LOOK_ONLY or carried.word in _BEFORE_ANYTHING or self._in_doubt(account, carried)
+        if self.judging and not quiet:
             self._compare_contents(account, carried)
 
     def lost(self) -> None:
@@ -113,13 +114,14 @@ class Ledger:
     def _apply(self, account: Account, carried: Carried) -> None:
         if carried.word == "strange":
             return
+        taken_over = carried.name in _TAKEN_OVER or self._in_doubt(account, carried)
         known = carried.name == "configure" and int(carried.arguments["policy"]) <= account.version
         if known or carried.word in _NOTHING_ENDED:
             account.model.now = self.now_ms(carried.pool, carried.now_ms)
-        elif carried.name not in _TAKEN_OVER:
+        elif not taken_over:
             self._pass(account, carried)
         before = {key: each.fence for key, each in account.model.sessions.items()}
-        if carried.name in _TAKEN_OVER:
+        if taken_over:
             held = account.model.held()
             take_over(account, self._memory, carried.pool)
             account.model.now = self.now_ms(carried.pool, carried.now_ms)
@@ -129,7 +131,7 @@ class Ledger:
                 self._within_limits(account, carried.arguments["user"], account.model.held().keys() - held.keys())
             if carried.name == "recover" and carried.word == "recovering":
                 account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
-        judge = getattr(self, f"_{carried.name}", None)
+        judge = None if taken_over else getattr(self, f"_{carried.name}", None)
         expected = judge(account, carried, carried.arguments) if judge else None
         self._note_ended(account, before)
         if self.judging and expected is not None and expected != carried.answer[: len(expected)]:
@@ -137,6 +139,16 @@ class Ledger:
             self._complain(
                 law, f"{carried.name} answered {_plain(carried.answer)}, its contents demand {_plain(expected)}"
             )
+
+    def _in_doubt(self, account: Account, carried: Carried) -> bool:
+        """Whether a script came from somebody who does not count the time, when nobody has for half a timeout.
+
+        It ends nothing, be it over or not: the clock may have leapt.
+        """
+        meta = self._memory.keys.get(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode(), {})
+        sure = max(int(meta.get(b"vouched", 0)), int(meta.get(b"taken", 0)))
+        silent = self.now_ms(carried.pool, carried.now_ms) - sure > account.model.rules.timeout / 2
+        return b"vouched" in meta and silent and not int(carried.arguments.get("expected", 0))
 
     def _pass(self, account: Account, carried: Carried) -> None:
         """Let time pass on the model: sessions of nodes that were silent for too long, by a true clock, are over."""
