@@ -435,7 +435,7 @@ async def test_a_clock_that_stood_still_has_leapt_when_it_runs_again(timed: Time
 
 
 @pytest.mark.parametrize("leapt", [False, True], ids=["silence", "a leap"])
-async def test_a_time_nobody_vouches_for_ends_nothing(timed: TimedStore, leapt: bool) -> None:
+async def test_a_time_nobody_vouches_for_ends_nothing(timed: TimedStore, *, leapt: bool) -> None:
     """L5: a day has passed since anybody counted: who boots first waits for one who knows better; else it was a day."""
     pool = desk(timed, kind="floating", capacity=1, session_timeout="30m")
     known = await knowledge(pool)
