@@ -53,8 +53,8 @@ _AGAIN = 0.5
 
 #: States of a session that has a seat, or had one until its end reaches the store.
 _HOLDS = frozenset({SessionState.ACTIVE, SessionState.ENDING})
-#: States of a session for which the store may rightly count a seat.
-_MAY_HOLD = _HOLDS | {SessionState.STARTING, SessionState.INVALID, SessionState.WAITING}
+#: States of a session for which the store may rightly count a seat; one that waits has none, but while it asks.
+_MAY_HOLD = _HOLDS | {SessionState.STARTING, SessionState.INVALID}
 
 
 class Recovery:

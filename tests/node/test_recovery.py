@@ -57,6 +57,31 @@ async def test_an_emptied_store_has_everything_again(farm: Site) -> None:
     assert ({"7": "active"}, {"8": "active"}) == (one.states, two.states)
 
 
+async def test_who_waits_gets_no_seat_by_the_ghost_of_an_earlier_session(farm: Site) -> None:
+    """L4: an old copy of the store counts the session that had this id before; its seat is another's by now."""
+    await farm.apply('[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 1\nqueue = "10m"\n')
+    one, two = farm.host(), farm.host("ctx-02")
+    await one.granted(JOHN)
+    await beaten(one, two)
+    await beaten(one, two)
+    copy = {key: farm.timed.raw.dump(key) for key in farm.timed.raw.keys()}
+    await one.end()
+    await two.granted(MARY, "8")
+    await beaten(one, two)
+    waits = asyncio.ensure_future(one.start(JOHN, wait_ms=600_000))
+    while one.states != {"7": "waiting"}:
+        await asyncio.sleep(0)
+    emptied(farm)
+    for key, value in copy.items():
+        farm.timed.raw.restore(key, 0, value)
+    await beaten(one, two)
+    await beaten(one, two)
+    assert ([], [("ctx-02", "8")]) == (await farm.sessions(JOHN, "clearquest"), await farm.sessions(MARY, "clearquest"))
+    assert ({"7": "waiting"}, {"8": "active"}) == (one.states, two.states)
+    waits.cancel()
+    await asyncio.gather(waits, return_exceptions=True)
+
+
 async def test_nobody_new_gets_in_before_all_have_restored(farm: Site) -> None:
     """L1: a new user waits until every node that was there has come, and is told until when."""
     await farm.apply(policy(farm, capacity="1"))
