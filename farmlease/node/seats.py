@@ -273,6 +273,6 @@ class Seats:
 
 
 def _is_old(answer: Acquired, session: OpenSession, seen: int) -> bool:
-    """Whether a session without a seat is told that it was granted before, by a fence that is older than its question."""
+    """Whether a session without a seat is told that it was granted before, by a fence older than its question."""
     new = session.state in {SessionState.STARTING, SessionState.WAITING}
     return new and isinstance(answer, Taken) and answer.again and answer.fence <= seen

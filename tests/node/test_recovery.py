@@ -64,7 +64,7 @@ async def test_who_waits_gets_no_seat_by_the_ghost_of_an_earlier_session(farm: S
     await one.granted(JOHN)
     await beaten(one, two)
     await beaten(one, two)
-    copy = {key: farm.timed.raw.dump(key) for key in farm.timed.raw.keys()}
+    copy = {key: farm.timed.raw.dump(key) for key in farm.timed.raw.scan_iter()}
     await one.end()
     await two.granted(MARY, "8")
     await beaten(one, two)
