@@ -28,6 +28,10 @@ __all__ = ["Entry", "Journal", "Owed"]
 _SEALED = ("session", "receipt", "owed", "document")
 
 
+#: Lives of the node that are remembered: an older copy of the store's data may know sessions of them.
+_LIVES_KEPT = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An open session: its id, its state by name, and its sealed body."""
@@ -47,7 +51,7 @@ class Owed:
 
 
 class Journal:
-    """An open journal. ``incarnation`` is this life of the node; ``previous`` are earlier ones, ended by reboots.
+    """An open journal. ``incarnation`` is this life of the node; ``previous`` are the last before it, ended by reboots.
 
     Every method that reads or writes raises JournalFailed where that cannot be done now.
     """
@@ -106,11 +110,6 @@ class Journal:
         """Where a journal that was refused is kept, below the state folder, until somebody moves it away."""
         found = next((path for path in self._refused if path.exists()), None)
         return None if found is None else f"{found.parent.name}/{found.name}"
-
-    def forget_previous(self) -> None:
-        """Drop the lives before the last boot: the store has ended their sessions."""
-        self._rows("DELETE FROM node WHERE name = 'previous'")
-        self.previous = ()
 
     def drain(self, *, on: bool) -> None:
         """Remember that the node takes no new users, or that it takes them again."""
@@ -210,7 +209,7 @@ class Journal:
         known = dict(self._rows("SELECT name, value FROM node"))
         adopted = "incarnation" in known and same_boot(known["boot"], self._here.boot)
         incarnation = known["incarnation"] if adopted else new_incarnation()
-        previous = tuple(life for life in finding.lives if life != incarnation)
+        previous = tuple(life for life in finding.lives if life != incarnation)[-_LIVES_KEPT:]
         rows = {
             **asdict(self._here),
             "incarnation": incarnation,

@@ -69,6 +69,8 @@ class Pulse:
         self._recovery = recovery
         #: Pool to the store's count, ours and the epoch that were looked into: doing so again would bring nothing new.
         self._examined: dict[str, tuple[int, int, int]] = {}
+        #: Pool to the epoch in which the sessions of this host's earlier lives were ended.
+        self._ended: dict[str, int] = {}
         #: When the last whole round began, by the monotonic and the wall clock, in ms.
         self._began: tuple[float, int] | None = None
 
@@ -120,12 +122,14 @@ class Pulse:
         """Beat once for one pool, by the policy of ``version``."""
         before = self._book.changes
         known = self._memory.known(pool.name)
-        for life in self._journal.previous:
-            await self._store.heartbeat(pool, version, self._member, node_member(self._node, life), known)
+        if self._ended.get(pool.name) != known.epoch:  # a store that lost data may remember what it was told to forget
+            for life in self._journal.previous:
+                await self._store.heartbeat(pool, version, self._member, node_member(self._node, life), known)
         beat = await self._store.heartbeat(pool, version, self._member, None, known)
         if beat is Behind.STRANGE:
             self._recovery.begin(pool.name)
         if isinstance(beat, Beat):
+            self._ended[pool.name] = beat.epoch
             others = self._memory.beaten(pool.name, beat)
             for lost in beat.lost:  # before the store is asked again: that may fail
                 self._hear(pool.name, lost)
@@ -138,30 +142,22 @@ class Pulse:
     async def _beat_all(self) -> StoreRefused | None:
         """Beat for every pool; one that the store refuses does not hold up the others."""
         refusal: StoreRefused | None = None
-        alive = True
-        pools = self._standing.in_force.pools
-        for pool in pools:
+        for pool in self._standing.in_force.pools:
             try:
-                alive = await self._beat_now(pool.name) and alive
+                await self._beat_now(pool.name)
             except StoreRefused as error:
-                refusal, alive = error, False
-        if alive and pools and self._journal.previous:
-            self._journal.forget_previous()
+                refusal = error
         return refusal
 
-    async def _beat_now(self, name: str) -> bool:
-        """Beat by the policy as it is now, even if that changes in between. False if the node is not alive by it."""
+    async def _beat_now(self, name: str) -> None:
+        """Beat by the policy as it is now, even if that changes in between."""
         for _ in range(_MOST_CHANGES):
             in_force = self._standing.in_force
             pool = in_force.pool(name)
-            if pool is None:
-                return True
-            beaten = await self.beat(in_force.version, pool)
-            if beaten is not Behind.POLICY:
-                return isinstance(beaten, Beat)
+            if pool is None or await self.beat(in_force.version, pool) is not Behind.POLICY:
+                return
             with suppress(PolicyError):
                 await self._standing.read_policy()
-        return False
 
     def _hear(self, pool: str, lost: Lost) -> None:
         self._errands.run(f"lost {pool} {lost.session}", lambda: self.lost(pool, lost))

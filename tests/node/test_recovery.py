@@ -366,6 +366,31 @@ async def test_a_receipt_that_does_not_open_is_kept_and_told(site: Site, monkeyp
     assert isinstance(await host.start(JOHN, "10"), Grant)
 
 
+async def test_an_older_copy_does_not_bring_an_earlier_life_back(farm: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L3: a session of the life before a boot, held for hours, ends again where the store forgot that it has ended."""
+    await farm.apply(policy(farm, max_hold='"4h"'))
+    one, two = farm.host(), farm.host("ctx-02")
+    await one.granted(JOHN)
+    await one.agent.hold_session("7", 4 * HOUR)
+    await beaten(one, two)
+    raw = farm.timed.raw
+    older = {key: raw.dump(key) for key in raw.keys()}  # noqa: SIM118 - not a dict
+    farm.timed.clock.advance(MINUTE)
+    one.kill()
+    monkeypatch.setattr("farmlease.node.journal.boot_marker", lambda: "another boot")
+    one.boot()
+    await beaten(one)
+    await two.granted(MARY, "8")
+    assert [] == await farm.sessions(JOHN)
+    raw.flushall()
+    for key, value in older.items():
+        raw.restore(key, 0, value)
+    farm.timed.clock.advance(SECOND)
+    for _ in range(3):
+        await beaten(one, two)
+    assert [] == await farm.sessions(JOHN)
+
+
 async def test_a_receipt_is_not_asked_for_where_the_store_answers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store decides whenever it can."""
     host = site.host()
