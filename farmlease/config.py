@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from farmlease.domain.document import (
     Count,
@@ -100,8 +100,19 @@ def _check_hook(command: tuple[str, ...]) -> tuple[str, ...]:
     return command
 
 
+def _percent(value: object) -> int:
+    """Return the number of a share as written in the file."""
+    if value == 0 and not isinstance(value, bool):
+        return 0
+    form = re.fullmatch(r"([0-9]{1,3})%", value) if isinstance(value, str) else None
+    if form is None or int(form[1]) > 100:  # noqa: PLR2004 - of a hundred
+        raise refuse('is written as a share of a hundred, such as "90%"')
+    return int(form[1])
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_check_path)]
 Address = Annotated[str, checked(split_address)]
+Percent = Annotated[int, BeforeValidator(_percent)]  #: written "90%"
 Hook = Annotated[tuple[str, ...], AfterValidator(_check_hook)]
 
 
@@ -148,7 +159,9 @@ class AgentSection(Section):
     state_dir: AbsolutePath = Field(default_factory=lambda: standard_files().state)  #: journal and files kept; 0700
     #: How often the node says that it lives, ms; the session timeout of every pool is more than twice as long.
     heartbeat_ms: Duration = Field(default=60_000, alias="heartbeat")
-    max_sessions: Positive = 100  #: for the balancer's weight
+    max_sessions: Positive = 100  #: with so many sessions the node is full; for the balancer's weight
+    #: After SIGTERM, how long the agent goes on while balancers are told to send nobody any more, ms; 0: not at all.
+    shutdown_delay_ms: Duration = Field(default=0, alias="shutdown_delay")
     offline: Literal["receipt", "deny"] = "receipt"  #: whether receipts decide while the store is away
 
     @model_validator(mode="after")
@@ -163,6 +176,8 @@ class HealthSection(Section):
 
     listen: Address = "0.0.0.0:8732"
     agent_check: Address | None = None  #: HAProxy's agent-check; off unless given
+    #: Percent of a pool's seats from which on health warns and the metric of the alert is 1; 0: never.
+    pool_alert_percent: Percent = Field(default=90, alias="pool_alert")
 
 
 class RecoverySection(Section):

@@ -38,10 +38,11 @@ ONLY = {
     "starlette": "node",
     "uvicorn": "node",
     "sqlite3": "node/database.py",
+    "prometheus_client": "node/metrics.py",
 }
 #: What decides must not know files, networks or processes.
 NOT_IN_DOMAIN = {
-    "asyncio", "click", "cryptography", "fastapi", "http", "importlib", "logging", "os", "redis", "rich", "shutil",
+    "asyncio", "click", "cryptography", "fastapi", "http", "importlib", "logging", "os", "prometheus_client", "redis", "rich", "shutil",
     "signal", "socket", "sqlite3", "ssl", "starlette", "structlog", "subprocess", "tempfile", "threading", "time",
     "urllib", "uvicorn",
 }  # fmt: skip

@@ -1,12 +1,17 @@
 """Whether a logon sent to this node now could be served (law L9), decided from plain facts.
 
-A store that is away does not make the node fail by itself: the whole farm would leave the balancer at once.
+A store that is away does not make the node fail by itself: the whole farm would leave the balancer at once. Where it
+must (nobody is to be let in without it), only one that stays away does: a store that comes and goes takes no node in
+and out of the balancer. What a node knows of itself counts at once.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Check", "Facts", "Health", "Status", "health"]
+__all__ = ["Check", "Facts", "Health", "Status", "Steady", "health", "weight"]
+
+#: Seconds for which the store must be away, or back, without a break before that takes a node out or in.
+STEADY_AFTER = 5.0
 
 
 class Status(StrEnum):
@@ -24,6 +29,7 @@ class Facts:
     draining: bool
     stopping: bool
     store_answers: bool
+    store_lost: bool | None = None  #: whether it counts as lost: ``Steady``; None: by whether it answers now
     offline_denies: bool  #: [agent] offline = "deny": nobody gets in while the store is away
     policy_known: bool
     policy_trouble: str | None  #: why this node cannot keep the farm's policy
@@ -37,6 +43,32 @@ class Facts:
     clock_off_ms: int = 0  #: by how much the store's clock has leapt, ahead or back
     ring_trouble: str | None = None  #: why the key ring's file is not gone by, but the ring before it
     sessions: int
+    max_sessions: int = 100  #: [agent] max_sessions: with so many the node is full
+    crowded: tuple[str, ...] = ()  #: what to say of each pool that is as full as [health] pool_alert
+
+
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """Something that comes and goes, and counts as changed only once it has stayed changed for ``STEADY_AFTER``.
+
+    What was never well counts as well at first sight: a node that starts need not wait. Times are seconds of a clock
+    that never goes back.
+    """
+
+    well: bool  #: as last seen
+    since: float  #: when it was first seen so, without a break
+    before: bool | None = None  #: what counted then; None: it had never been well
+
+    def seen(self, well: bool, now: float) -> "Steady":  # noqa: FBT001 - it is what was seen
+        """Return what is known after another look."""
+        if well is self.well:
+            return self
+        never_well = self.before is None and not self.well
+        return Steady(well, now, None if never_well else self.counts(now))
+
+    def counts(self, now: float) -> bool:
+        """Whether it counts as well."""
+        return self.well if self.before is None or now - self.since >= STEADY_AFTER else self.before
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +82,43 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The verdict. ``ready``: new logons should come here."""
+    """The verdict. ``ready``: new logons should come here. ``draining``: only of users who have a session here.
+
+    ``weight``: the free share of the node in percent, for a balancer that sends more to whom has more room.
+    """
 
     status: Status
     ready: bool
     checks: tuple[Check, ...]
+    draining: bool = False
+    weight: int = 100
+
+    @property
+    def why(self) -> str:
+        """What the first of the worst checks says; nothing if all is well."""
+        if self.status is Status.PASS:
+            return ""
+        return next((check.output for check in self.checks if check.status is self.status), "")
 
 
 def health(facts: Facts) -> Health:
     """Return the verdict on a node."""
-    checks = (_taking(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _journal(facts))
+    checks = (
+        _taking(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _pools(facts), _journal(facts),
+    )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
-    return Health(status=status, ready=status is not Status.FAIL and not facts.draining, checks=checks)
+    return Health(
+        status=status,
+        ready=status is not Status.FAIL and not facts.draining,
+        checks=checks,
+        draining=facts.draining,
+        weight=weight(facts.sessions, facts.max_sessions),
+    )
+
+
+def weight(sessions: int, max_sessions: int) -> int:
+    """Return the share of free sessions in percent, rounded up: 0 is for a node that is full, and for no other."""
+    return -(-100 * max(0, max_sessions - sessions) // max_sessions)
 
 
 def _taking(facts: Facts) -> Check:
@@ -73,14 +130,23 @@ def _taking(facts: Facts) -> Check:
 
 
 def _store(facts: Facts) -> Check:
+    lost = not facts.store_answers if facts.store_lost is None else facts.store_lost
+    if facts.offline_denies and lost and facts.store_answers:
+        return Check("store", Status.FAIL, f"the store answers again, but not yet for {STEADY_AFTER:.0f} seconds")
     if not facts.store_answers:
-        status = Status.FAIL if facts.offline_denies else Status.WARN
+        status = Status.FAIL if facts.offline_denies and lost else Status.WARN
         return Check("store", status, f"the store does not answer, {facts.owed} messages wait for it; see the log")
     if facts.recovering:
         return Check("store", Status.WARN, "the store lost data or changed its master; leases are being restored")
     if facts.refused:
         return Check("store", Status.WARN, f"the store does not take {facts.refused} messages; see the log")
     return Check("store", Status.PASS, "answers")
+
+
+def _pools(facts: Facts) -> Check:
+    if facts.crowded:
+        return Check("pools", Status.WARN, f"{'; '.join(facts.crowded)}; see `farmlease pool list`")
+    return Check("pools", Status.PASS, "below [health] pool_alert")
 
 
 def _clock(facts: Facts) -> Check:

@@ -29,6 +29,7 @@ from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
 from farmlease.node.journal import Journal
 from farmlease.node.memory import Memory
+from farmlease.node.metrics import Metrics
 from farmlease.node.presence import Presence
 from farmlease.node.pulse import Pulse
 from farmlease.node.reacquire import Reacquire
@@ -75,6 +76,7 @@ class Parts:
     clock: Clock
     heartbeat_ms: int
     offline_denies: bool
+    metrics: Metrics
 
 
 class Agent:
@@ -114,11 +116,13 @@ class Agent:
         """
         before = self._book.find(request.session)
         try:
-            return await self._start_and_wait(request, only)
+            decision = await self._start_and_wait(request, only)
         except asyncio.CancelledError:
             if request.wait_ms:
                 self._errands.run(f"hang up {request.session}", partial(self._hang_up, request, before))
             raise
+        self._parts.metrics.decided(decision, {pool.name for pool in self._standing.in_force.pools})
+        return decision
 
     async def end_session(self, session: str, only: User | None = None) -> bool:
         """End a session; one that is not (or no longer) there is ended already. False if it is another user's."""
@@ -196,6 +200,7 @@ class Agent:
         self._journal_writes = self._journal.writes()
         try:
             await self._pulse.round()
+            self._parts.metrics.beaten(answered=self._standing.store_answers)
             await self._upkeep.count_uncounted()
             self._upkeep.tidy()
         except FarmleaseError as error:

@@ -1,69 +1,87 @@
-"""What balancers and monitors may ask without a token: whether a logon sent here now is going to be served.
+"""What balancers and monitors are told without a token: whether a logon sent here now is going to be served.
 
-Says nothing about users, touches neither store nor journal, and lives on its own listener, so that probes, however
-many or slow, stay away from the sessions.
+Says nothing about users, touches neither store nor journal, and takes no order: whoever reaches it can look, and that
+is all. How the questions get here is the business of ``probes.py``.
 """
 
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from farmlease.domain.health import Check, Health, Status
+from farmlease.node.metrics import CONTENT_TYPE
+from farmlease.node.verdict import Verdict
 
-from farmlease.domain.health import Health
-
-__all__ = ["create_health_app"]
+__all__ = ["Answer", "agent_line", "answer"]
 
 _JSON = "application/health+json"
-_METHODS = ["GET", "HEAD", "OPTIONS"]
+_TEXT = "text/plain; charset=utf-8"
+_METHODS = ("GET", "HEAD", "OPTIONS")
+_ALLOW = MappingProxyType({"Allow": ", ".join(_METHODS), "Cache-Control": "no-store"})
+#: Characters of a reason that reach HAProxy's page of statistics.
+_LONGEST_REASON = 80
 
 
-def create_health_app(look: Callable[[], Health]) -> Starlette:
-    """Return the health listener's ASGI application; ``look`` is asked at each probe and must be cheap."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer. ``body`` is whole even where the method is one that is answered without it."""
 
-    async def livez(_: Request) -> Response:
-        return PlainTextResponse("pass\n", headers=_headers())
-
-    async def readyz(request: Request) -> Response:
-        found = look()
-        if _JSON in request.headers.get("accept", ""):
-            return _document(found)
-        worst = next((f" {check.output}" for check in found.checks if check.status is found.status), "")
-        words = f"{found.status}{worst if found.status != 'pass' else ''}\n"
-        return PlainTextResponse(words, _status(found), _headers())
-
-    async def healthz(_: Request) -> Response:
-        return _document(look())
-
-    return Starlette(
-        routes=[
-            Route("/livez", _answering_options(livez), methods=_METHODS),
-            Route("/readyz", _answering_options(readyz), methods=_METHODS),
-            Route("/healthz", _answering_options(healthz), methods=_METHODS),
-        ]
-    )
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=lambda: _ALLOW)
 
 
-def _answering_options(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    async def respond(request: Request) -> Response:
-        response = await answer(request)
-        response.headers["Allow"] = ", ".join(_METHODS)
-        return response
+def answer(verdict: Verdict, method: str, path: str, accept: str = "") -> Answer:
+    """Answer one request of the health listener. ``accept``: the header as it came."""
+    as_json = _JSON in accept.lower()
+    match path if method in _METHODS else None:
+        case None:
+            return Answer(405, _TEXT, b"only to be looked at, by GET, HEAD or OPTIONS\n")
+        case "/livez":
+            alive = Health(status=Status.PASS, ready=True, checks=())
+            return _document(alive) if as_json else Answer(200, _TEXT, b"pass\n")
+        case "/readyz":
+            found = verdict.health
+            return _document(found) if as_json else Answer(_status(found), _TEXT, _words(found))
+        case "/healthz":
+            return _document(verdict.health)
+        case "/metrics":
+            return Answer(200, CONTENT_TYPE, verdict.page)
+        case _:
+            return Answer(404, _TEXT, b"there are /livez, /readyz, /healthz and /metrics\n")
 
-    return respond
+
+def agent_line(found: Health) -> bytes:
+    """Return what HAProxy's agent-check reads: one line in ASCII.
+
+    ``ready`` takes back a drain said before and ``up`` a down, since nobody but the agent can.
+    """
+    if found.status is Status.FAIL:
+        reason = found.why.encode("ascii", "replace").decode("ascii")
+        printable = "".join(character if character.isprintable() else " " for character in reason)
+        return f"ready down #{printable[:_LONGEST_REASON]}\n".encode()
+    return b"drain up\n" if found.draining else f"ready up {found.weight}%\n".encode()
 
 
 def _status(found: Health) -> int:
     return 200 if found.ready else 503
 
 
-def _headers() -> dict[str, str]:
-    return {"Cache-Control": "no-store"}
+def _words(found: Health) -> bytes:
+    """The status, and what is not well."""
+    return f"{found.status} {found.why}".strip().encode() + b"\n"
 
 
-def _document(found: Health) -> Response:
+def _document(found: Health) -> Answer:
     """The health+json format: a status word, and for each thing looked at its own."""
-    checks = {check.name: [{"status": check.status.value, "output": check.output}] for check in found.checks}
-    document = {"status": found.status.value, "checks": checks}
-    return JSONResponse(document, _status(found), _headers(), _JSON)
+    document: dict[str, object] = {"status": found.status.value}
+    if found.why:
+        document["output"] = found.why
+    document["checks"] = {check.name: [_entry(check)] for check in found.checks}
+    return Answer(_status(found), _JSON, json.dumps(document, ensure_ascii=False).encode())
+
+
+def _entry(check: Check) -> dict[str, str]:
+    return {"status": check.status.value, "output": check.output}

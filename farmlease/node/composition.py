@@ -21,6 +21,7 @@ from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.journal import Journal
 from farmlease.node.kept import KeptFiles
 from farmlease.node.memory import Memory
+from farmlease.node.metrics import Metrics
 from farmlease.node.offline import Offline
 from farmlease.node.presence import Presence
 from farmlease.node.pulse import Pulse
@@ -48,11 +49,14 @@ class Node:
     agent: Agent
     standing: Standing
     journal: Journal
+    metrics: Metrics
 
 
 @contextlib.contextmanager
-def compose(config: Config, farm: Farm, clock: Clock) -> Iterator[Node]:
+def compose(config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = None) -> Iterator[Node]:
     """Open the node's state folder and put its agent together; AlreadyRunning if another agent has the folder.
+
+    ``metrics`` are told what happens; default: ones of its own.
 
     A journal that cannot be believed is kept, and the agent starts with a new one. JournalFailed if the disk refuses,
     JournalRejected if a later version of farmlease wrote the journal.
@@ -61,17 +65,17 @@ def compose(config: Config, farm: Farm, clock: Clock) -> Iterator[Node]:
     kept = KeptFiles(folder / "kept")
     journal = Journal.open(folder, node=config.node, kept=kept, now_ms=clock.now_ms())
     try:
-        parts = _parts(config, farm, clock, journal, kept)
-        yield Node(Agent(parts), parts.standing, journal)
+        parts = _parts(config, farm, clock, journal, kept, metrics=metrics or Metrics(clock))
+        yield Node(Agent(parts), parts.standing, journal, parts.metrics)
     finally:
         journal.close()
 
 
-def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: KeptFiles) -> Parts:
+def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: KeptFiles, *, metrics: Metrics) -> Parts:
     node, sealer, turns, errands = config.node, farm.sealer, Turns(), Errands()
     member, denies = node_member(node, journal.incarnation), config.agent.offline == "deny"
     commands = {Hook.GRANTED: config.hooks.granted, Hook.ENDED: config.hooks.ended, Hook.LOST: config.hooks.lost}
-    hooks = Hooks(commands, errands)
+    hooks = Hooks(commands, errands, metrics.hook_ran)
     standing = Standing(farm, journal, node, config.agent.heartbeat_ms)
     book = Book(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
     receipts = Receipts(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
@@ -124,5 +128,5 @@ def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: Kep
         farm=farm, journal=journal, standing=standing, book=book, debts=debts, receipts=receipts, memory=memory,
         recovery=recovery, turns=turns, errands=errands, reacquire=reacquire, vigil=vigil, departure=departure,
         pulse=pulse, presence=presence, admission=admission, upkeep=upkeep, ring=ring, clock=clock,
-        heartbeat_ms=config.agent.heartbeat_ms, offline_denies=denies,
+        heartbeat_ms=config.agent.heartbeat_ms, offline_denies=denies, metrics=metrics,
     )  # fmt: skip

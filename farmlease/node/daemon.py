@@ -1,31 +1,37 @@
 """The agent as a process: keeps it going, and ends in order.
 
-On SIGTERM or SIGINT: no new sessions, what is owed is delivered as far as the store lets us within three seconds, exit
-status 0. Sessions are left open: they belong to their users, and the next agent of this boot adopts them.
+On SIGTERM or SIGINT: balancers are told to send nobody any more, and the agent goes on for as long as is configured.
+Then no new sessions, what is owed is delivered as far as the store lets us within three seconds, exit status 0.
+Sessions are left open: they belong to their users, and the next agent of this boot adopts them.
 """
 
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
 
 import structlog
 
 from farmlease.clock import Clock, SystemClock
 from farmlease.config import Config
-from farmlease.domain.health import Health, health
 from farmlease.locate import UNIX
 from farmlease.node.agent import Agent
 from farmlease.node.api import create_app
-from farmlease.node.balancer import create_health_app
+from farmlease.node.balancer import agent_line, answer
+from farmlease.node.census import Census
 from farmlease.node.composition import compose
 from farmlease.node.gate import Access, Gate
 from farmlease.node.group import Actor, run_group
 from farmlease.node.listen import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import tell_of_loop_faults
+from farmlease.node.metrics import Metrics
 from farmlease.node.notify import ServiceManager
+from farmlease.node.probes import agent_checking, probing
 from farmlease.node.ring import LOOK_EVERY
+from farmlease.node.verdict import Verdict
 from farmlease.opening import open_farm
 
 __all__ = ["run_agent"]
@@ -36,8 +42,6 @@ _log = structlog.get_logger(__name__)
 _LOOK_EVERY = 2.0
 #: Seconds between two looks for sessions whose process is gone or that idle.
 _WATCH_EVERY = 1.0
-#: Seconds for which one look at the agent's health serves all probes.
-_LOOK_LASTS = 0.25
 #: Seconds for delivering what is owed when the agent is told to stop; it must be gone within five.
 _LAST_DELIVERY = 3.0
 
@@ -45,7 +49,7 @@ _LAST_DELIVERY = 3.0
 async def run_agent(config: Config) -> None:
     """Run this node's agent until it is told to stop. Raises FarmleaseError if it cannot start."""
     clock = SystemClock()
-    told = _told_to_stop()
+    told, again = _told_to_stop()
     manager = ServiceManager()
     tell_of_loop_faults()
     access = Access(
@@ -53,60 +57,69 @@ async def run_agent(config: Config) -> None:
         hosts=hosts_of(config.agent.listen),
         identities=config.identities,
     )
-    async with open_farm(config, owner=True) as (farm, connection):
-        with (
-            compose(config, farm, clock) as node,
-            listening_socket(config.agent.listen) as api_socket,
-            listening_socket(config.health.listen) as health_socket,
-        ):
+    metrics = Metrics(clock)
+    async with open_farm(config, owner=True) as (opened, connection):
+        farm = metrics.measuring(opened)
+        with compose(config, farm, clock, metrics) as node, _doors(config) as (api_socket, health_socket, *agent_check):
+            census = Census(farm, node.standing, clock, config.health.pool_alert_percent)
+            verdict = Verdict(node.agent, census, metrics, clock, config.agent.max_sessions)
             node.agent.adopt()
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
             manager.ready()
             await run_group(
                 [
                     serving(Gate(create_app(node.agent, access.identities), access), api_socket),
-                    serving(create_health_app(_watcher(node.agent, clock)), health_socket),
-                    _until_cancelled(_beating(node.agent, clock, config.agent.heartbeat_ms / 1000)),
-                    _until_cancelled(_watching(node.agent, clock)),
-                    _until_cancelled(_looking_after(node.agent, clock)),
+                    probing(partial(answer, verdict), health_socket),
+                    *(agent_checking(lambda: agent_line(verdict.health), door) for door in agent_check),
+                    _until_cancelled(_beating(node.agent, verdict, clock, config.agent.heartbeat_ms / 1000)),
+                    _until_cancelled(_watching(node.agent, verdict, clock)),
+                    _until_cancelled(_looking_after(node.agent, verdict, clock)),
+                    _until_cancelled(_counting(census, clock)),
                     _until_cancelled(_minding_keys(node.agent, clock)),
                     _until_cancelled(manager.accompany(told, clock)),
-                    _until_cancelled(_ending(node.agent, told)),
+                    _until_cancelled(
+                        _ending(node.agent, verdict, (told, again), config.agent.shutdown_delay_ms / 1000)
+                    ),
                 ]
             )
     _log.info("agent.stopped", node=config.node)
 
 
-def _watcher(agent: Agent, clock: Clock) -> Callable[[], Health]:
-    """Return a look at the agent's health that costs nothing however often it is asked within a quarter of a second."""
-    seen: list[tuple[float, Health]] = []
-
-    def look() -> Health:
-        now = clock.monotonic()
-        if not seen or now - seen[0][0] > _LOOK_LASTS:
-            seen[:] = [(now, health(agent.facts()))]
-        return seen[0][1]
-
-    return look
+@contextlib.contextmanager
+def _doors(config: Config) -> Iterator[Sequence[socket.socket]]:
+    """Open the listening sockets: of the API, of health, and of HAProxy's agent-check if there is to be one."""
+    with contextlib.ExitStack() as stack:
+        addresses = config.agent.listen, config.health.listen, config.health.agent_check
+        yield [stack.enter_context(listening_socket(address)) for address in addresses if address is not None]
 
 
-async def _beating(agent: Agent, clock: Clock, every: float) -> None:
+async def _beating(agent: Agent, verdict: Verdict, clock: Clock, every: float) -> None:
     while True:
         await agent.beat()
+        verdict.look()
         await clock.sleep(every)
 
 
-async def _looking_after(agent: Agent, clock: Clock) -> None:
+async def _looking_after(agent: Agent, verdict: Verdict, clock: Clock) -> None:
     while True:
         await clock.sleep(_WATCH_EVERY)
         await agent.watch()
+        verdict.look()
 
 
-async def _watching(agent: Agent, clock: Clock) -> None:
+async def _counting(census: Census, clock: Clock) -> None:
+    """Count the pools' seats when it is time to; a store that hangs holds up nothing else."""
+    while True:
+        await clock.sleep(_WATCH_EVERY)
+        await census.take()
+
+
+async def _watching(agent: Agent, verdict: Verdict, clock: Clock) -> None:
     """Notice within seconds that the store went away, or lost its data, and when it is back beat at once."""
     while True:
         await clock.sleep(_LOOK_EVERY)
         await agent.look()
+        verdict.look()
 
 
 async def _minding_keys(agent: Agent, clock: Clock) -> None:
@@ -116,10 +129,15 @@ async def _minding_keys(agent: Agent, clock: Clock) -> None:
         await clock.sleep(LOOK_EVERY)
 
 
-async def _ending(agent: Agent, told: asyncio.Event) -> None:
-    """Wait to be told, then stop in order."""
-    await told.wait()
-    _log.info("agent.stopping")
+async def _ending(agent: Agent, verdict: Verdict, told: tuple[asyncio.Event, asyncio.Event], delay: float) -> None:
+    """Wait to be told, let the balancers hear it first, then stop in order. Told again: at once."""
+    first, again = told
+    await first.wait()
+    verdict.stopping = True
+    _log.info("agent.stopping", delay_s=delay)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(delay):
+            await again.wait()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LAST_DELIVERY):
             await agent.stop()
@@ -139,14 +157,18 @@ def _until_cancelled(work: Coroutine[None, None, None]) -> Actor:
     return Actor(run, stop)
 
 
-def _told_to_stop() -> asyncio.Event:
-    """Return what the first SIGTERM or SIGINT from now on sets (Windows: Ctrl-Break or Ctrl-C)."""
-    told = asyncio.Event()
+def _told_to_stop() -> tuple[asyncio.Event, asyncio.Event]:
+    """Return what the first SIGTERM or SIGINT from now on sets, and what the next (Windows: Ctrl-Break or Ctrl-C)."""
+    told, again = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def tell() -> None:
+        (again if told.is_set() else told).set()
+
     if sys.platform == "win32":
         for each in (signal.SIGBREAK, signal.SIGINT):
-            signal.signal(each, lambda *_: loop.call_soon_threadsafe(told.set))
+            signal.signal(each, lambda *_: loop.call_soon_threadsafe(tell))
     else:
         for each in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(each, told.set)
-    return told
+            loop.add_signal_handler(each, tell)
+    return told, again

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
 
@@ -41,11 +41,17 @@ class Hook(StrEnum):
 
 
 class Hooks:
-    """The hooks of one node; an event without a command is nothing."""
+    """The hooks of one node; an event without a command is nothing.
 
-    def __init__(self, commands: Mapping[Hook, tuple[str, ...]], errands: Errands) -> None:
+    ``ran`` is told each hook that was run, by name, and how that ended: ok, failed or timeout.
+    """
+
+    def __init__(
+        self, commands: Mapping[Hook, tuple[str, ...]], errands: Errands, ran: Callable[[str, str], None]
+    ) -> None:
         self._commands = commands
         self._errands = errands
+        self._ran = ran
         self._numbers = itertools.count()
 
     def tell(self, hook: Hook, session: OpenSession, reason: str = "") -> None:
@@ -55,7 +61,10 @@ class Hooks:
             values = {"user": session.user.canonical, "session": session.id, "pool": session.pool, "reason": reason}
             filled = [_filled(part, values) for part in command]
             # Hosts reuse session ids: the hook of the next session must not be taken for this one's.
-            self._errands.run(f"hook {next(self._numbers)}", lambda: _run(hook, session.id, filled))
+            self._errands.run(f"hook {next(self._numbers)}", lambda: self._run(hook, session.id, filled))
+
+    async def _run(self, hook: Hook, session: str, command: list[str]) -> None:
+        self._ran(hook.value, await _run(hook, session, command))
 
 
 def _filled(part: str, values: Mapping[str, str]) -> str:
@@ -63,14 +72,15 @@ def _filled(part: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: values[found[1]], part)
 
 
-async def _run(hook: Hook, session: str, command: list[str]) -> None:
+async def _run(hook: Hook, session: str, command: list[str]) -> str:
+    """Run a command; return how that ended."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
     except OSError as error:
         _log.error("hook.failed", hook=hook.value, session=session, why=error.strerror)
-        return
+        return "failed"
     try:
         async with asyncio.timeout(_LIMIT):
             output, printed = await _output(process)
@@ -79,10 +89,11 @@ async def _run(hook: Hook, session: str, command: list[str]) -> None:
         _kill(process)
         await process.wait()
         _log.error("hook.failed", hook=hook.value, session=session, why=f"took longer than {_LIMIT:.0f} s")
-        return
+        return "timeout"
     _log.debug("hook.output", hook=hook.value, session=session, output=output.decode(errors="replace"))
     level = _log.info if status == 0 else _log.error
     level("hook.ran", hook=hook.value, session=session, status=status, printed=printed)
+    return "ok" if status == 0 else "failed"
 
 
 async def _output(process: Process) -> tuple[bytes, int]:

@@ -1,14 +1,13 @@
 """Whether a logon sent to a node could be served, and how balancers and monitors hear it."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from farmlease.domain.health import Facts, Health, Status, health
-from farmlease.node.balancer import create_health_app
-from tests.asgi import Answer, ask
+from farmlease.domain.health import STEADY_AFTER, Facts, Health, Status, Steady, health, weight
+from farmlease.node.balancer import Answer, agent_line, answer
 
 WELL = Facts(
     draining=False,
@@ -31,6 +30,10 @@ WELL = Facts(
         ({}, True, "pass", None),
         ({"store_answers": False, "owed": 4}, True, "warn", "4 messages wait"),
         ({"store_answers": False, "offline_denies": True}, False, "fail", "does not answer"),
+        ({"offline_denies": True, "store_lost": True}, False, "fail", "answers again, but not yet"),
+        ({"store_answers": False, "offline_denies": True, "store_lost": False}, True, "warn", "does not answer"),
+        ({"recovering": True}, True, "warn", "being restored"),
+        ({"crowded": ("pool p: 9 of 10 seats are taken",)}, True, "warn", "pool p: 9 of 10 seats are taken; see"),
         ({"refused": 2}, True, "warn", "does not take 2 messages"),
         ({"draining": True}, False, "warn", "draining, 3 sessions left"),
         ({"draining": True, "journal_writes": False}, False, "fail", "journal cannot be written"),
@@ -50,67 +53,162 @@ def test_the_verdict(facts: dict[str, object], ready: bool, status: str, worst: 
     assert worst is None or any(worst in check.output for check in found.checks if check.status is found.status)
 
 
-def looking(**facts: object) -> Callable[[], Health]:
-    """A node in this state."""
-    return lambda: health(replace(WELL, **facts))  # type: ignore[arg-type] # as above
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A node in some state, as far as the listeners ask."""
+
+    health: Health
+    page: bytes = b"farmlease_ready 1.0\n"
 
 
-async def probe(path: str, method: str = "GET", accept: str = "*/*", **facts: Any) -> Answer:
+def a_node(**facts: Any) -> Health:
+    """The verdict on a node in this state."""
+    return health(replace(WELL, **facts))
+
+
+def probe(path: str, method: str = "GET", accept: str = "*/*", **facts: Any) -> Answer:
     """Ask a node in this state."""
-    return await ask(create_health_app(looking(**facts)), method, path, headers={"accept": accept})
+    return answer(Told(a_node(**facts)), method, path, accept)  # type: ignore[arg-type] # all that is asked of a verdict
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize(("facts", "status"), [({}, 200), ({"draining": True}, 503), ({"policy_known": False}, 503)])
-async def test_readyz_by_status_alone(method: str, facts: dict[str, Any], status: int) -> None:
+def test_readyz_by_status_alone(method: str, facts: dict[str, Any], status: int) -> None:
     """Whatever method a balancer probes with, the status says whether to send logons here."""
-    answer = await probe("/readyz", method, **facts)
-    assert status == answer.status
-    assert "no-store" == answer.headers["cache-control"]
-
-
-async def test_readyz_in_words() -> None:
-    """The first word is the status, the rest says what is not well."""
-    assert b"pass\n" == (await probe("/readyz")).body
-    assert (await probe("/readyz", store_answers=False)).body.startswith(b"warn the store does not answer")
-    assert (await probe("/readyz", policy_known=False)).body.startswith(b"fail no policy is known")
-
-
-async def test_livez_is_about_the_process_alone() -> None:
-    """A node that cannot grant is alive all the same: restarting it would not help."""
-    answer = await probe("/livez", policy_known=False, journal_writes=False)
-    assert (200, b"pass\n") == (answer.status, answer.body)
-
-
-@pytest.mark.parametrize(("path", "accept"), [("/healthz", "*/*"), ("/readyz", "application/health+json")])
-async def test_the_whole_story_as_json(path: str, accept: str) -> None:
-    """Each thing that was looked at, with its own status."""
-    answer = await probe(path, accept=accept, draining=True)
-    assert (503, "application/health+json") == (answer.status, answer.headers["content-type"])
-    document = answer.document
-    assert "warn" == document["status"]
-    assert {"sessions", "store", "clock", "keys", "policy", "journal"} == set(document["checks"])
-    assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
+    found = probe("/readyz", method, **facts)
+    assert status == found.status
+    assert {"Allow": "GET, HEAD, OPTIONS", "Cache-Control": "no-store"} == dict(found.headers)
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("POST", "/readyz", 405), ("DELETE", "/livez", 405), ("GET", "/", 404)]
+    ("facts", "status", "body", "line"),
+    [
+        ({"sessions": 20}, 200, b"pass\n", b"ready up 80%\n"),
+        ({"store_answers": False, "sessions": 20}, 200, b"warn the store does not answer", b"ready up 80%\n"),
+        ({"draining": True}, 503, b"warn draining, 3 sessions left\n", b"drain up\n"),
+        ({"policy_known": False}, 503, b"fail no policy is known", b"ready down #no policy is known; apply one with"),
+        ({"journal_writes": False}, 503, b"fail the journal", b"ready down #the journal cannot be written"),
+        ({"journal_writes": False, "draining": True}, 503, b"fail the journal", b"ready down #the journal"),
+        ({"store_answers": False, "offline_denies": True}, 503, b"fail the store", b"ready down #the store does not"),
+        ({"stopping": True}, 503, b"fail the agent is stopping\n", b"ready down #the agent is stopping\n"),
+        ({"sessions": 100}, 200, b"pass\n", b"ready up 0%\n"),
+    ],
 )
-async def test_nothing_else_is_answered(method: str, path: str, status: int) -> None:
+def test_the_table(facts: dict[str, Any], status: int, body: bytes, line: bytes) -> None:
+    """Each state of a node: the status of /readyz, its first word and the reason, and HAProxy's line."""
+    found = probe("/readyz", **facts)
+    assert (status, True) == (found.status, found.body.startswith(body))
+    said = agent_line(a_node(**facts))
+    assert said.startswith(line)
+    assert 1 == said.count(b"\n")
+
+
+def test_a_reason_is_one_short_line_of_ascii() -> None:
+    """Whatever is in the way, HAProxy reads one line of its grammar."""
+    said = agent_line(a_node(policy_trouble="pool Z\u00fcrich:\r\n up 100% \x00" + "x" * 500))
+    assert said.startswith(b"ready down #pool Z?rich:   up 100%  xxx")
+    assert said.isascii()
+    assert (len("ready down #\n") + 80, 1) == (len(said), len(said.splitlines()))
+
+
+def test_livez_is_about_the_process_alone() -> None:
+    """A node that cannot grant is alive all the same: restarting it would not help."""
+    found = probe("/livez", policy_known=False, journal_writes=False, stopping=True)
+    assert (200, b"pass\n") == (found.status, found.body)
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [
+        ("/healthz", "*/*"),
+        ("/healthz", ""),
+        ("/readyz", "application/health+json"),
+        ("/readyz", "Application/Health+JSON;q=0.9, */*;q=0.1"),
+    ],
+)
+def test_the_whole_story_as_json(path: str, accept: str) -> None:
+    """Each thing that was looked at, with its own status."""
+    found = probe(path, accept=accept, draining=True)
+    assert (503, "application/health+json") == (found.status, found.content_type)
+    document = json.loads(found.body)
+    assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
+    assert {"sessions", "store", "clock", "keys", "policy", "pools", "journal"} == set(document["checks"])
+    assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
+
+
+def test_livez_as_json() -> None:
+    """It has the format too, and nothing was looked at."""
+    found = probe("/livez", accept="application/health+json", journal_writes=False)
+    assert (200, {"status": "pass", "checks": {}}) == (found.status, json.loads(found.body))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/readyz", 405), ("DELETE", "/livez", 405), ("PUT", "/metrics", 405), ("GET", "/", 404)],
+)
+def test_nothing_else_is_answered(method: str, path: str, status: int) -> None:
     """Probes look; nothing can be done here."""
-    assert status == (await probe(path, method)).status
+    assert status == probe(path, method).status
 
 
-async def test_a_probe_costs_one_look() -> None:
-    """The state is looked at once for each probe, and livez does not even do that."""
-    looks: list[int] = []
+@pytest.mark.parametrize(
+    ("sessions", "most", "share"),
+    [(0, 100, 100), (20, 100, 80), (99, 100, 1), (999, 1000, 1), (1000, 1000, 0), (1001, 1000, 0), (0, 1, 100)],
+)
+def test_the_weight_is_the_free_share(sessions: int, most: int, share: int) -> None:
+    """0 % is for a full node and for no other: HAProxy sends it nobody new, and who has a session there comes back."""
+    assert share == weight(sessions, most)
 
-    def look() -> Health:
-        looks.append(1)
-        return health(WELL)
 
-    app = create_health_app(look)
-    await ask(app, "GET", "/livez")
-    assert [] == looks
-    await ask(app, "GET", "/readyz")
-    assert [1] == looks
+def test_a_full_node_is_ready_and_not_down() -> None:
+    """It takes nobody new by its weight; nothing is wrong with it."""
+    found = a_node(sessions=250, max_sessions=250)
+    assert (True, Status.PASS, 0) == (found.ready, found.status, found.weight)
+
+
+# --- a store that comes and goes --------------------------------------------------------------------------------------
+
+
+def seen(*looks: tuple[float, bool]) -> Steady:
+    """What is known after these looks."""
+    (first, well), *rest = looks
+    steady = Steady(well, first)
+    for at, each in rest:
+        steady = steady.seen(each, at)
+    return steady
+
+
+def test_the_first_sight_counts_at_once() -> None:
+    """A node that starts is what it is seen to be, and well as soon as it is seen to be well."""
+    assert not seen((0, False)).counts(0)
+    assert seen((0, True)).counts(0)
+    assert seen((0, False), (60, True)).counts(60)
+
+
+def test_a_change_counts_when_it_has_lasted() -> None:
+    """Both ways, and at that instant."""
+    gone = seen((0, True), (10, False))
+    assert (True, False) == (gone.counts(10 + STEADY_AFTER - 0.1), gone.counts(10 + STEADY_AFTER))
+    back = gone.seen(True, 60)  # noqa: FBT003 - what was seen
+    assert (False, True) == (back.counts(60 + STEADY_AFTER - 0.1), back.counts(60 + STEADY_AFTER))
+
+
+def test_what_comes_and_goes_changes_nothing() -> None:
+    """A store that is away every other second takes no node out, and one that is back for a second lets none in."""
+    in_and_out = [(float(at), at % 2 == 0) for at in range(100)]
+    assert all(seen(*in_and_out[:end]).counts(end) for end in range(1, 100))
+    lost = [(0.0, True), (1.0, False), (20.0, False)]
+    assert not any(
+        seen(*lost, *((20 + at, not well) for at, well in in_and_out[:end])).counts(20 + end) for end in range(100)
+    )
+
+
+def test_the_same_seen_again_starts_nothing_anew() -> None:
+    """Looking often makes nothing later."""
+    assert not seen((0, True), *((10 + at / 10, False) for at in range(51))).counts(15)
+
+
+@pytest.mark.parametrize("facts", [{"draining": True}, {"stopping": True}, {"journal_writes": False}])
+def test_what_the_node_itself_knows_counts_at_once(facts: dict[str, Any]) -> None:
+    """A store that still counts as there holds up no other verdict."""
+    assert not a_node(store_lost=False, store_answers=True, **facts).ready

@@ -29,11 +29,14 @@ def a_session(user: User = JOHN, session: str = "7") -> OpenSession:
     return OpenSession(id=session, state=SessionState.ACTIVE, user=user, pool="clearquest", device="citrix-a")
 
 
-async def run(command: list[str], session: OpenSession, reason: str = "", hook: Hook = Hook.LOST) -> None:
-    """Tell a hook and wait for it."""
-    errands = Errands()
-    Hooks({hook: tuple(command)}, errands).tell(hook, session, reason)
+async def run(
+    command: list[str], session: OpenSession, reason: str = "", hook: Hook = Hook.LOST
+) -> list[tuple[str, str]]:
+    """Tell a hook and wait for it; return what was told of how it ended."""
+    errands, ended = Errands(), list[tuple[str, str]]()
+    Hooks({hook: tuple(command)}, errands, lambda *how: ended.append(how)).tell(hook, session, reason)
     await errands.done()
+    return ended
 
 
 @pytest.mark.parametrize("odd", ["; touch x", "$(touch x)", "`touch x`", "a b\tc", "* ? ~ && |", "{reason}", "%s"])
@@ -57,7 +60,8 @@ async def test_a_hook_that_takes_too_long_is_killed_with_all_it_started(
     """After the limit (ten seconds) neither the hook nor a child that holds its output is left."""
     monkeypatch.setattr("farmlease.node.hooks._LIMIT", 0.5)
     with structlog.testing.capture_logs() as logs:
-        await run(["/bin/sh", "-c", f"sleep 60 & echo $$ $! > {tmp_path}/pids; wait"], a_session())
+        ended = await run(["/bin/sh", "-c", f"sleep 60 & echo $$ $! > {tmp_path}/pids; wait"], a_session())
+    assert [("lost", "timeout")] == ended
     assert ["hook.failed"] == [entry["event"] for entry in logs]
     for pid in (tmp_path / "pids").read_text().split():
         soon(lambda pid=pid: gone(int(pid)), f"process {pid} of the hook is still there")  # type: ignore[misc]
@@ -72,7 +76,8 @@ def gone(pid: int) -> bool:
 async def test_what_a_hook_prints_is_not_in_the_usual_log() -> None:
     """It may hold names: at debug level its beginning, at the usual one its length only, however much that is."""
     with structlog.testing.capture_logs() as logs:
-        await run(["/bin/sh", "-c", "echo secret; head -c 3000000 /dev/zero"], a_session())
+        ended = await run(["/bin/sh", "-c", "echo secret; head -c 3000000 /dev/zero"], a_session())
+    assert [("lost", "ok")] == ended
     assert [(3_000_007, 0)] == [(each["printed"], each["status"]) for each in logs if each["event"] == "hook.ran"]
     outputs = [each["output"] for each in logs if each["log_level"] == "debug"]
     assert [4096] == [len(output) for output in outputs]
@@ -83,21 +88,22 @@ async def test_what_a_hook_prints_is_not_in_the_usual_log() -> None:
 async def test_a_hook_that_fails_is_told_in_the_log(command: list[str]) -> None:
     """Not there, not a program, or failing: an error in the log, and nothing else happens."""
     with structlog.testing.capture_logs() as logs:
-        await run(command, a_session())
+        ended = await run(command, a_session())
+    assert [("lost", "failed")] == ended
     assert ["error"] == [each["log_level"] for each in logs if each["log_level"] != "debug"]
 
 
 async def test_an_event_without_a_hook_is_nothing() -> None:
     """Only what is configured is run."""
     errands = Errands()
-    Hooks({Hook.LOST: ("/does/not/exist",)}, errands).tell(Hook.GRANTED, a_session())
+    Hooks({Hook.LOST: ("/does/not/exist",)}, errands, lambda *_: None).tell(Hook.GRANTED, a_session())
     assert not errands._tasks
 
 
 async def test_the_next_session_of_an_id_has_its_own_hook(tmp_path: Path) -> None:
     """Hosts reuse ids: a hook is run for mary's session 7 while john's is still under way."""
     errands = Errands()
-    hooks = Hooks({Hook.GRANTED: (told_by(tmp_path), "{user}")}, errands)
+    hooks = Hooks({Hook.GRANTED: (told_by(tmp_path), "{user}")}, errands, lambda *_: None)
     users = [IDENTITIES.user(name) for name in ("CORP\\john", "CORP\\mary")]
     for user in users:
         hooks.tell(Hook.GRANTED, a_session(user))

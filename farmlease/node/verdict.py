@@ -1,0 +1,73 @@
+"""The node's health as it stands: looked at once a second, told as often as anybody asks.
+
+However many ask, and however slow the disk is, being asked touches neither the store nor the journal. What the node
+itself decides, draining and stopping, counts in the very next answer.
+"""
+
+from dataclasses import replace
+
+from farmlease.clock import Clock
+from farmlease.domain.health import Facts, Health, Steady, health
+from farmlease.node.agent import Agent
+from farmlease.node.census import Census
+from farmlease.node.metrics import Metrics
+
+__all__ = ["Verdict"]
+
+#: Seconds for which one page of metrics serves all who scrape.
+_PAGE_LASTS = 1.0
+
+
+class Verdict:
+    """What balancers and monitors are told of one node."""
+
+    def __init__(self, agent: Agent, census: Census, metrics: Metrics, clock: Clock, max_sessions: int) -> None:
+        self._agent = agent
+        self._census = census
+        self._metrics = metrics
+        self._clock = clock
+        self._max_sessions = max_sessions
+        #: Whether the agent was told to stop; balancers are to know before it does.
+        self.stopping = False
+        self._page: tuple[float, bytes] | None = None
+        self._facts = agent.facts()
+        self._store = Steady(self._facts.store_answers, clock.monotonic())
+
+    def look(self) -> None:
+        """Look at the agent anew."""
+        self._facts = self._agent.facts()
+        self._store = self._store.seen(self._facts.store_answers, self._clock.monotonic())
+
+    @property
+    def facts(self) -> Facts:
+        """What the verdict is made of."""
+        return replace(
+            self._facts,
+            draining=self._agent.draining,
+            stopping=self.stopping or self._facts.stopping,
+            store_lost=not self._store.counts(self._clock.monotonic()),
+            max_sessions=self._max_sessions,
+            crowded=tuple(self._census.crowded.values()),
+        )
+
+    @property
+    def health(self) -> Health:
+        """The verdict."""
+        return health(self.facts)
+
+    @property
+    def page(self) -> bytes:
+        """The metrics, for Prometheus."""
+        now = self._clock.monotonic()
+        if self._page is None or now - self._page[0] >= _PAGE_LASTS:
+            facts, census = self.facts, self._census
+            page = self._metrics.page(
+                facts,
+                health(facts),
+                self._agent.sessions(),
+                census.uses,
+                crowded=census.crowded,
+                counted_at=census.counted_at,
+            )
+            self._page = now, page
+        return self._page[1]
