@@ -63,6 +63,7 @@ class RunningAgent:
     health_port: int
     log: Path
     ring: Path
+    agent_check_port: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def launch(self) -> None:
@@ -97,6 +98,12 @@ class RunningAgent:
         """Ask the health listener."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=10)) as connection:
             return answered(connection, "GET", path, None, {})
+
+    def agent_check(self, sent: bytes = b"") -> bytes:
+        """Ask as HAProxy's agent-check does; return all that is said."""
+        with socket.create_connection(("127.0.0.1", self.agent_check_port), 10) as connection:
+            connection.sendall(sent)
+            return b"".join(iter(lambda: connection.recv(4096), b""))
 
     def request(
         self,
@@ -193,10 +200,11 @@ def agents_on(
     listen: str = "tcp",
     heartbeat: str = "1s",
     own_rings: bool = False,
+    settings: str = "",
 ) -> Iterator[Agents]:
     """Run an agent for each node on a store, with ``policy`` in force; ``{home}`` in it is where homes lie.
 
-    ``listen`` is tcp or unix; with ``own_rings`` each node has a copy of the key ring of its own. The folder has a short path (Unix sockets allow 107 bytes) and is open to look through.
+    ``listen`` is tcp or unix; with ``own_rings`` each node has a copy of the key ring of its own; ``settings`` are further lines of ``[agent]``. The folder has a short path (Unix sockets allow 107 bytes) and is open to look through.
     """
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
@@ -204,7 +212,10 @@ def agents_on(
         folder.chmod(0o755)
         (folder / "home").mkdir()
         KeyRing.generate(time.time_ns() // 1_000_000).create_file(folder / "keyring.json")
-        made = {node: written(folder, node, store_url, listen, heartbeat, own_ring=own_rings) for node in nodes}
+        made = {
+            node: written(folder, node, store_url, listen, heartbeat, own_ring=own_rings, settings=settings)
+            for node in nodes
+        }
         for agent in made.values() if own_rings else ():
             shutil.copy2(folder / "keyring.json", agent.ring)
         asyncio.run(apply(made[nodes[0]].config, policy.format(home=folder / "home")))
@@ -223,11 +234,11 @@ async def apply(config: Path, policy: str) -> None:
 
 
 def written(
-    folder: Path, node: str, store_url: str, listen: str, heartbeat: str, *, own_ring: bool = False
+    folder: Path, node: str, store_url: str, listen: str, heartbeat: str, *, own_ring: bool = False, settings: str = ""
 ) -> RunningAgent:
     """Write an agent's configuration."""
     ring = folder / (f"{node}.ring.json" if own_ring else "keyring.json")
-    port = distant_port()
+    port, check = distant_port(), distant_port()
     address = f"unix:{folder}/{node}.sock" if listen == "unix" else f"127.0.0.1:{distant_port()}"
     config = folder / f"{node}.toml"
     config.write_text(
@@ -235,12 +246,12 @@ def written(
         f'[store]\nurl = "{store_url}"\n'
         f'[keys]\nfile = "{ring}"\n'
         f'[agent]\nlisten = "{address}"\ntoken_file = "{folder}/{node}.token"\nstate_dir = "{folder}/{node}"\n'
-        f'heartbeat = "{heartbeat}"\n'
-        f'[health]\nlisten = "127.0.0.1:{port}"\n'
+        f'heartbeat = "{heartbeat}"\n{settings}\n'
+        f'[health]\nlisten = "127.0.0.1:{port}"\nagent_check = "127.0.0.1:{check}"\n'
         '[identity]\ndomains = { CORP = "corp.example.com" }\n'
     )
     return RunningAgent(
-        node, config, address, folder / f"{node}.token", folder / node, port, folder / f"{node}.log", ring
+        node, config, address, folder / f"{node}.token", folder / node, port, folder / f"{node}.log", ring, check
     )  # fmt: skip
 
 

@@ -100,7 +100,7 @@ class _Probe(_Guest):
             self.stay(PATIENCE)
         self._head += data
         if len(self._head) > _LONGEST_HEAD:
-            self._say(_TOO_LONG, last=True)
+            self._say(_TOO_LONG, last=True, more=True)
         else:
             self._answer_one()
 
@@ -129,7 +129,7 @@ class _Probe(_Guest):
         line, *lines = re.split(rb"\r?\n", head)
         request, fields = _REQUEST.fullmatch(line), [_FIELD.fullmatch(each) for each in lines]
         if request is None or not all(fields):
-            self._say(_BAD, last=True)
+            self._say(_BAD, last=True, more=True)
             return
         given = {found[1].lower(): found[2] for found in fields if found is not None}
         method, path = request[1].decode(), request[2].partition(b"?")[0].decode()
@@ -137,9 +137,10 @@ class _Probe(_Guest):
         kept = wish == b"keep-alive" if request[3] == b"0" else wish != b"close"
         has_body = b"transfer-encoding" in given or given.get(b"content-length", b"0") != b"0"
         answer = self._answering(method, path, given.get(b"accept", b"").decode("latin-1"))
-        self._say(answer, last=has_body or not kept, without_body=method == "HEAD")
+        self._say(answer, last=has_body or not kept, more=has_body, without_body=method == "HEAD")
 
-    def _say(self, answer: Answer, *, last: bool, without_body: bool = False) -> None:
+    def _say(self, answer: Answer, *, last: bool, more: bool = False, without_body: bool = False) -> None:
+        """Write an answer; after the ``last`` one the connection ends. ``more``: its other end is still sending."""
         lines = [
             f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
             f"Date: {formatdate(usegmt=True)}",
@@ -151,10 +152,10 @@ class _Probe(_Guest):
         head = "\r\n".join(lines).encode() + b"\r\n\r\n"
         self._transport.write(head if without_body else head + answer.body)
         if last:
-            # What is still sent is read and dropped: closing on it would take the answer back.
             self._over, self._head = True, b""
             self.stay(PATIENCE)
-            self._transport.write_eof()
+            # What is still being sent is read and dropped: closing on it would take the answer back.
+            self._transport.write_eof() if more else self._transport.close()
             return
         # Who asks again is no longer the one that has been here longest.
         if self._others.pop(self, self) is None:

@@ -20,6 +20,7 @@ from tests.benchmarks.etcd import etcd_figures
 from tests.benchmarks.farm import farm_figures
 from tests.benchmarks.figures import Figure, Missing
 from tests.benchmarks.peers import peer_figures
+from tests.benchmarks.probes import probe_figures
 from tests.benchmarks.store import store_figures
 from tests.benchmarks.throughput import throughput_figures
 
@@ -31,6 +32,7 @@ GROUPS: list[tuple[str, Callable[[int], Awaitable[list[Figure]]]]] = [
     ("P6", peer_figures),
     ("P7", etcd_figures),
     ("P10 R1", farm_figures),
+    ("P14", probe_figures),
 ]
 
 

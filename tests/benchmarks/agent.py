@@ -17,7 +17,7 @@ from tests.benchmarks.load import Question, load
 from tests.benchmarks.store import SERVER
 from tests.servers import free_port, redis_server
 
-__all__ = ["agent_figures"]
+__all__ = ["RunningAgent", "agent_figures", "running_agent", "starts"]
 
 ROOT = Path(__file__).parents[2]
 #: What any command of this kind costs: the interpreter, the option parser and an HTTP client.
@@ -34,6 +34,7 @@ class RunningAgent:
     port: int
     token: str
     command: list[str]  #: ``farmlease --config FILE``
+    health: int  #: port of its health listener
 
     def memory(self) -> float:
         """Return its resident memory in megabytes."""
@@ -189,7 +190,7 @@ def running_agent() -> Iterator[RunningAgent]:
             wait_ready(health)
             with on_the_clients_core():
                 token = (folder / "token").read_text().strip()
-                yield RunningAgent(psutil.Process(agent.pid), port, token, command)
+                yield RunningAgent(psutil.Process(agent.pid), port, token, command, health)
         finally:
             agent.terminate()
             agent.wait(20)
