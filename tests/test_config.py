@@ -40,10 +40,12 @@ state_dir = "/var/lib/fl"
 heartbeat = "30s"
 max_sessions = 50
 offline = "deny"
+shutdown_delay = "15s"
 
 [health]
 listen = "0.0.0.0:9732"
 agent_check = "0.0.0.0:9733"
+pool_alert = "75%"
 
 [recovery]
 window = "20s"
@@ -84,6 +86,7 @@ def test_every_key_is_read(file: Path) -> None:
     assert (Path("/run/farmlease/tok"), Path("/var/lib/fl")) == (config.agent.token_file, config.agent.state_dir)
     assert (30_000, 50, "deny") == (config.agent.heartbeat_ms, config.agent.max_sessions, config.agent.offline)
     assert ("0.0.0.0:9732", "0.0.0.0:9733") == (config.health.listen, config.health.agent_check)
+    assert (15_000, 75) == (config.agent.shutdown_delay_ms, config.health.pool_alert_percent)
     assert 20_000 == config.recovery.window_ms
     assert User(r"corp\alice") == config.identities.user("adm-alice@corp.example.com")
     assert ("/usr/local/bin/tell-user", "{user}", "{session}", "{reason}") == config.hooks.lost
@@ -105,6 +108,7 @@ def test_only_the_farm_is_required(file: Path) -> None:
         config.health.agent_check,
         config.recovery.window_ms,
     )
+    assert (0, 90) == (config.agent.shutdown_delay_ms, config.health.pool_alert_percent)
     assert ((), (), ()) == (config.hooks.granted, config.hooks.ended, config.hooks.lost)
     places = standard_files()
     assert (places.keyring, places.token, places.state) == (
@@ -187,6 +191,10 @@ def test_the_environment_overrides_keys(file: Path) -> None:
         ("farm = 'a'\n[agent]\nmax_sessions = '9'", r"line 3: agent.max_sessions: must be a whole number"),
         ("farm = 'a'\n[agent]\noffline = 'maybe'", r"line 3: agent.offline: .*'receipt' or 'deny'"),
         ("farm = 'a'\n[agent]\nstate_dir = 'here'", r"line 3: agent.state_dir: a path must be absolute"),
+        ("farm = 'a'\n[health]\npool_alert = '101%'", r"line 3: health.pool_alert: is written as a share of a hundred"),
+        ("farm = 'a'\n[health]\npool_alert = 90", r"line 3: health.pool_alert: is written as a share of a hundred"),
+        ("farm = 'a'\n[health]\npool_alert = true", r"line 3: health.pool_alert: is written as a share of a hundred"),
+        ("farm = 'a'\n[agent]\nshutdown_delay = 5", r"line 3: agent.shutdown_delay: not a duration"),
         ("farm = 'a'\n[health]\nlisten = '8732'", r"line 3: health.listen: an address is written host:port"),
         ("farm = 'a'\n[store]\ntimeout = 0", r"line 3: store.timeout: must be longer than 0"),
         ("farm = 'a'\n[identity]\naliases = { a = 'b', b = 'c' }", r"line 2: identity: the alias 'a' leads to 'b'"),
@@ -340,3 +348,11 @@ def test_awk_is_no_placeholder(file: Path) -> None:
     """Braces that cannot be meant as a placeholder are left to the program."""
     config = load(file, "farm = 'a'\n[hooks]\nlost = ['awk', '{ print $1 }']")
     assert ("awk", "{ print $1 }") == config.hooks.lost
+
+
+@pytest.mark.parametrize(("written", "percent"), [("0", 0), ("'0%'", 0), ("'5%'", 5), ("'100%'", 100)])
+def test_a_share_of_a_hundred(file: Path, written: str, percent: int) -> None:
+    """A share is written with its sign, in the file and in the environment; 0 needs none."""
+    assert percent == load(file, f"farm = 'a'\n[health]\npool_alert = {written}").health.pool_alert_percent
+    environ = {"FARMLEASE_HEALTH__POOL_ALERT": "85%"}
+    assert 85 == load(file, f"farm = 'a'\n[health]\npool_alert = {written}", environ).health.pool_alert_percent

@@ -34,8 +34,11 @@ class Verdict:
         self._store = Steady(self._facts.store_answers, clock.monotonic())
 
     def look(self) -> None:
-        """Look at the agent anew."""
-        self._facts = self._agent.facts()
+        """Look at the agent anew. A disk that does not even say what lies on it is one that cannot be written."""
+        try:
+            self._facts = self._agent.facts()
+        except OSError:
+            self._facts = replace(self._facts, journal_writes=False)
         self._store = self._store.seen(self._facts.store_answers, self._clock.monotonic())
 
     @property

@@ -338,3 +338,85 @@ def test_it_answers_while_many_wait(agent: RunningAgent, server: RedisServer) ->
     for client in waiting:
         with client:
             assert client.recv(12) in {b"HTTP/1.1 201", b"HTTP/1.1 503"}
+
+
+# --- what balancers see of its life -----------------------------------------------------------------------------------
+
+
+def test_haproxys_agent_check(server: RedisServer) -> None:
+    """One line per connection, whatever is sent: the share of free sessions, then drain, then back."""
+    with agents_on(server.url, nodes=("ctx-01",), settings="max_sessions = 5") as agents:
+        agent = agents["ctx-01"]
+        assert b"ready up 100%\n" == agent.agent_check(b"be_rds/ctx-01\n")
+        agent.start("john", "7")
+        soon(lambda: agent.agent_check() == b"ready up 80%\n", "a session does not show in the weight")
+        assert 204 == agent.request("PUT", "/v1/drain").status
+        assert (b"drain up\n", 503) == (agent.agent_check(), agent.health().status)
+        assert 204 == agent.request("DELETE", "/v1/drain").status
+        assert (b"ready up 80%\n", 200) == (agent.agent_check(), agent.health().status)
+
+
+def test_metrics_over_the_listener(agent: RunningAgent) -> None:
+    """Where the probes are answered, in Prometheus' own form, with the calls of the store in it."""
+    agent.start("john", "7")
+
+    def shown(line: str) -> bool:
+        return line in agent.health("/metrics").body.decode().splitlines()
+
+    soon(lambda: shown('farmlease_sessions{pool="qlikview",state="active"} 1.0'), "the session is not in the metrics")
+    soon(
+        lambda: (
+            shown('farmlease_pool_seats{pool="qlikview",state="used"} 1.0')
+            or shown('farmlease_pool_seats{pool="qlikview",state="used"} 0.0')
+        ),
+        "the pools are not counted",
+    )
+    assert shown('farmlease_store_call_duration_seconds_count{verb="acquire"} 1.0')
+    assert shown('farmlease_decisions_total{decision="granted",pool="qlikview",reason="store"} 1.0')
+    assert agent.health("/metrics").headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
+def test_balancers_hear_of_the_end_before_it_comes(server: RedisServer) -> None:
+    """/readyz and agent-check fail first; for the delay sessions start and end as before; told again it ends at once."""
+    with agents_on(server.url, nodes=("ctx-01",), settings='shutdown_delay = "10m"') as agents:
+        agent = agents["ctx-01"]
+        assert agent.process is not None
+        agent.process.terminate()
+        soon(lambda: agent.health().status == 503, "the balancer is not told")
+        assert b"fail the agent is stopping\n" == agent.health().body
+        assert b"ready down #the agent is stopping\n" == agent.agent_check()
+        assert 200 == agent.health("/livez").status
+        assert 201 == agent.start("john", "7").status
+        assert 204 == agent.end("7").status
+        assert agent.process.poll() is None
+        assert 0 == agent.terminate()
+        assert 0 == owed(agent)
+
+
+def test_after_the_delay_it_ends_by_itself(server: RedisServer) -> None:
+    """The delay is as long as configured, and then the end is the usual one."""
+    with agents_on(server.url, nodes=("ctx-01",), settings='shutdown_delay = "1s"') as agents:
+        agent = agents["ctx-01"]
+        assert agent.process is not None
+        began = time.monotonic()
+        agent.process.terminate()
+        assert 0 == agent.process.wait(ENDS_WITHIN + 1)
+        assert time.monotonic() - began >= 1
+
+
+def test_a_store_that_comes_and_goes_takes_no_node_out(server: RedisServer) -> None:
+    """With offline = "deny" a node leaves the balancer when the store stays away, and not for a moment of it."""
+    with agents_on(server.url, nodes=("ctx-01",), settings='offline = "deny"') as agents:
+        agent = agents["ctx-01"]
+        hang(server)
+        soon(lambda: agent.health().body.startswith(b"warn"), "nobody notices that the store is away")
+        assert 200 == agent.health().status
+        server.process.send_signal(signal.SIGCONT)
+        soon(lambda: agent.health().body.startswith(b"pass"), "nobody notices that the store is back")
+        hang(server)
+        soon(lambda: agent.health().body.startswith(b"warn"), "nobody notices that the store is away again")
+        soon(lambda: agent.health().status == 503, "the node stays in")
+        assert agent.agent_check().startswith(b"ready down #the store does not answer")
+        server.process.send_signal(signal.SIGCONT)
+        soon(lambda: b"answers again" in agent.health().body, "it comes back at once")
+        soon(lambda: agent.health().status == 200, "it does not come back")
