@@ -17,10 +17,11 @@ from typing_extensions import override
 from farmlease import __version__
 from farmlease.clock import Clock
 from farmlease.domain.health import Facts, Health, Status
-from farmlease.domain.model import Decision, Denial, Grant, PoolUse
+from farmlease.domain.model import Decision, Denial, Grant, PoolUse, Reason
 from farmlease.errors import StoreError, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.book import OpenSession
+from farmlease.node.hooks import Hook
 from farmlease.store.redis import Caller, Store
 from farmlease.store.script import Argument, Script
 
@@ -70,8 +71,17 @@ class Metrics:
         self._hooks = Counter(
             "farmlease_hook_runs", "Hooks that were run: ok, failed, or timeout.", ["hook", "outcome"], registry=ours
         )
+        # A series that begins with its first event hides that event from whoever looks for an increase.
         for outcome in ("answered", "failed"):
             self._heartbeats.labels(outcome)
+        for hook in Hook:
+            for outcome in ("ok", "failed", "timeout"):
+                self._hooks.labels(hook.value, outcome)
+        self._expect_denials("")
+
+    def _expect_denials(self, pool: str) -> None:
+        for reason in Reason:
+            self._decisions.labels(pool, "denied", reason.value)
 
     def _gauges(self) -> None:
         """What is set when a page is made."""
@@ -185,6 +195,7 @@ class Metrics:
         for gauge in (self._capacity, self._seats, self._reserved, self._queued, self._alert):
             gauge.clear()
         for use in uses:
+            self._expect_denials(use.name)
             self._capacity.labels(use.name).set(use.capacity)
             for state, seats in (("used", use.used), ("quarantined", use.quarantined), ("free", use.free)):
                 self._seats.labels(use.name, state).set(seats)
