@@ -67,6 +67,13 @@ class _Guest(asyncio.Protocol):
         self._stop_timer()
         self._timer = asyncio.get_running_loop().call_later(seconds, self.leave)
 
+    def finish(self) -> None:
+        """Say that nothing more comes. The other end may close when it likes."""
+        try:
+            self._transport.write_eof()
+        except OSError:  # it has gone without a word
+            self.leave()
+
     def leave(self) -> None:
         """End the connection at once, whatever it has not sent or taken yet."""
         self._others.pop(self, None)
@@ -155,7 +162,7 @@ class _Probe(_Guest):
             self._over, self._head = True, b""
             self.stay(PATIENCE)
             # What is still being sent is read and dropped: closing on it would take the answer back.
-            self._transport.write_eof() if more else self._transport.close()
+            self.finish() if more else self._transport.close()
             return
         # Who asks again is no longer the one that has been here longest.
         if self._others.pop(self, self) is None:
@@ -176,7 +183,7 @@ class _AgentCheck(_Guest):
         super().connection_made(transport)
         self.stay(FAREWELL)
         self._transport.write(self._line())
-        self._transport.write_eof()
+        self.finish()
 
     @override
     def data_received(self, data: bytes) -> None:

@@ -1,6 +1,8 @@
 """The doors for balancers: what they understand, whom they throw out, and that one guest harms no other."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -260,6 +262,19 @@ async def until_refused(door: Door, drop: bytes, pause: float) -> None:
         door[1].write(drop)
         await door[1].drain()
         await asyncio.sleep(pause)
+
+
+@pytest.mark.parametrize("serve", [partial(probing, said), partial(agent_checking, lambda: b"ready up 80%\n")])
+async def test_who_resets_the_connection_leaves_no_fault(serve: Callable[..., Actor]) -> None:
+    """A balancer that hangs up hard, before or after the line: nobody is told of it, and the next one is served."""
+    async with served(serve) as way:
+        for _ in range(30):
+            _, writer = await way()
+            connection = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.write(b"POST / HTTP/1.0\r\nContent-Length: 9\r\n\r\n")
+            writer.transport.abort()
+        assert (await to_the_end(await way(), b"GET / HTTP/1.0\r\n\r\n")).endswith(b"\n")
 
 
 async def test_places_at_the_agent_check_are_bounded(check: Knock, monkeypatch: pytest.MonkeyPatch) -> None:
