@@ -28,6 +28,13 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "FAREWELL", PATIENCE)
 
 
+@pytest.fixture(autouse=True)
+def _no_fault(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing here may leave a fault in the log: asyncio tells of what a connection raised, and of no more."""
+    yield
+    assert [] == [record.message for record in caplog.records if record.name == "asyncio"]
+
+
 @asynccontextmanager
 async def served(serve: Callable[..., Actor]) -> AsyncIterator[Callable[[], "asyncio.Future[Door]"]]:
     """Run a listener; yields what connects to it. All connections are closed at the end."""
@@ -268,13 +275,39 @@ async def until_refused(door: Door, drop: bytes, pause: float) -> None:
 async def test_who_resets_the_connection_leaves_no_fault(serve: Callable[..., Actor]) -> None:
     """A balancer that hangs up hard, before or after the line: nobody is told of it, and the next one is served."""
     async with served(serve) as way:
-        for _ in range(30):
-            _, writer = await way()
-            connection = writer.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.write(b"POST / HTTP/1.0\r\nContent-Length: 9\r\n\r\n")
-            writer.transport.abort()
+        port = (await way())[1].get_extra_info("peername")[1]
+        for _ in range(30):  # gone before the listener has had its turn
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(b"POST / HTTP/1.0\r\nContent-Length: 9\r\n\r\n")
         assert (await to_the_end(await way(), b"GET / HTTP/1.0\r\n\r\n")).endswith(b"\n")
+
+
+class Gone(asyncio.Transport):
+    """A connection that is reset between the line and its end, which no client can do on purpose."""
+
+    aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take it."""
+
+    def write_eof(self) -> None:
+        """Find that nobody is there."""
+        raise OSError(107, "Transport endpoint is not connected")
+
+    def abort(self) -> None:
+        """End it."""
+        self.aborted = True
+
+
+async def test_who_is_gone_between_line_and_end_is_let_go() -> None:
+    """That is no fault, and the place is free."""
+    others: dict[probes._Guest, None] = {}
+    gone = Gone()
+    guest = probes._AgentCheck(others, lambda: b"ready up 80%\n")
+    guest.connection_made(gone)
+    guest.connection_lost(None)
+    assert (True, {}) == (gone.aborted, others)
 
 
 async def test_places_at_the_agent_check_are_bounded(check: Knock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,12 +324,3 @@ async def test_interrupted_it_ends_with_its_guests() -> None:
     async with served(partial(probing, said)) as knock:
         reader, _ = await knock()
     assert b"" == await reader.read()
-
-
-def no_fault(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing above may leave a fault of asyncio's in the log."""
-    yield
-    assert [] == [record.message for record in caplog.records if record.name == "asyncio"]
-
-
-pytest.fixture(autouse=True)(no_fault)
