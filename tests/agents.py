@@ -65,6 +65,7 @@ class RunningAgent:
     ring: Path
     agent_check_port: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None)
+    sources: Path | None = None  #: where another version of farmlease lies that this host runs
 
     def launch(self) -> None:
         """Start the agent without waiting for it."""
@@ -73,8 +74,9 @@ class RunningAgent:
         command = [sys.executable, "-m", "farmlease", "--config", str(self.config), "agent"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
+                cwd=self.sources,
+            )  # fmt: skip
 
     def wait_ready(self) -> None:
         """Return when /readyz says so; fail with the agent's log if it ends or takes too long."""
@@ -201,10 +203,13 @@ def agents_on(
     heartbeat: str = "1s",
     own_rings: bool = False,
     settings: str = "",
+    sources: Mapping[str, Path] | None = None,
 ) -> Iterator[Agents]:
     """Run an agent for each node on a store, with ``policy`` in force; ``{home}`` in it is where homes lie.
 
-    ``listen`` is tcp or unix; with ``own_rings`` each node has a copy of the key ring of its own; ``settings`` are further lines of ``[agent]``. The folder has a short path (Unix sockets allow 107 bytes) and is open to look through.
+    ``listen`` is tcp or unix; with ``own_rings`` each node has a copy of the key ring of its own; ``settings`` are
+    further lines of ``[agent]``; ``sources``: of nodes that run another version. The folder has a short path (Unix
+    sockets allow 107 bytes) and is open to look through.
     """
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
@@ -220,6 +225,7 @@ def agents_on(
             shutil.copy2(folder / "keyring.json", agent.ring)
         asyncio.run(apply(made[nodes[0]].config, policy.format(home=folder / "home")))
         for agent in made.values():
+            agent.sources = (sources or {}).get(agent.node)
             stack.callback(reap, agent)
             agent.launch()
         for agent in made.values():
