@@ -1,7 +1,6 @@
 """Commands of farmlease as they stand in samples and guides, and whether they exist."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +8,12 @@ import click
 
 from farmlease.cli import farmlease
 
-__all__ = ["check", "command_lines", "commands_in", "exists", "is_coming"]
+__all__ = ["check", "command_lines", "commands_in"]
 
 #: The program as samples write it: by name, by path, or by a variable of a script.
 PROGRAM = re.compile(r"""(?:(?<![\w/.$@{-])farmlease|/opt/farmlease/bin/farmlease|"\$farmlease") (?=[a-z-])(.*)""")
 #: Where a command ends: a remark beside it, or the next one.
 END = re.compile(r"  +| #|[;`)]| \|\|? | && | \d?>| &$")
-#: Commands that the guide tells of and that may not be there yet: once one exists, it is checked as all are.
-COMING = ("node ", "usage ", "audit ", "key rotate", "key reseal", "key retire", "lease forget ", "doctor")
 
 
 def lines_of_commands(file: Path) -> Iterator[str]:
@@ -60,17 +57,3 @@ def check(words: list[str]) -> None:
     assert [] == left, "too many arguments"
     missing = [each.name for each in command.params if each.required and given.get(each.name or "") in {None, ()}]
     assert [] == missing
-
-
-def exists(line: str) -> bool:
-    """Tell whether a command line is one that farmlease takes."""
-    try:
-        check(shlex.split(line))
-    except (click.ClickException, AssertionError, ValueError):
-        return False
-    return True
-
-
-def is_coming(line: str) -> bool:
-    """Tell whether a command may not be there yet."""
-    return f"{line} ".startswith(COMING)

@@ -1,7 +1,7 @@
 """Three hosts that are folders of one machine, on which the operator's guide is followed word for word.
 
 Only where things lie differs: the guide's paths lead into the host's folder, and its addresses are loopback ones, so that
-all ports are the real ones. ``ssh`` and ``scp`` lead from folder to folder, ``systemctl`` is tests/service_manager.py.
+all ports are the real ones; and an agent ends without letting its balancer hear of it first (``shutdown_delay``). ``ssh`` and ``scp`` lead from folder to folder, ``systemctl`` is tests/service_manager.py.
 """
 
 import csv
@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ _FARMLEASE = """\
 #!/bin/sh
 export PYTHONPATH={project} FARMLEASE_CONFIG={root}/etc/farmlease/farmlease.toml
 export FARMLEASE_KEYS__FILE=${{FARMLEASE_KEYS__FILE:-{root}/etc/farmlease/keyring.json}}
-export FARMLEASE_AGENT__STATE_DIR={root}/var/lib/farmlease
+export FARMLEASE_AGENT__STATE_DIR={root}/var/lib/farmlease FARMLEASE_AGENT__SHUTDOWN_DELAY=0s
 exec {python} -m farmlease "$@"
 """
 
@@ -113,16 +113,18 @@ class Farm:
         assert 0 == done.returncode, f"on {node}:\n{text}\n{done.stdout}\n{done.stderr}\n{self.logs(node)}"
         return done.stdout
 
-    def balanced(self) -> dict[str, str]:
-        """Return what HAProxy thinks of each host; nothing while there is none."""
-        place = self.base / BALANCER / "run/haproxy/admin.sock"
-        if not place.exists():
-            return {}
+    def balanced(self) -> Mapping[str, list[str]]:
+        """Return what HAProxy thinks of each host, in each list that it is in."""
         with socket.socket(socket.AF_UNIX) as asked:
-            asked.connect(str(place))
+            asked.connect(str(self.base / BALANCER / "run/haproxy/admin.sock"))
             asked.sendall(b"show stat\n")
             rows = csv.DictReader(asked.makefile().read().removeprefix("# ").splitlines())
-            return {row["svname"]: row["status"] for row in rows if row["svname"] in HOSTS}
+            found: dict[str, list[str]] = {node: [] for node in HOSTS}
+            for row in rows:
+                if row["svname"] in found:
+                    asked_yet = "INI" not in row["check_status"] + row["agent_status"]
+                    found[row["svname"]].append(row["status"] if asked_yet else "UNASKED")
+        return found
 
     def logs(self, node: str) -> str:
         """Return the end of what the programs of a host have written."""

@@ -24,7 +24,8 @@ def key() -> None:
     """Make, list and change the keys that seal the farm's records.
 
     A new key in four steps: `rotate` adds it; copy the ring to every node; `rotate --activate` seals with it from then
-    on, and copy the ring again; `reseal`, then `retire` the old one, and copy the ring a last time.
+    on, and copy the ring again; `reseal`, then `retire` the old one, and copy the ring a last time. An agent that
+    systemd gave a copy of the ring (LoadCredential) is restarted after each.
     """
 
 

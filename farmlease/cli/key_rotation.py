@@ -86,8 +86,9 @@ def opened_keys() -> Iterator[Keys]:
 def rotate(*, activate: bool, force: bool) -> None:
     """Add a new key to this node's ring; with --activate, seal with it from then on.
 
-    Copy the ring to every node after either step; agents read it again within seconds. To activate is refused while a
-    living node cannot open with the new key, and so is a ring that is not the newest.
+    Copy the ring to every node after either step; agents read it again within seconds. One that systemd gave a copy
+    of it (LoadCredential) must be restarted. To activate is refused while a living node cannot open with the new key,
+    and so is a ring that is not the newest.
     """
     with opened_keys() as keys:
         path, ring = keys.client.config.keys.file, keys.ring

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from farmlease.clock import SystemClock
-from farmlease.domain.health import health
-from farmlease.domain.model import Kind, PoolUse, Reason
-from farmlease.domain.session import SessionState
-from farmlease.node.metrics import Metrics
-from tests.node.test_health import WELL
+from tests.metric_names import VALUES, known_names, named_in
 from tests.servers import require
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -26,29 +20,6 @@ DASHBOARD = json.loads((DEPLOY / "grafana" / "farmlease.json").read_text(encodin
 OF_TARGETS = {"job", "instance", "farm", "node"}
 #: What stands before ``(`` in an expression, or between two of them.
 _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
-
-
-def exported() -> tuple[set[str], dict[str, set[str]]]:
-    """The names of all samples that a node exports, and the values that each label may have."""
-    metrics = Metrics(SystemClock())
-    use = PoolUse(name="p", kind=Kind.NAMED, capacity=1, used=0, quarantined=0, kept=0, queued=0)
-    metrics.called("acquire", 0.0)
-    page = metrics.page(WELL, health(WELL), [], [use], counted_at=0.0).decode()
-    names, values = set[str](), dict[str, set[str]]()
-    for family in text_string_to_metric_families(page):
-        names.add(family.name if family.type != "counter" else f"{family.name}_total")
-        for sample in family.samples:
-            names.add(sample.name)
-            for label, value in sample.labels.items():
-                values.setdefault(label, set()).add(value)
-    values["decision"] |= {"granted", "restricted"}
-    values["reason"] |= {*Reason, "store", "receipt", "again"}
-    values["state"] |= {*SessionState}
-    # Labels of what has no series before it happens.
-    return names | {"farmlease_store_call_failures_total"}, values | {"error": {"unavailable", "refused"}}
-
-
-NAMES, VALUES = exported()
 
 
 def expressions() -> Iterator[str]:
@@ -97,9 +68,7 @@ def test_there_are_expressions() -> None:
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_an_expression_is_about_what_there_is(expression: str) -> None:
     """Each metric is exported under this name, each label is one of its own or of its target, with a value it has."""
-    known = NAMES | {f"farm:{name}:ratio" for name in NAMES} | set(re.findall(r"record: (\S+)", RULES))
-    for name in re.findall(r"[\w:]*farmlease_[\w:]+", expression):
-        assert name in known
+    assert named_in(expression) <= known_names()
     grouped = [label for by in re.findall(r"(?:by|on) \(([\w, ]+)\)", expression) for label in by.split(", ")]
     for label in grouped:
         assert label in VALUES.keys() | OF_TARGETS

@@ -11,13 +11,12 @@ import yaml
 
 from farmlease.domain.identity import Identities
 from farmlease.node.api import create_app
-from tests.command_lines import check, command_lines, is_coming
+from tests.command_lines import check, command_lines
+from tests.metric_names import known_names, named_in
 from tests.samples import DEPLOY, options
 
 FILES = sorted(file for file in DEPLOY.rglob("*") if file.is_file())
 EVERY_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DEPLOY)))
-#: Samples that the guide tells of and that may not be there yet.
-COMING_FILES = {"haproxy/haproxy.cfg"}
 PROBES = {"livez", "readyz", "healthz"}
 
 
@@ -28,8 +27,6 @@ def test_every_command_exists(file: Path) -> None:
         try:
             check(shlex.split(line))
         except (click.ClickException, AssertionError, ValueError) as error:
-            if is_coming(line):
-                continue
             pytest.fail(f"{file.name}: farmlease {line}: {error}")
 
 
@@ -74,7 +71,7 @@ def test_every_file_that_is_named_is_there(file: Path) -> None:
     given = re.findall(rf"(?<![\w/.-])(?:deploy/)?((?:{folders})/[\w./-]*\w)", text)
     given += re.findall(r"(?<![\w./-])deploy/([\w./-]*\w)", text)
     given += re.findall(r"\]\((?!http|#)([^)#]+)", text) if file.suffix == ".md" else []
-    assert [] == [each for each in given if not (DEPLOY / each).exists() and each not in COMING_FILES]
+    assert [] == [each for each in given if not (DEPLOY / each).exists()]
 
 
 @EVERY_FILE
@@ -85,6 +82,19 @@ def test_every_path_of_http_exists(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert PROBES >= set(re.findall(r"(?<![\w.])/([a-z]+z)\b", text))
     assert served >= {re.sub(r"/sessions/[^/]+", "/sessions/*", each) for each in re.findall(r"/v1/[\w/{}-]*\w", text)}
+
+
+@EVERY_FILE
+def test_every_metric_exists(file: Path) -> None:
+    """What looks like a metric of ours is one that a node exports or a rule records."""
+    assert set() == named_in(file.read_text(encoding="utf-8")) - known_names()
+
+
+def test_metrics_are_found_where_they_stand() -> None:
+    """The search looks at something, and what does not exist is a complaint."""
+    found = {file.name: named_in(file.read_text(encoding="utf-8")) for file in FILES}
+    assert {"farmlease.rules.yml", "farmlease.tests.yml", "farmlease.json"} <= {name for name in found if found[name]}
+    assert not named_in("sum(farmlease_seats_total)") <= known_names()
 
 
 # --- Windows ------------------------------------------------------------------------------------------------------------

@@ -48,6 +48,15 @@ def test_systemd_takes_the_unit(unit: Path) -> None:
     assert "" == told_by("verify", str(unit))
 
 
+def test_the_agent_has_time_to_end() -> None:
+    """systemd waits longer than the longest delay that anything here gives the agent, and the five seconds it needs."""
+    texts = [file.read_text(encoding="utf-8") for file in DEPLOY.rglob("*") if file.is_file()]
+    delays = [int(each) for text in texts for each in re.findall(r'\bshutdown_delay = "(\d+)s"', text)]
+    (patience,) = re.findall(r"^TimeoutStopSec=(\d+)s$", UNIT.read_text(), re.MULTILINE)
+    assert 3 == len(delays)
+    assert max(delays) + 5 < int(patience)
+
+
 def test_the_unit_is_exposed_little(unit: Path) -> None:
     """`systemd-analyze security` gives it less than 3 of 10."""
     found = re.search(r"Overall exposure level for .*: (\d+\.\d)", told_by("security", "--offline=true", str(unit)))
