@@ -484,6 +484,20 @@ async def test_a_recovery_window_that_is_over_stays_over(timed: TimedStore) -> N
     assert isinstance(await ask(pool, "john", replace(counted, expected=beat.now, line=beat.line), "7"), Taken)
 
 
+async def test_no_line_of_counts_comes_again(timed: TimedStore) -> None:
+    """L7: data lost while the clock stands still must not bring back a line: an old count would close the window."""
+    pool = desk(timed)
+    known, other = await knowledge(pool), await knowledge(pool, OTHER)
+    timed.clock.advance(1000)
+    beat = await beaten(pool, replace(known, expected=known.expected + 5 * MINUTE))
+    pool.timed.raw.flushall()
+    here = Known(epoch=beat.epoch, expected=beat.now, line=beat.line)
+    found = await recover(pool, here, NODE, (NODE, OTHER))
+    late = replace(other, line=beat.line, expected=beat.now + 2 * MINUTE)
+    assert beat.line < found.line
+    assert found.until == (await recover(pool, late, OTHER)).until
+
+
 async def test_who_is_not_alive_has_to_recover_before_it_restores(timed: TimedStore) -> None:
     """L3: what a node restores when the store forgot that it lives would be counted for nobody."""
     pool = desk(timed)

@@ -26,7 +26,7 @@ local refused = policy_differs(version)
 if refused then return refused end
 if estranged(caller) then return { 'strange' } end
 local behind = off(caller)
-if behind < 0 then set_time(behind, node) end
+if behind < 0 then set_time(behind, node, caller) end
 
 -- 1. A reboot ends the old life's sessions at once, and nobody is left to be told.
 if previous ~= '' then

@@ -33,7 +33,7 @@ local unused = epoch == 0 and limits.blank and call('ZCARD', NODES) == 0 -- nobo
 local last = limits.vouched > 0 and math.min(now, limits.vouched) or now
 caller.witness = lost
 local ahead = off(caller)
-if ahead ~= 0 or (lost and caller.expected > 0) then set_time(ahead, node) end
+if ahead ~= 0 or (lost and caller.expected > 0) then set_time(ahead, node, caller) end
 if vouches(caller) then limits.vouched = now end
 local doubtful = is_doubtful()
 

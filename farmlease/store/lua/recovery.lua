@@ -42,8 +42,8 @@ local function vouches(caller)
 end
 
 -- Goes by a count that the time is `ahead` of, or behind. Who was alive goes on, though its deadline may have been
--- written while the time was behind.
-local function set_time(ahead, node)
+-- written while the time was behind. The new line is none that was known before, though the clock stands still.
+local function set_time(ahead, node, caller)
   local skew = math.max(0, limits.skew + ahead)
   local step = limits.skew - skew
   if step > 0 then
@@ -55,7 +55,7 @@ local function set_time(ahead, node)
     end
   end
   if limits.recovering <= now - ahead then limits.recovering = 0 end -- over by the count, and no window again
-  limits.skew, limits.line = skew, math.max(raw, limits.line + 1)
+  limits.skew, limits.line = skew, math.max(raw, limits.line + 1, caller.line + 1, caller.epoch + 1)
   now = raw - skew
   limits.vouched = now
   call('HSET', META, 'skew', text(skew), 'line', text(limits.line), 'vouched', text(now), 'recovering',
