@@ -175,6 +175,7 @@ class World:
         """A host lost what it had written last: nothing of that can be asked of it."""
         self.owed.forget(host.name)
         self._leases = {lease: told for lease, told in self._leases.items() if told[0] != host.name}
+        self._fences = {pool: told for pool, told in self._fences.items() if told[1] != host.name}
 
     def asked(self, host: Host, request: SessionRequest, decision: Decision) -> None:
         """Judge a decision as its user heard it."""
