@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "key": LazyCommand("farmlease.cli.key:key", "Make, list and change the keys that seal the farm's records."),
     "health": LazyCommand("farmlease.cli.health:health", "Ask a node whether it can serve a logon."),
     "doctor": LazyCommand("farmlease.cli.doctor:doctor", "Examine this node and the store, and say what to do."),
+    "bench": LazyCommand("farmlease.cli.bench:bench", "Try the store, and say how large a farm it would carry."),
 }
 
 

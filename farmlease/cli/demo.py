@@ -8,7 +8,6 @@ import contextlib
 import logging
 import shlex
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from farmlease.cli import example
+from farmlease.cli.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from farmlease.cli.demo_stage import Stage
@@ -45,44 +45,13 @@ def demo(keep: bool) -> None:  # noqa: FBT001 -- an option
     click.get_current_context().exit(status)
 
 
-class _Interrupts:
-    """The first signal to end cancels the play; while the stage is being cleared none counts any more."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._clearing = False
-        self._play = asyncio.current_task()
-
-    def listen(self) -> None:
-        """Take over the signals that end a command."""
-        if sys.platform != "win32":
-            loop = asyncio.get_running_loop()
-            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                loop.add_signal_handler(each, self._told, each)
-
-    def ignore(self) -> None:
-        """Let nothing interrupt what follows."""
-        self._clearing = True
-
-    def check(self) -> None:
-        """Raise CancelledError if told to end: a cancellation can get lost on its way through other people's code."""
-        if self.signal is not None:
-            raise asyncio.CancelledError
-
-    def _told(self, number: int) -> None:
-        if not self._clearing and self._play is not None:
-            self._clearing = True
-            self.signal = number
-            self._play.cancel()
-
-
 async def _perform(voice: "Voice", program: "ServerProgram", *, keep: bool) -> int:
     """Set the stage, tell the story, clear the stage; return the exit status."""
     from farmlease.cli.demo_stage import staged
     from farmlease.cli.demo_story import Story
 
     began = time.monotonic()
-    interrupts = _Interrupts()
+    interrupts = Interrupts()
     interrupts.listen()
     voice.title("farmlease demo: a borrowed licence follows its user across two hosts")
     told = False
