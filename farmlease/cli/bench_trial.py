@@ -33,6 +33,8 @@ LONGEST_STEP = 60.0
 LEAST_BEATS = 200
 VERSION = 1
 LATEST = 2**52  #: a fence later than any
+#: With fewer leases the server's own coming and going hides what they take.
+LEAST_LEASES = 500
 
 Job = Callable[[], Awaitable[None]]
 #: Is told of each call that is done.
@@ -58,7 +60,9 @@ class Measured:
     users: int  #: who got a seat; fewer than asked for if the time was up
     nodes: int
     steps: tuple[Step, ...]
-    bytes_per_lease: int | None  #: with a session and its lines of the audit; None if the server hides it
+    bytes_per_lease: (
+        int | None
+    )  #: with a session and its lines of the audit; None if hidden, or if the leases are too few to tell
 
 
 async def measure(trial: Trial, users: int, nodes: int, advance: Advance) -> Measured:
@@ -230,7 +234,7 @@ def _a_call(before: Spent, after: Spent) -> float | None:
 
 
 def _each(before: int | None, after: int | None, count: int) -> int | None:
-    if before is None or after is None or not count:
+    if before is None or after is None or count < LEAST_LEASES:
         return None
     return max(0, (after - before) // count)
 

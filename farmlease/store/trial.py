@@ -30,7 +30,7 @@ LIFE_MS = 15 * 60_000
 class Spent:
     """What the server with the trial has spent so far, on everybody; None where it does not tell."""
 
-    memory: int | None  #: bytes used by data
+    memory: int | None  #: bytes of data, without what clients and the server itself take
     calls: int | None  #: of scripts
     micros: int | None  #: on those calls
 
@@ -69,7 +69,7 @@ class Trial:
             memory, stats = await _info(wire, "memory"), await _info(wire, "commandstats")
             words = stats.get("cmdstat_evalsha", "").split(",")  # each is a name, "=" and a number
             scripts = dict(word.split("=", 1) for word in words if "=" in word)
-            return Spent(_number(memory, "used_memory"), _number(scripts, "calls"), _number(scripts, "usec"))
+            return Spent(_number(memory, "used_memory_dataset"), _number(scripts, "calls"), _number(scripts, "usec"))
 
         answer: Any = await self._connection.ask(talk, self._keys)
         return Spent(answer.memory, answer.calls, answer.micros)
