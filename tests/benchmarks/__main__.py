@@ -10,9 +10,11 @@ import asyncio
 import json
 import platform
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.benchmarks.agent import agent_figures
@@ -37,7 +39,7 @@ GROUPS: list[tuple[str, Callable[[int], Awaitable[list[Figure]]]]] = [
 
 
 def main() -> None:
-    """Measure, and print one table."""
+    """Measure, and print one table; exit status 1 if a figure broke."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it runs")
     parser.add_argument("--only", action="append", metavar="ID", help="only the group of this figure; may be repeated")
@@ -51,14 +53,26 @@ def main() -> None:
         print(json.dumps([figure.document() for figure in figures], indent=2))  # noqa: T201 - what was asked for
     else:
         show(figures)
+    sys.exit(any(figure.broken for figure in figures))
 
 
 async def measured(ids: str, measure: Callable[[int], Awaitable[list[Figure]]], scale: int) -> list[Figure]:
-    """Return a group's figures; a program that is not installed makes a row that says so."""
+    """Return a group's figures. A program that is not installed makes a row that says so, and so does what fails.
+
+    Then the other groups' figures are not lost with it.
+    """
+    print(f"measuring {ids} ...", file=sys.stderr)  # noqa: T201 - it takes its time
     try:
         return await measure(scale)
     except Missing as error:
-        return [Figure(id=ids, what="", rounds=(), floor=None, goal=None, at_most=True, missing=str(error))]
+        return [_without_value(ids, missing=str(error))]
+    except Exception as error:  # noqa: BLE001 - whatever it is, the row says it
+        traceback.print_exc()
+        return [_without_value(ids, broken=f"{type(error).__name__}: {error}")]
+
+
+def _without_value(ids: str, *, missing: str = "", broken: str = "") -> Figure:
+    return Figure(id=ids, what="", rounds=(), floor=None, goal=None, at_most=True, missing=missing, broken=broken)
 
 
 def show(figures: list[Figure]) -> None:
@@ -70,7 +84,7 @@ def show(figures: list[Figure]) -> None:
         value = "" if figure.value is None else f"{figure.value:.2f}"
         spread = f"{min(figure.rounds):.2f} … {max(figure.rounds):.2f}" if len(figure.rounds) > 1 else ""
         bars = ("" if bar is None else f"{sign} {bar:g}" for bar in (figure.floor, figure.goal))
-        detail = figure.missing or figure.detail
+        detail = escape(figure.broken or figure.missing or figure.detail)
         table.add_row(figure.id, f"{figure.what}\n[dim]{detail}[/dim]", value, spread, *bars, figure.verdict)
     Console(width=140).print(table)
 

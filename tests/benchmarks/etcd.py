@@ -92,9 +92,16 @@ async def theirs(client: Any, calls: int, flight: int) -> float:
             )
             assert done
 
-    began = time.perf_counter()
+    before, began = await keys_of(client), time.perf_counter()
     await asyncio.gather(*(taker() for _ in range(flight)))
-    return calls / (time.perf_counter() - began)
+    took = time.perf_counter() - began
+    assert calls == await keys_of(client) - before
+    return calls / took
+
+
+async def keys_of(client: Any) -> int:
+    """How many keys etcd holds."""
+    return len(list(await client.get_all(keys_only=True)))
 
 
 @asynccontextmanager

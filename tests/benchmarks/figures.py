@@ -30,7 +30,8 @@ class Figure:
     goal: float | None
     at_most: bool
     detail: str = ""  #: the absolute numbers, and what was checked
-    missing: str = ""  #: why it could not be measured
+    missing: str = ""  #: what is not installed, so that it could not be measured
+    broken: str = ""  #: what went wrong while it was measured: an effect that was not there, say
 
     @property
     def value(self) -> float | None:
@@ -41,8 +42,8 @@ class Figure:
     def verdict(self) -> str:
         """How it stands to its goal and floor."""
         value = self.value
-        if value is None:
-            return "missing"
+        if self.broken or value is None:
+            return "broken" if self.broken else "missing"
         if self.goal is None or self._reaches(value, self.goal):
             return "goal" if self.goal is not None else "reported"
         return "floor" if self.floor is not None and self._reaches(value, self.floor) else "short"

@@ -146,7 +146,9 @@ def moving_window(on: Bench) -> Rate:
             assert limiter.hit(limit, key)
             assert limiter.hit(limit, key)
 
-        return per_second(pairs, pair)
+        found = per_second(pairs, pair)
+        assert 1_000_000 - 2 * pairs == limiter.get_window_stats(limit, key).remaining
+        return found
 
     return rate
 

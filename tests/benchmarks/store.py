@@ -193,11 +193,13 @@ async def memory_figure(leases: int) -> Figure:
         ours = (_used(on.raw, shard) - before) / leases
     async with bench() as on:
         before = _used(on.raw, shard)
+        present = on.raw.dbsize() + 1  # with the set of all
         for user in users:
             with on.raw.pipeline(transaction=False) as pipe:
                 pipe.set(f"fl:{user}", secrets.token_bytes(RECORD))
                 pipe.zadd("fl:seats", {user: 1_795_294_078_123})
                 pipe.execute()
+        assert (leases, leases) == (on.raw.zcard("fl:seats"), on.raw.dbsize() - present)
         theirs = (_used(on.raw, shard) - before) / leases
     return Figure(
         id="P8",
