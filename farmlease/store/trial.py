@@ -1,8 +1,8 @@
 """A shard for trying a store out: apart from every farm's, bounded in its life, and taken away by name.
 
-Guaranteed: it is never a shard of a farm, as its farm's name holds a slash and no farm's does; and what removes it
-names its fifteen keys and nothing else. A call that is still on its way when they are removed writes nothing, for a
-script does nothing in a shard without limits.
+Guaranteed: it is never a shard of a farm, as its farm's name holds a slash and no farm's does; what removes it names
+its few keys and nothing else. A call that is still on its way when they are removed writes nothing, for a script does
+nothing in a shard without limits.
 Not guaranteed: that it is gone if the store is; it goes by itself then, a quarter of an hour after it was begun.
 
 This module must never look for keys (KEYS, SCAN) or empty anything as a whole (FLUSH).
