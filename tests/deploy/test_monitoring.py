@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.metric_names import VALUES, known_names, named_in
+from tests.metric_names import NAMES, VALUES, known_names, named_in
 from tests.servers import require
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
