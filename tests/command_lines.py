@@ -8,10 +8,10 @@ import click
 
 from farmlease.cli import farmlease
 
-__all__ = ["check", "command_lines", "commands_in"]
+__all__ = ["check", "command_lines"]
 
 #: The program as samples write it: by name, by path, or by a variable of a script.
-PROGRAM = re.compile(r"""(?:(?<![\w/.$@{-])farmlease|/opt/farmlease/bin/farmlease|"\$farmlease") (?=[a-z-])(.*)""")
+PROGRAM = re.compile(r"""(?:(?<![\w/.$@{-])farmlease|/opt/farmlease/bin/farmlease|"\$farmlease") (?=[a-z-])""")
 #: Where a command ends: a remark beside it, or the next one.
 END = re.compile(r"  +| #|[;`)]| \|\|? | && | \d?>| &$")
 
@@ -40,7 +40,7 @@ def command_lines(file: Path) -> list[str]:
 
 def commands_in(line: str) -> list[str]:
     """Return the arguments of each command of farmlease in a line."""
-    return [END.split(match[1])[0].strip() for match in PROGRAM.finditer(line)]
+    return [END.split(line[match.end() :])[0].strip() for match in PROGRAM.finditer(line)]
 
 
 def check(words: list[str]) -> None:

@@ -1,16 +1,13 @@
-"""What ``deploy/`` says to balancers and monitors is so: options, ports, paths and commands that exist."""
+"""What ``deploy/`` says to balancers and monitors is so: ports, paths, and the words that a node says."""
 
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 
-import click
 import pytest
 
-from farmlease.cli import farmlease
 from farmlease.config import Config
-from farmlease.domain.document import field_type
 from farmlease.domain.health import health
 from farmlease.node.balancer import answer
 from tests.node.test_health import WELL, Told
@@ -27,13 +24,6 @@ each_file = pytest.mark.parametrize("file", FILES, ids=lambda path: f"{path.pare
 def test_each_folder_has_its_files() -> None:
     """What follows looks at something."""
     assert set(FOLDERS) == {path.parent.name for path in FILES}
-
-
-@each_file
-def test_an_option_that_is_named_exists(file: Path) -> None:
-    """As in ``[health] pool_alert``: section and key are those of farmlease.toml."""
-    for section, key in re.findall(r"\[(\w+)\] (?!of\b)(\w+)", file.read_text(encoding="utf-8")):
-        assert field_type(Config, (section, key)) is not None, f"[{section}] {key}"
 
 
 def test_the_hosts_configuration_in_haproxys_file_is_one() -> None:
@@ -66,18 +56,6 @@ def test_paths_are_answered(file: Path) -> None:
     for path in paths:
         assert 200 == answer(Told(health(WELL)), "GET", path).status  # type: ignore[arg-type] # all that is asked of it
     assert paths or file.parent.name in {"grafana", "prometheus"}
-
-
-def test_commands_exist() -> None:
-    """As in `farmlease pool show`, in backquotes, some words of which may be arguments."""
-    named = [words for file in FILES for words in re.findall(r"`farmlease ([^`]+)`", file.read_text(encoding="utf-8"))]
-    assert named
-    for words in named:
-        command: click.Command | None = farmlease
-        for word in words.split():
-            if isinstance(command, click.Group):
-                command = command.get_command(click.Context(command), word)
-                assert command is not None, words
 
 
 def test_balancers_words_are_what_a_node_says() -> None:
