@@ -179,9 +179,7 @@ class Farm:
 
     def signature(self) -> bytes:
         """Return who changes something, sealed, for the audit; empty for an agent."""
-        if not self._by:
-            return b""
-        return self.sealer.seal(Purpose.NOTE, "", ("by",), self._by.encode("utf-8", "surrogatepass"))
+        return self.sealer.seal_author(self._by) if self._by else b""
 
     def _sealed(self, version: int, policy: Policy) -> bytes:
         return self.sealer.seal(Purpose.POLICY, "", (str(version),), policy.text.encode())

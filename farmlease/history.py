@@ -98,8 +98,8 @@ class History:
             device=entry.device,
             detail=entry.detail,
             fence=entry.fence,
-            by=self._words("", ("by",), entry.by),
-            note=self._words(entry.user, (), entry.note),
+            by=self._author(entry.by),
+            note=self._words(entry.user, entry.note),
             id=entry.id,
         )
 
@@ -109,10 +109,16 @@ class History:
         except RecordRejected:
             return entry.user
 
-    def _words(self, subject: str, context: tuple[str, ...], sealed: bytes) -> str:
+    def _author(self, sealed: bytes) -> str:
+        try:
+            return self._farm.sealer.unseal_author(sealed) if sealed else ""
+        except RecordRejected:
+            return UNREADABLE
+
+    def _words(self, user: str, sealed: bytes) -> str:
         if not sealed:
             return ""
         try:
-            return self._farm.sealer.unseal(Purpose.NOTE, subject, context, sealed).decode("utf-8", "surrogatepass")
+            return self._farm.sealer.unseal(Purpose.NOTE, user, (), sealed).decode("utf-8", "surrogatepass")
         except RecordRejected:
             return UNREADABLE

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from farmlease.domain.host import HostView, near_names
 from farmlease.errors import FarmleaseError, RecordRejected
 from farmlease.farm import Farm
-from farmlease.seal import Purpose
 from farmlease.store.nodes import Nodes
 
 __all__ = ["Occupancy", "Roster"]
@@ -49,10 +48,9 @@ class Roster:
             raise _unknown(name, [view.node for view in views])
         return found
 
-    async def drain(self, name: str, *, on: bool, by: str) -> HostView:
-        """Wish that a node take no new users, or takes them again; return it. ``by``: who wishes it, for the audit."""
-        sealed = self._farm.sealer.seal(Purpose.NOTE, name, (), by.encode("utf-8", "surrogatepass"))
-        if not await self._nodes.drain(name, on=on, by=base64.b64encode(sealed).decode()):
+    async def drain(self, name: str, *, on: bool) -> HostView:
+        """Wish that a node take no new users, or takes them again, and return it; the audit says who wished it."""
+        if not await self._nodes.drain(name, on=on, by=self._farm.signature()):
             raise _unknown(name, [view.node for view in await self.all()])
         return await self.one(name)
 
@@ -68,7 +66,7 @@ class Roster:
         """Return who made the wish of a node, in their words; None if nobody did or the words do not open."""
         try:
             sealed = base64.b64decode(view.wish.by, validate=True)
-            return self._farm.sealer.unseal(Purpose.NOTE, view.node, (), sealed).decode() if sealed else None
+            return self._farm.sealer.unseal_author(sealed) if sealed else None
         except (ValueError, RecordRejected):
             return None
 

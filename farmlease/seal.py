@@ -46,6 +46,7 @@ _TAG_BYTES = 16
 _NONCE_AT = 1 + KEY_ID_BYTES
 _CIPHERTEXT_AT = _NONCE_AT + _NONCE_BYTES
 _USER_INDEX_BYTES = 16
+_AUTHOR = ("by",)  #: context of who decided something: sets it apart from words about a user
 
 _REJECTED = "sealed data was refused as damaged or not meant for here: keep the bytes and ask the farm's administrator"
 
@@ -154,6 +155,18 @@ class Sealer:
     def reseal_name(self, user_index: str, sealed: bytes) -> bytes:
         """Return a user's name sealed with the primary. RecordRejected as ``unseal_name``."""
         return self.reseal(Purpose.NAME, user_index, (), sealed)
+
+    def seal_author(self, who: str) -> bytes:
+        """Seal who decided something that is written down: an administrator, in the system's words."""
+        return self.seal(Purpose.NOTE, "", _AUTHOR, _utf8(who))
+
+    def unseal_author(self, sealed: bytes) -> str:
+        """Return who decided it. RecordRejected as ``unseal``."""
+        return self.unseal(Purpose.NOTE, "", _AUTHOR, sealed).decode("utf-8", "surrogatepass")
+
+    def reseal_author(self, sealed: bytes) -> bytes:
+        """Return who decided it, sealed with the primary. RecordRejected as ``unseal``."""
+        return self.reseal(Purpose.NOTE, "", _AUTHOR, sealed)
 
     def _opened(self, purpose: Purpose, subject: str, context: tuple[str, ...], sealed: bytes) -> bytes | None:
         key_id = key_id_of(sealed)

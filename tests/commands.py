@@ -8,16 +8,18 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest.mock import patch
 
+import psutil
 import pytest
 import structlog
 
 from farmlease.cli import main
 from farmlease.config import Config, load_config
+from farmlease.domain.host import Wish
 from farmlease.domain.model import SessionRequest
 from farmlease.domain.policy import Policy, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, encode
@@ -26,10 +28,11 @@ from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
 from farmlease.seal import RecordBinding
 from farmlease.store.answers import Claim, Taken, Taking
+from farmlease.store.nodes import Nodes, Report
 from tests.servers import RedisServer
 from tests.stores import StoreClock
 
-__all__ = ["QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of"]
+__all__ = ["QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of", "me"]
 
 QLIKVIEW = """# what we bought
 [[pool]]
@@ -41,6 +44,11 @@ NODE = "ctx-01#1"
 LATEST = 2**52  #: a fence later than any
 
 T = TypeVar("T")
+
+
+def me() -> str:
+    """Return how the audit calls who runs the tests."""
+    return f"{psutil.Process().username()} on ctx-01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,19 @@ class Host:
                 await self._lend(farm, chosen, found.version, user, device, ended=ended)
 
         self.with_farm(take)
+
+    def report(self, node: str, **changes: Any) -> None:
+        """Let a node report, as its agent does."""
+        plain = Report(
+            incarnation="1", version="1.2", sessions=0, owed=0, draining=False, stopping=False, health="pass",
+            listen="0.0.0.0:8732",
+        )  # fmt: skip
+
+        async def report(farm: Farm) -> None:
+            nodes = Nodes(farm.store.connection, farm.name)
+            await nodes.report(node, replace(plain, **changes), Wish(), "", b"")
+
+        self.with_farm(report)
 
     def end(self, user: str, pool: str = "qlikview", device: str = "citrix-a") -> None:
         """End the session that ``lend`` gave a user."""

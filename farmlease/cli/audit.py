@@ -137,7 +137,7 @@ def decision_line_of(decision: Decision) -> Document:
 def story(decision: Decision) -> str:
     """Return a decision in one line: when, where, what, who, and whatever else is known."""
     place = [
-        f"on {decision.node}" if decision.node else "",
+        f"on {decision.node}" if decision.node and decision.user else "",
         f"session {decision.session}" if decision.session else "",
         f"device {decision.device}" if decision.device else "",
     ]
@@ -149,8 +149,9 @@ def story(decision: Decision) -> str:
         f'"{decision.note}"' if decision.note else "",
     ]
     when = (timestamp(decision.at) or "")[:19].replace("T", " ")
-    head = f"{when}  {decision.pool or '(farm)':<10}  {decision.event:<15}  {decision.user}"
-    return "; ".join((head, *(part for part in rest if part)))
+    about = (decision.user or decision.node, *rest)
+    told = "; ".join(part for part in about if part)
+    return f"{when}  {decision.pool or '(farm)':<10}  {decision.event:<15}  {told}".rstrip()
 
 
 def folded(line: str) -> str:

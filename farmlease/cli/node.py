@@ -4,8 +4,6 @@ Works on the store with the farm's keys; it needs no agent here. A node does wha
 every two seconds.
 """
 
-import getpass
-import socket
 from collections.abc import Iterator
 
 import click
@@ -18,7 +16,7 @@ from farmlease.domain.host import HostState
 from farmlease.domain.wire import host_document
 from farmlease.roster import Roster
 
-__all__ = ["ago", "node", "rows", "state_of", "whoever"]
+__all__ = ["ago", "node", "rows", "state_of"]
 
 COLUMNS = (
     "node", "state", "sessions", "owed", "version", "health", "health_listen", "incarnation", "started_at", "since",
@@ -68,7 +66,7 @@ def drain(name: str, patience: ForAsLong | None) -> None:
     """
     with opened_farm() as client:
         roster = Roster(client.farm)
-        view = client.wait(roster.drain(name, on=True, by=whoever()))
+        view = client.wait(roster.drain(name, on=True))
         if patience is not None:
             wait_until_empty(client, roster, name, patience)
             return
@@ -82,7 +80,7 @@ def drain(name: str, patience: ForAsLong | None) -> None:
 def undrain(name: str) -> None:
     """Let node N take users again."""
     with opened_farm() as client:
-        view = client.wait(Roster(client.farm).drain(name, on=False, by=whoever()))
+        view = client.wait(Roster(client.farm).drain(name, on=False))
     late = "" if view.heard else f"; it is {view.state} now, and will hear of it when its agent runs"
     click.echo(f"{name} takes users again in a few seconds{late}")
 
@@ -93,15 +91,6 @@ def rows(client: FarmClient, state: str | None) -> Iterator[Row]:
     for view in client.wait(roster.all()):
         if state in {None, view.state}:
             yield host_document(view, roster.wished_by(view))
-
-
-def whoever() -> str:
-    """Return who types this, for the audit."""
-    try:
-        login = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # an account without a name
-        login = "somebody"
-    return f"{login} at {socket.gethostname()}"
 
 
 def state_of(row: Row) -> str:

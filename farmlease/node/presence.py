@@ -8,7 +8,6 @@ Must never fail: a report that does not get through is made again at the next lo
 """
 
 import asyncio
-import base64
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from farmlease.domain.host import Wish
 from farmlease.errors import FarmleaseError
 from farmlease.node.book import Book
 from farmlease.node.journal import Journal
-from farmlease.seal import Purpose, Sealer
+from farmlease.seal import Sealer
 from farmlease.store.nodes import Asked, Nodes, Report
 
 __all__ = ["Presence"]
@@ -30,7 +29,6 @@ _log = structlog.get_logger(__name__)
 
 #: Name of the journal's document that holds the wish this node and the store agree on.
 _AGREED = "wish"
-_ASKED_HERE = b"asked on the node itself"
 
 
 class Presence:
@@ -79,7 +77,7 @@ class Presence:
         """Report once; return whether that changed what the node is to do."""
         draining = self._journal.draining
         asked: Asked = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
-        heard = await self._nodes.report(self._node, self._report(), self._agreed, asked, self._by() if asked else "")
+        heard = await self._nodes.report(self._node, self._report(), self._agreed, asked, self._by() if asked else b"")
         if heard.wish == self._agreed:
             return False
         with self._journal.together():
@@ -91,9 +89,9 @@ class Presence:
         self._agreed = heard.wish
         return self._journal.draining != draining
 
-    def _by(self) -> str:
-        """Return who asked, sealed with the key of the day."""
-        return base64.b64encode(self._sealer.seal(Purpose.NOTE, self._node, (), _ASKED_HERE)).decode()
+    def _by(self) -> bytes:
+        """Return who asked, as far as a token says who, sealed with the key of the day."""
+        return self._sealer.seal_author(f"somebody on {self._node} itself")
 
     def _report(self) -> Report:
         facts = self.facts()

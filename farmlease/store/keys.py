@@ -74,13 +74,14 @@ def rings_key(farm: str) -> str:
     return f"fl:{{{farm}}}:rings"
 
 
-def node_keys(farm: str) -> tuple[str, str]:
+def node_keys(farm: str) -> tuple[str, str, str]:
     """Return the keys of what the nodes say of themselves.
 
-    They are the nodes (hash: node to what it said last and what is wished of it, JSON) and the audit (stream).
+    They are the nodes (hash: node to what it said last and what is wished of it, JSON), and the audit (stream) and the
+    counts (hash) of what was decided without a seat.
     """
-    tag = f"fl:{{{farm}}}:"
-    return (f"{tag}nodes", f"{tag}audit")
+    audit, counts, *_ = note_keys(farm)
+    return (f"fl:{{{farm}}}:nodes", audit, counts)
 
 
 def node_member(node: str, incarnation: str) -> str:

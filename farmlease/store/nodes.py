@@ -4,6 +4,7 @@ Guaranteed: a wish is kept until another takes its place; repeating a call chang
 node said is still so. No limit depends on anything here. Errors are ``StoreUnavailable`` and ``StoreRefused``.
 """
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -57,20 +58,24 @@ class Nodes:
         self._connection = connection
         self._farm = farm
 
-    async def report(self, node: str, report: Report, known: Wish, asked: Asked, by: str) -> Heard:
-        """Say what ``node`` is, the wish it goes by, and what was asked on it since; hear what is wished now."""
+    async def report(self, node: str, report: Report, known: Wish, asked: Asked, by: bytes) -> Heard:
+        """Say what ``node`` is, the wish it goes by, and what was asked on it since; hear what is wished now.
+
+        ``by``: who asked, sealed.
+        """
         arguments = REPORT.ordered(
             {
                 "node": node, "report": json.dumps(asdict(report)), "known": json.dumps(asdict(known)), "asked": asked,
-                "by": by,
+                "by": by, "wisher": _in_json(by),
             }
         )  # fmt: skip
         _, wish, now = await self._connection.call(REPORT, node_keys(self._farm), arguments)
         return Heard(_wish(json.loads(wish)), int(now))
 
-    async def drain(self, node: str, *, on: bool, by: str) -> bool:
-        """Wish that a node take no new users, or takes them again. False if no such node is known."""
-        arguments = DRAIN.ordered({"node": node, "wish": "drain" if on else "undrain", "by": by})
+    async def drain(self, node: str, *, on: bool, by: bytes) -> bool:
+        """Wish that a node take no new users, or takes them again. False if no such node is known. ``by``: sealed."""
+        wish = "drain" if on else "undrain"
+        arguments = DRAIN.ordered({"node": node, "wish": wish, "by": by, "wisher": _in_json(by)})
         (word,) = await self._connection.call(DRAIN, node_keys(self._farm), arguments)
         return bool(word != b"unknown")
 
@@ -86,6 +91,10 @@ class Nodes:
         arguments = GUESTS.ordered({"node": node, "most": _MOST_GUESTS})
         _, count = await self._connection.call(GUESTS, Shard(self._farm, pool).keys(), arguments)
         return int(count)
+
+
+def _in_json(sealed: bytes) -> str:
+    return base64.b64encode(sealed).decode()
 
 
 def _wish(found: Mapping[str, Any]) -> Wish:

@@ -5,10 +5,10 @@ import signal
 import subprocess
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.commands import NODE, QLIKVIEW, ClockedHost, Host
+from farmlease.store.keys import note_keys
+from tests.commands import NODE, QLIKVIEW, ClockedHost, Host, me
 from tests.stores import DAY, HOUR
 
 JOHN, MARY = "CORP\\john", "CORP\\mary"
@@ -20,11 +20,6 @@ def lines(host: Host, *args: str) -> list[dict[str, Any]]:
     ended = host.run("audit", *args, "-o", "json")
     assert (0, "") == (ended.status, ended.err)
     return [json.loads(line) for line in ended.out.splitlines()]
-
-
-def me() -> str:
-    """Return how the audit calls who runs the tests."""
-    return f"{psutil.Process().username()} on ctx-01"
 
 
 def a_day(host: ClockedHost) -> None:
@@ -72,6 +67,18 @@ def test_an_administrators_decision_says_who_and_why(clocked: ClockedHost) -> No
         dumped = b"".join(client.dump(key) for key in client.keys("*"))
     assert b"left us" not in dumped
     assert me().encode() not in dumped
+
+
+def test_who_drained_a_node_is_told_like_any_other(clocked: ClockedHost) -> None:
+    """Draining and undraining are decisions of the farm: by whom, of which node, counted among those ever written."""
+    clocked.report("ctx-02")
+    assert [0, 0, 0] == [clocked.run("node", verb, "ctx-02").status for verb in ("drain", "undrain", "drain")]
+    told = [line[21:] for line in clocked.run("audit").out.splitlines()]
+    drained, undrained = (f"(farm)      {event:<15}  ctx-02; by {me()}" for event in ("drained", "undrained"))
+    assert [drained, undrained, drained] == told
+    with clocked.store.client() as client:
+        client.xtrim(note_keys("citrix-a")[0], maxlen=1, approximate=False)
+    assert "the farm itself: 2 older decisions were cut off" in clocked.run("audit").err
 
 
 def test_a_removed_pools_decisions_are_still_found(clocked: ClockedHost) -> None:

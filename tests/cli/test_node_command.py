@@ -14,10 +14,8 @@ import pytest
 from farmlease.cli.draining import left, verdict
 from farmlease.cli.node import ago
 from farmlease.domain.host import SILENT_MS, HostView, Wish
-from farmlease.farm import Farm
 from farmlease.roster import Occupancy
-from farmlease.store.nodes import Nodes, Report
-from tests.commands import QLIKVIEW, ClockedHost
+from tests.commands import QLIKVIEW, ClockedHost, me
 from tests.stores import HOUR, NINE
 
 FIELDS = [
@@ -30,29 +28,15 @@ VIEW = HostView(
 )  # fmt: skip
 
 
-def reported(host: ClockedHost, node: str, **changes: Any) -> None:
-    """Let a node report, as its agent does."""
-    plain = Report(
-        incarnation="1", version="1.2", sessions=0, owed=0, draining=False, stopping=False, health="pass",
-        listen="0.0.0.0:8732",
-    )  # fmt: skip
-
-    async def report(farm: Farm) -> None:
-        nodes = Nodes(farm.store.connection, farm.name)
-        await nodes.report(node, replace(plain, **changes), Wish(), "", "")
-
-    host.with_farm(report)
-
-
 @pytest.fixture
 def nodes(clocked: ClockedHost) -> ClockedHost:
     """A farm of three nodes, of which one was not heard of for an hour."""
     clocked.apply(QLIKVIEW)
     clocked.lend("john")
-    reported(clocked, "ctx-03", sessions=4)
+    clocked.report("ctx-03", sessions=4)
     clocked.clock.advance(HOUR)
-    reported(clocked, "ctx-01", sessions=1)
-    reported(clocked, "ctx-02", health="fail")
+    clocked.report("ctx-01", sessions=1)
+    clocked.report("ctx-02", health="fail")
     return clocked
 
 
@@ -92,7 +76,7 @@ def test_what_was_wished_and_is_not_done_yet_is_told(nodes: ClockedHost) -> None
     assert "silent, to drain" in table
     drain = rows(nodes)[0]["drain"]
     assert (True, "2026-01-05T10:00:00.000Z") == (drain["wished"], drain["at"])
-    assert " at " in drain["by"]
+    assert me() == drain["by"]
     assert "ctx-01 takes users again in a few seconds\n" == nodes.run("node", "undrain", "ctx-01").out
     assert "to drain" not in nodes.run("node", "list").out.splitlines()[1]
 

@@ -8,6 +8,7 @@ from farmlease import __version__
 from farmlease.domain.host import HostState
 from farmlease.domain.model import Reason
 from farmlease.errors import FarmleaseError
+from farmlease.farm import Farm
 from farmlease.roster import Roster
 from tests.nodes import JOHN, MARY, Host, Site
 from tests.stores import HOUR, TimedStore
@@ -16,12 +17,12 @@ from tests.stores import HOUR, TimedStore
 @pytest.fixture
 def roster(site: Site) -> Roster:
     """The nodes as an administrator sees them."""
-    return Roster(site.farm)
+    return Roster(Farm(site.farm.name, site.farm.store, site.farm.sealer, by="anna on desk-7"))
 
 
 async def drained(roster: Roster, *, on: bool = True, node: str = "ctx-01") -> None:
     """Drain a node from anywhere, or undrain it."""
-    await roster.drain(node, on=on, by="anna at desk-7")
+    await roster.drain(node, on=on)
 
 
 async def test_a_node_is_there_from_its_first_beat(site: Site, roster: Roster) -> None:
@@ -63,11 +64,11 @@ async def test_a_drain_on_the_node_is_seen_everywhere_and_taken_back_anywhere(si
     host.agent.drain(on=True)
     await host.agent.look()
     view = await roster.one("ctx-01")
-    assert (HostState.DRAINING, "asked on the node itself") == (view.state, roster.wished_by(view))
+    assert (HostState.DRAINING, "somebody on ctx-01 itself") == (view.state, roster.wished_by(view))
     await drained(roster, on=False)
     await host.agent.look()
     assert not host.agent.draining
-    assert "anna at desk-7" == roster.wished_by(await roster.one("ctx-01"))
+    assert "anna on desk-7" == roster.wished_by(await roster.one("ctx-01"))
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -85,7 +86,7 @@ async def test_an_emptied_store_neither_drains_nor_undrains(site: Site, roster: 
     await host.beat()
     assert on is host.agent.draining
     view = await roster.one("ctx-01")
-    assert (on, "anna at desk-7") == (view.draining, roster.wished_by(view))
+    assert (on, "anna on desk-7") == (view.draining, roster.wished_by(view))
 
 
 async def test_a_node_drains_while_the_store_is_away(site: Site, roster: Roster) -> None:

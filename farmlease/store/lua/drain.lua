@@ -3,24 +3,28 @@
 --
 -- KEYS  1 nodes     hash    node -> what it said last, when, and what is wished of it (JSON)
 --       2 audit     stream  decisions of the whole farm
+--       3 counts    hash    event -> how many of them were ever written to the audit
 -- ARGV  1 node      name of the node
 --       2 wish      drain or undrain
---       3 by        base64: sealed words of who wishes it
+--       3 by        sealed name of the administrator, for the audit
+--       4 wisher    the same in base64, as the wish keeps it
 --
 -- Answers
 --   wished          from now on
 --   already         it was wished before
 --   unknown         no such node ever reported, or it was silent for so long that it was forgotten
 
-local node, draining, by = ARGV[1], ARGV[2] == 'drain', ARGV[3]
+local node, draining = ARGV[1], ARGV[2] == 'drain'
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local stored = redis.call('HGET', KEYS[1], node)
 if not stored then return { 'unknown' } end
 local entry = cjson.decode(stored)
 if entry.wish.draining == draining then return { 'already' } end
-entry.wish = { version = math.max(entry.wish.version + 1, now), draining = draining, at = now, by = by }
+entry.wish = { version = math.max(entry.wish.version + 1, now), draining = draining, at = now, by = ARGV[4] }
 redis.call('HSET', KEYS[1], node, cjson.encode(entry))
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'event', draining and 'drained' or 'undrained', 'user', '',
-  'node', node, 'session', '', 'detail', by)
+local event = draining and 'drained' or 'undrained'
+redis.call('HINCRBY', KEYS[3], event, 1)
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'event', event, 'user', '', 'node', node, 'session', '',
+  'detail', '', 'by', ARGV[3])
 return { 'wished' }

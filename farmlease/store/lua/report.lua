@@ -1,16 +1,18 @@
 -- report: a node says what it is, and hears what is wished of it. Asked every few seconds; written only where something
 -- is new, or was last written a while ago. Saying it again changes nothing.
 --
--- A wish is {version, draining, at ms, by (sealed words, base64)}; a later version is a later wish. The node keeps the
+-- A wish is {version, draining, at ms, by (sealed, base64)}; a later version is a later wish. The node keeps the
 -- one it goes by and tells it each time, so that a store that lost it gets it back.
 --
 -- KEYS  1 nodes     hash    node -> what it said last, when, and what is wished of it (JSON)
 --       2 audit     stream  decisions of the whole farm
+--       3 counts    hash    event -> how many of them were ever written to the audit
 -- ARGV  1 node      name of the node
 --       2 report    JSON object: incarnation and whatever else the node says of itself
 --       3 known     JSON: the wish the node goes by; version 0: none
 --       4 asked     drain or undrain if somebody asked that on the node itself since, else ''
---       5 by        base64: sealed words of who did
+--       5 by        sealed words of who did, for the audit
+--       6 wisher    the same in base64, as the wish keeps it
 --
 -- Answers
 --   heard, wish (JSON), now ms
@@ -21,7 +23,7 @@ local DAY = 24 * 3600 * 1000
 local FORGOTTEN = 30 * DAY -- a node that was silent for so long is dropped
 local MOST = 10000 -- nodes looked at for that, at once
 
-local node, said, known, asked, by = ARGV[1], cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), ARGV[4], ARGV[5]
+local node, said, known, asked = ARGV[1], cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), ARGV[4]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local stored = redis.call('HGET', NODES, node)
@@ -34,7 +36,7 @@ local event
 if known.version > wish.version then wish = known end
 local draining = asked == 'drain'
 if asked ~= '' and draining ~= wish.draining and (draining or wish.version == known.version) then
-  wish = { version = math.max(wish.version + 1, now), draining = draining, at = now, by = by }
+  wish = { version = math.max(wish.version + 1, now), draining = draining, at = now, by = ARGV[6] }
   event = draining and 'drained' or 'undrained'
 end
 
@@ -51,8 +53,9 @@ if not new then return answer end
 -- 3. Written down; once a day each node clears away those that are gone for good.
 redis.call('HSET', NODES, node, cjson.encode(said))
 if event then
+  redis.call('HINCRBY', KEYS[3], event, 1)
   redis.call('XADD', AUDIT, 'MAXLEN', '~', 100000, '*', 'event', event, 'user', '', 'node', node, 'session', '',
-    'detail', by)
+    'detail', '', 'by', ARGV[5])
 end
 if not before.seen or math.floor(before.seen / DAY) ~= math.floor(now / DAY) then
   local all = redis.call('HGETALL', NODES)
