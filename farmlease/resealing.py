@@ -5,18 +5,21 @@ that does not open is left as it is and counted. Nothing but seals is ever chang
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from farmlease.domain.rotation import Uses
 from farmlease.errors import RecordRejected
 from farmlease.seal import Purpose, RecordBinding, Sealer, key_id_of
+from farmlease.store.nodes import Nodes
 from farmlease.store.redis import Store
 from farmlease.store.vault import Kind, Vault
 
 __all__ = ["Progress", "Resealing"]
 
-#: Users whose seals are replaced at once; between two such batches one may stop.
+#: Seals that are replaced at once; between two such batches one may stop.
 _BATCH = 64
 #: How often a seal that was changed under our hands is tried again.
 _TRIES = 3
@@ -30,12 +33,28 @@ class Progress:
     left: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Seal:
+    """One seal as it was read, and what makes another of it. ``replace``: False if it is another one by now."""
+
+    sealed: bytes
+    anew: Callable[[bytes], bytes]
+    replace: Callable[[bytes], Awaitable[bool]]
+
+
+_Look = Callable[[], Awaitable[_Seal]]
+
+
 class Resealing:
-    """The seals of a farm in the hands of somebody who holds its keys. ``pools``: names of its pools."""
+    """The seals of a farm in the hands of somebody who holds its keys.
+
+    ``pools``: names of all it ever had, for those that are gone still have leases and an audit.
+    """
 
     def __init__(self, store: Store, vault: Vault, sealer: Sealer, pools: Iterable[str]) -> None:
         self._store = store
         self._vault = vault
+        self._nodes = Nodes(store.connection, store.farm)
         self._sealer = sealer
         self._pools = tuple(pools)
 
@@ -44,73 +63,89 @@ class Resealing:
 
         What comes or goes meanwhile may be counted or not; what is there all the time is.
         """
-        found: dict[str, Uses] = {}
-        policy = await self._store.read_policy()
-        if key := key_id_of(policy.sealed):
-            found.setdefault(key, Uses()).policy += 1
-        for pool in self._pools:
-            async for _, head in self._vault.seals(pool, Kind.RECORDS):
-                if key := key_id_of(head):
-                    found.setdefault(key, Uses()).records += 1
-            async for _, head in self._vault.seals(pool, Kind.NAMES):
-                if key := key_id_of(head):
-                    found.setdefault(key, Uses()).names += 1
+        found = defaultdict[str, Counter[str]](Counter)
+        async for what, sealed in self._all():
+            if key := key_id_of(sealed):
+                found[key][what] += 1
+        return {key: Uses(**counts) for key, counts in found.items()}
+
+    async def _all(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Every seal by its first bytes, and the field of ``Uses`` that counts it."""
+        yield "policy", (await self._store.read_policy()).sealed
+        for view in await self._nodes.roster():
+            yield "names", view.wish.wisher
+        for pool, kind in self._sets():
+            async for _, head in self._vault.seals(pool, kind):
+                yield kind.value, head
+        for pool in ("", *self._pools):
             async for head in self._vault.notes(pool):
-                if key := key_id_of(head):
-                    found.setdefault(key, Uses()).notes += 1
-        return found
+                yield "notes", head
 
     async def reseal(self) -> AsyncIterator[Progress]:
         """Seal everything anew that the primary does not seal yet; yields after each batch what became of it.
 
         The policy comes first: a node that lacks the key says so then, and takes nobody.
         """
-        yield await self._reseal_policy()
-        for pool in self._pools:
-            for kind in Kind:
-                batch: list[str] = []
-                async for user, head in self._vault.seals(pool, kind):
-                    if not self._sealer.is_fresh(head):
-                        batch.append(user)
-                    if len(batch) == _BATCH:
-                        yield await self._batch(pool, kind, batch)
-                        batch = []
-                if batch:
-                    yield await self._batch(pool, kind, batch)
+        yield await self._replaced([self._policy])
+        batch: list[_Look] = []
+        async for look in self._stale():
+            batch.append(look)
+            if len(batch) == _BATCH:
+                yield await self._replaced(batch)
+                batch = []
+        if batch:
+            yield await self._replaced(batch)
 
-    async def _reseal_policy(self) -> Progress:
-        for _ in range(_TRIES):
-            found = await self._store.read_policy()
-            if self._sealer.is_fresh(found.sealed):
-                return Progress()
-            try:
-                new = self._sealer.reseal(Purpose.POLICY, "", (str(found.version),), found.sealed)
-            except RecordRejected:
-                break
-            if await self._vault.reseal_policy(found, new):
-                return Progress(resealed=1)
-        return Progress(left=1)
+    async def _stale(self) -> AsyncIterator[_Look]:
+        """Whatever else another key than the primary seals."""
+        for view in await self._nodes.roster():
+            if not self._sealer.is_fresh(view.wish.wisher):
+                yield partial(self._wish, view.node)
+        for pool, kind in self._sets():
+            look = self._record if kind is Kind.RECORDS else self._name
+            async for user, head in self._vault.seals(pool, kind):
+                if not self._sealer.is_fresh(head):
+                    yield partial(look, pool, user)
 
-    async def _batch(self, pool: str, kind: Kind, users: Iterable[str]) -> Progress:
-        """Replace one seal of each user; every replacement is a whole one, whatever happens to the others."""
-        done = await asyncio.gather(*(self._one(pool, kind, user) for user in users))
+    def _sets(self) -> list[tuple[str, Kind]]:
+        return [("", Kind.NAMES), *((pool, kind) for pool in self._pools for kind in Kind)]
+
+    async def _replaced(self, looks: Iterable[_Look]) -> Progress:
+        """Replace seals; every replacement is a whole one, whatever happens to the others."""
+        done = await asyncio.gather(*map(self._one, looks))
         return Progress(resealed=done.count(True), left=done.count(False))
 
-    async def _one(self, pool: str, kind: Kind, user: str) -> bool | None:
+    async def _one(self, look: _Look) -> bool | None:
         """Replace a seal. None if there is nothing to replace, False if it is left as it is."""
         for _ in range(_TRIES):
-            found = await self._vault.sealed(pool, user)
-            old = found.record if kind is Kind.RECORDS else found.name
-            if self._sealer.is_fresh(old):
+            found = await look()
+            if self._sealer.is_fresh(found.sealed):
                 return None
             try:
-                if kind is Kind.RECORDS:
-                    binding = RecordBinding(pool=pool, user_index=user, lease_id=found.lease_id, version=found.version)
-                    new = self._sealer.reseal_record(binding, old)
-                else:
-                    new = self._sealer.reseal_name(user, old)
+                new = found.anew(found.sealed)
             except RecordRejected:
                 return False
-            if await self._vault.reseal(pool, kind, user, old, new):
+            if await found.replace(new):
                 return True
         return False
+
+    async def _policy(self) -> _Seal:
+        found = await self._store.read_policy()
+        anew = partial(self._sealer.reseal, Purpose.POLICY, "", (str(found.version),))
+        return _Seal(found.sealed, anew, partial(self._vault.reseal_policy, found))
+
+    async def _wish(self, node: str) -> _Seal:
+        """Who wished that a node drain, or take users again."""
+        sealed = next((view.wish.wisher for view in await self._nodes.roster() if view.node == node), b"")
+        return _Seal(sealed, self._sealer.reseal_author, partial(self._vault.reseal_wish, node, sealed))
+
+    async def _record(self, pool: str, user: str) -> _Seal:
+        found = await self._vault.record(pool, user)
+        binding = RecordBinding(pool=pool, user_index=user, lease_id=found.lease_id, version=found.version)
+        replace = partial(self._vault.reseal, pool, Kind.RECORDS, user, found.record)
+        return _Seal(found.record, partial(self._sealer.reseal_record, binding), replace)
+
+    async def _name(self, pool: str, user: str) -> _Seal:
+        sealed = await self._vault.name(pool, user)
+        replace = partial(self._vault.reseal, pool, Kind.NAMES, user, sealed)
+        return _Seal(sealed, partial(self._sealer.reseal_name, user), replace)

@@ -3,7 +3,6 @@
 It reads what the nodes say and leaves wishes; what a node does about one is the node's own business.
 """
 
-import base64
 from dataclasses import dataclass
 
 from farmlease.domain.host import HostView, near_names
@@ -65,9 +64,8 @@ class Roster:
     def wished_by(self, view: HostView) -> str | None:
         """Return who made the wish of a node, in their words; None if nobody did or the words do not open."""
         try:
-            sealed = base64.b64decode(view.wish.by, validate=True)
-            return self._farm.sealer.unseal_author(sealed) if sealed else None
-        except (ValueError, RecordRejected):
+            return self._farm.sealer.unseal_author(view.wish.wisher) if view.wish.wisher else None
+        except RecordRejected:
             return None
 
 

@@ -32,7 +32,7 @@ from farmlease.store.nodes import Nodes, Report
 from tests.servers import RedisServer
 from tests.stores import StoreClock
 
-__all__ = ["QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of", "me"]
+__all__ = ["CLEARQUEST", "NODE", "QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of", "me"]
 
 QLIKVIEW = """# what we bought
 [[pool]]
@@ -40,6 +40,7 @@ name = "qlikview"
 kind = "named"
 capacity = 3
 """
+CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 1\n'
 NODE = "ctx-01#1"
 LATEST = 2**52  #: a fence later than any
 

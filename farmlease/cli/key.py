@@ -46,8 +46,8 @@ def generate() -> None:
 def list_(fmt: Format) -> None:
     """List the keys of this node's ring, without their secrets, and what each one seals in the store.
 
-    NOTES are administrators' words in the audit; NODES are the living ones that say they can open with it. While the
-    store is away these are not known.
+    NOTES are administrators' names and words in the audit; NODES are the living ones that say they can open with
+    it. While the store is away these are not known.
     """
     ring = KeyRing.load(configuration().keys.file)
     uses: dict[str, Uses] | None = None

@@ -18,6 +18,7 @@ from farmlease.cli.progress import progress
 from farmlease.clock import SystemClock
 from farmlease.domain.rotation import Told, Uses, cannot_open, in_the_way, keys_elsewhere
 from farmlease.errors import FarmleaseError, RecordRejected
+from farmlease.history import History
 from farmlease.keyring import KeyRing
 from farmlease.resealing import Resealing
 from farmlease.ringfile import change
@@ -35,7 +36,7 @@ class Keys:
     """The farm's keys and seals in the hands of a command."""
 
     client: FarmClient
-    pools: tuple[str, ...]
+    pools: tuple[str, ...]  #: of the policy in force
 
     @property
     def ring(self) -> KeyRing:
@@ -51,7 +52,8 @@ class Keys:
     def resealing(self) -> Resealing:
         """The seals, counted and sealed anew."""
         farm = self.client.farm
-        return Resealing(farm.store, self.vault, farm.sealer, self.pools)
+        ever = self.client.wait(History(farm).pools())
+        return Resealing(farm.store, self.vault, farm.sealer, sorted({*ever, *self.pools}))
 
     def uses(self) -> dict[str, Uses]:
         """What each key holds in the store."""
@@ -123,7 +125,8 @@ def reseal() -> None:
     """Seal everything in the store anew with the primary key: records, names and the policy.
 
     May be interrupted at any time and run again: each seal is the old one or the new one, and what a node saves
-    meanwhile is never written over. Administrators' words in the audit stay as they are: a trail is not rewritten.
+    meanwhile is never written over. Administrators' names and words in the audit stay as they are: a trail is not
+    rewritten.
     Nodes seal what lies on their own disks anew by themselves.
     """
     with opened_keys() as keys:
@@ -152,8 +155,8 @@ def reseal() -> None:
 def retire(key_id: str, *, yes: bool, force: bool) -> None:
     """Remove key ID from this node's ring; copy the ring to every node afterwards.
 
-    Refused while the store or a node's journal needs the key, saying how much and where. Administrators' words in the
-    audit that it sealed become unreadable for good; so does what --force leaves behind.
+    Refused while the store or a node's journal needs the key, saying how much and where. Administrators' names and
+    words in the audit that it sealed become unreadable for good; so does what --force leaves behind.
     """
     with opened_keys() as keys:
         path, ring = keys.client.config.keys.file, keys.ring
@@ -166,7 +169,8 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
         if blocked := in_the_way(told, alive, key_id, uses):
             advice = "run `farmlease key reseal`, and see that every node has the newest ring"
             _object(f"key {key_id} is still needed by {'; '.join(blocked)}; {advice}", force)
-        notes = f", and {uses.notes} notes of administrators in the audit become unreadable" if uses.notes else ""
+        whose = f"{uses.notes} names and words of administrators in the audit"
+        notes = f", and {whose} become unreadable" if uses.notes else ""
         ask_first(f"this removes key {key_id} from {path} for good{notes}", yes=yes)
         change(path, ring, lambda found: found.without(key_id))
         click.echo(f"removed key {key_id} from {path}; copy the file to every node of the farm")

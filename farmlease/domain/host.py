@@ -4,6 +4,7 @@ A node that is silent may be off, cut off or of an older version: only the claim
 store's clock, say whether anybody can still be on it.
 """
 
+import base64
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,7 +33,15 @@ class Wish:
     version: int = 0
     draining: bool = False
     at: int = 0  #: ms by the store's clock
-    by: str = ""  #: sealed words of who wished it, in base64
+    by: str = ""  #: who wished it: sealed, in base64
+
+    @property
+    def wisher(self) -> bytes:
+        """Who wished it, sealed; empty if nobody did, or if somebody else has written there."""
+        try:
+            return base64.b64decode(self.by, validate=True)
+        except ValueError:
+            return b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

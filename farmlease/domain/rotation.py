@@ -36,8 +36,8 @@ class Uses:
     """What one key holds in the store."""
 
     records: int = 0
-    names: int = 0
-    notes: int = 0  #: administrators' words in the audit
+    names: int = 0  #: of users, and of who drained a node
+    notes: int = 0  #: administrators' names and words in the audits
     policy: int = 0
 
     @property

@@ -6,7 +6,7 @@ touch them all on Redis Cluster too, and there are never others than these sixte
 
 from dataclasses import dataclass
 
-__all__ = ["Shard", "node_keys", "node_member", "note_keys", "policy_key", "pools_key", "rings_key"]
+__all__ = ["Shard", "node_keys", "node_member", "note_keys", "policy_key", "pools_key", "rings_key", "trail_keys"]
 
 
 _SHARD_NAMES = (
@@ -45,8 +45,11 @@ class Shard:
         usage       zset    tally of an hour that is over to its beginning (ms)
         ==========  ======  ==================================================================
         """
-        tag = f"fl:{{{self.farm}/{self.pool}/{self.slice}}}:"
-        return tuple(tag + name for name in _SHARD_NAMES)
+        return tuple(map(self.key, _SHARD_NAMES))
+
+    def key(self, name: str) -> str:
+        """Return one of them."""
+        return f"fl:{{{self.farm}/{self.pool}/{self.slice}}}:{name}"
 
 
 def policy_key(farm: str) -> str:
@@ -62,6 +65,18 @@ def note_keys(farm: str) -> tuple[str, str, str, str]:
     """
     tag = f"fl:{{{farm}}}:"
     return (f"{tag}audit", f"{tag}counts", f"{tag}noted", f"{tag}names")
+
+
+def trail_keys(farm: str, pool: str) -> tuple[str, str, str]:
+    """Return the keys of the audit, of its users' sealed names, and of how much was ever written to it.
+
+    Those of a pool; with "" those of what was decided without a seat.
+    """
+    if not pool:
+        audit, counts, _, names = note_keys(farm)
+        return (audit, names, counts)
+    shard = Shard(farm, pool)
+    return (shard.key("audit"), shard.key("names"), shard.key("meta"))
 
 
 def pools_key(farm: str) -> str:

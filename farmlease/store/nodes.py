@@ -15,7 +15,7 @@ from farmlease.store.keys import Shard, node_keys
 from farmlease.store.redis import Caller
 from farmlease.store.script import Script
 
-__all__ = ["Asked", "Heard", "Nodes", "Report"]
+__all__ = ["Asked", "Heard", "Nodes", "Report", "in_json"]
 
 DRAIN = Script.load("drain")
 GUESTS = Script.load("guests")
@@ -66,7 +66,7 @@ class Nodes:
         arguments = REPORT.ordered(
             {
                 "node": node, "report": json.dumps(asdict(report)), "known": json.dumps(asdict(known)), "asked": asked,
-                "by": by, "wisher": _in_json(by),
+                "by": by, "wisher": in_json(by),
             }
         )  # fmt: skip
         _, wish, now = await self._connection.call(REPORT, node_keys(self._farm), arguments)
@@ -75,7 +75,7 @@ class Nodes:
     async def drain(self, node: str, *, on: bool, by: bytes) -> bool:
         """Wish that a node take no new users, or takes them again. False if no such node is known. ``by``: sealed."""
         wish = "drain" if on else "undrain"
-        arguments = DRAIN.ordered({"node": node, "wish": wish, "by": by, "wisher": _in_json(by)})
+        arguments = DRAIN.ordered({"node": node, "wish": wish, "by": by, "wisher": in_json(by)})
         (word,) = await self._connection.call(DRAIN, node_keys(self._farm), arguments)
         return bool(word != b"unknown")
 
@@ -93,7 +93,8 @@ class Nodes:
         return int(count)
 
 
-def _in_json(sealed: bytes) -> str:
+def in_json(sealed: bytes) -> str:
+    """Return sealed bytes as a wish keeps them."""
     return base64.b64encode(sealed).decode()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from farmlease.domain.usage import HOUR_MS, Hour, parse_tally
 from farmlease.errors import Damaged, StoreRefused
-from farmlease.store.keys import Shard, note_keys, pools_key
+from farmlease.store.keys import Shard, pools_key, trail_keys
 from farmlease.store.redis import Caller
 from farmlease.store.script import Argument, Script
 
@@ -107,7 +107,7 @@ class Trail:
 
         With ``user``, only those about this user index.
         """
-        audit, names, _ = self._keys(place.pool)
+        audit, names, _ = trail_keys(self._farm, place.pool)
         while True:
             arguments = TRAIL.ordered({"after": place.after, "user": user, "count": _PAGE})
             _, last, *found = await self._connection.call(TRAIL, (audit, names), arguments)
@@ -119,7 +119,7 @@ class Trail:
 
     async def extent(self, pool: str) -> Extent:
         """Return how far back the audit of a pool goes."""
-        audit, _, counts = self._keys(pool)
+        audit, _, counts = trail_keys(self._farm, pool)
         _, entries, ever, oldest = await self._connection.call(EXTENT, (audit, counts), [])
         return Extent(
             entries=int(entries),
@@ -171,18 +171,10 @@ class Trail:
 
     async def forget_name(self, user: str, by: bytes) -> Erased:
         """Erase a user's name from what was decided about them without a seat."""
-        audit, names, counts = self._keys("")
+        audit, names, counts = trail_keys(self._farm, "")
         arguments = FORGET_NAME.ordered({"user": user, "by": by})
         _, erased = await self._connection.call(FORGET_NAME, (audit, counts, names), arguments)
         return Erased(name=erased == b"1", words=False)
-
-    def _keys(self, pool: str) -> tuple[str, str, str]:
-        """Return the keys of the audit, of the names, and of what was ever written."""
-        if not pool:
-            audit, counts, _, names = note_keys(self._farm)
-            return audit, names, counts
-        keys = {key.rpartition(":")[2]: key for key in Shard(self._farm, pool).keys()}  # noqa: SIM118 - not a dict
-        return keys["audit"], keys["names"], keys["meta"]
 
     async def _run(self, script: Script, pool: str, **arguments: Argument) -> list[bytes]:
         return await self._connection.call(script, Shard(self._farm, pool).keys(), script.ordered(arguments))

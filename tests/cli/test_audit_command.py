@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from farmlease.store.keys import note_keys
-from tests.commands import NODE, QLIKVIEW, ClockedHost, Host, me
+from tests.commands import CLEARQUEST, NODE, QLIKVIEW, ClockedHost, Host, me
 from tests.stores import DAY, HOUR
 
 JOHN, MARY = "CORP\\john", "CORP\\mary"
-CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 1\n'
 
 
 def lines(host: Host, *args: str) -> list[dict[str, Any]]:

@@ -13,9 +13,10 @@ from farmlease.domain.model import Withdrawal
 from farmlease.farm import Farm
 from farmlease.keyring import KeyRing
 from farmlease.seal import key_id_of
+from farmlease.store.answers import Claim
 from farmlease.store.keys import Shard
 from farmlease.store.vault import Vault
-from tests.commands import QLIKVIEW, Host
+from tests.commands import CLEARQUEST, QLIKVIEW, Host, me
 
 MANY = 400
 
@@ -175,6 +176,35 @@ def test_reseal_leaves_the_old_key_nothing(host: Host) -> None:
     assert "VALID\n" == host.run("lease", "check", "user7").out
 
 
+def test_names_outlive_the_key_that_sealed_them(host: Host) -> None:
+    """Who was only denied, who had a lease in a pool that is gone, and who drained a node, are named as before."""
+    host.apply(CLEARQUEST)
+    host.lend("mary", pool="clearquest", ended=True)
+    host.apply(QLIKVIEW)
+    host.report("ctx-02")
+    person = host.config.identities.user("john")
+
+    async def deny(farm: Farm) -> None:
+        index = farm.sealer.user_index(person)
+        name = farm.sealer.seal_name(index, person.canonical)
+        await farm.store.note(Claim(user=index, node="ctx-01#1", session="7"), "denied", "not_entitled", name)
+
+    host.with_farm(deny)
+    assert 0 == host.run("node", "drain", "ctx-02").status
+    old = ring(host).primary
+    rotated_with_node(host)
+    assert (3, 1) == (rows(host)[old]["names"], rows(host)[old]["notes"])
+    assert "the store: 3 names, 1 policy" in host.run("key", "retire", old, "--yes").err
+    assert "sealed 4 anew" in host.run("key", "reseal").out
+    assert (0, 0) == (rows(host)[old]["records"], rows(host)[old]["names"])
+    assert 0 == host.run("key", "retire", old, "--yes").status
+    told = host.run("audit").out
+    assert all(name in told for name in ("john; on ctx-01, session 7; not_entitled", "mary; on ctx-01"))
+    (node,) = json.loads(host.run("node", "list", "-o", "json").out)
+    assert (True, me()) == (node["drain"]["wished"], node["drain"]["by"])
+    assert "drained          ctx-02; by (unreadable with these keys)" in told
+
+
 def test_reseal_tells_who_seals_with_an_older_key(host: Host) -> None:
     """That node goes on making records of the old key: the ring is to be copied there."""
     lent(host, "john")
@@ -253,7 +283,10 @@ def test_retire_asks_first_and_tells_of_the_notes(host: Host) -> None:
     host.run("key", "reseal")
     ended = host.run("key", "retire", old)
     assert (1, 2) == (ended.status, len(ring(host).ids))
-    assert "1 notes of administrators in the audit become unreadable; nothing was changed, give --yes" in ended.err
+    assert (
+        "1 names and words of administrators in the audit become unreadable; nothing was changed, give --yes"
+        in ended.err
+    )
 
 
 @pytest.mark.parametrize(("which", "why"), [("primary", "is the primary"), ("00000000", "no key of this id")])

@@ -29,8 +29,8 @@ NAMES = sorted(path.stem for path in LUA.glob("*.lua") if path.stem not in SHARE
 #: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py and test_trail.py;
 #: the story here is of the others.
 ELSEWHERE = {
-    "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "nodes", "note", "notes", "peek", "pools",
-    "recover", "release_device", "replace_device", "report", "reseal", "reseal_policy", "restore", "restored", "rings",
+    "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "name", "nodes", "note", "notes", "peek", "pools",
+    "recover", "release_device", "replace_device", "report", "reseal", "reseal_policy", "reseal_wish", "restore", "restored", "rings",
     "roster", "sealed", "seals", "sessions", "tell_keys", "trail", "usage", "withdraw",
 }  # fmt: skip
 #: Answers of the queue and of a store that lost its data, likewise.
@@ -76,7 +76,7 @@ def passed() -> dict[str, list[set[str]]]:
         for keyword in node.keywords:
             given |= SPREAD[ast.unparse(keyword.value)] if keyword.arg is None else set()
         match node.func.attr, [ast.unparse(argument) for argument in node.args]:
-            case "_run" | "_settled", [script, *_] if script in scripts:
+            case "_run" | "_settled" | "_ask", [script, *_] if script in scripts:
                 found[scripts[script]].append(given)
             case "_decide", [script, *_] if script in scripts:
                 found[scripts[script]].append(given | {"policy"})

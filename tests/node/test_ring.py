@@ -87,7 +87,7 @@ async def test_a_new_ring_is_gone_by_and_the_journal_sealed_anew(site: Site) -> 
     assert 0 == host.agent._debts.pending()
     assert (2, [("ctx-01", "7")]) == (await site.record_version(), await site.sessions())
     index = host.farm.sealer.user_index(JOHN)
-    stored = await Vault(site.timed.connection, FARM).sealed("qlikview", index)
+    stored = await Vault(site.timed.connection, FARM).record("qlikview", index)
     assert new.primary == key_id_of(stored.record)
     restarted = host.restart()
     assert {"7": "active"} == restarted.states
@@ -181,7 +181,7 @@ async def test_a_save_whose_answer_was_lost_is_no_conflict_after_resealing(site:
     host.line.deaf.add("save")
     assert not (await host.save())["delivered"]
     vault, index = Vault(site.timed.connection, FARM), host.farm.sealer.user_index(JOHN)
-    found = await vault.sealed("qlikview", index)
+    found = await vault.record("qlikview", index)
     binding = RecordBinding(pool="qlikview", user_index=index, lease_id=found.lease_id, version=2)
     new = site.ring.grown(1)
     anew = Sealer(new.activated(), FARM).reseal_record(binding, found.record)

@@ -1,12 +1,16 @@
 """Seals in the store: counted without being opened, and replaced only where they are still the ones that were read."""
 
+from dataclasses import replace
+
 import pytest
 
+from farmlease.domain.host import Wish
 from farmlease.domain.rotation import Told
 from farmlease.store.answers import SealedPolicy
 from farmlease.store.keys import Shard, policy_key, rings_key
-from farmlease.store.vault import SILENT_FOR, Kind, SealedUser, Vault
-from tests.seats import Desk, desk
+from farmlease.store.nodes import Nodes, Report
+from farmlease.store.vault import SILENT_FOR, Kind, SealedRecord, Vault
+from tests.seats import Desk, claim, desk
 from tests.stores import TimedStore, index
 
 SAID = {"every": 60_000, "primary": "aaaaaaaa", "opens": ["aaaaaaaa", "bbbbbbbb"], "holds": {"bbbbbbbb": 2}}
@@ -47,23 +51,24 @@ async def test_a_users_seals_come_with_what_they_belong_to(pool: Desk, vault: Va
     """Record and name as stored, and the lease's id and version; nothing of a user nobody knows."""
     lease = await pool.lease("john")
     assert lease is not None
-    found = await vault.sealed(pool.pool.name, index("john"))
-    assert (lease.lease.id, 1, lease.record, lease.name) == (found.lease_id, found.version, found.record, found.name)
-    assert SealedUser("nobody", b"", b"", "", 0) == await vault.sealed(pool.pool.name, "nobody")
+    name = pool.pool.name
+    assert SealedRecord(lease.record, lease.lease.id, 1) == await vault.record(name, index("john"))
+    assert lease.name == await vault.name(name, index("john"))
+    assert (SealedRecord(b"", "", 0), b"") == (await vault.record(name, "nobody"), await vault.name(name, "nobody"))
 
 
 @pytest.mark.parametrize("kind", Kind)
 async def test_a_seal_is_replaced_once(pool: Desk, vault: Vault, kind: Kind) -> None:
     """Asked again after a lost reply it says the same; by somebody who read an older one nothing is written."""
     name, user = pool.pool.name, index("john")
-    before = await vault.sealed(name, user)
-    old = before.record if kind is Kind.RECORDS else before.name
+    before = await vault.record(name, user)
+    old = before.record if kind is Kind.RECORDS else await vault.name(name, user)
     assert await vault.reseal(name, kind, user, old, b"new")
     assert await vault.reseal(name, kind, user, old, b"new")
     assert not await vault.reseal(name, kind, user, old, b"other")
     assert not await vault.reseal(name, kind, "nobody", old, b"other")
-    after = await vault.sealed(name, user)
-    assert b"new" == (after.record if kind is Kind.RECORDS else after.name)
+    after = await vault.record(name, user)
+    assert b"new" == (after.record if kind is Kind.RECORDS else await vault.name(name, user))
     assert (before.lease_id, before.version) == (after.lease_id, after.version)
 
 
@@ -76,6 +81,30 @@ async def test_the_policy_is_replaced_under_its_version(timed: TimedStore, vault
     assert b"7\nnew\nseal" == timed.raw.get(policy_key("citrix-a"))
     assert not await vault.reseal_policy(SealedPolicy(version=6, sealed=b"new\nseal", now=0), b"other")
     assert b"7\nnew\nseal" == timed.raw.get(policy_key("citrix-a"))
+
+
+async def test_who_drained_is_replaced_under_the_wish(timed: TimedStore, vault: Vault) -> None:
+    """The same wish with another seal, once; not over a wish that was made meanwhile, nor of a node nobody knows."""
+    nodes = Nodes(timed.connection, "citrix-a")
+    assert not await vault.reseal_wish("ctx-01", b"", b"new")
+    report = Report(
+        incarnation="a", version="1", sessions=0, owed=0, draining=False, stopping=False, health="pass", listen=""
+    )
+    before = (await nodes.report("ctx-01", report, Wish(), "drain", b"old")).wish
+    assert await vault.reseal_wish("ctx-01", b"old", b"new")
+    assert await vault.reseal_wish("ctx-01", b"old", b"new")
+    assert not await vault.reseal_wish("ctx-01", b"old", b"other")
+    after = (await nodes.report("ctx-01", report, before, "", b"")).wish
+    assert (b"new", replace(after, by=before.by)) == (after.wisher, before)
+
+
+async def test_names_without_a_seat_are_seals_like_any(timed: TimedStore, vault: Vault) -> None:
+    """Who was only denied has a name in the farm's own hash: listed, read, replaced."""
+    await timed.store.note(claim("john"), "denied", "not_entitled", LONG)
+    assert {index("john"): LONG[:33]} == {user: head async for user, head in vault.seals("", Kind.NAMES)}
+    assert LONG == await vault.name("", index("john"))
+    assert await vault.reseal("", Kind.NAMES, index("john"), LONG, b"new")
+    assert b"new" == await vault.name("", index("john"))
 
 
 async def test_notes_are_found_in_the_audit(pool: Desk, vault: Vault) -> None:

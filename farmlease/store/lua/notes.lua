@@ -1,6 +1,6 @@
 -- notes: a page of the audit's sealed words, by their first bytes, which name the key. Writes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  1 audit     stream  decisions
 -- ARGV  1 begin     '-' to begin, then what the page before answered
 --       2 count     entries of the audit to a page
 --
@@ -10,7 +10,7 @@
 local HEAD, SEALED = 33, 1 -- the format version that sealed bytes begin with
 local OVERRIDE = 'override '
 
-local entries = call('XRANGE', AUDIT, ARGV[1], '+', 'COUNT', ARGV[2])
+local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
 local answer = { 'page', #entries == tonumber(ARGV[2]) and '(' .. entries[#entries][1] or '' }
 for _, entry in ipairs(entries) do
   for _, value in ipairs(entry[2]) do

@@ -1,0 +1,20 @@
+-- reseal_wish: who wished that a node drain, or not, sealed with another key, unless something else is wished by now.
+-- Resealing the same again after a lost reply gives the first answer again.
+--
+-- KEYS  1 nodes     hash    node -> what it said last, when, and what is wished of it (JSON)
+-- ARGV  1 node      name of the node
+--       2 old       base64: sealed bytes that were read
+--       3 new       base64: the same name, sealed anew
+--
+-- Answers
+--   resealed
+--   changed
+
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if not stored then return { 'changed' } end
+local entry = cjson.decode(stored)
+if entry.wish.by == ARGV[3] then return { 'resealed' } end
+if entry.wish.by ~= ARGV[2] then return { 'changed' } end
+entry.wish.by = ARGV[3]
+redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(entry))
+return { 'resealed' }
