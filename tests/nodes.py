@@ -41,14 +41,15 @@ class TestClock:
     def __init__(self, clock: StoreClock) -> None:
         self._clock = clock
         self.missed_ms = 0  #: what the store's clock did and this one did not
+        self.wrong_ms = 0  #: by how much somebody has set the clock on the wall
 
     def now_ms(self) -> int:
         """The store's time."""
-        return self._clock.now_ms - self.missed_ms
+        return self._clock.now_ms - self.missed_ms + self.wrong_ms
 
     def monotonic(self) -> float:
         """The store's time, in seconds."""
-        return self.now_ms() / 1000
+        return (self._clock.now_ms - self.missed_ms) / 1000
 
     async def sleep(self, _: float) -> None:
         """Let the others run, and no time pass."""

@@ -359,7 +359,7 @@ class Agent:
                 self._parts.recovery.begin(pool.name)
                 raise StoreUnavailable("the store lost data and is recovering: ask again in a moment")
             if until is not None:
-                self._book.amend(found, hold_until=self._clock.now_ms() + span)
+                self._book.amend(found, hold_until=until)
             return until
 
     def _is_here(self, user: User) -> bool:

@@ -38,7 +38,7 @@ class OpenSession:
     pid: int | None = None
     pid_started: float | None = None  #: tells the process from a later one with the same pid
     reservations: tuple[str, ...] = ()  #: ids of the reservations it may use
-    hold_until: int | None = None  #: ms by this host's clock; until then it does not idle
+    hold_until: int | None = None  #: ms by the store's clock; until then it does not idle
     lost_because: str | None = None
 
     @property

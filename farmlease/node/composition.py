@@ -81,7 +81,7 @@ def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: Kep
     receipts = Receipts(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
     custody = Custody(receipts=receipts, sealer=sealer, kept=kept, clock=clock)
     memory = Memory(journal=journal, sealer=sealer, node=node, clock=clock)
-    reacquire, vigil = Reacquire(clock), Vigil(book, clock, standing)
+    reacquire, vigil = Reacquire(clock), Vigil(book, clock, standing, memory)
     debts = Debts(
         node=node, journal=journal, sealer=sealer, store=farm.store, book=book, custody=custody, kept=kept,
         clock=clock, memory=memory, receipts=receipts,

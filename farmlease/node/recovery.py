@@ -252,11 +252,8 @@ class Recovery:
         # Which seat it sits on the store wrote down with it, if not here: one that a receipt let in has none yet.
         known = {"started": lease["contact"]} if claim is None else {"seat": self._index(session), **claim}
         assert session.grant is not None  # noqa: S101 - _living has only those with one
-        held = {} if session.hold_until is None else {"hold": self._in_store_time(session.pool, session.hold_until)}
+        held = {} if session.hold_until is None else {"hold": session.hold_until}
         return {**known, "device": session.device, "fence": session.grant.fence, **held}
-
-    def _in_store_time(self, pool: str, host_ms: int) -> int:
-        return self._memory.store_now(pool) + host_ms - self._clock.now_ms()
 
     async def _lost(self, pool: str, session: OpenSession, reason: str) -> None:
         assert session.grant is not None  # noqa: S101 - of those that have one

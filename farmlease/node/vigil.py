@@ -1,7 +1,7 @@
 """What ends a session from the host's side: its process is gone, or nobody has touched it for too long.
 
 Looked at once a second. Idle time is counted by the host's monotonic clock from the last sign of activity, and anew
-after a restart of the agent; a session that is held does not idle.
+after a restart of the agent; a session that is held, by the store's time, does not idle.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from farmlease.clock import Clock
 from farmlease.domain.session import SessionState
 from farmlease.node.book import Book, OpenSession
+from farmlease.node.memory import Memory
 from farmlease.node.processes import lives
 from farmlease.node.standing import Standing
 
@@ -20,10 +21,11 @@ _MAY_IDLE = frozenset({SessionState.ACTIVE, SessionState.INVALID})
 class Vigil:
     """The watch over one node's sessions."""
 
-    def __init__(self, book: Book, clock: Clock, standing: Standing) -> None:
+    def __init__(self, book: Book, clock: Clock, standing: Standing, memory: Memory) -> None:
         self._book = book
         self._clock = clock
         self._standing = standing
+        self._memory = memory
         self._active_at: dict[tuple[str, int], float] = {}
 
     def touch(self, session: str) -> None:
@@ -48,7 +50,8 @@ class Vigil:
 
     def _is_idle(self, session: OpenSession) -> bool:
         pool = self._standing.in_force.pool(session.pool)
-        if pool is None or not pool.idle_timeout_ms or self._clock.now_ms() < (session.hold_until or 0):
+        held = self._memory.store_now(session.pool) < (session.hold_until or 0)
+        if pool is None or not pool.idle_timeout_ms or held:
             return False
         return self._clock.monotonic() - self._active_at[_key(session)] >= pool.idle_timeout_ms / 1000
 

@@ -479,3 +479,25 @@ async def test_a_store_that_hangs_holds_up_only_the_first(site: Site) -> None:
         assert asyncio.get_running_loop().time() - began < 2
     await beaten(host)
     assert [("ctx-01", "7"), ("ctx-01", "9")] == await site.sessions()
+
+
+async def test_a_host_s_clock_that_is_set_moves_no_hold(site: Site) -> None:
+    """L5: held for four hours, the host's clock set two days back or ahead: an emptied store gets the same hold back."""
+    await site.apply(
+        '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 2\nmax_hold = "4h"\nidle_timeout = "1ms"\n'
+    )
+    host = site.host()
+    await host.beat()
+    await host.granted(JOHN)
+    until = await host.agent.hold_session("7", None)
+    for hours in (-48, 48):
+        host.clock.wrong_ms = hours * HOUR
+        site.timed.raw.flushall()
+        await host.beat()
+        await host.beat()
+        lease = await site.lease(JOHN, "clearquest")
+        assert lease is not None
+        assert [until] == [session.hold_until for session in lease.sessions]
+        site.timed.clock.advance(1000)
+        await host.agent.watch()
+        assert {"7": "active"} == host.states

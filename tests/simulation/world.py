@@ -104,7 +104,8 @@ class World:
         self._taken: dict[tuple[str, str], float] = {}  #: when an administrator took something of a user's lease
         self._tainted: set[tuple[Key, int]] = set()
         self._began: dict[Key, float] = {}
-        self._holds: dict[tuple[Key, int], tuple[int, int]] = {}  #: session and fence to its hold, by its host's clock
+        self._granted_holds: dict[tuple[Key, int], float] = {}  #: session and fence to its hold's end, by true time
+        self._holds: dict[tuple[Key, int], float] = {}  #: those of which the user was told
         self._indices: dict[str, str] = {}  #: user index by canonical name
         self._lost: dict[str, set[tuple[str, int]]] = {}
         prepare(self)
@@ -155,8 +156,9 @@ class World:
     def held(self, host: Host, session: str) -> None:
         """A user was told that a session is held: until then it lives, whatever becomes of store and host."""
         found = host.book.find(session) if host.up else None
-        if found is not None and found.grant is not None and found.hold_until is not None:
-            self._holds[self.key(host, found), found.grant.fence] = found.hold_until, host.clock.offset_ms
+        held = None if found is None or found.grant is None else (self.key(host, found), found.grant.fence)
+        if held in self._granted_holds:
+            self._holds[held] = self._granted_holds[held]
 
     def rush(self) -> None:
         """Everybody tries at once: something was not there for a moment."""
@@ -210,6 +212,8 @@ class World:
         if carried.name == "restore" and (carried.word in {"full", "ended"} or b"capacity" in carried.answer):
             # Others were first, while its node was cut off from a store that was empty.
             self._leases.pop((carried.pool, given["user"]), None)
+        if carried.name == "hold" and carried.word == "held":
+            self._note_hold(carried)
         if carried.name == "restore" and carried.word == "restored":
             self._check_holds(carried)
         if carried.name in {"withdraw", "replace_device", "release_device"}:
@@ -219,7 +223,6 @@ class World:
             self._note_record(carried)
             if carried.word == "granted":
                 self._note_fence(carried.pool, int(carried.answer[4]))
-            if carried.word == "granted":
                 key = (given["user"], given["node"], given["session"])
                 if what := laws.counted_in(self, carried.pool, key, awaited=carried.awaited):
                     self.broken("L7", what)
@@ -237,15 +240,20 @@ class World:
                     and account.ended.get(self.key(host, each), 0) >= each.grant.fence
                 )
 
+    def _note_hold(self, carried: Carried) -> None:
+        """Remember until when a session is held, by true time."""
+        given = carried.arguments
+        left = int(carried.answer[1]) - self.ledger.pools[carried.pool].model.now
+        key = (given["user"], given["node"], given["session"])
+        self._granted_holds[key, int(given["fence"])] = self.now + left / 1000
+
     def _check_holds(self, carried: Carried) -> None:
         """L5: a session that is restored is held for as long as its user was told."""
         given, model = carried.arguments, self.ledger.pools[carried.pool].model
         for host in (each for each in self.hosts if each.up and each.member == given["node"]):
             for session, claim in json.loads(given["sessions"]).items():
                 key = (given["user"], given["node"], session)
-                until, offset = self._holds.get((key, claim["fence"]), (0, 0))
-                # A host's clock that was set meanwhile says nothing of how long the hold still lasts.
-                left = until - host.clock.now_ms() if offset == host.clock.offset_ms else 0
+                left = 1000 * (self._holds.get((key, claim["fence"]), 0) - self.now)
                 if key in model.sessions and left > max(0, model.sessions[key].hold - model.now) + _CLOCKS_DIFFER:
                     self.broken("L5", f"a hold of session {session} on {host.name} was lost when it was restored")
 

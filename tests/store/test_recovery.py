@@ -59,13 +59,21 @@ async def recover(pool: Desk, known: Known, node: str = NODE, roster: tuple[str,
 
 
 async def restore(
-    pool: Desk, epoch: int, user: str, taken: Taken, sessions: tuple[str, ...] = (), node: str = NODE, **more: Any
+    pool: Desk,
+    epoch: int,
+    user: str,
+    taken: Taken,
+    sessions: tuple[str, ...] = (),
+    node: str = NODE,
+    hold: int = 0,
+    **more: Any,
 ) -> Restored | Behind:
-    """Restore a lease as its grant left it, with sessions that live on the node."""
+    """Restore a lease as its grant left it, with sessions that live on the node; held until ``hold``."""
+    held = {"hold": hold} if hold else {}
     restoring = Restoring(
         user=index(user),
         document=taken.document,
-        sessions={each: {"device": FARM, "fence": taken.fence, "started": taken.now} for each in sessions},
+        sessions={each: {"device": FARM, "fence": taken.fence, "started": taken.now, **held} for each in sessions},
         version=taken.record_version,
         record=taken.record,
         name=b"sealed name of " + user.encode(),
@@ -259,6 +267,20 @@ async def test_nothing_is_restored_over_a_limit(timed: TimedStore) -> None:
     assert Restored(refused={"1": "capacity"}) == await restore(pool, found.epoch, "john", johns, ("1",))
     assert Restored(again=True, refused={}) == await restore(pool, found.epoch, "john", johns)
     assert 1 == await pool.held()
+
+
+async def test_no_hold_is_restored_for_longer_than_the_pool_allows(timed: TimedStore) -> None:
+    """A shorter one as it was; one that is too long, whatever the node says, until max_hold from now."""
+    pool = desk(timed, max_hold="4h")
+    known = await knowledge(pool)
+    taken = {user: await pool.start(user) for user in ("john", "mary")}
+    emptied(pool)
+    found, now = await recover(pool, known), timed.clock.now_ms
+    for user, told, kept in (("john", HOUR, HOUR), ("mary", 400 * HOUR, 4 * HOUR)):
+        await restore(pool, found.epoch, user, taken[user], ("1",), hold=now + told)
+        lease = await pool.lease(user)
+        assert lease is not None
+        assert [now + kept] == [session.hold_until for session in lease.sessions]
 
 
 async def test_restoring_again_changes_nothing(timed: TimedStore) -> None:

@@ -123,6 +123,7 @@ for session, claim in pairs(wanted) do
     tell(session, reason, '')
   else
     local known = lease.sessions[key]
+    claim.hold = claim.hold and math.min(claim.hold, now + limits.max_hold) -- whatever the node says
     if known and (known.seat or user) ~= seat then -- an earlier session of this id, which the store still counts
       local old = drop_session(user, lease, key, lease.contact, now)
       store_lease(user, lease, old.seat or user)
