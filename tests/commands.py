@@ -1,11 +1,15 @@
 """An administrator at a shell: a configuration, a key ring, a real store, and commands run as they are typed."""
 
 import asyncio
+import fcntl
 import io
 import os
+import pty
 import secrets
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Awaitable, Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -105,6 +109,18 @@ class Host:
         )  # fmt: skip
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
 
+    def run_on_terminal(self, *args: str, columns: int = 80, **environ: str) -> str:
+        """Run ``farmlease ARGS`` on a terminal of its own, and return what it shows there."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        environ = {**os.environ, "TERM": "xterm-256color", **environ}
+        environ.pop("COLUMNS", None)
+        subprocess.run(self.command(*args), stdin=theirs, stdout=theirs, check=True, timeout=60, env=environ)
+        shown = os.read(ours, 1 << 20).decode().replace("\r\n", "\n")
+        os.close(theirs)
+        os.close(ours)
+        return shown
+
     def write(self, policy: str | bytes) -> str:
         """Write pools.toml; returns its path."""
         file = self.folder / "pools.toml"
@@ -134,8 +150,13 @@ class Host:
 
         return self.with_farm(read)
 
-    def lend(self, *users: str, pool: str = "qlikview", device: str = "citrix-a", ended: bool = False) -> None:
-        """Give each user a session with id ``s-`` and the user's name, as an agent would; ``ended``: and end it."""
+    def lend(
+        self, *users: str, pool: str = "qlikview", device: str = "citrix-a", ended: bool = False, session: str = ""
+    ) -> None:
+        """Give each user a session, as an agent would; ``ended``: and end it. Its id begins with ``s-`` and the name.
+
+        With ``session`` that is the id of the first one's, and the others have the numbers after it.
+        """
 
         async def take(farm: Farm) -> None:
             found = await farm.policy()
@@ -143,8 +164,9 @@ class Host:
             chosen = found.policy.pool(pool)
             assert chosen is not None
             await farm.store.heartbeat(chosen, found.version, NODE, None)
-            for user in users:
-                await self._lend(farm, chosen, found.version, user, device, ended=ended)
+            for number, user in enumerate(users):
+                name = str(int(session) + number) if session else ""
+                await self._lend(farm, chosen, found.version, user, device, ended=ended, session=name)
 
         self.with_farm(take)
 
@@ -171,7 +193,9 @@ class Host:
 
         self.with_farm(give_back)
 
-    async def _lend(self, farm: Farm, pool: Pool, version: int, user: str, device: str, *, ended: bool) -> None:
+    async def _lend(
+        self, farm: Farm, pool: Pool, version: int, user: str, device: str, *, ended: bool, session: str
+    ) -> None:
         person = self.config.identities.user(user)
         index = farm.sealer.user_index(person)
         lease_id = secrets.token_urlsafe(12)
@@ -186,7 +210,7 @@ class Host:
             name=farm.sealer.seal_name(index, person.canonical),
             reservations=pool.reservations(SessionRequest(user=person, session=""), "ctx-01"),
         )
-        claim = Claim(user=index, node=NODE, session=f"s-{person.name}-{device}")
+        claim = Claim(user=index, node=NODE, session=session or f"s-{person.name}-{device}")
         taken = await farm.store.acquire(pool, version, claim, taking)
         assert isinstance(taken, Taken), taken
         if ended:

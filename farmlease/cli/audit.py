@@ -6,16 +6,14 @@ audit of any length passes through a pipe.
 
 import asyncio
 import json
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
 from farmlease.cli import example
 from farmlease.cli.farm_client import FarmClient, opened_farm
-from farmlease.cli.output import Format, output_option, write_csv
+from farmlease.cli.output import Format, folded, output_option, write_csv
 from farmlease.domain.duration import parse_duration
 from farmlease.domain.identity import User
 from farmlease.domain.wire import Document, decision_line, timestamp
@@ -27,7 +25,6 @@ __all__ = [
     "audit",
     "decision_line_of",
     "decisions",
-    "folded",
     "known_pools",
     "one_of",
     "since_when",
@@ -41,8 +38,8 @@ COLUMNS = (
 )  # fmt: skip
 #: Seconds between two looks for what is new.
 PAUSE = 1.0
-#: Columns of a continued line, and what is too narrow to fold in.
-_INDENT, _NARROWEST = 21, 60
+#: Columns before what is continued of a line.
+_INDENT = 21
 
 since_option = click.option("--since", metavar="D", help="How far back, e.g. 24h or 30d.")
 
@@ -122,7 +119,7 @@ def write(found: Iterable[Decision], fmt: Format) -> None:
         write_csv(map(decision_line_of, found), COLUMNS)
         return
     for decision in found:
-        click.echo(json.dumps(decision_line_of(decision)) if fmt == "json" else folded(story(decision)))
+        click.echo(json.dumps(decision_line_of(decision)) if fmt == "json" else folded(story(decision), _INDENT))
 
 
 def decision_line_of(decision: Decision) -> Document:
@@ -152,14 +149,3 @@ def story(decision: Decision) -> str:
     about = (decision.user or decision.node, *rest)
     told = "; ".join(part for part in about if part)
     return f"{when}  {decision.pool or '(farm)':<10}  {decision.event:<15}  {told}".rstrip()
-
-
-def folded(line: str) -> str:
-    """Fold a line at the terminal's width; elsewhere it stays one."""
-    width = shutil.get_terminal_size().columns
-    if not sys.stdout.isatty() or len(line) <= width or width < _NARROWEST:
-        return line
-    return textwrap.fill(
-        line, width, subsequent_indent=" " * _INDENT, drop_whitespace=True, break_on_hyphens=False,
-        replace_whitespace=False,
-    )  # fmt: skip

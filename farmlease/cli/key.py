@@ -5,7 +5,7 @@ import click
 from farmlease.cli import example
 from farmlease.cli.farm_client import configuration
 from farmlease.cli.key_rotation import Keys, opened_keys, reseal, retire, rotate
-from farmlease.cli.output import Format, emit, output_option
+from farmlease.cli.output import Column, Format, day_and_time, emit, output_option
 from farmlease.clock import SystemClock
 from farmlease.domain.rotation import Told, Uses
 from farmlease.domain.wire import timestamp
@@ -15,6 +15,10 @@ from farmlease.keyring import KeyRing
 __all__ = ["key"]
 
 COLUMNS = ("id", "state", "created_at", "records", "names", "notes", "policy", "nodes")
+TABLE = (
+    "id", "state", Column("created (UTC)", lambda row: day_and_time(row["created_at"])),
+    "records", "names", "notes", "policy", "nodes",
+)  # fmt: skip
 #: Of a key that seals something in the store and is not in the ring.
 MISSING = "missing"
 
@@ -57,7 +61,7 @@ def list_(fmt: Format) -> None:
             uses, told = _counted(keys)
     except FarmleaseError as error:
         click.echo(f"farmlease: what the keys hold is not known: {error}", err=True)
-    emit([_row(ring, each, uses, told, fmt) for each in (*ring.ids, *_missing(ring, uses))], COLUMNS, fmt)
+    emit([_row(ring, each, uses, told, fmt) for each in (*ring.ids, *_missing(ring, uses))], COLUMNS, fmt, table=TABLE)
 
 
 key.add_command(rotate)

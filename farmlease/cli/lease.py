@@ -15,8 +15,8 @@ from farmlease.cli.device import used
 from farmlease.cli.farm_client import FarmClient, opened_farm
 from farmlease.cli.lease_forget import forget
 from farmlease.cli.lease_import import import_
-from farmlease.cli.lease_story import story
-from farmlease.cli.output import Column, Format, Row, day_and_time, emit, follow_option, output_option
+from farmlease.cli.lease_story import STORY_INDENT, story
+from farmlease.cli.output import Column, Format, Row, day_and_time, emit, folded, follow_option, output_option
 from farmlease.cli.progress import progress
 from farmlease.domain import explain
 from farmlease.domain.identity import check_token
@@ -101,7 +101,8 @@ def show(user: str, pool: str | None, fmt: Format) -> None:
     if not views:
         raise FarmleaseError("the user holds no lease" + (f" in pool {pool}" if pool else ""))
     if fmt == "table":
-        click.echo("\n\n".join(story(view, pools[view.pool], hosts) for view in views))
+        told = "\n\n".join(story(view, pools[view.pool], hosts) for view in views)
+        click.echo("\n".join(folded(line, STORY_INDENT) for line in told.split("\n")))
     else:
         emit(map(lease_document, views), COLUMNS, fmt)
 

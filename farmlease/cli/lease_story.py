@@ -10,7 +10,7 @@ from farmlease.domain.host import HostView
 from farmlease.domain.model import Kind, LeaseState, LeaseView
 from farmlease.domain.policy import Pool
 
-__all__ = ["Event", "events", "since", "story"]
+__all__ = ["STORY_INDENT", "Event", "events", "since", "story"]
 
 
 class Event(NamedTuple):
@@ -18,6 +18,10 @@ class Event(NamedTuple):
 
     at: int
     what: str
+
+
+#: Columns before what each line says.
+STORY_INDENT = 12
 
 
 def story(view: LeaseView, pool: Pool, hosts: Mapping[str, HostView]) -> str:

@@ -8,6 +8,7 @@ one line never pays for it.
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -23,6 +24,7 @@ __all__ = [
     "draw",
     "emit",
     "emit_one",
+    "folded",
     "follow_option",
     "heading",
     "line",
@@ -34,6 +36,9 @@ __all__ = [
     "write_rows",
     "write_table",
 ]
+
+#: Columns that are too few to fold a line in.
+_NARROWEST = 60
 
 Format = Literal["table", "json", "csv"]
 Row = Mapping[str, object]
@@ -169,6 +174,17 @@ def text(value: object) -> str:
     if isinstance(value, list | tuple):
         return "; ".join(text(part) for part in value)
     return str(value)
+
+
+def folded(line: str, indent: int) -> str:
+    """Fold a line at the terminal's width, what is continued that far in; elsewhere it stays one."""
+    width = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or len(line) <= width or width < _NARROWEST:
+        return line
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
+        replace_whitespace=False,
+    )  # fmt: skip
 
 
 def day_and_time(value: object) -> str:

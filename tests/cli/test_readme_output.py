@@ -1,0 +1,51 @@
+"""What the README shows of a command's output is what the command says."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.commands import CLEARQUEST, QLIKVIEW, ClockedHost, me
+from tests.stores import HOUR
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def shown(*words: str) -> str:
+    """Return what the README shows for a command."""
+    found = re.search(rf"```console\n\$ farmlease {re.escape(shlex.join(words))}\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def morning(clocked: ClockedHost) -> ClockedHost:
+    """09:00 john and mary, 10:00 anna, and john in vain in the other pool; then john's lease is revoked, by root."""
+    clocked.apply(QLIKVIEW + CLEARQUEST)
+    clocked.lend("CORP\\john", "CORP\\mary", session="7")
+    clocked.clock.advance(HOUR)
+    clocked.lend("CORP\\anna", session="3")
+    clocked.lend("CORP\\mary", pool="clearquest", session="8")
+    with pytest.raises(AssertionError, match="capacity"):
+        clocked.lend("CORP\\john", pool="clearquest", session="8")
+    clocked.clock.advance(1000)
+    revoked = clocked.run("lease", "revoke", "CORP\\john", "--pool", "qlikview", "--reason", "left us", "--yes")
+    assert 0 == revoked.status
+    clocked.report("ctx-02")
+    assert 0 == clocked.run("node", "drain", "ctx-02").status
+    clocked.clock.advance(HOUR // 2)
+    return clocked
+
+
+@pytest.mark.parametrize("options", [("--user", r"CORP\john"), ("--since", "1h")], ids=" ".join)
+def test_the_audit_is_as_shown(morning: ClockedHost, options: tuple[str, ...]) -> None:
+    """The README's lines are a real run's, to the letter, but for who ran it."""
+    told = morning.run("audit", *options)
+    assert (0, "") == (told.status, told.err)
+    assert told.out.replace(me(), "root on ctx-01") == shown("audit", *options)
+
+
+def test_usage_is_as_shown(morning: ClockedHost) -> None:
+    """So is the table, with the drawing that a terminal gets."""
+    assert shown("usage") == morning.run_on_terminal("usage", NO_COLOR="1")
