@@ -39,7 +39,13 @@ def commands(begin: str, end: str) -> list[str]:
 
 
 def run(lines: str) -> "subprocess.CompletedProcess[str]":
-    """Run lines in a shell that ends with the first that fails, from an empty folder."""
+    """Run lines in a shell that ends with the first that fails, from an empty folder.
+
+    The tour's two ports are others, as an agent may be running on this machine, and nothing else is changed.
+    """
+    for port in ("8731", "8732"):
+        assert 1 == lines.count(f"127.0.0.1:{port}")
+        lines = lines.replace(f"127.0.0.1:{port}", f"127.0.0.1:{distant_port()}")
     short = Path("/tmp") / f"fl-tour-{os.getpid()}"  # noqa: S108 - a Unix socket's path must be short
     short.mkdir()
     programs = short / "bin"
@@ -61,8 +67,6 @@ def run(lines: str) -> "subprocess.CompletedProcess[str]":
 def test_a_rotation_runs_as_written() -> None:
     """On the machine of the tour, its agent running, a new key comes into use and the old one goes."""
     (set_up, *_), (steps,) = commands("tour", "end of tour"), commands("rotation", "end of rotation")
-    for port in ("8731", "8732"):  # the tour may be running beside
-        set_up = set_up.replace(port, str(distant_port()))
     told = run(
         f"{set_up}\nfarmlease session start 'CORP\\john' --session 7\n{steps}\nfarmlease session list\nkill %1 && wait"
     )

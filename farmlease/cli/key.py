@@ -74,7 +74,8 @@ def _counted(keys: Keys) -> tuple[dict[str, Uses], list[Told]]:
 
 
 def _missing(ring: KeyRing, uses: dict[str, Uses] | None) -> list[str]:
-    return sorted(set(uses or ()) - set(ring.ids))
+    """Keys that are gone and needed. Of one that has only notes left that was told before it went."""
+    return sorted(key_id for key_id, found in (uses or {}).items() if found.needed and key_id not in ring.ids)
 
 
 def _row(ring: KeyRing, key_id: str, uses: dict[str, Uses] | None, told: list[Told], fmt: Format) -> dict[str, object]:
