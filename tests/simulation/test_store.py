@@ -35,7 +35,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[Any], Any,
     return calls
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_every_answer_and_all_contents_are_the_real_ones(
     recorded: list[tuple[int, list[Any], Any, Memory]], timed_server: tuple[RedisServer, Path]
 ) -> None:
