@@ -25,6 +25,7 @@ import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -72,6 +73,13 @@ class RecordBinding:
     version: int  #: of the record, grows with each save
 
 
+class _SubKey(NamedTuple):
+    """The key of one purpose and subject, and how the associated data of all that it seals begins."""
+
+    cipher: AESGCM
+    associated: bytes
+
+
 class Sealer:
     """Seals and unseals for one farm. Cheap to call at every logon; may be shared between threads."""
 
@@ -80,7 +88,7 @@ class Sealer:
         self._ring = ring
         self._secrets = {key.id: key.secret for key in ring.keys}
         self._index_key = _derived(ring.index, "user index")
-        self._cipher = lru_cache(maxsize=SUB_KEYS_CACHED)(self._make_cipher)
+        self._sub_key = lru_cache(maxsize=SUB_KEYS_CACHED)(self._make_sub_key)
 
     @property
     def ring(self) -> KeyRing:
@@ -96,7 +104,7 @@ class Sealer:
             raise KeyRingRejected("the key ring is another farm's: take the one of a node of this farm")
         self._secrets = {key.id: key.secret for key in ring.keys}
         self._ring = ring
-        self._cipher.cache_clear()
+        self._sub_key.cache_clear()
 
     def is_fresh(self, sealed: bytes) -> bool:
         """Whether bytes claim to be sealed with the primary, or are not sealed at all."""
@@ -110,8 +118,8 @@ class Sealer:
     def seal(self, purpose: Purpose, subject: str, context: tuple[str, ...], plaintext: bytes) -> bytes:
         """Return the plaintext sealed with the primary key; only the same purpose, subject and context open it."""
         nonce, primary = secrets.token_bytes(_NONCE_BYTES), self._ring.primary
-        cipher = self._cipher(primary, purpose, subject)
-        sealed = cipher.encrypt(nonce, plaintext, self._associated(primary, purpose, subject, context))
+        key = self._sub_key(primary, purpose, subject)
+        sealed = key.cipher.encrypt(nonce, plaintext, key.associated + _fields(*context))
         return b"".join((bytes([_SEAL_FORMAT]), bytes.fromhex(primary), nonce, sealed))
 
     def unseal(self, purpose: Purpose, subject: str, context: tuple[str, ...], sealed: bytes) -> bytes:
@@ -172,18 +180,16 @@ class Sealer:
         key_id = key_id_of(sealed)
         if key_id is None or key_id not in self._secrets:
             return None
-        associated = self._associated(key_id, purpose, subject, context)
+        key = self._sub_key(key_id, purpose, subject)
+        associated = key.associated + _fields(*context)
         try:
-            cipher = self._cipher(key_id, purpose, subject)
-            return cipher.decrypt(sealed[_NONCE_AT:_CIPHERTEXT_AT], sealed[_CIPHERTEXT_AT:], associated)
+            return key.cipher.decrypt(sealed[_NONCE_AT:_CIPHERTEXT_AT], sealed[_CIPHERTEXT_AT:], associated)
         except InvalidTag:
             return None
 
-    def _associated(self, key_id: str, purpose: Purpose, subject: str, context: tuple[str, ...]) -> bytes:
-        return _fields(str(_SEAL_FORMAT), key_id, purpose, self._farm, subject, *context)
-
-    def _make_cipher(self, key_id: str, purpose: Purpose, subject: str) -> AESGCM:
-        return AESGCM(_derived(self._secrets[key_id], "seal", purpose, self._farm, subject))
+    def _make_sub_key(self, key_id: str, purpose: Purpose, subject: str) -> _SubKey:
+        cipher = AESGCM(_derived(self._secrets[key_id], "seal", purpose, self._farm, subject))
+        return _SubKey(cipher, _fields(str(_SEAL_FORMAT), key_id, purpose, self._farm, subject))
 
 
 def key_id_of(sealed: bytes) -> str | None:
@@ -204,7 +210,7 @@ def _derived(secret: bytes, *label: str) -> bytes:
 
 def _fields(*texts: str) -> bytes:
     """Join texts so that no two different lists give the same bytes: each has its length before it."""
-    return b"".join(len(field).to_bytes(4) + field for field in map(_utf8, texts))
+    return b"".join([len(field).to_bytes(4) + field for field in map(_utf8, texts)])
 
 
 def _utf8(text: str) -> bytes:

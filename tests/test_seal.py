@@ -205,7 +205,7 @@ def test_sub_keys_kept_are_bounded() -> None:
     sealer = Sealer(RING, "citrix-a")
     for number in range(seal.SUB_KEYS_CACHED + 10):
         sealer.seal_name(str(number), "x")
-    assert seal.SUB_KEYS_CACHED == sealer._cipher.cache_info().currsize
+    assert seal.SUB_KEYS_CACHED == sealer._sub_key.cache_info().currsize
 
 
 # --- user index ------------------------------------------------------------------------------------------------------
