@@ -125,22 +125,25 @@ class Host:
         """Ask the agent as the host's own commands do."""
         return await asyncio.to_thread(ask, self.endpoint, method, path, document)
 
-    async def health(self) -> str:
-        """Return what the health listener says to a monitor, as one line: the worst of its checks."""
-        _, body = await asyncio.to_thread(probe, address(self.health_url))
-        document = json.loads(body)
-        worst = next(check["output"] for (check,) in document["checks"].values() if check["status"] != "pass")
-        return f"{document['status']}: {worst}"
+    async def trouble(self) -> str:
+        """Return what the health listener says of a store that is away; FarmleaseError if it does not notice."""
+        return await self._store_is(well=False)
 
     async def well(self) -> None:
-        """Return when the agent has nothing to complain of; FarmleaseError if that takes too long."""
-        deadline = time.monotonic() + READY_WITHIN
+        """Return when the agent has nothing to complain of its store; FarmleaseError if that takes too long."""
+        await self._store_is(well=True)
+
+    async def _store_is(self, *, well: bool) -> str:
+        """Ask the health listener, which looks once a second, until it says so; return its words on the store."""
+        deadline, told = time.monotonic() + READY_WITHIN, ""
         while time.monotonic() < deadline:
             _, body = await asyncio.to_thread(probe, address(self.health_url))
-            if json.loads(body)["status"] == "pass":
-                return
+            (store,) = json.loads(body)["checks"]["store"]
+            told = f"{store['status']}: {store['output']}"
+            if (store["status"] == "pass") is well:
+                return told
             await asyncio.sleep(POLL)
-        raise FarmleaseError(f"the agent of {self.name} is still not well: {await self.health()}")
+        raise FarmleaseError(f"the agent of {self.name} goes on saying of its store: {told}")
 
     @property
     def running(self) -> bool:

@@ -119,7 +119,7 @@ class Story:
         await self._denied(self._one, r"CORP\susan", "9", "offline")
         self._carried = self._program_writes()
         await self._ends(self._two, "3")
-        self._say.fact(self._two.name, f"its health is {await self._two.health()}")
+        self._say.fact(self._two.name, f"its health is {await self._two.trouble()}")
 
     async def _recovery(self) -> None:
         self._say.step("The store is back")
