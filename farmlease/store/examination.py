@@ -16,18 +16,19 @@ from redis.exceptions import ResponseError
 
 from farmlease.domain.checkup_store import Rights, ServerFacts, ShardFacts
 from farmlease.store.connect import Connection
-from farmlease.store.keys import Shard, note_keys, policy_key, rings_key
+from farmlease.store.keys import Shard, node_keys, note_keys, policy_key, pools_key, rings_key
 from farmlease.store.wire import Wire, told
 
 __all__ = ["SAMPLES", "Examination", "script_commands"]
 
 #: An example of every command that scripts use, behind the command and its key: ACL DRYRUN wants whole commands.
 SAMPLES: Mapping[str, tuple[str, ...]] = {
-    "DEL": (), "GET": (), "HDEL": ("f",), "HGET": ("f",), "HGETALL": (), "HINCRBY": ("f", "1"), "HMGET": ("f",),
-    "HSCAN": ("0",), "HSET": ("f", "v"), "HSETNX": ("f", "v"), "SET": ("v",), "XADD": ("*", "f", "v"),
-    "XRANGE": ("-", "+"), "ZADD": ("1", "m"), "ZCARD": (), "ZCOUNT": ("0", "1"), "ZLEXCOUNT": ("-", "+"),
-    "ZRANGEBYLEX": ("-", "+"), "ZRANGEBYSCORE": ("0", "1"), "ZRANK": ("m",), "ZREM": ("m",),
-    "ZREMRANGEBYSCORE": ("0", "1"), "ZREVRANGE": ("0", "1"), "ZSCORE": ("m",),
+    "DEL": (), "GET": (), "HDEL": ("f",), "HGET": ("f",), "HGETALL": (), "HINCRBY": ("f", "1"), "HKEYS": (),
+    "HMGET": ("f",), "HSCAN": ("0",), "HSET": ("f", "v"), "HSETNX": ("f", "v"), "HVALS": (), "SET": ("v",),
+    "XADD": ("*", "f", "v"), "XDEL": ("1-1",), "XLEN": (), "XRANGE": ("-", "+"), "XREVRANGE": ("+", "-"),
+    "ZADD": ("1", "m"), "ZCARD": (), "ZCOUNT": ("0", "1"), "ZLEXCOUNT": ("-", "+"), "ZRANGEBYLEX": ("-", "+"),
+    "ZRANGEBYSCORE": ("0", "1"), "ZRANK": ("m",), "ZREM": ("m",), "ZREMRANGEBYSCORE": ("0", "1"),
+    "ZREVRANGE": ("0", "1"), "ZREVRANGEBYSCORE": ("1", "0"), "ZSCORE": ("m",),
 }  # fmt: skip
 #: What is said outside scripts, or without a key in them.
 _PLAIN = (("TIME",), ("INFO",), ("WAIT", "0", "1"), ("CLIENT", "SETNAME", "farmlease"))
@@ -156,6 +157,8 @@ class Examination:
         return (
             policy_key(self._farm),
             *note_keys(self._farm),
+            pools_key(self._farm),
+            node_keys(self._farm)[0],
             rings_key(self._farm),
             *Shard(self._farm, "pool").keys()[:1],
         )
