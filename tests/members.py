@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +21,15 @@ from redis.retry import Retry
 from tests.patience import within
 from tests.servers import require, wait_ready
 
-__all__ = ["Member", "fresh_folder", "quiet_ports", "running", "wait_until"]
+__all__ = ["Member", "fresh_folder", "on_quiet_ports", "quiet_ports", "running", "wait_until"]
 
 #: Ports that no outgoing connection is given, so that a member finds its own free when it starts again.
 QUIET_PORTS = range(12_000, 32_000)
 #: Seconds; a test that waits longer than this for servers has found something.
 PATIENCE = 30.0
+#: How often other ports are tried where somebody else took one before its server did, and what that server says then.
+TRIES = 5
+TAKEN = "Address already in use"
 
 Found = TypeVar("Found")
 
@@ -160,6 +163,22 @@ def running(members: Iterable[Member]) -> Iterator[None]:
     finally:
         for each in members:
             each.kill()
+
+
+@contextmanager
+def on_quiet_ports(count: int, make: Callable[[Path, list[int]], Sequence[Member]]) -> Iterator[list[Member]]:
+    """Run what ``make`` makes in a fresh folder of so many ports; where one is taken by then, of other ports."""
+    with ExitStack() as stack:
+        for more in reversed(range(TRIES)):
+            members = list(make(stack.enter_context(fresh_folder()), quiet_ports(count)))
+            try:
+                stack.enter_context(running(members))
+            except RuntimeError as error:
+                if not more or TAKEN not in str(error):
+                    raise
+            else:
+                break
+        yield members
 
 
 @cache

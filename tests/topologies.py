@@ -8,11 +8,12 @@ other options.
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import redis
 from redis.crc import key_slot
 
-from tests.members import Member, fresh_folder, quiet_ports, running, wait_until
+from tests.members import Member, on_quiet_ports, wait_until
 
 __all__ = ["MASTER_NAME", "Cluster", "Member", "Sentinels", "cluster", "sentinels", "wait_until"]
 
@@ -222,14 +223,13 @@ def sentinels(*options: str, tls: Sequence[str] = ()) -> Iterator[Sentinels]:
     With ``tls``, redis-server's options for its certificates, all of them speak TLS and nothing else.
     """
     given = _data_options(*options)
-    with fresh_folder() as folder:
-        ports = quiet_ports(5)
+
+    def make(folder: Path, ports: list[int]) -> list[Member]:
         names = [secrets.token_hex(20) for _ in range(3)]
-        servers = [
+        members = [
             Member(folder / "first", *given, port=ports[0], tls=tls),
             Member(folder / "second", *given, port=ports[1], config=f"replicaof 127.0.0.1 {ports[0]}\n", tls=tls),
         ]
-        watchers = []
         for number, port in enumerate(ports[2:]):
             config = [
                 f"sentinel myid {names[number]}",
@@ -244,12 +244,14 @@ def sentinels(*options: str, tls: Sequence[str] = ()) -> Iterator[Sentinels]:
                 if other != port
             ]
             text = "\n".join(config) + "\n"
-            watchers.append(Member(folder / f"s{number}", port=port, config=text, sentinel=True, tls=tls))
-        with running([*servers, *watchers]):
-            topology = Sentinels(servers, watchers)
-            topology.hasten()
-            topology.wait_whole()
-            yield topology
+            members.append(Member(folder / f"s{number}", port=port, config=text, sentinel=True, tls=tls))
+        return members
+
+    with on_quiet_ports(5, make) as members:
+        topology = Sentinels(members[:2], members[2:])
+        topology.hasten()
+        topology.wait_whole()
+        yield topology
 
 
 @contextmanager
@@ -263,33 +265,29 @@ def cluster(*options: str, tls: Sequence[str] = ()) -> Iterator[Cluster]:
         "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
         "--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no", *options,
     )  # fmt: skip
-    with fresh_folder() as folder:
-        ports = quiet_ports(12)
-        members = [
-            Member(
-                folder / f"m{number}",
-                *given,
-                "--cluster-port",
-                str(bus),
-                port=port,
-                tls=tls,
-            )
-            for number, (port, bus) in enumerate(zip(ports[:6], ports[6:], strict=True))
+    buses = list[int]()
+
+    def make(folder: Path, ports: list[int]) -> list[Member]:
+        buses[:] = ports[6:]
+        return [
+            Member(folder / f"m{number}", *given, "--cluster-port", str(bus), port=port, tls=tls)
+            for number, (port, bus) in enumerate(zip(ports[:6], buses, strict=True))
         ]
-        with running(members):
-            for number, each in enumerate(members):
-                each.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)  # before any of them knows another
-            for each in members:
-                for other, bus in zip(ports[:6], ports[6:], strict=True):
-                    each.ask("CLUSTER", "MEET", "127.0.0.1", other, bus)
-            bounds = [SLOTS * third // 3 for third in range(4)]
-            for number, each in enumerate(members[:3]):
-                each.ask("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
-            for master, replica in zip(members[:3], members[3:], strict=True):
-                _replicate(replica, master)
-            topology = Cluster(members)
-            topology.wait_whole()
-            yield topology
+
+    with on_quiet_ports(12, make) as members:
+        for number, each in enumerate(members):
+            each.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)  # before any of them knows another
+        for each in members:
+            for other, bus in zip(members, buses, strict=True):
+                each.ask("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
+        bounds = [SLOTS * third // 3 for third in range(4)]
+        for number, each in enumerate(members[:3]):
+            each.ask("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+        for master, replica in zip(members[:3], members[3:], strict=True):
+            _replicate(replica, master)
+        topology = Cluster(members)
+        topology.wait_whole()
+        yield topology
 
 
 def _replicate(replica: Member, master: Member) -> None:

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.agents import Agents, agents_on
-from tests.members import Member, fresh_folder, quiet_ports, running
+from tests.members import Member, on_quiet_ports
 from tests.proxy import Proxy, proxy
 from tests.topologies import Cluster, Sentinels, cluster, sentinels
 
@@ -42,9 +43,10 @@ class Ground:
 
 @contextmanager
 def _alone(options: tuple[str, ...], lines: int) -> Iterator[Ground]:
-    with fresh_folder() as folder, ExitStack() as stack:
-        server = Member(folder / "redis", "--save", "", *options, port=quiet_ports(1)[0])
-        stack.enter_context(running([server]))
+    def make(folder: Path, ports: list[int]) -> list[Member]:
+        return [Member(folder / "redis", "--save", "", *options, port=ports[0])]
+
+    with on_quiet_ports(1, make) as (server,), ExitStack() as stack:
         proxies = [stack.enter_context(proxy(server.port, seed)) for seed in range(lines)]
         yield Ground(f"redis://{server.address}/0", server=server, lines=proxies)
 

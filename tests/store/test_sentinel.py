@@ -16,8 +16,7 @@ from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.redis import Store
 from farmlease.store.script import LIFE
 from tests.authority import Authority
-from tests.members import fresh_folder, quiet_ports
-from tests.members import running as running_members
+from tests.members import on_quiet_ports
 from tests.patience import within
 from tests.scripts import ECHO, WRITE, cancel_every_other_call, evaluations
 from tests.seats import VERSION, beat_anywhere, claim
@@ -186,11 +185,14 @@ async def test_a_master_that_was_replaced_and_goes_on_answering_is_left(watched:
 async def test_a_sentinel_that_knows_less_is_not_heard(watched: Sentinels) -> None:
     """One that is cut off with the old master goes on naming it: asked first, and believed by nobody."""
     old = watched.master()
-    with parted(watched, old), fresh_folder() as folder:
+    with parted(watched, old):
         new = await asyncio.to_thread(watched.wait_failover, old)
         names = f"sentinel monitor mymaster 127.0.0.1 {old.port} 1\nsentinel down-after-milliseconds mymaster 600000\n"
-        late = Member(folder / "late", port=quiet_ports(1)[0], config=names, sentinel=True)
-        with running_members([late]):
+
+        def make(folder: Path, ports: list[int]) -> list[Member]:
+            return [Member(folder / "late", port=ports[0], config=names, sentinel=True)]
+
+        with on_quiet_ports(1, make) as (late,):
             before = evaluations(old)
             async with connected(watched.url.replace("//", f"//{late.address},")) as connection:
                 await asyncio.gather(*(connection.call(WRITE, ["k"], [number]) for number in range(9)))
