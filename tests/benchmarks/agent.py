@@ -14,7 +14,7 @@ import psutil
 
 from farmlease.store.keys import Shard
 from tests.benchmarks.agent_with_empty_route import EMPTY
-from tests.benchmarks.figures import ROUNDS, Figure, on_the_clients_core, on_the_servers_core, p99, side_by_side
+from tests.benchmarks.figures import ROUNDS, Figure, on_the_clients_core, on_the_servers_core, p99, ratios, side_by_side
 from tests.benchmarks.load import Question, load
 from tests.benchmarks.store import SERVER
 from tests.servers import RedisServer, free_port, redis_server
@@ -99,7 +99,7 @@ async def http_figure(calls: int) -> Figure:
     return Figure(
         id="P5",
         what="POST /v1/sessions a second, 50 in flight / an empty 204 route of the same server",
-        rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+        rounds=ratios(mine, other),
         floor=0.35,
         goal=0.6,
         at_most=False,
@@ -123,7 +123,7 @@ async def command_figure(rounds: int) -> Figure:
     return Figure(
         id="P9",
         what='wall time: farmlease session start / python -c "import click, http.client"',
-        rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+        rounds=ratios(mine, other),
         floor=2.0,
         goal=1.4,
         at_most=True,

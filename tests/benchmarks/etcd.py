@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.benchmarks.figures import Figure, on_the_servers_core, side_by_side
+from tests.benchmarks.figures import Figure, on_the_servers_core, ratios, side_by_side
 from tests.benchmarks.store import Bench, bench
 from tests.servers import free_port
 
@@ -42,7 +42,7 @@ async def etcd_figures(scale: int) -> list[Figure]:
                 Figure(
                     id=name,
                     what=what.format(flight),
-                    rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+                    rounds=ratios(mine, other),
                     floor=FLOOR,
                     goal=GOAL,
                     at_most=False,

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["ROUNDS", "Figure", "Missing", "on_the_clients_core", "on_the_servers_core", "p99", "side_by_side"]
+__all__ = ["ROUNDS", "Figure", "Missing", "on_the_clients_core", "on_the_servers_core", "p99", "ratios", "side_by_side"]
 
 #: Rounds of each measurement; an odd number, so that one of them is the median.
 ROUNDS = 5
@@ -76,6 +76,11 @@ async def side_by_side(
         pairs.append((mine, other))
     counted = pairs[1:]
     return tuple(mine for mine, _ in counted), tuple(other for _, other in counted)
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
+    """Return ours over theirs, round by round."""
+    return tuple(mine / other for mine, other in zip(ours, theirs, strict=True))
 
 
 @contextmanager

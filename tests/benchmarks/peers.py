@@ -13,7 +13,7 @@ from redis import Redis, WatchError
 from redis import asyncio as driver
 
 from farmlease.store.answers import Claim
-from tests.benchmarks.figures import Figure, Missing, side_by_side
+from tests.benchmarks.figures import Figure, Missing, ratios, side_by_side
 from tests.benchmarks.store import NODE, POOL, Bench, bench
 
 __all__ = ["peer_figures"]
@@ -48,7 +48,7 @@ async def against(
     return Figure(
         id=name,
         what=what,
-        rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+        rounds=ratios(mine, other),
         floor=floor,
         goal=goal,
         at_most=False,

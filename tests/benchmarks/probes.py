@@ -4,7 +4,7 @@ import itertools
 from statistics import median
 
 from tests.benchmarks.agent import running_agent, starts
-from tests.benchmarks.figures import Figure, p99, side_by_side
+from tests.benchmarks.figures import Figure, p99, ratios, side_by_side
 from tests.storm import raging
 
 __all__ = ["probe_figures"]
@@ -33,7 +33,7 @@ async def probe_figures(scale: int) -> list[Figure]:
         Figure(
             id="P14",
             what=f"p99 of POST /v1/sessions under {RATE:,} probes a second and 170 slow connections / in peace",
-            rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+            rounds=ratios(mine, other),
             floor=2.0,
             goal=1.5,
             at_most=True,

@@ -13,7 +13,7 @@ from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.keys import Shard
 from farmlease.store.redis import Store
 from farmlease.store.script import Script
-from tests.benchmarks.figures import Figure, on_the_clients_core, on_the_servers_core, side_by_side
+from tests.benchmarks.figures import Figure, on_the_clients_core, on_the_servers_core, ratios, side_by_side
 from tests.servers import redis_server
 from tests.stores import named_pool
 
@@ -145,7 +145,7 @@ async def acquire_figure(calls: int) -> Figure:
     return Figure(
         id="P1",
         what="server time: acquire of a new named lease / `return 1`",
-        rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+        rounds=ratios(mine, other),
         floor=35,
         goal=22,
         at_most=True,
@@ -171,7 +171,7 @@ async def heartbeat_figure(calls: int) -> Figure:
     return Figure(
         id="P2",
         what="server time: heartbeat of a node with 1,000 sessions / with 1",
-        rounds=tuple(here / there for here, there in zip(many, one, strict=True)),
+        rounds=ratios(many, one),
         floor=1.3,
         goal=1.1,
         at_most=True,
@@ -235,7 +235,7 @@ async def growth_figure(many: int, few: int) -> Figure:
     return Figure(
         id="P12",
         what=f"server time: acquire with {many:,} leases in the pool / with {few:,}",
-        rounds=tuple(here / there for here, there in zip(crowded, sparse, strict=True)),
+        rounds=ratios(crowded, sparse),
         floor=1.5,
         goal=1.15,
         at_most=True,

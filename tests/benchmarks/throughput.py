@@ -15,7 +15,7 @@ from farmlease.store.answers import Claim, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.recovery import NOTHING
 from farmlease.store.script import Script
-from tests.benchmarks.figures import Figure, Missing, side_by_side
+from tests.benchmarks.figures import Figure, Missing, ratios, side_by_side
 from tests.benchmarks.store import FARM, NODE, POOL, VERSION, Bench, bench
 
 __all__ = ["throughput_figures"]
@@ -44,7 +44,7 @@ async def against_redis_benchmark(name: str, clients: int, calls: int, *, floor:
     return Figure(
         id=name,
         what=what,
-        rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+        rounds=ratios(mine, other),
         floor=floor,
         goal=goal,
         at_most=False,
@@ -59,7 +59,7 @@ async def with_a_log(calls: int) -> Figure:
     return Figure(
         id="P13",
         what="acquires a second, 50 in flight: appendfsync everysec / no log",
-        rounds=tuple(one / two for one, two in zip(mine, other, strict=True)),
+        rounds=ratios(mine, other),
         floor=0.5,
         goal=None,
         at_most=False,

@@ -30,6 +30,13 @@ async def _replica_behind(run: Run, replica: Member) -> None:
         await run.pause(0.1, 0.4)
 
 
+async def _demoted(old: Member) -> None:
+    """Return when a server that was the master is none any more."""
+    await asyncio.to_thread(
+        wait_until, lambda: True if not old.is_master() else None, "the old master is none any more"
+    )
+
+
 async def sentinel_kill(run: Run) -> None:
     """The master is killed; its replica may not have heard the last of it."""
     watched = run.ground.watched
@@ -56,9 +63,7 @@ async def sentinel_stop(run: Run) -> None:
     await asyncio.to_thread(watched.wait_failover, old)
     await run.pause(0.0, 0.5)
     old.resume()
-    await asyncio.to_thread(
-        wait_until, lambda: True if not old.is_master() else None, "the old master is none any more"
-    )
+    await _demoted(old)
     run.ended("the master stood still", since, at_least=1)
 
 
@@ -75,9 +80,7 @@ async def sentinel_part(run: Run) -> None:
         await run.pause(1.0, 3.0)
     finally:
         await asyncio.to_thread(watched.rejoin, old)
-    await asyncio.to_thread(
-        wait_until, lambda: True if not old.is_master() else None, "the old master is none any more"
-    )
+    await _demoted(old)
     run.ended("the master was cut off", since, at_least=1)
 
 
@@ -91,9 +94,7 @@ async def sentinel_switch(run: Run) -> None:
         if (refused := await asyncio.to_thread(_switched, watched, each, old)) is None:
             break
         run.history.note(f"FAULT SENTINEL FAILOVER again: {refused}")
-    await asyncio.to_thread(
-        wait_until, lambda: True if not old.is_master() else None, "the old master is none any more"
-    )
+    await _demoted(old)
     run.ended("the master was changed", since, at_least=1)
 
 
