@@ -203,13 +203,14 @@ def agents_on(
     heartbeat: str = "1s",
     own_rings: bool = False,
     settings: str = "",
+    health: str = "",
     sources: Mapping[str, Path] | None = None,
 ) -> Iterator[Agents]:
     """Run an agent for each node on a store, with ``policy`` in force; ``{home}`` in it is where homes lie.
 
     ``listen`` is tcp or unix; with ``own_rings`` each node has a copy of the key ring of its own; ``settings`` are
-    further lines of ``[agent]``; ``sources``: of nodes that run another version. The folder has a short path (Unix
-    sockets allow 107 bytes) and is open to look through.
+    further lines of ``[agent]``, ``health`` of ``[health]``; ``sources``: of nodes that run another version. The folder
+    has a short path (Unix sockets allow 107 bytes) and is open to look through.
     """
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
@@ -218,7 +219,9 @@ def agents_on(
         (folder / "home").mkdir()
         KeyRing.generate(time.time_ns() // 1_000_000).create_file(folder / "keyring.json")
         made = {
-            node: written(folder, node, store_url, listen, heartbeat, own_ring=own_rings, settings=settings)
+            node: written(
+                folder, node, store_url, listen, heartbeat, own_ring=own_rings, settings=settings, health=health
+            )
             for node in nodes
         }
         for agent in made.values() if own_rings else ():
@@ -240,7 +243,15 @@ async def apply(config: Path, policy: str) -> None:
 
 
 def written(
-    folder: Path, node: str, store_url: str, listen: str, heartbeat: str, *, own_ring: bool = False, settings: str = ""
+    folder: Path,
+    node: str,
+    store_url: str,
+    listen: str,
+    heartbeat: str,
+    *,
+    own_ring: bool = False,
+    settings: str = "",
+    health: str = "",
 ) -> RunningAgent:
     """Write an agent's configuration."""
     ring = folder / (f"{node}.ring.json" if own_ring else "keyring.json")
@@ -253,7 +264,7 @@ def written(
         f'[keys]\nfile = "{ring}"\n'
         f'[agent]\nlisten = "{address}"\ntoken_file = "{folder}/{node}.token"\nstate_dir = "{folder}/{node}"\n'
         f'heartbeat = "{heartbeat}"\n{settings}\n'
-        f'[health]\nlisten = "127.0.0.1:{port}"\nagent_check = "127.0.0.1:{check}"\n'
+        f'[health]\nlisten = "127.0.0.1:{port}"\nagent_check = "127.0.0.1:{check}"\n{health}\n'
         '[identity]\ndomains = { CORP = "corp.example.com" }\n'
     )
     return RunningAgent(

@@ -1,7 +1,8 @@
 """Three hosts that are folders of one machine, on which the operator's guide is followed word for word.
 
-Only where things lie differs: the guide's paths lead into the host's folder, and its addresses are loopback ones, so that
-all ports are the real ones; and an agent ends without letting its balancer hear of it first (``shutdown_delay``). ``ssh`` and ``scp`` lead from folder to folder, ``systemctl`` is tests/service_manager.py.
+Only where things lie differs: the guide's paths lead into the host's folder, and its addresses are loopback ones, so
+that all ports are the real ones; and an agent ends without letting its balancer hear of it first (``shutdown_delay``).
+``ssh`` and ``scp`` lead from folder to folder, ``systemctl`` is tests/service_manager.py.
 """
 
 import csv
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.samples import DEPLOY, ROOT
+from tests.servers import require
 from tests.service_manager import stop_all
 
 __all__ = ["BALANCER", "HOSTS", "Block", "Farm", "blocks", "three_hosts"]
@@ -174,6 +176,8 @@ def set_up(farm: Farm, node: str, address: str) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text.format(**values))
         (root / name).chmod(0o755)
+    for program in ("redis-server", "redis-cli", "haproxy"):
+        (root / "shims" / program).symlink_to(require(program))
     for file in DEPLOY.rglob("*"):
         if file.is_file():
             copy = root / "sources" / "deploy" / file.relative_to(DEPLOY)

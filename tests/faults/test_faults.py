@@ -16,7 +16,6 @@ pytestmark = [
 PROCESSES = 2
 
 
-@pytest.mark.xfail(strict=False, reason="known and open: see Open in tests/simulation/README.md")
 def test_nothing_is_lost_and_nobody_is_over_the_limit(request: pytest.FixtureRequest) -> None:
     """L1, L3, L4, L5, L7, L9: whatever breaks, by what users were told and by what store and agents have afterwards.
 
