@@ -19,9 +19,11 @@ __all__ = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Say how much of what could go on for ever is lived through."""
     parser.addoption(
-        "--seeds", type=int, default=160, help="runs of the simulation, over the profiles that must be clean"
+        "--seeds", type=int, default=80, help="runs of the simulation, over the profiles that must be clean"
     )
-    parser.addoption("--fault-runs", type=int, default=120, help="runs with real faults, over all kinds")
+    parser.addoption(
+        "--fault-runs", type=int, default=0, help="runs with real faults, over all kinds (default: two of each)"
+    )
 
 
 def pytest_report_header() -> str:

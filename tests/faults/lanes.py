@@ -18,7 +18,7 @@ from tests.faults.kinds import KINDS
 from tests.faults.run import Outcome, listen_to_logs, perform
 from tests.patience import within
 
-__all__ = ["Asked", "perform_all", "planned", "story", "table"]
+__all__ = ["Asked", "perform_all", "planned", "story", "table", "unused"]
 
 Asked = tuple[str, int]  #: kind and seed
 
@@ -105,6 +105,15 @@ def story(outcome: Outcome) -> str:
     head = f"--- {outcome.kind}, seed {outcome.seed}: {', '.join(outcome.violations) or 'nothing violated'}"
     again = f"again: python -m tests.faults --kind {outcome.kind} --seed {outcome.seed}"
     return "\n".join((head, *outcome.history, again))
+
+
+def unused(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the kinds of which the runs show nothing: the fault never struck, or nobody got in meanwhile."""
+    struck, granted = dict[str, int](), dict[str, int]()
+    for each in outcomes:
+        struck[each.kind] = struck.get(each.kind, 0) + each.struck
+        granted[each.kind] = granted.get(each.kind, 0) + each.grants
+    return [kind for kind in struck if not struck[kind] or not granted[kind]]
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

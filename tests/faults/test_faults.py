@@ -1,11 +1,11 @@
-"""At least a hundred seeded runs with real faults on real servers. ``python -m tests.faults --kind K --seed N`` repeats one."""
+"""Seeded runs with real faults on real servers, two of each kind; ``python -m tests.faults`` does more of them."""
 
 import sys
 
 import pytest
 
 from tests.faults.kinds import KINDS
-from tests.faults.lanes import perform_all, planned, story, table
+from tests.faults.lanes import perform_all, planned, story, table, unused
 from tests.servers import require
 
 pytestmark = [
@@ -22,12 +22,9 @@ def test_nothing_is_lost_and_nobody_is_over_the_limit(request: pytest.FixtureReq
     One test for all runs: they go on at once, as they are mostly waiting.
     """
     require("redis-server")
-    runs = request.config.getoption("--fault-runs", default=120)
+    runs = request.config.getoption("--fault-runs") or 2 * len(KINDS)
     outcomes = perform_all(planned(sorted(KINDS), runs, first=1), PROCESSES)
     sys.stdout.write(f"seeds 1 to {max(each.seed for each in outcomes)} of each kind\n{table(outcomes)}\n")
     bad = [story(each) for each in outcomes if each.violations]
     assert not bad, "\n\n".join(bad)
-    for kind in KINDS:
-        mine = [each for each in outcomes if each.kind == kind]
-        assert 0 < sum(each.struck for each in mine), f"{kind} never struck"
-        assert 0 < sum(each.grants for each in mine), f"nobody got in during {kind}"
+    assert not unused(outcomes)
