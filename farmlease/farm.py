@@ -14,17 +14,10 @@ from farmlease.domain.policy import Policy, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, decode, encode
 from farmlease.errors import RecordRejected
 from farmlease.seal import Purpose, RecordBinding, Sealer
-from farmlease.store.answers import (
-    Behind,
-    DeviceRelease,
-    DeviceReplacement,
-    Importing,
-    ImportOutcome,
-    SealedPolicy,
-    StoredLease,
-    Withdrawn,
-)
+from farmlease.store.administration import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
+from farmlease.store.answers import Behind, SealedPolicy
 from farmlease.store.redis import Store
+from farmlease.store.stored_lease import StoredLease
 
 __all__ = ["Farm", "PolicyInForce"]
 

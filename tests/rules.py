@@ -7,7 +7,8 @@ from typing import Any
 
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
-from farmlease.store.answers import Behind, Count, Refusal, Taken, Taking, Waiting, Withdrawn
+from farmlease.store.administration import Withdrawn
+from farmlease.store.answers import Behind, Count, Refusal, Taken, Taking, Waiting
 from farmlease.store.redis import Acquired
 from tests.seats import FARM, NODE, Desk, claim
 from tests.stores import DAY, HOUR, NINE, TimedStore, index

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from farmlease.domain.policy import Pool
-from farmlease.store.answers import Beat, Behind, Claim, Refusal, StoredLease, Taken, Taking
+from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.recovery import NOTHING
 from farmlease.store.redis import Store
+from farmlease.store.stored_lease import StoredLease
 from tests.stores import TimedStore, index, named_pool
 
 VERSION = 1

@@ -18,7 +18,7 @@ from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Pool
 from farmlease.domain.wire import timestamp
 from farmlease.errors import FarmleaseError, InvalidInput
-from farmlease.store.answers import DeviceReplacement, Release, Replacement
+from farmlease.store.administration import DeviceReplacement, Release, Replacement
 
 __all__ = ["denied", "device", "of_lease", "refuse_unknown", "rows", "tell", "used"]
 

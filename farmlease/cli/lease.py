@@ -24,7 +24,7 @@ from farmlease.domain.model import LeaseState, LeaseView, Withdrawal
 from farmlease.domain.wire import lease_document
 from farmlease.errors import FarmleaseError
 from farmlease.roster import Roster
-from farmlease.store.answers import Withdrawn
+from farmlease.store.administration import Withdrawn
 
 __all__ = ["counted", "lease", "listed", "moving", "of_pools", "of_user", "seat_of", "tell", "with_bar"]
 

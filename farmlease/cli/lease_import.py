@@ -17,7 +17,8 @@ from farmlease.domain.identity import check_token
 from farmlease.domain.model import Reason
 from farmlease.domain.policy import Pool
 from farmlease.errors import FarmleaseError, InvalidInput, InvalidName
-from farmlease.store.answers import Behind, Import, ImportOutcome
+from farmlease.store.administration import Import, ImportOutcome
+from farmlease.store.answers import Behind
 
 __all__ = ["Importer", "content_of", "import_"]
 

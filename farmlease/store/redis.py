@@ -14,28 +14,24 @@ from typing import Any, Protocol
 from farmlease.domain.model import Kind, Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.errors import PolicyChanged, StoreRefused, StoreUnavailable
+from farmlease.store.administration import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
 from farmlease.store.answers import (
     Beat,
     Behind,
     Claim,
     Conflict,
     Count,
-    DeviceRelease,
-    DeviceReplacement,
-    Importing,
-    ImportOutcome,
     Refusal,
     Saved,
     SealedPolicy,
-    StoredLease,
     Taken,
     Taking,
     Waiting,
-    Withdrawn,
 )
 from farmlease.store.keys import Shard, note_keys, policy_key, pools_key
 from farmlease.store.recovery import NOTHING, Counted, Known, Recovering, Remains, Restored, Restoring
 from farmlease.store.script import LIFE, Argument, Script
+from farmlease.store.stored_lease import StoredLease
 
 __all__ = ["Acquired", "Caller", "Store", "kept_ms"]
 

@@ -17,7 +17,8 @@ import redis
 
 from farmlease.domain.model import Withdrawal
 from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
-from farmlease.store.answers import Importing, Taken, Taking
+from farmlease.store.administration import Importing
+from farmlease.store.answers import Taken, Taking
 from farmlease.store.connect import MAX_TRIES, StoreAddress, open_connection
 from farmlease.store.redis import Store
 from tests.scripts import ADD, ECHO

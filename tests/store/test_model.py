@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from typing_extensions import override
 
-from farmlease.store.answers import Beat, Behind, Claim, Conflict, Refusal, Saved, StoredLease, Taken, Taking
+from farmlease.store.answers import Beat, Behind, Claim, Conflict, Refusal, Saved, Taken, Taking
 from farmlease.store.connect import Connection
 from farmlease.store.redis import Store
+from farmlease.store.stored_lease import StoredLease
 from tests.servers import RedisServer
 from tests.stores import NINE, index, named_pool, no_sleep
 from tests.stories import EXAMPLES, opened_fake, opened_real, tell

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from farmlease.domain.model import Reason, Withdrawal
-from farmlease.store.answers import Beat, Behind, Claim, Importing, Refusal, Taken, Taking
+from farmlease.store.administration import Importing
+from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.recovery import NOTHING, Known, Recovering, Restored, Restoring
 from farmlease.store.redis import Store

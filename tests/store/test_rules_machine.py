@@ -17,20 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from farmlease.domain.model import Withdrawal
 from farmlease.store import redis as verbs
-from farmlease.store.answers import (
-    Beat,
-    Behind,
-    Claim,
-    DeviceRelease,
-    DeviceReplacement,
-    Refusal,
-    Release,
-    Replacement,
-    Taken,
-    Taking,
-    Waiting,
-    Withdrawn,
-)  # fmt: skip
+from farmlease.store.administration import DeviceRelease, DeviceReplacement, Release, Replacement, Withdrawn
+from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.connect import Connection
 from farmlease.store.keys import Shard
 from farmlease.store.redis import Store

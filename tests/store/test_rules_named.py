@@ -3,7 +3,8 @@
 import pytest
 
 from farmlease.domain.model import Reason, Withdrawal
-from farmlease.store.answers import Import, Importing, Release, Replacement, Taken
+from farmlease.store.administration import Import, Importing, Release, Replacement
+from farmlease.store.answers import Taken
 from tests.rules import Office, office
 from tests.seats import NODE, OTHER, audit
 from tests.stores import DAY, HOUR, NINE, TimedStore, index

@@ -3,7 +3,7 @@
 import pytest
 
 from farmlease.domain.model import Reason
-from farmlease.store.answers import Import, Importing, ImportOutcome
+from farmlease.store.administration import Import, Importing, ImportOutcome
 from tests.rules import office
 from tests.seats import FARM, NODE, OTHER
 from tests.stores import DAY, HOUR, NINE, TimedStore, index

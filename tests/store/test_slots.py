@@ -2,7 +2,7 @@
 
 import pytest
 
-from farmlease.store.answers import DeviceRelease, DeviceReplacement, Release, Replacement
+from farmlease.store.administration import DeviceRelease, DeviceReplacement, Release, Replacement
 from tests.seats import NODE, OTHER, Desk, claim, desk
 from tests.stores import DAY, HOUR, NINE, TimedStore, index
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from farmlease.errors import StoreUnavailable
-from farmlease.store.answers import Beat, Importing, ImportOutcome, Refusal, Taken, Taking
+from farmlease.store.administration import Importing, ImportOutcome
+from farmlease.store.answers import Beat, Refusal, Taken, Taking
 from farmlease.store.connect import GRANTS, StoreAddress, open_connection
 from farmlease.store.redis import Store
 from tests.patience import within
