@@ -42,10 +42,11 @@ class Errands:
         task = self._begin(work)
         try:
             await asyncio.wait({task}, timeout=within)
-        finally:
-            if not task.done():
-                task.add_done_callback(_tell)
+        except asyncio.CancelledError:
+            task.add_done_callback(_tell)  # though it may have failed at this very moment: nobody else looks
+            raise
         if not task.done():
+            task.add_done_callback(_tell)
             raise TimeoutError
         return task.result()
 

@@ -27,6 +27,22 @@ async def test_what_was_begun_is_finished() -> None:
     assert ["done"] == log
 
 
+async def test_a_failure_at_the_moment_its_caller_leaves_is_told() -> None:
+    """It is one line in the log, and no task whose error nobody ever took."""
+    errands = Errands()
+
+    async def fails() -> None:
+        raise FileRefused("the file is refused")
+
+    caller = asyncio.create_task(errands.finish(fails()))
+    await asyncio.sleep(0)  # the work begins with the next step, and fails in it
+    with capture_logs() as log:
+        asyncio.get_running_loop().call_soon(caller.cancel)
+        await asyncio.gather(caller, return_exceptions=True)
+        await asyncio.sleep(0)
+    assert ["the file is refused"] == [line["why"] for line in log]
+
+
 async def test_patience_ends_before_the_work() -> None:
     """Who waits no longer gets a TimeoutError; the work goes on."""
     errands, go = Errands(), asyncio.Event()
