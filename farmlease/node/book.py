@@ -40,6 +40,7 @@ class OpenSession:
     reservations: tuple[str, ...] = ()  #: ids of the reservations it may use
     hold_until: int | None = None  #: ms by the store's clock; until then it does not idle
     lost_because: str | None = None
+    incarnation: str = ""  #: life of the node in which it began
 
     @property
     def is_uncounted(self) -> bool:
@@ -99,6 +100,10 @@ class Book:
         """How many sessions of a pool this node holds seats for."""
         return sum(each.pool == pool and each.state is SessionState.ACTIVE for each in self)
 
+    def is_of_this_life(self, session: OpenSession) -> bool:
+        """Whether the node has not been booted since a session began."""
+        return session.incarnation == self._journal.incarnation
+
     @property
     def quiet(self) -> bool:
         """Whether no session is being started or ended, as far as the store is concerned."""
@@ -116,6 +121,7 @@ class Book:
             pid=request.pid,
             pid_started=None if request.pid is None else started_at(request.pid),
             reservations=pool.reservations(request, self._node),
+            incarnation=self._journal.incarnation,
         )
         self._write(begun)
         return begun

@@ -200,7 +200,7 @@ class Recovery:
     def _restoring(self, pool: str, index: str, receipt: Receipt, sessions: list[OpenSession]) -> Restoring | None:
         """Return what is known of a lease; None if there is nothing to restore."""
         sessions = [each for each in sessions if each.grant and each.grant.lease.id == receipt.lease.id]
-        if not receipt.document or (not sessions and self._is_over(pool, receipt)):
+        if not receipt.document or (not sessions and self._has_lapsed(pool, receipt)):
             return None
         lease = json.loads(receipt.document)
         return Restoring(
@@ -221,7 +221,7 @@ class Recovery:
             self._receipts.give_up(restoring.user, pool.name)
         for name in restoring.sessions:
             session = self._book.find(name)
-            if session is None or session.grant is None:
+            if session is None or session.grant is None or self._is_over(session):
                 continue
             if outcome.ended or outcome.refused.get(name, "capacity") != "capacity":
                 await self._lost(pool.name, session, outcome.refused.get(name, "timeout"))
@@ -238,12 +238,16 @@ class Recovery:
             self._book.amend(session, grant=grant)
 
     def _living(self, pool: str) -> dict[str, list[OpenSession]]:
-        """Return the sessions of a pool that are to be counted, by user index."""
+        """Return the sessions of a pool that the store is to hear of, by user index."""
         found: dict[str, list[OpenSession]] = {}
         for each in self._book:
             if each.pool == pool and each.state in _HOLDS and each.grant is not None:
                 found.setdefault(self._index(each), []).append(each)
         return found
+
+    def _is_over(self, session: OpenSession) -> bool:
+        """Whether it ended with a boot. It is not counted again: its end may name the life that it was of."""
+        return session.state is SessionState.ENDING and not self._book.is_of_this_life(session)
 
     def _claim(self, session: OpenSession, lease: dict[str, Any]) -> dict[str, object]:
         """Return a session in the form that a lease document has it; what the store wrote of it comes first."""
@@ -252,15 +256,16 @@ class Recovery:
         # Which seat it sits on the store wrote down with it, if not here: one that a receipt let in has none yet.
         known = {"started": lease["contact"]} if claim is None else {"seat": self._index(session), **claim}
         assert session.grant is not None  # noqa: S101 - _living has only those with one
-        held = {} if session.hold_until is None else {"hold": session.hold_until}
-        return {**known, "device": session.device, "fence": session.grant.fence, **held}
+        more = {} if session.hold_until is None else {"hold": session.hold_until}
+        more |= {"over": 1} if self._is_over(session) else {}
+        return {**known, "device": session.device, "fence": session.grant.fence, **more}
 
     async def _lost(self, pool: str, session: OpenSession, reason: str) -> None:
         assert session.grant is not None  # noqa: S101 - of those that have one
         lost = Lost(session=session.id, user=self._index(session), fence=session.grant.fence, reason=reason)
         await self.lost(pool, lost)
 
-    def _is_over(self, pool: str, receipt: Receipt) -> bool:
+    def _has_lapsed(self, pool: str, receipt: Receipt) -> bool:
         """Whether a lease without a session has ended, by the store's time."""
         return receipt.lease.expires_at <= self._memory.store_now(pool)
 

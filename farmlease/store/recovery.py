@@ -52,7 +52,8 @@ class Restoring:
 
     user: str  #: user index
     document: bytes  #: the lease as an answer of the store had it
-    sessions: Mapping[str, Mapping[str, object]]  #: session id to device, started, fence and, if there is one, hold
+    #: Session id to device, started, fence and, if there is one, hold; with ``over`` it ended with the node's boot.
+    sessions: Mapping[str, Mapping[str, object]]
     version: int  #: of the record
     record: bytes  #: sealed
     name: bytes  #: sealed

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, Reason, Source, Withdrawal
 from farmlease.node.receipts import Receipts
 from farmlease.store.keys import Shard
-from tests.nodes import FARM, JOHN, MARY, Host, Site
+from tests.nodes import FARM, JOHN, MARY, Host, Site, booted
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
 
@@ -389,6 +390,76 @@ async def test_an_older_copy_does_not_bring_an_earlier_life_back(farm: Site, mon
     for _ in range(3):
         await beaten(one, two)
     assert [] == await farm.sessions(JOHN)
+
+
+async def test_a_session_that_ended_before_a_boot_takes_no_seat_after_it(
+    farm: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L1: what its end names is the life before the boot, so nothing of it may be counted in the next one."""
+    with booted(monkeypatch) as reboot:
+        host = farm.host()
+        ended = await host.granted(JOHN)
+        await beaten(host)
+        host.line.cut.add("*")
+        await host.end()
+        host.kill()
+        reboot()
+        host.boot()
+        emptied(farm)
+        host.line.cut.clear()
+        await beaten(host)
+        assert ({}, []) == (host.states, await farm.sessions(JOHN))
+        farm.timed.clock.advance(MINUTE)
+        again = await host.granted(JOHN)
+        assert (False, True) == (again.again, again.fence > ended.fence)
+
+
+@pytest.mark.parametrize(
+    ("rules", "user"),
+    [('kind = "floating"\ncapacity = 1', MARY), ('kind = "named"\ncapacity = 1\nsessions_per_user = 1', JOHN)],
+)
+async def test_a_session_that_ended_with_a_boot_takes_no_place_from_one_that_lives(
+    farm: Site, monkeypatch: pytest.MonkeyPatch, rules: str, user: User
+) -> None:
+    """L7: the store lost both; the place is there for the one that goes on, in whatever order their nodes come."""
+    await farm.apply(f'[[pool]]\nname = "qlikview"\n{rules}\n')
+    with booted(monkeypatch) as reboot:
+        one, two = farm.host(), farm.host("ctx-02")
+        await one.granted(JOHN)
+        await beaten(one, two)
+        one.kill()
+        farm.timed.clock.advance(3 * HOUR)
+        await two.granted(user, "8")
+        emptied(farm)
+        reboot()
+        one.boot()
+        with one.line.holding("restored") as done:
+            recovering = asyncio.create_task(one.beat())
+            await done()
+            await beaten(two)
+        await recovering
+        assert ({"8": "active"}, [("ctx-02", "8")]) == (two.states, await farm.sessions(user))
+
+
+async def test_a_lease_lasts_from_the_end_of_its_last_session(farm: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L7: longer in use than the lease lasts, then the store is lost and the host boots: lease and files are there."""
+    await farm.apply(policy(farm, lease='"10m"'))
+    with booted(monkeypatch) as reboot:
+        host = farm.host()
+        johns = await host.granted(JOHN)
+        host.write(b"changed")
+        farm.timed.clock.advance(HOUR)
+        await beaten(host)
+        host.kill()
+        reboot()
+        emptied(farm)
+        host.boot()
+        for _ in range(2):
+            await beaten(host)
+        lease = await farm.lease()
+        assert lease is not None
+        assert (johns.lease.id, [], 2) == (lease.lease.id, await farm.sessions(), await farm.record_version())
+        assert 10 * MINUTE == lease.lease.expires_at - farm.timed.clock.now_ms
 
 
 async def test_a_receipt_is_not_asked_for_where_the_store_answers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,10 +67,11 @@ async def restore(
     sessions: tuple[str, ...] = (),
     node: str = NODE,
     hold: int = 0,
+    over: int = 0,
     **more: Any,
 ) -> Restored | Behind:
-    """Restore a lease as its grant left it, with sessions that live on the node; held until ``hold``."""
-    held = {"hold": hold} if hold else {}
+    """Restore a lease as its grant left it, with sessions that live on the node, or are over; held until ``hold``."""
+    held = ({"hold": hold} if hold else {}) | ({"over": over} if over else {})
     restoring = Restoring(
         user=index(user),
         document=taken.document,
@@ -212,6 +213,30 @@ async def test_a_lease_without_a_session_is_restored(timed: TimedStore) -> None:
     assert (before.lease.id, {"NB-1", FARM}) == (after.lease.id, {each.device for each in after.devices})
     timed.clock.advance(WINDOW)
     assert Reason.CAPACITY is (await pool.refused("mary", "3")).reason
+
+
+async def test_a_session_that_ended_with_its_host_leaves_a_contact(timed: TimedStore) -> None:
+    """L7: in use for three days, a lease of one day lasts another one; but over no limit, and nobody sits on it."""
+    pool = desk(timed, capacity=1, lease="1d")
+    await pool.beat()
+    johns = await pool.start("john")
+    timed.clock.advance(72 * HOUR)
+    known = await knowledge(pool)
+    for _ in range(2):
+        emptied(pool)
+        found = await recover(pool, known)
+        assert Restored(refused={}) == await restore(pool, found.epoch, "john", johns, ("1",), over=1)
+        lease = await pool.lease("john")
+        assert lease is not None
+        assert ((), timed.clock.now_ms + 24 * HOUR) == (lease.sessions, lease.lease.expires_at)
+        assert "sessions" not in pool.contents()
+    emptied(pool)
+    await pool.beat()
+    marys = await pool.start("mary", "2")
+    emptied(pool)
+    found = await recover(pool, known)
+    await restore(pool, found.epoch, "mary", marys, ("2",))
+    assert Restored(again=True, refused={}) == await restore(pool, found.epoch, "john", johns, ("1",), over=1)
 
 
 async def test_the_highest_version_of_a_record_wins(timed: TimedStore) -> None:

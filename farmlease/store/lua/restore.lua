@@ -9,6 +9,7 @@
 --       4 epoch     that the node recovers in
 --       5 lease     lease document (JSON), as an answer of the store had it
 --       6 sessions  JSON object: the node's sessions of it: id -> {device, started, fence, and perhaps seat, hold}
+--                   or with over (1): it ended with the node's boot, and is no more than a named lease's last contact
 --       7 record_version
 --       8 record    sealed record of that version
 --       9 name      sealed user name
@@ -67,6 +68,18 @@ local function charge_of(seat)
   return count_alive(SEATS) >= limits.capacity and '+' or ''
 end
 
+-- Takes the sessions that are over out of those to be counted. Returns which of them were a named lease's contacts.
+local function last_contacts()
+  local found = {}
+  for session, claim in pairs(wanted) do
+    if claim.over then
+      wanted[session] = nil
+      if limits.kind == 'named' then found[#found + 1] = claim end
+    end
+  end
+  return found
+end
+
 local function has_room(seat)
   return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft
 end
@@ -88,7 +101,8 @@ if bar and bar > now then return { 'ended' } end
 local lease = settled_lease(user)
 if lease and lease.id ~= mine.id and lease.issued >= mine.issued then return { 'ended' } end
 if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end
-if next(wanted) == nil and (mine['until'] or 0) <= now then return { 'ended' } end
+local contacts = last_contacts()
+if next(wanted) == nil and #contacts == 0 and (mine['until'] or 0) <= now then return { 'ended' } end
 if lease and lease.id ~= mine.id then
   if take_lease_away(user, lease, 'timeout') then return { 'more' } end
   local old = stored_lease(user)
@@ -103,6 +117,10 @@ if fresh then
 end
 merge(lease)
 lease.back = nil
+for _, claim in ipairs(contacts) do
+  lease.devices[claim.device] = lease.devices[claim.device] or { seen = now, ['until'] = now }
+  note_contact(user, lease, claim.device, user, now)
+end
 
 -- 2. Its sessions, as far as there is room.
 local answer, seats, fence = { 'restored' }, {}, limits.fence
