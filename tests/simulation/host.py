@@ -180,7 +180,10 @@ class Host:
             self.kill()
 
     async def as_agent(self, work: Any) -> Any:
-        """Run a verb of the agent as a task of its own."""
+        """Run a verb of the agent as a task of its own; cancelled if nobody is there any more."""
+        if not self.up:
+            work.close()
+            raise asyncio.CancelledError
         before = OWNER.set(self)
         try:
             task = self._loop.create_task(work)

@@ -128,7 +128,8 @@ class Ledger:
             for key in account.model.sessions.keys() - before.keys():
                 account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
             if carried.name == "restore":
-                self._within_limits(account, carried.arguments["user"], account.model.held().keys() - held.keys())
+                taken = account.model.held().keys() - held.keys()
+                self._admit(account, carried.arguments["user"], taken, account.model.fence)
             if carried.name == "recover" and carried.word == "recovering":
                 account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
         judge = None if taken_over else getattr(self, f"_{carried.name}", None)
@@ -208,9 +209,7 @@ class Ledger:
             account.versions[user] = 1
         if not again:
             taken = model.held().keys() - held.keys()
-            most = model.rules.capacity + model.rules.overdraft
-            account.admitted.update((seat, (fence, most)) for seat in taken)
-            self._within_limits(account, user, taken)
+            self._admit(account, user, taken, fence)
         account.ended.pop((user, *key), None) if account.ended.get((user, *key), 0) < fence else None
         return [
             b"again" if again else b"granted", lease.encode(), carried.answer[2] if len(carried.answer) > 2 else b"",
@@ -233,13 +232,17 @@ class Ledger:
         model.leave_queue(member)
         return [b"denied", b"recovering", b"%d" % until]
 
-    def _within_limits(self, account: Account, user: str, taken: AbstractSet[str]) -> None:
-        """L1: what was granted, or restored, took nothing beyond a limit: seats, devices, sessions."""
+    def _admit(self, account: Account, user: str, taken: AbstractSet[str], fence: int) -> None:
+        """L1: what was granted, or restored, took nothing beyond a limit: seats, devices, sessions.
+
+        A seat that is restored is taken once more: by the limits of now, not by those it was granted under.
+        """
         model, rules = account.model, account.model.rules
-        held = model.held()
+        held, most = model.held(), rules.capacity + rules.overdraft
+        account.admitted.update((seat, (fence, most)) for seat in taken)
         if not self.judging:
             return
-        if taken and rules.kind != "node_locked" and len(held) > rules.capacity + rules.overdraft:
+        if taken and rules.kind != "node_locked" and len(held) > most:
             self._complain("L1", f"{len(held)} seats are held of {rules.capacity} and {rules.overdraft} beyond")
         if rules.sessions and len(model.of(user)) > rules.sessions:
             self._complain("L1", f"a user has {len(model.of(user))} sessions of {rules.sessions}")

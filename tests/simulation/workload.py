@@ -173,6 +173,8 @@ class Workload:
         if away:
             host = self._chance.choice(away)
             for user in self._guests.get(host.name, [self._chance.choice(self._people).user]):
+                if not host.up:  # it died under the one before
+                    return
                 session = str(self._chance.randint(10, 29))  # one that is in use could not be ended now
                 await self._ask(host, SessionRequest(user=user, session=session, pool="named"))
 
