@@ -131,7 +131,9 @@ class Pulse:
         if isinstance(beat, Beat):
             self._ended[pool.name] = beat.epoch
             others = self._memory.beaten(pool.name, beat)
-            for lost in beat.lost:  # before the store is asked again: that may fail
+            # Before the store is asked again: that may fail. The latest grant of a session first, as each word that
+            # is acknowledged takes the others of its session with it.
+            for lost in sorted(beat.lost, key=lambda lost: -lost.fence):
                 self._hear(pool.name, lost)
             if others:
                 self._memory.met(pool.name, await self._store.nodes(pool.name), beat.nodes)
@@ -160,7 +162,7 @@ class Pulse:
                 await self._standing.read_policy()
 
     def _hear(self, pool: str, lost: Lost) -> None:
-        self._errands.run(f"lost {pool} {lost.session}", lambda: self.lost(pool, lost))
+        self._errands.run(f"lost {pool} {lost.session} {lost.fence}", lambda: self.lost(pool, lost))
 
     def _compare(self, pool: str, beat: Beat) -> None:
         """Look into a pool whose sessions the store counts differently; called if nothing changed while it counted."""

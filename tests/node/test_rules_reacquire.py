@@ -117,6 +117,23 @@ async def test_who_lost_the_seat_by_hand_does_not_try(day: Day, why: Withdrawal)
     assert [] == day.sleepers
 
 
+async def test_who_lost_the_seat_twice_hears_of_the_later_one(day: Day) -> None:
+    """09:10 an administrator takes the lease, 09:11 john asks anew, 09:12 it is taken again; 09:13 the host beats."""
+    policy = await day.site.apply(POOL)
+    host, pool = day.site.host(), policy.pool("clearquest")
+    assert pool is not None
+    await host.granted(JOHN)
+    await day.at("09:10")
+    await day.site.farm.withdraw(pool, JOHN, Withdrawal.RETURNED)
+    await day.at("09:11")
+    await host.granted(JOHN)
+    await day.at("09:12")
+    await day.site.farm.withdraw(pool, JOHN, Withdrawal.REVOKED)
+    await day.at("09:13", host)
+    assert {"7": "lost"} == host.states
+    assert "lost 7 revoked" == day.hooks[-1]
+
+
 async def test_an_invalid_session_can_be_ended(day: Day) -> None:
     """11:35 john logs off: nothing is tried for him afterwards, and the seat that falls free stays free."""
     first, second, _ = await john_is_silent(day)
