@@ -3,10 +3,12 @@
 By it the node notices a store that was emptied, rolled back or replaced, and goes on counting the store's time while
 the store is away. Guaranteed: the time is the store's own plus what this host's monotonic clock counted since; the
 host's wall clock has no part in it. A count follows the store's clock by very little at each heartbeat, so that a clock
-that stands still is noticed however often it is heard.
+that stands still is noticed however often it is heard. And the fence of a grant is in the journal before anybody hears
+of the grant, unless the disk refuses.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
@@ -22,12 +24,16 @@ __all__ = ["Memory"]
 
 _log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 #: Milliseconds by which the store's clock may differ from our count; the scripts have the same number.
 _LEAP = 60_000
 #: A count follows the store's clock by one part in so many of the time that went by: two clocks are never the same.
 _FOLLOWS = 100
 
 _DOCUMENT = "memory"
+#: The highest fence of each pool, apart from the rest, which is long: it is written with every grant.
+_FENCES = "fences"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class _Remembered:
 
 
 _FORM = TypeAdapter(_Remembered)
+_FENCES_FORM = TypeAdapter(dict[str, int])
 
 
 class Memory:
@@ -70,8 +77,10 @@ class Memory:
         self._sealer = sealer
         self._node = node
         self._clock = clock
-        found = self._read()
+        found = self._read(_DOCUMENT, _FORM) or _Remembered()
         self._shards = dict(found.shards)
+        for pool, fence in (self._read(_FENCES, _FENCES_FORM) or {}).items():
+            self._shards[pool] = replace(self._shard(pool), fence=max(self._shard(pool).fence, fence))
         if found.incarnation != journal.incarnation:
             self._shards = {pool: replace(each, time=None, clock=None, off_ms=0) for pool, each in self._shards.items()}
 
@@ -109,9 +118,11 @@ class Memory:
         self._shards[pool] = self._timed(self._shard(pool), found.now, found.line)
 
     def granted(self, pool: str, taken: Taken) -> None:
-        """Remember the fence of a grant."""
+        """Remember the fence of a grant, and write it down before anybody hears it: the store may forget it."""
         shard = self._shard(pool)
-        self._shards[pool] = replace(shard, fence=max(shard.fence, taken.fence))
+        if taken.fence > shard.fence:
+            self._shards[pool] = replace(shard, fence=taken.fence)
+            self._write_fences()
 
     def met(self, pool: str, nodes: list[str], count: int) -> None:
         """Remember who is there."""
@@ -125,8 +136,15 @@ class Memory:
     def write(self) -> None:
         """Write the memory down. A disk that does not take it is no reason to stop."""
         body = _FORM.dump_json(_Remembered(incarnation=self._journal.incarnation, shards=self._shards))
+        self._write(_DOCUMENT, body)
+        self._write_fences()
+
+    def _write_fences(self) -> None:
+        self._write(_FENCES, _FENCES_FORM.dump_json({pool: each.fence for pool, each in self._shards.items()}))
+
+    def _write(self, name: str, body: bytes) -> None:
         try:
-            self._journal.write_document(_DOCUMENT, self._sealer.seal(Purpose.RECEIPT, self._node, (_DOCUMENT,), body))
+            self._journal.write_document(name, self._sealer.seal(Purpose.RECEIPT, self._node, (name,), body))
         except JournalFailed as error:
             _log.error("memory.not_written", why=str(error))
 
@@ -158,12 +176,12 @@ class Memory:
     def _since(self, moment: _Moment | None) -> int:
         return 0 if moment is None else moment.ms + round((self._clock.monotonic() - moment.at) * 1000)
 
-    def _read(self) -> _Remembered:
-        body = self._journal.document(_DOCUMENT)
+    def _read(self, name: str, form: TypeAdapter[T]) -> T | None:
+        body = self._journal.document(name)
         if body is None:
-            return _Remembered()
+            return None
         try:
-            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, self._node, (_DOCUMENT,), body))
+            return form.validate_json(self._sealer.unseal(Purpose.RECEIPT, self._node, (name,), body))
         except (RecordRejected, ValidationError):
             _log.error("memory.rejected")
-            return _Remembered()
+            return None

@@ -572,3 +572,20 @@ async def test_a_host_s_clock_that_is_set_moves_no_hold(site: Site) -> None:
         site.timed.clock.advance(1000)
         await host.agent.watch()
         assert {"7": "active"} == host.states
+
+
+async def test_a_fence_survives_the_agent_and_the_store(farm: Site) -> None:
+    """L4: granted and ended, the store emptied and its clock an hour back, the agent killed: the next one is higher."""
+    host = farm.host()
+    await beaten(host)
+    johns = await host.granted(JOHN)
+    await host.end()
+    with host.asleep():
+        farm.timed.clock.advance(-HOUR)
+    host.kill()
+    emptied(farm)
+    host.boot()
+    await beaten(host)
+    await beaten(host)
+    marys = await host.granted(MARY, "8")
+    assert johns.fence < marys.fence
