@@ -359,7 +359,8 @@ class Agent:
                 self._parts.recovery.begin(pool.name)
                 raise StoreUnavailable("the store lost data and is recovering: ask again in a moment")
             if until is not None:
-                self._book.amend(found, hold_until=until)
+                hold_until = self._parts.memory.held_until(pool.name, until, span)
+                self._book.amend(found, hold_until=hold_until)
             return until
 
     def _is_here(self, user: User) -> bool:

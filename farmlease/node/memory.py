@@ -124,6 +124,18 @@ class Memory:
             self._shards[pool] = replace(shard, fence=taken.fence)
             self._write_fences()
 
+    def held_until(self, pool: str, until: int, span_ms: int) -> int:
+        """Return when a hold is over that the store has just given for ``span_ms``, until ``until`` by its clock.
+
+        It is later where that clock has stood still since it was heard last: once it runs on, that time has passed for
+        the hold too.
+        """
+        heard = self._shard(pool).time
+        counted = self._since(heard)
+        if heard is None or counted - (until - span_ms) <= _LEAP:
+            return until
+        return until + min(counted - (until - span_ms), counted - heard.ms)
+
     def met(self, pool: str, nodes: list[str], count: int) -> None:
         """Remember who is there."""
         self._shards[pool] = replace(self._shard(pool), nodes=count, roster=tuple(nodes))

@@ -574,6 +574,24 @@ async def test_a_host_s_clock_that_is_set_moves_no_hold(site: Site) -> None:
         assert {"7": "active"} == host.states
 
 
+async def test_a_hold_that_was_given_while_the_store_s_clock_stood_still_is_as_long(farm: Site) -> None:
+    """L5: still for ten minutes, then held for four hours; the clock runs on, an hour ahead: four hours from there."""
+    await farm.apply('[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 2\nmax_hold = "4h"\n')
+    host = farm.host()
+    await host.granted(JOHN)
+    await beaten(host)
+    counted = farm.timed.clock.now_ms
+    host.clock.missed_ms -= 10 * MINUTE
+    assert counted + 4 * HOUR == await host.agent.hold_session("7", None)
+    with host.asleep():
+        farm.timed.clock.advance(HOUR)
+    await beaten(host)
+    await beaten(host)
+    lease = await farm.lease(JOHN, "clearquest")
+    assert lease is not None
+    assert [counted + 10 * MINUTE + 4 * HOUR] == [session.hold_until for session in lease.sessions]
+
+
 async def test_a_fence_survives_the_agent_and_the_store(farm: Site) -> None:
     """L4: granted and ended, the store emptied and its clock an hour back, the agent killed: the next one is higher."""
     host = farm.host()
