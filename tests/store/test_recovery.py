@@ -532,6 +532,17 @@ async def test_a_recovery_window_that_is_over_stays_over(timed: TimedStore) -> N
     assert isinstance(await ask(pool, "john", replace(counted, expected=beat.now, line=beat.line), "7"), Taken)
 
 
+async def test_a_count_from_before_a_recovery_window_does_not_close_it(timed: TimedStore) -> None:
+    """L7: a window that somebody opened who was booted after the clock went back is not over by an older count."""
+    known = await knowledge(desk(timed))
+    timed.clock.advance(-10 * MINUTE)
+    pool = lives_on(desk(timed), "another life")
+    found = await recover(pool, replace(known, expected=0), OTHER, (NODE, OTHER))
+    late = replace(known, expected=known.expected + MINUTE)
+    back = await recover(pool, late)
+    assert (found.epoch, timed.clock.now_ms + WINDOW) == (back.epoch, back.until)
+
+
 async def test_no_line_of_counts_comes_again(timed: TimedStore) -> None:
     """L7: data lost while the clock stands still must not bring back a line: an old count would close the window."""
     pool = desk(timed)

@@ -75,7 +75,7 @@ local function load_limits()
   local found = call('HMGET', META, 'policy', 'kind', 'share', 'capacity', 'overdraft', 'devices_per_user',
     'sessions_per_user', 'lease_ms', 'quarantine_ms', 'session_timeout_ms', 'linger_ms', 'max_hold_ms', 'queue_ms',
     'replacements', 'reserve', 'fence', 'epoch', 'life', 'recovering', 'skew', 'line', 'vouched', 'taken', 'blank',
-    'audited', 'tally')
+    'audited', 'tally', 'opened')
   if not found[1] then return false end
   limits = {
     policy = tonumber(found[1]), kind = found[2], share = found[3], capacity = tonumber(found[4]),
@@ -86,7 +86,7 @@ local function load_limits()
     epoch = tonumber(found[17] or 0), life = found[18] or '', recovering = tonumber(found[19] or 0),
     skew = tonumber(found[20] or 0), line = tonumber(found[21] or 0), vouched = tonumber(found[22] or 0),
     taken = tonumber(found[23] or 0), blank = found[24] == '1', audited = tonumber(found[25] or 0),
-    tally = found[26] or '',
+    tally = found[26] or '', opened = tonumber(found[27] or 0),
   }
   now = raw - limits.skew
   return true

@@ -42,8 +42,8 @@ if lost or ahead > 0 or doubtful then
   local why = (ahead > 0 or not lost) and 'clock' or caller.life ~= limits.life and 'server' or 'data'
   limits.epoch = math.max(raw, limits.epoch + 1, epoch + 1)
   limits.recovering = unused and 0 or now + window
-  call('HSET', META, 'epoch', text(limits.epoch), 'life', caller.life, 'recovering', text(limits.recovering), 'blank',
-    unused and '1' or '', 'taken', text(doubtful and now or limits.taken))
+  call('HSET', META, 'epoch', text(limits.epoch), 'life', caller.life, 'recovering', text(limits.recovering), 'opened',
+    text(now), 'blank', unused and '1' or '', 'taken', text(doubtful and now or limits.taken))
   call('DEL', AWAITED)
   last = text(math.min(now, last))
   for _, other in ipairs(call('ZRANGEBYSCORE', NODES, '(' .. last, '+inf', 'LIMIT', 0, MOST_NODES)) do

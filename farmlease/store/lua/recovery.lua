@@ -22,8 +22,9 @@
 -- has the recovery window to say what time it is; then the clock is taken as it is.
 --
 -- In meta: epoch (number, grows), life (of the server that holds the data), recovering (end of the window, ms; 0 once
--- it is over), blank ('1': this epoch began with nothing, by somebody who knew of nothing before), skew (ms), line
--- (number, grows), vouched (ms: the time when a count last found it right), taken (ms: when it was taken as it is).
+-- it is over), opened (ms: when it began), blank ('1': this epoch began with nothing, by somebody who knew of nothing
+-- before), skew (ms), line (number, grows), vouched (ms: the time when a count last found it right), taken (ms: when it
+-- was taken as it is).
 
 local LEAP = 60000 -- ms that the time may differ from a count
 local MOST_NODES = 10000
@@ -54,7 +55,10 @@ local function set_time(ahead, node, caller)
       end
     end
   end
-  if limits.recovering <= now - ahead then limits.recovering = 0 end -- over by the count, and no window again
+  -- Over by the count, and no window again; but for one that was opened by the clock as it is now, and of which the
+  -- caller has not heard: its count began before.
+  local told = caller.epoch == limits.epoch or limits.opened > now
+  if told and limits.recovering <= now - ahead then limits.recovering = 0 end
   limits.skew, limits.line = skew, math.max(raw, limits.line + 1, caller.line + 1, caller.epoch + 1)
   now = raw - skew
   limits.vouched = now
