@@ -169,6 +169,9 @@ class Recovery:
         if await self._restore_all(pool, version, found, in_time):
             await self.reconcile(pool.name)
             if await self._farm.store.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
+                # Who else is here now: before the next heartbeat tells, the store may lose its data again.
+                here = await self._farm.store.nodes(pool.name)
+                self._memory.met(pool.name, sorted({*self._memory.roster(pool.name), *here}), 0)
                 self._memory.recovered(pool.name, found)
                 _log.info("store.recovered", pool=pool.name, epoch=found.epoch)
 

@@ -101,6 +101,26 @@ async def test_nobody_new_gets_in_before_all_have_restored(farm: Site) -> None:
     assert Reason.CAPACITY is (await one.denied(JOHN)).reason
 
 
+async def test_who_came_while_a_node_was_cut_off_is_waited_for_too(farm: Site) -> None:
+    """L7: the store is emptied, and once more before the node's next heartbeat: it knows whom to wait for by then."""
+    one = farm.host()
+    await beaten(one)
+    one.line.cut.add("*")
+    two = farm.host("ctx-02")
+    await beaten(two)
+    await two.granted(JOHN)
+    emptied(farm)
+    await beaten(two, two)
+    farm.timed.clock.advance(MINUTE)
+    one.line.cut.clear()
+    await beaten(one)
+    emptied(farm)
+    await beaten(one)
+    assert Reason.RECOVERING is (await one.denied(MARY, "8")).reason
+    await beaten(two, two)
+    await one.granted(MARY, "8")
+
+
 async def test_a_lease_without_a_session_comes_back(farm: Site) -> None:
     """A named lease is its user's for thirty days; the node where he last worked knows it."""
     await farm.apply(policy(farm, capacity="1"))
