@@ -248,8 +248,8 @@ class Debts:
             match outcome:
                 case Saved():
                     pass
-                case Conflict() if self._is_ours(debt, outcome):
-                    pass  # the answer was lost, and the record sealed anew since
+                case Conflict() if any(self._is(each, outcome) for _, each in self._made_from(number, debt)):
+                    pass  # the answer was lost, and the record sealed anew since; or it was restored with what we kept
                 case Conflict():
                     self._lost_race(number, debt, (outcome.version, outcome.record))
                 case None:
@@ -257,7 +257,7 @@ class Debts:
             self._journal.settle(number)
         return True
 
-    def _is_ours(self, debt: SaveDebt, found: Conflict) -> bool:
+    def _is(self, debt: SaveDebt, found: Conflict) -> bool:
         """Whether what the store has is the very version that it is told of, under another seal."""
         with suppress(RecordRejected):
             same = self._sealer.is_same_record(_binding(debt), debt.record, found.record)
@@ -266,15 +266,19 @@ class Debts:
 
     def _lost_race(self, number: int, debt: SaveDebt, theirs: Version) -> None:
         """Keep this version and those made from it: the store would take the next one for a child of the winner."""
-        lost = [(number, debt)]
+        for each, child in self._made_from(number, debt):
+            self._custody.lost_race(_made_here(child), theirs)
+            self._journal.settle(each)
+
+    def _made_from(self, number: int, debt: SaveDebt) -> list[tuple[int, SaveDebt]]:
+        """Return this version and those made from it that the store has yet to hear of."""
+        found = [(number, debt)]
         while owed := self._journal.next_owed(number):
             number = owed.number
             child = self._opened(owed)
             if isinstance(child, SaveDebt) and (child.pool, child.line) == (debt.pool, debt.line):
-                lost.append((number, child))
-        for each, child in lost:
-            self._custody.lost_race(_made_here(child), theirs)
-            self._journal.settle(each)
+                found.append((number, child))
+        return found
 
     def _close(self, debt: ReleaseDebt) -> None:
         session = self._book.find(debt.claim.session)

@@ -178,6 +178,24 @@ async def test_a_file_saved_while_the_store_was_lost_is_there_afterwards(farm: S
     assert b"changed" == farm.hosts[1].read()
 
 
+async def test_several_files_saved_while_the_store_was_lost_do_not_fight(farm: Site) -> None:
+    """L7: the last of three versions is restored: the first two are no other node's, and the next one counts."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await beaten(host)
+    host.line.cut.add("*")
+    for content in (b"two", b"three", b"four"):
+        host.write(content)
+        await host.save()
+    emptied(farm)
+    host.line.cut.clear()
+    await beaten(host)
+    await beaten(host)
+    host.write(b"five")
+    assert not (await host.save())["superseded"]
+    assert (5, b"five", []) == (await farm.record_version(), host.read(), host.kept)
+
+
 async def test_a_session_without_room_is_told(farm: Site) -> None:
     """L1, L4: more was granted than there are seats now: who does not fit loses the session, and knows."""
     one, two = farm.host(), farm.host("ctx-02")
