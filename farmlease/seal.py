@@ -14,7 +14,8 @@ Sealed bytes::
     …    AES-256-GCM ciphertext and its tag of 16 bytes
 
 The associated data are format version, key id, purpose, farm, subject and context, each with its length before it. Each
-pair of purpose and subject has its own sub-key (HKDF-SHA256), so the number of random nonces per key stays small.
+pair of purpose and subject has its own sub-key (HKDF-SHA256), so the number of random nonces per key stays small: the
+largest is that of a node for its own journal, with some millions a year where 2**32 are safe.
 
 This module must never write a secret to a log, an error text or a ``repr``.
 """
@@ -89,6 +90,7 @@ class Sealer:
         self._secrets = {key.id: key.secret for key in ring.keys}
         self._index_key = _derived(ring.index, "user index")
         self._sub_key = lru_cache(maxsize=SUB_KEYS_CACHED)(self._make_sub_key)
+        self._index = lru_cache(maxsize=SUB_KEYS_CACHED)(self._make_index)
 
     @property
     def ring(self) -> KeyRing:
@@ -112,8 +114,7 @@ class Sealer:
 
     def user_index(self, user: User) -> str:
         """Return the user's pseudonym, 22 characters of base64url: the same on every node and after key rotation."""
-        digest = hmac.digest(self._index_key, _utf8(user.canonical), "sha256")
-        return base64.urlsafe_b64encode(digest[:_USER_INDEX_BYTES]).rstrip(b"=").decode("ascii")
+        return self._index(user.canonical)
 
     def seal(self, purpose: Purpose, subject: str, context: tuple[str, ...], plaintext: bytes) -> bytes:
         """Return the plaintext sealed with the primary key; only the same purpose, subject and context open it."""
@@ -186,6 +187,10 @@ class Sealer:
             return key.cipher.decrypt(sealed[_NONCE_AT:_CIPHERTEXT_AT], sealed[_CIPHERTEXT_AT:], associated)
         except InvalidTag:
             return None
+
+    def _make_index(self, canonical: str) -> str:
+        digest = hmac.digest(self._index_key, _utf8(canonical), "sha256")
+        return base64.urlsafe_b64encode(digest[:_USER_INDEX_BYTES]).rstrip(b"=").decode("ascii")
 
     def _make_sub_key(self, key_id: str, purpose: Purpose, subject: str) -> _SubKey:
         cipher = AESGCM(_derived(self._secrets[key_id], "seal", purpose, self._farm, subject))

@@ -29,6 +29,8 @@ _LENGTH_BYTES = 4
 _HEADER_AT = 1 + _LENGTH_BYTES
 _MAX_MODE = 0o777
 
+#: How a header is written, to the byte: one that is written otherwise is none of ours.
+_HEADERS = json.JSONEncoder(separators=(",", ":"))
 _MALFORMED = "the borrowed record is malformed: keep its bytes for inspection"
 
 
@@ -95,7 +97,7 @@ def decode(data: bytes) -> BorrowedRecord:
 
 
 def _header(record: BorrowedRecord) -> bytes:
-    return json.dumps(
+    return _HEADERS.encode(
         {
             "user": record.user,
             "pool": record.pool,
@@ -103,8 +105,7 @@ def _header(record: BorrowedRecord) -> bytes:
             "device": record.device,
             "borrowed_at": record.borrowed_at,
             "files": [[file.name, file.mode, len(file.content)] for file in record.files],
-        },
-        separators=(",", ":"),
+        }
     ).encode("ascii")
 
 

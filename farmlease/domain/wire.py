@@ -4,7 +4,7 @@ One place for the API's answers and for ``-o json`` of the commands, so that the
 public promise: add, never rename.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from farmlease.domain.host import HostView
@@ -24,13 +24,14 @@ __all__ = [
 
 Document = dict[str, Any]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def timestamp(at_ms: int | None) -> str | None:
     """Return an instant as ``2026-12-21T09:00:00.250Z``."""
     if at_ms is None:
         return None
-    whole, part = divmod(at_ms, 1000)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{part:03}Z"
+    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def decision_document(decision: Decision) -> Document:

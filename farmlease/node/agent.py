@@ -272,9 +272,9 @@ class Agent:
     # --- a start ------------------------------------------------------------------------------------------------------
 
     async def _start_and_wait(self, request: SessionRequest, only: User | None) -> Decision:
-        since, wait_ms = self._clock.monotonic(), request.wait_ms
+        since, asked = self._clock.monotonic(), request
         while True:
-            decision = await self._errands.finish(self._start_session(replace(request, wait_ms=wait_ms), only))
+            decision = await self._errands.finish(self._start_session(asked, only))
             if not isinstance(decision, Waiting):
                 return decision
             await self._clock.sleep(_ASK_AGAIN)
@@ -284,7 +284,7 @@ class Agent:
                 return explain.denial(Reason.CAPACITY, found.pool if found else request.pool)
             pool = self._standing.in_force.pool(found.pool)
             over = self._clock.monotonic() - since >= min(request.wait_ms, pool.queue_ms if pool else 0) / 1000
-            wait_ms = 0 if over else request.wait_ms
+            asked = replace(request, wait_ms=0) if over else request
 
     async def _start_session(self, request: SessionRequest, only: User | None) -> Decision | Waiting:
         async with self._turns.session(request.session):

@@ -179,11 +179,11 @@ class Book:
             self._journal.remove_entry(entry.id)
 
     def _write(self, session: OpenSession) -> None:
-        body = self._sealer.seal(Purpose.RECEIPT, session.id, ("session", self._node), _FORM.dump_json(session))
+        body = self._sealer.seal(Purpose.RECEIPT, self._node, ("session", session.id), _FORM.dump_json(session))
         self._journal.write_entry(Entry(session.id, session.state.value, body))
         self._put(session)
 
     def _opened(self, entry: Entry) -> OpenSession:
-        plain = self._sealer.unseal(Purpose.RECEIPT, entry.id, ("session", self._node), entry.body)
+        plain = self._sealer.unseal(Purpose.RECEIPT, self._node, ("session", entry.id), entry.body)
         # The state outside the seal is what a reboot may have changed; it can only take a session towards its end.
         return replace(_FORM.validate_json(plain), state=SessionState(entry.state))

@@ -103,7 +103,7 @@ class Debts:
         memory: Memory,
         receipts: Receipts,
     ) -> None:
-        self._context = "debt", node
+        self._node = node
         self._journal = journal
         self._sealer = sealer
         self._store = store
@@ -188,7 +188,7 @@ class Debts:
         if isinstance(debt, SaveDebt):
             with suppress(RecordRejected):  # the store's business
                 debt = replace(debt, record=self._sealer.reseal_record(_binding(debt), debt.record))
-        return self._sealer.seal(Purpose.RECEIPT, session, self._context, _FORM.dump_json(debt))
+        return self._sealer.seal(Purpose.RECEIPT, self._node, ("debt", session), _FORM.dump_json(debt))
 
     def _must_wait(self, debt: Debt) -> bool:
         """Whether the end of a session would free a seat on which a session still sits that the store has not heard of.
@@ -202,7 +202,8 @@ class Debts:
     def _opened(self, owed: Owed) -> Debt | None:
         """Return the debt; None if it does not open: then it is kept, and owed no longer."""
         try:
-            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, owed.session, self._context, owed.body))
+            plain = self._sealer.unseal(Purpose.RECEIPT, self._node, ("debt", owed.session), owed.body)
+            return _FORM.validate_json(plain)
         except (RecordRejected, ValidationError):
             pass
         try:

@@ -84,7 +84,7 @@ class Receipts:
         if body is None:
             return None
         try:
-            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, index, self._context(pool), body))
+            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, self._node, ("receipt", index, pool), body))
         except (RecordRejected, ValidationError):
             path = self._kept.keep("rejected-receipt", as_label(index), body, self._clock.now_ms())
             _log.error("receipt.rejected", user=index, pool=pool, kept=str(path))
@@ -95,7 +95,7 @@ class Receipts:
     def keep(self, index: str, pool: str, receipt: Receipt) -> None:
         """Keep a receipt, over the older one."""
         anew = _FORM.dump_json(self._anew(index, pool, receipt))
-        body = self._sealer.seal(Purpose.RECEIPT, index, self._context(pool), anew)
+        body = self._sealer.seal(Purpose.RECEIPT, self._node, ("receipt", index, pool), anew)
         self._journal.write_receipt(index, pool, body)
 
     def reseal(self, index: str, pool: str) -> None:
@@ -141,6 +141,8 @@ class Receipts:
 
         A part that does not open stays as it is; whoever wants to use it will refuse it.
         """
+        if all(map(self._sealer.is_fresh, (receipt.record, receipt.name, *((receipt.winner or ())[1:])))):
+            return receipt
         with suppress(RecordRejected):
             receipt = replace(receipt, record=self._record(index, pool, receipt, receipt.version, receipt.record))
         with suppress(RecordRejected):
@@ -160,6 +162,3 @@ class Receipts:
             self.keep(index, pool, receipt)
         else:
             self._journal.remove_receipt(index, pool)
-
-    def _context(self, pool: str) -> tuple[str, ...]:
-        return ("receipt", self._node, pool)

@@ -1,8 +1,6 @@
 """One at a time, by name: two calls about the same session, or the same user's files, must not interleave."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from farmlease.domain.identity import User
@@ -17,19 +15,13 @@ class Turns:
         self._sessions: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._users: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    @asynccontextmanager
-    async def session(self, session: str) -> AsyncIterator[None]:
-        """Wait for the turn with a session."""
-        lock = self._sessions.setdefault(session, asyncio.Lock())
-        async with lock:
-            yield
+    def session(self, session: str) -> asyncio.Lock:
+        """Return the turn with a session, to be waited for (``async with``)."""
+        return self._sessions.setdefault(session, asyncio.Lock())
 
-    @asynccontextmanager
-    async def user(self, user: User) -> AsyncIterator[None]:
-        """Wait for the turn with a user's files."""
-        lock = self._users.setdefault(user.canonical, asyncio.Lock())
-        async with lock:
-            yield
+    def user(self, user: User) -> asyncio.Lock:
+        """Return the turn with a user's files, to be waited for (``async with``)."""
+        return self._users.setdefault(user.canonical, asyncio.Lock())
 
     def taken(self, session: str) -> bool:
         """Whether somebody has the turn with a session now."""

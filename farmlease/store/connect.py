@@ -180,12 +180,14 @@ class Connection:
 
     async def _asking_again(self, talk: Talk, keys: Sequence[str] = ()) -> Any:  # noqa: ANN401 - a reply of the driver
         """Try until answered or refused, within twice the timeout. Safe because asking again changes nothing."""
+        began = asyncio.get_running_loop().time()
+        try:
+            return await self._once(talk, keys)
+        except StoreUnavailable as error:
+            failure = error
         with translated(self._describe):
-            async with asyncio.timeout(2 * self._timeout):
-                try:
-                    return await self._try(talk, keys)
-                except StoreUnavailable as error:
-                    failure = error
+            async with asyncio.timeout_at(began + 2 * self._timeout):
+                await self._route.forget()
                 return await self._after(failure, talk, keys)
 
     async def _after(self, failure: StoreUnavailable, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
@@ -204,12 +206,15 @@ class Connection:
 
     async def _try(self, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
         try:
-            with translated(self._describe):
-                async with asyncio.timeout(self._timeout), self._places:
-                    return await self._route.carry(keys, talk)
+            return await self._once(talk, keys)
         except StoreUnavailable:
             await self._route.forget()
             raise
+
+    async def _once(self, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
+        with translated(self._describe):
+            async with asyncio.timeout(self._timeout), self._places:
+                return await self._route.carry(keys, talk)
 
 
 def _passes(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ touch them all on Redis Cluster too, and there are never others than these sixte
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 __all__ = ["Shard", "node_keys", "node_member", "note_keys", "policy_key", "pools_key", "rings_key", "trail_keys"]
 
@@ -23,6 +24,7 @@ class Shard:
     pool: str
     slice: int = 0
 
+    @cache  # noqa: B019 - a farm has few pools, and each call of a script names them all
     def keys(self) -> tuple[str, ...]:
         """Every key of the shard, in the order in which ``lua/prelude.lua`` names them.
 
