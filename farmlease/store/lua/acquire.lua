@@ -40,12 +40,12 @@ local key = node .. '/' .. session
 local member = key .. '/' .. user
 
 -- What a user can count on: a named lease from its last contact, any other as long as its node may be silent.
-local function granted(word, lease, document)
+local function granted(word, lease, document, stored)
   local seat = lease.sessions[key].seat or user
   local named = limits.kind == 'named' and seat == user
   local expires = named and lease['until'] or lease.contact + limits.session_timeout + limits.linger
   return { word, lease.id, text(lease.issued), text(expires), text(lease.sessions[key].fence),
-    text(lease.version), call('HGET', RECORDS, user) or '',
+    text(lease.version), stored or '',
     lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now), document }
 end
 
@@ -138,7 +138,7 @@ if sweep() then return { 'more' } end
 local lease = settled_lease(user)
 if lease and lease.sessions[key] then
   call('HSET', META, 'fence', text(limits.fence)) -- for a WAIT after this call, if the first answer was lost
-  return granted('again', lease, cjson.encode(lease))
+  return granted('again', lease, cjson.encode(lease), call('HGET', RECORDS, user))
 end
 
 -- 3. Every limit, before anything is written.
@@ -177,4 +177,4 @@ call('ZREM', QUARANTINE, user)
 leave_queue(member)
 limits.fence = fence
 audit(fresh and 'acquired' or 'joined', user, node, session, device, charge == '+' and 'overdraft' or '', fence)
-return granted('granted', lease, document)
+return granted('granted', lease, document, fresh and record or call('HGET', RECORDS, user))

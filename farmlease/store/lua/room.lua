@@ -49,6 +49,7 @@ end
 -- How many wait before this session, after the places of those who stopped asking are gone; nil if there may be more of
 -- those than one call may forget.
 local function places_ahead(member)
+  if call('ZCARD', QUEUE) == 0 then return 0 end
   local gone = call('ZRANGEBYSCORE', WAITS, '-inf', text(now), 'LIMIT', 0, SWEEP_PLACES)
   for _, place in ipairs(gone) do leave_queue(place) end
   if #gone == SWEEP_PLACES then return nil end
