@@ -41,15 +41,8 @@ local raw = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) --
 local now = raw
 local limits = nil
 
-local texts = {} -- of the numbers that were needed so far: `now` is in nearly every command
-
 local function text(number)
-  local known = texts[number]
-  if not known then
-    known = string.format('%.0f', number)
-    texts[number] = known
-  end
-  return known
+  return string.format('%.0f', number)
 end
 
 -- A deadline as an answer gives it: '' for one that no clock ends.
