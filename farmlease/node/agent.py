@@ -102,7 +102,6 @@ class Agent:
         self._admission = parts.admission
         self._upkeep = parts.upkeep
         self._stopping = False
-        self._journal_writes = True
         self._looks = 0
         self._waking = asyncio.Lock()
 
@@ -163,7 +162,7 @@ class Agent:
 
     def facts(self) -> Facts:
         """What this node's health is judged by."""
-        journal_writes, owed = self._journal_writes, 0
+        journal_writes, owed = self._journal.works, 0
         try:
             owed = self._debts.pending()
         except JournalFailed:
@@ -197,7 +196,7 @@ class Agent:
 
     async def beat(self) -> None:
         """One heartbeat, with all that it brings to light. Nothing that goes wrong in it ends the agent."""
-        self._journal_writes = self._journal.writes()
+        self._journal.writes()
         try:
             await self._pulse.round()
             self._parts.metrics.beaten(answered=self._standing.store_answers)
@@ -227,6 +226,8 @@ class Agent:
         Say what the node is, and hear whether it is to drain. One pool is asked about at a time, so that this costs
         the same however many there are.
         """
+        if not self._journal.works:
+            self._journal.writes()  # there may be room again
         pools = self._standing.in_force.pools
         self._looks += 1
         pool = pools[self._looks % len(pools)] if pools else None

@@ -59,6 +59,8 @@ class Database:
     """An open journal file, made if there was none. JournalFailed if the disk refuses, now or later."""
 
     def __init__(self, path: Path) -> None:
+        #: False from the first statement that fails until whoever tries anew says otherwise.
+        self.works = True
         try:
             # Made with its final rights before SQLite fills it: never readable by others, not even for a moment.
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -98,6 +100,7 @@ class Database:
         try:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
+            self.works = False
             raise JournalFailed(f"the journal does not work ({error}); look at the disk of state_dir") from error
 
 

@@ -116,12 +116,18 @@ class Journal:
         self._rows("REPLACE INTO node VALUES ('draining', '')" if on else "DELETE FROM node WHERE name = 'draining'")
         self.draining = on
 
+    @property
+    def works(self) -> bool:
+        """Whether it did what it was last asked, or could be written when that was last tried."""
+        return self._database.works
+
     def writes(self) -> bool:
         """Whether the journal can be written now: one small write tells. It counts the journal's state on."""
         try:
             self._rows("REPLACE INTO node VALUES ('generation', ?)", str(self._generation + 1))
         except JournalFailed:
             return False
+        self._database.works = True
         self._generation += 1
         self._leave_mark(self.incarnation)
         return True
@@ -167,9 +173,10 @@ class Journal:
         return [(user, pool) for user, pool in self._rows("SELECT user, pool FROM receipt ORDER BY user, pool")]
 
     def sealed_with(self) -> dict[str, int]:
-        """How many bodies name each key, by the four bytes behind the first of each."""
+        """How many bodies name each key, by the four bytes behind the first of each; what is in clear has none."""
         bodies = " UNION ALL ".join(f"SELECT body FROM {table}" for table in _SEALED)  # noqa: S608 - names of ours
-        found = self._rows(f"SELECT hex(substr(body, 2, 4)), count(*) FROM ({bodies}) GROUP BY 1")  # noqa: S608
+        sealed = f"SELECT hex(substr(body, 2, 4)) AS key FROM ({bodies}) WHERE substr(body, 1, 1) = x'01'"  # noqa: S608
+        found = self._rows(f"SELECT key, count(*) FROM ({sealed}) GROUP BY key")  # noqa: S608 - the same
         return {key.lower(): int(count) for key, count in found}
 
     def owe(self, session: str, body: bytes) -> None:

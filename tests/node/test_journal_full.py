@@ -162,3 +162,17 @@ async def test_a_save(site: Site, *, stays: bool) -> None:
         if not met:
             break
     assert 3 < at < MOST
+
+
+async def test_health_tells_a_full_disk_at_the_first_write_that_fails(site: Site) -> None:
+    """L9: a node that just failed a logon is not ready, not only from its next heartbeat on; nor is it not for longer."""
+    host = site.host()
+    await host.beat()
+    with full(host, 1, stays=True):
+        with pytest.raises(JournalFailed):
+            await start(host)
+        assert not host.agent.facts().journal_writes
+        await host.agent.look()
+        assert not host.agent.facts().journal_writes
+    await host.agent.look()
+    assert host.agent.facts().journal_writes

@@ -95,6 +95,20 @@ async def test_a_new_ring_is_gone_by_and_the_journal_sealed_anew(site: Site) -> 
     assert (0, 0) == (facts.damaged, facts.rejected)
 
 
+async def test_a_node_that_was_drained_once_has_done_with_a_key_too(site: Site) -> None:
+    """The wish that it goes by lies in the journal in clear: no key seals it, and it holds up none."""
+    host = site.host()
+    put(host, site.ring)
+    await host.beat()
+    for on in (True, False):
+        host.agent.drain(on=on)
+        await host.beat()
+    new = site.ring.grown(1).activated()
+    put(host, new)
+    await look(host, site)
+    assert (new.primary, new.ids, {}) == await word(site)
+
+
 async def test_a_node_has_done_with_a_key_only_when_nothing_is_under_way(site: Site) -> None:
     """It says at once that it can open with a key, and after a while that it seals with it."""
     host = site.host()
