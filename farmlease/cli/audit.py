@@ -7,13 +7,13 @@ audit of any length passes through a pipe.
 import asyncio
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import click
 
 from farmlease.cli import example
 from farmlease.cli.farm_client import FarmClient, opened_farm
-from farmlease.cli.output import Format, folded, output_option, write_csv
+from farmlease.cli.output import Command, Format, folded, output_option, write_csv
 from farmlease.domain.duration import parse_duration
 from farmlease.domain.identity import User
 from farmlease.domain.wire import Document, decision_line, timestamp
@@ -27,6 +27,7 @@ __all__ = [
     "decisions",
     "known_pools",
     "one_of",
+    "since_option",
     "since_when",
     "story",
     "tell_cut",
@@ -41,7 +42,10 @@ PAUSE = 1.0
 #: Columns before what is continued of a line.
 _INDENT = 21
 
-since_option = click.option("--since", metavar="D", help="How far back, e.g. 24h or 30d.")
+
+def since_option(default: str) -> Callable[[Command], Command]:
+    """Give a command ``--since``, handed to it as ``since``; ``default`` is what it does without, in words."""
+    return click.option("--since", metavar="D", help=f"How far back, e.g. 24h or 30d (default: {default}).")
 
 
 @click.command(
@@ -52,7 +56,7 @@ since_option = click.option("--since", metavar="D", help="How far back, e.g. 24h
         "farmlease audit --since 10m --follow",
     )
 )
-@since_option
+@since_option("as far as there is")
 @click.option("--user", metavar="U", help="Only what concerns this user, in any spelling.")
 @click.option("--pool", metavar="P", help="Only this pool (default: all there ever were, and the farm itself).")
 @click.option("--follow", is_flag=True, help="Go on with what is decided from now on, until interrupted.")

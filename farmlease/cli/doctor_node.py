@@ -111,7 +111,8 @@ def _agent() -> Iterator[Finding]:
     endpoint = agent_endpoint(config_file(), os.environ)
     answer = agent_client.ask(endpoint, "GET", "/v1/sessions")
     if isinstance(answer.document, list):
-        yield fine("agent", f"answers on {endpoint.listen}, {len(answer.document)} sessions")
+        count = len(answer.document)
+        yield fine("agent", f"answers on {endpoint.listen}, {count} session{'s' * (count != 1)}")
     else:
         yield failed("agent", str(agent_client.refused(answer)))
 

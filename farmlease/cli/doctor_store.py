@@ -93,14 +93,14 @@ async def _farm(
         in_force = await farm.policy()
     except RecordRejected:
         yield failed("policy", _NOT_OURS)
-        in_force = PolicyInForce(0, None)
+        in_force, told = PolicyInForce(0, None), []  # nobody should be told to copy a ring that is not the farm's
     else:
+        told = await Vault(connection, config.farm).rings()
         yield checkup_node.policy(in_force.version, in_force.policy)
     beat, timeout, window = config.agent.heartbeat_ms, config.store.timeout_ms, config.recovery.window_ms
     for each in checkup_node.timing(beat, timeout, window, in_force.policy):
         yield each
     for pool in in_force.pools:
         yield checkup_store.shard(await examination.shard(pool.name))
-    told = await Vault(connection, config.farm).rings()
     if lacking := cannot_open(told, (), ring.primary):
         yield warned("nodes' keys", f"{', '.join(lacking)} cannot open with key {ring.primary}; copy the ring there")

@@ -28,6 +28,9 @@ __all__ = ["Keys", "opened_keys", "reseal", "retire", "rotate"]
 
 T = TypeVar("T")
 
+#: What a copied ring asks for besides where an agent does not read the file itself.
+_RESTART = "restart agents that systemd gave a copy of it (LoadCredential)"
+
 force_option = click.option("--force", is_flag=True, help="Go on whatever stands in the way; it is told as a warning.")
 
 
@@ -107,7 +110,8 @@ def rotate(*, activate: bool, force: bool) -> None:
         if lacking := cannot_open(told, alive, ring.pending):
             _object(f"key {ring.pending} does not open on {_listed(lacking)} yet: copy {path} there first", force)
         change(path, ring, KeyRing.activated)
-        click.echo(f"key {ring.pending} seals from now on; copy {path} to every node, then run `farmlease key reseal`")
+        click.echo(f"key {ring.pending} seals from now on; copy {path} to every node of the farm,")
+        click.echo(f"{_RESTART}, then run `farmlease key reseal`")
 
 
 def _add(keys: Keys, lacking: list[str]) -> None:
@@ -117,7 +121,7 @@ def _add(keys: Keys, lacking: list[str]) -> None:
         raise FarmleaseError(f"key {ring.pending} is waiting already; {missing} run `farmlease key rotate --activate`")
     grown = change(path, ring, lambda found: found.grown(SystemClock().now_ms()))
     click.echo(f"added key {grown.pending}, which seals nothing yet; copy {path} to every node of the farm,")
-    click.echo("then run `farmlease key rotate --activate` here")
+    click.echo(f"{_RESTART}, then run `farmlease key rotate --activate` here")
 
 
 @click.command(epilog=example("farmlease key reseal"))
@@ -143,7 +147,9 @@ def reseal() -> None:
             raise
         click.echo(f"sealed {done} anew with key {primary}")
         if others := [each.node for each in keys.nodes()[0] if each.alive and each.primary != primary]:
-            complain(f"{_listed(others)} seal with an older key yet: copy the ring there, wait, and run this again")
+            complain(
+                f"{_listed(others)} seal with an older key yet: copy the ring there, {_RESTART}; then run this again"
+            )
         if left:
             raise RecordRejected(f"{left} seals do not open with this ring and were left as they are; see key list")
 
@@ -173,7 +179,8 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
         notes = f", and {whose} become unreadable" if uses.notes else ""
         ask_first(f"this removes key {key_id} from {path} for good{notes}", yes=yes)
         change(path, ring, lambda found: found.without(key_id))
-        click.echo(f"removed key {key_id} from {path}; copy the file to every node of the farm")
+        click.echo(f"removed key {key_id} from {path}; copy the file to every node of the farm,")
+        click.echo(f"and {_RESTART}")
 
 
 def _sealed(uses: Uses) -> int:

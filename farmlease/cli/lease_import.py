@@ -50,9 +50,16 @@ def import_(file: Path, pool: str) -> None:
                     click.echo(f"farmlease: {file}: line {row.line}: {why}", err=True)
         except InvalidInput as error:
             raise InvalidInput(f"{file}: {error}") from None
-    click.echo(f"imported {told[Import.IMPORTED]}, known before {told[Import.KNOWN]}, bad {told[_BAD]}")
+        except (FarmleaseError, KeyboardInterrupt):
+            click.echo(f"stopped: {_tally(told)}; run it again to go on", err=True)
+            raise
+    click.echo(_tally(told))
     if told[_BAD]:
         click.get_current_context().exit(1)
+
+
+def _tally(told: Counter[str]) -> str:
+    return f"imported {told[Import.IMPORTED]}, known before {told[Import.KNOWN]}, bad {told[_BAD]}"
 
 
 def content_of(file: Path) -> bytes:
@@ -108,5 +115,6 @@ class Importer:
             Reason.DEVICE_LIMIT: f"the user is on as many devices as are allowed: {pool.devices_per_user}",
             Reason.QUARANTINED: "the user's seat was given back and is quarantined",
             Reason.REVOKED: "the user's seat was revoked, and the user is kept out for now",
+            Reason.RECOVERING: "the store lost data or changed its master; run it again in a minute",
         }
         return reasons.get(outcome.reason or Reason.CAPACITY, f"refused: {outcome.reason}")

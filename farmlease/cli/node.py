@@ -65,6 +65,7 @@ def drain(name: str, patience: ForAsLong | None) -> None:
     so that it is safe to reimage; exit status 1 if that takes longer than D.
     """
     with opened_farm() as client:
+        client.in_force()  # with a wrong key ring nobody could read who it was
         roster = Roster(client.farm)
         view = client.wait(roster.drain(name, on=True))
         if patience is not None:
@@ -80,6 +81,7 @@ def drain(name: str, patience: ForAsLong | None) -> None:
 def undrain(name: str) -> None:
     """Let node N take users again."""
     with opened_farm() as client:
+        client.in_force()  # as above
         view = client.wait(Roster(client.farm).drain(name, on=False))
     late = "" if view.heard else f"; it is {view.state} now, and will hear of it when its agent runs"
     click.echo(f"{name} takes users again in a few seconds{late}")

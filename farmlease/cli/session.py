@@ -41,7 +41,10 @@ __all__ = [
 DENIED = 3
 UNAVAILABLE = 4
 
-COLUMNS = ("session", "user", "pool", "kind", "state", "device", "source", "lease.expires_at")
+COLUMNS = (
+    "session", "user", "pool", "kind", "state", "device", "source", "lease.expires_at", "lease.issued_at", "lease.id",
+    "node", "overdraft", "fence",
+)  # fmt: skip
 #: What the agent shows of; a session that ends is not shown.
 STATES = ("active", "waiting", "invalid", "lost")
 TABLE = (

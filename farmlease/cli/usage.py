@@ -12,7 +12,7 @@ import click
 from farmlease.cli import example
 from farmlease.cli.audit import known_pools, one_of, since_option, since_when
 from farmlease.cli.farm_client import opened_farm
-from farmlease.cli.output import Format, Row, output_option, write_csv, write_json, write_table
+from farmlease.cli.output import Column, Format, Row, output_option, write_csv, write_json, write_table
 from farmlease.domain.usage import Hour, sparkline, squeezed, summed
 from farmlease.domain.wire import Document, hour_document, timestamp
 from farmlease.errors import FarmleaseError
@@ -21,7 +21,7 @@ from farmlease.history import History
 __all__ = ["draw_png", "each_hour", "reasons", "summaries", "tell_denials", "usage"]
 
 COLUMNS = ("hour", "pool", "capacity", "peak", "average", "denied", "denials")
-TOTALS = ("pool", "seats", "peak", "at", "average", "denied")
+TOTALS = ("pool", "seats", "peak", Column("at (UTC)", lambda row: str(row["at"])), "average", "denied")
 #: Characters of the drawing of a pool's use.
 WIDTH = 24
 
@@ -34,7 +34,7 @@ WIDTH = 24
     )
 )
 @click.option("--pool", metavar="P", help="Only this pool (default: all there ever were).")
-@since_option
+@since_option("24h")
 @click.option(
     "--png", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Draw it into FILE (extra 'plot')."
 )

@@ -227,3 +227,10 @@ def test_who_comes_back_is_known_by_name_again(clocked: ClockedHost) -> None:
     assert 0 == clocked.run("lease", "forget", JOHN, "--yes").status
     clocked.lend(JOHN)
     assert {"corp\\john"} == {line["user"] for line in lines(clocked, "--pool", "qlikview", "--user", JOHN)}
+
+
+@pytest.mark.parametrize(("command", "default"), [("audit", "as far as there is"), ("usage", "24h")])
+def test_help_says_how_far_back_it_looks_without_since(host: Host, command: str, default: str) -> None:
+    """The two differ, and so each says its own."""
+    told = " ".join(host.run(command, "--help").out.split())
+    assert f"How far back, e.g. 24h or 30d (default: {default})." in told

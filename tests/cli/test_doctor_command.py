@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.farm import Farm
 from farmlease.keyring import KeyRing
 from farmlease.store.keys import Shard
+from farmlease.store.vault import Vault
 from tests.agents import agents_on, distant_port, soon
 from tests.authority import Authority
 from tests.commands import QLIKVIEW, Ended, Host, host_of
@@ -164,12 +166,21 @@ def test_a_rotation_under_way_is_told(node: Host) -> None:
 
 
 def test_the_ring_of_another_farm_does_not_open_the_policy(node: Host) -> None:
-    """What to do is said."""
+    """What to do is said, and not that the other nodes should get this ring."""
+
+    async def tell(farm: Farm) -> None:
+        ring = farm.sealer.ring
+        said = {"every": 60_000, "primary": ring.primary, "opens": list(ring.ids), "holds": {}}
+        await Vault(farm.store.connection, farm.name).tell("ctx-02", said)
+
     node.apply(QLIKVIEW)
+    node.with_farm(tell)
     node.ring_file.unlink()
     KeyRing.generate(0).create_file(node.ring_file)
-    verdict, text = examine(node).one("policy")
+    report = examine(node)
+    verdict, text = report.one("policy")
     assert (FAIL, True) == (verdict, "copy the one of a node that works" in text)
+    assert "nodes' keys" not in report.found
 
 
 def test_no_policy_is_told(node: Host) -> None:

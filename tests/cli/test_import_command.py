@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from farmlease.cli.lease_import import Importer
+from farmlease.domain.bookings import BadRow, Booking
+from farmlease.errors import StoreUnavailable
 from tests.commands import QLIKVIEW, ClockedHost, Host
 from tests.stores import DAY, HOUR, NINE
 
@@ -165,6 +168,29 @@ def test_a_lapsed_lease_is_imported_anew(clocked: ClockedHost) -> None:
     assert (0, "imported 1, known before 0, bad 0\n", "") == load(clocked, HEADER + "mary,M2,2026-02-01 08:00:00\n")
     status, _, err = load(clocked, HEADER + "john,M1,2026-02-01 08:00:00\n")
     assert (1, "line 2: all seats of pool qlikview are taken, 1 of 1\n") == (status, err)
+
+
+def test_a_store_that_goes_away_meanwhile_is_told_with_how_far_it_was(
+    clocked: ClockedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit status 4, and what was imported is counted: the same again takes the rest."""
+    clocked.apply(QLIKVIEW)
+    real = Importer.take
+
+    def cut(importer: Importer, row: Booking | BadRow) -> tuple[str, str]:
+        if row.line > 3:
+            raise StoreUnavailable("the store is away")
+        return real(importer, row)
+
+    monkeypatch.setattr(Importer, "take", cut)
+    text = HEADER + "john,M1,\nmary,M2,\nzoe,M3,\n"
+    status, out, err = load(clocked, text)
+    assert (4, "") == (status, out)
+    assert [
+        "stopped: imported 2, known before 0, bad 0; run it again to go on", "farmlease: the store is away",
+    ] == err.splitlines()  # fmt: skip
+    monkeypatch.undo()
+    assert (0, "imported 1, known before 2, bad 0\n", "") == load(clocked, text)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from farmlease.cli.draining import left, verdict
 from farmlease.cli.node import ago
 from farmlease.domain.host import SILENT_MS, HostView, Wish
+from farmlease.keyring import KeyRing
 from farmlease.roster import Occupancy
 from tests.commands import QLIKVIEW, ClockedHost, me
 from tests.stores import HOUR, NINE
@@ -79,6 +80,16 @@ def test_what_was_wished_and_is_not_done_yet_is_told(nodes: ClockedHost) -> None
     assert me() == drain["by"]
     assert "ctx-01 takes users again in a few seconds\n" == nodes.run("node", "undrain", "ctx-01").out
     assert "to drain" not in nodes.run("node", "list").out.splitlines()[1]
+
+
+def test_a_wrong_key_ring_drains_nobody(nodes: ClockedHost) -> None:
+    """Who it was would be sealed with a key that the farm does not have."""
+    nodes.ring_file.unlink()
+    KeyRing.generate(0).create_file(nodes.ring_file)
+    for verb in ("drain", "undrain"):
+        ended = nodes.run("node", verb, "ctx-02")
+        assert (5, "") == (ended.status, ended.out)
+    assert not rows(nodes)[1]["drain"]["wished"]
 
 
 def test_a_silent_node_is_empty_when_the_store_counts_nobody(nodes: ClockedHost) -> None:

@@ -56,6 +56,7 @@ def test_a_new_key_waits_until_it_is_activated(host: Host) -> None:
     assert (0, "") == (ended.status, ended.err)
     assert (old, 2) == (ring(host).primary, len(ring(host).ids))
     assert f"added key {ring(host).pending}, which seals nothing yet; copy {host.ring_file}" in ended.out
+    assert "restart agents that systemd gave a copy of it (LoadCredential), then run" in ended.out
     again = host.run("key", "rotate")
     assert (1, "", True) == (again.status, again.out, "is waiting already" in again.err)
     assert ["primary", "pending"] == [row["state"] for row in rows(host).values()]

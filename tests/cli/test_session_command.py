@@ -1,5 +1,7 @@
 """``farmlease session …`` against an agent's HTTP on TCP and on a Unix socket, each time over a real connection."""
 
+import csv
+import io
 import json
 import re
 import socket
@@ -265,13 +267,16 @@ def test_an_empty_id_is_wrong_usage(agent: StandIn, run: Run) -> None:
 
 
 def test_the_list_is_what_the_agent_has(agent: StandIn, run: Run) -> None:
-    """``session list`` shows each session of the node; JSON is the agent's own list."""
+    """``session list`` shows each session of the node; JSON is the agent's own list, and CSV has all of it."""
     run("session", "start", "john", "--session", "7")
     assert list(agent.sessions.values()) == json.loads(run("session", "list", "-o", "json")[1])
     head, line = run("session", "list")[1].splitlines()
     assert ["SESSION", "USER", "POOL", "STATE", "DEVICE", "EXPIRES (UTC)"] == re.split(r"\s{2,}", head)
     assert ["7", "corp\\john", "qlikview", "active", "citrix-a"] == line.split()[:5]
-    assert '"7","corp\\john","qlikview"' == run("session", "list", "-o", "csv")[1].splitlines()[1][:26]
+    (row,) = csv.DictReader(io.StringIO(run("session", "list", "-o", "csv")[1]))
+    assert ["7", "corp\\john", "qlikview"] == list(row.values())[:3]
+    (session,) = agent.sessions.values()
+    assert {*session, "lease_id", "lease_issued_at", "lease_expires_at"} - {"decision", "lease"} == {*row}
 
 
 def test_show_is_one_session(agent: StandIn, run: Run) -> None:

@@ -48,7 +48,7 @@ def test_every_hour_has_its_peak_average_and_denials(morning: ClockedHost) -> No
 def test_a_pool_is_summed_up_in_a_line(morning: ClockedHost) -> None:
     """Peak and when, average over the time that was counted, denials by reason."""
     told = morning.run("usage").out.splitlines()
-    assert ["POOL", "SEATS", "PEAK", "AT", "AVERAGE", "DENIED", "DENIALS"] == told[0].split()
+    assert ["POOL", "SEATS", "PEAK", "AT", "(UTC)", "AVERAGE", "DENIED", "DENIALS"] == told[0].split()
     assert "qlikview 3 3 2026-01-05 11:00 2.1 1 capacity 1" == " ".join(told[1].split())
 
 
