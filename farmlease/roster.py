@@ -25,7 +25,7 @@ class Occupancy:
     def empty(self) -> bool:
         """Whether nobody is on it, nobody new can come, and it has nothing that only it knows."""
         shut = self.counted or self.view.draining
-        return shut and not self.sessions and not self.view.owed
+        return shut and not self.sessions and not self.view.owed and not self.view.namesakes
 
 
 class Roster:

@@ -66,6 +66,11 @@ def wait_until_empty(client: FarmClient, roster: Roster, name: str, patience: Fo
 def left(occupancy: Occupancy) -> str:
     """Return what keeps a node from being taken away, in words."""
     view, sessions = occupancy.view, f"{occupancy.sessions} session{'s' * (occupancy.sessions != 1)} left"
+    if view.namesakes:
+        return (
+            f"{view.namesakes + 1} hosts report under this name, and which one has how many sessions is not known: "
+            "give each a node name of its own in farmlease.toml"
+        )
     if occupancy.counted:
         silent = f"{view.state} since {explain.moment(view.seen_at)}"
         if occupancy.sessions:

@@ -19,8 +19,8 @@ from farmlease.roster import Roster
 __all__ = ["ago", "node", "rows", "state_of"]
 
 COLUMNS = (
-    "node", "state", "sessions", "owed", "version", "health", "health_listen", "incarnation", "started_at", "since",
-    "last_heard_at", "drain.wished", "drain.at", "drain.by",
+    "node", "state", "sessions", "owed", "version", "health", "health_listen", "incarnation", "namesakes", "started_at",
+    "since", "last_heard_at", "drain.wished", "drain.at", "drain.by",
 )  # fmt: skip
 
 
@@ -44,7 +44,8 @@ def node() -> None:
 def list_(*, state: str | None, fmt: Format, watch: bool) -> None:
     """List the nodes: what each said of itself when it was last heard of.
 
-    A node that was not heard of for half a minute is silent; after thirty days it is forgotten.
+    A node that was not heard of for half a minute is silent; after thirty days it is forgotten. Hosts that share a name
+    (clones of an image, say) are one line that says so: give each a name of its own.
     """
     with opened_farm() as client:
         if watch:
@@ -96,10 +97,12 @@ def rows(client: FarmClient, state: str | None) -> Iterator[Row]:
 
 
 def state_of(row: Row) -> str:
-    """Return a node's state in words: also what it was told and has not done yet."""
+    """Return a node's state in words: also what it was told and has not done yet, and that it is more than one."""
     drain, state = row["drain"], str(row["state"])
+    if row["namesakes"]:
+        return f"{int(str(row['namesakes'])) + 1} hosts of this name"
     wished = isinstance(drain, dict) and bool(drain["wished"])
-    if state in {HostState.SILENT, HostState.STOPPED}:
+    if state in {HostState.SILENT, HostState.STOPPED, HostState.STOPPING}:
         return f"{state}, to drain" if wished else state
     if wished != (state == HostState.DRAINING):
         return f"{state}, to {'drain' if wished else 'undrain'}"

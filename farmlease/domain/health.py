@@ -28,6 +28,8 @@ class Facts:
 
     draining: bool
     stopping: bool
+    stopped: bool = False  #: nothing new is taken any more
+    namesakes: int = 0  #: other hosts that report under this node's name
     store_answers: bool
     store_lost: bool | None = None  #: whether it counts as lost: ``Steady``; None: by whether it answers now
     offline_denies: bool  #: [agent] offline = "deny": nobody gets in while the store is away
@@ -104,7 +106,8 @@ class Health:
 def health(facts: Facts) -> Health:
     """Return the verdict on a node."""
     checks = (
-        _taking(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _pools(facts), _journal(facts),
+        _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _pools(facts),
+        _journal(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -127,6 +130,13 @@ def _taking(facts: Facts) -> Check:
     if facts.draining:
         return Check("sessions", Status.WARN, f"draining, {facts.sessions} sessions left")
     return Check("sessions", Status.PASS, f"{facts.sessions} sessions")
+
+
+def _name(facts: Facts) -> Check:
+    if facts.namesakes:
+        text = f"{facts.namesakes + 1} hosts report under this name; give each a node name of its own in farmlease.toml"
+        return Check("name", Status.WARN, text)
+    return Check("name", Status.PASS, "this node's own")
 
 
 def _store(facts: Facts) -> Check:

@@ -22,6 +22,7 @@ class HostState(StrEnum):
     READY = "ready"
     DRAINING = "draining"  #: takes no new users
     FAILING = "failing"  #: cannot grant: its health says why
+    STOPPING = "stopping"  #: told to end; goes on for [agent] shutdown_delay
     STOPPED = "stopped"  #: its agent ended in order
     SILENT = "silent"
 
@@ -54,13 +55,15 @@ class HostView:
     sessions: int
     owed: int  #: sessions that are ending, and messages that only this node has and the store has yet to hear
     draining: bool  #: takes no new users now
-    stopping: bool
+    stopping: bool  #: its agent has ended
     health: str  #: pass, warn or fail
     listen: str  #: address of its health listener
     started_at: int  #: when this life of it was first heard of
     seen_at: int
     now: int
     wish: Wish
+    leaving: bool = False  #: its agent was told to end, and goes on for a while
+    namesakes: int = 0  #: other hosts that report under the same name: then nothing here is true of all
 
     @property
     def state(self) -> HostState:
@@ -69,6 +72,8 @@ class HostView:
             return HostState.STOPPED
         if self.now - self.seen_at > SILENT_MS:
             return HostState.SILENT
+        if self.leaving:
+            return HostState.STOPPING
         if self.draining:
             return HostState.DRAINING
         return HostState.FAILING if self.health == "fail" else HostState.READY

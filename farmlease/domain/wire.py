@@ -152,6 +152,7 @@ def host_document(view: HostView, wished_by: str | None) -> Document:
         "health": view.health,
         "health_listen": view.listen,
         "incarnation": view.incarnation,
+        "namesakes": view.namesakes,
         "started_at": timestamp(view.started_at),
         "since": timestamp(view.since),
         "last_heard_at": timestamp(view.seen_at),

@@ -101,7 +101,7 @@ class Agent:
         self._presence.facts = self.facts
         self._admission = parts.admission
         self._upkeep = parts.upkeep
-        self._stopping = False
+        self._leaving = self._stopped = False
         self._looks = 0
         self._waking = asyncio.Lock()
 
@@ -169,7 +169,9 @@ class Agent:
             journal_writes = False
         return Facts(
             draining=self.draining,
-            stopping=self._stopping,
+            stopping=self._leaving,
+            stopped=self._stopped,
+            namesakes=self._presence.namesakes,
             store_answers=self._standing.store_answers,
             offline_denies=self._parts.offline_denies,
             policy_known=self._standing.in_force.policy is not None,
@@ -261,9 +263,18 @@ class Agent:
         """Wait for everything that is under way without anybody waiting for it."""
         await self._errands.done()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it was told to end."""
+        return self._leaving
+
+    def leave(self) -> None:
+        """Say that this node is about to end, to balancers at once and to the farm; everything goes on until then."""
+        self._leaving = True
+
     async def stop(self) -> None:
         """Take no more sessions and deliver what is owed. Sessions go on; the next agent of this boot adopts them."""
-        self._stopping = True
+        self._leaving = self._stopped = True
         await self._parts.reacquire.stop()
         await self._pulse.deliver()
         await self._errands.done()
@@ -292,7 +303,7 @@ class Agent:
             held = self._book.find(request.session)
             if held is not None and held.state is not SessionState.ENDING and only not in {None, held.user}:
                 return explain.denial(Reason.NOT_ENTITLED, request.pool)
-            if self._stopping or (self.draining and not self._is_here(request.user)):
+            if self._stopped or (self.draining and not self._is_here(request.user)):
                 return explain.denial(Reason.DRAINING, request.pool)
             try:
                 decision = await self._admission.start(request)

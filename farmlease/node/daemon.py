@@ -77,9 +77,7 @@ async def run_agent(config: Config) -> None:
                     _until_cancelled(_counting(census, clock)),
                     _until_cancelled(_minding_keys(node.agent, clock)),
                     _until_cancelled(manager.accompany(told, clock)),
-                    _until_cancelled(
-                        _ending(node.agent, verdict, (told, again), config.agent.shutdown_delay_ms / 1000)
-                    ),
+                    _until_cancelled(_ending(node.agent, (told, again), config.agent.shutdown_delay_ms / 1000)),
                 ]
             )
     _log.info("agent.stopped", node=config.node)
@@ -129,11 +127,11 @@ async def _minding_keys(agent: Agent, clock: Clock) -> None:
         await clock.sleep(LOOK_EVERY)
 
 
-async def _ending(agent: Agent, verdict: Verdict, told: tuple[asyncio.Event, asyncio.Event], delay: float) -> None:
+async def _ending(agent: Agent, told: tuple[asyncio.Event, asyncio.Event], delay: float) -> None:
     """Wait to be told, let the balancers hear it first, then stop in order. Told again: at once."""
     first, again = told
     await first.wait()
-    verdict.stopping = True
+    agent.leave()
     _log.info("agent.stopping", delay_s=delay)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(delay):

@@ -46,6 +46,8 @@ class Presence:
         self._agreed = self._remembered()
         self._turn = asyncio.Lock()
         self._heard = True
+        #: How many other hosts reported under this node's name when it last did.
+        self.namesakes = 0
 
     @property
     def draining(self) -> bool:
@@ -78,6 +80,7 @@ class Presence:
         draining = self._journal.draining
         asked: Asked = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
         heard = await self._nodes.report(self._node, self._report(), self._agreed, asked, self._by() if asked else b"")
+        self.namesakes = heard.namesakes
         if heard.wish == self._agreed:
             return False
         with self._journal.together():
@@ -101,7 +104,8 @@ class Presence:
             sessions=facts.sessions,
             owed=facts.owed + self._unsettled(),
             draining=facts.draining,
-            stopping=facts.stopping,
+            stopping=facts.stopped,
+            leaving=facts.stopping,
             health=health(facts).status.value,
             listen=self._listen,
         )

@@ -27,8 +27,6 @@ class Verdict:
         self._metrics = metrics
         self._clock = clock
         self._max_sessions = max_sessions
-        #: Whether the agent was told to stop; balancers are to know before it does.
-        self.stopping = False
         self._page: tuple[float, bytes] | None = None
         self._facts = agent.facts()
         self._store = Steady(self._facts.store_answers, clock.monotonic())
@@ -47,7 +45,7 @@ class Verdict:
         return replace(
             self._facts,
             draining=self._agent.draining,
-            stopping=self.stopping or self._facts.stopping,
+            stopping=self._agent.leaving,
             store_lost=not self._store.counts(self._clock.monotonic()),
             max_sessions=self._max_sessions,
             crowded=tuple(self._census.crowded.values()),

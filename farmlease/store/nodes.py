@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from farmlease.domain.host import HostView, Wish
+from farmlease.domain.host import SILENT_MS, HostView, Wish
 from farmlease.store.keys import Shard, node_keys
 from farmlease.store.redis import Caller
 from farmlease.store.script import Script
@@ -41,14 +41,19 @@ class Report:
     stopping: bool
     health: str
     listen: str
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The answer to a report: what is wished of the node, at what time of the store's (ms)."""
+    """The answer to a report: what is wished of the node, at what time of the store's (ms).
+
+    ``namesakes``: how many other hosts report under the same name.
+    """
 
     wish: Wish
     now: int
+    namesakes: int
 
 
 class Nodes:
@@ -69,8 +74,8 @@ class Nodes:
                 "by": by, "wisher": in_json(by),
             }
         )  # fmt: skip
-        _, wish, now = await self._connection.call(REPORT, node_keys(self._farm), arguments)
-        return Heard(_wish(json.loads(wish)), int(now))
+        _, wish, now, namesakes = await self._connection.call(REPORT, node_keys(self._farm), arguments)
+        return Heard(_wish(json.loads(wish)), int(now), int(namesakes))
 
     async def drain(self, node: str, *, on: bool, by: bytes) -> bool:
         """Wish that a node take no new users, or takes them again. False if no such node is known. ``by``: sealed."""
@@ -117,4 +122,6 @@ def _view(node: str, entry: Mapping[str, Any], now: int) -> HostView:
         seen_at=int(entry["seen"]),
         now=now,
         wish=_wish(entry["wish"]),
+        leaving=entry.get("leaving", False),  # an earlier version does not say
+        namesakes=int(entry.get("namesakes", 0)) if now - int(entry["seen"]) <= SILENT_MS else 0,
     )

@@ -20,8 +20,8 @@ from tests.commands import QLIKVIEW, ClockedHost, me
 from tests.stores import HOUR, NINE
 
 FIELDS = [
-    "node", "state", "sessions", "owed", "version", "health", "health_listen", "incarnation", "started_at", "since",
-    "last_heard_at", "heard_ago_s", "drain",
+    "node", "state", "sessions", "owed", "version", "health", "health_listen", "incarnation", "namesakes",
+    "started_at", "since", "last_heard_at", "heard_ago_s", "drain",
 ]  # fmt: skip
 VIEW = HostView(
     node="ctx-01", incarnation="1", version="1.2", sessions=0, owed=0, draining=True, stopping=False, health="warn",
@@ -90,6 +90,23 @@ def test_a_wrong_key_ring_drains_nobody(nodes: ClockedHost) -> None:
         ended = nodes.run("node", verb, "ctx-02")
         assert (5, "") == (ended.status, ended.out)
     assert not rows(nodes)[1]["drain"]["wished"]
+
+
+def test_hosts_of_one_name_are_one_line_that_says_so(nodes: ClockedHost) -> None:
+    """What one of them says is not true of the other: nobody is told that it is safe to reimage."""
+    for life in ("2", "1"):
+        nodes.report("ctx-01", incarnation=life, draining=True)
+    assert "ctx-01  2 hosts of this name" in nodes.run("node", "list").out
+    assert 1 == rows(nodes)[0]["namesakes"]
+    ended = nodes.run("node", "drain", "ctx-01", "--wait", "0")
+    assert (1, True) == (ended.status, "2 hosts report under this name" in ended.err)
+
+
+def test_a_node_that_was_told_to_end_is_stopping(nodes: ClockedHost) -> None:
+    """It goes on for its shutdown_delay, and the list says that it will not for long."""
+    nodes.report("ctx-01", leaving=True, health="fail")
+    assert "ctx-01  stopping" in nodes.run("node", "list").out
+    assert ["ctx-01"] == [row["node"] for row in rows(nodes, "--state", "stopping")]
 
 
 def test_a_silent_node_is_empty_when_the_store_counts_nobody(nodes: ClockedHost) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from farmlease import __version__
+from farmlease.domain.health import Status, health
 from farmlease.domain.host import HostState
 from farmlease.domain.model import Reason
 from farmlease.errors import FarmleaseError
@@ -138,10 +139,29 @@ async def test_a_report_that_fails_harms_nothing(site: Site, roster: Roster) -> 
     assert 1 == (await roster.one("ctx-01")).sessions
 
 
+async def test_two_hosts_of_one_name_are_told_by_both(site: Site, roster: Roster) -> None:
+    """Clones of an image: each works, with a health that warns, and none is said to be empty."""
+    hosts = [site.host(), site.host()]
+    for host in (*hosts, *hosts):
+        await host.beat()
+    checks = [check for host in hosts for check in health(host.agent.facts()).checks if check.name == "name"]
+    assert [Status.WARN, Status.WARN] == [check.status for check in checks]
+    assert "2 hosts report under this name" in checks[0].output
+    await drained(roster)
+    for host in hosts:
+        await host.agent.look()
+    assert not (await roster.occupancy("ctx-01")).empty
+
+
 async def test_an_agent_that_ends_says_so(site: Site, roster: Roster) -> None:
-    """A stopped agent is shown as stopped, and as running once it does again."""
+    """One that was told to end takes sessions until it does and is shown as stopping, then as stopped, then as ready."""
     host = site.host()
     await host.beat()
+    host.agent.leave()
+    await host.agent.look()
+    view = await roster.one("ctx-01")
+    assert (HostState.STOPPING, "fail", True) == (view.state, view.health, view.heard)
+    await host.granted(JOHN)
     await host.agent.stop()
     assert HostState.STOPPED is (await roster.one("ctx-01")).state
     host = host.restart()

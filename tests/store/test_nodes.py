@@ -104,6 +104,33 @@ async def test_a_reboot_is_another_beginning(roll: Roll) -> None:
     assert NINE + HOUR == (await roll.view()).started_at == (await roll.view()).since
 
 
+@pytest.mark.parametrize("hosts", [2, 3])
+async def test_hosts_of_one_name_are_counted(roll: Roll, hosts: int) -> None:
+    """A life that is back after another one is another host; when only one is left, half a minute later it is alone."""
+    lives = [str(number) for number in range(hosts)]
+    for life in lives:
+        await roll.report(incarnation=life)
+        assert 0 == (await roll.view()).namesakes, "each might be the boot of the one before"
+        roll.timed.clock.advance(1000)
+    for life in lives * 2:
+        await roll.report(incarnation=life)
+        assert hosts - 1 == (await roll.view()).namesakes
+        roll.timed.clock.advance(1000)
+    for _ in range(SILENT_MS // 2000):
+        roll.timed.clock.advance(2000)
+        await roll.report(incarnation="0")
+    assert (0, HostState.READY) == ((await roll.view()).namesakes, (await roll.view()).state)
+
+
+async def test_a_quick_boot_is_no_other_host(roll: Roll) -> None:
+    """However often: each life is a new one."""
+    for life in "abc":
+        for _ in range(3):
+            roll.timed.clock.advance(1000)
+            await roll.report(incarnation=life)
+            assert 0 == (await roll.view()).namesakes
+
+
 async def test_a_node_that_is_gone_for_a_month_is_forgotten(roll: Roll) -> None:
     """Others clear it away, at their first report of a day, when it was silent for thirty days."""
     await roll.report("gone")
