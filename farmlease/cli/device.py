@@ -50,7 +50,7 @@ def device() -> None:
 @click.option("--pool", metavar="P", help="Pool to look at (default: all named ones).")
 @output_option
 def list_(user: str, pool: str | None, fmt: Format) -> None:
-    """List the devices USER's licences are on, and until when; no time while a session is there."""
+    """List the devices USER's licences are on. Until when is told where no session is."""
     with opened_farm() as client:
         who = client.config.identities.user(user)
         chosen = [client.named_pool(pool)] if pool is not None else client.pools(None)
@@ -91,7 +91,7 @@ def release(user: str, name: str, pool: str | None) -> None:
 @pool_option
 @yes_option
 def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool: str | None, yes: bool) -> None:
-    """Move USER's slot of device OLD to device NEW at once: the broken notebook.
+    """Move USER's slot of device OLD to device NEW at once. That is for the broken notebook.
 
     Sessions on OLD end; then it asks first. Exit status 3 if the pool's replacements in 30 days are used up.
     """

@@ -35,7 +35,7 @@ def key() -> None:
 
 @key.command(epilog=example("farmlease key generate"))
 def generate() -> None:
-    """Make the key ring of a new farm, once, and copy it to all its nodes.
+    """Make the key ring of a new farm. That is done once, and the ring copied to all its nodes.
 
     The file is the one of [keys] file in the configuration. It is never overwritten.
     """
@@ -48,7 +48,7 @@ def generate() -> None:
 @key.command("list", epilog=example("farmlease key list", "farmlease key list -o json"))
 @output_option
 def list_(fmt: Format) -> None:
-    """List the keys of this node's ring, without their secrets, and what each one seals in the store.
+    """List the keys of this node's ring. Shown are not their secrets, but what each one seals in the store.
 
     NOTES are administrators' names and words in the audit; NODES are the living ones that say they can open with
     it. While the store is away these are not known.

@@ -89,7 +89,7 @@ def opened_keys() -> Iterator[Keys]:
 @click.option("--activate", is_flag=True, help="Seal with the new key, once every node can open what it seals.")
 @force_option
 def rotate(*, activate: bool, force: bool) -> None:
-    """Add a new key to this node's ring; with --activate, seal with it from then on.
+    """Add a new key to this node's ring. With --activate, seal with it from then on.
 
     Copy the ring to every node after either step; agents read it again within seconds. One that systemd gave a copy
     of it (LoadCredential) must be restarted. To activate is refused while a living node cannot open with the new key,
@@ -126,7 +126,7 @@ def _add(keys: Keys, lacking: list[str]) -> None:
 
 @click.command(epilog=example("farmlease key reseal"))
 def reseal() -> None:
-    """Seal everything in the store anew with the primary key: records, names and the policy.
+    """Seal everything in the store anew with the primary key. That is records, names and the policy.
 
     May be interrupted at any time and run again: each seal is the old one or the new one, and what a node saves
     meanwhile is never written over. Administrators' names and words in the audit stay as they are: a trail is not
@@ -159,7 +159,7 @@ def reseal() -> None:
 @yes_option
 @force_option
 def retire(key_id: str, *, yes: bool, force: bool) -> None:
-    """Remove key ID from this node's ring; copy the ring to every node afterwards.
+    """Remove key ID from this node's ring. Copy the ring to every node afterwards.
 
     Refused while the store or a node's journal needs the key, saying how much and where. Administrators' names and
     words in the audit that it sealed become unreadable for good; so does what --force leaves behind.

@@ -68,7 +68,7 @@ def lease() -> None:
 @output_option
 @follow_option
 def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format, watch: bool) -> None:
-    """List the leases of the farm, as they come: a hundred thousand are never held at once.
+    """List the leases of the farm as they come. A hundred thousand are never held at once.
 
     A table shows what people look for; JSON and CSV have all there is. Where only the list goes into a file, a bar on
     the terminal shows how far it is.
@@ -93,7 +93,7 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
 @pool_option
 @output_option
 def show(user: str, pool: str | None, fmt: Format) -> None:
-    """Tell what USER holds: seats, devices, sessions, until when, and what happens next and when."""
+    """Tell what USER holds, and what happens next. Seats, devices and sessions are told with their times."""
     with opened_farm() as client:
         views = list(of_user(client, user, pool))
         hosts = {host.node: host for host in client.wait(Roster(client.farm).all())} if fmt == "table" else {}
@@ -117,7 +117,7 @@ def show(user: str, pool: str | None, fmt: Format) -> None:
 @click.option("--pool", metavar="P", help="Pool to look at (default: the only one).")
 @click.option("--device", metavar="D", help="Machine outside the farm (default: the farm).")
 def check(user: str, pool: str | None, device: str | None) -> None:
-    """Say whether USER holds a valid lease on a device: its record is there and opens.
+    """Say whether USER holds a valid lease on a device. It is valid if its record is there and opens.
 
     Prints VALID, or INVALID and why with exit status 3. A record that does not open is exit status 5.
     """
@@ -135,7 +135,7 @@ def check(user: str, pool: str | None, device: str | None) -> None:
 @from_pool_option
 @yes_option
 def return_(user: str, pool: str, *, yes: bool) -> None:
-    """Give back what USER holds in a pool, as if they had done it themselves.
+    """Give back what USER holds in a pool. It is as if they had done it themselves.
 
     A named seat that was used stays quarantined until its last use is long enough ago; any other is free at once.
     Sessions end. The user may come back at any time.
@@ -159,7 +159,7 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
 @reason_option
 @yes_option
 def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
-    """Take back what USER holds in a pool and keep the user out for the time of the pool's quarantine.
+    """Take back what USER holds in a pool. The user is kept out for the time of the pool's quarantine.
 
     Otherwise as ``return``. To keep somebody out for good, write a rule with access = "denied".
     """

@@ -22,7 +22,7 @@ __all__ = ["erase", "forget", "refuse_held"]
 @click.argument("user")
 @yes_option
 def forget(user: str, *, yes: bool) -> None:
-    """Erase USER's name from the store: in every pool, with the administrators' words about them.
+    """Erase USER's name from the store. It goes from every pool, with the administrators' words about them.
 
     Refused while the user holds a lease, a quarantined one included: `lease return` it first. What stays: decisions
     with time, host, device and a pseudonym in place of the name, and an entry that says who erased it and when. Who has

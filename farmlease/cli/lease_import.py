@@ -31,7 +31,7 @@ _BAD = "bad"
 @click.argument("file", metavar="FILE.csv", type=click.Path(path_type=Path))
 @click.option("--pool", metavar="P", required=True, help="Named pool whose seats the leases take.")
 def import_(file: Path, pool: str) -> None:
-    """Take over the leases in FILE: UserName, MachineId and UtcBorrowTime, a row for each device of a user.
+    """Take over the leases in FILE. It has UserName, MachineId and UtcBorrowTime, a row for each device of a user.
 
     Columns are found by their names; others are ignored. An empty time is a licence assigned but never used. Write
     the farm's name as MachineId where the machine is one of its hosts. Running it again changes nothing.

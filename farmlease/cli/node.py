@@ -42,7 +42,7 @@ def node() -> None:
 @output_option
 @follow_option
 def list_(*, state: str | None, fmt: Format, watch: bool) -> None:
-    """List the nodes: what each said of itself when it was last heard of.
+    """List the nodes of the farm. Each line is what a node said of itself when it was last heard of.
 
     A node that was not heard of for half a minute is silent; after thirty days it is forgotten. Hosts that share a name
     (clones of an image, say) are one line that says so: give each a name of its own.
@@ -60,7 +60,7 @@ def list_(*, state: str | None, fmt: Format, watch: bool) -> None:
 @click.argument("name", metavar="N")
 @wait_option
 def drain(name: str, patience: ForAsLong | None) -> None:
-    """Let node N take no new users; those with a session there may come back to it.
+    """Let node N take no new users. Those with a session there may come back to it.
 
     The balancer is told within five seconds. With --wait: until nobody is left and the node has delivered everything,
     so that it is safe to reimage; exit status 1 if that takes longer than D.

@@ -32,7 +32,7 @@ def pool() -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would change, and for whom.")
 @yes_option
 def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
-    """Put the policy in FILE in force on every node of the farm, and say what that changes and for whom.
+    """Put the policy in FILE in force on every node. What that changes, and for whom, is told.
 
     It holds from the next decision on. Nobody loses a seat by it; a pool that is removed while leases are held in it
     needs --yes.

@@ -114,7 +114,7 @@ def end(session_id: str) -> None:
 @session.command(epilog=example("farmlease session touch 7"))
 @click.argument("session_id", metavar="ID")
 def touch(session_id: str) -> None:
-    """Say that the user of session ID is at work: the idle timeout starts anew."""
+    """Say that the user of session ID is at work. The idle timeout starts anew."""
     done(call("POST", place(session_id) + "/activity"))
     click.echo(f"touched session {session_id}")
 

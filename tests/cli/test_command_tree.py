@@ -196,3 +196,13 @@ def test_the_shell_completes_from_the_table() -> None:
     ctx = click.Context(farmlease, info_name="farmlease")
     assert ["session"] == [item.value for item in farmlease.shell_complete(ctx, "se")]
     assert ["--config"] == [item.value for item in farmlease.shell_complete(ctx, "--c")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_groups_list_has_whole_sentences(name: str) -> None:
+    """In a terminal of 80 columns none of its commands is explained by half a sentence."""
+    command = farmlease.get_command(click.Context(farmlease), name)
+    assert command is not None
+    ctx = click.Context(command, info_name=name, terminal_width=80)
+    _, _, commands = command.get_help(ctx).partition("\nCommands:")
+    assert [] == [line for line in commands.splitlines() if line.endswith("...")]
