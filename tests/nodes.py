@@ -19,7 +19,7 @@ from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.keyring import KeyRing
 from farmlease.node.agent import Agent
-from farmlease.node.composition import compose
+from farmlease.node.composition import Node, compose
 from farmlease.seal import Sealer
 from farmlease.store.redis import Caller, Store
 from farmlease.store.script import Argument, Script
@@ -113,6 +113,7 @@ class Host:
     farm: Farm
     folder: Path
     agent: Agent = field(init=False)
+    node: Node = field(init=False)
     running: Any = field(init=False, default=None)
     clock: TestClock = field(init=False)
 
@@ -124,7 +125,8 @@ class Host:
         """Start the agent on its state folder."""
         self.mount()
         self.running = compose(self.config, self.farm, self.clock)
-        self.agent = self.running.__enter__().agent
+        self.node = self.running.__enter__()
+        self.agent = self.node.agent
         self.agent.adopt()
         return self
 
@@ -195,7 +197,7 @@ class Host:
     async def beat(self) -> None:
         """One heartbeat, with everything it sets going."""
         self.mount()
-        await self.agent.beat()
+        await self.node.rounds.beat()
         await self.agent.settled()
 
     @property

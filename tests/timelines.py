@@ -65,7 +65,7 @@ class Day:
 
     async def watched(self, host: Host) -> None:
         """Let a host look once for sessions that end by themselves."""
-        await host.agent.watch()
+        await host.node.rounds.watch()
         await self.settled()
 
     async def settled(self) -> None:
@@ -73,7 +73,7 @@ class Day:
         for _ in range(5000):
             for host in self.site.hosts:
                 await host.agent.settled()
-            awake = sum(len(host.agent._parts.reacquire._tasks) for host in self.site.hosts) - len(self.sleepers)
+            awake = sum(len(host.node.reacquire._tasks) for host in self.site.hosts) - len(self.sleepers)
             if awake <= 0:
                 return
             await asyncio.sleep(0.001)
@@ -103,5 +103,5 @@ def day_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Day]:
         patch.setattr("tests.nodes.TestClock", lambda clock: WallClock(clock, day.sleepers))
         yield day
         for host in site.hosts:
-            for task in tuple(host.agent._parts.reacquire._tasks.values()):
+            for task in tuple(host.node.reacquire._tasks.values()):
                 task.cancel()

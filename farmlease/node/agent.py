@@ -9,7 +9,7 @@ Calls go down from here (policy, store, seal, journal, files), never up.
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -20,29 +20,27 @@ from farmlease.domain.health import Facts
 from farmlease.domain.identity import User
 from farmlease.domain.model import Decision, Denial, Reason, SessionRequest
 from farmlease.domain.session import SessionState
-from farmlease.errors import FarmleaseError, JournalFailed, StoreError, StoreUnavailable
-from farmlease.farm import Farm
+from farmlease.errors import StoreError, StoreUnavailable
 from farmlease.node.admission import Admission
 from farmlease.node.book import Book, OpenSession
+from farmlease.node.condition import Condition
 from farmlease.node.debts import Debts
 from farmlease.node.departure import Departure
 from farmlease.node.errands import Errands
-from farmlease.node.journal import Journal
 from farmlease.node.memory import Memory
 from farmlease.node.metrics import Metrics
 from farmlease.node.presence import Presence
 from farmlease.node.pulse import Pulse
 from farmlease.node.reacquire import Reacquire
-from farmlease.node.receipts import Receipts
 from farmlease.node.recovery import Recovery
-from farmlease.node.ring import RingCare
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
 from farmlease.node.vigil import Vigil
 from farmlease.store.answers import Behind, Waiting
+from farmlease.store.redis import Store
 
-__all__ = ["Agent", "Parts"]
+__all__ = ["Agent"]
 
 _log = structlog.get_logger(__name__)
 
@@ -51,59 +49,54 @@ _ASK_AGAIN = 1.0
 _WAITED_FOR = frozenset({SessionState.WAITING, SessionState.ACTIVE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What an agent is made of. ``composition.compose`` makes it."""
-
-    farm: Farm
-    journal: Journal
-    standing: Standing
-    book: Book
-    debts: Debts
-    receipts: Receipts
-    memory: Memory
-    recovery: Recovery
-    turns: Turns
-    errands: Errands
-    reacquire: Reacquire
-    vigil: Vigil
-    departure: Departure
-    pulse: Pulse
-    presence: Presence
-    admission: Admission
-    upkeep: Upkeep
-    ring: RingCare
-    clock: Clock
-    heartbeat_ms: int
-    offline_denies: bool
-    metrics: Metrics
-
-
 class Agent:
-    """The agent of one node, without its network: ``api.py`` speaks for it, ``daemon.py`` keeps it going.
+    """The agent of one node, without its network: ``api.py`` speaks for it; ``rounds.py`` is what it does by the clock.
 
     Where a verb takes ``only``, the caller may act for this user alone; None: for anybody.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._farm = parts.farm
-        self._journal = parts.journal
-        self._standing = parts.standing
-        self._book = parts.book
-        self._debts = parts.debts
-        self._clock = parts.clock
-        self._turns = parts.turns
-        self._errands = parts.errands
-        self._departure = parts.departure
-        self._pulse = parts.pulse
-        self._presence = parts.presence
-        self._presence.facts = self.facts
-        self._admission = parts.admission
-        self._upkeep = parts.upkeep
-        self._leaving = self._stopped = False
-        self._looks = 0
-        self._waking = asyncio.Lock()
+    def __init__(
+        self,
+        *,
+        store: Store,
+        standing: Standing,
+        book: Book,
+        debts: Debts,
+        memory: Memory,
+        recovery: Recovery,
+        turns: Turns,
+        errands: Errands,
+        reacquire: Reacquire,
+        vigil: Vigil,
+        departure: Departure,
+        pulse: Pulse,
+        presence: Presence,
+        admission: Admission,
+        upkeep: Upkeep,
+        condition: Condition,
+        clock: Clock,
+        metrics: Metrics,
+        heartbeat_ms: int,
+    ) -> None:
+        self._store = store
+        self._standing = standing
+        self._book = book
+        self._debts = debts
+        self._memory = memory
+        self._recovery = recovery
+        self._turns = turns
+        self._errands = errands
+        self._reacquire = reacquire
+        self._vigil = vigil
+        self._departure = departure
+        self._pulse = pulse
+        self._presence = presence
+        self._admission = admission
+        self._upkeep = upkeep
+        self._condition = condition
+        self._clock = clock
+        self._metrics = metrics
+        self._heartbeat_ms = heartbeat_ms
 
     # --- the verbs of the API -----------------------------------------------------------------------------------------
 
@@ -120,7 +113,7 @@ class Agent:
             if request.wait_ms:
                 self._errands.run(f"hang up {request.session}", partial(self._hang_up, request, before))
             raise
-        self._parts.metrics.decided(decision, {pool.name for pool in self._standing.in_force.pools})
+        self._metrics.decided(decision, {pool.name for pool in self._standing.in_force.pools})
         return decision
 
     async def end_session(self, session: str, only: User | None = None) -> bool:
@@ -140,7 +133,7 @@ class Agent:
 
     def touch(self, session: str) -> None:
         """Note a sign of activity: the idle timeout starts anew."""
-        self._parts.vigil.touch(session)
+        self._vigil.touch(session)
 
     def session(self, session: str) -> OpenSession | None:
         """Return a session that the API shows."""
@@ -162,31 +155,7 @@ class Agent:
 
     def facts(self) -> Facts:
         """What this node's health is judged by."""
-        journal_writes, owed = self._journal.works, 0
-        try:
-            owed = self._debts.pending()
-        except JournalFailed:
-            journal_writes = False
-        return Facts(
-            draining=self.draining,
-            stopping=self._leaving,
-            stopped=self._stopped,
-            namesakes=self._presence.namesakes,
-            store_answers=self._standing.store_answers,
-            offline_denies=self._parts.offline_denies,
-            policy_known=self._standing.in_force.policy is not None,
-            policy_trouble=self._standing.trouble,
-            journal_writes=journal_writes,
-            journal_refused=self._journal.refused,
-            damaged=self._book.damaged,
-            owed=owed,
-            refused=self._debts.refused,
-            rejected=self._parts.receipts.rejected,
-            recovering=self._parts.recovery.under_way,
-            clock_off_ms=self._parts.memory.clock_off_ms,
-            ring_trouble=self._parts.ring.trouble,
-            sessions=len(self.sessions()),
-        )
+        return self._condition.facts()
 
     # --- the node's own life ------------------------------------------------------------------------------------------
 
@@ -196,69 +165,6 @@ class Agent:
         self._upkeep.tidy()
         _log.info("agent.adopted", sessions=len(self.sessions()), owed=self._debts.pending())
 
-    async def beat(self) -> None:
-        """One heartbeat, with all that it brings to light. Nothing that goes wrong in it ends the agent."""
-        self._journal.writes()
-        try:
-            await self._pulse.round()
-            self._parts.metrics.beaten(answered=self._standing.store_answers)
-            await self._upkeep.count_uncounted()
-            self._upkeep.tidy()
-        except FarmleaseError as error:
-            _log.error("beat.failed", why=str(error))
-        except Exception:  # noqa: BLE001 - the sessions of this node live as long as it beats
-            _log.error("beat.failed", exc_info=True)
-        await self._presence.tell()
-
-    async def awake(self) -> None:
-        """Return when it is known what became of the sessions while this agent slept, or was not there, if it did.
-
-        Whoever is answered from memory waits for this first: a stopped process or a suspended host can be away for
-        longer than the store keeps its sessions. One round for all who wait.
-        """
-        if self._pulse.overdue or self._waking.locked():
-            async with self._waking:
-                if self._pulse.overdue:
-                    await self.beat()
-                    await self._pulse.told()
-
-    async def look(self) -> None:
-        """Ask whether the store answers and is the one that this node knew; beat at once if not, or if it is back.
-
-        Say what the node is, and hear whether it is to drain. One pool is asked about at a time, so that this costs
-        the same however many there are.
-        """
-        if not self._journal.works:
-            self._journal.writes()  # there may be room again
-        pools = self._standing.in_force.pools
-        self._looks += 1
-        pool = pools[self._looks % len(pools)] if pools else None
-        if pool is None or self._standing.store_is_away or not await self._is_known(pool.name):
-            await self.beat()
-        else:
-            await self._presence.tell()
-
-    async def _is_known(self, pool: str) -> bool:
-        try:
-            return await self._farm.store.peek(pool, self._parts.memory.known(pool))
-        except StoreError as error:
-            self._standing.store_failed(error)
-            return True
-
-    async def watch(self) -> None:
-        """Look once for sessions that end by themselves: their process is gone, or they idle."""
-        try:
-            self._upkeep.watch()
-        except Exception:  # noqa: BLE001 - one process that cannot be looked at must not end the agent
-            _log.error("watch.failed", exc_info=True)
-
-    async def look_at_keys(self) -> None:
-        """Look once whether the key ring's file changed, and do what that asks for."""
-        try:
-            await self._parts.ring.look()
-        except Exception:  # noqa: BLE001 - the keys it has are good for going on
-            _log.error("ring.failed", exc_info=True)
-
     async def settled(self) -> None:
         """Wait for everything that is under way without anybody waiting for it."""
         await self._errands.done()
@@ -266,16 +172,16 @@ class Agent:
     @property
     def leaving(self) -> bool:
         """Whether it was told to end."""
-        return self._leaving
+        return self._condition.leaving
 
     def leave(self) -> None:
         """Say that this node is about to end, to balancers at once and to the farm; everything goes on until then."""
-        self._leaving = True
+        self._condition.leaving = True
 
     async def stop(self) -> None:
         """Take no more sessions and deliver what is owed. Sessions go on; the next agent of this boot adopts them."""
-        self._leaving = self._stopped = True
-        await self._parts.reacquire.stop()
+        self._condition.leaving = self._condition.stopped = True
+        await self._reacquire.stop()
         await self._pulse.deliver()
         await self._errands.done()
         await self._pulse.deliver()
@@ -303,13 +209,13 @@ class Agent:
             held = self._book.find(request.session)
             if held is not None and held.state is not SessionState.ENDING and only not in {None, held.user}:
                 return explain.denial(Reason.NOT_ENTITLED, request.pool)
-            if self._stopped or (self.draining and not self._is_here(request.user)):
+            if self._condition.stopped or (self.draining and not self._is_here(request.user)):
                 return explain.denial(Reason.DRAINING, request.pool)
             try:
                 decision = await self._admission.start(request)
             except StoreError as error:
                 self._standing.store_failed(error)
-                retry_at = self._clock.now_ms() + self._parts.heartbeat_ms
+                retry_at = self._clock.now_ms() + self._heartbeat_ms
                 return explain.denial(Reason.OFFLINE, request.pool, retry_at=retry_at)
         if isinstance(decision, Denial) and self._debts.pending(request.session):
             await self._pulse.deliver()
@@ -365,13 +271,13 @@ class Agent:
             if not span or found.state is not SessionState.ACTIVE:
                 return None
             claim = self._departure.claim(found)
-            known = self._parts.memory.known(pool.name)
-            until = await self._farm.store.hold(pool.name, claim, found.grant.fence, span, known)
+            known = self._memory.known(pool.name)
+            until = await self._store.hold(pool.name, claim, found.grant.fence, span, known)
             if isinstance(until, Behind):
-                self._parts.recovery.begin(pool.name)
+                self._recovery.begin(pool.name)
                 raise StoreUnavailable("the store lost data and is recovering: ask again in a moment")
             if until is not None:
-                hold_until = self._parts.memory.held_until(pool.name, until, span)
+                hold_until = self._memory.held_until(pool.name, until, span)
                 self._book.amend(found, hold_until=hold_until)
             return until
 

@@ -35,6 +35,7 @@ from farmlease.node.forms import (
     StartBody,
 )
 from farmlease.node.gate import Caller, problem
+from farmlease.node.rounds import Rounds
 
 __all__ = ["create_app"]
 
@@ -57,7 +58,7 @@ _SAVE = _ONE | {409: _PROBLEM}
 _START = _ANY | {200: {"model": GrantDocument | RestrictedDocument}, 409: _PROBLEM}
 
 
-def create_app(agent: Agent, identities: Identities) -> FastAPI:
+def create_app(agent: Agent, rounds: Rounds, identities: Identities) -> FastAPI:
     """Return the agent's API as an ASGI application, without its gate."""
     app = FastAPI(
         title="farmlease agent",
@@ -70,7 +71,7 @@ def create_app(agent: Agent, identities: Identities) -> FastAPI:
         # Said in the schema; it is the gate that looks at the token, and on a Unix socket none is needed.
         dependencies=[
             Security(HTTPBearer(auto_error=False, description="what stands in token_file")),
-            Depends(agent.awake),
+            Depends(rounds.awake),
         ],
     )
     _answer_bad_input(app)

@@ -11,8 +11,9 @@ from farmlease.clock import Clock
 from farmlease.config import Config
 from farmlease.farm import Farm
 from farmlease.node.admission import Admission
-from farmlease.node.agent import Agent, Parts
+from farmlease.node.agent import Agent
 from farmlease.node.book import Book
+from farmlease.node.condition import Condition
 from farmlease.node.custody import Custody
 from farmlease.node.debts import Debts
 from farmlease.node.departure import Departure
@@ -30,6 +31,7 @@ from farmlease.node.receipts import Receipts
 from farmlease.node.reception import Reception
 from farmlease.node.recovery import Recovery
 from farmlease.node.ring import RingCare
+from farmlease.node.rounds import Rounds
 from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
@@ -47,8 +49,12 @@ class Node:
     """A composed agent and what it stands on."""
 
     agent: Agent
+    rounds: Rounds
     standing: Standing
     journal: Journal
+    memory: Memory
+    receipts: Receipts
+    reacquire: Reacquire
     metrics: Metrics
 
 
@@ -65,13 +71,12 @@ def compose(config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = 
     kept = KeptFiles(folder / "kept")
     journal = Journal.open(folder, node=config.node, kept=kept, now_ms=clock.now_ms())
     try:
-        parts = _parts(config, farm, clock, journal, kept, metrics=metrics or Metrics(clock))
-        yield Node(Agent(parts), parts.standing, journal, parts.metrics)
+        yield _node(config, farm, clock, journal, kept, metrics=metrics or Metrics(clock))
     finally:
         journal.close()
 
 
-def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: KeptFiles, *, metrics: Metrics) -> Parts:
+def _node(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: KeptFiles, *, metrics: Metrics) -> Node:
     node, sealer, turns, errands = config.node, farm.sealer, Turns(), Errands()
     member, denies = node_member(node, journal.incarnation), config.agent.offline == "deny"
     commands = {Hook.GRANTED: config.hooks.granted, Hook.ENDED: config.hooks.ended, Hook.LOST: config.hooks.lost}
@@ -124,9 +129,21 @@ def _parts(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: Kep
         nodes=Nodes(farm.store.connection, farm.name), node=node, listen=config.health.listen, journal=journal,
         book=book, sealer=sealer,
     )  # fmt: skip
-    return Parts(
-        farm=farm, journal=journal, standing=standing, book=book, debts=debts, receipts=receipts, memory=memory,
-        recovery=recovery, turns=turns, errands=errands, reacquire=reacquire, vigil=vigil, departure=departure,
-        pulse=pulse, presence=presence, admission=admission, upkeep=upkeep, ring=ring, clock=clock,
-        heartbeat_ms=config.agent.heartbeat_ms, offline_denies=denies, metrics=metrics,
+    condition = Condition(
+        journal=journal, standing=standing, book=book, debts=debts, receipts=receipts, memory=memory,
+        recovery=recovery, presence=presence, ring=ring, offline_denies=denies,
+    )  # fmt: skip
+    agent = Agent(
+        store=farm.store, standing=standing, book=book, debts=debts, memory=memory, recovery=recovery, turns=turns,
+        errands=errands, reacquire=reacquire, vigil=vigil, departure=departure, pulse=pulse, presence=presence,
+        admission=admission, upkeep=upkeep, condition=condition, clock=clock, metrics=metrics,
+        heartbeat_ms=config.agent.heartbeat_ms,
+    )  # fmt: skip
+    rounds = Rounds(
+        store=farm.store, journal=journal, standing=standing, memory=memory, pulse=pulse, presence=presence,
+        upkeep=upkeep, ring=ring, metrics=metrics,
+    )  # fmt: skip
+    return Node(
+        agent=agent, rounds=rounds, standing=standing, journal=journal, memory=memory, receipts=receipts,
+        reacquire=reacquire, metrics=metrics,
     )  # fmt: skip

@@ -31,6 +31,7 @@ from farmlease.node.metrics import Metrics
 from farmlease.node.notify import ServiceManager
 from farmlease.node.probes import agent_checking, probing
 from farmlease.node.ring import LOOK_EVERY
+from farmlease.node.rounds import Rounds
 from farmlease.node.verdict import Verdict
 from farmlease.opening import open_farm
 
@@ -68,14 +69,14 @@ async def run_agent(config: Config) -> None:
             manager.ready()
             await run_group(
                 [
-                    serving(Gate(create_app(node.agent, access.identities), access), api_socket),
+                    serving(Gate(create_app(node.agent, node.rounds, access.identities), access), api_socket),
                     probing(partial(answer, verdict), health_socket),
                     *(agent_checking(lambda: agent_line(verdict.health), door) for door in agent_check),
-                    _until_cancelled(_beating(node.agent, verdict, clock, config.agent.heartbeat_ms / 1000)),
-                    _until_cancelled(_watching(node.agent, verdict, clock)),
-                    _until_cancelled(_looking_after(node.agent, verdict, clock)),
+                    _until_cancelled(_beating(node.rounds, verdict, clock, config.agent.heartbeat_ms / 1000)),
+                    _until_cancelled(_watching(node.rounds, verdict, clock)),
+                    _until_cancelled(_looking_after(node.rounds, verdict, clock)),
                     _until_cancelled(_counting(census, clock)),
-                    _until_cancelled(_minding_keys(node.agent, clock)),
+                    _until_cancelled(_minding_keys(node.rounds, clock)),
                     _until_cancelled(manager.accompany(told, clock)),
                     _until_cancelled(_ending(node.agent, (told, again), config.agent.shutdown_delay_ms / 1000)),
                 ]
@@ -91,17 +92,17 @@ def _doors(config: Config) -> Iterator[Sequence[socket.socket]]:
         yield [stack.enter_context(listening_socket(address)) for address in addresses if address is not None]
 
 
-async def _beating(agent: Agent, verdict: Verdict, clock: Clock, every: float) -> None:
+async def _beating(rounds: Rounds, verdict: Verdict, clock: Clock, every: float) -> None:
     while True:
-        await agent.beat()
+        await rounds.beat()
         verdict.look()
         await clock.sleep(every)
 
 
-async def _looking_after(agent: Agent, verdict: Verdict, clock: Clock) -> None:
+async def _looking_after(rounds: Rounds, verdict: Verdict, clock: Clock) -> None:
     while True:
         await clock.sleep(_WATCH_EVERY)
-        await agent.watch()
+        await rounds.watch()
         verdict.look()
 
 
@@ -112,18 +113,18 @@ async def _counting(census: Census, clock: Clock) -> None:
         await census.take()
 
 
-async def _watching(agent: Agent, verdict: Verdict, clock: Clock) -> None:
+async def _watching(rounds: Rounds, verdict: Verdict, clock: Clock) -> None:
     """Notice within seconds that the store went away, or lost its data, and when it is back beat at once."""
     while True:
         await clock.sleep(_LOOK_EVERY)
-        await agent.look()
+        await rounds.look()
         verdict.look()
 
 
-async def _minding_keys(agent: Agent, clock: Clock) -> None:
+async def _minding_keys(rounds: Rounds, clock: Clock) -> None:
     """Notice within seconds that an administrator put another key ring here."""
     while True:
-        await agent.look_at_keys()
+        await rounds.look_at_keys()
         await clock.sleep(LOOK_EVERY)
 
 

@@ -9,6 +9,7 @@ from farmlease.cli import main
 from farmlease.domain.identity import Identities
 from farmlease.node import daemon
 from farmlease.node.agent import Agent
+from farmlease.node.rounds import Rounds
 
 __all__ = ["EMPTY", "create_app"]
 
@@ -16,9 +17,9 @@ EMPTY = "/empty"
 production = daemon.create_app
 
 
-def create_app(agent: Agent, identities: Identities) -> FastAPI:
+def create_app(agent: Agent, rounds: Rounds, identities: Identities) -> FastAPI:
     """Return the agent's own application and the route."""
-    app = production(agent, identities)
+    app = production(agent, rounds, identities)
 
     @app.get(EMPTY, status_code=204, response_class=Response)
     async def empty() -> Response:

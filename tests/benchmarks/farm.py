@@ -20,7 +20,7 @@ from farmlease.domain.policy import parse_policy
 from farmlease.farm import Farm
 from farmlease.keyring import KeyRing
 from farmlease.node.agent import Agent
-from farmlease.node.composition import compose
+from farmlease.node.composition import Node, compose
 from farmlease.seal import Sealer
 from farmlease.store.answers import Beat, Claim, Taken, Taking
 from farmlease.store.connect import StoreAddress, open_connection
@@ -47,7 +47,7 @@ class Site:
     """A farm of agents in this process, each with a journal and connections of its own."""
 
     server: RedisServer
-    agents: list[Agent]
+    nodes: list[Node]
     stores: list[Store]
     sealer: Sealer
 
@@ -78,7 +78,7 @@ async def storm_figure(scale: int) -> Figure:
     async with site(seats) as farm:
         idle = [await logon(farm, f"idle-{number}") for number in range(200)]
         for number in range(200):
-            await farm.agents[number % AGENTS].end_session(f"idle-{number}")
+            await farm.nodes[number % AGENTS].agent.end_session(f"idle-{number}")
             await farm.stores[0].withdraw("qlikview", farm.index(f"idle-{number}"), Withdrawal.RETURNED, b"")
         assert farm.leases() == 0
         decisions: Counter[str] = Counter()
@@ -113,7 +113,7 @@ async def logon(farm: Site, user: str, decisions: Counter[str] | None = None) ->
     number = int(user.rpartition("-")[2])
     began = time.perf_counter()
     request = SessionRequest(user=USER_NAMES.user(user), session=user)
-    decision = await farm.agents[number % AGENTS].start_session(request)
+    decision = await farm.nodes[number % AGENTS].agent.start_session(request)
     took = (time.perf_counter() - began) * 1000
     match decision:
         case Grant():
@@ -130,13 +130,13 @@ async def logon(farm: Site, user: str, decisions: Counter[str] | None = None) ->
 async def recovery_figure(leases: int) -> Figure:
     """Grant leases, empty the store, and wait until all are back; beside it, so many acquires of new leases."""
     async with site() as farm:
-        shares = (grant(agent, number, leases // AGENTS) for number, agent in enumerate(farm.agents))
+        shares = (grant(node.agent, number, leases // AGENTS) for number, node in enumerate(farm.nodes))
         await asyncio.gather(*shares)
         assert leases == farm.leases()
         farm.empty()
-        restored = await timed(asyncio.gather(*(settle(agent) for agent in farm.agents)))
+        restored = await timed(asyncio.gather(*(settle(node) for node in farm.nodes)))
         assert leases == farm.leases()
-        assert not any(agent.facts().recovering for agent in farm.agents)
+        assert not any(node.agent.facts().recovering for node in farm.nodes)
         farm.empty()
         await apply(farm.stores[0])
         acquired = await timed(acquire_all(farm, leases))
@@ -162,17 +162,17 @@ async def site(seats: int = 1_000_000) -> AsyncIterator[Site]:
         connections = [await open_connection(StoreAddress(url=server.url)) for _ in range(AGENTS)]
         stores = [Store(connection, FARM) for connection in connections]
         await apply(stores[0], Sealer(ring, FARM), seats)
-        agents = []
+        nodes = []
         for number, store in enumerate(stores):
             config = Config.model_validate(
                 {"farm": FARM, "node": f"ctx-{number}", "agent": {"state_dir": folder / str(number)}}
             )
             farm = Farm(FARM, store, Sealer(ring, FARM))
-            agents.append(stack.enter_context(compose(config, farm, SystemClock())).agent)
-        for agent in agents:
-            agent.adopt()
-            await agent.beat()
-        yield Site(server, agents, stores, Sealer(ring, FARM))
+            nodes.append(stack.enter_context(compose(config, farm, SystemClock())))
+        for node in nodes:
+            node.agent.adopt()
+            await node.rounds.beat()
+        yield Site(server, nodes, stores, Sealer(ring, FARM))
         for connection in connections:
             await connection.close()
 
@@ -190,10 +190,10 @@ async def grant(agent: Agent, number: int, count: int) -> None:
         assert isinstance(await agent.start_session(request), Grant)
 
 
-async def settle(agent: Agent) -> None:
-    """Let an agent notice the loss, and finish what that brings."""
-    await agent.beat()
-    await agent.settled()
+async def settle(node: Node) -> None:
+    """Let a node notice the loss, and finish what that brings."""
+    await node.rounds.beat()
+    await node.agent.settled()
 
 
 async def acquire_all(farm: Site, leases: int) -> None:

@@ -204,7 +204,7 @@ class Host:
     # --- listening ----------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        book, memory = self.agent._book, self.agent._parts.memory
+        book, memory = self.agent._book, self.node.memory
         step, beaten = book.step, memory.beaten
 
         def stepped(session: OpenSession, event: SessionEvent, **changes: Any) -> OpenSession:
@@ -243,18 +243,18 @@ class Host:
 
     async def _beating(self) -> None:
         while True:
-            await self.agent.beat()
+            await self.node.rounds.beat()
             await asyncio.sleep(HEARTBEAT)
 
     async def _looking(self) -> None:
         while True:
             await asyncio.sleep(LOOK)
-            await self.agent.look()
+            await self.node.rounds.look()
 
     async def _watching(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            await self.agent.watch()
+            await self.node.rounds.watch()
 
     async def _sampling(self) -> None:
         seen = self.history.health.setdefault(self.name, [])
@@ -292,5 +292,5 @@ async def running_host(name: str, url: str, plan: Plan, history: History, folder
                     task.cancel()
                 await asyncio.gather(*host.tasks, return_exceptions=True)
                 async with asyncio.timeout(PATIENCE):
-                    await host.agent._parts.reacquire.stop()
+                    await host.node.reacquire.stop()
                     await host.agent.settled()

@@ -50,7 +50,7 @@ class Disk:
 @contextmanager
 def full(host: Host, at: int, *, stays: bool) -> Iterator[Disk]:
     """Let the disk be full from the n-th write on."""
-    database: Any = host.agent._journal._database
+    database: Any = host.node.journal._database
     disk = Disk(database._connection, at, stays=stays)
     database._connection = disk
     try:
@@ -172,7 +172,7 @@ async def test_health_tells_a_full_disk_at_the_first_write_that_fails(site: Site
         with pytest.raises(JournalFailed):
             await start(host)
         assert not host.agent.facts().journal_writes
-        await host.agent.look()
+        await host.node.rounds.look()
         assert not host.agent.facts().journal_writes
-    await host.agent.look()
+    await host.node.rounds.look()
     assert host.agent.facts().journal_writes

@@ -86,10 +86,10 @@ async def test_who_slept_too_long_asks_first(site: Site) -> None:
     await host.granted(JOHN)
     await host.beat()
     host.line.calls.clear()
-    await host.agent.awake()
+    await host.node.rounds.awake()
     assert [] == host.line.calls
     site.timed.clock.advance(2 * HOUR)
-    await asyncio.gather(*(host.agent.awake() for _ in range(20)))
+    await asyncio.gather(*(host.node.rounds.awake() for _ in range(20)))
     assert ({"7": "lost"}, 1) == (host.states, host.line.calls.count("heartbeat"))
 
 
@@ -100,9 +100,9 @@ async def test_who_wakes_in_an_outage(site: Site) -> None:
     await host.beat()
     site.timed.clock.advance(2 * HOUR)
     host.line.cut.add("*")
-    await host.agent.awake()
+    await host.node.rounds.awake()
     host.line.calls.clear()
-    await host.agent.awake()
+    await host.node.rounds.awake()
     assert ({"7": "active"}, []) == (host.states, host.line.calls)
     host.line.cut.clear()
     await host.beat()
@@ -116,7 +116,7 @@ async def test_an_agent_that_starts_asks_first(site: Site) -> None:
     host.kill()
     site.timed.clock.advance(2 * HOUR)
     host.boot()
-    await host.agent.awake()
+    await host.node.rounds.awake()
     await host.agent.settled()
     assert {"7": "lost"} == host.states
 

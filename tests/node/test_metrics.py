@@ -57,9 +57,8 @@ class Node:
 
 def observed(host: Host, alert: int = 90) -> Node:
     """What a daemon makes around an agent."""
-    parts = host.agent._parts
-    census = Census(host.farm, parts.standing, host.clock, alert)
-    return Node(host, census, Verdict(host.agent, census, parts.metrics, host.clock, max_sessions=4))
+    census = Census(host.farm, host.node.standing, host.clock, alert)
+    return Node(host, census, Verdict(host.agent, census, host.node.metrics, host.clock, max_sessions=4))
 
 
 @pytest.fixture
@@ -203,7 +202,7 @@ async def test_a_thousand_scrapes_are_one_page(node: Node) -> None:
 
 async def test_calls_of_the_store_by_verb(node: Node) -> None:
     """How long each took, and which failed how."""
-    metrics = node.host.agent._parts.metrics
+    metrics = node.host.node.metrics
     farm = metrics.measuring(node.host.farm)
     await farm.store.count("qlikview")
     for fault, times in ((node.host.line.cut, 2), (node.host.line.refused, 1)):

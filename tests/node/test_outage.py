@@ -133,9 +133,9 @@ async def test_a_debt_copied_from_another_node_is_not_delivered(site: Site) -> N
     await two.granted(JOHN)
     two.line.cut.add("*")
     await two.end()
-    owed = two.agent._journal.next_owed(0)
+    owed = two.node.journal.next_owed(0)
     assert owed is not None
-    one.agent._journal.owe(owed.session, owed.body)
+    one.node.journal.owe(owed.session, owed.body)
     await one.beat()
     assert (0, [("ctx-02", "7")]) == (one.agent.facts().owed, await site.sessions(JOHN))
     assert [(f"rejected-debt-{owed.number}", owed.body)] == one.kept
@@ -177,7 +177,7 @@ async def test_a_heartbeat_leaves_a_start_under_way_alone(site: Site) -> None:
     with host.line.holding("acquire") as asked:
         starting = asyncio.create_task(host.granted(JOHN))
         await asked()
-        await host.agent.beat()
+        await host.node.rounds.beat()
     await starting
     await host.beat()
     assert ({"7": "active"}, [("ctx-01", "7")]) == (host.states, await site.sessions())

@@ -32,7 +32,7 @@ async def test_a_node_is_there_from_its_first_beat(site: Site, roster: Roster) -
     assert [] == await roster.all()
     await host.beat()
     await host.granted(JOHN)
-    await host.agent.look()
+    await host.node.rounds.look()
     (view,) = await roster.all()
     assert ("ctx-01", HostState.READY, 1, __version__, "pass") == (
         view.node, view.state, view.sessions, view.version, view.health,
@@ -46,7 +46,7 @@ async def test_a_drain_from_anywhere_holds_from_the_next_look(site: Site, roster
     await host.beat()
     await host.granted(JOHN)
     await drained(roster)
-    await host.agent.look()
+    await host.node.rounds.look()
     assert host.agent.facts().draining
     assert HostState.DRAINING is (await roster.one("ctx-01")).state, "the list says so at once"
     assert Reason.DRAINING is (await host.denied(MARY, "8")).reason
@@ -54,7 +54,7 @@ async def test_a_drain_from_anywhere_holds_from_the_next_look(site: Site, roster
     host = host.restart()
     assert Reason.DRAINING is (await host.denied(MARY, "8")).reason
     await drained(roster, on=False)
-    await host.agent.look()
+    await host.node.rounds.look()
     await host.granted(MARY, "8")
 
 
@@ -63,11 +63,11 @@ async def test_a_drain_on_the_node_is_seen_everywhere_and_taken_back_anywhere(si
     host = site.host()
     await host.beat()
     host.agent.drain(on=True)
-    await host.agent.look()
+    await host.node.rounds.look()
     view = await roster.one("ctx-01")
     assert (HostState.DRAINING, "somebody on ctx-01 itself") == (view.state, roster.wished_by(view))
     await drained(roster, on=False)
-    await host.agent.look()
+    await host.node.rounds.look()
     assert not host.agent.draining
     assert "anna on desk-7" == roster.wished_by(await roster.one("ctx-01"))
 
@@ -108,21 +108,21 @@ async def test_who_drains_while_the_store_answers_is_not_overruled(site: Site, r
     host = site.host()
     await host.beat()
     await drained(roster)
-    await host.agent.look()
+    await host.node.rounds.look()
     await drained(roster, on=False)
     with host.line.holding("report") as held:
-        looking = asyncio.create_task(host.agent.look())
+        looking = asyncio.create_task(host.node.rounds.look())
         await held()
         host.agent.drain(on=False)
         host.agent.drain(on=True)
     await looking
     assert not host.agent.draining, "drained before and after: nothing was asked here"
     with host.line.holding("report") as held:
-        looking = asyncio.create_task(host.agent.look())
+        looking = asyncio.create_task(host.node.rounds.look())
         await held()
         host.agent.drain(on=True)
     await looking
-    await host.agent.look()
+    await host.node.rounds.look()
     assert (True, True) == (host.agent.draining, (await roster.one("ctx-01")).draining)
 
 
@@ -131,11 +131,11 @@ async def test_a_report_that_fails_harms_nothing(site: Site, roster: Roster) -> 
     host = site.host()
     host.line.refused.add("report")
     await host.beat()
-    await host.agent.look()
+    await host.node.rounds.look()
     assert host.agent.facts().store_answers
     await host.granted(JOHN)
     host.line.refused.clear()
-    await host.agent.look()
+    await host.node.rounds.look()
     assert 1 == (await roster.one("ctx-01")).sessions
 
 
@@ -149,7 +149,7 @@ async def test_two_hosts_of_one_name_are_told_by_both(site: Site, roster: Roster
     assert "2 hosts report under this name" in checks[0].output
     await drained(roster)
     for host in hosts:
-        await host.agent.look()
+        await host.node.rounds.look()
     assert not (await roster.occupancy("ctx-01")).empty
 
 
@@ -158,7 +158,7 @@ async def test_an_agent_that_ends_says_so(site: Site, roster: Roster) -> None:
     host = site.host()
     await host.beat()
     host.agent.leave()
-    await host.agent.look()
+    await host.node.rounds.look()
     view = await roster.one("ctx-01")
     assert (HostState.STOPPING, "fail", True) == (view.state, view.health, view.heard)
     await host.granted(JOHN)
@@ -177,12 +177,12 @@ async def test_a_node_is_empty_when_the_store_has_heard_everything(site: Site, r
     await drained(roster)
     host.line.cut.add("release")
     await host.end()
-    await host.agent.look()
+    await host.node.rounds.look()
     left = await roster.occupancy("ctx-01")
     assert (0, 1, False) == (left.sessions, left.view.owed, left.empty)
     host.line.cut.clear()
     await host.beat()
-    await host.agent.look()
+    await host.node.rounds.look()
     assert (await roster.occupancy("ctx-01")).empty
 
 
@@ -191,7 +191,7 @@ async def test_a_silent_node_is_empty_when_its_sessions_are_over(site: Site, ros
     host = site.host()
     await host.beat()
     await host.granted(JOHN)
-    await host.agent.look()
+    await host.node.rounds.look()
     site.timed.clock.advance(HOUR)
     left = await roster.occupancy("ctx-01")
     assert (True, 1, False) == (left.counted, left.sessions, left.empty)

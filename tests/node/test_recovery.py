@@ -254,7 +254,7 @@ async def test_health_says_that_the_store_recovers(farm: Site) -> None:
     await beaten(host)
     emptied(farm)
     with host.line.holding("restore") as held:
-        await host.agent.beat()
+        await host.node.rounds.beat()
         await held()
         assert host.agent.facts().recovering
     await host.agent.settled()
@@ -393,7 +393,7 @@ async def test_a_receipt_that_does_not_open_is_kept_and_told(site: Site, monkeyp
     host = site.host()
     await host.granted(JOHN)
     await host.end()
-    journal = host.agent._journal
+    journal = host.node.journal
     (index,) = journal.receipts("qlikview")
     body = journal.receipt(index, "qlikview")
     assert body is not None
@@ -608,7 +608,7 @@ async def test_a_host_s_clock_that_is_set_moves_no_hold(site: Site) -> None:
         assert lease is not None
         assert [until] == [session.hold_until for session in lease.sessions]
         site.timed.clock.advance(1000)
-        await host.agent.watch()
+        await host.node.rounds.watch()
         assert {"7": "active"} == host.states
 
 

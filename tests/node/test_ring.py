@@ -26,15 +26,15 @@ def put(host: Host, ring: KeyRing | bytes) -> None:
 
 async def look(host: Host, site: Site) -> None:
     """Let the agent look at its ring twice, with time enough between for everything to settle."""
-    await host.agent.look_at_keys()
+    await host.node.rounds.look_at_keys()
     site.timed.clock.advance(SETTLED)
-    await host.agent.look_at_keys()
-    await host.agent.look_at_keys()
+    await host.node.rounds.look_at_keys()
+    await host.node.rounds.look_at_keys()
 
 
 def ids_in(host: Host) -> set[str]:
     """Which keys the host's journal needs."""
-    return set(host.agent._journal.sealed_with())
+    return set(host.node.journal.sealed_with())
 
 
 async def word(site: Site) -> tuple[str, tuple[str, ...], dict[str, int]]:
@@ -78,7 +78,7 @@ async def test_a_new_ring_is_gone_by_and_the_journal_sealed_anew(site: Site) -> 
     await look(host, site)
     assert new.without(old) == host.farm.sealer.ring
     for each in (JOHN, MARY):
-        receipt = host.agent._parts.receipts.find(host.farm.sealer.user_index(each), "qlikview")
+        receipt = host.node.receipts.find(host.farm.sealer.user_index(each), "qlikview")
         assert receipt is not None
         assert {new.primary} == {key_id_of(receipt.record), key_id_of(receipt.name)}
     # The old key is gone for good now, and all that waited is carried out; the store itself was not resealed.
@@ -113,15 +113,15 @@ async def test_a_node_has_done_with_a_key_only_when_nothing_is_under_way(site: S
     """It says at once that it can open with a key, and after a while that it seals with it."""
     host = site.host()
     put(host, site.ring)
-    await host.agent.look_at_keys()
+    await host.node.rounds.look_at_keys()
     old = site.ring.primary
     assert (old, (old,), {}) == await word(site)
     new = site.ring.grown(1).activated()
     put(host, new)
-    await host.agent.look_at_keys()
+    await host.node.rounds.look_at_keys()
     assert (old, new.ids, {}) == await word(site)
     site.timed.clock.advance(SETTLED)
-    await host.agent.look_at_keys()
+    await host.node.rounds.look_at_keys()
     assert (new.primary, new.ids, {}) == await word(site)
 
 
@@ -131,7 +131,7 @@ async def test_a_full_disk_keeps_the_key(site: Site, monkeypatch: pytest.MonkeyP
     host.line.cut.clear()
     new = site.ring.grown(1).activated()
     with monkeypatch.context() as patch:
-        patch.setattr(host.agent._parts.receipts, "reseal", lambda *_: None)
+        patch.setattr(host.node.receipts, "reseal", lambda *_: None)
         put(host, new.without(site.ring.primary))
         await look(host, site)
         primary, opens, holds = await word(site)
@@ -155,20 +155,20 @@ async def test_a_wrong_file_is_refused_and_told(site: Site, broken: bytes | None
     """The ring before it stays in force, health warns, and a right one mends it."""
     host = site.host()
     put(host, site.ring)
-    await host.agent.look_at_keys()
+    await host.node.rounds.look_at_keys()
     assert (Status.PASS, "the key ring's") == keys_check(host)
     if broken is None:
         host.ring_file.unlink()
     else:
         put(host, broken)
-    await host.agent.look_at_keys()
+    await host.node.rounds.look_at_keys()
     status, text = keys_check(host)
     assert (Status.WARN, True) == (status, why in text)
     assert site.ring == host.farm.sealer.ring
     await host.beat()
     await host.granted(JOHN)
     put(host, site.ring.grown(1))
-    await host.agent.look_at_keys()
+    await host.node.rounds.look_at_keys()
     assert Status.PASS is keys_check(host)[0]
 
 
@@ -218,14 +218,14 @@ async def test_a_journal_that_cannot_be_written_does_not_silence_the_node(
     """Full disk: the node goes on saying that it needs the old key, so that nobody takes it for switched off."""
     host = await with_everything(site)
     host.line.cut.clear()
-    await host.agent.look_at_keys()
+    await host.node.rounds.look_at_keys()
     new = site.ring.grown(1).activated()
 
     def full(*_: object) -> None:
         raise JournalFailed("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(host.agent._journal, "write_receipt", full)
+        patch.setattr(host.node.journal, "write_receipt", full)
         put(host, new)
         await look(host, site)
         (told,) = await Vault(site.timed.connection, FARM).rings()
@@ -240,7 +240,7 @@ async def test_a_journal_that_is_all_fresh_is_not_searched_again(site: Site, mon
     host = await with_everything(site)
     await look(host, site)
     searched: list[int] = []
-    journal, real = host.agent._journal, host.agent._journal.sealed_with
+    journal, real = host.node.journal, host.node.journal.sealed_with
     monkeypatch.setattr(journal, "sealed_with", lambda: searched.append(1) or real())
     await look(host, site)
     assert [] == searched

@@ -375,7 +375,7 @@ async def test_a_receipt_that_does_not_open_is_kept(site: Site) -> None:
     await moved(host, b"content")
     await host.granted(JOHN)
     (index,) = (name.decode() for name in records(site))
-    journal = host.agent._journal
+    journal = host.node.journal
     journal.write_receipt(index, "qlikview", b"damaged")
     await host.end()
     assert ({}, [], b"content") == (host.states, await site.sessions(), host.read())

@@ -203,7 +203,7 @@ class Host:
 
     async def beat(self) -> None:
         """One heartbeat."""
-        await self.agent.beat()
+        await self.node.rounds.beat()
         self._beaten(self)
 
     async def _beating(self) -> None:
@@ -214,7 +214,7 @@ class Host:
     async def _watching(self) -> None:
         while True:
             await self.clock.sleep(_LOOK_AROUND)
-            await self.agent.watch()
+            await self.node.rounds.watch()
 
     async def _looking(self) -> None:
         while True:
@@ -222,7 +222,7 @@ class Host:
             self.stirred.clear()
             await self.clock.sleep(self._chance.uniform(0, _LOOK_EVERY))
             for _ in range(_LOOKS):
-                await self.agent.look()
+                await self.node.rounds.look()
                 await self.clock.sleep(_LOOK_EVERY)
                 if self.node.standing.store_is_away:
                     break
