@@ -121,6 +121,20 @@ async def test_an_emptied_store_lets_nobody_new_in_until_its_nodes_have_restored
     assert (True, taken.fence, taken.lease.id) == (again.again, again.fence, again.lease.id)
 
 
+async def test_who_shows_up_is_waited_for_though_nobody_knew_of_it(timed: TimedStore) -> None:
+    """L7: a node that came since the others last asked who is there asks for a session: all wait until it restored."""
+    pool = desk(timed)
+    known, new = await knowledge(pool), await knowledge(pool, OTHER)
+    emptied(pool)
+    found = await recover(pool, known)
+    assert Behind.STRANGE is await ask(pool, "john", new, "2", OTHER)
+    await pool.timed.store.restored(pool.pool.name, NODE, found.epoch, knew=True)
+    assert Reason.RECOVERING is (await pool.refused("mary")).reason
+    await recover(pool, new, OTHER)
+    await pool.timed.store.restored(pool.pool.name, OTHER, found.epoch, knew=True)
+    await pool.start("mary")
+
+
 async def test_the_window_ends_by_itself(timed: TimedStore) -> None:
     """A node that never comes back keeps nobody out for longer than the window."""
     pool = desk(timed, capacity=1)

@@ -130,7 +130,7 @@ end
 -- 1. Is the caller up to date, and its node alive?
 local refused = policy_differs(version)
 if refused then return refused end
-if estranged(caller) then return { 'strange' } end
+if estranged(caller) then return sent_to_recover(node) end
 if not alive(NODES, node) then return { 'lapsed' } end
 
 -- 2. What is no longer alive does not count.

@@ -24,7 +24,7 @@ local caller = { epoch = tonumber(ARGV[4]), seen = tonumber(ARGV[5]), life = ARG
 
 local refused = policy_differs(version)
 if refused then return refused end
-if estranged(caller) then return { 'strange' } end
+if estranged(caller) then return sent_to_recover(node) end
 local behind = off(caller)
 if behind < 0 then set_time(behind, node, caller) end
 

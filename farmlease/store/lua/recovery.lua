@@ -75,13 +75,20 @@ local function estranged(caller)
     or caller.life ~= limits.life or off(caller) > 0 or is_doubtful()
 end
 
+local function is_recovering()
+  return limits.recovering > now
+end
+
+-- The answer that sends a node away which does not know this store: it is about to restore what it has, and is waited
+-- for from here on, whether anybody knew of it or not.
+local function sent_to_recover(node)
+  if is_recovering() then call('ZADD', AWAITED, 'NX', 0, node) end
+  return { 'strange' }
+end
+
 -- The answer that sends a node away which asks about a session of its own, or nil.
 local function no_session_here(caller)
   if not load_limits() then return { caller.epoch > 0 and 'strange' or 'gone' } end
   if estranged(caller) then return { 'strange' } end
   return nil
-end
-
-local function is_recovering()
-  return limits.recovering > now
 end
