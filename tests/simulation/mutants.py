@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -77,6 +77,17 @@ def lua(name: str, what: str, old: str, new: str, profile: str = "usual") -> Mut
         yield
 
     return Mutant(name, what, changes, prepare, profile)
+
+
+def hasty(mutant: Mutant) -> Mutant:
+    """Return the mutant on nodes that restore at once: in the random moment that they wait, the others come as well."""
+
+    @contextmanager
+    def changes() -> Iterator[None]:
+        with mutant.changes(), patch("farmlease.node.recovery.JITTER", 0.0):
+            yield
+
+    return replace(mutant, changes=changes)
 
 
 def python(name: str, what: str, owner: Any, method: str, old: str, new: str, profile: str = "usual") -> Mutant:
@@ -228,8 +239,8 @@ MUTANTS = (
         "    or caller.life ~= limits.life or", "return", "loss"),
     lua("first come, all in", "The window ends when the first node has restored.",
         "call('ZCOUNT', AWAITED, 0, 0) == 0", "true", "loss"),
-    lua("rosters not awaited", "The window ends before every node that the others knew has restored.",
-        "for _, other in ipairs(cjson.decode(ARGV[9])) do call('ZADD', AWAITED, 'NX', 0, other) end", "", "loss"),
+    hasty(lua("rosters not awaited", "The window ends before every node that the others knew has restored.",
+        "for _, other in ipairs(cjson.decode(ARGV[9])) do call('ZADD', AWAITED, 'NX', 0, other) end", "", "loss")),
     lua("hold lost at restore", "A session that is restored is held no longer.",
         "if known then\n      if known.fence", "claim.hold = nil\n    if known then\n      if known.fence", "loss"),
     swapped("memory not written", "A node's epochs, fences and rosters are forgotten with its agent.",
