@@ -154,7 +154,7 @@ async def _do_nothing(*_: Any) -> None:
     """Do nothing."""
 
 
-def _write_nothing(_: Memory) -> None:
+def _write_nothing(_: Memory, name: str, body: bytes) -> None:
     """Write nothing."""
 
 
@@ -244,7 +244,7 @@ MUTANTS = (
     lua("hold lost at restore", "A session that is restored is held no longer.",
         "if known then\n      if known.fence", "claim.hold = nil\n    if known then\n      if known.fence", "loss"),
     swapped("memory not written", "A node's epochs, fences and rosters are forgotten with its agent.",
-            Memory, "write", _write_nothing, "loss"),
+            Memory, "_write", _write_nothing, "loss"),
     lua("restored over the limit", "What a node has is counted again, room or not.",
         "return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft",
         "return true", "loss"),
