@@ -17,7 +17,7 @@ from farmlease.cli.output import Command, Format, folded, output_option, write_c
 from farmlease.domain.duration import parse_duration
 from farmlease.domain.identity import User
 from farmlease.domain.wire import Document, decision_line, timestamp
-from farmlease.errors import FarmleaseError
+from farmlease.errors import FarmleaseError, StoreUnavailable
 from farmlease.history import Decision, History
 from farmlease.store.trail import Place
 
@@ -108,11 +108,22 @@ def tell_cut(client: FarmClient, history: History, pools: Sequence[str], start: 
 def decisions(
     client: FarmClient, history: History, places: Sequence[Place], user: User | None, *, follow: bool
 ) -> Iterator[Decision]:
-    """Yield what there is and, to ``follow``, what comes."""
+    """Yield what there is and, to ``follow``, what comes, whether or not the store is away for a while meanwhile."""
+    began = False
     while True:
-        yield from client.each(history.decisions(places, user))
+        passed = {place.pool: place.after for place in places}
+        try:
+            for decision in client.each(history.decisions(places, user)):
+                passed[decision.pool] = decision.id
+                yield decision
+        except StoreUnavailable as error:
+            if not (follow and began):
+                raise
+            click.echo(f"farmlease: {error}; trying again", err=True)
+            places = [Place(*place) for place in passed.items()]  # what was read and not yielded is read again
         if not follow:
             return
+        began = True
         sys.stdout.flush()
         client.wait(asyncio.sleep(PAUSE))
 

@@ -1,15 +1,25 @@
 """``farmlease audit`` and ``lease forget``: what was decided is found again, and a name is erased."""
 
+import asyncio
 import json
 import signal
 import subprocess
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
 
+from farmlease.cli import audit as audit_command
+from farmlease.cli.farm_client import FarmClient
+from farmlease.domain.identity import User
+from farmlease.errors import StoreUnavailable
+from farmlease.history import Decision
 from farmlease.store.keys import note_keys
+from farmlease.store.trail import Place
 from tests.commands import CLEARQUEST, NODE, QLIKVIEW, ClockedHost, Host, me
-from tests.stores import DAY, HOUR
+from tests.stores import DAY, HOUR, NINE
 
 JOHN, MARY = "CORP\\john", "CORP\\mary"
 
@@ -234,3 +244,42 @@ def test_help_says_how_far_back_it_looks_without_since(host: Host, command: str,
     """The two differ, and so each says its own."""
     told = " ".join(host.run(command, "--help").out.split())
     assert f"How far back, e.g. 24h or 30d (default: {default})." in told
+
+
+DECISION = Decision(
+    at=NINE, pool="qlikview", event="denied", user="john", index="john", node="ctx-01", incarnation="1", session="7",
+    device="citrix-a", detail="capacity", fence=0, by="", note="", id="0",
+)  # fmt: skip
+
+
+class Torn:
+    """A history that is asked three times; the second time the store goes away after the first decision of a page."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def decisions(self, places: Sequence[Place], user: User | None) -> AsyncIterator[Decision]:
+        """Yield what is behind a place, and move the place on first, as the real one does."""
+        del user
+        self.asked += 1
+        (place,) = places
+        behind = int(place.after)
+        known = min(2 * self.asked, 4)
+        place.after = str(known)
+        for number in range(behind + 1, known + 1):
+            if self.asked == 2 and number == 4:
+                raise StoreUnavailable("the store is away")
+            yield replace(DECISION, id=str(number))
+
+
+def test_follow_outlasts_a_store_that_goes_away(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read and not told yet is told when the store is back, and nothing twice."""
+    monkeypatch.setattr(audit_command, "PAUSE", 0)
+    with asyncio.Runner() as runner:
+        history: Any = Torn()
+        client = FarmClient(host.config, history, runner)
+        found = audit_command.decisions(client, history, [Place("qlikview", "0")], None, follow=True)
+        assert ["1", "2", "3", "4"] == [each.id for each in islice(found, 4)]
+    assert "farmlease: the store is away; trying again\n" == capsys.readouterr().err
