@@ -59,6 +59,9 @@ class _Shard:
     off_ms: int = 0  #: by how much the server's clock was off when it was last heard of: ahead or behind
 
 
+_UNKNOWN = _Shard()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Remembered:
     incarnation: str = ""  #: in which the moments mean something
@@ -161,7 +164,7 @@ class Memory:
             _log.error("memory.not_written", why=str(error))
 
     def _shard(self, pool: str) -> _Shard:
-        return self._shards.get(pool, _Shard())
+        return self._shards.get(pool, _UNKNOWN)
 
     def _timed(self, shard: _Shard, now: int, line: int) -> _Shard:
         """Count the store's time on; from anew where it does not go on as counted."""
