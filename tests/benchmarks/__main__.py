@@ -2,7 +2,7 @@
 
 Real servers and processes on this machine, servers on one core and clients on the other; each figure is the ratio of two
 things measured side by side, in turns. After each the effects are checked: a figure of something that did not happen is
-none.
+none. Where other work goes on, `chrt -f 1 python -m tests.benchmarks` (as root, on Linux) lets it wait meanwhile.
 """
 
 import argparse
