@@ -93,12 +93,16 @@ async def rate(on: Bench, clients: int, calls: int) -> float:
 
 
 async def theirs(on: Bench, clients: int, calls: int) -> float:
-    """Return what redis-benchmark gets out of the same script with arguments of the same size."""
-    script, before = Script.load("acquire"), on.seats()
+    """Return what redis-benchmark gets out of the same script with arguments of the same size.
+
+    Its random numbers may be those of an earlier round (it seeds them with the time and its process id), so each round
+    has users of its own.
+    """
+    script, before, these = Script.load("acquire"), on.seats(), secrets.token_hex(2)
     record, name = await sample()
     arguments = script.ordered(
         {
-            "policy": VERSION, "user": "__rand_int____rand_int__", "node": NODE, "session": "__rand_int____rand_int__",
+            "policy": VERSION, "user": f"{these}__rand_int____rand_int__", "node": NODE, "session": f"{these}__rand_int____rand_int__",
             "device": FARM, "lease": secrets.token_urlsafe(12), "record": "r" * len(record), "name": "n" * len(name),
             "reservations": "[]", "wait": 0, **NOTHING.arguments(), "life": on.raw.info("server")["run_id"],
         }
