@@ -1,5 +1,6 @@
 """Fixtures of all rooms."""
 
+import os
 import subprocess
 
 import pytest
@@ -10,6 +11,7 @@ from tests.stores import server, timed, timed_server
 __all__ = [
     "pytest_addoption",
     "pytest_report_header",
+    "pytest_xdist_auto_num_workers",
     "server",
     "timed",
     "timed_server",
@@ -24,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fault-runs", type=int, default=0, help="runs with real faults, over all kinds (default: two of each)"
     )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many tests again at once as there are cores: most wait for processes and servers of their own."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 
 def pytest_report_header() -> str:
