@@ -39,7 +39,7 @@ class Pulse:
 
     #: Told each word of a session whose seat the store took, as often as the store repeats it. Runs as an errand.
     lost: Callable[[str, Lost], Coroutine[Any, Any, None]]
-    #: Looks into the sessions of a pool; returns whether it came to the end. Runs as an errand.
+    #: Looks into the sessions of a pool; returns whether it came to the end and changed nothing. Runs as an errand.
     differs: Callable[[str], Coroutine[Any, Any, bool]]
 
     def __init__(

@@ -111,12 +111,13 @@ class Recovery:
     async def reconcile(self, pool: str) -> bool:
         """Give back what the store counts for this node and the node does not have: an answer came too late, say.
 
-        False if there was something that cannot be judged yet: then it is to be looked into again.
+        False if there was something, given back or not to be judged yet: then it is to be looked into again. A late
+        copy of a question may bring back what was given back before a heartbeat has seen that it was gone.
         """
         unknown, whole = await self._unknown(pool)
         for claim, fence in unknown:
             self._debts.owe(ReleaseDebt(pool=pool, claim=claim, fence=fence))
-        return whole
+        return whole and not unknown
 
     async def _unknown(self, pool: str) -> tuple[list[tuple[Claim, int]], bool]:
         """Return each session that the store counts for this node and the node does not have, with its fence.

@@ -168,7 +168,11 @@ class Seats:
                 )  # fmt: skip
 
     async def confirm(self, name: str) -> bool:
-        """Ask about every session of a pool; those the store knows are not touched. False if that was cut short."""
+        """Ask about every session of a pool; those the store knows are not touched.
+
+        False if that was cut short, or a session was counted anew: a late end may take its seat once more.
+        """
+        nothing_new = True
         for each in self._book:
             async with self._turns.session(each.id):
                 session = self._book.find(each.id)
@@ -180,7 +184,9 @@ class Seats:
                 decision = await self.ask(request, session, in_force, pool)
                 if decision is None or not self._standing.store_answers:
                     return False
-        return True
+                if isinstance(decision, Grant) and not decision.again:
+                    nothing_new = False
+        return nothing_new
 
     async def lost(self, pool: str, lost: Lost) -> None:
         """The store took a seat: its session is invalid or, if nobody is to try again, lost. The store hears of it."""

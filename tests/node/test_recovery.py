@@ -6,7 +6,9 @@ import pytest
 
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, Reason, Source, Withdrawal
+from farmlease.node.debts import ANY_FENCE
 from farmlease.node.receipts import Receipts
+from farmlease.store.answers import Claim
 from farmlease.store.keys import Shard
 from tests.nodes import FARM, JOHN, MARY, Host, Site, booted
 
@@ -225,6 +227,37 @@ async def test_what_only_the_store_counts_is_given_back(site: Site) -> None:
     await beaten(host)
     await beaten(host)
     assert ([], 0) == (await site.sessions(), host.agent.facts().owed)
+
+
+async def test_what_only_the_store_counts_again_is_given_back_again(site: Site) -> None:
+    """L3: a late question brings a seat back that was given back, before a heartbeat has seen that it was gone."""
+    host = site.host()
+    await host.beat()
+    for _ in range(2):
+        host.line.deaf.add("acquire")
+        host.line.swallowed.add("release")
+        await host.denied(JOHN)
+        host.line.deaf.clear()
+        await host.beat()
+        assert [("ctx-01", "7")] == await site.sessions()
+        host.line.swallowed.clear()
+        await beaten(host)
+        assert ([], 0) == (await site.sessions(), host.agent.facts().owed)
+
+
+async def test_what_the_store_forgets_again_is_counted_again(site: Site) -> None:
+    """L4: a late end takes a session's seat twice, before a heartbeat has seen that it was counted again."""
+    host = site.host()
+    grant = await host.granted(JOHN)
+    await host.beat()
+    (member,) = await site.timed.store.nodes("qlikview")
+    claim = Claim(user=site.farm.sealer.user_index(JOHN), node=member, session="7")
+    for _ in range(2):
+        await site.timed.store.release("qlikview", claim, ANY_FENCE)
+        assert [] == await site.sessions()
+        await beaten(host)
+        assert [("ctx-01", "7")] == await site.sessions()
+    assert grant.fence < (await host.granted(JOHN)).fence
 
 
 async def test_a_grant_whose_answer_was_lost_with_the_master_is_ended_by_its_fence(farm: Site) -> None:
