@@ -131,7 +131,9 @@ class Recovery:
             state = ours.state if ours is not None and same else None
             if state is SessionState.ACTIVE:
                 continue
-            if state in _MAY_HOLD or self._turns.taken(counted.session) or self._debts.pending(counted.session):
+            # What is owed of an id that is another one's by now is that one's: the id is free once all was delivered.
+            owed = self._debts.pending(counted.session) and (ours is None or same)
+            if state in _MAY_HOLD or self._turns.taken(counted.session) or owed:
                 whole = False
                 continue
             _log.warning("session.unknown", pool=pool, session=counted.session)

@@ -85,6 +85,31 @@ async def test_who_waits_gets_no_seat_by_the_ghost_of_an_earlier_session(farm: S
     await asyncio.gather(waits, return_exceptions=True)
 
 
+async def test_the_ghost_of_an_id_whose_next_end_is_owed_takes_no_seat(farm: Site) -> None:
+    """L7: an old copy of the store counts who had an id before; who had it next has ended, and that is not told yet."""
+    await farm.apply(
+        '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 2\nshare = "session"\n'
+        "reacquire = { attempts = 0 }\n"
+    )
+    host = farm.host()
+    await host.granted(JOHN)
+    await beaten(host)
+    copy = {key: farm.timed.raw.dump(key) for key in farm.timed.raw.scan_iter()}
+    await host.end()
+    await host.granted(MARY)
+    await host.granted(JOHN, "8")
+    await beaten(host)
+    host.line.cut.add("*")
+    await host.end()
+    emptied(farm)
+    for key, value in copy.items():
+        farm.timed.raw.restore(key, 0, value)
+    host.line.cut.clear()
+    await beaten(host)
+    assert {"8": "active"} == host.states
+    assert ([("ctx-01", "8")], []) == (await farm.sessions(JOHN, "clearquest"), await farm.sessions(MARY, "clearquest"))
+
+
 async def test_nobody_new_gets_in_before_all_have_restored(farm: Site) -> None:
     """L1: a new user waits until every node that was there has come, and is told until when."""
     await farm.apply(policy(farm, capacity="1"))
