@@ -158,7 +158,7 @@ async def test_a_grant_survives_the_fail_over_right_after_it() -> None:
             running.wait_failover(old)
         old.restart()
         running.wait_whole()
-        async with opened(running.url, timeout_ms=1000) as store:
+        async with opened(running.url, timeout_ms=5000) as store:  # the replica has only just come back
             again = [await start(store, "john"), await start(store, "mary")]
     assert [first.fence, last.fence] == [each.fence for each in again]
 
