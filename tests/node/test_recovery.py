@@ -238,10 +238,8 @@ async def test_a_session_without_room_is_told(farm: Site) -> None:
     assert ["active", "lost"] == sorted([one.states["7"], two.states["8"]])
 
 
-async def test_what_only_the_store_counts_is_given_back(site: Site) -> None:
-    """L3: a question that reached the store after its caller had given up and undone it leaks no seat."""
-    host = site.host()
-    await host.beat()
+async def leak(site: Site, host: Host) -> None:
+    """Let a question reach the store after its caller has given up and undone it: a seat that only the store counts."""
     host.line.deaf.add("acquire")
     host.line.swallowed.add("release")
     await host.denied(JOHN)
@@ -249,6 +247,13 @@ async def test_what_only_the_store_counts_is_given_back(site: Site) -> None:
     await host.beat()
     assert [("ctx-01", "7")] == await site.sessions()
     host.line.swallowed.clear()
+
+
+async def test_what_only_the_store_counts_is_given_back(site: Site) -> None:
+    """L3: a question that reached the store after its caller had given up and undone it leaks no seat."""
+    host = site.host()
+    await host.beat()
+    await leak(site, host)
     await beaten(host)
     await beaten(host)
     assert ([], 0) == (await site.sessions(), host.agent.facts().owed)
@@ -259,13 +264,7 @@ async def test_what_only_the_store_counts_again_is_given_back_again(site: Site) 
     host = site.host()
     await host.beat()
     for _ in range(2):
-        host.line.deaf.add("acquire")
-        host.line.swallowed.add("release")
-        await host.denied(JOHN)
-        host.line.deaf.clear()
-        await host.beat()
-        assert [("ctx-01", "7")] == await site.sessions()
-        host.line.swallowed.clear()
+        await leak(site, host)
         await beaten(host)
         assert ([], 0) == (await site.sessions(), host.agent.facts().owed)
 
