@@ -214,6 +214,10 @@ class World:
             self._leases.pop((carried.pool, given["user"]), None)
         if carried.name == "hold" and carried.word == "held":
             self._note_hold(carried)
+        if carried.name == "release" and carried.word == "released":
+            # A later session of this id may have the same fence: a receipt that lets it in knows no newer one.
+            key = (given["user"], given["node"], given["session"])
+            self._holds = {held: until for held, until in self._holds.items() if held[0] != key}
         if carried.name == "restore" and carried.word == "restored":
             self._check_holds(carried)
         if carried.name in {"withdraw", "replace_device", "release_device"}:
