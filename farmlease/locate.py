@@ -1,6 +1,7 @@
 """Where a node's configuration stands, what it says before anybody judges it, and the address of the node's agent.
 
-``farmlease session …`` runs at every logon and needs no more than that, so nothing heavy may be imported here.
+``farmlease session …`` runs at every logon and needs no more than that, so nothing heavy may be imported here, and
+values are named tuples: a data class takes most of a millisecond to define.
 ``config`` builds on the same search, the same environment and the same defaults; there is no second mechanism.
 """
 
@@ -9,9 +10,8 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from farmlease.errors import ConfigError
 
@@ -40,8 +40,7 @@ _LOOPBACK = re.compile(r"localhost|::1|127(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){
 _LONGEST_SOCKET_PATH = 107  #: bytes, by the kernel's structure
 
 
-@dataclass(frozen=True, slots=True)
-class StandardFiles:
+class StandardFiles(NamedTuple):
     """Where an administrator finds farmlease's files unless told otherwise."""
 
     config: Path
@@ -50,16 +49,14 @@ class StandardFiles:
     state: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(NamedTuple):
     """One variable of the environment that sets a key."""
 
     variable: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """What a file and the environment say, not yet judged."""
 
     source: str  #: the file
@@ -82,8 +79,7 @@ class Given:
         return whole
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where the node's agent answers."""
 
     listen: str  #: ``host:port`` on this host, or ``unix:/path``

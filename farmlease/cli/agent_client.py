@@ -9,8 +9,8 @@ import json
 import socket
 import sys
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from farmlease.errors import AgentUnavailable, FarmleaseError, InvalidInput
 from farmlease.locate import UNIX, Endpoint
@@ -34,8 +34,7 @@ __all__ = [
 TIMEOUT = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the agent said: the HTTP status and the JSON document, None where there is no body."""
 
     status: int

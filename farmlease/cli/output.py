@@ -1,17 +1,14 @@
 """How lists look: a table for people, JSON and CSV for programs. The only place that knows.
 
 A cell is shown as it is: nothing is cut, coloured by its content or read as markup. Rows are printed as they come, so
-that a list may be of any length. rich is imported when a table is drawn and not before, so that a command that prints
-one line never pays for it.
+that a list may be of any length. What only a table or a terminal needs is imported when there is one and not before, so
+that a command that prints one line never pays for it.
 """
 
 import json
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import click
 
@@ -124,7 +121,7 @@ def draw(lines: Iterable[Sequence[str]], headings: Sequence[str] | None) -> None
     """Print a table: within the terminal's width with cells folded, else as wide as it must be, in plain columns."""
     from farmlease.cli.table import write
 
-    write(lines, headings, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    write(lines, headings, _width() if sys.stdout.isatty() else None)
 
 
 def line(row: Row, columns: Sequence["str | Column"]) -> list[str]:
@@ -138,8 +135,7 @@ def titles(columns: Sequence["str | Column"]) -> list[str]:
     return [name.replace("_", " ").upper() for name in names]
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table that shows a row in words of its own."""
 
     name: str
@@ -178,7 +174,9 @@ def text(value: object) -> str:
 
 def folded(line: str, indent: int) -> str:
     """Fold a line at the terminal's width, what is continued that far in; elsewhere it stays one."""
-    width = shutil.get_terminal_size().columns
+    import textwrap
+
+    width = _width()
     if not sys.stdout.isatty() or len(line) <= width or width < _NARROWEST:
         return line
     return textwrap.fill(
@@ -190,3 +188,10 @@ def folded(line: str, indent: int) -> str:
 def day_and_time(value: object) -> str:
     """Return a time of a document (RFC 3339, UTC) as "2026-12-21 09:00"; nothing for none."""
     return str(value)[:16].replace("T", " ") if value else ""
+
+
+def _width() -> int:
+    """Return how many columns the terminal has."""
+    import shutil
+
+    return shutil.get_terminal_size().columns

@@ -1,6 +1,7 @@
 """What a session start costs a user: through the agent's HTTP interface, and through the command at every logon."""
 
 import http.client
+import os
 import subprocess
 import sys
 import tempfile
@@ -132,9 +133,10 @@ async def command_figure(rounds: int) -> Figure:
 
 
 def wall(command: list[str]) -> float:
-    """Run a command that must succeed; return how long it took, in ms."""
+    """Run a command that must succeed, its modules compiled as an installation has them; return how long it took, in ms."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment)
     return (time.perf_counter() - began) * 1000
 
 
