@@ -85,7 +85,7 @@ def _node(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: Kept
     book = Book(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
     receipts = Receipts(journal=journal, sealer=sealer, kept=kept, node=node, clock=clock)
     custody = Custody(receipts=receipts, sealer=sealer, kept=kept, clock=clock)
-    memory = Memory(journal=journal, sealer=sealer, node=node, clock=clock)
+    memory = Memory(journal=journal, sealer=sealer, node=node, clock=clock, book=book)
     reacquire, vigil = Reacquire(clock), Vigil(book, clock, standing, memory)
     debts = Debts(
         node=node, journal=journal, sealer=sealer, store=farm.store, book=book, custody=custody, kept=kept,

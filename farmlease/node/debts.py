@@ -232,6 +232,7 @@ class Debts:
         outcome = await self._store.release(debt.pool, debt.claim, debt.fence, known)
         if outcome is Behind.STRANGE:
             return False
+        self._memory.keep_fence(debt.pool)
         with self._journal.together():
             self._journal.settle(number)
             self._close(debt)

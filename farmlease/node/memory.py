@@ -3,8 +3,8 @@
 By it the node notices a store that was emptied, rolled back or replaced, and goes on counting the store's time while
 the store is away. Guaranteed: the time is the store's own plus what this host's monotonic clock counted since; the
 host's wall clock has no part in it. A count follows the store's clock by very little at each heartbeat, so that a clock
-that stands still is noticed however often it is heard. And the fence of a grant is in the journal before anybody hears
-of the grant, unless the disk refuses.
+that stands still is noticed however often it is heard. And the fence of a grant is in the journal from before anybody
+hears of the grant: with its session, and from the end of that on in the memory.
 """
 
 from dataclasses import dataclass, field, replace
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
 from farmlease.errors import JournalFailed, RecordRejected
+from farmlease.node.book import Book
 from farmlease.node.journal import Journal
 from farmlease.seal import Purpose, Sealer
 from farmlease.store.answers import Beat, Taken
@@ -32,7 +33,7 @@ _LEAP = 60_000
 _FOLLOWS = 100
 
 _DOCUMENT = "memory"
-#: The highest fence of each pool, apart from the rest, which is long: it is written with every grant.
+#: The highest fence of each pool, apart from the rest, which is long: it may have to be written between two heartbeats.
 _FENCES = "fences"
 
 
@@ -75,15 +76,21 @@ _FENCES_FORM = TypeAdapter(dict[str, int])
 class Memory:
     """The memory of one node. It outlives the agent; after a boot the time is forgotten."""
 
-    def __init__(self, *, journal: Journal, sealer: Sealer, node: str, clock: Clock) -> None:
+    def __init__(self, *, journal: Journal, sealer: Sealer, node: str, clock: Clock, book: Book) -> None:
         self._journal = journal
         self._sealer = sealer
         self._node = node
         self._clock = clock
         found = self._read(_DOCUMENT, _FORM) or _Remembered()
         self._shards = dict(found.shards)
+        #: Pool to the fence that is in the journal whatever becomes of its sessions.
+        self._written: dict[str, int] = {}
         for pool, fence in (self._read(_FENCES, _FENCES_FORM) or {}).items():
-            self._shards[pool] = replace(self._shard(pool), fence=max(self._shard(pool).fence, fence))
+            self._see(pool, fence)
+            self._written[pool] = fence
+        for session in book:
+            if session.grant is not None:
+                self._see(session.pool, session.grant.fence)
         if found.incarnation != journal.incarnation:
             self._shards = {pool: replace(each, time=None, clock=None, off_ms=0) for pool, each in self._shards.items()}
 
@@ -121,10 +128,15 @@ class Memory:
         self._shards[pool] = self._timed(self._shard(pool), found.now, found.line)
 
     def granted(self, pool: str, taken: Taken) -> None:
-        """Remember the fence of a grant, and write it down before anybody hears it: the store may forget it."""
-        shard = self._shard(pool)
-        if taken.fence > shard.fence:
-            self._shards[pool] = replace(shard, fence=taken.fence)
+        """Remember the fence of a grant, which is about to be written down with its session."""
+        self._see(pool, taken.fence)
+
+    def keep_fence(self, pool: str) -> None:
+        """Write a pool's fence down, unless it is: the session that had it is about to leave the journal.
+
+        The store may forget it, and only the fence tells. JournalFailed if the disk refuses.
+        """
+        if self._shard(pool).fence > self._written.get(pool, 0):
             self._write_fences()
 
     def held_until(self, pool: str, until: int, span_ms: int) -> int:
@@ -150,18 +162,25 @@ class Memory:
 
     def write(self) -> None:
         """Write the memory down. A disk that does not take it is no reason to stop."""
-        body = _FORM.dump_json(_Remembered(incarnation=self._journal.incarnation, shards=self._shards))
-        self._write(_DOCUMENT, body)
-        self._write_fences()
-
-    def _write_fences(self) -> None:
-        self._write(_FENCES, _FENCES_FORM.dump_json({pool: each.fence for pool, each in self._shards.items()}))
-
-    def _write(self, name: str, body: bytes) -> None:
         try:
-            self._journal.write_document(name, self._sealer.seal(Purpose.RECEIPT, self._node, (name,), body))
+            body = _FORM.dump_json(_Remembered(incarnation=self._journal.incarnation, shards=self._shards))
+            self._write(_DOCUMENT, body)
+            self._write_fences()
         except JournalFailed as error:
             _log.error("memory.not_written", why=str(error))
+
+    def _write_fences(self) -> None:
+        fences = {pool: each.fence for pool, each in self._shards.items()}
+        self._write(_FENCES, _FENCES_FORM.dump_json(fences))
+        self._written = fences
+
+    def _write(self, name: str, body: bytes) -> None:
+        self._journal.write_document(name, self._sealer.seal(Purpose.RECEIPT, self._node, (name,), body))
+
+    def _see(self, pool: str, fence: int) -> None:
+        shard = self._shard(pool)
+        if fence > shard.fence:
+            self._shards[pool] = replace(shard, fence=fence)
 
     def _shard(self, pool: str) -> _Shard:
         return self._shards.get(pool, _UNKNOWN)

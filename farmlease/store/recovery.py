@@ -91,16 +91,16 @@ class Restored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remains:
-    """What is left of a lease after the end of a session: its document, empty if nothing is, and its end in ms."""
+    """What is left of a lease after the end of a session: its document, empty if nothing is."""
 
     document: bytes
-    expires_at: int
+    expires_at: int | None  #: ms; None where no named seat is held on
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Remains":
         """From ``released`` of release.lua."""
-        lease = json.loads(answer[1]) if answer[1] else {}
-        return Remains(document=answer[1], expires_at=int(lease.get("until", 0)))
+        _, document, until = answer
+        return Remains(document=document, expires_at=int(until) if until else None)
 
 
 @dataclass(frozen=True, slots=True)

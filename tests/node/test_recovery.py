@@ -687,17 +687,20 @@ async def test_a_hold_that_was_given_while_the_store_s_clock_stood_still_is_as_l
     assert [counted + 10 * MINUTE + 4 * HOUR] == [session.hold_until for session in lease.sessions]
 
 
-async def test_a_fence_survives_the_agent_and_the_store(farm: Site) -> None:
-    """L4: granted and ended, the store emptied and its clock an hour back, the agent killed: the next one is higher."""
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_fence_survives_the_agent_and_the_store(farm: Site, *, ended: bool) -> None:
+    """L4: granted, ended or not, the store emptied and its clock an hour back, the agent killed: the next is higher."""
     host = farm.host()
     await beaten(host)
     johns = await host.granted(JOHN)
-    await host.end()
+    if ended:
+        await host.end()
     with host.asleep():
         farm.timed.clock.advance(-HOUR)
     host.kill()
     emptied(farm)
     host.boot()
+    assert johns.fence == host.node.memory.known("qlikview").fence
     await beaten(host)
     await beaten(host)
     marys = await host.granted(MARY, "8")

@@ -14,7 +14,7 @@
 --       9 line      of counts that this belongs to
 --
 -- Answers
---   released, lease document (JSON) or '' if the lease is over too
+--   released, lease document (JSON) or '' if the lease is over too, until ms of its named seat or ''
 --   gone                     there is no such session (any more)
 --   stale, fence             the session was granted anew since, with this fence: it goes on
 --   strange, more            as acquire's
@@ -36,11 +36,10 @@ for _, told in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) 
 end
 if fence > 0 then leave_queue(member) end
 
-local lease = settled_lease(user)
+local lease = stored_lease(user)
 local claim = lease and lease.sessions[key]
 if not claim then
-  local stored = stored_lease(user)
-  if fence > 0 and not (stored and stored.sessions[key]) then -- half of a script, from a log that was torn
+  if fence > 0 then -- half of a script, from a log that was torn
     call('ZREM', SESSIONS, member)
     call('ZREM', HOLDS, member)
   end
@@ -48,6 +47,7 @@ if not claim then
 end
 if claim.fence > fence then return { 'stale', text(claim.fence) } end
 
-local _, document = end_session(user, stored_lease(user), key, now, now)
+local _, document = end_session(user, lease, key, now, now)
 audit('released', user, node, session, claim.device, '', claim.fence)
-return { 'released', document }
+local kept = document ~= '' and lease['until']
+return { 'released', document, kept and text(kept) or '' }
