@@ -212,14 +212,7 @@ class World:
         if carried.name == "restore" and (carried.word in {"full", "ended"} or b"capacity" in carried.answer):
             # Others were first, while its node was cut off from a store that was empty.
             self._leases.pop((carried.pool, given["user"]), None)
-        if carried.name == "hold" and carried.word == "held":
-            self._note_hold(carried)
-        if carried.name == "release" and carried.word == "released":
-            # A later session of this id may have the same fence: a receipt that lets it in knows no newer one.
-            key = (given["user"], given["node"], given["session"])
-            self._holds = {held: until for held, until in self._holds.items() if held[0] != key}
-        if carried.name == "restore" and carried.word == "restored":
-            self._check_holds(carried)
+        self._note_holds(carried)
         if carried.name in {"withdraw", "replace_device", "release_device"}:
             self._leases.pop((carried.pool, given["user"]), None)
             self._taken[carried.pool, given["user"]] = self.now
@@ -243,6 +236,17 @@ class World:
                     and each.grant is not None
                     and account.ended.get(self.key(host, each), 0) >= each.grant.fence
                 )
+
+    def _note_holds(self, carried: Carried) -> None:
+        match carried.name, carried.word:
+            case "hold", "held":
+                self._note_hold(carried)
+            case "release", "released":
+                # A later session of this id may have the same fence: a receipt that lets it in knows no newer one.
+                over = tuple(carried.arguments[name] for name in ("user", "node", "session"))
+                self._holds = {held: until for held, until in self._holds.items() if held[0] != over}
+            case "restore", "restored":
+                self._check_holds(carried)
 
     def _note_hold(self, carried: Carried) -> None:
         """Remember until when a session is held, by true time."""
