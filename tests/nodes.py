@@ -63,6 +63,7 @@ class Line:
     real: Caller
     cut: set[str] = field(default_factory=set)  #: not carried out
     deaf: set[str] = field(default_factory=set)  #: carried out, its answer is lost
+    doubled: set[str] = field(default_factory=set)  #: its answer is lost, and it is asked again at once
     refused: set[str] = field(default_factory=set)  #: the store says no
     swallowed: set[str] = field(default_factory=set)  #: not carried out, and answered as if there were nothing to do
     held: dict[str, asyncio.Event] = field(default_factory=dict)  #: carried out, the answer waits for this
@@ -80,6 +81,8 @@ class Line:
         if names & self.swallowed:
             return [b"gone"]
         answer = await self.real.call(script, keys, args)
+        if names & self.doubled:
+            answer = await self.real.call(script, keys, args)
         if script.name in self.held:
             self.waiting += 1
             await self.held[script.name].wait()

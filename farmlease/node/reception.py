@@ -65,7 +65,8 @@ class Reception:
             except (RecordRejected, FileRefused, PolicyError) as error:
                 return await self._reject(session, pool, error)
         grant = self._grant(session, pool, taken.lease, taken.fence, overdraft=taken.overdraft)
-        return replace(grant, again=taken.again)
+        # To a session that has not heard of a grant it is a new one, though the store may have been asked twice.
+        return replace(grant, again=taken.again and session.grant is not None)
 
     async def let_in(self, session: OpenSession, pool: Pool, receipt: Receipt) -> Grant | Denial:
         """Grant a session that starts by the node's own receipt."""
