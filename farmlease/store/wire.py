@@ -7,6 +7,7 @@ This module must never send a command twice, and never wait without an end.
 """
 
 import ssl
+from asyncio import StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from redis import asyncio as driver
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
+from typing_extensions import override
 
 from farmlease.store.address import StoreAddress
 from farmlease.store.border import NotMaster
@@ -30,6 +32,7 @@ __all__ = [
     "SentinelTlsConnection",
     "TlsConnection",
     "Wire",
+    "end_tls",
     "lent",
     "options",
     "told",
@@ -134,12 +137,28 @@ def options(address: StoreAddress, **given: Any) -> dict[str, Any]:  # noqa: ANN
     }
 
 
+def end_tls(writer: StreamWriter) -> None:
+    """Say good-bye and hang up. The other end's good-bye, for which a close waits half a minute, may never come.
+
+    Nor may the event loop go on for so long, and what it has not closed by its end stays open.
+    """
+    writer.close()
+    writer.transport.abort()
+
+
 class TlsConnection(driver.SSLConnection):
     """A TLS connection with our own context: the driver's would trust the system's authorities besides ``ca_file``."""
 
     def __init__(self, *, context: ssl.SSLContext, **given: Any) -> None:  # noqa: ANN401 - the driver's own options
         super().__init__(**given)
         self.ssl_context.context = context
+
+    @override
+    async def disconnect(self, *given: Any, **named: Any) -> None:
+        """Hang up, whatever the other end does."""
+        if self._writer is not None:
+            end_tls(self._writer)
+        await super().disconnect(*given, **named)
 
 
 class SentinelTlsConnection(SentinelManagedConnection, TlsConnection):

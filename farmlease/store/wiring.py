@@ -15,6 +15,7 @@ from pathlib import Path
 from farmlease.domain.certificate import ends_at
 from farmlease.domain.checkup_store import Certificate, Wiring
 from farmlease.store.address import StoreAddress, places, split_url, tls_context
+from farmlease.store.wire import end_tls
 
 __all__ = ["wiring_of"]
 
@@ -63,7 +64,7 @@ async def _served(host: str, port: int, context: ssl.SSLContext) -> Certificate:
     try:
         der: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     finally:
-        writer.close()
+        end_tls(writer)
     return Certificate(f"the certificate of {host}:{port}", ends_at(der))
 
 

@@ -1,12 +1,17 @@
 """The way to the store: real servers, real TLS, and listeners that misbehave."""
 
 import asyncio
+import gc
 import hashlib
 import os
 import re
+import socket
+import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import chain, repeat
@@ -21,8 +26,10 @@ from redis import asyncio as driver
 from farmlease.errors import ConfigError, StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.connect import MAX_CONNECTIONS, MAX_TRIES, Connection, StoreAddress, open_connection
 from farmlease.store.script import LIFE, Script
+from farmlease.store.wiring import wiring_of
 from tests.authority import Authority
 from tests.patience import within
+from tests.proxy import proxy
 from tests.servers import RedisServer, free_port, redis_server, wait_ready
 
 PASSWORD = "s3cret/with:signs@"  # noqa: S105 - of a server that lives for one test
@@ -544,6 +551,47 @@ async def test_tls_with_both_certificates(tmp_path: Path) -> None:
         async with connected(f"rediss://127.0.0.1:{port}", ca_file=authority.file) as connection:
             with pytest.raises(StoreError, match="certificate"):
                 await connection.call(ECHO, [], ["x"])
+
+
+def left_open(use: Coroutine[Any, Any, None]) -> list[str]:
+    """Return what is still open when the event loop of ``use`` has ended."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        asyncio.run(use)
+        gc.collect()
+    return [str(each.message) for each in told]
+
+
+def test_a_call_over_tls_leaves_nothing_open(tmp_path: Path) -> None:
+    """A connection is closed when its event loop ends, though the server never hears our good-bye nor says its own."""
+    authority, port = Authority(tmp_path, "authority"), free_port()
+    certificate, key = authority.issue("server")
+    options = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
+    with redis_server("--tls-port", str(port), "--tls-ca-cert-file", str(authority.file), *options), proxy(port) as way:
+
+        async def called() -> None:
+            async with connected(f"rediss://127.0.0.1:{way.port}", ca_file=authority.file) as connection:
+                await connection.ping()
+                way.stuck_up = True
+
+        assert [] == left_open(called())
+
+
+def test_a_look_at_a_certificate_leaves_nothing_open(tmp_path: Path) -> None:
+    """The same with a server that shakes hands and is not heard of again."""
+    authority = Authority(tmp_path, "authority")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server"))
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as other_end:
+        address = StoreAddress(url=f"rediss://127.0.0.1:{listening.getsockname()[1]}", ca_file=authority.file)
+        shaken = other_end.submit(lambda: context.wrap_socket(listening.accept()[0], server_side=True))
+
+        async def looked() -> None:
+            assert "" == (await wiring_of(address)).trouble
+
+        left = left_open(looked())
+        shaken.result(10).close()
+    assert [] == left
 
 
 async def test_a_key_that_does_not_fit_is_an_error_of_the_configuration(tmp_path: Path) -> None:
