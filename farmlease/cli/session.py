@@ -17,7 +17,7 @@ from urllib.parse import quote
 import click
 
 from farmlease.cli import config_file, example
-from farmlease.cli.agent_client import TIMEOUT, Answer, ask, refused
+from farmlease.cli.agent_client import TIMEOUT, Answer, ask, reason, refused
 from farmlease.cli.output import Column, Format, Row, day_and_time, emit, emit_one, follow_option, output_option
 from farmlease.domain.duration import parse_duration
 from farmlease.errors import FarmleaseError, InvalidInput
@@ -36,6 +36,7 @@ __all__ = [
     "seconds",
     "session",
     "sessions",
+    "taken_back",
 ]
 
 DENIED = 3
@@ -88,7 +89,8 @@ def start(
 ) -> None:  # fmt: skip
     """Ask for a session of USER and print the answer in one line.
 
-    Asking again for the same session is safe: it takes no second seat.
+    Asking again for the same session is safe: it takes no second seat. Where a grant cannot be printed (a full disk,
+    say) that is a failure, and the session it was for is ended again.
     """
     optional = {
         "pool": pool, "app": app, "groups": list(groups) or None, "site": site, "device": device, "pid": pid,
@@ -96,11 +98,14 @@ def start(
     }  # fmt: skip
     request: dict[str, object] = {"user": user, "session": session_id}
     request |= {k: v for k, v in optional.items() if v is not None}
-    document = begun(request, fmt, patience=seconds("--wait", wait))
-    if fmt == "json":
-        emit_one(document, (), "json")
-    else:
-        click.echo(granted(document))
+    answer = begun(request, fmt, patience=seconds("--wait", wait))
+    try:
+        if fmt == "json":
+            emit_one(answer.fields(), (), "json")
+        else:
+            click.echo(granted(answer.fields()))
+    except OSError as error:
+        raise taken_back(session_id, answer, error) from error
 
 
 @session.command(epilog=example("farmlease session end 7"))
@@ -199,7 +204,7 @@ def call(method: str, path: str, document: object = None, *, patience: float = 0
     return ask(agent_endpoint(config_file(), os.environ), method, path, document, timeout=TIMEOUT + patience)
 
 
-def begun(request: dict[str, object], fmt: str | None = None, *, patience: float = 0.0) -> dict[str, object]:
+def begun(request: dict[str, object], fmt: str | None = None, *, patience: float = 0.0) -> Answer:
     """Ask for a session and return the agent's yes; end the command with its no."""
     answer = call("POST", "/v1/sessions", request, patience=patience)
     document = answer.fields()
@@ -208,7 +213,23 @@ def begun(request: dict[str, object], fmt: str | None = None, *, patience: float
         deny(document, fmt)
     if answer.status not in {http.client.OK, http.client.CREATED} or decision not in {"granted", "restricted"}:
         raise refused(answer)
-    return document
+    return answer
+
+
+def taken_back(session_id: str, answer: Answer, error: OSError) -> FarmleaseError:
+    """End the session of a yes that could not be printed; return the error that says so.
+
+    Who asked sees a failure and lets nobody in, so no seat may stay taken for it. A session that was there before has
+    somebody at work in it: it goes on.
+    """
+    why = f"the answer cannot be printed ({reason(error)})"
+    if answer.status != http.client.CREATED:
+        return FarmleaseError(f"{why}, and it was a yes: nothing new was taken; mend where the output goes, ask again")
+    try:
+        done(call("DELETE", place(session_id)))
+    except FarmleaseError as failure:
+        return FarmleaseError(f"{why}; session {session_id} was started and cannot be ended: {failure}")
+    return FarmleaseError(f"{why}: session {session_id} was started and ended again; mend where the output goes")
 
 
 def place(session_id: str) -> str:

@@ -41,6 +41,7 @@ class StandIn:
     asked: list[tuple[str, str, object]] = field(default_factory=list)
     heads: list[dict[str, str]] = field(default_factory=list)
     next: tuple[int, bytes] | None = None
+    fails_at: str = ""  #: a method that it fails at inside
 
     def answers(self, status: int, document: object) -> None:
         """Answer whatever is asked next with this."""
@@ -61,6 +62,8 @@ class StandIn:
         self.asked.append((method, path, document))
         if self.next is not None:
             return self.next
+        if method == self.fails_at:
+            return 500, b""
         if path == "/v1/sessions":
             return self.collection(method, document)
         name, _, verb = path.removeprefix("/v1/sessions/").partition("/")
@@ -131,6 +134,37 @@ def test_every_option_reaches_the_agent(agent: StandIn, run: Run) -> None:
         "user": "john", "session": "7", "pool": "p", "app": "a", "groups": ["g", "h"], "site": "s", "device": "d",
         "pid": 42, "wait": "90s",
     } == agent.asked[0][2]  # fmt: skip
+
+
+def start_into(full: str, *more: str) -> tuple[int, str]:
+    """Run ``session start`` as a process whose output goes where it cannot; return its status and what it complains of."""
+    command = [sys.executable, "-m", "farmlease", "session", "start", "john", "--session", "7", *more]
+    with Path(full).open("wb") as stdout:
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no /dev/full")
+@pytest.mark.parametrize("more", [(), ("-o", "json")])
+def test_a_grant_that_nobody_can_read_is_given_back(agent: StandIn, run: Run, more: tuple[str, ...]) -> None:
+    """A hook that sees a failure lets nobody in: no seat stays taken, unless the session was there before."""
+    told = "farmlease: the answer cannot be printed (No space left on device)"
+    ended = f"{told}: session 7 was started and ended again; mend where the output goes\n"
+    assert (1, ended) == start_into("/dev/full", *more)
+    assert ("DELETE", "/v1/sessions/7", None) == agent.asked[-1]
+    assert {} == agent.sessions
+    run("session", "start", "john", "--session", "7")
+    goes_on = f"{told}, and it was a yes: nothing new was taken; mend where the output goes, ask again\n"
+    assert (1, goes_on) == start_into("/dev/full", *more)
+    assert {"7"} == agent.sessions.keys()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no /dev/full")
+def test_a_grant_that_nobody_can_read_nor_give_back_is_told(agent: StandIn) -> None:
+    """That the seat stays taken is said, and why."""
+    agent.fails_at = "DELETE"
+    status, told = start_into("/dev/full")
+    assert (1, True) == (status, "session 7 was started and cannot be ended: the agent failed inside" in told)
 
 
 def test_the_token_is_shown_on_tcp_only(agent: StandIn, run: Run) -> None:
