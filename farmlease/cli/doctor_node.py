@@ -18,8 +18,12 @@ from farmlease.domain.checkup import Finding, failed, fine
 from farmlease.errors import FarmleaseError
 from farmlease.keyring import KeyRing, KeyState
 from farmlease.locate import UNIX, agent_endpoint, find
+from farmlease.node.database import glance_at
 
 __all__ = ["agent_findings", "configured", "file_findings", "guarded", "ring_findings", "why"]
+
+#: The node's journal, in state_dir.
+_JOURNAL = "journal.sqlite"
 
 
 def guarded(check: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
@@ -70,7 +74,7 @@ def ring_findings(config: Config) -> tuple[KeyRing | None, list[Finding]]:
 
 
 def file_findings(config: Config) -> Iterator[Finding]:
-    """Look at the files that must be private, and at the room for the journal."""
+    """Look at the files that must be private, at the journal, and at the room for it."""
     agent, store = config.agent, config.store
     yield from guarded("state_dir", lambda: [judge.file("state_dir", _facts("folder", agent.state_dir))])
     if not agent.listen.startswith(UNIX):
@@ -78,6 +82,7 @@ def file_findings(config: Config) -> Iterator[Finding]:
     for name, path in (("password_file", store.password_file), ("key_file", store.key_file)):
         if path is not None:
             yield from guarded(name, partial(_private, name, path))
+    yield from guarded("journal", lambda: [_journal(agent.state_dir / _JOURNAL)])
     yield from guarded("disk", lambda: [_disk(agent.state_dir)])
 
 
@@ -99,6 +104,11 @@ def _facts(what: str, path: Path, absent: str | None = None) -> judge.FileFacts:
     is_kind = stat.S_ISDIR(status.st_mode) if what == "folder" else stat.S_ISREG(status.st_mode)
     mode = None if sys.platform == "win32" else stat.S_IMODE(status.st_mode)
     return judge.FileFacts(what=what, path=str(path), exists=True, is_kind=is_kind, mode=mode)
+
+
+def _journal(path: Path) -> Finding:
+    glance = glance_at(path)
+    return judge.journal(str(path), sound=None if glance is None else glance.sound)
 
 
 def _disk(folder: Path) -> Finding:

@@ -7,7 +7,7 @@ from farmlease.domain.checkup import Finding, failed, fine, warned
 from farmlease.domain.policy import Policy, check_timing
 from farmlease.errors import PolicyError
 
-__all__ = ["FileFacts", "RingFacts", "disk", "file", "health", "policy", "python", "ring", "timing"]
+__all__ = ["FileFacts", "RingFacts", "disk", "file", "health", "journal", "policy", "python", "ring", "timing"]
 
 OLDEST_PYTHON = (3, 11)
 _MB = 1 << 20
@@ -77,6 +77,16 @@ def disk(path: str, free: int, total: int) -> Finding:
     if free < _FILLING:
         return warned("disk", f"{room}; make room")
     return fine("disk", room)
+
+
+def journal(path: str, *, sound: bool | None) -> Finding:
+    """Judge what the node remembers. ``sound``: whether it is a whole journal; None where nothing was written yet."""
+    if sound is None:
+        return fine("journal", f"{path} is not there yet; the agent makes it")
+    if not sound:
+        kept = "restart the agent: it keeps this one for inspection and begins a new one"
+        return failed("journal", f"{path} is damaged; look at the disk of state_dir, then {kept}")
+    return fine("journal", f"{path} is whole")
 
 
 def timing(heartbeat_ms: int, timeout_ms: int, window_ms: int, in_force: Policy | None) -> Iterator[Finding]:

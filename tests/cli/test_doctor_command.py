@@ -1,8 +1,10 @@
 """``farmlease doctor`` on nodes and stores that are wrong in every way: one line each, and never a traceback."""
 
 import json
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from farmlease.store.vault import Vault
 from tests.agents import agents_on, distant_port, soon
 from tests.authority import Authority
 from tests.commands import QLIKVIEW, Ended, Host, host_of
+from tests.journals import opened
 from tests.members import wait_until
 from tests.servers import RedisServer, redis_server, virtual_time_server
 from tests.topologies import cluster, sentinels
@@ -116,7 +119,7 @@ def test_a_farm_that_is_well_is_called_well() -> None:
             report = examine(host)
             assert {OK} == set(report.verdicts().values()), report.found
             assert {
-                "python", "configuration", "key ring", "state_dir", "token", "password_file", "disk", "store", "tls", "version",
+                "python", "configuration", "key ring", "state_dir", "token", "password_file", "journal", "disk", "store", "tls", "version",
                 "persistence", "maxmemory-policy", "replicas", "rights", "clock", "policy", "times", "data", "agent", "health",
             } == report.found.keys()  # fmt: skip
             agent.request("PUT", "/v1/drain")
@@ -220,6 +223,22 @@ def test_open_files_are_told(node: Host) -> None:
     report = examine(node)
     assert (FAIL, f"{node.folder} is open to others (0755); `chmod go-rwx {node.folder}`") == report.one("state_dir")
     assert FAIL == report.verdicts()["token"]
+
+
+def test_a_journal_is_looked_at(node: Host) -> None:
+    """A whole one is well; one that a later version wrote, and a damaged one, fail with what to do, and stay as they are."""
+    path = node.folder / "journal.sqlite"
+    assert (OK, f"{path} is not there yet; the agent makes it") == examine(node).one("journal")
+    opened(node.folder).close()
+    assert (OK, f"{path} is whole") == examine(node).one("journal")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+    told = f"{path} was written by a later version of farmlease (format 99); run that version"
+    assert (FAIL, told) == examine(node).one("journal")
+    garbage = b"nothing that SQLite knows" * 1000
+    path.write_bytes(garbage)
+    verdict, text = examine(node).one("journal")
+    assert (FAIL, True, garbage) == (verdict, "is damaged; look at the disk" in text, path.read_bytes())
 
 
 @pytest.mark.parametrize(
