@@ -13,7 +13,7 @@ import click
 
 from farmlease.cli import example
 from farmlease.cli.farm_client import FarmClient, opened_farm
-from farmlease.cli.output import Command, Format, folded, output_option, write_csv
+from farmlease.cli.output import Command, Format, check_reader, folded, output_option, write_csv
 from farmlease.domain.duration import parse_duration
 from farmlease.domain.identity import User
 from farmlease.domain.wire import Document, decision_line, timestamp
@@ -125,6 +125,7 @@ def decisions(
             return
         began = True
         sys.stdout.flush()
+        check_reader()
         client.wait(asyncio.sleep(PAUSE))
 
 

@@ -16,7 +16,7 @@ from itertools import count
 
 import click
 
-from farmlease.cli.output import Column, Format, Row, line, titles
+from farmlease.cli.output import Column, Format, Row, check_reader, line, titles
 from farmlease.cli.table import screen_lines
 from farmlease.errors import AgentUnavailable, StoreUnavailable
 
@@ -54,6 +54,7 @@ def follow(
             if number == 0:
                 raise
             click.echo(f"farmlease: {error}; trying again", err=True)
+        check_reader()
         rest(max(EVERY, _RESTS * (time.monotonic() - began)))
 
 

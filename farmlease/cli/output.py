@@ -5,7 +5,10 @@ that a list may be of any length. What only a table or a terminal needs is impor
 that a command that prints one line never pays for it.
 """
 
+import errno
 import json
+import os
+import select
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
@@ -17,6 +20,7 @@ __all__ = [
     "Format",
     "Row",
     "cell",
+    "check_reader",
     "day_and_time",
     "draw",
     "emit",
@@ -84,6 +88,22 @@ def emit_one(row: Row, columns: Sequence[str], fmt: Format) -> None:
         write_csv([row], columns)
     else:
         draw([(heading(column), cell(row, column)) for column in columns], None)
+
+
+def check_reader() -> None:
+    """Raise BrokenPipeError, as a write would, if who reads stdout has hung up; for who may not write for long.
+
+    Windows does not say; there a write finds out.
+    """
+    if sys.platform != "win32":
+        try:
+            stdout = sys.stdout.fileno()
+        except (OSError, ValueError):
+            return  # not the system's
+        look = select.poll()
+        look.register(stdout, 0)  # what ends it is told unasked
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0)):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def write_json(document: object) -> None:
