@@ -11,6 +11,7 @@ import click
 
 from farmlease.cli import example
 from farmlease.cli.farm_client import FarmClient, opened_farm
+from farmlease.cli.progress import progress
 from farmlease.domain import explain
 from farmlease.domain.bookings import BadRow, Booking, read_books
 from farmlease.domain.identity import check_token
@@ -38,18 +39,22 @@ def import_(file: Path, pool: str) -> None:
 
     Exit status: 0 every row is in, 1 some rows were bad; they are listed with their line, and the others are in.
     """
-    rows = read_books(content_of(file))
+    content = content_of(file)
+    try:
+        rows = list(read_books(content))
+    except InvalidInput as error:
+        raise InvalidInput(f"{file}: {error}") from None
     with opened_farm() as client:
         importer = Importer(client, client.named_pool(pool))
         told = Counter[str]()
         try:
-            for row in rows:
-                outcome, why = importer.take(row)
-                told[outcome] += 1
-                if why:
-                    click.echo(f"farmlease: {file}: line {row.line}: {why}", err=True)
-        except InvalidInput as error:
-            raise InvalidInput(f"{file}: {error}") from None
+            with progress("rows", len(rows)) as advance:
+                for row in rows:
+                    outcome, why = importer.take(row)
+                    told[outcome] += 1
+                    if why:
+                        click.echo(f"farmlease: {file}: line {row.line}: {why}", err=True)
+                    advance(1)
         except (FarmleaseError, KeyboardInterrupt):
             click.echo(f"stopped: {_tally(told)}; run it again to go on", err=True)
             raise

@@ -1,6 +1,12 @@
 """``farmlease lease import``: the leases of the vendor's own books, taken over row by row."""
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +197,24 @@ def test_a_store_that_goes_away_meanwhile_is_told_with_how_far_it_was(
     ] == err.splitlines()  # fmt: skip
     monkeypatch.undo()
     assert (0, "imported 1, known before 2, bad 0\n", "") == load(clocked, text)
+
+
+def test_a_bar_on_the_terminal_says_how_far_it_is(host: Host) -> None:
+    """Bad rows stand above it, each whole; the summary goes to stdout alone."""
+    host.apply(QLIKVIEW)
+    file = book(host, HEADER + "john,M1,\n,M2,\nmary,M3,\n")
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 250, 0, 0))
+    done = subprocess.run(
+        host.command("lease", "import", file, "--pool", "qlikview"), stderr=terminal, stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, check=False, timeout=60, env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    shown = os.read(main, 100_000).decode()
+    os.close(main)
+    os.close(terminal)
+    assert (1, b"imported 2, known before 0, bad 1\n") == (done.returncode, done.stdout)
+    assert f"farmlease: {file}: line 3: the UserName is empty\r\n" in shown
+    assert "3/3" in shown
 
 
 @pytest.mark.parametrize(
