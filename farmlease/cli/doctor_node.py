@@ -19,11 +19,9 @@ from farmlease.errors import FarmleaseError
 from farmlease.keyring import KeyRing, KeyState
 from farmlease.locate import UNIX, agent_endpoint, find
 from farmlease.node.database import glance_at
+from farmlease.node.journal import FILE
 
 __all__ = ["agent_findings", "configured", "file_findings", "guarded", "ring_findings", "why"]
-
-#: The node's journal, in state_dir.
-_JOURNAL = "journal.sqlite"
 
 
 def guarded(check: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
@@ -82,7 +80,7 @@ def file_findings(config: Config) -> Iterator[Finding]:
     for name, path in (("password_file", store.password_file), ("key_file", store.key_file)):
         if path is not None:
             yield from guarded(name, partial(_private, name, path))
-    yield from guarded("journal", lambda: [_journal(agent.state_dir / _JOURNAL)])
+    yield from guarded("journal", lambda: [_journal(agent.state_dir / FILE)])
     yield from guarded("disk", lambda: [_disk(agent.state_dir)])
 
 

@@ -123,8 +123,11 @@ def glance_at(path: Path) -> Glance | None:
     if not path.exists():
         return Glance(sound=False)
     node: dict[str, str] = {}
+    # Without a log there is nobody who writes, and a look as at any other file leaves none behind.
+    still = "" if files_of(path)[1].exists() else "&immutable=1"
+    where = f"{path.resolve().as_uri()}?mode=ro{still}"
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE)) as connection:
+        with closing(sqlite3.connect(where, uri=True, timeout=_PATIENCE)) as connection:
             version = _version(connection)
             if version > _FORMAT:
                 raise JournalRejected(

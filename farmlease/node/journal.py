@@ -22,7 +22,9 @@ from farmlease.node.inspection import KIND, Finding, examine, set_aside
 from farmlease.node.kept import KeptFiles
 from farmlease.node.mark import Mark
 
-__all__ = ["Entry", "Journal", "Owed"]
+__all__ = ["FILE", "Entry", "Journal", "Owed"]
+
+FILE = "journal.sqlite"  #: in the state folder
 
 #: Tables with bodies that the agent sealed.
 _SEALED = ("session", "receipt", "owed", "document")
@@ -78,7 +80,7 @@ class Journal:
         lock = _locked(folder)
         try:
             here = Whereabouts(node=node, machine=machine_marker(), boot=boot_marker())
-            path, mark = folder / "journal.sqlite", folder / "journal.mark"
+            path, mark = folder / FILE, folder / "journal.mark"
             seen = Mark.read(mark)
             finding = examine(path, here, seen, now_ms)
             if finding.fault is not None:

@@ -21,7 +21,7 @@ from farmlease.domain.health import Status, health
 from farmlease.errors import JournalFailed, JournalRejected
 from farmlease.node import database
 from farmlease.node.incarnation import Whereabouts, machine_marker
-from farmlease.node.journal import Journal
+from farmlease.node.journal import FILE, Journal
 from farmlease.node.mark import Mark
 from tests.journals import NODE, ROOT, opened
 from tests.nodes import JOHN, Site, booted
@@ -466,6 +466,15 @@ def test_health_until_somebody_looked(folder: Path) -> None:
     shutil.move(only_kept(folder), folder.parent)
     assert None is journal.refused
     journal.close()
+
+
+def test_a_look_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Who examines a host whose agent is not running finds the folder as it was afterwards: SQLite would add a log."""
+    folder = tmp_path / "state"
+    opened(folder).close()
+    before = sorted(folder.iterdir())
+    glance = database.glance_at(folder / FILE)
+    assert (True, before) == (glance is not None and glance.sound, sorted(folder.iterdir()))
 
 
 async def test_a_farm_with_a_damaged_journal(site: Site) -> None:
