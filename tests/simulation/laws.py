@@ -190,12 +190,12 @@ def adopted(before: dict[str, tuple[str, int]], after: dict[str, tuple[str, int]
     return f"sessions {lost} did not survive the agent: {before} became {after}" if lost else None
 
 
-def heard_of_loss(host: Host, lost: set[tuple[str, int]]) -> str | None:
-    """L4: who lost a claim before a heartbeat is not shown as active after it."""
+def heard_of_loss(host: Host, lost: set[tuple[str, str, int]]) -> str | None:
+    """L4: who lost a claim (pool, session and fence) before a heartbeat is not shown as active after it."""
     still = [
         each.id
         for each in host.book
-        if each.state is SessionState.ACTIVE and each.grant and (each.id, each.grant.fence) in lost
+        if each.state is SessionState.ACTIVE and each.grant and (each.pool, each.id, each.grant.fence) in lost
     ]
     return f"{host.name} goes on with {sorted(still)}, lost before its last heartbeat" if still else None
 

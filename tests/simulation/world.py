@@ -107,7 +107,7 @@ class World:
         self._granted_holds: dict[tuple[Key, int], float] = {}  #: session and fence to its hold's end, by true time
         self._holds: dict[tuple[Key, int], float] = {}  #: those of which the user was told
         self._indices: dict[str, str] = {}  #: user index by canonical name
-        self._lost: dict[str, set[tuple[str, int]]] = {}
+        self._lost: dict[str, set[tuple[str, str, int]]] = {}  #: by host, of sessions: pool, id and fence
         prepare(self)
 
     # --- what the parts ask and tell ----------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ class World:
         for host in self.hosts:
             if host.up and host.member == node:
                 self._lost.setdefault(host.name, set()).update(
-                    (each.id, each.grant.fence)
+                    (each.pool, each.id, each.grant.fence)
                     for each in host.book
                     if each.pool == carried.pool
                     and each.grant is not None
@@ -291,7 +291,7 @@ class World:
         if lost and host.node.standing.store_answers:
             self.loop.call_later(_PROMPT, self._check_heard, host, life, lost)
 
-    def _check_heard(self, host: Host, life: int, lost: set[tuple[str, int]]) -> None:
+    def _check_heard(self, host: Host, life: int, lost: set[tuple[str, str, int]]) -> None:
         if host.up and host.lives == life and (what := laws.heard_of_loss(host, lost)):
             self.broken("L4", what)
 
