@@ -21,8 +21,9 @@ Line = Sequence[str]
 #: Rows that are measured, and written at a time.
 PAGE = 500
 _GAP = 2
-#: A cell in pieces, each with the sign that it may be broken after.
-_JOINTS = re.compile(r"[^-\\@._/ ]*[-\\@._/ ]|[^-\\@._/ ]+")
+#: Where a cell may be broken, best first: between the things of a list, between words, at a name's joints.
+_PIECES = (re.compile(r".*?, |.+"), re.compile(r"[^ ]* |[^ ]+"), re.compile(r"[^-\\@._/ ]*[-\\@._/ ]|[^-\\@._/ ]+"))
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 #: No column is made narrower than this, or than its longest word if that is shorter.
 _LEAST = 8
 
@@ -64,7 +65,7 @@ class _Column(NamedTuple):
 def _columns(lines: Sequence[Line], width: int | None) -> list[_Column]:
     """Measure columns. The first says what a row is about: a session's id is no number, even if it looks like one."""
     columns = list(zip(*lines, strict=True))
-    numbers = [at > 0 and len(cells) > 1 and all(map(str.isdecimal, cells[1:])) for at, cells in enumerate(columns)]
+    numbers = [at > 0 and len(cells) > 1 and all(map(_NUMBER.fullmatch, cells[1:])) for at, cells in enumerate(columns)]
     return [_Column(*each) for each in zip(_widths(lines, width), numbers, strict=True)]
 
 
@@ -111,9 +112,9 @@ def _joined(cells: Line, columns: Sequence[_Column]) -> str:
 
 
 def _folded(cell: str, width: int) -> Iterator[str]:
-    """Yield a cell in parts no wider than ``width``, broken where a name has a joint or, if it has none, anywhere."""
+    """Yield a cell in parts no wider than ``width``, broken where it reads best or, if it must be, anywhere."""
     part = ""
-    for piece in _JOINTS.findall(cell):
+    for piece in _pieces(cell, width, *_PIECES):
         if _width((part + piece).rstrip()) <= width:
             part += piece
             continue
@@ -123,6 +124,15 @@ def _folded(cell: str, width: int) -> Iterator[str]:
         yield from whole
         part += " " * (piece[-1:] == " ")
     yield part.rstrip()
+
+
+def _pieces(cell: str, width: int, where: re.Pattern[str], *finer: re.Pattern[str]) -> Iterator[str]:
+    """Yield a cell in pieces, each with the sign it may be broken after; only what is too wide is broken finer."""
+    for piece in where.findall(cell):
+        if finer and _width(piece.rstrip()) > width:
+            yield from _pieces(piece, width, *finer)
+        else:
+            yield piece
 
 
 def _width(cell: str) -> int:

@@ -50,9 +50,25 @@ def test_a_name_is_broken_at_its_joints() -> None:
     assert ["clearquest-floating-", "with-a-long-name"] == lines[2:]
 
 
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("8 on ctx-01, 9 on ctx-01", ["8 on ctx-01,", "9 on ctx-01"]),
+        ("NB-4711, citrix-a, NB-4712", ["NB-4711,", "citrix-a,", "NB-4712"]),
+        ("room on /var/lib/state", ["room on", "/var/lib/state"]),
+        ("on /var/lib/farmlease/state", ["on /var/lib/", "farmlease/state"]),
+    ],
+)
+def test_a_list_is_broken_between_its_things_and_a_sentence_between_words(cell: str, told: list[str]) -> None:
+    """A session stays beside its host, and a name or path that has room in a line of its own is not broken."""
+    assert told == drawn([[cell]], 16, ["SESSIONS"])[2:]
+
+
 def test_numbers_stand_below_each_other() -> None:
-    """A column of numbers is read by its last digit."""
+    """A column of numbers is read by its last digit, with decimals or without."""
     assert ["NAME  USED", "a        7", "b       12"] == drawn([["a", "7"], ["b", "12"]], None, ["NAME", "USED"])
+    assert ["NAME  MEAN", "a      7.5", "b     12.0"] == drawn([["a", "7.5"], ["b", "12.0"]], None, ["NAME", "MEAN"])
+    assert ["NAME  VERSION", "a     7.0.15"] == drawn([["a", "7.0.15"]], None, ["NAME", "VERSION"])
 
 
 def test_what_a_terminal_would_obey_is_not_shown() -> None:
