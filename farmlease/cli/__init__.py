@@ -174,7 +174,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         complain(error.format_message().rstrip(".") + where_to_look(error))
         sys.exit(error.exit_code)
     except click.Abort as abort:
-        sys.exit(INTERRUPTED if isinstance(abort.__cause__, KeyboardInterrupt) else 1)
+        # What was behind it: a question of click's hides its own cause.
+        sys.exit(INTERRUPTED if isinstance(abort.__cause__ or abort.__context__, KeyboardInterrupt) else 1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(status)

@@ -156,6 +156,20 @@ def test_an_interrupt_ends_with_130(misbehave: ModuleType, capsys: pytest.Captur
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("key", "status"), [(KeyboardInterrupt(), 130), (EOFError(), 1)], ids=["Ctrl-C", "Ctrl-D"])
+def test_an_interrupt_at_a_question_is_one_too(
+    key: BaseException, status: int, misbehave: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C instead of yes or no is no other Ctrl-C; who only says nothing more has said no."""
+
+    def pressed(_: str) -> str:
+        raise key
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", pressed)
+    misbehave.misbehave = click.Command("misbehave", callback=lambda: click.confirm("Go on?"))  # type: ignore[attr-defined]  # a module made on the spot
+    assert status == run("misbehave")
+
+
 def test_a_closed_pipe_is_quiet() -> None:
     """A reader that has gone (``| head``) is no error worth a word."""
     command = [sys.executable, "-m", "farmlease", "--help"]
