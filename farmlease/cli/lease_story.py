@@ -76,8 +76,8 @@ def _next(view: LeaseView, pool: Pool, hosts: Mapping[str, HostView]) -> list[st
     told = [f"{moment(event.at)} {event.what}" for event in events(view, pool, hosts)]
     if view.sessions:
         kept = {Kind.NAMED: pool.lease_ms, Kind.FLOATING: pool.linger_ms}.get(view.kind, 0)
-        later = f"{format_duration(kept)} later" if kept else "at once"
-        told.append(f"when the last session has ended: the seat falls free {later}, if nobody comes before")
+        later = f"{format_duration(kept)} later, if nobody comes before" if kept else "at once"
+        told.append(f"when the last session has ended: the seat falls free {later}")
     return told
 
 
