@@ -92,9 +92,9 @@ _SENTENCES: dict[Reason, _Sentence] = {
     Reason.RECOVERING: lambda _, __, ___, ____, retry: (
         f"The licence store is recovering after a failure; try again {_when(retry)}."
     ),
-    Reason.OFFLINE: lambda _, __, ___, ____, _____: (
+    Reason.OFFLINE: lambda _, __, ___, ____, retry: (
         "The licence store cannot be reached from this host, and it holds no receipt that would let you in; "
-        "try again in a minute."
+        f"try again {_when(retry)}."
     ),
     Reason.DRAINING: lambda _, __, ___, ____, _____: (
         "This host takes no new sessions; start again and the balancer will send you to another one."

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from farmlease.domain.explain import moment
 from farmlease.domain.model import Grant, Reason
 from tests.nodes import JOHN, MARY, Site
 
@@ -17,6 +18,7 @@ async def test_an_offline_denial_leaks_nothing(site: Site) -> None:
     host.line.cut.add("*")
     denial = await host.denied(JOHN)
     assert (Reason.OFFLINE, site.timed.clock.now_ms + MINUTE) == (denial.reason, denial.retry_at)
+    assert denial.detail.endswith(f"; try again at {moment(site.timed.clock.now_ms + MINUTE)}.")
     assert {} == host.states
     host.line.cut.clear()
     await host.beat()
