@@ -128,8 +128,12 @@ def _taking(facts: Facts) -> Check:
     if facts.stopping:
         return Check("sessions", Status.FAIL, "the agent is stopping")
     if facts.draining:
-        return Check("sessions", Status.WARN, f"draining, {facts.sessions} sessions left")
-    return Check("sessions", Status.PASS, f"{facts.sessions} sessions")
+        return Check("sessions", Status.WARN, f"draining, {_counted(facts.sessions, 'session')} left")
+    return Check("sessions", Status.PASS, _counted(facts.sessions, "session"))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _name(facts: Facts) -> Check:
@@ -145,11 +149,12 @@ def _store(facts: Facts) -> Check:
         return Check("store", Status.FAIL, f"the store answers again, but not yet for {STEADY_AFTER:.0f} seconds")
     if not facts.store_answers:
         status = Status.FAIL if facts.offline_denies and lost else Status.WARN
-        return Check("store", status, f"the store does not answer, {facts.owed} messages wait for it; see the log")
+        waiting = f"{_counted(facts.owed, 'message')} wait{'s' * (facts.owed == 1)}"
+        return Check("store", status, f"the store does not answer, {waiting} for it; see the log")
     if facts.recovering:
         return Check("store", Status.WARN, "the store lost data or changed its master; leases are being restored")
     if facts.refused:
-        return Check("store", Status.WARN, f"the store does not take {facts.refused} messages; see the log")
+        return Check("store", Status.WARN, f"the store does not take {_counted(facts.refused, 'message')}; see the log")
     return Check("store", Status.PASS, "answers")
 
 
@@ -178,7 +183,8 @@ def _policy(facts: Facts) -> Check:
     if facts.policy_trouble is not None:
         return Check("policy", Status.FAIL, facts.policy_trouble)
     if not facts.policy_known:
-        return Check("policy", Status.FAIL, "no policy is known; apply one with `farmlease pool apply FILE`")
+        why = "; apply one with `farmlease pool apply FILE`" if facts.store_answers else " before the store answers"
+        return Check("policy", Status.FAIL, f"no policy is known{why}")
     return Check("policy", Status.PASS, "known")
 
 
@@ -191,5 +197,6 @@ def _journal(facts: Facts) -> Check:
         return Check("journal", Status.WARN, text)
     if facts.damaged or facts.rejected:
         bad = facts.damaged + facts.rejected
-        return Check("journal", Status.WARN, f"{bad} entries did not open and were kept; look at kept/ in state_dir")
+        text = "1 entry did not open and was" if bad == 1 else f"{bad} entries did not open and were"
+        return Check("journal", Status.WARN, f"{text} kept; look at kept/ in state_dir")
     return Check("journal", Status.PASS, "writable")
