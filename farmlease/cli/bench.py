@@ -14,7 +14,7 @@ import click
 from farmlease.cli import complain, example
 from farmlease.cli.farm_client import configuration, warn_on_stderr
 from farmlease.cli.interrupts import Interrupts
-from farmlease.cli.output import Format, emit, output_option, write_json
+from farmlease.cli.output import Format, Row, emit, folded, output_option, write_json
 from farmlease.cli.progress import progress
 from farmlease.domain.identity import check_token
 from farmlease.errors import FarmleaseError, StoreError
@@ -31,6 +31,8 @@ __all__ = ["bench", "checked_prefix", "verdict"]
 MOST_USERS, MOST_NODES = 100_000, 2_000
 NAME = "bench"  #: of a trial without --prefix
 COLUMNS = ("step", "calls", "per_second", "p50_ms", "p99_ms", "store_us")
+#: Digits after the point that a person reads: as many in every row of a column.
+DIGITS = {"per_second": 0, "p50_ms": 2, "p99_ms": 2, "store_us": 0}
 
 
 def checked_prefix(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
@@ -64,11 +66,11 @@ def bench(*, users: int, nodes: int, prefix: str | None, fmt: Format) -> None:
         write_json({"users": measured.users, "asked_users": users, "nodes": nodes,
                     "bytes_per_lease": measured.bytes_per_lease, "steps": steps, "verdict": said})  # fmt: skip
         return
-    emit(steps, COLUMNS, fmt)
+    emit(steps if fmt == "csv" else map(_figures, steps), COLUMNS, fmt)
     if fmt == "table":
         if measured.users < users:
             click.echo(f"The time was up after {measured.users} of {users} users.")
-        click.echo("\n".join(said))
+        click.echo("\n".join(folded(sentence, 0) for sentence in said))
 
 
 def verdict(measured: "Measured", heartbeat_ms: int) -> list[str]:
@@ -94,6 +96,11 @@ def verdict(measured: "Measured", heartbeat_ms: int) -> list[str]:
 def _row(step: "Step") -> dict[str, object]:
     rounded = {name: round(value, 2) if isinstance(value, float) else value for name, value in asdict(step).items()}
     return {"step": rounded.pop("name"), **rounded}
+
+
+def _figures(step: Row) -> Row:
+    """Return a step as people read it: its figures stand below each other."""
+    return {name: f"{value:.{DIGITS[name]}f}" if isinstance(value, float) else value for name, value in step.items()}
 
 
 async def _perform(config: "Config", users: int, nodes: int, prefix: str | None) -> tuple["Measured | None", int]:

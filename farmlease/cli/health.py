@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 import click
 
 from farmlease.cli import config_file, example
+from farmlease.cli.output import folded
 from farmlease.errors import AgentUnavailable, ConfigError, FarmleaseError, InvalidInput
 from farmlease.locate import read, split_address
 
@@ -21,6 +22,8 @@ __all__ = ["address", "health", "lines", "own_url", "probe", "understood"]
 TIMEOUT = 5.0
 
 FAILED = 1
+#: Columns before what is continued of a check's line.
+_INDENT = 4
 LISTEN = "127.0.0.1:8732"  # where the listener's default, every address, is reached from the node itself
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- recognised, not listened on
 WORDS = ("pass", "warn", "fail")
@@ -38,7 +41,7 @@ def health(url: str | None) -> None:
     word, checks = understood(target, body)
     click.echo(f"{word}: {target.geturl()} (HTTP {status})")
     for line in checks:
-        click.echo(f"  {line}")
+        click.echo(folded(f"  {line}", _INDENT))
     if word == "fail":
         click.get_current_context().exit(FAILED)
 

@@ -58,6 +58,15 @@ def ended(process: "subprocess.Popen[str]") -> Ended:
     return Ended(process.returncode, out, err)
 
 
+def test_a_person_reads_figures_below_each_other_within_the_terminal(host: Host) -> None:
+    """On a terminal of 80 columns no line is wider, and each figure ends where its heading does."""
+    head, _, *told = host.run_on_terminal("bench", "--users", "20", "--nodes", "2", NO_COLOR="1").splitlines()
+    steps, said = told[:3], told[3:]
+    assert ["logon", "heartbeat", "logoff"] == [step.split()[0] for step in steps]
+    assert [len(head)] * 3 == [len(step) for step in steps]
+    assert max(map(len, said)) <= 80
+
+
 def test_a_trial_measures_what_it_did_and_leaves_nothing(host: Host) -> None:
     """All users log on over all nodes and off again; figures that belong together agree, and no key is left."""
     done = host.run("bench", "--users", "720", "--nodes", "7", "-o", "json")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import Host
 from tests.servers import free_port
 from tests.stand_in import Asked, Run, answering
 
@@ -41,6 +42,15 @@ def test_the_status_is_the_word(word: str, http: int, status: int, run: Run) -> 
         told = f"{word}: {url} (HTTP {http})\n  store:latency: {word} 3 ms (slow)\n  keys: pass\n"
         assert (status, told, "") == run("health", url)
     assert ["/healthz"] == seen
+
+
+def test_a_check_keeps_within_the_terminal(host: Host) -> None:
+    """On a terminal of 80 columns a long check is folded between words, and loses none."""
+    checks = {"pools": [{"status": "warn", "output": "pool clearquest: 3 of 3 seats are taken; see `pool list`" * 2}]}
+    with listener(200, json.dumps({"status": "warn", "checks": checks}), []) as port:
+        _, *lines = host.run_on_terminal("health", f"http://127.0.0.1:{port}").splitlines()
+    assert ([True, True], "    ") == ([len(line) <= 80 for line in lines], lines[1][:4])
+    assert f"pools: warn ({checks['pools'][0]['output']})" == " ".join(line.strip() for line in lines)
 
 
 def test_a_plain_body_is_understood_by_its_first_word(run: Run) -> None:
