@@ -92,12 +92,20 @@ Positive = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
 
 def tell(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
     """Return where the first fault is and what to do about it, without any value."""
-    faults = error.errors(include_url=False, include_input=False)
+    found = error.errors(include_url=False, include_input=False)
+    faults = [fault for fault in found if not _follows(fault, found)]
     # A wrong key first: it often explains why another one is missing.
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     where, why = _where_and_why(fault, model)
     more = len(faults) - 1
     return where, f"{why} (and {more} more)" if more else why
+
+
+def _follows(fault: ErrorDetails, faults: list[ErrorDetails]) -> bool:
+    """Whether a fault goes with the one it comes from: a default that lacks a key, a list that lacks a bad entry."""
+    where = fault["loc"]
+    inside = any(where == other["loc"][:-1][: len(where)] for other in faults)
+    return fault["type"] == "default_factory_not_called" or (fault["type"] == "too_short" and inside)
 
 
 def _where_and_why(fault: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]:

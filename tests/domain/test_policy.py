@@ -231,6 +231,23 @@ def test_what_cannot_be_kept_is_refused_with_its_place(text: str, told: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("wrong", "more"),
+    [
+        ({"capacity": "-3"}, ""),
+        ({"linger": "5"}, ""),
+        ({"kind": "'floatin'"}, ""),
+        ({"capacity": "-3", "linger": "5"}, " (and 1 more)"),
+    ],
+)
+def test_only_what_is_wrong_is_counted(wrong: dict[str, str], more: str) -> None:
+    """What goes with a fault, a default that lacks its key say, is none that anybody could mend."""
+    keys = {"name": "'a'", "kind": "'floating'", "capacity": "3"} | wrong
+    with pytest.raises(PolicyError) as refused:
+        parse_policy("[[pool]]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items()), "x")
+    assert more == str(refused.value).partition(" (and")[1] + str(refused.value).partition(" (and")[2]
+
+
+@pytest.mark.parametrize(
     ("template", "told"),
     [
         ("home/{user}/x", "absolute"),
