@@ -4,6 +4,8 @@ Which error says what to do: ``StoreUnavailable`` is worth asking again, ``Store
 password, or what a script was given.
 """
 
+import errno
+import os
 import re
 import socket
 import ssl
@@ -111,6 +113,8 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], .
     ),
     ((socket.gaierror,), StoreUnavailable, "the host name of the store {store} is not known here"),
 )
+#: No network connection was ever made: neither does asking again make one.
+_NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
 @contextmanager
@@ -150,6 +154,11 @@ def _translate_network(store: str, chain: list[BaseException]) -> StoreError:
             if isinstance(one, kinds):
                 said = getattr(one, "verify_message", None) or getattr(one, "reason", None) or "no reason given"
                 return refusal(advice.format(store=store, said=str(said).replace("_", " ").lower()))
+        if isinstance(one, OSError) and one.errno in _NO_WAY:
+            return StoreUnavailable(
+                f"there is no way to the store {store} ({os.strerror(one.errno).lower()}): check the network, and the "
+                "address in [store] url"
+            )
     hint = " (one that wants a client certificate hangs up too)" if store.startswith("rediss:") else ""
     return StoreUnavailable(f"{_LOST.format(store=store)}{hint}")
 

@@ -4,6 +4,7 @@ Connects to each server that the address names, and says nothing to it.
 """
 
 import asyncio
+import os
 import re
 import ssl
 import time
@@ -38,11 +39,17 @@ async def wiring_of(address: StoreAddress) -> Wiring:
             async with asyncio.timeout(address.timeout_ms / 1000):
                 certificates.append(await _served(host, port, context))
         except (OSError, ssl.SSLError, TimeoutError) as error:
-            why = getattr(error, "verify_message", None) or getattr(error, "reason", None) or type(error).__name__
-            trouble = (
-                f"no TLS with {host}:{port} ({str(why).replace('_', ' ').lower()}); check its certificate and ours"
-            )
+            trouble = f"no TLS with {host}:{port} ({_why(error)}); check its certificate and ours"
     return Wiring(encrypted=True, certificates=tuple(certificates), trouble=trouble, now_ms=now_ms)
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time; does it serve rediss://?"
+    # asyncio puts the address into what the system said.
+    plain = os.strerror(error.errno) if error.errno else "no answer"
+    said = getattr(error, "verify_message", None) or getattr(error, "reason", None) or plain
+    return str(said).replace("_", " ").lower()
 
 
 def _own(address: StoreAddress) -> Iterator[Certificate]:

@@ -408,6 +408,20 @@ def test_tls_and_its_dates_are_examined(tmp_path: Path) -> None:
         assert (FAIL, FAIL) == (report.verdicts()["store"], report.verdicts()["tls"])
 
 
+def test_a_store_without_tls_is_told_in_words(tmp_path: Path) -> None:
+    """Where nothing listens, or what listens speaks no TLS, that is said, and not the name of an error."""
+    plain, port = distant_port(), distant_port()
+    with redis_server(*GOOD, "--port", str(plain)) as store:
+        host = host_of(tmp_path, store)
+        configure(host, f'url = "rediss://127.0.0.1:{plain}/0"\ntimeout = "300ms"')
+        silent = examine(host).one("tls")
+        configure(host, f'url = "rediss://127.0.0.1:{port}/0"')
+        closed = examine(host).one("tls")
+    late, what_to_do = "it did not answer in time; does it serve rediss://?", "check its certificate and ours"
+    assert (FAIL, f"no TLS with 127.0.0.1:{plain} ({late}); {what_to_do}") == silent
+    assert (FAIL, f"no TLS with 127.0.0.1:{port} (connection refused); {what_to_do}") == closed
+
+
 def test_plain_text_over_the_network_is_a_warning(node: Host) -> None:
     """What goes to another host in clear is read on the way."""
     configure(node, 'url = "redis://192.0.2.1:6379/0"\ntimeout = "100ms"')

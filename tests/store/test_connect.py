@@ -251,6 +251,15 @@ async def test_a_server_killed_and_started_again_is_asked_again() -> None:
     assert len(waits.waits) == 1
 
 
+async def test_no_way_leads_there() -> None:
+    """An address that cannot be reached is no connection that was lost, and is said to be worth a look."""
+    async with connected("redis://255.255.255.255:6379") as connection:
+        with pytest.raises(
+            StoreUnavailable, match=r"no way to the store .* \(network is unreachable\): check the network"
+        ):
+            await connection.call(ECHO, [], ["x"])
+
+
 async def test_nobody_listens() -> None:
     """A store that is not there is said to be so at once, and naming it shows no password."""
     async with connected(f"redis://joe:topsecret@127.0.0.1:{free_port()}") as connection:
