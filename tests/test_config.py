@@ -224,6 +224,7 @@ def test_what_cannot_be_meant_is_refused(file: Path, text: str, told: str) -> No
         ("FARMLEASE_AGENT__HEARTBEAT", "60", "not a duration"),
         ("FARMLEASE_HOOKS__LOST", "/bin/tell", "must be a list"),
         ("FARMLEASE_FARM__X", "x", "no table"),
+        ("FARMLEASE_IDENTITY__DOMAINS", "{ CORP = ", "must be a table of keys"),
     ],
 )
 def test_a_wrong_variable_is_refused_by_its_name(file: Path, variable: str, value: str, told: str) -> None:

@@ -40,6 +40,8 @@ __all__ = [
 
 #: Exit status of a command the user interrupted: 128 + SIGINT, as shells count.
 INTERRUPTED = 130
+#: A file that the output goes to takes no more.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LazyCommand(NamedTuple):
@@ -117,9 +119,19 @@ class LazyGroup(click.Group):
             if isinstance(error, EOFError) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             debug = ctx.params["debug"]
+            if _unwritten(error):
+                complain(_unwritten(error), debug=debug)
+                ctx.exit(1)
             advice = "" if debug else " (farmlease --debug … shows where)"
             complain(f"{type(error).__name__}: {error}{advice}", debug=debug)
             ctx.exit(1)
+
+
+def _unwritten(error: Exception) -> str:
+    """Return what to say of an answer that cannot be printed; "" for an error that is something else."""
+    if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
+        return f"the answer cannot be printed ({error.strerror}); mend where the output goes"
+    return ""
 
 
 def complain(text: str, *, debug: bool = False) -> None:
@@ -178,6 +190,11 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(INTERRUPTED if isinstance(abort.__cause__ or abort.__context__, KeyboardInterrupt) else 1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except OSError as error:  # of the help or the version, which click prints before there is a command
+        if not _unwritten(error):
+            raise
+        complain(_unwritten(error))
+        sys.exit(1)
     sys.exit(status)
 
 

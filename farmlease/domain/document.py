@@ -43,6 +43,7 @@ _WORDS = {
     "missing": "is required",
     "model_type": "must be a table of keys",
     "mapping_type": "must be a table of keys",
+    "dict_type": "must be a table of keys",
     "tuple_type": 'must be a list, such as ["..."]',
     "too_short": "must not be empty",
     "string_type": "must be a string",

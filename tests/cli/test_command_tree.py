@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import click
@@ -11,6 +12,7 @@ import pytest
 from farmlease import __version__
 from farmlease.cli import COMMANDS, LazyCommand, config_file, farmlease, main
 from farmlease.errors import Damaged, StoreUnavailable
+from tests.stand_in import answering
 
 
 def run(*args: str) -> int:
@@ -168,6 +170,22 @@ def test_an_interrupt_at_a_question_is_one_too(
     monkeypatch.setattr("click.termui.visible_prompt_func", pressed)
     misbehave.misbehave = click.Command("misbehave", callback=lambda: click.confirm("Go on?"))  # type: ignore[attr-defined]  # a module made on the spot
     assert status == run("misbehave")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no /dev/full")
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["health", "--help"], ["session", "list"]], ids=" ".join)
+def test_an_answer_that_cannot_be_printed_is_told_in_one_line(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk under the output is no defect of the program, and is told without a traceback."""
+    with answering("127.0.0.1:0", lambda _: (200, b"[]")) as port, Path("/dev/full").open("wb") as full:
+        (tmp_path / "token").write_text("secret")
+        monkeypatch.setenv("FARMLEASE_AGENT__LISTEN", f"127.0.0.1:{port}")
+        monkeypatch.setenv("FARMLEASE_AGENT__TOKEN_FILE", str(tmp_path / "token"))
+        command = [sys.executable, "-m", "farmlease", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    told = "farmlease: the answer cannot be printed (No space left on device); mend where the output goes\n"
+    assert (1, told) == (done.returncode, done.stderr)
 
 
 def test_a_closed_pipe_is_quiet() -> None:
