@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from farmlease.domain.model import Reason, Withdrawal
-from farmlease.store.administration import Importing
+from farmlease.store.administration import Importing, Release
 from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.recovery import NOTHING, Known, Recovering, Restored, Restoring
@@ -519,6 +519,35 @@ async def test_a_time_nobody_vouches_for_ends_nothing(timed: TimedStore, *, leap
         assert Reason.CAPACITY is (await refused(pool, "mary", here, OTHER)).reason
     else:
         assert isinstance(await ask(pool, "mary", here, "2", OTHER), Taken)
+
+
+async def test_what_is_taken_back_while_no_node_lives_is_free(timed: TimedStore) -> None:
+    """A lease given back at a weekend, all hosts off: the seat was used last when its node was heard of last."""
+    pool = desk(timed, capacity=1)
+    await beaten(pool, await knowledge(pool))
+    await pool.start("john")
+    timed.clock.advance(2 * 24 * HOUR)
+    withdrawn = await timed.store.withdraw(pool.pool.name, index("john"), Withdrawal.RETURNED, b"")
+    assert withdrawn is not None
+    assert (None, None, 0) == (withdrawn.quarantined_until, await pool.lease("john"), await pool.held())
+    found = await recover(pool, NOTHING)
+    timed.clock.advance(WINDOW)
+    booted = Known(epoch=found.epoch, expected=found.now + WINDOW, line=found.line)
+    await beaten(pool, booted)
+    assert isinstance(await ask(pool, "mary", booted, "2"), Taken)
+
+
+async def test_a_session_that_may_live_keeps_what_it_has(timed: TimedStore) -> None:
+    """L5: where nobody vouches for the time, an administrator sees a session and its device as they were."""
+    pool = desk(timed, capacity=1)
+    await beaten(pool, await knowledge(pool))
+    await pool.start("john")
+    timed.clock.advance(24 * HOUR)
+    before = pool.contents()
+    released = await timed.store.release_device(pool.pool.name, index("john"), FARM)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert (Release.IN_USE, 1, before) == (released.outcome, len(lease.sessions), pool.contents())
 
 
 async def test_a_count_that_began_on_a_wrong_clock_moves_nothing(timed: TimedStore) -> None:

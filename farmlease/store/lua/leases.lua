@@ -90,7 +90,7 @@ local function stored_lease(user)
   return document and cjson.decode(document) or nil
 end
 
--- The lease as stored, its dead nodes' sessions taken off (in memory); nil once it has ended.
+-- The lease as stored, its dead nodes' sessions taken off (in memory) as a sweep would; nil once it has ended.
 local function settled_lease(user)
   local lease = stored_lease(user)
   if not lease then return nil end
@@ -98,7 +98,7 @@ local function settled_lease(user)
   for key in pairs(lease.sessions) do keys[#keys + 1] = key end
   for _, key in ipairs(keys) do
     local contact, ended, lives = session_life(key, lease.sessions[key])
-    if not lives then drop_session(user, lease, key, contact, ended) end
+    if not lives and not is_doubtful() then drop_session(user, lease, key, contact, ended) end
   end
   for seat in pairs(lease.charges or {}) do
     if not seat_deadline(user, lease, seat) then lease.charges[seat] = nil end

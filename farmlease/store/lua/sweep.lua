@@ -21,8 +21,8 @@ local function forget_word(node, budget)
   return budget - #members
 end
 
--- Ends a session that its node did not end, and leaves word for the node if there is a `reason` to tell. It ended when
--- its life did, unless `moment` says when.
+-- Ends a session that its node did not end, and leaves word for the node if there is a `reason` to tell. It ends at
+-- `moment` if it still lived, else it ended when its life did.
 local function take_away(member, reason, moment)
   local session, user = string.match(member, '^[^/]+/(.+)/([^/]+)$')
   local key = node_of(member) .. '/' .. session
@@ -32,8 +32,9 @@ local function take_away(member, reason, moment)
     call('ZREM', HOLDS, member)
     return
   end
-  local contact, ended = session_life(key, lease.sessions[key])
-  local claim = end_session(user, lease, key, moment or contact, moment or ended)
+  local contact, ended, lives = session_life(key, lease.sessions[key])
+  if moment and lives then contact, ended = moment, moment end
+  local claim = end_session(user, lease, key, contact, ended)
   if reason then leave_word(member, claim.fence, reason) end
   audit('ended', user, node_of(member), session, claim.device, reason or 'reboot', claim.fence)
 end
