@@ -210,6 +210,11 @@ class Pool(Section):
         """How many seats of the capacity are reserved, in use or not."""
         return sum(each.seats for each in self.reserve)
 
+    @property
+    def kept_ms(self) -> int:
+        """How long, in ms, a lease that sessions keep is good for without another contact."""
+        return self.lease_ms if self.kind is Kind.NAMED else self.session_timeout_ms + self.linger_ms
+
     def limits(self) -> Mapping[str, int | str]:
         """Return what the store decides by, flat: counts, spans in ms (``…_ms``), and the words of kind and share."""
         return {

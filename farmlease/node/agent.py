@@ -136,13 +136,14 @@ class Agent:
         self._vigil.touch(session)
 
     def session(self, session: str) -> OpenSession | None:
-        """Return a session that the API shows."""
+        """Return a session that the API shows, as it stands now."""
         found = self._book.find(session)
-        return found if found is not None and found.state.shown else None
+        return self._as_it_stands(found) if found is not None and found.state.shown else None
 
     def sessions(self) -> list[OpenSession]:
-        """Every session that the API shows, by id."""
-        return sorted((each for each in self._book if each.state.shown), key=lambda each: each.id)
+        """Every session that the API shows, as it stands now, by id."""
+        shown = (each for each in self._book if each.state.shown)
+        return sorted(map(self._as_it_stands, shown), key=lambda each: each.id)
 
     @property
     def draining(self) -> bool:
@@ -280,6 +281,15 @@ class Agent:
                 hold_until = self._memory.held_until(pool.name, until, span)
                 self._book.amend(found, hold_until=hold_until)
             return until
+
+    def _as_it_stands(self, session: OpenSession) -> OpenSession:
+        """Return a session with the present end of its lease, which moves on while the store counts the session."""
+        pool, grant = self._standing.in_force.pool(session.pool), session.grant
+        counted = session.state is SessionState.ACTIVE and not session.is_uncounted
+        if pool is None or grant is None or not counted or not self._memory.is_alive(pool.name):
+            return session
+        until = max(grant.lease.expires_at, self._memory.store_now(pool.name) + pool.kept_ms)
+        return replace(session, grant=replace(grant, lease=replace(grant.lease, expires_at=until)))
 
     def _is_here(self, user: User) -> bool:
         return any(each.state.shown for each in self._book.of_user(user))

@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
-from farmlease.domain.model import Kind, Withdrawal
+from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.errors import PolicyChanged, StoreRefused, StoreUnavailable
 from farmlease.store.administration import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
@@ -33,7 +33,7 @@ from farmlease.store.recovery import NOTHING, Counted, Known, Recovering, Remain
 from farmlease.store.script import LIFE, Argument, Script
 from farmlease.store.stored_lease import StoredLease
 
-__all__ = ["Acquired", "Caller", "Store", "kept_ms"]
+__all__ = ["Acquired", "Caller", "Store"]
 
 Answer = list[Any]
 
@@ -256,7 +256,7 @@ class Store:
             name=name,
             record=record,
             now=int(now),
-            kept_ms=kept_ms(pool),
+            kept_ms=pool.kept_ms,
         )
 
     async def list(self, pool: Pool, page: int = _LISTED) -> AsyncIterator[StoredLease]:
@@ -267,7 +267,7 @@ class Store:
             for user, document, expires, name in zip(*(iter(entries),) * 4, strict=True):
                 if user not in seen:
                     yield StoredLease.parse(
-                        user=user, document=document, expires=expires, name=name, now=int(now), kept_ms=kept_ms(pool)
+                        user=user, document=document, expires=expires, name=name, now=int(now), kept_ms=pool.kept_ms
                     )
                 seen.add(user)
             if cursor == b"0":
@@ -333,8 +333,3 @@ class Store:
 
     async def _run(self, script: Script, pool: str, **arguments: Argument) -> Answer:
         return await self.connection.call(script, Shard(self.farm, pool).keys(), script.ordered(arguments))
-
-
-def kept_ms(pool: Pool) -> int:
-    """How long, in ms, a lease that sessions keep is good for without another contact."""
-    return pool.lease_ms if pool.kind is Kind.NAMED else pool.session_timeout_ms + pool.linger_ms

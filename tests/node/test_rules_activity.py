@@ -52,6 +52,22 @@ def lost(day: Day) -> list[str]:
     return [line for line in day.hooks if line.startswith("lost")]
 
 
+@pytest.mark.parametrize("kind", ["floating", "named"])
+async def test_a_session_is_shown_with_the_present_end_of_its_lease(day: Day, kind: str) -> None:
+    """Granted at 09:00 and asked about at 10:00, it says what the farm's list of leases says."""
+    await day.site.apply(f'[[pool]]\nname = "clearquest"\nkind = "{kind}"\ncapacity = 1\n')
+    host = day.site.host()
+    granted = await host.granted(JOHN)
+    await day.at("10:00", host)
+    await host.beat()
+    lease, session = await day.site.lease(JOHN, "clearquest"), host.agent.session("7")
+    assert None not in (lease, session, session and session.grant)
+    assert granted.lease.expires_at + HOUR == lease.lease.expires_at == session.grant.lease.expires_at
+    assert [session] == host.agent.sessions()
+    day.site.timed.clock.advance(3 * HOUR)  # longer than the store lets a silent node keep its sessions
+    assert granted.lease == host.agent.session("7").grant.lease
+
+
 # --- idle -----------------------------------------------------------------------------------------------------------
 
 

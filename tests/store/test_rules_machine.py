@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from farmlease.domain.model import Withdrawal
-from farmlease.store import redis as verbs
 from farmlease.store.administration import DeviceRelease, DeviceReplacement, Release, Replacement, Withdrawn
 from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.connect import Connection
@@ -288,7 +287,7 @@ class Stories(RuleBasedStateMachine):
                 device: None if until == INF else until for device, until in model.devices(user).items()
             } == {each.device: each.until for each in stored.devices}  # fmt: skip
             until = model.lease_deadline(user)
-            kept = verbs.kept_ms(self.pool)
+            kept = self.pool.kept_ms
             assert (model.now + kept if until == INF else until) == stored.lease.expires_at
             assert (lease.id, lease.back, "+" in lease.charges.values()) == (
                 stored.lease.id,
