@@ -225,7 +225,8 @@ def tell(view: LeaseView, done: str, withdrawn: Withdrawn | None) -> None:
     """Print what became of a lease that was taken back; FarmleaseError if it had ended before."""
     if withdrawn is None:
         raise FarmleaseError(f"the user holds no lease in pool {view.pool} any more; it ended meanwhile")
-    click.echo(f"{done} the {view.kind} seat of {view.user} in pool {view.pool}")
+    seat = f"the {view.kind} seat of {view.user} in pool {view.pool}"
+    click.echo(f"{done} {seat}" if withdrawn.changed else f"{seat} was {done} before; nothing has changed")
     if withdrawn.quarantined_until is None:
         click.echo("it is free for others now")
     else:

@@ -28,12 +28,16 @@ class Withdrawn:
 
     quarantined_until: int | None  #: None: its seat is free
     barred_until: int | None  #: None: its user may come back at once
+    changed: bool  #: False: all of that was so before
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Withdrawn":
         """From ``withdrawn`` of withdraw.lua."""
+        _, quarantined, barred, changed = answer
         return Withdrawn(
-            quarantined_until=int(answer[1]) if answer[1] else None, barred_until=int(answer[2]) if answer[2] else None
+            quarantined_until=int(quarantined) if quarantined else None,
+            barred_until=int(barred) if barred else None,
+            changed=changed == b"1",
         )
 
 

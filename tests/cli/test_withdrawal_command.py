@@ -116,6 +116,8 @@ def test_who_was_revoked_stays_out(clocked: ClockedHost) -> None:
     )
     assert (0, told, "") == (ended.status, ended.out, ended.err)
     assert [("s-john-citrix-a", "revoked")] == lost(clocked)
+    again = clocked.run("lease", "revoke", JOHN, "--pool", "qlikview", "--reason", "left us", "--yes")
+    assert f"{SEAT} was revoked before; nothing has changed" == again.out.splitlines()[0]
     clocked.clock.set(NINE + DAY - 1)
     with pytest.raises(AssertionError, match="revoked"):
         clocked.lend(JOHN)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from farmlease.domain.model import Withdrawal
-from farmlease.store.administration import DeviceRelease, DeviceReplacement, Release, Replacement, Withdrawn
+from farmlease.store.administration import DeviceRelease, DeviceReplacement, Release, Replacement
 from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.connect import Connection
 from farmlease.store.keys import Shard
@@ -225,7 +225,7 @@ class Stories(RuleBasedStateMachine):
         for _ in range(times):
             answer = self.run(self.store.withdraw(self.pool.name, index(user), why, b"note"))
             expected = self.model.withdraw(index(user), why)
-            assert (expected and Withdrawn(quarantined_until=expected[0], barred_until=expected[1])) == answer
+            assert expected == (answer and (answer.quarantined_until, answer.barred_until))
 
     @rule(user=user_of, device=device_of, times=times_of)
     def release_device(self, user: str, device: str, times: int) -> None:

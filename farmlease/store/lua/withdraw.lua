@@ -9,7 +9,8 @@
 --       4 by        sealed name of the administrator, likewise
 --
 -- Answers
---   withdrawn, until when the seat is quarantined ms or '', until when the user is kept out ms or ''
+--   withdrawn, until when the seat is quarantined ms or '', until when the user is kept out ms or '', '1' unless all of
+--                            that was so before
 --   more            more sessions than one call may end: ask again at once
 --   none            the user has no lease here
 
@@ -52,4 +53,4 @@ if reason == 'revoked' then
   end
 end
 if changed then audit(reason, user, '', '', '', '', 0, by, note) end
-return { 'withdrawn', quarantine, bar }
+return { 'withdrawn', quarantine, bar, changed and '1' or '0' }
