@@ -123,6 +123,12 @@ class Memory:
         self._shards[pool] = self._told(self._timed(after, beat.now, beat.line), beat.now + beat.skew)
         return beat.nodes != after.nodes
 
+    def behind(self, pool: str, now: int) -> int:
+        """By how many ms the store's time went on without being counted here, if it is ``now``; 0 if by little."""
+        heard = self._shard(pool).time
+        ahead = 0 if heard is None else now - self._since(heard)
+        return ahead if ahead > _LEAP else 0
+
     def entered(self, pool: str, found: Recovering) -> None:
         """Remember the time of a store that is taking this node in; the epoch only once all is restored."""
         self._shards[pool] = self._timed(self._shard(pool), found.now, found.line)

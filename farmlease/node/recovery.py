@@ -161,6 +161,7 @@ class Recovery:
         if isinstance(found, Behind):
             await self._standing.read_policy()
             return
+        self._move_holds(pool.name, self._memory.behind(pool.name, found.now))
         self._memory.entered(pool.name, found)
         self._under_way[pool.name] = found.until
         _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
@@ -177,6 +178,12 @@ class Recovery:
                 self._memory.met(pool.name, sorted({*self._memory.roster(pool.name), *here}), 0)
                 self._memory.recovered(pool.name, found)
                 _log.info("store.recovered", pool=pool.name, epoch=found.epoch)
+
+    def _move_holds(self, pool: str, by_ms: int) -> None:
+        """A hold was promised for a span: where the store's time went on uncounted, it ends as much later."""
+        for each in self._book:
+            if by_ms and each.pool == pool and each.hold_until is not None:
+                self._book.amend(each, hold_until=each.hold_until + by_ms)
 
     async def _restore_all(self, pool: Pool, version: int, found: Recovering, in_time: float) -> bool:
         """Restore everything. False if the epoch ended meanwhile; then the next heartbeat begins anew."""

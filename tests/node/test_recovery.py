@@ -687,6 +687,26 @@ async def test_a_hold_that_was_given_while_the_store_s_clock_stood_still_is_as_l
     assert [counted + 10 * MINUTE + 4 * HOUR] == [session.hold_until for session in lease.sessions]
 
 
+async def test_a_hold_of_a_host_whose_count_began_on_a_clock_that_stood_still_is_as_long(farm: Site) -> None:
+    """L5: held ten minutes after the clock stopped; another host's count sets it right, and the hold lasts four hours."""
+    await farm.apply('[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 2\nmax_hold = "4h"\n')
+    elder = farm.host("ctx-02")
+    await beaten(elder)
+    stood = farm.timed.clock.now_ms
+    elder.clock.missed_ms -= 10 * MINUTE
+    host = farm.host()
+    await beaten(host)
+    await host.granted(JOHN)
+    assert stood + 4 * HOUR == await host.agent.hold_session("7", None)
+    with host.asleep(), elder.asleep():
+        farm.timed.clock.advance(HOUR)
+    await beaten(elder)
+    await beaten(host, elder)
+    lease = await farm.lease(JOHN, "clearquest")
+    assert lease is not None
+    assert [stood + 10 * MINUTE + 4 * HOUR] == [session.hold_until for session in lease.sessions]
+
+
 @pytest.mark.parametrize("ended", [True, False])
 async def test_a_fence_survives_the_agent_and_the_store(farm: Site, *, ended: bool) -> None:
     """L4: granted, ended or not, the store emptied and its clock an hour back, the agent killed: the next is higher."""
