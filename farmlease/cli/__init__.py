@@ -7,6 +7,7 @@ anything: commands call down and print what comes back.
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -172,6 +173,8 @@ def farmlease(config: str | None, debug: bool) -> None:  # noqa: FBT001 -- read 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line ``args`` (default: the process's own) and exit with its status."""
+    if getattr(sys, "stdout", None) is None:  # closed, or a program without a console
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- pathlib is heavy; until the process ends
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         # A user name the terminal's code page cannot show must not turn a grant into a failed logon.

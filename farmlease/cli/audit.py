@@ -156,7 +156,7 @@ def story(decision: Decision) -> str:
     ]
     rest = [
         ", ".join(part for part in place if part),
-        decision.detail,
+        f"{decision.detail} ahead" if decision.event == "queued" else decision.detail,
         f"fence {decision.fence}" if decision.fence else "",
         f"by {decision.by}" if decision.by else "",
         f'"{decision.note}"' if decision.note else "",

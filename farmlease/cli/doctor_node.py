@@ -39,6 +39,8 @@ def why(error: Exception) -> str:
     """Return an error in one line."""
     if isinstance(error, FarmleaseError):
         return " ".join(str(error).split())
+    if isinstance(error, PermissionError):
+        return "may not be looked at by this user; run this as root or as the agent's own user"
     return f"cannot be looked at: {type(error).__name__}: {' '.join(str(error).split())}"
 
 

@@ -127,6 +127,15 @@ def test_a_line_for_people_and_a_line_for_a_sheet(clocked: ClockedHost) -> None:
     assert 5 == len(sheet)
 
 
+def test_a_place_in_the_queue_is_told_in_words() -> None:
+    """A bare number would be a riddle."""
+    queued = Decision(
+        at=NINE, pool="qlikview", event="queued", user=JOHN, index="", node="ctx-01", incarnation="", session="7",
+        device="citrix-a", detail="2", fence=0, by="", note="", id="",
+    )  # fmt: skip
+    assert audit_command.story(queued).endswith("; on ctx-01, session 7, device citrix-a; 2 ahead")
+
+
 def test_a_foreign_entry_hides_no_other(clocked: ClockedHost) -> None:
     """What somebody else put into the stream is shown as far as it can be read, and the list goes on."""
     clocked.apply(QLIKVIEW)

@@ -188,6 +188,18 @@ def test_an_answer_that_cannot_be_printed_is_told_in_one_line(
     assert (1, told) == (done.returncode, done.stderr)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+def test_nowhere_to_print_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that closes its output, or has none, wants the status only."""
+    with answering("127.0.0.1:0", lambda _: (200, b"[]")) as port:
+        (tmp_path / "token").write_text("secret")
+        monkeypatch.setenv("FARMLEASE_AGENT__LISTEN", f"127.0.0.1:{port}")
+        monkeypatch.setenv("FARMLEASE_AGENT__TOKEN_FILE", str(tmp_path / "token"))
+        command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "farmlease", "session", "list"]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_a_closed_pipe_is_quiet() -> None:
     """A reader that has gone (``| head``) is no error worth a word."""
     command = [sys.executable, "-m", "farmlease", "--help"]

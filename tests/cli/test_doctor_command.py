@@ -437,13 +437,28 @@ def test_a_table_has_one_line_for_each_thing(node: Host) -> None:
     assert node.run("doctor", "-o", "csv").out.startswith('"check","verdict","finding"\n"python","ok",')
 
 
-def test_a_look_that_breaks_down_is_a_line(node: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (
+            ZeroDivisionError("of a kind\nnobody thought of"),
+            "cannot be looked at: ZeroDivisionError: of a kind nobody thought of",
+        ),
+        (
+            PermissionError(13, "Permission denied"),
+            "may not be looked at by this user; run this as root or as the agent's own user",
+        ),
+    ],
+)
+def test_a_look_that_breaks_down_is_a_line(
+    node: Host, monkeypatch: pytest.MonkeyPatch, fault: Exception, told: str
+) -> None:
     """Whatever happens in one, the others are taken."""
 
     def broken(_: object) -> None:
-        raise ZeroDivisionError("of a kind\nnobody thought of")
+        raise fault
 
     monkeypatch.setattr("farmlease.cli.doctor_node.shutil.disk_usage", broken)
     report = examine(node)
-    assert (FAIL, "cannot be looked at: ZeroDivisionError: of a kind nobody thought of") == report.one("disk")
+    assert (FAIL, told) == report.one("disk")
     assert OK == report.verdicts()["store"]
