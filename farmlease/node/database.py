@@ -18,9 +18,6 @@ __all__ = ["Database", "Glance", "files_of", "glance_at"]
 _FORMAT = 1
 #: Seconds to wait for somebody else who writes to the file (nobody should): the whole agent waits with it.
 _PATIENCE = 0.5
-#: Pages (of 4 KiB) of write-ahead log after which it is written into the file and synchronised, while everybody waits.
-#: A start writes some six: with SQLite's own 1,000 that was a tenth of the time in a storm of them.
-_CHECKPOINT = 4_000
 #: Table, then its columns that hold text; what a row is about stands in ``body``.
 _TEXTS = {
     "node": ("name", "value"),
@@ -73,7 +70,6 @@ class Database:
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
             if _version(self._connection) == 0:
                 self._connection.executescript(_TABLES)
         except BaseException as error:

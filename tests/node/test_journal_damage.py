@@ -34,10 +34,8 @@ PARTS = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm")
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from farmlease.node import database
 from farmlease.node.journal import Entry
 from tests.journals import opened
-database._CHECKPOINT = 1_000  # so that something lies in the file too
 journal = opened(Path(sys.argv[1]))
 for number in range(300):
     journal.write_entry(Entry(str(number), "active", bytes(500)))
