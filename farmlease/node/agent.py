@@ -46,6 +46,8 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds between two questions of a session that waits for a seat.
 _ASK_AGAIN = 1.0
+#: Milliseconds that the end of a lease may have moved without being told: what was just granted is shown as granted.
+_NO_DIFFERENCE = 60_000
 _WAITED_FOR = frozenset({SessionState.WAITING, SessionState.ACTIVE})
 
 
@@ -288,7 +290,9 @@ class Agent:
         counted = session.state is SessionState.ACTIVE and not session.is_uncounted
         if pool is None or grant is None or not counted or not self._memory.is_alive(pool.name):
             return session
-        until = max(grant.lease.expires_at, self._memory.store_now(pool.name) + pool.kept_ms)
+        until = self._memory.store_now(pool.name) + pool.kept_ms
+        if until - grant.lease.expires_at < _NO_DIFFERENCE:
+            return session
         return replace(session, grant=replace(grant, lease=replace(grant.lease, expires_at=until)))
 
     def _is_here(self, user: User) -> bool:
