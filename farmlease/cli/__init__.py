@@ -120,8 +120,8 @@ class LazyGroup(click.Group):
             if isinstance(error, EOFError) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             debug = ctx.params["debug"]
-            if _unwritten(error):
-                complain(_unwritten(error), debug=debug)
+            if unwritten := _unwritten(error):
+                complain(unwritten, debug=debug)
                 ctx.exit(1)
             advice = "" if debug else " (farmlease --debug … shows where)"
             complain(f"{type(error).__name__}: {error}{advice}", debug=debug)
@@ -194,9 +194,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except OSError as error:  # of the help or the version, which click prints before there is a command
-        if not _unwritten(error):
+        if not (unwritten := _unwritten(error)):
             raise
-        complain(_unwritten(error))
+        complain(unwritten)
         sys.exit(1)
     sys.exit(status)
 

@@ -103,7 +103,7 @@ def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool:
         view = client.held_lease(chosen, who)
         ending = sum(session.device == before for session in view.sessions)
         if ending:
-            ask_first(f"this ends {ending} session{'s' * (ending != 1)} of {view.user} on device {before}", yes=yes)
+            ask_first(f"this ends {explain.counted(ending, 'session')} of {view.user} on device {before}", yes=yes)
         moving = client.farm.replace_device(chosen, who, before, after, note=reason, override=override)
         answer = client.wait(moving)
     tell(answer, chosen, before, after)
@@ -125,7 +125,7 @@ def tell(answer: DeviceReplacement, pool: Pool, before: str, after: str) -> None
 
 def denied(answer: DeviceReplacement, pool: Pool) -> str:
     """Return why a replacement is denied, and what may be done."""
-    allowed = f"pool {pool.name} allows {pool.replacements} replacement{'s' * (pool.replacements != 1)} in 30 days"
+    allowed = f"pool {pool.name} allows {explain.counted(pool.replacements, 'replacement')} in 30 days"
     when = f"the next one at {explain.moment(answer.next_at)}" if answer.next_at is not None else "none ever"
     return f"denied: {allowed}, {when}; --override replaces it all the same, and the audit says so"
 

@@ -14,6 +14,7 @@ from farmlease.cli import health as health_command
 from farmlease.cli.farm_client import configuration
 from farmlease.config import Config
 from farmlease.domain import checkup_node as judge
+from farmlease.domain import explain
 from farmlease.domain.checkup import Finding, failed, fine
 from farmlease.errors import FarmleaseError
 from farmlease.keyring import KeyRing, KeyState
@@ -122,7 +123,7 @@ def _agent() -> Iterator[Finding]:
     answer = agent_client.ask(endpoint, "GET", "/v1/sessions")
     if isinstance(answer.document, list):
         count = len(answer.document)
-        yield fine("agent", f"answers on {endpoint.listen}, {count} session{'s' * (count != 1)}")
+        yield fine("agent", f"answers on {endpoint.listen}, {explain.counted(count, 'session')}")
     else:
         yield failed("agent", str(agent_client.refused(answer)))
 

@@ -65,7 +65,7 @@ def wait_until_empty(client: FarmClient, roster: Roster, name: str, patience: Fo
 
 def left(occupancy: Occupancy) -> str:
     """Return what keeps a node from being taken away, in words."""
-    view, sessions = occupancy.view, f"{occupancy.sessions} session{'s' * (occupancy.sessions != 1)} left"
+    view, sessions = occupancy.view, f"{explain.counted(occupancy.sessions, 'session')} left"
     if view.namesakes:
         return (
             f"{view.namesakes + 1} hosts report under this name, and which one has how many sessions is not known: "

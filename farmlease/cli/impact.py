@@ -7,6 +7,7 @@ who holds more than the new limits allow, not who loses it.
 from collections.abc import Callable, Iterator, Mapping
 
 from farmlease.cli.farm_client import FarmClient
+from farmlease.domain import explain
 from farmlease.domain.model import LeaseView
 from farmlease.domain.policy import Policy, Pool
 
@@ -43,12 +44,12 @@ def _exceeded(before: Pool, after: Pool) -> Iterator[tuple[str, _Exceeds]]:
     devices, sessions = after.devices_per_user, after.sessions_per_user
     if _lower(before.devices_per_user, devices):
         yield (
-            f"more than {devices} device{'s' * (devices != 1)} in pool {after.name}",
+            f"more than {explain.counted(devices, 'device')} in pool {after.name}",
             lambda view: len(view.devices) > devices,
         )
     if _lower(before.sessions_per_user, sessions):
         yield (
-            f"more than {sessions} session{'s' * (sessions != 1)} in pool {after.name}",
+            f"more than {explain.counted(sessions, 'session')} in pool {after.name}",
             lambda view: len(view.sessions) > sessions,
         )
     if set(before.nodes) - set(after.nodes):
@@ -74,7 +75,7 @@ def _told(client: FarmClient, pool: Pool, questions: list[tuple[str, _Exceeds]])
                 found[what].append(view.user)
     for what, users in found.items():
         if users:
-            yield f"affected: {len(users)} user{'s' * (len(users) != 1)} with {what}: {_names(users)}"
+            yield f"affected: {explain.counted(len(users), 'user')} with {what}: {_names(users)}"
 
 
 def _names(users: list[str]) -> str:

@@ -26,7 +26,7 @@ from farmlease.errors import FarmleaseError
 from farmlease.roster import Roster
 from farmlease.store.administration import Withdrawn
 
-__all__ = ["counted", "lease", "listed", "moving", "of_pools", "of_user", "seat_of", "tell", "with_bar"]
+__all__ = ["lease", "listed", "moving", "of_pools", "of_user", "seat_of", "tell", "with_bar"]
 
 INVALID = 3
 #: Leases between two moves of the bar.
@@ -217,7 +217,7 @@ def moving(row: Row) -> tuple[str, ...]:
 
 def seat_of(view: LeaseView) -> str:
     """Return what would be taken, in words for a question."""
-    sessions = f" and ends {counted(len(view.sessions), 'session')}" if view.sessions else ""
+    sessions = f" and ends {explain.counted(len(view.sessions), 'session')}" if view.sessions else ""
     return f"the {view.kind} seat of {view.user} in pool {view.pool}{sessions}"
 
 
@@ -234,9 +234,4 @@ def tell(view: LeaseView, done: str, withdrawn: Withdrawn | None) -> None:
     if withdrawn.barred_until is not None:
         click.echo(f"the user is kept out until {explain.moment(withdrawn.barred_until)}")
     if view.sessions:
-        click.echo(f"{counted(len(view.sessions), 'session')} told at the next heartbeat of each host")
-
-
-def counted(number: int, what: str) -> str:
-    """Return "1 session", "2 sessions"."""
-    return f"{number} {what}{'s' * (number != 1)}"
+        click.echo(f"{explain.counted(len(view.sessions), 'session')} told at the next heartbeat of each host")

@@ -38,7 +38,7 @@ def forget(user: str, *, yes: bool) -> None:
     if not any(each.name or each.words for each in erased):
         raise FarmleaseError("the store knows no name of this user; nothing was changed")
     pools = sum(each.name or each.words for each in erased[:-1])
-    click.echo(f"erased the user's name in {pools} pool{'s' * (pools != 1)}; the audit shows a pseudonym from now on")
+    click.echo(f"erased the user's name in {explain.counted(pools, 'pool')}; the audit shows a pseudonym from now on")
 
 
 def refuse_held(client: FarmClient, user: User) -> None:

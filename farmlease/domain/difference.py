@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farmlease.domain.duration import format_duration
+from farmlease.domain.explain import counted
 from farmlease.domain.policy import Policy, Pool
 
 __all__ = ["Difference", "difference"]
@@ -37,7 +38,7 @@ def difference(old: Policy | None, new: Policy) -> Difference:
 
 
 def _seats(pool: Pool) -> str:
-    return f"{pool.capacity} seat{'s' * (pool.capacity != 1)}"
+    return counted(pool.capacity, "seat")
 
 
 def _changes(old: Pool, new: Pool) -> Iterator[str]:

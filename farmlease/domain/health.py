@@ -8,6 +8,8 @@ and out of the balancer. What a node knows of itself counts at once.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from farmlease.domain.explain import counted
+
 __all__ = ["Check", "Facts", "Health", "Status", "Steady", "health", "weight"]
 
 #: Seconds for which the store must be away, or back, without a break before that takes a node out or in.
@@ -128,12 +130,8 @@ def _taking(facts: Facts) -> Check:
     if facts.stopping:
         return Check("sessions", Status.FAIL, "the agent is stopping")
     if facts.draining:
-        return Check("sessions", Status.WARN, f"draining, {_counted(facts.sessions, 'session')} left")
-    return Check("sessions", Status.PASS, _counted(facts.sessions, "session"))
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+        return Check("sessions", Status.WARN, f"draining, {counted(facts.sessions, 'session')} left")
+    return Check("sessions", Status.PASS, counted(facts.sessions, "session"))
 
 
 def _name(facts: Facts) -> Check:
@@ -149,12 +147,12 @@ def _store(facts: Facts) -> Check:
         return Check("store", Status.FAIL, f"the store answers again, but not yet for {STEADY_AFTER:.0f} seconds")
     if not facts.store_answers:
         status = Status.FAIL if facts.offline_denies and lost else Status.WARN
-        waiting = f"{_counted(facts.owed, 'message')} wait{'s' * (facts.owed == 1)}"
+        waiting = f"{counted(facts.owed, 'message')} wait{'s' * (facts.owed == 1)}"
         return Check("store", status, f"the store does not answer, {waiting} for it; see the log")
     if facts.recovering:
         return Check("store", Status.WARN, "the store lost data or changed its master; leases are being restored")
     if facts.refused:
-        return Check("store", Status.WARN, f"the store does not take {_counted(facts.refused, 'message')}; see the log")
+        return Check("store", Status.WARN, f"the store does not take {counted(facts.refused, 'message')}; see the log")
     return Check("store", Status.PASS, "answers")
 
 

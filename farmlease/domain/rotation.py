@@ -7,6 +7,8 @@ more. A node's own word decides: which keys it opens with, which one it seals wi
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from farmlease.domain.explain import counted
+
 __all__ = ["Told", "Uses", "cannot_open", "in_the_way", "keys_elsewhere"]
 
 #: Milliseconds more than three of its own rounds after which a node that says nothing counts as switched off.
@@ -64,7 +66,7 @@ def in_the_way(told: Iterable[Told], alive: Iterable[str], key: str, uses: Uses)
     """Return, in words, whatever still needs ``key``."""
     told = list(told)
     counts = ((uses.records, "record"), (uses.names, "name"), (uses.policy, "policy"))
-    stored = [f"{number} {what}{'s' * (number != 1)}" for number, what in counts if number]
+    stored = [counted(number, what) for number, what in counts if number]
     found = [f"the store: {', '.join(stored)}"] if stored else []
     for each in told:
         silent = "" if each.alive else f", silent for {each.silent_ms // 3_600_000} h"

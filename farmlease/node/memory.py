@@ -18,7 +18,7 @@ from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.book import Book
 from farmlease.node.journal import Journal
 from farmlease.seal import Purpose, Sealer
-from farmlease.store.answers import Beat, Taken
+from farmlease.store.answers import Beat
 from farmlease.store.recovery import Known, Recovering
 
 __all__ = ["Memory"]
@@ -86,11 +86,11 @@ class Memory:
         #: Pool to the fence that is in the journal whatever becomes of its sessions.
         self._written: dict[str, int] = {}
         for pool, fence in (self._read(_FENCES, _FENCES_FORM) or {}).items():
-            self._see(pool, fence)
+            self.see_fence(pool, fence)
             self._written[pool] = fence
         for session in book:
             if session.grant is not None:
-                self._see(session.pool, session.grant.fence)
+                self.see_fence(session.pool, session.grant.fence)
         if found.incarnation != journal.incarnation:
             self._shards = {pool: replace(each, time=None, clock=None, off_ms=0) for pool, each in self._shards.items()}
 
@@ -133,9 +133,11 @@ class Memory:
         """Remember the time of a store that is taking this node in; the epoch only once all is restored."""
         self._shards[pool] = self._timed(self._shard(pool), found.now, found.line)
 
-    def granted(self, pool: str, taken: Taken) -> None:
-        """Remember the fence of a grant, which is about to be written down with its session."""
-        self._see(pool, taken.fence)
+    def see_fence(self, pool: str, fence: int) -> None:
+        """Remember the fence of a grant, which is written down with its session."""
+        shard = self._shard(pool)
+        if fence > shard.fence:
+            self._shards[pool] = replace(shard, fence=fence)
 
     def keep_fence(self, pool: str) -> None:
         """Write a pool's fence down, unless it is: the session that had it is about to leave the journal.
@@ -182,11 +184,6 @@ class Memory:
 
     def _write(self, name: str, body: bytes) -> None:
         self._journal.write_document(name, self._sealer.seal(Purpose.RECEIPT, self._node, (name,), body))
-
-    def _see(self, pool: str, fence: int) -> None:
-        shard = self._shard(pool)
-        if fence > shard.fence:
-            self._shards[pool] = replace(shard, fence=fence)
 
     def _shard(self, pool: str) -> _Shard:
         return self._shards.get(pool, _UNKNOWN)

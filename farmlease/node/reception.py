@@ -57,7 +57,7 @@ class Reception:
 
     async def receive(self, session: OpenSession, pool: Pool, taken: Taken) -> Grant | Denial:
         """Open the record, put the files in place, write the grant down; where that fails the seat goes back."""
-        self._memory.granted(pool.name, taken)
+        self._memory.see_fence(pool.name, taken.fence)
         if not (taken.again and session.grant is not None and session.grant.lease.id == taken.lease.id):
             name = self._sealer.seal_name(self._departure.claim(session).user, session.user.canonical)
             try:

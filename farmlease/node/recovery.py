@@ -181,8 +181,10 @@ class Recovery:
 
     def _move_holds(self, pool: str, by_ms: int) -> None:
         """A hold was promised for a span: where the store's time went on uncounted, it ends as much later."""
+        if not by_ms:
+            return
         for each in self._book:
-            if by_ms and each.pool == pool and each.hold_until is not None:
+            if each.pool == pool and each.hold_until is not None:
                 self._book.amend(each, hold_until=each.hold_until + by_ms)
 
     async def _restore_all(self, pool: Pool, version: int, found: Recovering, in_time: float) -> bool:
