@@ -304,7 +304,12 @@ def answered(
     body: bytes | Iterable[bytes] | None,
     headers: Mapping[str, str],
 ) -> Reply:
-    """Send a request and read its answer; one that refuses a body before it was all sent is an answer too."""
+    """Send a request and read its answer; one that refuses a body before it was all sent is an answer too.
+
+    Raises OSError where nobody listens, or listens no more.
+    """
+    if connection.sock is None:
+        connection.connect()  # reset in this moment, there is nobody whose answer could be read
     with suppress(BrokenPipeError, ConnectionResetError):
         connection.request(method, path, body, dict(headers), encode_chunked="Transfer-Encoding" in headers)
     response = connection.getresponse()

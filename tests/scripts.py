@@ -3,12 +3,24 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from typing import NoReturn
+
+import pytest
 
 from farmlease.store.connect import Connection
 from farmlease.store.script import Script
 from tests.topologies import Member
 
-__all__ = ["ADD", "ECHO", "SLOW", "WRITE", "cancel_every_other_call", "evaluations", "script"]
+__all__ = [
+    "ADD",
+    "ECHO",
+    "SLOW",
+    "WRITE",
+    "cancel_every_other_call",
+    "evaluations",
+    "forbid_wait_for",
+    "script",
+]
 
 
 def script(text: str) -> Script:
@@ -44,3 +56,12 @@ async def cancel_every_other_call(connection: Connection, keys: Sequence[str]) -
             call.cancel()
         answers = await asyncio.gather(*calls[1::2])
         assert [str(number).encode() for number in range(1, 20, 2)] == [answer[0] for answer in answers]
+
+
+def forbid_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every asyncio.wait_for fail, ours and the driver's, which waits so where it is given a ``socket_timeout``."""
+
+    def forbidden(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("asyncio.wait_for may forget a cancellation")
+
+    monkeypatch.setattr(asyncio, "wait_for", forbidden)

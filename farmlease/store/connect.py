@@ -264,9 +264,9 @@ def _route(address: StoreAddress, url: SplitResult) -> tuple[Route, str]:
         ), f"{url.scheme}://{named}"
     if url.scheme == "redis+sentinel":
         master, kind = master_name(url), {"connection_class": SentinelTlsConnection} if tls else {}
-        sentinels = _sentinels(address, hosts, who, tls)
+        sentinels, patience = _sentinels(address, hosts, who, tls)
         how = {"redis_connect_func": greeting.greet, **given, **tls, **kind}
-        route = Watched(master, sentinels, greeting, alone=alone, **how)
+        route = Watched(master, sentinels, greeting, patience=patience, alone=alone, **how)
         return route, f"{url.scheme}://{named}/{master}/{number}"
     host, port = hosts[0]
     return _one(greeting, given | tls, alone=alone, host=host, port=port), f"{url.scheme}://{named}/{number}"
@@ -274,13 +274,17 @@ def _route(address: StoreAddress, url: SplitResult) -> tuple[Route, str]:
 
 def _sentinels(
     address: StoreAddress, hosts: Sequence[tuple[str, int]], who: dict[str, Any], tls: dict[str, Any]
-) -> list[list[Pool]]:
-    """Return the ways to each Sentinel: without our name and password, then, in case it wants one, with it."""
+) -> tuple[list[list[Pool]], float]:
+    """Return the ways to each Sentinel, and the seconds that each has to answer.
+
+    Each is asked without our name and password first, then, in case it wants one, with it.
+    """
     identities: list[dict[str, Any]] = [{}, who] if who["password"] else [{}]
     # Who is away leaves time to ask the others within one try: first all of them at once, then one after the other.
     share = address.timeout_ms / 1000 / ((1 + len(hosts)) * len(identities) + 1)
-    given = options(address) | tls | {"socket_timeout": share, "socket_connect_timeout": share}
-    return [[driver.ConnectionPool(host=host, port=port, **given, **who) for who in identities] for host, port in hosts]
+    given = options(address) | tls | {"socket_connect_timeout": share}
+    ways = [[driver.ConnectionPool(host=host, port=port, **given, **who) for who in identities] for host, port in hosts]
+    return ways, share
 
 
 def _one(

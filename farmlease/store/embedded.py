@@ -260,7 +260,8 @@ class EmbeddedServer:
         if self._guard is None:
             return
         try:
-            await asyncio.wait_for(self._guard.wait(), END_WITHIN)
+            async with asyncio.timeout(END_WITHIN):
+                await self._guard.wait()
         except TimeoutError:
             _kill_group(self._guard.pid)
             await self._guard.wait()
@@ -324,9 +325,11 @@ def _kill_group(leader: int) -> None:
 
 @contextlib.asynccontextmanager
 async def _asking(socket: Path) -> AsyncIterator[driver.Redis]:
-    client = driver.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0), socket_timeout=1, protocol=2)
+    # No timeout of the driver's: with one, it may swallow a cancellation on Python 3.11.
+    client = driver.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0), socket_timeout=None, protocol=2)
     try:
-        yield client
+        async with asyncio.timeout(1):
+            yield client
     finally:
         # Shielded: the driver closes in tasks of its own, and one that is cancelled before it has begun closes nothing.
         await asyncio.shield(client.aclose())

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from redis import asyncio as driver
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as NoAnswer
 from typing_extensions import override
 
 from farmlease.store.border import NotMaster
@@ -54,6 +55,28 @@ class _Masters(SentinelConnectionPool):
         return (connection.host, connection.port) == self.master_address
 
 
+class _Witness(driver.Redis):
+    """A way to one Sentinel, which has ``patience`` seconds to answer. Its pool ends with it.
+
+    Not by a timeout of the driver's: with one, it may swallow a cancellation on Python 3.11, and a call that has lost
+    the end of its time so may wait for ever.
+    """
+
+    def __init__(self, way: Pool, patience: float) -> None:
+        super().__init__(connection_pool=way)
+        self.auto_close_connection_pool = True
+        self._patience = patience
+
+    @override
+    async def sentinel_masters(self) -> Any:
+        """Return what it knows of each master."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await super().sentinel_masters()
+        except TimeoutError as error:
+            raise NoAnswer("the Sentinel does not answer") from error  # the driver's, which asks the next one then
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class _Word:
     """What a Sentinel says of the master. The greater one is the newer one."""
@@ -61,7 +84,7 @@ class _Word:
     epoch: int  #: grows with each change of the master
     settled: bool  #: not while this Sentinel carries a change out: it names the new one to the other Sentinels first
     place: Place = field(compare=False)
-    way: driver.Redis = field(compare=False)  #: on which it said so
+    way: _Witness = field(compare=False)  #: on which it said so
 
 
 class Watched(OneServer):
@@ -79,12 +102,16 @@ class Watched(OneServer):
         sentinels: Sequence[Sequence[Pool]],
         greeting: Greeting,
         *,
+        patience: float,
         alone: bool,
         **given: Any,  # noqa: ANN401 - the driver's own options
     ) -> None:
-        """Take the ways to each Sentinel; the later ones are for those who turn the earlier ones away."""
+        """Take the ways to each Sentinel; the later ones are for those who turn the earlier ones away.
+
+        ``patience``: seconds that a Sentinel has to answer.
+        """
         self._master = master
-        self._sentinels = [[driver.Redis.from_pool(way) for way in ways] for ways in sentinels]
+        self._sentinels = [[_Witness(way, patience) for way in ways] for ways in sentinels]
         watch = _watch(*(way for tier in zip(*self._sentinels, strict=True) for way in tier))
         self._masters = _Masters(master, watch, **given)  # type: ignore[no-untyped-call] # the driver's
         self._confirmed = float("-inf")
@@ -126,14 +153,14 @@ class Watched(OneServer):
             self._masters.master_address = newest.place
             await self.hang_up()
 
-    async def _word(self, ways: Sequence[driver.Redis]) -> _Word | None:
+    async def _word(self, ways: Sequence[_Witness]) -> _Word | None:
         """Ask a Sentinel; None if it does not say anything."""
         for way in ways:
             try:
-                masters: Any = await way.sentinel_masters()
+                masters = await way.sentinel_masters()
             except (AuthenticationError, ResponseError):
                 continue  # it wants to know who asks
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, OSError):
                 return None
             if (state := masters.get(self._master)) is None:
                 return None
@@ -142,7 +169,7 @@ class Watched(OneServer):
         return None
 
 
-def _watch(*ways: driver.Redis) -> Sentinel:
+def _watch(*ways: _Witness) -> Sentinel:
     """Return what asks these for the master; a new one each time, as it moves them about while it asks."""
     watch = Sentinel([])  # type: ignore[no-untyped-call] # the driver's
     watch.sentinels = [*ways]

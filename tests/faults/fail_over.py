@@ -30,11 +30,13 @@ async def _replica_behind(run: Run, replica: Member) -> None:
         await run.pause(0.1, 0.4)
 
 
-async def _demoted(old: Member) -> None:
-    """Return when a server that was the master is none any more."""
-    await asyncio.to_thread(
-        wait_until, lambda: True if not old.is_master() else None, "the old master is none any more"
-    )
+async def _one_master(watched: Sentinels) -> None:
+    """Return when one server only takes itself for the master; not always the new one, where the machine stood still."""
+
+    def one() -> bool | None:
+        return sum(each.is_master() for each in watched.servers) == 1 or None
+
+    await asyncio.to_thread(wait_until, one, "one master only")
 
 
 async def sentinel_kill(run: Run) -> None:
@@ -63,7 +65,7 @@ async def sentinel_stop(run: Run) -> None:
     await asyncio.to_thread(watched.wait_failover, old)
     await run.pause(0.0, 0.5)
     old.resume()
-    await _demoted(old)
+    await _one_master(watched)
     run.ended("the master stood still", since, at_least=1)
 
 
@@ -80,7 +82,7 @@ async def sentinel_part(run: Run) -> None:
         await run.pause(1.0, 3.0)
     finally:
         await asyncio.to_thread(watched.rejoin, old)
-    await _demoted(old)
+    await _one_master(watched)
     run.ended("the master was cut off", since, at_least=1)
 
 
@@ -94,7 +96,7 @@ async def sentinel_switch(run: Run) -> None:
         if (refused := await asyncio.to_thread(_switched, watched, each, old)) is None:
             break
         run.history.note(f"FAULT SENTINEL FAILOVER again: {refused}")
-    await _demoted(old)
+    await _one_master(watched)
     run.ended("the master was changed", since, at_least=1)
 
 

@@ -141,10 +141,14 @@ class Watched:
         psutil.Process(self.agent.process.pid).resume()
 
     def _was_silent(self) -> None:
-        self.silent = max(self.silent, time.time() - self._stopped)
+        self._not_heard(time.time() - self._stopped)
+        self._stopped = 0.0
+
+    def _not_heard(self, seconds: float) -> None:
+        """Nothing came from the agent for so long: it stood still, or the machine did, and the store may have heard no more."""
+        self.silent = max(self.silent, seconds)
         if self._may_lose():
             self.history.given_up.add(self.name)
-        self._stopped = 0.0
 
     def _may_lose(self) -> bool:
         """Whether the agent was silent for so long that the store may have given its node up."""
@@ -184,14 +188,16 @@ class Watched:
         try:
             async with asyncio.timeout(PATIENCE):
                 return await asyncio.to_thread(ask)
-        except (OSError, http.client.HTTPException):
-            return None
-        except TimeoutError:
+        except TimeoutError:  # an OSError too, so it comes first
             self.history.violate("bounded", f"{self.name} does not answer")
             return None
+        except (OSError, http.client.HTTPException):
+            return None
         finally:
+            took = time.monotonic() - began
             self.history.calls += 1
-            self.history.slowest = max(self.history.slowest, time.monotonic() - began)
+            self.history.slowest = max(self.history.slowest, took)
+            self._not_heard(took)
 
 
 @asynccontextmanager

@@ -153,7 +153,6 @@ async def _work(run: Run, kind: Kind) -> None:
         run.quiet.set()
         await asyncio.gather(*tasks)
     finally:
-        run.over = True
         counting.cancel()
         for task in tasks:
             task.cancel()
@@ -201,7 +200,7 @@ async def _again(run: Run, host: Worker, user: User, session: str, before: Answe
 
 async def _counting(run: Run) -> None:
     """L1: the store's own count is never above the capacity."""
-    while not run.over:  # a call may swallow a cancellation
+    while True:
         with suppress(StoreError):
             count = await run.farm.store.count(run.plan.pool)
             if count is not None and count.held > run.plan.capacity:

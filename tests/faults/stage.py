@@ -38,7 +38,6 @@ class Run:
     troubles: list[Trouble] = field(default_factory=list)
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
     struck: int = 0
-    over: bool = False  #: nobody works any more
 
     async def pause(self, shortest: float, longest: float) -> None:
         """Let some time pass."""

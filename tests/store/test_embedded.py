@@ -28,6 +28,7 @@ from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.program import server_program
 from farmlease.store.script import Script
 from tests.patience import within
+from tests.scripts import forbid_wait_for
 from tests.servers import missing
 
 WORDS = {
@@ -339,6 +340,14 @@ async def test_a_cancelled_start_leaves_nothing(folder: Path) -> None:
         await until(lambda: not processes_of(folder))
     async with await opened(folder):
         pass
+
+
+async def test_a_start_and_an_end_can_be_cancelled_at_any_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither waits by asyncio.wait_for: on Python 3.11 it forgets a cancellation that meets its own end."""
+    forbid_wait_for(monkeypatch)
+    async with await opened(folder):
+        pass
+    assert not processes_of(folder)
 
 
 async def test_a_socket_file_left_behind_is_no_obstacle(folder: Path) -> None:
