@@ -4,7 +4,6 @@ import asyncio
 import http.client
 import json
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from farmlease.config import load_config
 from farmlease.domain.policy import parse_policy
 from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
+from tests.members import quiet_ports
 from tests.patience import within
 
 __all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "distant_port", "soon"]
@@ -220,7 +220,15 @@ def agents_on(
         KeyRing.generate(time.time_ns() // 1_000_000).create_file(folder / "keyring.json")
         made = {
             node: written(
-                folder, node, store_url, listen, heartbeat, own_ring=own_rings, settings=settings, health=health
+                folder,
+                node,
+                store_url,
+                listen,
+                heartbeat,
+                stack.enter_context(quiet_ports(3)),
+                own_ring=own_rings,
+                settings=settings,
+                health=health,
             )
             for node in nodes
         }
@@ -248,15 +256,16 @@ def written(
     store_url: str,
     listen: str,
     heartbeat: str,
+    ports: Sequence[int],
     *,
     own_ring: bool = False,
     settings: str = "",
     health: str = "",
 ) -> RunningAgent:
-    """Write an agent's configuration."""
+    """Write an agent's configuration. ``ports``: of its health, of HAProxy's agent-check, and of its API over TCP."""
     ring = folder / (f"{node}.ring.json" if own_ring else "keyring.json")
-    port, check = distant_port(), distant_port()
-    address = f"unix:{folder}/{node}.sock" if listen == "unix" else f"127.0.0.1:{distant_port()}"
+    port, check, api = ports
+    address = f"unix:{folder}/{node}.sock" if listen == "unix" else f"127.0.0.1:{api}"
     config = folder / f"{node}.toml"
     config.write_text(
         f'farm = "citrix-a"\nnode = "{node}"\n'
@@ -282,11 +291,9 @@ def reap(agent: RunningAgent) -> None:
 
 
 def distant_port() -> int:
-    """Return a port nobody listens on, below those the system gives to outgoing connections of other tests."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("no free port between 20000 and 32000")
+    """Return a port nobody listens on at this moment."""
+    with quiet_ports(1) as (port,):
+        return port
 
 
 def soon(holds: Callable[[], bool], otherwise: str, seconds: float = 10) -> None:

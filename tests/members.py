@@ -170,7 +170,8 @@ def on_quiet_ports(count: int, make: Callable[[Path, list[int]], Sequence[Member
     """Run what ``make`` makes in a fresh folder of so many ports; where one is taken by then, of other ports."""
     with ExitStack() as stack:
         for more in reversed(range(TRIES)):
-            members = list(make(stack.enter_context(fresh_folder()), quiet_ports(count)))
+            ports = stack.enter_context(quiet_ports(count))
+            members = list(make(stack.enter_context(fresh_folder()), ports))
             try:
                 stack.enter_context(running(members))
             except RuntimeError as error:
@@ -187,13 +188,20 @@ def _choice() -> random.Random:
     return random.Random(os.getpid())  # noqa: S311 - ports, not secrets
 
 
-def quiet_ports(count: int) -> list[int]:
-    """Return so many ports on which nobody listens at this moment."""
-    found = list[int]()
-    while len(found) < count:
-        port = _choice().choice(QUIET_PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in found:
+@contextmanager
+def quiet_ports(count: int) -> Iterator[list[int]]:
+    """Yield so many ports on which nobody listens, kept from others who choose here until this ends.
+
+    Also while nobody listens on them, as between two lives of a server: a socket that is bound and never listens stands
+    in the way of whoever does not say SO_REUSEADDR. Servers do.
+    """
+    with ExitStack() as stack:
+        found = list[int]()
+        while len(found) < count:
+            port = _choice().choice(QUIET_PORTS)
+            keeper = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                keeper.bind(("127.0.0.1", port))
+                keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 found.append(port)
-    return found
+        yield found

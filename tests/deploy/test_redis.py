@@ -272,8 +272,7 @@ def test_the_periods_go_together() -> None:
 @pytest.mark.timeout(180)
 def test_fail_over_with_the_samples() -> None:
     """Three servers and three Sentinels with their own users: the master is killed, and users are let in again."""
-    with fresh_folder() as folder:
-        ports = quiet_ports(6)
+    with fresh_folder() as folder, quiet_ports(6) as ports:
         servers = [sampled_server(folder, number, ports) for number in range(3)]
         watchers = [sampled_sentinel(folder, number, ports) for number in range(3)]
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports[3:])

@@ -66,7 +66,7 @@ class History:
     health: dict[str, list[tuple[float, str]]] = field(default_factory=dict)  #: node to (since, status)
     heard: dict[tuple[str, str], float] = field(default_factory=dict)  #: lost by a heartbeat: what was promised before
     heard_fence: dict[tuple[str, str], int] = field(default_factory=dict)  #: and up to which grant
-    given_up: set[str] = field(default_factory=set)  #: nodes that were silent for so long that the store may have
+    given_up: dict[str, float] = field(default_factory=dict)  #: node to when it was last silent for too long
     calls: int = 0
     slowest: float = 0.0
 

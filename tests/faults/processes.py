@@ -147,13 +147,15 @@ class Watched:
     def _not_heard(self, seconds: float) -> None:
         """Nothing came from the agent for so long: it stood still, or the machine did, and the store may have heard no more."""
         self.silent = max(self.silent, seconds)
-        if self._may_lose():
-            self.history.given_up.add(self.name)
+        if self._is_too_long(seconds):
+            self.history.given_up[self.name] = time.time()
 
     def _may_lose(self) -> bool:
         """Whether the agent was silent for so long that the store may have given its node up."""
-        silent = max(self.silent, time.time() - self._stopped if self._stopped else 0.0)
-        return silent + 2 * HEARTBEAT > self.silence
+        return self._is_too_long(max(self.silent, time.time() - self._stopped if self._stopped else 0.0))
+
+    def _is_too_long(self, seconds: float) -> bool:
+        return seconds + 2 * HEARTBEAT > self.silence
 
     # --- watching -----------------------------------------------------------------------------------------------------
 

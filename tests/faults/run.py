@@ -84,8 +84,7 @@ async def perform(kind: Kind, seed: int, ground: Ground, history: History) -> Ou
         await _ready(run)
         await _work(run, kind)
         struck = run.struck
-        await settle(run)
-        await ask_all_again(run)
+        await ask_all_again(run, since=await settle(run))
         if ground.agents is not None:  # the next run finds them idle
             await asyncio.gather(*[host.end(name) for host in run.hosts for name in await host.active()])
     if not kind.leases:

@@ -11,22 +11,27 @@ from tests.patience import within
 __all__ = ["ask_all_again", "settle"]
 
 
-async def settle(run: Run) -> None:
-    """L3, L4, L9: before long the store and the agents count the same, nothing is under way and health passes."""
-    began = time.monotonic()
+async def settle(run: Run) -> float:
+    """L3, L4, L9: before long the store and the agents count the same, nothing is under way and health passes.
+
+    Returns when the last look at them began.
+    """
+    began, looked = time.monotonic(), time.time()
     why: str | None = "never looked"
     while why is not None:
         if time.monotonic() - began > within(SETTLES):
             run.history.violate("unsettled", f"after {time.monotonic() - began:.0f} s: {why}")
-            return
+            break
         await asyncio.sleep(0.1)
+        looked = time.time()
         why = " and ".join([each for host in run.hosts if (each := await host.unsettled())]) or None
         if why is None:
             try:
                 why = await _difference(run)
             except StoreError as error:
                 why = f"the store: {error}"
-    run.history.note(f"settled after {time.monotonic() - began:.1f} s")
+    run.history.note(f"{'settled' if why is None else 'given up'} after {time.monotonic() - began:.1f} s")
+    return looked
 
 
 async def _difference(run: Run) -> str | None:
@@ -58,13 +63,24 @@ async def _difference(run: Run) -> str | None:
     return None
 
 
-async def ask_all_again(run: Run) -> None:
-    """L3: every session that is there has the same fence when it is asked for once more, and the count is the same."""
+async def ask_all_again(run: Run, since: float) -> None:
+    """L3: every session that is there has the same fence when it is asked for once more, and the count is the same.
+
+    Not where its node's deadline was over by then, because the machine has stood still ``since`` they were looked at:
+    then all settles anew.
+    """
+    lapsed = False
     for host in run.hosts:
         for name, (user, fence) in (await host.active()).items():
+            began = time.time()
             answer = await host.start(IDENTITIES.user(user), name)
-            if answer.fence != fence:
+            given_up = run.history.given_up.get(host.name, 0.0) >= since
+            if given_up or run.history.promised(host.name, began) <= time.time():
+                lapsed = True
+            elif answer.fence != fence:
                 run.history.violate("L3", f"{host.name} {name}: had fence {fence}, is told {answer.fence} now")
+    if lapsed:
+        await settle(run)
     try:
         difference = await _difference(run)
     except StoreError as error:

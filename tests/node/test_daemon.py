@@ -15,6 +15,7 @@ import pytest
 
 from farmlease.keyring import KeyRing
 from tests.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
+from tests.members import quiet_ports
 from tests.patience import within
 from tests.servers import RedisServer
 
@@ -33,9 +34,10 @@ def unborn(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """An agent that was configured and never started, on a store without a policy."""
     folder = tmp_path_factory.mktemp("node")
     KeyRing.generate(0).create_file(folder / "keyring.json")
-    made = written(folder, "ctx-01", server.url, "tcp", "1s")
-    yield made
-    reap(made)
+    with quiet_ports(3) as ports:
+        made = written(folder, "ctx-01", server.url, "tcp", "1s", ports)
+        yield made
+        reap(made)
 
 
 def complaint(agent: RunningAgent) -> tuple[int, str]:
