@@ -9,21 +9,24 @@ This module must never send a question twice, and never hand an answer to anybod
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
 from contextlib import suppress
 from copy import copy
 from typing import Any
 
-from hiredis import pack_command
+from hiredis import HiredisError, Reader, pack_command
+from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
+from typing_extensions import override
 
-from farmlease.store.wire import Greeting, Network, Pool
+from farmlease.store.wire import Greeting, Network, Pool, taken_over
 
 __all__ = ["Shared", "SharedWire"]
 
 Answered = asyncio.Future[Any]
 Command = tuple[bytes | str | int, ...]
+
+_MORE = object()  #: in place of an answer that is not whole yet
 
 
 class Shared:
@@ -85,8 +88,12 @@ class SharedWire:
         return await self._line.ask(command)
 
 
-class _Line:
-    """One network connection and what was asked over it, in order."""
+class _Line(asyncio.Protocol):
+    """One network connection and what was asked over it, in order.
+
+    The driver makes the network connection and greets the server; from then on its bytes come and go here, without the
+    tasks and timeouts that the driver has for each command.
+    """
 
     def __init__(self, connection: Network, pool: Pool, life: str) -> None:
         self.life = life
@@ -94,10 +101,11 @@ class _Line:
         self._connection = connection
         self._pool = pool
         self._loop = asyncio.get_running_loop()
-        self._unsent: list[Command] = []
+        self._unsent: list[bytes] = []
         self._unanswered = deque[Answered]()
-        self._something_to_send = asyncio.Event()
-        self._work = [asyncio.ensure_future(self._until_lost(each)) for each in (self._write(), self._read())]
+        self._replies = Reader(replyError=DefaultParser.parse_error, notEnoughData=_MORE)
+        self._over = asyncio.Event()
+        self._transport = taken_over(connection, self)
         self.closed = asyncio.ensure_future(self._close())
 
     @property
@@ -109,10 +117,12 @@ class _Line:
         """Send a command with all others of this turn of the event loop; return where its answer will be."""
         if self.lost:
             raise ConnectionLost("the connection was lost")
+        packed = pack_command(command)  # type: ignore[arg-type] # its types know one word only
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(packed)
         answer = self._loop.create_future()
         self._unanswered.append(answer)
-        self._unsent.append(command)
-        self._something_to_send.set()
         return answer
 
     def retire(self) -> None:
@@ -129,54 +139,53 @@ class _Line:
         for each in self._unanswered:
             if not each.done():
                 each.set_exception(_like(error))
-        for work in self._work:
-            work.cancel()
+        self._over.set()
 
     async def end(self) -> None:
         """Wait until the network connection is closed."""
         self.lose(ConnectionLost("the connection was closed"))
         await self.closed
 
+    @override
+    def data_received(self, data: bytes) -> None:
+        """Hand every answer that is whole to who asked."""
+        self._replies.feed(data)
+        try:
+            while (answer := self._replies.gets()) is not _MORE:
+                self._hand_over(answer)
+        except (RedisError, HiredisError) as error:
+            self.lose(ConnectionLost(str(error)))
+
+    @override
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell everybody."""
+        self.lose(error or ConnectionLost("the server hung up"))
+
+    def _hand_over(self, answer: Any) -> None:  # noqa: ANN401 - a reply of the driver
+        if not self._unanswered:
+            raise ConnectionLost("the server spoke without being asked")
+        asked = self._unanswered.popleft()
+        if asked.done():
+            return  # whoever asked has gone
+        if isinstance(answer, Exception):
+            asked.set_exception(answer)
+        else:
+            asked.set_result(answer)
+
+    def _send(self) -> None:
+        packed, self._unsent = b"".join(self._unsent), []
+        if not self.lost:
+            self._transport.write(packed)
+
     def _lose_if_idle(self) -> None:
         if all(each.done() for each in self._unanswered):
             self.lose(ConnectionLost("the connection was given up"))
 
-    async def _until_lost(self, work: Coroutine[None, None, None]) -> None:
-        try:
-            await work
-        except (RedisError, OSError) as error:
-            self.lose(error)
-
     async def _close(self) -> None:
-        await asyncio.wait(self._work)
+        await self._over.wait()
         with suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
         await self._pool.release(self._connection)
-
-    async def _write(self) -> None:
-        while True:
-            await self._something_to_send.wait()
-            self._something_to_send.clear()
-            commands, self._unsent = self._unsent, []
-            packed = b"".join(pack_command(each) for each in commands)  # type: ignore[arg-type] # its types know one word only
-            await self._connection.send_packed_command(packed, check_health=False)
-
-    async def _read(self) -> None:
-        while True:
-            answer: Any
-            try:
-                answer = await self._connection.read_response()
-            except ResponseError as error:
-                answer = error
-            if not self._unanswered:
-                raise ConnectionLost("the server spoke without being asked")
-            asked = self._unanswered.popleft()
-            if asked.done():
-                continue  # whoever asked has gone
-            if isinstance(answer, ResponseError):
-                asked.set_exception(answer)
-            else:
-                asked.set_result(answer)
 
 
 def _like(error: Exception) -> Exception:

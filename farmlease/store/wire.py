@@ -6,6 +6,7 @@ that is cancelled while it waits for an answer closes its connection, so that no
 This module must never send a command twice, and never wait without an end.
 """
 
+import asyncio
 import ssl
 from asyncio import StreamWriter
 from collections.abc import AsyncIterator
@@ -35,6 +36,7 @@ __all__ = [
     "end_tls",
     "lent",
     "options",
+    "taken_over",
     "told",
 ]
 
@@ -135,6 +137,19 @@ def options(address: StoreAddress, **given: Any) -> dict[str, Any]:  # noqa: ANN
         "decode_responses": False,
         **given,
     }
+
+
+def taken_over(connection: Network, protocol: asyncio.Protocol) -> asyncio.WriteTransport:
+    """Hand a greeted connection over: what comes from now on goes to ``protocol``, and the driver only closes it.
+
+    If the other end has hung up meanwhile, the driver has heard that, and ``protocol`` is told at once.
+    """
+    reader: Any = connection._reader  # noqa: SLF001 - the driver has no other way to it
+    transport: asyncio.WriteTransport = connection._writer.transport  # type: ignore[union-attr] # noqa: SLF001 - the same
+    transport.set_protocol(protocol)
+    if reader.at_eof() or transport.is_closing():
+        protocol.connection_lost(None)
+    return transport
 
 
 def end_tls(writer: StreamWriter) -> None:

@@ -2,13 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 import redis
+from hiredis import Reader
+from redis import asyncio as driver
+from typing_extensions import override
 
-from farmlease.errors import StoreUnavailable
+from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.store.connect import Connection, StoreAddress, open_connection
+from farmlease.store.wire import taken_over
 from tests.proxy import proxy
 from tests.scripts import ADD, ECHO, SLOW
 from tests.servers import RedisServer, redis_server
@@ -152,6 +157,102 @@ async def test_who_waits_for_replicas_makes_nobody_else_wait() -> None:
         async with await open_connection(StoreAddress(url=alone.url, wait_replicas=1)) as connection:
             await asyncio.gather(*(said(connection, str(number)) for number in range(5)))
             assert 5 == len(ours(alone))
+
+
+@asynccontextmanager
+async def odd_server(answer: Callable[[asyncio.StreamWriter, list[bytes]], None]) -> AsyncIterator[StoreAddress]:
+    """Listen as a server that greets in order, and leaves every script to ``answer``."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = Reader()
+        while data := await reader.read(1 << 16):
+            commands.feed(data)
+            while command := commands.gets():
+                match command:
+                    case [b"INFO", _]:
+                        told = b"run_id:1\r\nrole:master\r\n"
+                        writer.write(b"$%d\r\n%b\r\n" % (len(told), told))
+                    case [b"EVALSHA", *_]:
+                        answer(writer, command)
+                    case _:
+                        writer.write(b"+OK\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        yield StoreAddress(url=f"redis://127.0.0.1:{port}", timeout_ms=2_000)
+
+
+def echo(writer: asyncio.StreamWriter, command: list[bytes]) -> None:
+    """Answer as ECHO does."""
+    writer.write(b"*1\r\n$%d\r\n%b\r\n" % (len(command[-1]), command[-1]))
+
+
+async def test_an_answer_in_pieces_is_one_answer() -> None:
+    """However the network cuts an answer up, it is handed over when it is whole."""
+
+    def piecemeal(writer: asyncio.StreamWriter, command: list[bytes]) -> None:
+        whole = b"*1\r\n$%d\r\n%b\r\n" % (len(command[-1]), command[-1])
+        for at in range(len(whole)):
+            asyncio.get_running_loop().call_later(0.002 * at, writer.write, whole[at : at + 1])
+
+    async with odd_server(piecemeal) as address, await open_connection(address) as connection:
+        assert "in pieces" == await said(connection, "in pieces")
+
+
+async def test_an_error_is_its_caller_s_alone() -> None:
+    """One call is refused, be it as by a server that still loads; the others of that moment have their answers."""
+
+    def refuse_one(writer: asyncio.StreamWriter, command: list[bytes]) -> None:
+        match command[-1]:
+            case b"3":
+                writer.write(b"-LOADING Redis is loading the dataset in memory\r\n")
+            case b"5":
+                writer.write(b"-MISCONF the disk\r\n")
+            case _:
+                echo(writer, command)
+
+    async with odd_server(refuse_one) as address, await open_connection(address) as connection:
+        answers = await asyncio.gather(*(said(connection, str(number)) for number in range(8)), return_exceptions=True)
+    assert ["0", "1", "2", "4", "6", "7"] == [each for each in answers if isinstance(each, str)]
+    assert isinstance(answers[3], StoreUnavailable)
+    assert isinstance(answers[5], StoreRefused)
+
+
+@pytest.mark.parametrize("nonsense", [b"what?\r\n", b"$-7\r\n", b"*1\r\n$1\r\nx\r\n*1\r\n$1\r\nx\r\n"])
+async def test_a_server_that_talks_nonsense_is_left(nonsense: bytes) -> None:
+    """What is no answer, or one more than was asked for, ends the connection: no later call gets what is not its own."""
+    heard: list[bytes] = []
+
+    def once(writer: asyncio.StreamWriter, command: list[bytes]) -> None:
+        heard.append(command[-1])
+        if len(heard) == 1:
+            writer.write(nonsense)
+        else:
+            echo(writer, command)
+
+    async with odd_server(once) as address, await open_connection(address) as connection:
+        await said(connection, "x")
+        assert "second" == await said(connection, "second")
+
+
+async def test_a_connection_that_ended_before_it_was_handed_over_is_lost(server: RedisServer) -> None:
+    """The driver has heard of the end, and nobody will say it again: it must be told, or the first call waits in vain."""
+    heard = list[Exception | None]()
+
+    class Taker(asyncio.Protocol):
+        @override
+        def connection_lost(self, error: Exception | None) -> None:
+            heard.append(error)
+
+    pool = driver.ConnectionPool.from_url(server.url, client_name="farmlease")
+    connection = await pool.get_connection()
+    hang_up(server)
+    await left(server, 0)
+    await asyncio.sleep(0.05)
+    taken_over(connection, Taker())
+    assert [None] == heard
+    await connection.disconnect(nowait=True)
 
 
 def test_the_driver_takes_what_we_pack() -> None:
