@@ -1,8 +1,8 @@
 """One network connection that many calls use at once.
 
-What is asked in one turn of the event loop is sent together, and the answers, which come in the order of the questions,
-are handed to who asked. So fifty calls under way cost one system call, not fifty, and who gives up waiting disturbs
-nobody: the answer is read all the same, and dropped.
+What is asked in one turn of the event loop is sent together, a few at a time, and the answers, which come in the order
+of the questions, are handed to who asked. So fifty calls under way cost a few system calls, not fifty, server and agent
+work at the same time, and who gives up waiting disturbs nobody: the answer is read all the same, and dropped.
 
 This module must never send a question twice, and never hand an answer to anybody but who asked for it.
 """
@@ -26,6 +26,8 @@ __all__ = ["Shared", "SharedWire"]
 Answered = asyncio.Future[Any]
 Command = tuple[bytes | str | int, ...]
 
+#: Questions that are sent together at most: the server is to work on them while we make ready those behind them.
+_AT_ONCE = 8
 _MORE = object()  #: in place of an answer that is not whole yet
 
 
@@ -114,13 +116,15 @@ class _Line(asyncio.Protocol):
         return bool(self._unanswered)
 
     def ask(self, command: Command) -> Answered:
-        """Send a command with all others of this turn of the event loop; return where its answer will be."""
+        """Send a command with others of this turn of the event loop; return where its answer will be."""
         if self.lost:
             raise ConnectionLost("the connection was lost")
         packed = pack_command(command)  # type: ignore[arg-type] # its types know one word only
-        if not self._unsent:
-            self._loop.call_soon(self._send)
         self._unsent.append(packed)
+        if len(self._unsent) == 1:
+            self._loop.call_soon(self._send)
+        elif len(self._unsent) == _AT_ONCE:
+            self._send()
         answer = self._loop.create_future()
         self._unanswered.append(answer)
         return answer
@@ -174,7 +178,7 @@ class _Line(asyncio.Protocol):
 
     def _send(self) -> None:
         packed, self._unsent = b"".join(self._unsent), []
-        if not self.lost:
+        if packed and not self.lost:
             self._transport.write(packed)
 
     def _lose_if_idle(self) -> None:

@@ -56,7 +56,7 @@ async def test_many_calls_at_once_use_one_connection_and_few_messages(server: Re
             assert words == await asyncio.gather(*(said(connection, word) for word in words))
             reads = client.info("stats")["total_reads_processed"] - before
         assert 1 == len(ours(server))
-    assert reads < 10, "of the server, the two questions of this test included"
+    assert reads <= 10, "of the server, the two questions of this test included"
     await left(server, 0)
 
 
