@@ -1,9 +1,9 @@
 """A figure: a ratio that was measured side by side, round by round, and what it is held against."""
 
-import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from statistics import median, quantiles
 from typing import Any
 
@@ -83,15 +83,22 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
     return tuple(mine / other for mine, other in zip(ours, theirs, strict=True))
 
 
-@contextmanager
-def _pinned(core: int) -> Iterator[None]:
-    """Keep this process, and what it starts meanwhile, on one core where there are several."""
+@cache
+def _cores() -> list[int]:
+    """Return the cores that this process was given, whichever it keeps to by now; none where that cannot be said."""
     process = psutil.Process()
-    if not hasattr(process, "cpu_affinity") or (os.cpu_count() or 1) < 2:
+    return process.cpu_affinity() if hasattr(process, "cpu_affinity") else []
+
+
+@contextmanager
+def _pinned(number: int) -> Iterator[None]:
+    """Keep this process, and what it starts meanwhile, on one core where there are several."""
+    cores, process = _cores(), psutil.Process()
+    if len(cores) < 2:
         yield
         return
     before = process.cpu_affinity()
-    process.cpu_affinity([before[core % len(before)]])
+    process.cpu_affinity([cores[number]])
     try:
         yield
     finally:

@@ -10,13 +10,21 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 
+import psutil
 import pytest
 
 from tests.benchmarks import __main__ as program
 from tests.benchmarks.agent import running_agent
 from tests.benchmarks.agent_with_empty_route import EMPTY
 from tests.benchmarks.etcd import etcd_figures
-from tests.benchmarks.figures import Figure, Missing, p99, side_by_side
+from tests.benchmarks.figures import (
+    Figure,
+    Missing,
+    on_the_clients_core,
+    on_the_servers_core,
+    p99,
+    side_by_side,
+)
 from tests.benchmarks.growth import LARGE, Call, Costs, costs, page
 from tests.benchmarks.peers import peer_figures
 from tests.benchmarks.store import acquire_figure
@@ -194,3 +202,14 @@ def test_growth_is_computed_as_it_is_shown() -> None:
         "| network in the logon storm | (111 x 1,000 B + 667 x 500 B) x 8 | 3.6 Mbit/s |",
         "| the most that one core of Redis could grant | 1 s ÷ 100 µs | 10,000 a second |",
     } <= set(lines)
+
+
+def test_a_server_that_is_started_while_we_measure_is_on_the_servers_core() -> None:
+    """Else it would share a core with who measures it, and be compared with one that does not."""
+    process = psutil.Process()
+    cores = process.cpu_affinity()
+    with on_the_clients_core():
+        with on_the_servers_core():
+            assert cores[:1] == process.cpu_affinity()
+        assert cores[:2][-1:] == process.cpu_affinity()
+    assert cores == process.cpu_affinity()
