@@ -3,17 +3,13 @@
 It reads whole keys, so it is for a store of a demonstration or a test, and nothing may be decided by what it returns.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redis import asyncio as driver
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from farmlease.store.border import translated
+from farmlease.store.wire import asking
 
 __all__ = ["Entry", "contents"]
 
@@ -32,11 +28,7 @@ class Entry:
 async def contents(socket: Path) -> tuple[Entry, ...]:
     """Return every key of the store on a Unix socket, in order of their names. Raises StoreError."""
     with translated(f"unix://{socket}"):
-        # No timeout of the driver's: with one, it may swallow a cancellation on Python 3.11.
-        client = driver.Redis(
-            unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0), protocol=2, socket_timeout=None
-        )
-        async with asyncio.timeout(ENOUGH), client:
+        async with asking(socket, ENOUGH) as client:
             keys = sorted([key async for key in client.scan_iter(count=1000)])
             return tuple([await _entry(client.execute_command, key) for key in keys])
 

@@ -20,7 +20,6 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 
 from farmlease.errors import AlreadyRunning, ConfigError, FarmleaseError, StoreUnavailable
 from farmlease.store.program import OPTIONS, ServerProgram, server_program
+from farmlease.store.wire import asking
 
 if sys.platform != "win32":
     import fcntl
@@ -48,7 +48,8 @@ LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 OWNER_PATIENCE = 2.0
 #: How long (seconds) a server may take to answer, to load its data, and to end.
 ANSWER_WITHIN, LOAD_WITHIN, END_WITHIN = 10.0, 300.0, 10.0
-POLL = 0.02
+#: How long (seconds) it is waited for one reply, and until it is asked again.
+REPLY_WITHIN, POLL = 1.0, 0.02
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 30.0
 
 #: TERM is redis-server's orderly end: it writes and syncs its file. A script of ours may keep it from that for a while.
@@ -227,7 +228,7 @@ class EmbeddedServer:
         deadline = loop.time() + ANSWER_WITHIN
         while guard.returncode is None and loop.time() < deadline:
             try:
-                async with _asking(self.socket) as client:
+                async with asking(self.socket, REPLY_WITHIN) as client:
                     await client.ping()
             except BusyLoadingError:
                 deadline = max(deadline, loop.time() - ANSWER_WITHIN + LOAD_WITHIN)
@@ -323,20 +324,8 @@ def _kill_group(leader: int) -> None:
             os.killpg(leader, signal.SIGKILL)
 
 
-@contextlib.asynccontextmanager
-async def _asking(socket: Path) -> AsyncIterator[driver.Redis]:
-    # No timeout of the driver's: with one, it may swallow a cancellation on Python 3.11.
-    client = driver.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0), socket_timeout=None, protocol=2)
-    try:
-        async with asyncio.timeout(1):
-            yield client
-    finally:
-        # Shielded: the driver closes in tasks of its own, and one that is cancelled before it has begun closes nothing.
-        await asyncio.shield(client.aclose())
-
-
 async def _shut_down(socket: Path) -> None:
     """Ask whichever server listens there to end; it does not answer if it does."""
     with contextlib.suppress(RedisError, OSError):
-        async with _asking(socket) as client:
+        async with asking(socket, REPLY_WITHIN) as client:
             await client.shutdown()

@@ -11,6 +11,7 @@ import ssl
 from asyncio import StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -33,6 +34,7 @@ __all__ = [
     "SentinelTlsConnection",
     "TlsConnection",
     "Wire",
+    "asking",
     "end_tls",
     "lent",
     "options",
@@ -114,6 +116,21 @@ async def lent(pool: Pool, greeting: Greeting, *, asking: bool = False) -> Async
         yield OwnWire(connection, greeting.life(connection), asking=asking)
     finally:
         await pool.release(connection)
+
+
+@asynccontextmanager
+async def asking(socket: Path, seconds: float) -> AsyncIterator[driver.Redis]:
+    """Ask the server on a Unix socket in the driver's words, for so many seconds in all; TimeoutError after that.
+
+    Not by a timeout of the driver's: with one, it may swallow a cancellation on Python 3.11.
+    """
+    client = driver.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0), socket_timeout=None, protocol=2)
+    try:
+        async with asyncio.timeout(seconds):
+            yield client
+    finally:
+        # Shielded: the driver closes in tasks of its own, and one that is cancelled before it has begun closes nothing.
+        await asyncio.shield(client.aclose())
 
 
 def options(address: StoreAddress, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - the driver's own options
