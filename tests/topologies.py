@@ -6,7 +6,8 @@ other options.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -64,6 +65,31 @@ class Sentinels:
             return new if len(ports) == 1 and new is not old and new.is_master() else None
 
         return wait_until(promoted, "a fail-over by the Sentinels")
+
+    def switch(self, note: Callable[[str], None]) -> None:
+        """Have the master changed; ask another Sentinel where one gives up, as they do where they do not agree.
+
+        ``note`` is told why one did.
+        """
+        old = self.master()
+        for each in (self.sentinels * 3)[:-1]:
+            if (refused := self._switched(each, old)) is None:
+                return
+            note(refused)
+
+    def _switched(self, sentinel: Member, old: Member) -> str | None:
+        """Ask one Sentinel; return why the master was not changed."""
+        try:
+            sentinel.ask("SENTINEL", "FAILOVER", MASTER_NAME)
+        except redis.ResponseError as error:
+            return str(error)
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            with suppress(redis.RedisError, OSError):
+                if (new := self.master()) is not old and new.is_master():
+                    return None
+            time.sleep(0.02)
+        return "not done"
 
     def wait_whole(self) -> None:
         """Return when all five live, the replica has everything, and a fail-over could begin at once."""

@@ -1,14 +1,10 @@
 """Faults of a store that has a second server for each: with Sentinels, or as a Cluster. Each leaves everything whole."""
 
 import asyncio
-import time
-from contextlib import suppress
-
-import redis
 
 from tests.faults.stage import Run
 from tests.members import Member, wait_until
-from tests.topologies import MASTER_NAME, Sentinels
+from tests.topologies import Sentinels
 
 __all__ = [
     "cluster_kill",
@@ -90,29 +86,12 @@ async def sentinel_switch(run: Run) -> None:
     """The Sentinels are told to change the master; the old one takes writes until they have told it."""
     watched = run.ground.watched
     assert watched is not None
-    old = await asyncio.to_thread(watched.master)
     since = run.strike("SENTINEL FAILOVER")
-    for each in (watched.sentinels * 3)[:-1]:
-        if (refused := await asyncio.to_thread(_switched, watched, each, old)) is None:
-            break
-        run.history.note(f"FAULT SENTINEL FAILOVER again: {refused}")
+    await asyncio.to_thread(
+        watched.switch, lambda refused: run.history.note(f"FAULT SENTINEL FAILOVER again: {refused}")
+    )
     await _one_master(watched)
     run.ended("the master was changed", since, at_least=1)
-
-
-def _switched(watched: Sentinels, sentinel: Member, old: Member) -> str | None:
-    """Have the master changed; return why it was not. Sentinels give up where they do not agree."""
-    try:
-        sentinel.ask("SENTINEL", "FAILOVER", MASTER_NAME)
-    except redis.ResponseError as error:
-        return str(error)
-    until = time.monotonic() + 4
-    while time.monotonic() < until:
-        with suppress(redis.RedisError, OSError):
-            if (new := watched.master()) is not old and new.is_master():
-                return None
-        time.sleep(0.02)
-    return "not done"
 
 
 async def cluster_kill(run: Run) -> None:

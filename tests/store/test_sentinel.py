@@ -144,7 +144,7 @@ async def test_a_demoted_master_is_left(watched: Sentinels) -> None:
     old = watched.master()
     async with connected(watched.url) as connection:
         await asyncio.gather(*(connection.call(WRITE, ["k"], [number]) for number in range(20)))
-        watched.sentinels[0].ask("SENTINEL", "FAILOVER", "mymaster")
+        switching = asyncio.create_task(asyncio.to_thread(watched.switch, print))
         number, deadline = 0, time.monotonic() + 20
         while time.monotonic() < deadline and old.is_master():
             number += 1
@@ -152,6 +152,7 @@ async def test_a_demoted_master_is_left(watched: Sentinels) -> None:
                 *(connection.call(WRITE, ["k"], [number]) for _ in range(5)), return_exceptions=True
             )
             assert set() == {type(each) for each in with_errors} - {list, StoreUnavailable}
+        await switching
         await answered(connection)
         await connection.call(WRITE, ["k"], ["last"])
     new = watched.wait_failover(old)
