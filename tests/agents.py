@@ -291,7 +291,7 @@ def reap(agent: RunningAgent) -> None:
 
 
 def distant_port() -> int:
-    """Return a port nobody listens on at this moment."""
+    """Return a port nobody listens on, apart from those that the system gives to outgoing connections of other tests."""
     with quiet_ports(1) as (port,):
         return port
 
