@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.servers import require
-from tests.stores import server, timed, timed_server
+from tests.support.servers import require
+from tests.support.stores import server, timed, timed_server
 
 __all__ = [
     "pytest_addoption",

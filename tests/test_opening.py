@@ -9,8 +9,8 @@ from farmlease.domain.policy import parse_policy
 from farmlease.errors import AlreadyRunning, KeyRingRejected, StoreUnavailable
 from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
-from tests.commands import QLIKVIEW, Host, host_of
-from tests.servers import RedisServer, require
+from tests.support.commands import QLIKVIEW, Host, host_of
+from tests.support.servers import RedisServer, require
 
 
 @pytest.fixture

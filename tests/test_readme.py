@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from farmlease.domain.session import diagram
-from tests.agents import distant_port
+from tests.support.agents import distant_port
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import pytest
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.store.answers import Beat, Claim, Refusal, Taken, Taking, Waiting
-from tests.stores import DAY, HOUR, NINE, TimedStore, index
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 MIDNIGHT = NINE - 9 * HOUR

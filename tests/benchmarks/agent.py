@@ -18,7 +18,7 @@ from tests.benchmarks.agent_with_empty_route import EMPTY
 from tests.benchmarks.figures import ROUNDS, Figure, on_the_clients_core, on_the_servers_core, p99, ratios, side_by_side
 from tests.benchmarks.load import Question, load
 from tests.benchmarks.store import SERVER
-from tests.servers import RedisServer, free_port, redis_server
+from tests.support.servers import RedisServer, free_port, redis_server
 
 __all__ = ["RunningAgent", "agent_figures", "running_agent", "starts"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.benchmarks.figures import Figure, on_the_servers_core, ratios, side_by_side
 from tests.benchmarks.store import Bench, bench
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 __all__ = ["etcd_figures"]
 

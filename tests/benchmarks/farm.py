@@ -28,7 +28,7 @@ from farmlease.store.keys import Shard
 from farmlease.store.redis import Store
 from tests.benchmarks.figures import Figure, p99
 from tests.benchmarks.store import NAME, RECORD, SERVER
-from tests.servers import RedisServer, redis_server
+from tests.support.servers import RedisServer, redis_server
 
 __all__ = ["farm_figures"]
 

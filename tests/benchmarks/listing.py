@@ -17,7 +17,7 @@ from farmlease.farm import Farm
 from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
 from tests.benchmarks.store import SERVER
-from tests.servers import redis_server
+from tests.support.servers import redis_server
 
 __all__ = ["fill", "main", "measured"]
 

@@ -5,7 +5,7 @@ from statistics import median
 
 from tests.benchmarks.agent import running_agent, starts
 from tests.benchmarks.figures import Figure, p99, ratios, side_by_side
-from tests.storm import raging
+from tests.support.storm import raging
 
 __all__ = ["probe_figures"]
 

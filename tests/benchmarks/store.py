@@ -14,8 +14,8 @@ from farmlease.store.keys import Shard
 from farmlease.store.redis import Store
 from farmlease.store.script import Script
 from tests.benchmarks.figures import Figure, on_the_clients_core, on_the_servers_core, ratios, side_by_side
-from tests.servers import redis_server
-from tests.stores import named_pool
+from tests.support.servers import redis_server
+from tests.support.stores import named_pool
 
 __all__ = ["FARM", "NODE", "POOL", "SERVER", "VERSION", "Bench", "bench", "store_figures"]
 

@@ -29,7 +29,7 @@ from tests.benchmarks.growth import LARGE, Call, Costs, costs, page
 from tests.benchmarks.peers import peer_figures
 from tests.benchmarks.store import acquire_figure
 from tests.benchmarks.throughput import against_redis_benchmark, throughput_figures, with_a_log
-from tests.servers import require
+from tests.support.servers import require
 
 Measure = Callable[[int], Awaitable[list[Figure]]]
 

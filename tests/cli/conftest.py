@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ClockedHost, Host, host_of
-from tests.servers import RedisServer
-from tests.stand_in import run
-from tests.stores import StoreClock, show
+from tests.support.commands import ClockedHost, Host, host_of
+from tests.support.servers import RedisServer
+from tests.support.stand_in import run
+from tests.support.stores import StoreClock, show
 
 __all__ = ["clocked", "host", "run"]
 

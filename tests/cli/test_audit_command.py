@@ -18,8 +18,8 @@ from farmlease.errors import StoreUnavailable
 from farmlease.history import Decision
 from farmlease.store.keys import note_keys
 from farmlease.store.trail import Place
-from tests.commands import CLEARQUEST, NODE, QLIKVIEW, ClockedHost, Host, me
-from tests.stores import DAY, HOUR, NINE
+from tests.support.commands import CLEARQUEST, NODE, QLIKVIEW, ClockedHost, Host, me
+from tests.support.stores import DAY, HOUR, NINE
 
 JOHN, MARY = "CORP\\john", "CORP\\mary"
 

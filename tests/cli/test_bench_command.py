@@ -13,11 +13,11 @@ import pytest
 import redis
 
 from farmlease.store.keys import Shard
-from tests.commands import QLIKVIEW, Ended, Host, host_of
-from tests.members import wait_until
-from tests.patience import within
-from tests.samples import DEPLOY, PASSWORDS, acl_file
-from tests.servers import redis_server
+from tests.support.commands import QLIKVIEW, Ended, Host, host_of
+from tests.support.members import wait_until
+from tests.support.patience import within
+from tests.support.samples import DEPLOY, PASSWORDS, acl_file
+from tests.support.servers import redis_server
 
 TRIAL = "fl:{citrix-a/bench/trial/0}:"
 

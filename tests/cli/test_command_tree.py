@@ -12,7 +12,7 @@ import pytest
 from farmlease import __version__
 from farmlease.cli import COMMANDS, LazyCommand, config_file, farmlease, main
 from farmlease.errors import Damaged, StoreUnavailable
-from tests.stand_in import answering
+from tests.support.stand_in import answering
 
 
 def run(*args: str) -> int:

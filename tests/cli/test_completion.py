@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import require
+from tests.support.servers import require
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.commands import QLIKVIEW, ClockedHost, Host
-from tests.stores import DAY, HOUR, NINE
+from tests.support.commands import QLIKVIEW, ClockedHost, Host
+from tests.support.stores import DAY, HOUR, NINE
 
 JOHN = "CORP\\john"
 CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 2\n'

@@ -14,13 +14,13 @@ from farmlease.farm import Farm
 from farmlease.keyring import KeyRing
 from farmlease.store.keys import Shard
 from farmlease.store.vault import Vault
-from tests.agents import agents_on, distant_port, soon
-from tests.authority import Authority
-from tests.commands import QLIKVIEW, Ended, Host, host_of
-from tests.journals import opened
-from tests.members import wait_until
-from tests.servers import RedisServer, redis_server, virtual_time_server
-from tests.topologies import cluster, sentinels
+from tests.support.agents import agents_on, distant_port, soon
+from tests.support.authority import Authority
+from tests.support.commands import QLIKVIEW, Ended, Host, host_of
+from tests.support.journals import opened
+from tests.support.members import wait_until
+from tests.support.servers import RedisServer, redis_server, virtual_time_server
+from tests.support.topologies import cluster, sentinels
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 GOOD = ("--appendonly", "yes")

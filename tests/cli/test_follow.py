@@ -13,8 +13,8 @@ import pytest
 from farmlease.cli.follow import Watched, follow
 from farmlease.cli.output import Row
 from farmlease.errors import StoreUnavailable
-from tests.commands import QLIKVIEW, Host
-from tests.patience import within
+from tests.support.commands import QLIKVIEW, Host
+from tests.support.patience import within
 
 
 def told(looks: Iterable[list[Row] | Exception], capsys: pytest.CaptureFixture[str]) -> list[Row]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Host
-from tests.servers import free_port
-from tests.stand_in import Asked, Run, answering
+from tests.support.commands import Host
+from tests.support.servers import free_port
+from tests.support.stand_in import Asked, Run, answering
 
 
 @contextmanager

@@ -15,8 +15,8 @@ import pytest
 from farmlease.cli.lease_import import Importer
 from farmlease.domain.bookings import BadRow, Booking
 from farmlease.errors import StoreUnavailable
-from tests.commands import QLIKVIEW, ClockedHost, Host
-from tests.stores import DAY, HOUR, NINE
+from tests.support.commands import QLIKVIEW, ClockedHost, Host
+from tests.support.stores import DAY, HOUR, NINE
 
 HEADER = "UserName,MachineId,UtcBorrowTime\n"
 BOOKS = HEADER + (

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from farmlease.keyring import KeyRing
-from tests.commands import Host
+from tests.support.commands import Host
 
 
 def test_generate_makes_a_private_ring(host: Host) -> None:

@@ -18,8 +18,8 @@ from farmlease.domain.model import LeaseView
 from farmlease.domain.wire import lease_document
 from farmlease.farm import Farm
 from farmlease.store.keys import Shard
-from tests.commands import QLIKVIEW, Host
-from tests.servers import require
+from tests.support.commands import QLIKVIEW, Host
+from tests.support.servers import require
 
 FIELDS = ["user", "pool", "kind", "state", "devices", "sessions", "issued_at", "expires_at", "fence", "overdraft"]
 CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "named"\ncapacity = 9\n'

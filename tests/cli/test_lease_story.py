@@ -8,8 +8,8 @@ from farmlease.cli.lease_story import events, story
 from farmlease.domain.host import SILENT_MS, HostView, Wish
 from farmlease.domain.model import DeviceClaim, Kind, Lease, LeaseState, LeaseView, SessionClaim
 from farmlease.store.keys import Shard
-from tests.commands import QLIKVIEW, ClockedHost
-from tests.stores import DAY, HOUR, NINE, named_pool
+from tests.support.commands import QLIKVIEW, ClockedHost
+from tests.support.stores import DAY, HOUR, NINE, named_pool
 
 POOL = named_pool(session_timeout="2h")
 SESSION = SessionClaim(node="ctx-01", session="7", started_at=NINE - HOUR, device="citrix-a", fence=5)

@@ -16,8 +16,8 @@ from farmlease.cli.node import ago
 from farmlease.domain.host import SILENT_MS, HostView, Wish
 from farmlease.keyring import KeyRing
 from farmlease.roster import Occupancy
-from tests.commands import QLIKVIEW, ClockedHost, me
-from tests.stores import HOUR, NINE
+from tests.support.commands import QLIKVIEW, ClockedHost, me
+from tests.support.stores import HOUR, NINE
 
 FIELDS = [
     "node", "state", "sessions", "owed", "version", "health", "health_listen", "incarnation", "namesakes",

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from farmlease.keyring import KeyRing
-from tests.commands import QLIKVIEW, Host
+from tests.support.commands import QLIKVIEW, Host
 
 FIELDS = ["name", "kind", "capacity", "used", "quarantined", "free", "reserved", "queued"]
 CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "named"\ncapacity = 1\n'

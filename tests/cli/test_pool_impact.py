@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import QLIKVIEW, ClockedHost, Host
+from tests.support.commands import QLIKVIEW, ClockedHost, Host
 
 MINUTE = 60_000
 NUMBERS = {"quarantined": 0, "reserved": 0, "queued": 0}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import CLEARQUEST, QLIKVIEW, ClockedHost, me
-from tests.stores import HOUR
+from tests.support.commands import CLEARQUEST, QLIKVIEW, ClockedHost, me
+from tests.support.stores import HOUR
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 

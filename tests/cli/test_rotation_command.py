@@ -16,7 +16,7 @@ from farmlease.seal import key_id_of
 from farmlease.store.answers import Claim
 from farmlease.store.keys import Shard
 from farmlease.store.vault import Vault
-from tests.commands import CLEARQUEST, QLIKVIEW, Host, me
+from tests.support.commands import CLEARQUEST, QLIKVIEW, Host, me
 
 MANY = 400
 

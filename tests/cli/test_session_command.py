@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.servers import free_port
-from tests.stand_in import Answer, Asked, Run, answering
+from tests.support.servers import free_port
+from tests.support.stand_in import Answer, Asked, Run, answering
 
 TOKEN = "a-token-of-the-test"  # noqa: S105 -- opens nothing but this file's stand-in
 GRANT = {

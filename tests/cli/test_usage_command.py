@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import QLIKVIEW, ClockedHost
-from tests.stores import DAY, HOUR, NINE
+from tests.support.commands import QLIKVIEW, ClockedHost
+from tests.support.stores import DAY, HOUR, NINE
 
 JOHN, MARY, ANN, BOB = "CORP\\john", "CORP\\mary", "CORP\\ann", "CORP\\bob"
 

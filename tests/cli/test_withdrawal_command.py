@@ -8,8 +8,8 @@ import pytest
 from farmlease.domain.identity import User
 from farmlease.farm import Farm
 from farmlease.store.answers import Beat
-from tests.commands import NODE, QLIKVIEW, ClockedHost, Host
-from tests.stores import DAY, HOUR, NINE
+from tests.support.commands import NODE, QLIKVIEW, ClockedHost, Host
+from tests.support.stores import DAY, HOUR, NINE
 
 JOHN = "CORP\\john"
 CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 2\nlinger = "20m"\n'

@@ -11,7 +11,7 @@ from farmlease.config import Config
 from farmlease.domain.health import health
 from farmlease.node.balancer import answer
 from tests.node.test_health import WELL, Told
-from tests.servers import missing, require
+from tests.support.servers import missing, require
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FOLDERS = ("haproxy", "netscaler", "f5", "nginx", "prometheus", "grafana")

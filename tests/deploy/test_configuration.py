@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farmlease.config import Config, load_config
-from tests.samples import DEPLOY, options
+from tests.support.samples import DEPLOY, options
 
 SAMPLE = DEPLOY / "farmlease.toml"
 TEXT = SAMPLE.read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.guide_hosts import BALANCER, HOSTS, Block, Farm, blocks, three_hosts
-from tests.members import wait_until
-from tests.patience import within
-from tests.servers import missing, require
+from tests.support.guide_hosts import BALANCER, HOSTS, Block, Farm, blocks, three_hosts
+from tests.support.members import wait_until
+from tests.support.patience import within
+from tests.support.servers import missing, require
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the guide is for Linux hosts"),

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import Agents, RunningAgent, agents_on, distant_port
-from tests.servers import RedisServer, redis_server, require
+from tests.support.agents import Agents, RunningAgent, agents_on, distant_port
+from tests.support.servers import RedisServer, redis_server, require
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
 NODES = ("ctx-01", "ctx-02", "ctx-03")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.metric_names import NAMES, VALUES, known_names, named_in
-from tests.servers import require
+from tests.support.metric_names import NAMES, VALUES, known_names, named_in
+from tests.support.servers import require
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"

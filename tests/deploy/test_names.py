@@ -11,9 +11,9 @@ import yaml
 
 from farmlease.domain.identity import Identities
 from farmlease.node.api import create_app
-from tests.command_lines import check, command_lines
-from tests.metric_names import known_names, named_in
-from tests.samples import DEPLOY, options
+from tests.support.command_lines import check, command_lines
+from tests.support.metric_names import known_names, named_in
+from tests.support.samples import DEPLOY, options
 
 FILES = sorted(file for file in DEPLOY.rglob("*") if file.is_file())
 EVERY_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DEPLOY)))

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.agents import Agents, RunningAgent, agents_on, soon
-from tests.samples import DEPLOY, ROOT, replaced
-from tests.servers import RedisServer, missing, require
+from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.samples import DEPLOY, ROOT, replaced
+from tests.support.servers import RedisServer, missing, require
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PAM with pam_exec is Linux's")
 

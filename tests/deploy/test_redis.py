@@ -16,10 +16,10 @@ from redis.retry import Retry
 from farmlease import store as store_package
 from farmlease.config import RecoverySection
 from farmlease.store.keys import Shard, note_keys, policy_key
-from tests.agents import agents_on, soon
-from tests.members import Member, fresh_folder, quiet_ports, running, wait_until
-from tests.samples import DEPLOY, PASSWORDS, acl_file, replaced
-from tests.servers import RedisServer, redis_server
+from tests.support.agents import agents_on, soon
+from tests.support.members import Member, fresh_folder, quiet_ports, running, wait_until
+from tests.support.samples import DEPLOY, PASSWORDS, acl_file, replaced
+from tests.support.servers import RedisServer, redis_server
 
 STORE = Path(store_package.__file__).parent
 #: The redis-server of the system, and the oldest one that farmlease takes, which knows fewer rules.

@@ -12,9 +12,9 @@ import pytest
 
 from farmlease.errors import KeyRingRejected
 from farmlease.keyring import KeyRing
-from tests.agents import RunningAgent, agents_on
-from tests.samples import DEPLOY, replaced
-from tests.servers import RedisServer, missing, require
+from tests.support.agents import RunningAgent, agents_on
+from tests.support.samples import DEPLOY, replaced
+from tests.support.servers import RedisServer, missing, require
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 

@@ -11,7 +11,7 @@ from farmlease.domain import checkup_node, checkup_store
 from farmlease.domain.certificate import ends_at
 from farmlease.domain.checkup import Finding, Verdict, failed, fine, merged, warned
 from farmlease.domain.checkup_store import Certificate, Rights, ServerFacts, Wiring
-from tests.authority import Authority
+from tests.support.authority import Authority
 
 DAY = 24 * 3_600_000
 INFO = {

@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.agents import soon
-from tests.patience import within
-from tests.servers import require
+from tests.support.agents import soon
+from tests.support.patience import within
+from tests.support.servers import require
 
 STEPS = (
     "1. John starts QlikView on ctx-01",

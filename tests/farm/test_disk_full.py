@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.agents import Agents, RunningAgent, agents_on, soon
-from tests.servers import RedisServer, missing, redis_server
+from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.servers import RedisServer, missing, redis_server
 
 POLICY = """\
 [[pool]]

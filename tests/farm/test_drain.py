@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import Agents, RunningAgent, agents_on, soon
-from tests.commands import Ended
-from tests.servers import RedisServer, redis_server
+from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.commands import Ended
+from tests.support.servers import RedisServer, redis_server
 
 
 @pytest.fixture(scope="module")

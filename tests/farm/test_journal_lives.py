@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import Agents, RunningAgent, agents_on, soon
-from tests.servers import RedisServer, redis_server
+from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.servers import RedisServer, redis_server
 
 POLICY = """\
 [[pool]]

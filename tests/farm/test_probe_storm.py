@@ -8,9 +8,9 @@ from statistics import quantiles
 import psutil
 import pytest
 
-from tests.agents import RunningAgent, agents_on
-from tests.servers import redis_server
-from tests.storm import raging
+from tests.support.agents import RunningAgent, agents_on
+from tests.support.servers import redis_server
+from tests.support.storm import raging
 
 POLICY = '[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 100000\n'
 STARTS = 150

@@ -15,9 +15,9 @@ import pytest
 from farmlease.config import load_config
 from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
-from tests.agents import Agents, RunningAgent, agents_on, soon
-from tests.commands import Ended
-from tests.servers import RedisServer
+from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.commands import Ended
+from tests.support.servers import RedisServer
 
 POLICY = """\
 [[pool]]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import RunningAgent, agents_on, soon
-from tests.patience import within
-from tests.servers import redis_server
+from tests.support.agents import RunningAgent, agents_on, soon
+from tests.support.patience import within
+from tests.support.servers import redis_server
 
 POLICY = """\
 [[pool]]

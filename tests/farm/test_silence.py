@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.agents import POLICY, Agents, agents_on
-from tests.servers import RedisServer, redis_server
+from tests.support.agents import POLICY, Agents, agents_on
+from tests.support.servers import RedisServer, redis_server
 
 #: Long and odd enough never to come about by chance.
 USERS = ("zqcanaryanna", "zqcanarybert", "zqcanarycleo", "zqcanarydora", "zqcanaryemil")

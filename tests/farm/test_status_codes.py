@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.agents import POLICY, RunningAgent, agents_on, soon
-from tests.servers import RedisServer, redis_server
+from tests.support.agents import POLICY, RunningAgent, agents_on, soon
+from tests.support.servers import RedisServer, redis_server
 
 RULES = (
     POLICY

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.agents import Agents, RunningAgent, agents_on, soon
-from tests.servers import redis_server
+from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.servers import redis_server
 
 POLICY = """\
 [[pool]]

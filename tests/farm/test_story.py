@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.agents import Agents, Reply, agents_on, soon
-from tests.patience import within
-from tests.servers import RedisServer, redis_server, wait_ready
+from tests.support.agents import Agents, Reply, agents_on, soon
+from tests.support.patience import within
+from tests.support.servers import RedisServer, redis_server, wait_ready
 
 JOHN = r"CORP\john"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import Agents, RunningAgent, agents_on, soon
-from tests.commands import Ended
-from tests.servers import RedisServer, redis_server
-from tests.versions import EARLIER, LATER, NEW_OPTION, copy_of
+from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.commands import Ended
+from tests.support.servers import RedisServer, redis_server
+from tests.support.versions import EARLIER, LATER, NEW_OPTION, copy_of
 
 POLICY = """\
 [[pool]]

@@ -9,9 +9,9 @@ from contextlib import closing
 
 import pytest
 
-from tests.agents import Agents, Reply, RunningAgent, agents_on, soon
-from tests.patience import within
-from tests.servers import redis_server
+from tests.support.agents import Agents, Reply, RunningAgent, agents_on, soon
+from tests.support.patience import within
+from tests.support.servers import redis_server
 
 POLICY = """\
 [[pool]]

@@ -3,8 +3,8 @@
 import asyncio
 
 from tests.faults.stage import Run
-from tests.members import Member, wait_until
-from tests.topologies import Sentinels
+from tests.support.members import Member, wait_until
+from tests.support.topologies import Sentinels
 
 __all__ = [
     "cluster_kill",

@@ -6,10 +6,10 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.agents import Agents, agents_on
-from tests.members import Member, on_quiet_ports
-from tests.proxy import Proxy, proxy
-from tests.topologies import Cluster, Sentinels, cluster, sentinels
+from tests.support.agents import Agents, agents_on
+from tests.support.members import Member, on_quiet_ports
+from tests.support.proxy import Proxy, proxy
+from tests.support.topologies import Cluster, Sentinels, cluster, sentinels
 
 #: What agents go by until a run applies its own.
 IDLE = '[[pool]]\nname = "idle"\nkind = "named"\ncapacity = 1\n'

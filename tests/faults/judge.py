@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tests.faults.history import History, Loss, Spell
-from tests.patience import within
+from tests.support.patience import within
 
 __all__ = ["Trouble", "judge"]
 

@@ -16,7 +16,7 @@ from tests.faults.grounds import Ground, ground
 from tests.faults.history import History
 from tests.faults.kinds import KINDS
 from tests.faults.run import Outcome, listen_to_logs, perform
-from tests.patience import within
+from tests.support.patience import within
 
 __all__ = ["Asked", "perform_all", "planned", "story", "table", "unused"]
 

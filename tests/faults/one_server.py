@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from tests.faults.stage import Run
-from tests.members import Member
-from tests.proxy import Proxy
+from tests.support.members import Member
+from tests.support.proxy import Proxy
 
 __all__ = [
     "aof",

@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 
 from farmlease.domain.identity import User
-from tests.agents import Reply, RunningAgent
 from tests.faults.history import History, Spell
 from tests.faults.hosts import HEARTBEAT, PATIENCE, Answer, Plan
+from tests.support.agents import Reply, RunningAgent
 
 __all__ = ["Watched", "watched_agent"]
 

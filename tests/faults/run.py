@@ -23,7 +23,7 @@ from tests.faults.judge import judge
 from tests.faults.processes import watched_agent
 from tests.faults.settling import ask_all_again, settle
 from tests.faults.stage import IDENTITIES, SETTLES, Kind, Run
-from tests.patience import within
+from tests.support.patience import within
 
 __all__ = ["Outcome", "listen_to_logs", "perform"]
 

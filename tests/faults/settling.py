@@ -6,7 +6,7 @@ import time
 from farmlease.domain.pool import Pool
 from farmlease.errors import StoreError
 from tests.faults.stage import IDENTITIES, SETTLES, Run
-from tests.patience import within
+from tests.support.patience import within
 
 __all__ = ["ask_all_again", "settle"]
 

@@ -12,7 +12,7 @@ from tests.faults.grounds import Ground
 from tests.faults.history import History
 from tests.faults.hosts import Plan, Worker
 from tests.faults.judge import Trouble
-from tests.patience import within
+from tests.support.patience import within
 
 __all__ = ["IDENTITIES", "SETTLES", "Kind", "Run"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.kinds import KINDS
 from tests.faults.lanes import perform_all, planned, story, table, unused
-from tests.servers import require
+from tests.support.servers import require
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's"),

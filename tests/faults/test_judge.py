@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.history import History, Loss, Spell
 from tests.faults.judge import BOUND, Trouble, judge
-from tests.patience import within
+from tests.support.patience import within
 
 FOREVER = float("inf")
 

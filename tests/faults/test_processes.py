@@ -9,11 +9,11 @@ import pytest
 
 from farmlease.domain.identity import User
 from farmlease.keyring import KeyRing
-from tests.agents import RunningAgent
 from tests.faults import processes
 from tests.faults.history import History
 from tests.faults.hosts import Answer, Plan
 from tests.faults.processes import Watched
+from tests.support.agents import RunningAgent
 
 USER = User("u1")
 

@@ -18,8 +18,8 @@ from farmlease.store.keys import Shard
 from farmlease.store.recovery import NOTHING, Restoring
 from farmlease.store.redis import Answer, Store
 from farmlease.store.script import SHARED, Argument, Script
-from tests.seats import NODE, OTHER, Desk, claim, desk
-from tests.stores import HOUR, TimedStore
+from tests.support.seats import NODE, OTHER, Desk, claim, desk
+from tests.support.stores import HOUR, TimedStore
 
 Asked = Callable[[], Awaitable[object]]
 

@@ -1,5 +1,5 @@
 """Fixtures of the node's room."""
 
-from tests.nodes import site
+from tests.support.nodes import site
 
 __all__ = ["site"]

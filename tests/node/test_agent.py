@@ -7,9 +7,9 @@ import pytest
 from farmlease.domain.model import Denial, Reason, Restricted, SessionRequest
 from farmlease.errors import PolicyError
 from farmlease.keyring import KeyRing
-from tests.nodes import JOHN, MARY, Site
-from tests.seats import contents
-from tests.stores import DAY, HOUR
+from tests.support.nodes import JOHN, MARY, Site
+from tests.support.seats import contents
+from tests.support.stores import DAY, HOUR
 
 MINUTE = 60_000
 

@@ -13,8 +13,8 @@ from farmlease.errors import JournalFailed
 from farmlease.keyring import KeyRing
 from farmlease.node.api import create_app
 from farmlease.node.gate import Caller
-from tests.asgi import Answer, ask
-from tests.nodes import FARM, IDENTITIES, JOHN, MARY, Host, Site
+from tests.support.asgi import Answer, ask
+from tests.support.nodes import FARM, IDENTITIES, JOHN, MARY, Host, Site
 
 
 class Browserless:

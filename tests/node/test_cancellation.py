@@ -16,9 +16,9 @@ from farmlease.domain.model import SessionRequest
 from farmlease.errors import StoreError
 from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.script import Script
-from tests.nodes import JOHN, MARY, Host, Site
-from tests.servers import RedisServer
-from tests.stepwise import Waits, watching
+from tests.support.nodes import JOHN, MARY, Host, Site
+from tests.support.servers import RedisServer
+from tests.support.stepwise import Waits, watching
 
 #: More waits than any verb has; a story that needs more is going round in circles.
 MOST = 300

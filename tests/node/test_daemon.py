@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from farmlease.keyring import KeyRing
-from tests.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
-from tests.members import quiet_ports
-from tests.patience import within
-from tests.servers import RedisServer
+from tests.support.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
+from tests.support.members import quiet_ports
+from tests.support.patience import within
+from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and modes are POSIX's")
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from farmlease.domain.identity import Identities
 from farmlease.node.gate import MAX_BODY, Access, Caller, Gate
 from farmlease.node.listen import hosts_of
-from tests.asgi import Answer, ask
+from tests.support.asgi import Answer, ask
 
 TOKEN = "a-token"  # noqa: S105 - a test's
 ALLOWED = {"host": "127.0.0.1:8731", "authorization": f"Bearer {TOKEN}"}

@@ -12,8 +12,8 @@ from farmlease.domain.session import SessionState
 from farmlease.node.book import OpenSession
 from farmlease.node.errands import Errands
 from farmlease.node.hooks import Hook, Hooks
-from tests.agents import soon
-from tests.nodes import IDENTITIES, JOHN, Host, Site
+from tests.support.agents import soon
+from tests.support.nodes import IDENTITIES, JOHN, Host, Site
 
 
 def told_by(folder: Path) -> str:

@@ -14,8 +14,8 @@ import pytest
 from farmlease.errors import AlreadyRunning, JournalFailed, JournalRejected
 from farmlease.node.incarnation import boot_marker, new_incarnation, same_boot
 from farmlease.node.journal import Entry, Journal
-from tests.journals import ROOT, opened
-from tests.nodes import booted
+from tests.support.journals import ROOT, opened
+from tests.support.nodes import booted
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 

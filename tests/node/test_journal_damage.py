@@ -23,9 +23,9 @@ from farmlease.node import database
 from farmlease.node.incarnation import Whereabouts, machine_marker
 from farmlease.node.journal import FILE, Journal
 from farmlease.node.mark import Mark
-from tests.journals import NODE, ROOT, opened
-from tests.nodes import JOHN, Site, booted
-from tests.stores import HOUR
+from tests.support.journals import NODE, ROOT, opened
+from tests.support.nodes import JOHN, Site, booted
+from tests.support.stores import HOUR
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and modes are POSIX's")
 pytestmark = POSIX

@@ -12,7 +12,7 @@ import pytest
 
 from farmlease.domain.model import Denial, Grant, SessionRequest
 from farmlease.errors import JournalFailed
-from tests.nodes import JOHN, Host, Site
+from tests.support.nodes import JOHN, Host, Site
 
 #: More writes than any verb does.
 MOST = 100

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from farmlease.store.answers import Claim, Taken, Taking
-from tests.nodes import FARM, JOHN, MARY, Site, booted
-from tests.seats import contents
-from tests.stores import HOUR, index
+from tests.support.nodes import FARM, JOHN, MARY, Site, booted
+from tests.support.seats import contents
+from tests.support.stores import HOUR, index
 
 MINUTE = 60_000
 

@@ -13,8 +13,8 @@ from farmlease.node.census import STALE_AFTER, Census
 from farmlease.node.journal import Journal
 from farmlease.node.verdict import Verdict
 from farmlease.store.redis import Store
-from tests.nodes import JOHN, MARY, Host, Site, site
-from tests.stores import HOUR
+from tests.support.nodes import JOHN, MARY, Host, Site, site
+from tests.support.stores import HOUR
 
 __all__ = ["site"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from farmlease.node.notify import ServiceManager
-from tests.agents import RunningAgent, agents_on
-from tests.servers import RedisServer
+from tests.support.agents import RunningAgent, agents_on
+from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no such manager on Windows")
 

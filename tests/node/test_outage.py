@@ -6,7 +6,7 @@ import pytest
 
 from farmlease.domain.explain import moment
 from farmlease.domain.model import Grant, Reason
-from tests.nodes import JOHN, MARY, Site
+from tests.support.nodes import JOHN, MARY, Site
 
 MINUTE = 60_000
 

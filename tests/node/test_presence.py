@@ -11,8 +11,8 @@ from farmlease.domain.model import Reason
 from farmlease.errors import FarmleaseError
 from farmlease.farm import Farm
 from farmlease.roster import Roster
-from tests.nodes import JOHN, MARY, Host, Site
-from tests.stores import HOUR, TimedStore
+from tests.support.nodes import JOHN, MARY, Host, Site
+from tests.support.stores import HOUR, TimedStore
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from farmlease.node.balancer import Answer
 from farmlease.node.group import Actor
 from farmlease.node.listen import listening_socket
 from farmlease.node.probes import agent_checking, probing
-from tests.agents import distant_port
+from tests.support.agents import distant_port
 
 Door = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Knock = Callable[[], "asyncio.Future[Door]"]

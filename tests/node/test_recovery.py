@@ -10,7 +10,7 @@ from farmlease.node.debts import ANY_FENCE
 from farmlease.node.receipts import Receipts
 from farmlease.store.answers import Claim
 from farmlease.store.keys import Shard
-from tests.nodes import FARM, JOHN, MARY, Host, Site, booted
+from tests.support.nodes import FARM, JOHN, MARY, Host, Site, booted
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
 

@@ -10,7 +10,7 @@ from farmlease.errors import JournalFailed
 from farmlease.keyring import KeyRing
 from farmlease.seal import RecordBinding, Sealer, key_id_of
 from farmlease.store.vault import Kind, Vault
-from tests.nodes import FARM, JOHN, MARY, Host, Site
+from tests.support.nodes import FARM, JOHN, MARY, Host, Site
 
 SETTLED = 60_000  #: ms after which nothing is under way any more
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from farmlease.node.processes import lives, started_at
-from tests.nodes import JOHN, MARY, Site
-from tests.stores import HOUR
-from tests.timelines import Day, day_on
+from tests.support.nodes import JOHN, MARY, Site
+from tests.support.stores import HOUR
+from tests.support.timelines import Day, day_on
 
 POOL = """\
 [[pool]]

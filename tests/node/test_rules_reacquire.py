@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from farmlease.domain.model import Grant, Withdrawal
-from tests.nodes import JOHN, MARY, Host, Site
-from tests.timelines import Day, day_on
+from tests.support.nodes import JOHN, MARY, Host, Site
+from tests.support.timelines import Day, day_on
 
 POOL = """\
 [[pool]]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from farmlease.domain.model import Reason, Restricted
-from tests.nodes import FARM, JOHN, MARY, Site
+from tests.support.nodes import FARM, JOHN, MARY, Site
 
 POOLS = """\
 [[pool]]

@@ -11,8 +11,8 @@ from schemathesis.checks import not_a_server_error, positive_data_acceptance
 from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 
-from tests.agents import RunningAgent, agents_on
-from tests.servers import redis_server
+from tests.support.agents import RunningAgent, agents_on
+from tests.support.servers import redis_server
 
 CALLS = (
     ("POST", "/v1/sessions"),

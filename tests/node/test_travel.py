@@ -9,9 +9,9 @@ from farmlease.domain.model import Reason
 from farmlease.errors import FileRefused
 from farmlease.node import departure
 from farmlease.node.files import VendorFiles
-from tests.nodes import JOHN, MARY, Host, Site
-from tests.seats import contents
-from tests.stores import HOUR
+from tests.support.nodes import JOHN, MARY, Host, Site
+from tests.support.seats import contents
+from tests.support.stores import HOUR
 
 
 def two(site: Site) -> tuple[Host, Host]:

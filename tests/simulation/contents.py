@@ -3,8 +3,8 @@
 import json
 from typing import Protocol
 
-from tests.farm_model import Device, Leased, Model, Rules, Session
 from tests.simulation.memory import Hash, Memory, SortedSet
+from tests.support.farm_model import Device, Leased, Model, Rules, Session
 
 __all__ = ["Holder", "take_over"]
 

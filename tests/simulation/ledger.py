@@ -1,6 +1,6 @@
 """A second opinion on every answer of the store: a plain model of each pool, told what was carried out.
 
-It uses ``tests/farm_model.py``, which shares nothing with the scripts, and none of farmlease's decisions. Each script
+It uses ``tests/support/farm_model.py``, which shares nothing with the scripts, and none of farmlease's decisions. Each script
 that was carried out is also carried out on the model; where answer or contents differ, a law is broken, and which one
 is told by what differs. When the store loses writes, or nodes restore what they have, the model takes over what the
 store holds then (``contents.py``): it says what the store's own contents demand. Whether those are what users were told
@@ -13,10 +13,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.farm_model import INF, Model, Rules
 from tests.simulation.contents import take_over
 from tests.simulation.memory import Memory, SortedSet
 from tests.simulation.server import Carried
+from tests.support.farm_model import INF, Model, Rules
 
 __all__ = ["Account", "Key", "Ledger", "parse_rules"]
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import redis
 
-from tests.servers import RedisServer
 from tests.simulation.faults import PROFILES
 from tests.simulation.life import run
 from tests.simulation.memory import Hash, Memory, SortedSet, Stream, Text, UnknownCommand, WrongCall
 from tests.simulation.server import Server, scripts
-from tests.stores import show
+from tests.support.servers import RedisServer
+from tests.support.stores import show
 
 #: What the simulation writes into its store behind the scripts' back, the real one does not get to know.
 _BEHIND = {"record damaged", "records swapped"}

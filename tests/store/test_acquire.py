@@ -4,8 +4,8 @@ import pytest
 
 from farmlease.domain.model import Reason
 from farmlease.store.answers import Behind
-from tests.seats import FARM, NODE, OTHER, Desk, claim, desk
-from tests.stores import DAY, HOUR, NINE, TimedStore, named_pool
+from tests.support.seats import FARM, NODE, OTHER, Desk, claim, desk
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, named_pool
 
 
 async def test_a_node_that_never_beat_gets_no_seat(timed: TimedStore) -> None:

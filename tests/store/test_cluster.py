@@ -14,12 +14,12 @@ from farmlease.store.answers import Beat, Taken, Taking
 from farmlease.store.connect import MAX_TRIES, Connection, StoreAddress, open_connection
 from farmlease.store.redis import Store
 from farmlease.store.script import LIFE
-from tests.authority import Authority
-from tests.patience import within
-from tests.scripts import ADD, ECHO, WRITE, cancel_every_other_call, evaluations
-from tests.seats import NODE, VERSION, claim
-from tests.stores import named_pool
-from tests.topologies import Cluster, Member, cluster, wait_until
+from tests.support.authority import Authority
+from tests.support.patience import within
+from tests.support.scripts import ADD, ECHO, WRITE, cancel_every_other_call, evaluations
+from tests.support.seats import NODE, VERSION, claim
+from tests.support.stores import named_pool
+from tests.support.topologies import Cluster, Member, cluster, wait_until
 
 PASSWORD = "between us"  # noqa: S105 - of servers that live for one test
 #: Keys of one slot, and one key for each third of the slots.

@@ -27,10 +27,10 @@ from farmlease.errors import ConfigError, StoreError, StoreRefused, StoreUnavail
 from farmlease.store.connect import MAX_CONNECTIONS, MAX_TRIES, Connection, StoreAddress, open_connection
 from farmlease.store.script import LIFE, Script
 from farmlease.store.wiring import wiring_of
-from tests.authority import Authority
-from tests.patience import within
-from tests.proxy import proxy
-from tests.servers import RedisServer, free_port, redis_server, wait_ready
+from tests.support.authority import Authority
+from tests.support.patience import within
+from tests.support.proxy import proxy
+from tests.support.servers import RedisServer, free_port, redis_server, wait_ready
 
 PASSWORD = "s3cret/with:signs@"  # noqa: S105 - of a server that lives for one test
 

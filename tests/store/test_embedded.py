@@ -27,9 +27,9 @@ from farmlease.store import embedded
 from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.program import server_program
 from farmlease.store.script import Script
-from tests.patience import within
-from tests.scripts import forbid_wait_for
-from tests.servers import missing
+from tests.support.patience import within
+from tests.support.scripts import forbid_wait_for
+from tests.support.servers import missing
 
 WORDS = {
     "get": "return {redis.call('GET', KEYS[1])}",

@@ -21,11 +21,11 @@ from farmlease.store.administration import Importing
 from farmlease.store.answers import Taken, Taking
 from farmlease.store.connect import MAX_TRIES, StoreAddress, open_connection
 from farmlease.store.redis import Store
-from tests.scripts import ADD, ECHO
-from tests.seats import NODE, OTHER, VERSION, claim
-from tests.servers import RedisServer, free_port, redis_server
-from tests.stores import HOUR, index, named_pool
-from tests.topologies import wait_until
+from tests.support.scripts import ADD, ECHO
+from tests.support.seats import NODE, OTHER, VERSION, claim
+from tests.support.servers import RedisServer, free_port, redis_server
+from tests.support.stores import HOUR, index, named_pool
+from tests.support.topologies import wait_until
 
 POOL = named_pool(capacity=20, max_hold="4h")
 PASSWORD = "of-a-test"  # noqa: S105 - of a server that lives for one test

@@ -9,7 +9,7 @@ from farmlease.domain.checkup_store import ServerFacts
 from farmlease.store.connect import StoreAddress, open_connection
 from farmlease.store.examination import SAMPLES, Examination, script_commands
 from farmlease.store.keys import policy_key
-from tests.servers import RedisServer, redis_server
+from tests.support.servers import RedisServer, redis_server
 
 ALL = ("~fl:*", "+@all")
 

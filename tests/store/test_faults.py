@@ -8,10 +8,10 @@ from farmlease.errors import StoreUnavailable
 from farmlease.store.answers import Claim, Taken, Taking
 from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.redis import Store
-from tests.proxy import Proxy, proxy
-from tests.seats import NODE, VERSION, claim
-from tests.servers import redis_server
-from tests.stores import named_pool, no_sleep
+from tests.support.proxy import Proxy, proxy
+from tests.support.seats import NODE, VERSION, claim
+from tests.support.servers import redis_server
+from tests.support.stores import named_pool, no_sleep
 
 POOL = named_pool()
 TAKING = Taking(device="citrix-a", lease_id="first", record=b"x", name=b"name")

@@ -3,8 +3,8 @@
 import pytest
 
 from farmlease.store.answers import Claim
-from tests.seats import NODE, OTHER, claim, desk
-from tests.stores import DAY, HOUR, NINE, TimedStore, index
+from tests.support.seats import NODE, OTHER, claim, desk
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 MINUTE = 60_000
 

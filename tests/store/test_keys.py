@@ -9,8 +9,8 @@ from redis.crc import key_slot
 
 from farmlease.store.answers import Taken
 from farmlease.store.keys import Shard, node_member, policy_key
-from tests.seats import NODE, OTHER, Desk, claim, desk
-from tests.stores import HOUR, TimedStore, named_pool
+from tests.support.seats import NODE, OTHER, Desk, claim, desk
+from tests.support.stores import HOUR, TimedStore, named_pool
 
 PRELUDE = resources.files("farmlease.store").joinpath("lua", "prelude.lua").read_text(encoding="utf-8")
 TYPES = dict(re.findall(r"^-- (?:KEYS|    ) +\d+ (\w+) +(\w+)", PRELUDE, re.MULTILINE))

@@ -6,8 +6,8 @@ import pytest
 
 from farmlease.errors import PolicyChanged
 from farmlease.store.answers import Behind, SealedPolicy
-from tests.seats import NODE, Desk, desk
-from tests.stores import DAY, HOUR, NINE, TimedStore, named_pool
+from tests.support.seats import NODE, Desk, desk
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, named_pool
 
 
 def under(before: Desk, version: int, **keys: object) -> Desk:

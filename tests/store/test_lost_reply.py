@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from farmlease.store.answers import Taken
-from tests.seats import NODE, OTHER, claim, contents, desk
-from tests.stores import HOUR, TimedStore, named_pool
+from tests.support.seats import NODE, OTHER, claim, contents, desk
+from tests.support.stores import HOUR, TimedStore, named_pool
 
 Story = Callable[[TimedStore], Awaitable[Callable[[], Awaitable[Any]]]]
 

@@ -21,9 +21,9 @@ from farmlease.store.answers import Beat, Behind, Claim, Conflict, Refusal, Save
 from farmlease.store.connect import Connection
 from farmlease.store.redis import Store
 from farmlease.store.stored_lease import StoredLease
-from tests.servers import RedisServer
-from tests.stores import NINE, index, named_pool, no_sleep
-from tests.stories import EXAMPLES, opened_fake, opened_real, tell
+from tests.support.servers import RedisServer
+from tests.support.stores import NINE, index, named_pool, no_sleep
+from tests.support.stories import EXAMPLES, opened_fake, opened_real, tell
 
 STEPS = 50
 TIMEOUT = 60_000

@@ -9,8 +9,8 @@ import pytest
 from farmlease.domain.host import SILENT_MS, HostState, HostView, Wish, near_names
 from farmlease.store.keys import node_keys
 from farmlease.store.nodes import Heard, Nodes, Report
-from tests.seats import NODE, OTHER, Desk, claim, desk
-from tests.stores import DAY, HOUR, NINE, TimedStore, named_pool
+from tests.support.seats import NODE, OTHER, Desk, claim, desk
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, named_pool
 
 FARM = "citrix-a"
 REPORT = Report(

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from tests.proxy import Proxy, proxy
-from tests.races import RACERS, Race
-from tests.seats import audit, contents
-from tests.servers import redis_server
-from tests.stores import index
+from tests.support.proxy import Proxy, proxy
+from tests.support.races import RACERS, Race
+from tests.support.seats import audit, contents
+from tests.support.servers import redis_server
+from tests.support.stores import index
 
 SEATS, ROUNDS = 10, 4
 USERS = [f"user{number}" for number in range(200)]
@@ -121,7 +121,7 @@ def racing(lose: float) -> Iterator[tuple[Race, Proxy | None]]:
     """Start server, proxy (if anything is to be lost) and processes."""
     with redis_server(tcp=True) as server, server.client() as raw, proxy(server.port, seed=17) as between:
         between.lose = lose
-        race = Race("tests.racer", f"redis://127.0.0.1:{between.port if lose else server.port}/0", raw)
+        race = Race("tests.support.racer", f"redis://127.0.0.1:{between.port if lose else server.port}/0", raw)
         try:
             yield race, between if lose else None
         finally:

@@ -1,7 +1,7 @@
 """Those who only look: look_up, list and count."""
 
-from tests.seats import NODE, OTHER, desk
-from tests.stores import DAY, HOUR, NINE, TimedStore, index
+from tests.support.seats import NODE, OTHER, desk
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 
 async def test_a_lease_is_shown_as_it_stands(timed: TimedStore) -> None:

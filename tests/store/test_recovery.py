@@ -13,8 +13,8 @@ from farmlease.store.keys import Shard
 from farmlease.store.recovery import NOTHING, Known, Recovering, Restored, Restoring
 from farmlease.store.redis import Store
 from farmlease.store.script import LIFE, Argument, Script
-from tests.seats import FARM, NODE, OTHER, VERSION, Desk, claim, desk
-from tests.stores import HOUR, TimedStore, index
+from tests.support.seats import FARM, NODE, OTHER, VERSION, Desk, claim, desk
+from tests.support.stores import HOUR, TimedStore, index
 
 WINDOW = 15_000
 MINUTE = 60_000

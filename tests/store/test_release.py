@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.seats import NODE, OTHER, claim, desk
-from tests.stores import DAY, HOUR, NINE, TimedStore, index
+from tests.support.seats import NODE, OTHER, claim, desk
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 
 async def test_the_seat_stays_with_the_user_after_the_session(timed: TimedStore) -> None:

@@ -10,9 +10,9 @@ from farmlease.domain.policy import Pool
 from farmlease.store.answers import Taken, Taking
 from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.redis import Store
-from tests.seats import NODE, VERSION, claim
-from tests.servers import RedisServer
-from tests.stores import named_pool
+from tests.support.seats import NODE, VERSION, claim
+from tests.support.servers import RedisServer
+from tests.support.stores import named_pool
 
 STARTS = 50
 POOL: Pool = named_pool(capacity=STARTS, sessions_per_user=0)

@@ -3,9 +3,9 @@
 import pytest
 
 from farmlease.store.answers import Taken
-from tests.rules import office
-from tests.seats import NODE, OTHER, claim
-from tests.stores import TimedStore
+from tests.support.rules import office
+from tests.support.seats import NODE, OTHER, claim
+from tests.support.stores import TimedStore
 
 
 async def test_a_timed_out_client_that_goes_on_takes_nothing_from_the_new_holder(timed: TimedStore) -> None:

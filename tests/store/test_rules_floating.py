@@ -3,9 +3,9 @@
 import pytest
 
 from farmlease.domain.model import Reason, Withdrawal
-from tests.rules import MINUTE, office
-from tests.seats import NODE, OTHER
-from tests.stores import HOUR, NINE, TimedStore
+from tests.support.rules import MINUTE, office
+from tests.support.seats import NODE, OTHER
+from tests.support.stores import HOUR, NINE, TimedStore
 
 
 async def test_three_copies_on_one_workstation_use_one_seat_and_a_fourth_elsewhere_a_second(timed: TimedStore) -> None:

@@ -21,11 +21,11 @@ from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking,
 from farmlease.store.connect import Connection
 from farmlease.store.keys import Shard
 from farmlease.store.redis import Store
-from tests.farm_model import INF, Model, Rules
-from tests.rules import pool_of
-from tests.servers import RedisServer
-from tests.stores import NINE, index, no_sleep
-from tests.stories import opened_fake, opened_real, tell
+from tests.support.farm_model import INF, Model, Rules
+from tests.support.rules import pool_of
+from tests.support.servers import RedisServer
+from tests.support.stores import NINE, index, no_sleep
+from tests.support.stories import opened_fake, opened_real, tell
 
 STEPS = 60
 FARM = "citrix-a"

@@ -7,9 +7,9 @@ import pytest
 from farmlease.domain.model import Reason, Withdrawal
 from farmlease.store.administration import Import, Importing, Release, Replacement
 from farmlease.store.answers import Taken
-from tests.rules import Office, office
-from tests.seats import NODE, OTHER, audit
-from tests.stores import DAY, HOUR, NINE, TimedStore, index
+from tests.support.rules import Office, office
+from tests.support.seats import NODE, OTHER, audit
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 MINUTE = 60_000
 

@@ -4,9 +4,9 @@ import pytest
 
 from farmlease.domain.model import Reason
 from farmlease.store.administration import Import, Importing, ImportOutcome
-from tests.rules import office
-from tests.seats import FARM, NODE, OTHER
-from tests.stores import DAY, HOUR, NINE, TimedStore, index
+from tests.support.rules import office
+from tests.support.seats import FARM, NODE, OTHER
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 
 async def test_a_named_lease_keeps_its_seat_until_its_deadline_when_the_pool_becomes_floating(

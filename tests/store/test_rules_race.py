@@ -9,10 +9,10 @@ import pytest
 import redis
 
 from farmlease.store.keys import Shard
-from tests.races import RACERS, Race
-from tests.rules import policy_of
-from tests.seats import audit, contents
-from tests.servers import redis_server
+from tests.support.races import RACERS, Race
+from tests.support.rules import policy_of
+from tests.support.seats import audit, contents
+from tests.support.servers import redis_server
 
 SEATS, OVERDRAFT, RESERVED = 8, 2, 3
 MIX_SECONDS, QUEUE_SECONDS = 2.0, 2.0
@@ -35,7 +35,7 @@ def run(race: Race, **order: object) -> Granted:
 def race() -> Iterator[Race]:
     """32 processes at one server, for both races."""
     with redis_server() as server, server.client() as raw:
-        race = Race("tests.rules_racer", server.url, raw)
+        race = Race("tests.support.rules_racer", server.url, raw)
         try:
             yield race
         finally:

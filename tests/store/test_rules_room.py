@@ -2,10 +2,10 @@
 
 from farmlease.domain.model import Reason, Withdrawal
 from farmlease.store.answers import Refusal, Taken
-from tests.rules import MINUTE, Office, office
-from tests.seats import NODE, OTHER
-from tests.seats import claim as pool_claim
-from tests.stores import HOUR, NINE, TimedStore
+from tests.support.rules import MINUTE, Office, office
+from tests.support.seats import NODE, OTHER
+from tests.support.seats import claim as pool_claim
+from tests.support.stores import HOUR, NINE, TimedStore
 
 READER = [{"users": ["mailreader"], "seats": 1}]
 

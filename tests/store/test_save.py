@@ -3,8 +3,8 @@
 import pytest
 
 from farmlease.store.answers import Conflict, Saved
-from tests.seats import OTHER, claim, desk
-from tests.stores import DAY, HOUR, NINE, TimedStore
+from tests.support.seats import OTHER, claim, desk
+from tests.support.stores import DAY, HOUR, NINE, TimedStore
 
 
 async def test_the_next_session_anywhere_gets_what_was_saved(timed: TimedStore) -> None:

@@ -15,13 +15,13 @@ from farmlease.store.answers import Taken, Taking
 from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.redis import Store
 from farmlease.store.script import LIFE
-from tests.authority import Authority
-from tests.members import on_quiet_ports
-from tests.patience import within
-from tests.scripts import ECHO, WRITE, cancel_every_other_call, evaluations, forbid_wait_for
-from tests.seats import VERSION, beat_anywhere, claim
-from tests.stores import named_pool
-from tests.topologies import Member, Sentinels, sentinels, wait_until
+from tests.support.authority import Authority
+from tests.support.members import on_quiet_ports
+from tests.support.patience import within
+from tests.support.scripts import ECHO, WRITE, cancel_every_other_call, evaluations, forbid_wait_for
+from tests.support.seats import VERSION, beat_anywhere, claim
+from tests.support.stores import named_pool
+from tests.support.topologies import Member, Sentinels, sentinels, wait_until
 
 POOL = named_pool(capacity=10)
 PASSWORD = "between us"  # noqa: S105 - of servers that live for one test

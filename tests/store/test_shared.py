@@ -14,9 +14,9 @@ from typing_extensions import override
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.store.connect import Connection, StoreAddress, open_connection
 from farmlease.store.wire import taken_over
-from tests.proxy import proxy
-from tests.scripts import ADD, ECHO, SLOW
-from tests.servers import RedisServer, redis_server
+from tests.support.proxy import proxy
+from tests.support.scripts import ADD, ECHO, SLOW
+from tests.support.servers import RedisServer, redis_server
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import pytest
 
 from farmlease.store.administration import DeviceRelease, DeviceReplacement, Release, Replacement
-from tests.seats import NODE, OTHER, Desk, claim, desk
-from tests.stores import DAY, HOUR, NINE, TimedStore, index
+from tests.support.seats import NODE, OTHER, Desk, claim, desk
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 
 async def release(pool: Desk, user: str, device: str) -> DeviceRelease:

@@ -16,9 +16,9 @@ from farmlease.store.answers import Refusal, Taken
 from farmlease.store.connect import Connection
 from farmlease.store.redis import Store
 from farmlease.store.trail import Erased, InUse, Place, Trail
-from tests.rules import MINUTE, Office, office, pool_of
-from tests.seats import FARM, NODE, claim
-from tests.stores import DAY, HOUR, NINE, StoreClock, TimedStore, index, no_sleep
+from tests.support.rules import MINUTE, Office, office, pool_of
+from tests.support.seats import FARM, NODE, claim
+from tests.support.stores import DAY, HOUR, NINE, StoreClock, TimedStore, index, no_sleep
 
 USERS = ["ann", "bob", "cid", "dot", "eve"]
 

@@ -10,8 +10,8 @@ from farmlease.store.answers import SealedPolicy
 from farmlease.store.keys import Shard, policy_key, rings_key
 from farmlease.store.nodes import Nodes, Report
 from farmlease.store.vault import SILENT_FOR, Kind, SealedRecord, Vault
-from tests.seats import Desk, claim, desk
-from tests.stores import TimedStore, index
+from tests.support.seats import Desk, claim, desk
+from tests.support.stores import TimedStore, index
 
 SAID = {"every": 60_000, "primary": "aaaaaaaa", "opens": ["aaaaaaaa", "bbbbbbbb"], "holds": {"bbbbbbbb": 2}}
 LONG = b"\x01\xaa\xbb\xcc\xdd" + b"n" * 40

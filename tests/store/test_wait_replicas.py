@@ -17,11 +17,11 @@ from farmlease.store.administration import Importing, ImportOutcome
 from farmlease.store.answers import Beat, Refusal, Taken, Taking
 from farmlease.store.connect import GRANTS, StoreAddress, open_connection
 from farmlease.store.redis import Store
-from tests.patience import within
-from tests.seats import NODE, VERSION, beat_anywhere, claim
-from tests.servers import RedisServer, redis_server
-from tests.stores import index, named_pool
-from tests.topologies import sentinels, wait_until
+from tests.support.patience import within
+from tests.support.seats import NODE, VERSION, beat_anywhere, claim
+from tests.support.servers import RedisServer, redis_server
+from tests.support.stores import index, named_pool
+from tests.support.topologies import sentinels, wait_until
 
 POOL = named_pool(capacity=2)
 

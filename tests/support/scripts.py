@@ -9,7 +9,7 @@ import pytest
 
 from farmlease.store.connect import Connection
 from farmlease.store.script import Script
-from tests.topologies import Member
+from tests.support.topologies import Member
 
 __all__ = [
     "ADD",

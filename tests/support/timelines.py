@@ -11,8 +11,8 @@ import pytest
 from typing_extensions import override
 
 from farmlease.config import Config
-from tests.nodes import Host, Site, TestClock
-from tests.stores import NINE, StoreClock
+from tests.support.nodes import Host, Site, TestClock
+from tests.support.stores import NINE, StoreClock
 
 __all__ = ["Day", "WallClock", "day_on"]
 
@@ -100,7 +100,7 @@ def day_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Day]:
 
     with monkeypatch.context() as patch:
         patch.setattr(Host, "config", property(config))
-        patch.setattr("tests.nodes.TestClock", lambda clock: WallClock(clock, day.sleepers))
+        patch.setattr("tests.support.nodes.TestClock", lambda clock: WallClock(clock, day.sleepers))
         yield day
         for host in site.hosts:
             for task in tuple(host.node.reacquire._tasks.values()):

@@ -8,7 +8,7 @@ from farmlease.node.kept import KeptFiles
 __all__ = ["NODE", "NOW", "ROOT", "opened"]
 
 #: Where the package and the tests lie, for processes that import them.
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NODE = "ctx-01"
 NOW = 1_767_258_000_123  #: 2026-01-01 09:00:00.123 UTC
 

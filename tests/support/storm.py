@@ -19,7 +19,7 @@ from pathlib import Path
 
 __all__ = ["Storm", "raging"]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HALF_SENT, DRIPPING, DEAF = 100, 50, 20
 WHOLE = b"GET /readyz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
 HALF = b"GET /readyz HTTP/1.1\r\nHost: no"
@@ -36,7 +36,7 @@ class Storm:
 @contextmanager
 def raging(port: int, rate: int = 1_000) -> Iterator[Storm]:
     """Let a storm rage for as long as this lasts."""
-    command = [sys.executable, "-m", "tests.storm", str(port), "600", str(rate)]
+    command = [sys.executable, "-m", "tests.support.storm", str(port), "600", str(rate)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     storm = Storm(process, {})

@@ -19,7 +19,7 @@ from farmlease.store.answers import Beat, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.connect import Connection
 from farmlease.store.keys import Shard
 from farmlease.store.redis import Acquired, Store
-from tests.races import fork_each, obey
+from tests.support.races import fork_each, obey
 
 #: Fence of an end that ends whatever there is: here a place in the queue.
 ANY_FENCE = 2**53 - 1

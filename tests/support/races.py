@@ -19,7 +19,7 @@ import redis
 
 __all__ = ["RACERS", "Race", "fork_each", "obey"]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RACERS = 32
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.patience import within
+from tests.support.patience import within
 
 __all__ = ["RedisServer", "free_port", "redis_server", "require", "virtual_time_server"]
 

@@ -33,8 +33,8 @@ from farmlease.opening import open_farm
 from farmlease.seal import RecordBinding
 from farmlease.store.answers import Claim, Taken, Taking
 from farmlease.store.nodes import Nodes, Report
-from tests.servers import RedisServer
-from tests.stores import StoreClock
+from tests.support.servers import RedisServer
+from tests.support.stores import StoreClock
 
 __all__ = ["CLEARQUEST", "NODE", "QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of", "me"]
 

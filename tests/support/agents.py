@@ -20,8 +20,8 @@ from farmlease.config import load_config
 from farmlease.domain.policy import parse_policy
 from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
-from tests.members import quiet_ports
-from tests.patience import within
+from tests.support.members import quiet_ports
+from tests.support.patience import within
 
 __all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "distant_port", "soon"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import redis
 from redis.crc import key_slot
 
-from tests.members import Member, on_quiet_ports, wait_until
+from tests.support.members import Member, on_quiet_ports, wait_until
 
 __all__ = ["MASTER_NAME", "Cluster", "Member", "Sentinels", "cluster", "sentinels", "wait_until"]
 

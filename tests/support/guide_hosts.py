@@ -2,7 +2,7 @@
 
 Only where things lie differs: the guide's paths lead into the host's folder, and its addresses are loopback ones, so
 that all ports are the real ones; and an agent ends without letting its balancer hear of it first (``shutdown_delay``).
-``ssh`` and ``scp`` lead from folder to folder, ``systemctl`` is tests/service_manager.py.
+``ssh`` and ``scp`` lead from folder to folder, ``systemctl`` is tests/support/service_manager.py.
 """
 
 import csv
@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.samples import DEPLOY, ROOT
-from tests.servers import require
-from tests.service_manager import stop_all
+from tests.support.samples import DEPLOY, ROOT
+from tests.support.servers import require
+from tests.support.service_manager import stop_all
 
 __all__ = ["BALANCER", "HOSTS", "Block", "Farm", "blocks", "three_hosts"]
 

@@ -18,8 +18,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.patience import within
-from tests.servers import require, wait_ready
+from tests.support.patience import within
+from tests.support.servers import require, wait_ready
 
 __all__ = ["Member", "fresh_folder", "on_quiet_ports", "quiet_ports", "running", "wait_until"]
 

@@ -10,8 +10,8 @@ from farmlease.domain.policy import Pool, parse_policy
 from farmlease.store.administration import Withdrawn
 from farmlease.store.answers import Behind, Count, Refusal, Taken, Taking, Waiting
 from farmlease.store.redis import Acquired
-from tests.seats import FARM, NODE, Desk, claim
-from tests.stores import DAY, HOUR, NINE, TimedStore, index
+from tests.support.seats import FARM, NODE, Desk, claim
+from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 __all__ = ["MINUTE", "Office", "office", "policy_of", "pool_of"]
 

@@ -9,7 +9,7 @@ from farmlease.store.keys import Shard
 from farmlease.store.recovery import NOTHING
 from farmlease.store.redis import Store
 from farmlease.store.stored_lease import StoredLease
-from tests.stores import TimedStore, index, named_pool
+from tests.support.stores import TimedStore, index, named_pool
 
 VERSION = 1
 NODE = "ctx-01#a"

@@ -18,8 +18,8 @@ from redis import asyncio as driver
 
 from farmlease.store import redis as verbs
 from farmlease.store.script import Script
-from tests.servers import RedisServer
-from tests.stores import NINE, StoreClock, show
+from tests.support.servers import RedisServer
+from tests.support.stores import NINE, StoreClock, show
 
 __all__ = ["EXAMPLES", "Opened", "one_at_a_time", "opened_fake", "opened_real", "tell"]
 

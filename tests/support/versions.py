@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.samples import ROOT, replaced
+from tests.support.samples import ROOT, replaced
 
 __all__ = ["EARLIER", "LATER", "NEW_OPTION", "copy_of"]
 

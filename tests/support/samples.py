@@ -11,7 +11,7 @@ from farmlease.domain.document import Section
 
 __all__ = ["DEPLOY", "PASSWORDS", "ROOT", "acl_file", "options", "replaced"]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 #: Of the users in users.acl.
 PASSWORDS = {user: f"secret-of-{user}" for user in ("default", "agent", "admin", "dashboard", "replica", "sentinel")}

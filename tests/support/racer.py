@@ -18,8 +18,8 @@ from farmlease.errors import StoreUnavailable
 from farmlease.store.answers import Beat, Claim, Taken, Taking
 from farmlease.store.connect import StoreAddress, open_connection
 from farmlease.store.redis import Store
-from tests.races import fork_each, obey
-from tests.stores import index, named_pool
+from tests.support.races import fork_each, obey
+from tests.support.stores import index, named_pool
 
 #: Fence of an end that ends whatever was taken for a question whose answer was lost.
 ANY_FENCE = 2**53 - 1

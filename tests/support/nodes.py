@@ -23,7 +23,7 @@ from farmlease.node.composition import Node, compose
 from farmlease.seal import Sealer
 from farmlease.store.redis import Caller, Store
 from farmlease.store.script import Argument, Script
-from tests.stores import StoreClock, TimedStore
+from tests.support.stores import StoreClock, TimedStore
 
 __all__ = ["FARM", "JOHN", "MARY", "Host", "Line", "Site", "TestClock", "site"]
 

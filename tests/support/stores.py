@@ -16,7 +16,7 @@ from redis import asyncio as driver
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.store.connect import Connection
 from farmlease.store.redis import Store
-from tests.servers import RedisServer, redis_server, virtual_time_server
+from tests.support.servers import RedisServer, redis_server, virtual_time_server
 
 NINE = int(datetime(2026, 1, 5, 9, 0, tzinfo=UTC).timestamp() * 1000)
 HOUR = 3_600_000

@@ -10,7 +10,7 @@ from farmlease.domain.model import Kind, PoolUse, Reason
 from farmlease.domain.session import SessionState
 from farmlease.node.metrics import Metrics
 from tests.node.test_health import WELL
-from tests.samples import DEPLOY
+from tests.support.samples import DEPLOY
 
 __all__ = ["NAMES", "VALUES", "known_names", "named_in"]
 
