@@ -8,12 +8,12 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import LeaseState, LeaseView, PoolUse, SessionRequest, Withdrawal
 from farmlease.domain.policy import Policy, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, decode, encode
 from farmlease.errors import RecordRejected
-from farmlease.seal import Purpose, RecordBinding, Sealer
 from farmlease.store.administration import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
 from farmlease.store.answers import Behind, SealedPolicy
 from farmlease.store.redis import Store

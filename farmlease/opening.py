@@ -6,10 +6,10 @@ Agents and commands alike come this way, so that both see the same farm with the
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from farmlease.config import Config
+from farmlease.config.model import Config
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
-from farmlease.seal import Sealer
 from farmlease.store.address import StoreAddress
 from farmlease.store.connect import Connection, open_connection
 from farmlease.store.redis import Store

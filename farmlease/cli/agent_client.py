@@ -12,8 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from farmlease.config.source import UNIX, Endpoint
 from farmlease.errors import AgentUnavailable, FarmleaseError, InvalidInput
-from farmlease.locate import UNIX, Endpoint
 
 __all__ = [
     "TIMEOUT",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import click
 
+from farmlease.admin.audit import Decision, History
 from farmlease.cli import example
 from farmlease.cli.farm_client import FarmClient, opened_farm
 from farmlease.cli.output import Command, Format, check_reader, folded, output_option, write_csv
@@ -18,7 +19,6 @@ from farmlease.domain.duration import parse_duration
 from farmlease.domain.identity import User
 from farmlease.domain.wire import Document, decision_line, timestamp
 from farmlease.errors import FarmleaseError, StoreUnavailable
-from farmlease.history import Decision, History
 from farmlease.store.trail import Place
 
 __all__ = [

@@ -21,7 +21,7 @@ from farmlease.errors import FarmleaseError, StoreError
 
 if TYPE_CHECKING:
     from farmlease.cli.bench_trial import Measured, Step
-    from farmlease.config import Config
+    from farmlease.config.model import Config
     from farmlease.store.connect import Connection
     from farmlease.store.trial import Trial
 
@@ -146,9 +146,9 @@ async def _tidied(trial: "Trial", interrupts: Interrupts) -> AsyncIterator["Tria
 
 async def _refuse_leases(config: "Config", connection: "Connection") -> None:
     """Raise FarmleaseError if the farm has leases in this store; the keys are asked for only if there is a policy."""
+    from farmlease.crypto.keyring import KeyRing
+    from farmlease.crypto.seal import Sealer
     from farmlease.farm import Farm
-    from farmlease.keyring import KeyRing
-    from farmlease.seal import Sealer
     from farmlease.store.redis import Store
 
     store = Store(connection, config.farm)

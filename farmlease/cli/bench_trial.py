@@ -11,13 +11,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Kind, Reason
 from farmlease.domain.pool import Pool
 from farmlease.errors import FarmleaseError
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
-from farmlease.seal import Sealer
 from farmlease.store.answers import Beat, Claim, Refusal, Taken, Taking
 from farmlease.store.keys import node_member
 from farmlease.store.recovery import Remains

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from farmlease.cli.agent_client import Answer, ask
 from farmlease.cli.health import address, probe
-from farmlease.config import load_config
+from farmlease.config.model import load_config
+from farmlease.config.source import UNIX, Endpoint
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.errors import AgentUnavailable, FarmleaseError
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
-from farmlease.locate import UNIX, Endpoint
 from farmlease.opening import open_farm
 from farmlease.store.embedded import EmbeddedServer
 from farmlease.store.program import ServerProgram, server_program

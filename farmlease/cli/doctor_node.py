@@ -12,13 +12,13 @@ from pathlib import Path
 from farmlease.cli import agent_client, config_file
 from farmlease.cli import health as health_command
 from farmlease.cli.farm_client import configuration
-from farmlease.config import Config
+from farmlease.config.model import Config
+from farmlease.config.source import UNIX, agent_endpoint, find
+from farmlease.crypto.keyring import KeyRing, KeyState
 from farmlease.domain import checkup_node as judge
 from farmlease.domain import explain
 from farmlease.domain.checkup import Finding, failed, fine
 from farmlease.errors import FarmleaseError
-from farmlease.keyring import KeyRing, KeyState
-from farmlease.locate import UNIX, agent_endpoint, find
 from farmlease.node.database import glance_at
 from farmlease.node.journal import FILE
 

@@ -4,15 +4,15 @@ from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit
 
 from farmlease.cli.doctor_node import why
-from farmlease.config import Config
+from farmlease.config.model import Config
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
 from farmlease.domain import checkup_node, checkup_store
 from farmlease.domain.checkup import Finding, failed, fine, merged, warned
 from farmlease.domain.rotation import cannot_open
 from farmlease.errors import RecordRejected, StoreError
 from farmlease.farm import Farm, PolicyInForce
-from farmlease.keyring import KeyRing
 from farmlease.opening import address_of
-from farmlease.seal import Sealer
 from farmlease.store.connect import Connection, open_connection
 from farmlease.store.examination import Examination
 from farmlease.store.redis import Store

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import click
 
+from farmlease.admin.nodes import Occupancy, Roster
 from farmlease.cli.farm_client import FarmClient
 from farmlease.cli.output import Command
 from farmlease.domain import explain
 from farmlease.domain.duration import format_duration, parse_duration
 from farmlease.errors import FarmleaseError, InvalidInput, StoreUnavailable
-from farmlease.roster import Occupancy, Roster
 
 __all__ = ["ForAsLong", "left", "verdict", "wait_option", "wait_until_empty"]
 

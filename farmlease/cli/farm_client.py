@@ -18,7 +18,7 @@ import psutil
 import structlog
 
 from farmlease.cli import config_file
-from farmlease.config import Config, load_config
+from farmlease.config.model import Config, load_config
 from farmlease.domain.identity import User
 from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Policy, Pool

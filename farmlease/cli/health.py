@@ -13,8 +13,8 @@ import click
 
 from farmlease.cli import config_file, example
 from farmlease.cli.output import folded
+from farmlease.config.source import read, split_address
 from farmlease.errors import AgentUnavailable, ConfigError, FarmleaseError, InvalidInput
-from farmlease.locate import read, split_address
 
 __all__ = ["address", "health", "lines", "own_url", "probe", "understood"]
 

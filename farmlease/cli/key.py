@@ -7,10 +7,10 @@ from farmlease.cli.farm_client import configuration
 from farmlease.cli.key_rotation import Keys, opened_keys, reseal, retire, rotate
 from farmlease.cli.output import Column, Format, day_and_time, emit, output_option
 from farmlease.clock import SystemClock
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.rotation import Told, Uses
 from farmlease.domain.wire import timestamp
 from farmlease.errors import FarmleaseError
-from farmlease.keyring import KeyRing
 
 __all__ = ["key"]
 

@@ -11,17 +11,17 @@ from typing import TypeVar
 
 import click
 
+from farmlease.admin.audit import History
+from farmlease.admin.reseal import Resealing
 from farmlease.cli import complain, example
 from farmlease.cli.consent import ask_first, yes_option
 from farmlease.cli.farm_client import FarmClient, opened_farm
 from farmlease.cli.progress import progress
 from farmlease.clock import SystemClock
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.keyring_file import change
 from farmlease.domain.rotation import Told, Uses, cannot_open, in_the_way, keys_elsewhere
 from farmlease.errors import FarmleaseError, RecordRejected
-from farmlease.history import History
-from farmlease.keyring import KeyRing
-from farmlease.resealing import Resealing
-from farmlease.ringfile import change
 from farmlease.store.vault import Vault
 
 __all__ = ["Keys", "opened_keys", "reseal", "retire", "rotate"]

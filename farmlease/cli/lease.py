@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import click
 
+from farmlease.admin.nodes import Roster
 from farmlease.cli import example
 from farmlease.cli.consent import ask_first, reason_option, yes_option
 from farmlease.cli.device import used
@@ -23,7 +24,6 @@ from farmlease.domain.identity import check_token
 from farmlease.domain.model import LeaseState, LeaseView, Withdrawal
 from farmlease.domain.wire import lease_document
 from farmlease.errors import FarmleaseError
-from farmlease.roster import Roster
 from farmlease.store.administration import Withdrawn
 
 __all__ = ["lease", "listed", "moving", "of_pools", "of_user", "seat_of", "tell", "with_bar"]

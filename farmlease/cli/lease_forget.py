@@ -5,6 +5,7 @@ It asks before it erases anything; what is erased cannot be brought back.
 
 import click
 
+from farmlease.admin.audit import History
 from farmlease.cli import example
 from farmlease.cli.audit import known_pools
 from farmlease.cli.consent import ask_first, yes_option
@@ -12,7 +13,6 @@ from farmlease.cli.farm_client import FarmClient, opened_farm
 from farmlease.domain import explain
 from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError
-from farmlease.history import History
 from farmlease.store.trail import Erased, InUse
 
 __all__ = ["erase", "forget", "refuse_held"]

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import click
 
+from farmlease.admin.nodes import Roster
 from farmlease.cli import example
 from farmlease.cli.draining import ForAsLong, wait_option, wait_until_empty
 from farmlease.cli.farm_client import FarmClient, opened_farm
 from farmlease.cli.output import Column, Format, Row, day_and_time, emit, follow_option, output_option
 from farmlease.domain.host import HostState
 from farmlease.domain.wire import host_document
-from farmlease.roster import Roster
 
 __all__ = ["ago", "node", "rows", "state_of"]
 

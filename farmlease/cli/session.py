@@ -19,9 +19,9 @@ import click
 from farmlease.cli import config_file, example
 from farmlease.cli.agent_client import TIMEOUT, Answer, ask, reason, refused
 from farmlease.cli.output import Column, Format, Row, day_and_time, emit, emit_one, follow_option, output_option
+from farmlease.config.source import agent_endpoint
 from farmlease.domain.duration import parse_duration
 from farmlease.errors import FarmleaseError, InvalidInput
-from farmlease.locate import agent_endpoint
 
 __all__ = [
     "begun",
@@ -188,7 +188,7 @@ def canonical(user: str | None) -> str | None:
     """Return a user's one name, as this node's configuration spells it; InvalidName if it cannot be one."""
     if user is None:
         return None
-    from farmlease.config import load_config  # not at every logon
+    from farmlease.config.model import load_config
 
     file = config_file()
     return load_config(None if file is None else Path(file)).identities.user(user).canonical

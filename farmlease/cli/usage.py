@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from farmlease.admin.audit import History
 from farmlease.cli import example
 from farmlease.cli.audit import known_pools, one_of, since_option, since_when
 from farmlease.cli.farm_client import opened_farm
@@ -16,7 +17,6 @@ from farmlease.cli.output import Column, Format, Row, output_option, write_csv, 
 from farmlease.domain.usage import Hour, sparkline, squeezed, summed
 from farmlease.domain.wire import Document, hour_document, timestamp
 from farmlease.errors import FarmleaseError
-from farmlease.history import History
 
 __all__ = ["draw_png", "each_hour", "reasons", "summaries", "tell_denials", "usage"]
 

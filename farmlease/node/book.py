@@ -12,6 +12,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from farmlease.clock import Clock
+from farmlease.crypto.seal import Purpose, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, SessionRequest, Source
 from farmlease.domain.pool import Pool
@@ -20,7 +21,6 @@ from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.journal import Entry, Journal
 from farmlease.node.kept import KeptFiles, as_label
 from farmlease.node.processes import started_at
-from farmlease.seal import Purpose, Sealer
 
 __all__ = ["Book", "OpenSession"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from farmlease.clock import Clock
-from farmlease.config import Config
+from farmlease.config.model import Config
 from farmlease.farm import Farm
 from farmlease.node.admission import Admission
 from farmlease.node.agent import Agent

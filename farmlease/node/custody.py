@@ -14,6 +14,7 @@ from pathlib import PurePath
 import structlog
 
 from farmlease.clock import Clock
+from farmlease.crypto.seal import RecordBinding, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.policy import Pool
 from farmlease.domain.record import BorrowedRecord, VendorFile, decode, encode
@@ -22,7 +23,6 @@ from farmlease.node.errands import in_thread
 from farmlease.node.files import VendorFiles
 from farmlease.node.kept import KeptFiles, as_label
 from farmlease.node.receipts import Receipt, Receipts, new_line
-from farmlease.seal import RecordBinding, Sealer
 
 __all__ = ["Custody", "MadeHere", "Version"]
 

@@ -17,8 +17,8 @@ from functools import partial
 import structlog
 
 from farmlease.clock import Clock, SystemClock
-from farmlease.config import Config
-from farmlease.locate import UNIX
+from farmlease.config.model import Config
+from farmlease.config.source import UNIX
 from farmlease.node.agent import Agent
 from farmlease.node.api import create_app
 from farmlease.node.balancer import agent_line, answer

@@ -18,6 +18,7 @@ import structlog
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
+from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, RecordRejected, StoreUnavailable
 from farmlease.node.book import Book
@@ -26,7 +27,6 @@ from farmlease.node.journal import Journal, Owed
 from farmlease.node.kept import KeptFiles
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipts
-from farmlease.seal import Purpose, RecordBinding, Sealer
 from farmlease.store.answers import Behind, Claim, Conflict, Saved
 from farmlease.store.recovery import Remains
 from farmlease.store.redis import Store

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import Source
 from farmlease.domain.session import SessionEvent, SessionState
@@ -21,7 +22,6 @@ from farmlease.node.errands import Errands
 from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.journal import Journal
 from farmlease.node.turns import Turns
-from farmlease.seal import Sealer
 from farmlease.store.answers import Claim, Lost
 
 __all__ = ["PATIENCE", "Departure"]

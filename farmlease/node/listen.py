@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from farmlease.config.source import UNIX, split_address
 from farmlease.errors import ConfigError, FarmleaseError
-from farmlease.locate import UNIX, split_address
 from farmlease.node.gate import PeerProtocol
 from farmlease.node.group import Actor
 

@@ -14,10 +14,10 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
+from farmlease.crypto.seal import Purpose, Sealer
 from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.book import Book
 from farmlease.node.journal import Journal
-from farmlease.seal import Purpose, Sealer
 from farmlease.store.answers import Beat
 from farmlease.store.recovery import Known, Recovering
 

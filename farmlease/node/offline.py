@@ -7,13 +7,13 @@ one of them lives here, and the store has not given this node up.
 
 import json
 
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.model import Kind, Share
 from farmlease.domain.pool import Pool
 from farmlease.domain.session import SessionState
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipt, Receipts
-from farmlease.seal import Sealer
 
 __all__ = ["Offline"]
 

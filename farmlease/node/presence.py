@@ -15,12 +15,12 @@ from dataclasses import asdict
 import structlog
 
 from farmlease import __version__
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.health import Facts, health
 from farmlease.domain.host import Wish
 from farmlease.errors import FarmleaseError
 from farmlease.node.book import Book
 from farmlease.node.journal import Journal
-from farmlease.seal import Sealer
 from farmlease.store.nodes import Asked, Nodes, Report
 
 __all__ = ["Presence"]

@@ -15,11 +15,11 @@ import structlog
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
+from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
 from farmlease.domain.model import Lease
 from farmlease.errors import RecordRejected
 from farmlease.node.journal import Journal
 from farmlease.node.kept import KeptFiles, as_label
-from farmlease.seal import Purpose, RecordBinding, Sealer
 from farmlease.store.answers import Taken
 from farmlease.store.recovery import Remains
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from farmlease.crypto.seal import Sealer
 from farmlease.domain import explain
 from farmlease.domain.model import Denial, Grant, Lease, Reason, Source
 from farmlease.domain.policy import Pool
@@ -21,7 +22,6 @@ from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipt, Receipts
 from farmlease.node.turns import Turns
-from farmlease.seal import Sealer
 from farmlease.store.answers import Taken
 
 __all__ = ["Reception"]

@@ -14,8 +14,9 @@ from pathlib import Path
 import structlog
 
 from farmlease.clock import Clock
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
 from farmlease.errors import FarmleaseError, JournalFailed, KeyRingRejected, StoreError
-from farmlease.keyring import KeyRing
 from farmlease.node.book import Book
 from farmlease.node.debts import Debts
 from farmlease.node.errands import in_thread
@@ -23,7 +24,6 @@ from farmlease.node.journal import Journal
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipts
 from farmlease.node.standing import Standing
-from farmlease.seal import Sealer
 from farmlease.store.vault import Vault
 
 __all__ = ["LOOK_EVERY", "RingCare"]

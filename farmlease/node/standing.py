@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import structlog
 
+from farmlease.crypto.seal import Purpose
 from farmlease.domain.policy import Policy, check_timing, parse_policy
 from farmlease.errors import FarmleaseError, JournalFailed, PolicyChanged, PolicyError, RecordRejected
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.journal import Journal
-from farmlease.seal import Purpose
 
 __all__ = ["Standing"]
 

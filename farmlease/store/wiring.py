@@ -13,7 +13,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from farmlease.domain.certificate import ends_at
+from farmlease.crypto.certificates import ends_at
 from farmlease.domain.checkup_store import Certificate, Wiring
 from farmlease.store.address import StoreAddress, places, split_url, tls_context
 from farmlease.store.wire import end_tls

@@ -13,15 +13,15 @@ from pathlib import Path
 import structlog
 
 from farmlease.clock import SystemClock
-from farmlease.config import Config
+from farmlease.config.model import Config
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import Identities
 from farmlease.domain.model import Denial, Grant, Reason, SessionRequest, Withdrawal
 from farmlease.domain.policy import parse_policy
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
 from farmlease.node.agent import Agent
 from farmlease.node.composition import Node, compose
-from farmlease.seal import Sealer
 from farmlease.store.answers import Beat, Claim, Taken, Taking
 from farmlease.store.connect import StoreAddress, open_connection
 from farmlease.store.keys import Shard

@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from farmlease.config import load_config
+from farmlease.config.model import load_config
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
 from tests.benchmarks.store import SERVER
 from tests.support.servers import redis_server

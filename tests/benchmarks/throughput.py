@@ -7,10 +7,10 @@ import shutil
 import subprocess
 import time
 
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import Identities
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
-from farmlease.seal import Sealer
 from farmlease.store.answers import Claim, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.recovery import NOTHING

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.crypto.keyring import KeyRing
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
 from farmlease.store.keys import Shard
 from farmlease.store.vault import Vault
 from tests.support.agents import agents_on, distant_port, soon

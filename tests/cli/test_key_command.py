@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from farmlease.keyring import KeyRing
+from farmlease.crypto.keyring import KeyRing
 from tests.support.commands import Host
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from farmlease.admin.nodes import Occupancy
 from farmlease.cli.draining import left, verdict
 from farmlease.cli.node import ago
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.host import SILENT_MS, HostView, Wish
-from farmlease.keyring import KeyRing
-from farmlease.roster import Occupancy
 from tests.support.commands import QLIKVIEW, ClockedHost, me
 from tests.support.stores import HOUR, NINE
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from farmlease.keyring import KeyRing
+from farmlease.crypto.keyring import KeyRing
 from tests.support.commands import QLIKVIEW, Host
 
 FIELDS = ["name", "kind", "capacity", "used", "quarantined", "free", "reserved", "queued"]

@@ -9,10 +9,10 @@ import subprocess
 
 import pytest
 
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import key_id_of
 from farmlease.domain.model import Withdrawal
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
-from farmlease.seal import key_id_of
 from farmlease.store.answers import Claim
 from farmlease.store.keys import Shard
 from farmlease.store.vault import Vault

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from farmlease.config import Config
+from farmlease.config.model import Config
 from farmlease.domain.health import health
 from farmlease.node.balancer import answer
 from tests.node.test_health import WELL, Told

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from farmlease.config import Config, load_config
+from farmlease.config.model import Config, load_config
 from tests.support.samples import DEPLOY, options
 
 SAMPLE = DEPLOY / "farmlease.toml"

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from farmlease import store as store_package
-from farmlease.config import RecoverySection
+from farmlease.config.model import RecoverySection
 from farmlease.store.keys import Shard, note_keys, policy_key
 from tests.support.agents import agents_on, soon
 from tests.support.members import Member, fresh_folder, quiet_ports, running, wait_until

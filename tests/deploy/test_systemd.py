@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.crypto.keyring import KeyRing
 from farmlease.errors import KeyRingRejected
-from farmlease.keyring import KeyRing
 from tests.support.agents import RunningAgent, agents_on
 from tests.support.samples import DEPLOY, replaced
 from tests.support.servers import RedisServer, missing, require

@@ -7,8 +7,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from farmlease.crypto.certificates import ends_at
 from farmlease.domain import checkup_node, checkup_store
-from farmlease.domain.certificate import ends_at
 from farmlease.domain.checkup import Finding, Verdict, failed, fine, merged, warned
 from farmlease.domain.checkup_store import Certificate, Rights, ServerFacts, Wiring
 from tests.support.authority import Authority

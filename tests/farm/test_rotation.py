@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from farmlease.config import load_config
-from farmlease.keyring import KeyRing
+from farmlease.config.model import load_config
+from farmlease.crypto.keyring import KeyRing
 from farmlease.opening import open_farm
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
 from tests.support.commands import Ended

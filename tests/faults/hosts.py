@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from farmlease.clock import SystemClock
-from farmlease.config import Config
+from farmlease.config.model import Config
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.health import health
 from farmlease.domain.identity import User
 from farmlease.domain.model import Denial, Grant, SessionRequest, Source
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
 from farmlease.node.agent import Agent
 from farmlease.node.book import OpenSession
 from farmlease.node.composition import Node, compose
-from farmlease.seal import Sealer
 from farmlease.store.answers import Beat
 from farmlease.store.connect import StoreAddress, open_connection
 from farmlease.store.keys import node_member

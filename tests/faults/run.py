@@ -12,10 +12,10 @@ from typing import Any
 
 import structlog
 
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
 from farmlease.domain.policy import parse_policy
 from farmlease.errors import StoreError
-from farmlease.keyring import KeyRing
 from tests.faults.grounds import Ground
 from tests.faults.history import CURRENT, History
 from tests.faults.hosts import Answer, Plan, Worker, farm_at, running_host

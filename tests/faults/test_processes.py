@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
-from farmlease.keyring import KeyRing
 from tests.faults import processes
 from tests.faults.history import History
 from tests.faults.hosts import Answer, Plan

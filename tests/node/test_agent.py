@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.model import Denial, Reason, Restricted, SessionRequest
 from farmlease.errors import PolicyError
-from farmlease.keyring import KeyRing
 from tests.support.nodes import JOHN, MARY, Site
 from tests.support.seats import contents
 from tests.support.stores import DAY, HOUR

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
 from farmlease.errors import JournalFailed
-from farmlease.keyring import KeyRing
 from farmlease.node.api import create_app
 from farmlease.node.gate import Caller
 from tests.support.asgi import Answer, ask

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from farmlease.keyring import KeyRing
+from farmlease.crypto.keyring import KeyRing
 from tests.support.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
 from tests.support.members import quiet_ports
 from tests.support.patience import within

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from farmlease.config import Config
+from farmlease.config.model import Config
 from farmlease.domain.identity import User
 from farmlease.domain.session import SessionState
 from farmlease.node.book import OpenSession

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from farmlease import __version__
+from farmlease.admin.nodes import Roster
 from farmlease.domain.health import Status, health
 from farmlease.domain.host import HostState
 from farmlease.domain.model import Reason
 from farmlease.errors import FarmleaseError
 from farmlease.farm import Farm
-from farmlease.roster import Roster
 from tests.support.nodes import JOHN, MARY, Host, Site
 from tests.support.stores import HOUR, TimedStore
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import RecordBinding, Sealer, key_id_of
 from farmlease.domain.health import Status, health
 from farmlease.domain.model import Grant
 from farmlease.errors import JournalFailed
-from farmlease.keyring import KeyRing
-from farmlease.seal import RecordBinding, Sealer, key_id_of
 from farmlease.store.vault import Kind, Vault
 from tests.support.nodes import FARM, JOHN, MARY, Host, Site
 

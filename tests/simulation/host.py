@@ -11,14 +11,14 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
-from farmlease.config import Config
+from farmlease.config.model import Config
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.farm import Farm
 from farmlease.node import composition
 from farmlease.node.agent import Agent
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.debts import Debts, NoteDebt, ReleaseDebt, SaveDebt
-from farmlease.seal import Sealer
 from farmlease.store.connect import Connection
 from farmlease.store.redis import Store
 from tests.simulation.disk import Disk

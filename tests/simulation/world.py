@@ -11,16 +11,16 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from farmlease.crypto.keyring import Key as SealKey
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.model import Decision, SessionRequest
 from farmlease.domain.policy import parse_policy
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, StoreError
 from farmlease.farm import Farm
-from farmlease.keyring import Key as SealKey
-from farmlease.keyring import KeyRing
 from farmlease.node.book import OpenSession
 from farmlease.node.debts import SaveDebt
-from farmlease.seal import Sealer
 from farmlease.store.connect import Connection
 from farmlease.store.redis import Store
 from tests.simulation import laws

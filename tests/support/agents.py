@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farmlease.config import load_config
+from farmlease.config.model import load_config
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import parse_policy
-from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
 from tests.support.members import quiet_ports
 from tests.support.patience import within

@@ -22,15 +22,15 @@ import pytest
 import structlog
 
 from farmlease.cli import main
-from farmlease.config import Config, load_config
+from farmlease.config.model import Config, load_config
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import RecordBinding
 from farmlease.domain.host import Wish
 from farmlease.domain.model import SessionRequest
 from farmlease.domain.policy import Policy, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.farm import Farm
-from farmlease.keyring import KeyRing
 from farmlease.opening import open_farm
-from farmlease.seal import RecordBinding
 from farmlease.store.answers import Claim, Taken, Taking
 from farmlease.store.nodes import Nodes, Report
 from tests.support.servers import RedisServer

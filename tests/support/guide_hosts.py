@@ -42,7 +42,7 @@ cp -pr "${{given[@]}}" "$(sed "s#{root}/#{base}/ctx-0${{address: -1}}/#" <<< "${
 """
 _SYSTEMCTL = """\
 #!/bin/sh
-PYTHONPATH={project} exec {python} -m tests.service_manager {root} "$@"
+PYTHONPATH={project} exec {python} -m tests.support.service_manager {root} "$@"
 """
 _ENTER = """\
 #!/bin/bash

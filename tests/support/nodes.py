@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from farmlease.config import Config
+from farmlease.config.model import Config
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Denial, Grant, LeaseView, SessionRequest
 from farmlease.domain.policy import parse_policy
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
-from farmlease.keyring import KeyRing
 from farmlease.node.agent import Agent
 from farmlease.node.composition import Node, compose
-from farmlease.seal import Sealer
 from farmlease.store.redis import Caller, Store
 from farmlease.store.script import Argument, Script
 from tests.support.stores import StoreClock, TimedStore

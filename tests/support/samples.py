@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from farmlease.config import Config
+from farmlease.config.model import Config
 from farmlease.domain.document import Section
 
 __all__ = ["DEPLOY", "PASSWORDS", "ROOT", "acl_file", "options", "replaced"]

@@ -1,6 +1,6 @@
 """As much of systemctl as the operator's guide uses, for hosts that are folders: starts the real programs.
 
-``python -m tests.service_manager ROOT enable --now UNIT``. An agent is started as its unit under ROOT says: program,
+``python -m tests.support.service_manager ROOT enable --now UNIT``. An agent is started as its unit under ROOT says: program,
 environment and credentials; and a start is over when the program itself says READY=1, as with systemd.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from farmlease.config import Config
+from farmlease.config.model import Config
 from tests.support.nodes import Host, Site, TestClock
 from tests.support.stores import NINE, StoreClock
 

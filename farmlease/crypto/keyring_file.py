@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from farmlease.crypto.keyring import KeyRing
 from farmlease.errors import FarmleaseError
-from farmlease.keyring import KeyRing
 
 __all__ = ["change"]
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
+from farmlease.config.source import LISTEN, Given, absolute, check_listen, read, split_address, standard_files
 from farmlease.domain.document import (
     Count,
     Duration,
@@ -30,7 +31,6 @@ from farmlease.domain.document import (
 )
 from farmlease.domain.identity import Identities, check_token
 from farmlease.errors import ConfigError, InvalidInput
-from farmlease.locate import LISTEN, Given, absolute, check_listen, read, split_address, standard_files
 
 __all__ = [
     "AgentSection",

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from farmlease.crypto.keyring import KeyRing, KeyState
+from farmlease.crypto.keyring_file import change
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError, KeyRingRejected
-from farmlease.keyring import KeyRing, KeyState
-from farmlease.ringfile import change
-from farmlease.seal import Sealer
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes and owners")
 

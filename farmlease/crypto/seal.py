@@ -33,9 +33,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from farmlease.crypto.keyring import KEY_ID_BYTES, SECRET_BYTES, KeyRing
 from farmlease.domain.identity import User
 from farmlease.errors import KeyRingRejected, RecordRejected
-from farmlease.keyring import KEY_ID_BYTES, SECRET_BYTES, KeyRing
 
 __all__ = ["Purpose", "RecordBinding", "Sealer", "key_id_of"]
 

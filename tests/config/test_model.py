@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from farmlease.config import Config, load_config
+from farmlease.config.model import Config, load_config
+from farmlease.config.source import standard_files
 from farmlease.domain.identity import User
 from farmlease.errors import ConfigError
-from farmlease.locate import standard_files
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="paths of POSIX")
 SECRET = "hunter2"  # noqa: S105 -- a canary, to find where it leaks
@@ -134,7 +134,7 @@ def test_a_named_file_must_exist(file: Path) -> None:
 
 def test_the_standard_file_may_be_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any file the environment alone configures a node."""
-    monkeypatch.setattr("farmlease.locate.find", lambda *_: (file, False))
+    monkeypatch.setattr("farmlease.config.source.find", lambda *_: (file, False))
     assert "a" == load_config(None, {"FARMLEASE_FARM": "a"}).farm
     with pytest.raises(ConfigError, match="farm is required"):
         load_config(None, {})

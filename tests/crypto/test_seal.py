@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmlease import keyring, seal
+from farmlease.crypto import keyring, seal
+from farmlease.crypto.keyring import Key, KeyRing
+from farmlease.crypto.seal import Purpose, RecordBinding, Sealer, key_id_of
 from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError, KeyRingRejected, RecordRejected
-from farmlease.keyring import Key, KeyRing
-from farmlease.seal import Purpose, RecordBinding, Sealer, key_id_of
 
 NOW = 1_795_294_078_123
 RING = KeyRing(

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from farmlease.crypto.seal import Purpose, RecordBinding, Sealer, key_id_of
 from farmlease.domain.rotation import Uses
 from farmlease.errors import RecordRejected
-from farmlease.seal import Purpose, RecordBinding, Sealer, key_id_of
 from farmlease.store.nodes import Nodes
 from farmlease.store.redis import Store
 from farmlease.store.vault import Kind, Vault

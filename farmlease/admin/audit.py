@@ -8,11 +8,11 @@ passes through.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from farmlease.crypto.seal import Purpose
 from farmlease.domain.identity import User
 from farmlease.domain.usage import Hour, hours
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
-from farmlease.seal import Purpose
 from farmlease.store.trail import Entry, Erased, Extent, InUse, Place, Trail
 
 __all__ = ["UNREADABLE", "Decision", "History"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from farmlease.config import load_config
+from farmlease.config.model import load_config
+from farmlease.config.source import UNIX, Endpoint, agent_endpoint, find, split_address, standard_files
 from farmlease.errors import ConfigError
-from farmlease.locate import UNIX, Endpoint, agent_endpoint, find, split_address, standard_files
 
 FARM = 'farm = "a"\n'
 FILES = [
@@ -72,7 +72,7 @@ def test_a_fault_elsewhere_does_not_stop_a_logon(tmp_path: Path) -> None:
 
 def test_without_any_file_the_defaults_hold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A node whose agent is configured by its environment alone needs no file for the command."""
-    monkeypatch.setattr("farmlease.locate.find", lambda *_: (tmp_path / "none", False))
+    monkeypatch.setattr("farmlease.config.source.find", lambda *_: (tmp_path / "none", False))
     assert Endpoint("127.0.0.1:8731", standard_files().token) == agent_endpoint(None, {})
 
 

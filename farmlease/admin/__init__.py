@@ -1,0 +1,1 @@
+"""What administrators do to a farm, for commands and console alike."""

@@ -1,0 +1,1 @@
+"""A node's configuration: read for every logon (source), judged for everything else (model)."""
