@@ -14,10 +14,10 @@ from farmlease.domain.model import LeaseState, LeaseView, PoolUse, SessionReques
 from farmlease.domain.policy import Policy, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, decode, encode
 from farmlease.errors import RecordRejected
-from farmlease.store.administration import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
-from farmlease.store.answers import Behind, SealedPolicy
-from farmlease.store.redis import Store
-from farmlease.store.stored_lease import StoredLease
+from farmlease.store.answers.admin import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
+from farmlease.store.answers.session import Behind, SealedPolicy
+from farmlease.store.answers.stored_lease import StoredLease
+from farmlease.store.lease_store import LeaseStore
 
 __all__ = ["Farm", "PolicyInForce"]
 
@@ -42,7 +42,7 @@ class PolicyInForce:
 class Farm:
     """One farm, seen by somebody who holds its keys."""
 
-    def __init__(self, name: str, store: Store, sealer: Sealer, *, by: str = "") -> None:
+    def __init__(self, name: str, store: LeaseStore, sealer: Sealer, *, by: str = "") -> None:
         """``by``: the administrator who looks, for the audit of what is changed; empty for an agent."""
         self.name = name
         self.store = store

@@ -10,9 +10,9 @@ from farmlease.config.model import Config
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
 from farmlease.farm import Farm
-from farmlease.store.address import StoreAddress
-from farmlease.store.connect import Connection, open_connection
-from farmlease.store.redis import Store
+from farmlease.store.connection.address import StoreAddress
+from farmlease.store.connection.connection import Connection, open_connection
+from farmlease.store.lease_store import LeaseStore
 
 __all__ = ["address_of", "open_farm"]
 
@@ -28,7 +28,7 @@ async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> Asy
     sealer = Sealer(KeyRing.load(config.keys.file), config.farm)
     connection = await open_connection(address_of(config), state_dir=config.agent.state_dir, owner=owner)
     async with connection:
-        yield Farm(config.farm, Store(connection, config.farm), sealer, by=by), connection
+        yield Farm(config.farm, LeaseStore(connection, config.farm), sealer, by=by), connection
 
 
 def address_of(config: Config) -> StoreAddress:

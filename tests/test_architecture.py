@@ -56,7 +56,8 @@ LIGHT = [
     "config/source.py",
     "cli/__init__.py",
     "cli/session.py",
-    "cli/agent_client.py",
+    "cli/client/__init__.py",
+    "cli/client/agent.py",
 ]
 HEAVY = {"redis", "cryptography", "pydantic", "rich", "fastapi", "structlog", "asyncio", "tenacity"}
 

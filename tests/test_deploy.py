@@ -9,7 +9,7 @@ import pytest
 from farmlease.domain.identity import Identities
 from farmlease.domain.model import Kind, Reason, SessionRequest, Share
 from farmlease.domain.policy import Denied, Policy, RestrictedUse, check_timing, parse_policy
-from farmlease.store.answers import Claim, Refusal, Taken, Taking, Waiting
+from farmlease.store.answers.session import Claim, Refusal, Taken, Taking, Waiting
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 DEPLOY = Path(__file__).parent.parent / "deploy"

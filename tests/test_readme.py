@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from farmlease.domain.session import diagram
+from farmlease.domain.session_states import diagram
 from tests.support.agents import distant_port
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ import pytest
 
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
-from farmlease.store.answers import Beat, Claim, Refusal, Taken, Taking, Waiting
+from farmlease.store.answers.session import Beat, Claim, Refusal, Taken, Taking, Waiting
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

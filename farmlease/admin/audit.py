@@ -13,7 +13,7 @@ from farmlease.domain.identity import User
 from farmlease.domain.usage import Hour, hours
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
-from farmlease.store.trail import Entry, Erased, Extent, InUse, Place, Trail
+from farmlease.store.audit_store import AuditEntry, AuditStore, Erased, Extent, InUse, Place
 
 __all__ = ["UNREADABLE", "Decision", "History"]
 
@@ -46,7 +46,7 @@ class History:
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
-        self._trail = Trail(farm.store.connection, farm.name)
+        self._trail = AuditStore(farm.store.connection, farm.name)
 
     async def pools(self) -> list[str]:
         """Return the names of all pools there ever were."""
@@ -84,7 +84,7 @@ class History:
             return await self._trail.forget_name(index, self._farm.signature())
         return await self._trail.forget(pool, index, self._farm.signature())
 
-    def _opened(self, entry: Entry) -> Decision:
+    def _opened(self, entry: AuditEntry) -> Decision:
         node, _, incarnation = entry.node.partition("#")
         return Decision(
             at=entry.at,
@@ -103,7 +103,7 @@ class History:
             id=entry.id,
         )
 
-    def _name(self, entry: Entry) -> str:
+    def _name(self, entry: AuditEntry) -> str:
         try:
             return self._farm.sealer.unseal_name(entry.user, entry.name) if entry.name else entry.user
         except RecordRejected:

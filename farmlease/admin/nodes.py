@@ -5,10 +5,10 @@ It reads what the nodes say and leaves wishes; what a node does about one is the
 
 from dataclasses import dataclass
 
-from farmlease.domain.host import HostView, near_names
+from farmlease.domain.node_view import NodeView, near_names
 from farmlease.errors import FarmleaseError, RecordRejected
 from farmlease.farm import Farm
-from farmlease.store.nodes import Nodes
+from farmlease.store.node_store import NodeStore
 
 __all__ = ["Occupancy", "Roster"]
 
@@ -17,7 +17,7 @@ __all__ = ["Occupancy", "Roster"]
 class Occupancy:
     """What keeps a node from being taken away. ``counted``: by the store, as the node is not heard of any more."""
 
-    view: HostView
+    view: NodeView
     sessions: int
     counted: bool
 
@@ -33,13 +33,13 @@ class Roster:
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
-        self._nodes = Nodes(farm.store.connection, farm.name)
+        self._nodes = NodeStore(farm.store.connection, farm.name)
 
-    async def all(self) -> list[HostView]:
+    async def all(self) -> list[NodeView]:
         """Every node that is known, by name."""
         return await self._nodes.roster()
 
-    async def one(self, name: str) -> HostView:
+    async def one(self, name: str) -> NodeView:
         """Return a node; FarmleaseError naming near ones if there is none of exactly this name."""
         views = await self.all()
         found = next((view for view in views if view.node == name), None)
@@ -47,7 +47,7 @@ class Roster:
             raise _unknown(name, [view.node for view in views])
         return found
 
-    async def drain(self, name: str, *, on: bool) -> HostView:
+    async def drain(self, name: str, *, on: bool) -> NodeView:
         """Wish that a node take no new users, or takes them again, and return it; the audit says who wished it."""
         if not await self._nodes.drain(name, on=on, by=self._farm.signature()):
             raise _unknown(name, [view.node for view in await self.all()])
@@ -61,7 +61,7 @@ class Roster:
         pools = (await self._farm.policy()).pools
         return Occupancy(view, sum([await self._nodes.guests(pool.name, name) for pool in pools]), counted=True)
 
-    def wished_by(self, view: HostView) -> str | None:
+    def wished_by(self, view: NodeView) -> str | None:
         """Return who made the wish of a node, in their words; None if nobody did or the words do not open."""
         try:
             return self._farm.sealer.unseal_author(view.wish.wisher) if view.wish.wisher else None

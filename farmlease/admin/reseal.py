@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from farmlease.crypto.seal import Purpose, RecordBinding, Sealer, key_id_of
-from farmlease.domain.rotation import Uses
+from farmlease.domain.key_rotation import Uses
 from farmlease.errors import RecordRejected
-from farmlease.store.nodes import Nodes
-from farmlease.store.redis import Store
-from farmlease.store.vault import Kind, Vault
+from farmlease.store.lease_store import LeaseStore
+from farmlease.store.node_store import NodeStore
+from farmlease.store.seal_store import Kind, SealStore
 
 __all__ = ["Progress", "Resealing"]
 
@@ -51,10 +51,10 @@ class Resealing:
     ``pools``: names of all it ever had, for those that are gone still have leases and an audit.
     """
 
-    def __init__(self, store: Store, vault: Vault, sealer: Sealer, pools: Iterable[str]) -> None:
+    def __init__(self, store: LeaseStore, vault: SealStore, sealer: Sealer, pools: Iterable[str]) -> None:
         self._store = store
         self._vault = vault
-        self._nodes = Nodes(store.connection, store.farm)
+        self._nodes = NodeStore(store.connection, store.farm)
         self._sealer = sealer
         self._pools = tuple(pools)
 

@@ -54,20 +54,28 @@ class LazyCommand(NamedTuple):
 
 #: In the order of ``farmlease --help``.
 COMMANDS: Mapping[str, LazyCommand] = {
-    "demo": LazyCommand("farmlease.cli.demo:demo", "See the whole story on this machine; needs no set-up."),
+    "demo": LazyCommand("farmlease.cli.demo.commands:demo", "See the whole story on this machine; needs no set-up."),
     "agent": LazyCommand("farmlease.cli.agent:agent", "Run this node's agent in the foreground."),
     "run": LazyCommand("farmlease.cli.run:run", "Hold a seat while a program runs."),
     "session": LazyCommand("farmlease.cli.session:session", "Start, keep and end sessions on this node."),
-    "lease": LazyCommand("farmlease.cli.lease:lease", "See who holds which licence of the farm, and take it back."),
+    "lease": LazyCommand(
+        "farmlease.cli.lease.commands:lease", "See who holds which licence of the farm, and take it back."
+    ),
     "device": LazyCommand("farmlease.cli.device:device", "See, free and replace the devices of a user."),
-    "pool": LazyCommand("farmlease.cli.pool:pool", "Apply the farm's policy and see how full its pools are."),
-    "node": LazyCommand("farmlease.cli.node:node", "See the nodes of the farm, and empty one for an update."),
-    "usage": LazyCommand("farmlease.cli.usage:usage", "See how the seats were used, hour by hour."),
+    "pool": LazyCommand("farmlease.cli.pool.commands:pool", "Apply the farm's policy and see how full its pools are."),
+    "node": LazyCommand("farmlease.cli.node.commands:node", "See the nodes of the farm, and empty one for an update."),
+    "usage": LazyCommand("farmlease.cli.usage.commands:usage", "See how the seats were used, hour by hour."),
     "audit": LazyCommand("farmlease.cli.audit:audit", "See every decision: when, what, about whom, where and why."),
-    "key": LazyCommand("farmlease.cli.key:key", "Make, list and change the keys that seal the farm's records."),
+    "key": LazyCommand(
+        "farmlease.cli.key.commands:key", "Make, list and change the keys that seal the farm's records."
+    ),
     "health": LazyCommand("farmlease.cli.health:health", "Ask a node whether it can serve a logon."),
-    "doctor": LazyCommand("farmlease.cli.doctor:doctor", "Examine this node and the store, and say what to do."),
-    "bench": LazyCommand("farmlease.cli.bench:bench", "Try the store, and say how large a farm it would carry."),
+    "doctor": LazyCommand(
+        "farmlease.cli.doctor.commands:doctor", "Examine this node and the store, and say what to do."
+    ),
+    "bench": LazyCommand(
+        "farmlease.cli.bench.commands:bench", "Try the store, and say how large a farm it would carry."
+    ),
 }
 
 

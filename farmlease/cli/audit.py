@@ -13,13 +13,13 @@ import click
 
 from farmlease.admin.audit import Decision, History
 from farmlease.cli import example
-from farmlease.cli.farm_client import FarmClient, opened_farm
-from farmlease.cli.output import Command, Format, check_reader, folded, output_option, write_csv
+from farmlease.cli.client.farm import FarmClient, opened_farm
+from farmlease.cli.output.format import Command, Format, check_reader, folded, output_option, write_csv
 from farmlease.domain.duration import parse_duration
 from farmlease.domain.identity import User
-from farmlease.domain.wire import Document, decision_line, timestamp
+from farmlease.domain.json_documents import Document, decision_line, timestamp
 from farmlease.errors import FarmleaseError, StoreUnavailable
-from farmlease.store.trail import Place
+from farmlease.store.audit_store import Place
 
 __all__ = [
     "audit",

@@ -9,16 +9,16 @@ from typing import NoReturn
 import click
 
 from farmlease.cli import example
-from farmlease.cli.consent import ask_first, reason_option, yes_option
-from farmlease.cli.farm_client import FarmClient, opened_farm
-from farmlease.cli.output import Column, Format, Row, day_and_time, emit, output_option
-from farmlease.domain import explain
+from farmlease.cli.client.farm import FarmClient, opened_farm
+from farmlease.cli.confirm import ask_first, reason_option, yes_option
+from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, output_option
+from farmlease.domain import wording
 from farmlease.domain.identity import User, check_token
+from farmlease.domain.json_documents import timestamp
 from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Pool
-from farmlease.domain.wire import timestamp
 from farmlease.errors import FarmleaseError, InvalidInput
-from farmlease.store.administration import DeviceReplacement, Release, Replacement
+from farmlease.store.answers.admin import DeviceReplacement, Release, Replacement
 
 __all__ = ["denied", "device", "of_lease", "refuse_unknown", "rows", "tell", "used"]
 
@@ -77,7 +77,7 @@ def release(user: str, name: str, pool: str | None) -> None:
     if released.taken_until is None:
         click.echo(f"released device {where}; its slot is free now")
     else:
-        click.echo(f"released device {where}; its slot stays taken until {explain.moment(released.taken_until)}")
+        click.echo(f"released device {where}; its slot stays taken until {wording.moment(released.taken_until)}")
 
 
 @device.command(
@@ -103,7 +103,7 @@ def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool:
         view = client.held_lease(chosen, who)
         ending = sum(session.device == before for session in view.sessions)
         if ending:
-            ask_first(f"this ends {explain.counted(ending, 'session')} of {view.user} on device {before}", yes=yes)
+            ask_first(f"this ends {wording.counted(ending, 'session')} of {view.user} on device {before}", yes=yes)
         moving = client.farm.replace_device(chosen, who, before, after, note=reason, override=override)
         answer = client.wait(moving)
     tell(answer, chosen, before, after)
@@ -125,8 +125,8 @@ def tell(answer: DeviceReplacement, pool: Pool, before: str, after: str) -> None
 
 def denied(answer: DeviceReplacement, pool: Pool) -> str:
     """Return why a replacement is denied, and what may be done."""
-    allowed = f"pool {pool.name} allows {explain.counted(pool.replacements, 'replacement')} in 30 days"
-    when = f"the next one at {explain.moment(answer.next_at)}" if answer.next_at is not None else "none ever"
+    allowed = f"pool {pool.name} allows {wording.counted(pool.replacements, 'replacement')} in 30 days"
+    when = f"the next one at {wording.moment(answer.next_at)}" if answer.next_at is not None else "none ever"
     return f"denied: {allowed}, {when}; --override replaces it all the same, and the audit says so"
 
 

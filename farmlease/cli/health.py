@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 import click
 
 from farmlease.cli import config_file, example
-from farmlease.cli.output import folded
+from farmlease.cli.output.format import folded
 from farmlease.config.source import read, split_address
 from farmlease.errors import AgentUnavailable, ConfigError, FarmleaseError, InvalidInput
 

@@ -17,8 +17,17 @@ from urllib.parse import quote
 import click
 
 from farmlease.cli import config_file, example
-from farmlease.cli.agent_client import TIMEOUT, Answer, ask, reason, refused
-from farmlease.cli.output import Column, Format, Row, day_and_time, emit, emit_one, follow_option, output_option
+from farmlease.cli.client.agent import TIMEOUT, Answer, ask, reason, refused
+from farmlease.cli.output.format import (
+    Column,
+    Format,
+    Row,
+    day_and_time,
+    emit,
+    emit_one,
+    follow_option,
+    output_option,
+)
 from farmlease.config.source import agent_endpoint
 from farmlease.domain.duration import parse_duration
 from farmlease.errors import FarmleaseError, InvalidInput
@@ -162,7 +171,7 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
         return [row for row in sessions() if all(row.get(name) == value for name, value in given.items())]
 
     if watch:
-        from farmlease.cli.follow import Watched, follow  # only who watches pays for rich
+        from farmlease.cli.output.watch import Watched, follow
 
         follow(Watched(rows=rows, key=("session",), table=TABLE), fmt)
     emit(rows(), COLUMNS, fmt, table=TABLE)

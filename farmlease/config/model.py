@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from farmlease.config.source import LISTEN, Given, absolute, check_listen, read, split_address, standard_files
-from farmlease.domain.document import (
+from farmlease.domain.identity import Identities, check_token
+from farmlease.domain.toml_model import (
     Count,
     Duration,
     Location,
@@ -29,7 +30,6 @@ from farmlease.domain.document import (
     refuse,
     tell,
 )
-from farmlease.domain.identity import Identities, check_token
 from farmlease.errors import ConfigError, InvalidInput
 
 __all__ = [

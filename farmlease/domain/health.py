@@ -8,7 +8,7 @@ and out of the balancer. What a node knows of itself counts at once.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from farmlease.domain.explain import counted
+from farmlease.domain.wording import counted
 
 __all__ = ["Check", "Facts", "Health", "Status", "Steady", "health", "weight"]
 

@@ -12,10 +12,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from farmlease.domain.document import Location, Section, dotted, line_of, refuse, tell
 from farmlease.domain.identity import fold
 from farmlease.domain.model import Reason, SessionRequest
 from farmlease.domain.pool import Conditions, Patterns, Pool, check_timing
+from farmlease.domain.toml_model import Location, Section, dotted, line_of, refuse, tell
 from farmlease.errors import PolicyError
 
 __all__ = [

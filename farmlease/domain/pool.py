@@ -12,10 +12,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from farmlease.domain.document import Count, Duration, Positive, Section, checked, refuse
 from farmlease.domain.duration import format_duration
 from farmlease.domain.identity import check_token, fold
 from farmlease.domain.model import Kind, SessionRequest, Share
+from farmlease.domain.toml_model import Count, Duration, Positive, Section, checked, refuse
 from farmlease.errors import PolicyError
 
 __all__ = ["Conditions", "Patterns", "Pool", "Reacquire", "Reserve", "check_timing"]

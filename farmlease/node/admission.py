@@ -7,10 +7,10 @@ Callers hold the session's turn.
 
 from typing import Literal
 
-from farmlease.domain import explain
+from farmlease.domain import denial_text
 from farmlease.domain.model import Decision, Denial, Reason, Restricted, SessionRequest
 from farmlease.domain.policy import Denied, Plan, Pool, RestrictedUse, TryPools
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.book import Book, OpenSession
@@ -20,7 +20,7 @@ from farmlease.node.errands import Errands
 from farmlease.node.pulse import Pulse
 from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
-from farmlease.store.answers import Waiting
+from farmlease.store.answers.session import Waiting
 
 __all__ = ["Admission"]
 
@@ -73,7 +73,7 @@ class Admission:
                 case Denied():
                     if plan.reason is Reason.NOT_ENTITLED:  # who asks for a pool that is not there asked wrongly
                         self._note(request, "denied", plan.reason.value)
-                    return explain.denial(plan.reason, plan.pool)
+                    return denial_text.denial(plan.reason, plan.pool)
                 case TryPools():
                     decision = await self._try_pools(request, held, in_force, plan.pools)
             if decision is not None:

@@ -15,11 +15,11 @@ from functools import partial
 import structlog
 
 from farmlease.clock import Clock
-from farmlease.domain import explain
+from farmlease.domain import denial_text
 from farmlease.domain.health import Facts
 from farmlease.domain.identity import User
 from farmlease.domain.model import Decision, Denial, Reason, SessionRequest
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError, StoreUnavailable
 from farmlease.node.admission import Admission
 from farmlease.node.book import Book, OpenSession
@@ -37,8 +37,8 @@ from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
 from farmlease.node.vigil import Vigil
-from farmlease.store.answers import Behind, Waiting
-from farmlease.store.redis import Store
+from farmlease.store.answers.session import Behind, Waiting
+from farmlease.store.lease_store import LeaseStore
 
 __all__ = ["Agent"]
 
@@ -60,7 +60,7 @@ class Agent:
     def __init__(
         self,
         *,
-        store: Store,
+        store: LeaseStore,
         standing: Standing,
         book: Book,
         debts: Debts,
@@ -202,7 +202,7 @@ class Agent:
             found = self._book.find(request.session)
             # Who asked twice may have got the seat by the other question: then this one is told the same.
             if found is None or found.user != request.user or found.state not in _WAITED_FOR:
-                return explain.denial(Reason.CAPACITY, found.pool if found else request.pool)
+                return denial_text.denial(Reason.CAPACITY, found.pool if found else request.pool)
             pool = self._standing.in_force.pool(found.pool)
             over = self._clock.monotonic() - since >= min(request.wait_ms, pool.queue_ms if pool else 0) / 1000
             asked = replace(request, wait_ms=0) if over else request
@@ -211,15 +211,15 @@ class Agent:
         async with self._turns.session(request.session):
             held = self._book.find(request.session)
             if held is not None and held.state is not SessionState.ENDING and only not in {None, held.user}:
-                return explain.denial(Reason.NOT_ENTITLED, request.pool)
+                return denial_text.denial(Reason.NOT_ENTITLED, request.pool)
             if self._condition.stopped or (self.draining and not self._is_here(request.user)):
-                return explain.denial(Reason.DRAINING, request.pool)
+                return denial_text.denial(Reason.DRAINING, request.pool)
             try:
                 decision = await self._admission.start(request)
             except StoreError as error:
                 self._standing.store_failed(error)
                 retry_at = self._clock.now_ms() + self._heartbeat_ms
-                return explain.denial(Reason.OFFLINE, request.pool, retry_at=retry_at)
+                return denial_text.denial(Reason.OFFLINE, request.pool, retry_at=retry_at)
         if isinstance(decision, Denial) and self._debts.pending(request.session):
             await self._pulse.deliver()
         return decision

@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException
 
 from farmlease import __version__
 from farmlease.domain.identity import LONGEST_TOKEN, Identities
+from farmlease.domain.json_documents import Document, decision_document, timestamp
 from farmlease.domain.model import Decision, Denial, Grant, Reason
-from farmlease.domain.session import IllegalEvent
-from farmlease.domain.wire import Document, decision_document, timestamp
+from farmlease.domain.session_states import IllegalEvent
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected
 from farmlease.node.agent import Agent
 from farmlease.node.book import OpenSession

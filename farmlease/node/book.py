@@ -16,7 +16,7 @@ from farmlease.crypto.seal import Purpose, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, SessionRequest, Source
 from farmlease.domain.pool import Pool
-from farmlease.domain.session import SessionEvent, SessionState, next_state
+from farmlease.domain.session_states import SessionEvent, SessionState, next_state
 from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.journal import Entry, Journal
 from farmlease.node.kept import KeptFiles, as_label

@@ -38,8 +38,8 @@ from farmlease.node.turns import Turns
 from farmlease.node.upkeep import Upkeep
 from farmlease.node.vigil import Vigil
 from farmlease.store.keys import node_member
-from farmlease.store.nodes import Nodes
-from farmlease.store.vault import Vault
+from farmlease.store.node_store import NodeStore
+from farmlease.store.seal_store import SealStore
 
 __all__ = ["Node", "compose"]
 
@@ -121,12 +121,12 @@ def _node(config: Config, farm: Farm, clock: Clock, journal: Journal, kept: Kept
         errands=errands, reacquire=reacquire, vigil=vigil, recovery=recovery,
     )  # fmt: skip
     ring = RingCare(
-        path=config.keys.file, node=node, sealer=sealer, vault=Vault(farm.store.connection, farm.name),
+        path=config.keys.file, node=node, sealer=sealer, vault=SealStore(farm.store.connection, farm.name),
         journal=journal, book=book, receipts=receipts, debts=debts, standing=standing, memory=memory, clock=clock,
         every_ms=config.agent.heartbeat_ms, store_timeout_ms=config.store.timeout_ms,
     )  # fmt: skip
     presence = Presence(
-        nodes=Nodes(farm.store.connection, farm.name), node=node, listen=config.health.listen, journal=journal,
+        nodes=NodeStore(farm.store.connection, farm.name), node=node, listen=config.health.listen, journal=journal,
         book=book, sealer=sealer,
     )  # fmt: skip
     condition = Condition(

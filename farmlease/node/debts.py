@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
 from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
-from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, RecordRejected, StoreUnavailable
 from farmlease.node.book import Book
 from farmlease.node.custody import Custody, MadeHere, Version
@@ -27,9 +27,9 @@ from farmlease.node.journal import Journal, Owed
 from farmlease.node.kept import KeptFiles
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipts
-from farmlease.store.answers import Behind, Claim, Conflict, Saved
-from farmlease.store.recovery import Remains
-from farmlease.store.redis import Store
+from farmlease.store.answers.recovery import Remains
+from farmlease.store.answers.session import Behind, Claim, Conflict, Saved
+from farmlease.store.lease_store import LeaseStore
 
 __all__ = ["ANY_FENCE", "Debts", "NoteDebt", "ReleaseDebt", "SaveDebt"]
 
@@ -95,7 +95,7 @@ class Debts:
         node: str,
         journal: Journal,
         sealer: Sealer,
-        store: Store,
+        store: LeaseStore,
         book: Book,
         custody: Custody,
         kept: KeptFiles,

@@ -13,7 +13,7 @@ import structlog
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import Source
-from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.custody import Custody
@@ -22,7 +22,7 @@ from farmlease.node.errands import Errands
 from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.journal import Journal
 from farmlease.node.turns import Turns
-from farmlease.store.answers import Claim, Lost
+from farmlease.store.answers.session import Claim, Lost
 
 __all__ = ["PATIENCE", "Departure"]
 

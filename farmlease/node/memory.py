@@ -18,8 +18,8 @@ from farmlease.crypto.seal import Purpose, Sealer
 from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.book import Book
 from farmlease.node.journal import Journal
-from farmlease.store.answers import Beat
-from farmlease.store.recovery import Known, Recovering
+from farmlease.store.answers.recovery import Known, Recovering
+from farmlease.store.answers.session import Beat
 
 __all__ = ["Memory"]
 

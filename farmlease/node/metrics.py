@@ -22,7 +22,7 @@ from farmlease.errors import StoreError, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.book import OpenSession
 from farmlease.node.hooks import Hook
-from farmlease.store.redis import Caller, Store
+from farmlease.store.lease_store import Caller, LeaseStore
 from farmlease.store.script import Argument, Script
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -139,7 +139,7 @@ class Metrics:
 
     def measuring(self, farm: Farm) -> Farm:
         """Return the farm with every call of its store measured."""
-        return Farm(farm.name, Store(_Measured(farm.store.connection, self), farm.name), farm.sealer)
+        return Farm(farm.name, LeaseStore(_Measured(farm.store.connection, self), farm.name), farm.sealer)
 
     def called(self, verb: str, began: float, error: StoreError | None = None) -> None:
         """Note a call of the store that began at ``began`` by the clock's seconds."""

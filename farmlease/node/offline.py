@@ -10,7 +10,7 @@ import json
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.model import Kind, Share
 from farmlease.domain.pool import Pool
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipt, Receipts

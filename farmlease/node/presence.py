@@ -17,11 +17,11 @@ import structlog
 from farmlease import __version__
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.health import Facts, health
-from farmlease.domain.host import Wish
+from farmlease.domain.node_view import Wish
 from farmlease.errors import FarmleaseError
 from farmlease.node.book import Book
 from farmlease.node.journal import Journal
-from farmlease.store.nodes import Asked, Nodes, Report
+from farmlease.store.node_store import Asked, NodeStore, Report
 
 __all__ = ["Presence"]
 
@@ -36,7 +36,9 @@ class Presence:
 
     facts: Callable[[], Facts]
 
-    def __init__(self, *, nodes: Nodes, node: str, listen: str, journal: Journal, book: Book, sealer: Sealer) -> None:
+    def __init__(
+        self, *, nodes: NodeStore, node: str, listen: str, journal: Journal, book: Book, sealer: Sealer
+    ) -> None:
         self._nodes = nodes
         self._node = node
         self._listen = listen

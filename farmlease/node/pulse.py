@@ -20,9 +20,9 @@ from farmlease.node.journal import Journal
 from farmlease.node.memory import Memory
 from farmlease.node.recovery import Recovery
 from farmlease.node.standing import Standing
-from farmlease.store.answers import Beat, Behind, Lost
+from farmlease.store.answers.session import Beat, Behind, Lost
 from farmlease.store.keys import node_member
-from farmlease.store.redis import Store
+from farmlease.store.lease_store import LeaseStore
 
 __all__ = ["Pulse"]
 
@@ -45,7 +45,7 @@ class Pulse:
     def __init__(
         self,
         *,
-        store: Store,
+        store: LeaseStore,
         node: str,
         journal: Journal,
         standing: Standing,

@@ -20,8 +20,8 @@ from farmlease.domain.model import Lease
 from farmlease.errors import RecordRejected
 from farmlease.node.journal import Journal
 from farmlease.node.kept import KeptFiles, as_label
-from farmlease.store.answers import Taken
-from farmlease.store.recovery import Remains
+from farmlease.store.answers.recovery import Remains
+from farmlease.store.answers.session import Taken
 
 __all__ = ["Receipt", "Receipts", "new_line"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import structlog
 
 from farmlease.crypto.seal import Sealer
-from farmlease.domain import explain
+from farmlease.domain import denial_text
 from farmlease.domain.model import Denial, Grant, Lease, Reason, Source
 from farmlease.domain.policy import Pool
-from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.custody import Custody
@@ -22,7 +22,7 @@ from farmlease.node.hooks import Hook, Hooks
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipt, Receipts
 from farmlease.node.turns import Turns
-from farmlease.store.answers import Taken
+from farmlease.store.answers.session import Taken
 
 __all__ = ["Reception"]
 
@@ -80,7 +80,7 @@ class Reception:
     async def _reject(self, session: OpenSession, pool: Pool, error: FarmleaseError) -> Denial:
         _log.error("session.record_rejected", session=session.id, pool=pool.name, why=str(error))
         await self._give_back(session)
-        return explain.denial(Reason.RECORD_REJECTED, pool.name)
+        return denial_text.denial(Reason.RECORD_REJECTED, pool.name)
 
     def _grant(self, session: OpenSession, pool: Pool, lease: Lease, fence: int, **more: Any) -> Grant:  # noqa: ANN401 - fields of Grant
         """Write a grant down."""

@@ -24,7 +24,7 @@ import structlog
 from farmlease.clock import Clock
 from farmlease.domain.model import Source
 from farmlease.domain.pool import Pool
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
 from farmlease.node.book import Book, OpenSession
@@ -34,8 +34,8 @@ from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipt, Receipts
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
-from farmlease.store.answers import Behind, Claim, Lost
-from farmlease.store.recovery import Known, Recovering, Restoring
+from farmlease.store.answers.recovery import Known, Recovering, Restoring
+from farmlease.store.answers.session import Behind, Claim, Lost
 
 __all__ = ["Recovery"]
 

@@ -24,7 +24,7 @@ from farmlease.node.journal import Journal
 from farmlease.node.memory import Memory
 from farmlease.node.receipts import Receipts
 from farmlease.node.standing import Standing
-from farmlease.store.vault import Vault
+from farmlease.store.seal_store import SealStore
 
 __all__ = ["LOOK_EVERY", "RingCare"]
 
@@ -56,7 +56,7 @@ class RingCare:
         path: Path,
         node: str,
         sealer: Sealer,
-        vault: Vault,
+        vault: SealStore,
         journal: Journal,
         book: Book,
         receipts: Receipts,

@@ -16,7 +16,7 @@ from farmlease.node.pulse import Pulse
 from farmlease.node.ring import RingCare
 from farmlease.node.standing import Standing
 from farmlease.node.upkeep import Upkeep
-from farmlease.store.redis import Store
+from farmlease.store.lease_store import LeaseStore
 
 __all__ = ["Rounds"]
 
@@ -29,7 +29,7 @@ class Rounds:
     def __init__(
         self,
         *,
-        store: Store,
+        store: LeaseStore,
         journal: Journal,
         standing: Standing,
         memory: Memory,

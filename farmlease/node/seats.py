@@ -14,10 +14,10 @@ from dataclasses import replace
 import structlog
 
 from farmlease.clock import Clock
-from farmlease.domain import explain
+from farmlease.domain import denial_text
 from farmlease.domain.model import Denial, Grant, Reason, SessionRequest
 from farmlease.domain.policy import Pool
-from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import JournalFailed, StoreError, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.book import Book, OpenSession
@@ -30,8 +30,8 @@ from farmlease.node.reception import Reception
 from farmlease.node.recovery import Recovery
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
-from farmlease.store.answers import Beat, Behind, Lost, Refusal, Taken, Taking, Waiting
-from farmlease.store.redis import Acquired
+from farmlease.store.answers.session import Beat, Behind, Lost, Refusal, Taken, Taking, Waiting
+from farmlease.store.lease_store import Acquired
 
 __all__ = ["Seats"]
 
@@ -86,7 +86,7 @@ class Seats:
         With ``wait_ms`` a session that gets no seat gets a place in the queue, kept for so long.
         """
         if not pool.serves(self._node):
-            return explain.denial(Reason.WRONG_NODE, pool.name)
+            return denial_text.denial(Reason.WRONG_NODE, pool.name)
         session = held or self._book.begin(request, pool, request.device or self._farm.name)
         try:
             answer = await self._asked(session, in_force.version, pool, wait_ms)
@@ -147,7 +147,7 @@ class Seats:
             return replace(session.grant, again=True)
         if session.state is SessionState.WAITING:
             return Waiting(ahead=0)
-        return explain.denial(Reason.RECOVERING, pool.name, retry_at=await self._recovery.until(pool.name))
+        return denial_text.denial(Reason.RECOVERING, pool.name, retry_at=await self._recovery.until(pool.name))
 
     async def _told(
         self, session: OpenSession, pool: Pool, answer: Taken | Waiting | Refusal
@@ -162,7 +162,7 @@ class Seats:
                 return answer
             case Refusal():
                 await self._turn_away(session, answer)
-                return explain.denial(
+                return denial_text.denial(
                     answer.reason, pool.name, retry_at=answer.retry_at, blocking=answer.blocking,
                     held=answer.held, capacity=answer.capacity,
                 )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from farmlease.domain.model import Reason
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.debts import Debts
@@ -20,7 +20,7 @@ from farmlease.node.seats import Seats
 from farmlease.node.standing import Standing
 from farmlease.node.turns import Turns
 from farmlease.node.vigil import Vigil
-from farmlease.store.answers import Lost
+from farmlease.store.answers.session import Lost
 
 __all__ = ["Upkeep"]
 

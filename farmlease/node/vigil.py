@@ -7,7 +7,7 @@ after a restart of the agent; a session that is held, by the store's time, does 
 from collections.abc import Callable
 
 from farmlease.clock import Clock
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.memory import Memory
 from farmlease.node.processes import lives

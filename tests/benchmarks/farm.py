@@ -22,10 +22,10 @@ from farmlease.domain.policy import parse_policy
 from farmlease.farm import Farm
 from farmlease.node.agent import Agent
 from farmlease.node.composition import Node, compose
-from farmlease.store.answers import Beat, Claim, Taken, Taking
-from farmlease.store.connect import StoreAddress, open_connection
+from farmlease.store.answers.session import Beat, Claim, Taken, Taking
+from farmlease.store.connection.connection import StoreAddress, open_connection
 from farmlease.store.keys import Shard
-from farmlease.store.redis import Store
+from farmlease.store.lease_store import LeaseStore
 from tests.benchmarks.figures import Figure, p99
 from tests.benchmarks.store import NAME, RECORD, SERVER
 from tests.support.servers import RedisServer, redis_server
@@ -48,7 +48,7 @@ class Site:
 
     server: RedisServer
     nodes: list[Node]
-    stores: list[Store]
+    stores: list[LeaseStore]
     sealer: Sealer
 
     def index(self, user: str) -> str:
@@ -160,7 +160,7 @@ async def site(seats: int = 1_000_000) -> AsyncIterator[Site]:
         server = stack.enter_context(redis_server(program=SERVER))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fl-bench-")))
         connections = [await open_connection(StoreAddress(url=server.url)) for _ in range(AGENTS)]
-        stores = [Store(connection, FARM) for connection in connections]
+        stores = [LeaseStore(connection, FARM) for connection in connections]
         await apply(stores[0], Sealer(ring, FARM), seats)
         nodes = []
         for number, store in enumerate(stores):
@@ -177,7 +177,7 @@ async def site(seats: int = 1_000_000) -> AsyncIterator[Site]:
             await connection.close()
 
 
-async def apply(store: Store, sealer: Sealer | None = None, seats: int = 1_000_000) -> None:
+async def apply(store: LeaseStore, sealer: Sealer | None = None, seats: int = 1_000_000) -> None:
     """Put the policy in force."""
     sealer = sealer or Sealer(KeyRing.generate(0), FARM)
     await Farm(FARM, store, sealer).apply(parse_policy(POLICY.format(seats), "the benchmark's policy"))
@@ -201,7 +201,7 @@ async def acquire_all(farm: Site, leases: int) -> None:
     in_force = await farm.stores[0].read_policy()
     pool = parse_policy(POLICY.format(1_000_000), "the benchmark's policy").pools[0]
 
-    async def take(number: int, store: Store) -> None:
+    async def take(number: int, store: LeaseStore) -> None:
         node = f"bench-{number}#x"
         assert isinstance(await store.heartbeat(pool, in_force.version, node, None), Beat)
         for each in range(leases // AGENTS):

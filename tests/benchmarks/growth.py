@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from statistics import median
 
-from farmlease.store.answers import Claim
+from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
 from tests.benchmarks.figures import ROUNDS
 from tests.benchmarks.store import FARM, NODE, POOL, VERSION, Bench, bench

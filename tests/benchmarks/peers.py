@@ -12,7 +12,7 @@ from types import ModuleType
 from redis import Redis, WatchError
 from redis import asyncio as driver
 
-from farmlease.store.answers import Claim
+from farmlease.store.answers.session import Claim
 from tests.benchmarks.figures import Figure, Missing, ratios, side_by_side
 from tests.benchmarks.store import NODE, POOL, Bench, bench
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import redis
 
 from farmlease.domain.policy import Pool
-from farmlease.store.answers import Beat, Claim, Taken, Taking
-from farmlease.store.connect import Connection, StoreAddress, open_connection
+from farmlease.store.answers.session import Beat, Claim, Taken, Taking
+from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
 from farmlease.store.keys import Shard
-from farmlease.store.redis import Store
+from farmlease.store.lease_store import LeaseStore
 from farmlease.store.script import Script
 from tests.benchmarks.figures import Figure, on_the_clients_core, on_the_servers_core, ratios, side_by_side
 from tests.support.servers import redis_server
@@ -50,7 +50,7 @@ class Bench:
     def __init__(self, connection: Connection, raw: redis.Redis) -> None:
         self.connection = connection
         self.raw = raw
-        self.store = Store(connection, FARM)
+        self.store = LeaseStore(connection, FARM)
         self._begun = 0
 
     async def alive(self) -> None:

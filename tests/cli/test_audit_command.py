@@ -13,11 +13,11 @@ import pytest
 
 from farmlease.admin.audit import Decision
 from farmlease.cli import audit as audit_command
-from farmlease.cli.farm_client import FarmClient
+from farmlease.cli.client.farm import FarmClient
 from farmlease.domain.identity import User
 from farmlease.errors import StoreUnavailable
+from farmlease.store.audit_store import Place
 from farmlease.store.keys import note_keys
-from farmlease.store.trail import Place
 from tests.support.commands import CLEARQUEST, NODE, QLIKVIEW, ClockedHost, Host, me
 from tests.support.stores import DAY, HOUR, NINE
 

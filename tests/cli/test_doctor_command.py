@@ -13,7 +13,7 @@ import pytest
 from farmlease.crypto.keyring import KeyRing
 from farmlease.farm import Farm
 from farmlease.store.keys import Shard
-from farmlease.store.vault import Vault
+from farmlease.store.seal_store import SealStore
 from tests.support.agents import agents_on, distant_port, soon
 from tests.support.authority import Authority
 from tests.support.commands import QLIKVIEW, Ended, Host, host_of
@@ -174,7 +174,7 @@ def test_the_ring_of_another_farm_does_not_open_the_policy(node: Host) -> None:
     async def tell(farm: Farm) -> None:
         ring = farm.sealer.ring
         said = {"every": 60_000, "primary": ring.primary, "opens": list(ring.ids), "holds": {}}
-        await Vault(farm.store.connection, farm.name).tell("ctx-02", said)
+        await SealStore(farm.store.connection, farm.name).tell("ctx-02", said)
 
     node.apply(QLIKVIEW)
     node.with_farm(tell)
@@ -458,7 +458,7 @@ def test_a_look_that_breaks_down_is_a_line(
     def broken(_: object) -> None:
         raise fault
 
-    monkeypatch.setattr("farmlease.cli.doctor_node.shutil.disk_usage", broken)
+    monkeypatch.setattr("farmlease.cli.doctor.node.shutil.disk_usage", broken)
     report = examine(node)
     assert (FAIL, told) == report.one("disk")
     assert OK == report.verdicts()["store"]

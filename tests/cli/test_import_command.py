@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from farmlease.cli.lease_import import Importer
-from farmlease.domain.bookings import BadRow, Booking
+from farmlease.cli.lease.import_csv import Importer
+from farmlease.domain.vendor_csv import BadRow, Booking
 from farmlease.errors import StoreUnavailable
 from tests.support.commands import QLIKVIEW, ClockedHost, Host
 from tests.support.stores import DAY, HOUR, NINE

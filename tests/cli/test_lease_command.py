@@ -13,9 +13,10 @@ import click
 import pytest
 import structlog
 
-from farmlease.cli import farm_client, farmlease
+from farmlease.cli import farmlease
+from farmlease.cli.client import farm
+from farmlease.domain.json_documents import lease_document
 from farmlease.domain.model import LeaseView
-from farmlease.domain.wire import lease_document
 from farmlease.farm import Farm
 from farmlease.store.keys import Shard
 from tests.support.commands import QLIKVIEW, Host
@@ -139,7 +140,7 @@ def test_a_long_list_is_never_held_as_a_whole(host: Host, monkeypatch: pytest.Mo
             yield made
 
     monkeypatch.setenv("FARMLEASE_CONFIG", str(host.config_file))
-    with click.Context(farmlease), farm_client.opened_farm() as client:
+    with click.Context(farmlease), farm.opened_farm() as client:
         each = client.each(many())
         assert 1 == next(each)
         assert made <= 500

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from farmlease.admin.nodes import Occupancy
-from farmlease.cli.draining import left, verdict
-from farmlease.cli.node import ago
+from farmlease.cli.node.commands import ago
+from farmlease.cli.node.drain_wait import left, verdict
 from farmlease.crypto.keyring import KeyRing
-from farmlease.domain.host import SILENT_MS, HostView, Wish
+from farmlease.domain.node_view import SILENT_MS, NodeView, Wish
 from tests.support.commands import QLIKVIEW, ClockedHost, me
 from tests.support.stores import HOUR, NINE
 
@@ -23,7 +23,7 @@ FIELDS = [
     "node", "state", "sessions", "owed", "version", "health", "health_listen", "incarnation", "namesakes",
     "started_at", "since", "last_heard_at", "heard_ago_s", "drain",
 ]  # fmt: skip
-VIEW = HostView(
+VIEW = NodeView(
     node="ctx-01", incarnation="1", version="1.2", sessions=0, owed=0, draining=True, stopping=False, health="warn",
     listen="0.0.0.0:8732", started_at=NINE, seen_at=NINE, now=NINE, wish=Wish(version=1, draining=True, at=NINE),
 )  # fmt: skip

@@ -13,9 +13,9 @@ from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import key_id_of
 from farmlease.domain.model import Withdrawal
 from farmlease.farm import Farm
-from farmlease.store.answers import Claim
+from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
-from farmlease.store.vault import Vault
+from farmlease.store.seal_store import SealStore
 from tests.support.commands import CLEARQUEST, QLIKVIEW, Host, me
 
 MANY = 400
@@ -32,7 +32,7 @@ def say(host: Host, node: str, **more: object) -> None:
     usual = {"every": 60_000, "primary": found.primary, "opens": list(found.ids), "holds": {}}
 
     async def tell(farm: Farm) -> None:
-        await Vault(farm.store.connection, farm.name).tell(node, {**usual, **more})
+        await SealStore(farm.store.connection, farm.name).tell(node, {**usual, **more})
 
     host.with_farm(tell)
 

@@ -7,7 +7,7 @@ import pytest
 
 from farmlease.domain.identity import User
 from farmlease.farm import Farm
-from farmlease.store.answers import Beat
+from farmlease.store.answers.session import Beat
 from tests.support.commands import NODE, QLIKVIEW, ClockedHost, Host
 from tests.support.stores import DAY, HOUR, NINE
 

@@ -113,6 +113,6 @@ def test_addresses(address: str, parts: tuple[str, int]) -> None:
 def test_it_stays_light() -> None:
     """What every logon imports brings in nothing heavy."""
     heavy = {"pydantic", "redis", "cryptography", "rich", "fastapi", "asyncio"}
-    code = "import sys, farmlease.locate, farmlease.domain.duration; print(*sys.modules)"
+    code = "import sys, farmlease.config.source, farmlease.domain.duration; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert set() == heavy & set(loaded)

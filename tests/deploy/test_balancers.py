@@ -10,7 +10,7 @@ import pytest
 from farmlease.config.model import Config
 from farmlease.domain.health import health
 from farmlease.node.balancer import answer
-from tests.node.test_health import WELL, Told
+from tests.domain.test_health import WELL, Told
 from tests.support.servers import missing, require
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

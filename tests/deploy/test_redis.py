@@ -96,7 +96,7 @@ def commands(name: str) -> dict[str, tuple[str, ...]]:
         for word in re.findall(r"call\('([A-Z]+)'", file.read_text(encoding="utf-8")):
             found[word] = (word,)
     for file in sorted(STORE.rglob("*.py")):
-        examines = file.name == "examination.py"
+        examines = file.name == "server_facts.py"
         if examines and name != "admin":
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -19,16 +19,16 @@ from farmlease.crypto.seal import Sealer
 from farmlease.domain.health import health
 from farmlease.domain.identity import User
 from farmlease.domain.model import Denial, Grant, SessionRequest, Source
-from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
 from farmlease.node.agent import Agent
 from farmlease.node.book import OpenSession
 from farmlease.node.composition import Node, compose
-from farmlease.store.answers import Beat
-from farmlease.store.connect import StoreAddress, open_connection
+from farmlease.store.answers.session import Beat
+from farmlease.store.connection.connection import StoreAddress, open_connection
 from farmlease.store.keys import node_member
-from farmlease.store.redis import Store
+from farmlease.store.lease_store import LeaseStore
 from tests.faults.history import History, Spell
 
 __all__ = ["HEARTBEAT", "PATIENCE", "TIMEOUT_MS", "Answer", "Host", "Plan", "Worker", "farm_at", "running_host"]
@@ -271,7 +271,7 @@ async def farm_at(url: str, plan: Plan, timeout_ms: int = TIMEOUT_MS, replicas: 
     """Open a run's farm at a store."""
     address = StoreAddress(url=url, timeout_ms=timeout_ms, wait_replicas=replicas)
     async with await open_connection(address) as connection:
-        yield Farm(plan.farm, Store(connection, plan.farm), Sealer(plan.ring, plan.farm))
+        yield Farm(plan.farm, LeaseStore(connection, plan.farm), Sealer(plan.ring, plan.farm))
 
 
 @asynccontextmanager

@@ -12,11 +12,11 @@ from redis.exceptions import NoScriptError
 
 from farmlease.errors import PolicyChanged
 from farmlease.store import script as script_module
-from farmlease.store.answers import Taken
-from farmlease.store.connect import Connection
+from farmlease.store.answers.recovery import NOTHING, Restoring
+from farmlease.store.answers.session import Taken
+from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
-from farmlease.store.recovery import NOTHING, Restoring
-from farmlease.store.redis import Answer, Store
+from farmlease.store.lease_store import Answer, LeaseStore
 from farmlease.store.script import SHARED, Argument, Script
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import HOUR, TimedStore
@@ -251,7 +251,7 @@ async def policies_differ(pool: Desk) -> None:
 async def test_answers_have_the_fields_their_headers_name(timed: TimedStore) -> None:
     """In a story in which every script gives every answer of its header, each has as many fields as the header says."""
     recording = Recording(timed.connection)
-    pool = desk(replace(timed, store=Store(recording, "citrix-a")), capacity=80)
+    pool = desk(replace(timed, store=LeaseStore(recording, "citrix-a")), capacity=80)
     await nothing_is_there(pool)
     taken = await sessions_come_and_go(pool)
     await node_dies_again_and_again(pool, taken)

@@ -14,7 +14,7 @@ import pytest
 
 from farmlease.domain.model import SessionRequest
 from farmlease.errors import StoreError
-from farmlease.store.connect import Connection, StoreAddress, open_connection
+from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
 from farmlease.store.script import Script
 from tests.support.nodes import JOHN, MARY, Host, Site
 from tests.support.servers import RedisServer

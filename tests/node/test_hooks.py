@@ -8,7 +8,7 @@ import structlog
 
 from farmlease.config.model import Config
 from farmlease.domain.identity import User
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from farmlease.node.book import OpenSession
 from farmlease.node.errands import Errands
 from farmlease.node.hooks import Hook, Hooks

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from farmlease.store.answers import Claim, Taken, Taking
+from farmlease.store.answers.session import Claim, Taken, Taking
 from tests.support.nodes import FARM, JOHN, MARY, Site, booted
 from tests.support.seats import contents
 from tests.support.stores import HOUR, index

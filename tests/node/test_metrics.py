@@ -12,7 +12,7 @@ from farmlease.errors import JournalFailed, StoreError
 from farmlease.node.census import STALE_AFTER, Census
 from farmlease.node.journal import Journal
 from farmlease.node.verdict import Verdict
-from farmlease.store.redis import Store
+from farmlease.store.lease_store import LeaseStore
 from tests.support.nodes import JOHN, MARY, Host, Site, site
 from tests.support.stores import HOUR
 
@@ -216,7 +216,7 @@ async def test_calls_of_the_store_by_verb(node: Node) -> None:
         node.value("farmlease_store_call_failures_total", verb="count", error="unavailable"),
         node.value("farmlease_store_call_failures_total", verb="count", error="refused"),
     )
-    assert isinstance(farm.store, Store)
+    assert isinstance(farm.store, LeaseStore)
 
 
 # --- the pools ----------------------------------------------------------------------------------------------------------

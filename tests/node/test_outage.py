@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from farmlease.domain.explain import moment
 from farmlease.domain.model import Grant, Reason
+from farmlease.domain.wording import moment
 from tests.support.nodes import JOHN, MARY, Site
 
 MINUTE = 60_000

@@ -7,8 +7,8 @@ import pytest
 from farmlease import __version__
 from farmlease.admin.nodes import Roster
 from farmlease.domain.health import Status, health
-from farmlease.domain.host import HostState
 from farmlease.domain.model import Reason
+from farmlease.domain.node_view import NodeState
 from farmlease.errors import FarmleaseError
 from farmlease.farm import Farm
 from tests.support.nodes import JOHN, MARY, Host, Site
@@ -34,7 +34,7 @@ async def test_a_node_is_there_from_its_first_beat(site: Site, roster: Roster) -
     await host.granted(JOHN)
     await host.node.rounds.look()
     (view,) = await roster.all()
-    assert ("ctx-01", HostState.READY, 1, __version__, "pass") == (
+    assert ("ctx-01", NodeState.READY, 1, __version__, "pass") == (
         view.node, view.state, view.sessions, view.version, view.health,
     )  # fmt: skip
     assert (1, False) == ((await roster.occupancy("ctx-01")).sessions, (await roster.occupancy("ctx-01")).empty)
@@ -48,7 +48,7 @@ async def test_a_drain_from_anywhere_holds_from_the_next_look(site: Site, roster
     await drained(roster)
     await host.node.rounds.look()
     assert host.agent.facts().draining
-    assert HostState.DRAINING is (await roster.one("ctx-01")).state, "the list says so at once"
+    assert NodeState.DRAINING is (await roster.one("ctx-01")).state, "the list says so at once"
     assert Reason.DRAINING is (await host.denied(MARY, "8")).reason
     await host.granted(JOHN, "9")
     host = host.restart()
@@ -65,7 +65,7 @@ async def test_a_drain_on_the_node_is_seen_everywhere_and_taken_back_anywhere(si
     host.agent.drain(on=True)
     await host.node.rounds.look()
     view = await roster.one("ctx-01")
-    assert (HostState.DRAINING, "somebody on ctx-01 itself") == (view.state, roster.wished_by(view))
+    assert (NodeState.DRAINING, "somebody on ctx-01 itself") == (view.state, roster.wished_by(view))
     await drained(roster, on=False)
     await host.node.rounds.look()
     assert not host.agent.draining
@@ -160,13 +160,13 @@ async def test_an_agent_that_ends_says_so(site: Site, roster: Roster) -> None:
     host.agent.leave()
     await host.node.rounds.look()
     view = await roster.one("ctx-01")
-    assert (HostState.STOPPING, "fail", True) == (view.state, view.health, view.heard)
+    assert (NodeState.STOPPING, "fail", True) == (view.state, view.health, view.heard)
     await host.granted(JOHN)
     await host.agent.stop()
-    assert HostState.STOPPED is (await roster.one("ctx-01")).state
+    assert NodeState.STOPPED is (await roster.one("ctx-01")).state
     host = host.restart()
     await host.beat()
-    assert HostState.READY is (await roster.one("ctx-01")).state
+    assert NodeState.READY is (await roster.one("ctx-01")).state
 
 
 async def test_a_node_is_empty_when_the_store_has_heard_everything(site: Site, roster: Roster) -> None:

@@ -8,7 +8,7 @@ from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, Reason, Source, Withdrawal
 from farmlease.node.debts import ANY_FENCE
 from farmlease.node.receipts import Receipts
-from farmlease.store.answers import Claim
+from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
 from tests.support.nodes import FARM, JOHN, MARY, Host, Site, booted
 

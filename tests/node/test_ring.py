@@ -9,7 +9,7 @@ from farmlease.crypto.seal import RecordBinding, Sealer, key_id_of
 from farmlease.domain.health import Status, health
 from farmlease.domain.model import Grant
 from farmlease.errors import JournalFailed
-from farmlease.store.vault import Kind, Vault
+from farmlease.store.seal_store import Kind, SealStore
 from tests.support.nodes import FARM, JOHN, MARY, Host, Site
 
 SETTLED = 60_000  #: ms after which nothing is under way any more
@@ -39,7 +39,7 @@ def ids_in(host: Host) -> set[str]:
 
 async def word(site: Site) -> tuple[str, tuple[str, ...], dict[str, int]]:
     """What the only node says of its keys."""
-    (told,) = await Vault(site.timed.connection, FARM).rings()
+    (told,) = await SealStore(site.timed.connection, FARM).rings()
     return told.primary, told.opens, dict(told.holds)
 
 
@@ -87,7 +87,7 @@ async def test_a_new_ring_is_gone_by_and_the_journal_sealed_anew(site: Site) -> 
     assert 0 == host.agent._debts.pending()
     assert (2, [("ctx-01", "7")]) == (await site.record_version(), await site.sessions())
     index = host.farm.sealer.user_index(JOHN)
-    stored = await Vault(site.timed.connection, FARM).record("qlikview", index)
+    stored = await SealStore(site.timed.connection, FARM).record("qlikview", index)
     assert new.primary == key_id_of(stored.record)
     restarted = host.restart()
     assert {"7": "active"} == restarted.states
@@ -194,7 +194,7 @@ async def test_a_save_whose_answer_was_lost_is_no_conflict_after_resealing(site:
     host.write(b"borrowed")
     host.line.deaf.add("save")
     assert not (await host.save())["delivered"]
-    vault, index = Vault(site.timed.connection, FARM), host.farm.sealer.user_index(JOHN)
+    vault, index = SealStore(site.timed.connection, FARM), host.farm.sealer.user_index(JOHN)
     found = await vault.record("qlikview", index)
     binding = RecordBinding(pool="qlikview", user_index=index, lease_id=found.lease_id, version=2)
     new = site.ring.grown(1)
@@ -228,7 +228,7 @@ async def test_a_journal_that_cannot_be_written_does_not_silence_the_node(
         patch.setattr(host.node.journal, "write_receipt", full)
         put(host, new)
         await look(host, site)
-        (told,) = await Vault(site.timed.connection, FARM).rings()
+        (told,) = await SealStore(site.timed.connection, FARM).rings()
         assert (site.ring.primary, True, new.ids) == (told.primary, told.alive, told.opens)
         assert site.ring.primary in told.holds
     await look(host, site)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from tests.simulation import laws
 from tests.simulation.host import Host
 from tests.simulation.memory import Hash

@@ -13,14 +13,14 @@ from unittest.mock import patch
 
 from farmlease.config.model import Config
 from farmlease.crypto.seal import Sealer
-from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.farm import Farm
 from farmlease.node import composition
 from farmlease.node.agent import Agent
 from farmlease.node.book import Book, OpenSession
 from farmlease.node.debts import Debts, NoteDebt, ReleaseDebt, SaveDebt
-from farmlease.store.connect import Connection
-from farmlease.store.redis import Store
+from farmlease.store.connection.connection import Connection
+from farmlease.store.lease_store import LeaseStore
 from tests.simulation.disk import Disk
 from tests.simulation.loop import OWNER, VirtualLoop
 from tests.simulation.network import Network
@@ -143,7 +143,7 @@ class Host:
             self.tasks = []
             self.line = self._network.line(self.name)
             connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)  # type: ignore[arg-type] - a line is what the connection uses of a client
-            farm = Farm(FARM, Store(connection, FARM), self._sealer)
+            farm = Farm(FARM, LeaseStore(connection, FARM), self._sealer)
             with patch.object(composition, "Book", WatchedBook), patch.object(composition, "Debts", WatchedDebts):
                 self._opened = composition.compose(self._config, farm, self.clock)
                 self.node = self._opened.__enter__()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from farmlease.node.book import OpenSession
 from tests.simulation.host import Host
 from tests.simulation.ledger import Account, Key, Ledger

@@ -29,7 +29,7 @@ from farmlease.node.reception import Reception
 from farmlease.node.recovery import Recovery
 from farmlease.node.seats import Seats
 from farmlease.node.upkeep import Upkeep
-from farmlease.store.connect import Connection
+from farmlease.store.connection.connection import Connection
 from tests.simulation.life import run, uncollected
 from tests.simulation.series import processes
 from tests.simulation.server import scripts

@@ -62,7 +62,7 @@ class _Call:
 
 
 class Line:
-    """A route and the wire at its end, as ``farmlease.store.connect.Connection`` uses them."""
+    """A route and the wire at its end, as ``farmlease.store.connection.connection.Connection`` uses them."""
 
     life = LIFE  #: the server fills it in when the call arrives
 

@@ -16,13 +16,13 @@ from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.model import Decision, SessionRequest
 from farmlease.domain.policy import parse_policy
-from farmlease.domain.session import SessionEvent, SessionState
+from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, StoreError
 from farmlease.farm import Farm
 from farmlease.node.book import OpenSession
 from farmlease.node.debts import SaveDebt
-from farmlease.store.connect import Connection
-from farmlease.store.redis import Store
+from farmlease.store.connection.connection import Connection
+from farmlease.store.lease_store import LeaseStore
 from tests.simulation import laws
 from tests.simulation.blows import Blows
 from tests.simulation.chance import dice
@@ -93,7 +93,7 @@ class World:
         connection = Connection(
             self.network.line("admin"), describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep
         )  # type: ignore[arg-type] - a line is what the connection uses of a client
-        self.admin = Farm(FARM, Store(connection, FARM), _sealer())
+        self.admin = Farm(FARM, LeaseStore(connection, FARM), _sealer())
         self.workload = Workload(self, self.terms, dice(seed, "workload"))
         self.blows = Blows(self, dice(seed, "blows"))
         self.forged: dict[tuple[str, str], bytes] = {}  #: by pool and user index, records that must not open

@@ -3,7 +3,7 @@
 import pytest
 
 from farmlease.domain.model import Reason
-from farmlease.store.answers import Behind
+from farmlease.store.answers.session import Behind
 from tests.support.seats import FARM, NODE, OTHER, Desk, claim, desk
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, named_pool
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from farmlease.errors import StoreUnavailable
-from farmlease.store.answers import Claim, Taken, Taking
-from farmlease.store.connect import Connection, StoreAddress, open_connection
-from farmlease.store.redis import Store
+from farmlease.store.answers.session import Claim, Taken, Taking
+from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
+from farmlease.store.lease_store import LeaseStore
 from tests.support.proxy import Proxy, proxy
 from tests.support.seats import NODE, VERSION, claim
 from tests.support.servers import redis_server
@@ -32,7 +32,7 @@ async def connection(between: Proxy) -> AsyncIterator[Connection]:
         yield opened
 
 
-async def begin(store: Store) -> None:
+async def begin(store: LeaseStore) -> None:
     """Let the node live and the server learn the script."""
     await store.heartbeat(POOL, VERSION, NODE, None)
     assert isinstance(await store.acquire(POOL, VERSION, claim("mary", "2"), TAKING), Taken)
@@ -42,7 +42,7 @@ async def test_a_store_behind_a_cut_line_is_unavailable_until_it_is_mended(
     between: Proxy, connection: Connection
 ) -> None:
     """While the line is cut there is no answer; then everything is as it was."""
-    store = Store(connection, "citrix-a")
+    store = LeaseStore(connection, "citrix-a")
     await begin(store)
     between.cut()
     with pytest.raises(StoreUnavailable):
@@ -56,7 +56,7 @@ async def test_a_store_behind_a_cut_line_is_unavailable_until_it_is_mended(
 @pytest.mark.parametrize("fault", ["lost", "late"])
 async def test_no_answer_does_not_mean_no_effect(between: Proxy, connection: Connection, fault: str) -> None:
     """L3: every reply to a start is lost, or too late: the seat is taken once, and asking later finds it."""
-    store = Store(connection, "citrix-a")
+    store = LeaseStore(connection, "citrix-a")
     await begin(store)
     if fault == "lost":
         between.lose = 1.0
@@ -75,7 +75,7 @@ async def test_no_answer_does_not_mean_no_effect(between: Proxy, connection: Con
 
 async def test_what_was_taken_without_an_answer_is_given_back_whole(between: Proxy, connection: Connection) -> None:
     """L3: a start that got no answer is ended with the last fence there is: no session stays behind."""
-    store = Store(connection, "citrix-a")
+    store = LeaseStore(connection, "citrix-a")
     await begin(store)
     between.lose = 1.0
     with pytest.raises(StoreUnavailable):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from farmlease.store.answers import Claim
+from farmlease.store.answers.session import Claim
 from tests.support.seats import NODE, OTHER, claim, desk
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 

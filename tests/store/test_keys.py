@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from farmlease.store.answers import Taken
+from farmlease.store.answers.session import Taken
 from farmlease.store.keys import Shard, node_member, policy_key
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import HOUR, TimedStore, named_pool

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from farmlease.errors import PolicyChanged
-from farmlease.store.answers import Behind, SealedPolicy
+from farmlease.store.answers.session import Behind, SealedPolicy
 from tests.support.seats import NODE, Desk, desk
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, named_pool
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from farmlease.store.answers import Taken
+from farmlease.store.answers.session import Taken
 from tests.support.seats import NODE, OTHER, claim, contents, desk
 from tests.support.stores import HOUR, TimedStore, named_pool
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from typing_extensions import override
 
-from farmlease.store.answers import Beat, Behind, Claim, Conflict, Refusal, Saved, Taken, Taking
-from farmlease.store.connect import Connection
-from farmlease.store.redis import Store
-from farmlease.store.stored_lease import StoredLease
+from farmlease.store.answers.session import Beat, Behind, Claim, Conflict, Refusal, Saved, Taken, Taking
+from farmlease.store.answers.stored_lease import StoredLease
+from farmlease.store.connection.connection import Connection
+from farmlease.store.lease_store import LeaseStore
 from tests.support.servers import RedisServer
 from tests.support.stores import NINE, index, named_pool, no_sleep
 from tests.support.stories import EXAMPLES, opened_fake, opened_real, tell
@@ -116,7 +116,7 @@ class Stories(RuleBasedStateMachine):
         self.stack = ExitStack()
         self.client, self.clock = self.stack.enter_context(opened())
         connection = Connection(self.client, describe="test", timeout_ms=10_000, server=None, sleep=no_sleep)
-        self.store = Store(connection, FARM)
+        self.store = LeaseStore(connection, FARM)
         self.lives = dict.fromkeys(HOSTS, 0)
         self.version = 1
         self.questions = 0

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from farmlease.domain.model import Reason, Withdrawal
-from farmlease.store.administration import Importing, Release
-from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking
+from farmlease.store.answers.admin import Importing, Release
+from farmlease.store.answers.recovery import NOTHING, Known, Recovering, Restored, Restoring
+from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking
 from farmlease.store.keys import Shard
-from farmlease.store.recovery import NOTHING, Known, Recovering, Restored, Restoring
-from farmlease.store.redis import Store
+from farmlease.store.lease_store import LeaseStore
 from farmlease.store.script import LIFE, Argument, Script
 from tests.support.seats import FARM, NODE, OTHER, VERSION, Desk, claim, desk
 from tests.support.stores import HOUR, TimedStore, index
@@ -35,7 +35,7 @@ class Served:
 def lives_on(pool: Desk, life: str) -> Desk:
     """Return the same pool on a server of another life."""
     timed = pool.timed
-    store = Store(Served(timed.connection, life), "citrix-a")
+    store = LeaseStore(Served(timed.connection, life), "citrix-a")
     return Desk(TimedStore(timed.kind, store, timed.clock, timed.raw, timed.connection), pool.pool)
 
 

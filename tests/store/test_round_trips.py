@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 
 from farmlease.domain.policy import Pool
-from farmlease.store.answers import Taken, Taking
-from farmlease.store.connect import Connection, StoreAddress, open_connection
-from farmlease.store.redis import Store
+from farmlease.store.answers.session import Taken, Taking
+from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
+from farmlease.store.lease_store import LeaseStore
 from tests.support.seats import NODE, VERSION, claim
 from tests.support.servers import RedisServer
 from tests.support.stores import named_pool
@@ -49,7 +49,7 @@ def monitored(server: RedisServer) -> Iterator[list[str]]:
     assert "ECHO" == sent.pop()
 
 
-async def start(store: Store, user: str, session: str) -> Taken:
+async def start(store: LeaseStore, user: str, session: str) -> Taken:
     """Start a session."""
     taking = Taking(device="citrix-a", lease_id=f"lease of {user}", record=b"x" * 300, name=b"name")
     taken = await store.acquire(POOL, VERSION, claim(user, session), taking)
@@ -59,7 +59,7 @@ async def start(store: Store, user: str, session: str) -> Taken:
 
 async def test_each_verb_is_one_command(server: RedisServer, connection: Connection) -> None:
     """50 sessions started, asked again, joined, saved and ended are as many commands, all of them EVALSHA."""
-    store = Store(connection, "citrix-a")
+    store = LeaseStore(connection, "citrix-a")
     await store.heartbeat(POOL, VERSION, NODE, None)
     first = await start(store, "warm", "warm")
     await store.save(POOL.name, claim("warm"), first.lease.id, 2, b"x")
@@ -79,7 +79,7 @@ async def test_each_verb_is_one_command(server: RedisServer, connection: Connect
 
 async def test_a_start_is_counted_once_by_the_server(server: RedisServer, connection: Connection) -> None:
     """INFO commandstats: 50 session starts are 50 calls of EVALSHA, none of EVAL, none failed."""
-    store = Store(connection, "citrix-a")
+    store = LeaseStore(connection, "citrix-a")
     with server.client() as raw:
         await store.heartbeat(POOL, VERSION, NODE, None)
         await start(store, "warm", "warm")
@@ -94,7 +94,7 @@ async def test_a_start_is_counted_once_by_the_server(server: RedisServer, connec
 
 async def test_a_script_is_sent_once(server: RedisServer, connection: Connection) -> None:
     """A server that does not know a script yet is sent it with the first question; afterwards its digest is enough."""
-    store = Store(connection, "citrix-a")
+    store = LeaseStore(connection, "citrix-a")
     with monitored(server) as sent:
         await store.count(POOL.name)
         await store.count(POOL.name)
@@ -104,7 +104,7 @@ async def test_a_script_is_sent_once(server: RedisServer, connection: Connection
 
 async def test_only_what_differs_costs_more(server: RedisServer, connection: Connection) -> None:
     """A pool that has not heard of the policy is told once; after that a start is one command again."""
-    store = Store(connection, "citrix-a")
+    store = LeaseStore(connection, "citrix-a")
     await store.heartbeat(POOL, VERSION, NODE, None)
     await start(store, "john", "1")
     taking = Taking(device="citrix-a", lease_id="x", record=b"x", name=b"name")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from farmlease.store.answers import Taken
+from farmlease.store.answers.session import Taken
 from tests.support.rules import office
 from tests.support.seats import NODE, OTHER, claim
 from tests.support.stores import TimedStore

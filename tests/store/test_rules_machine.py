@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from farmlease.domain.model import Withdrawal
-from farmlease.store.administration import DeviceRelease, DeviceReplacement, Release, Replacement
-from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
-from farmlease.store.connect import Connection
+from farmlease.store.answers.admin import DeviceRelease, DeviceReplacement, Release, Replacement
+from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
+from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
-from farmlease.store.redis import Store
+from farmlease.store.lease_store import LeaseStore
 from tests.support.farm_model import INF, Model, Rules
 from tests.support.rules import pool_of
 from tests.support.servers import RedisServer
@@ -66,7 +66,7 @@ class Stories(RuleBasedStateMachine):
         self.stack = ExitStack()
         self.client, self.clock = self.stack.enter_context(opened())
         connection = Connection(self.client, describe="test", timeout_ms=10_000, server=None, sleep=no_sleep)
-        self.store = Store(connection, FARM)
+        self.store = LeaseStore(connection, FARM)
         self.seats = next(key for key in Shard(FARM, "clearquest").keys() if key.endswith(":seats"))  # noqa: SIM118 - not a dict
         self.lives = dict.fromkeys(HOSTS, 0)
         self.version = 0

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from farmlease.domain.model import Reason, Withdrawal
-from farmlease.store.administration import Import, Importing, Release, Replacement
-from farmlease.store.answers import Taken
+from farmlease.store.answers.admin import Import, Importing, Release, Replacement
+from farmlease.store.answers.session import Taken
 from tests.support.rules import Office, office
 from tests.support.seats import NODE, OTHER, audit
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index

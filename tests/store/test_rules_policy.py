@@ -3,7 +3,7 @@
 import pytest
 
 from farmlease.domain.model import Reason
-from farmlease.store.administration import Import, Importing, ImportOutcome
+from farmlease.store.answers.admin import Import, Importing, ImportOutcome
 from tests.support.rules import office
 from tests.support.seats import FARM, NODE, OTHER
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index

@@ -1,7 +1,7 @@
 """Reservations, overdraft and the queue, rule by rule."""
 
 from farmlease.domain.model import Reason, Withdrawal
-from farmlease.store.answers import Refusal, Taken
+from farmlease.store.answers.session import Refusal, Taken
 from tests.support.rules import MINUTE, Office, office
 from tests.support.seats import NODE, OTHER
 from tests.support.seats import claim as pool_claim

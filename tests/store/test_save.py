@@ -2,7 +2,7 @@
 
 import pytest
 
-from farmlease.store.answers import Conflict, Saved
+from farmlease.store.answers.session import Conflict, Saved
 from tests.support.seats import OTHER, claim, desk
 from tests.support.stores import DAY, HOUR, NINE, TimedStore
 

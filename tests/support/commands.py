@@ -25,14 +25,14 @@ from farmlease.cli import main
 from farmlease.config.model import Config, load_config
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import RecordBinding
-from farmlease.domain.host import Wish
 from farmlease.domain.model import SessionRequest
+from farmlease.domain.node_view import Wish
 from farmlease.domain.policy import Policy, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.farm import Farm
 from farmlease.opening import open_farm
-from farmlease.store.answers import Claim, Taken, Taking
-from farmlease.store.nodes import Nodes, Report
+from farmlease.store.answers.session import Claim, Taken, Taking
+from farmlease.store.node_store import NodeStore, Report
 from tests.support.servers import RedisServer
 from tests.support.stores import StoreClock
 
@@ -178,7 +178,7 @@ class Host:
         )  # fmt: skip
 
         async def report(farm: Farm) -> None:
-            nodes = Nodes(farm.store.connection, farm.name)
+            nodes = NodeStore(farm.store.connection, farm.name)
             await nodes.report(node, replace(plain, **changes), Wish(), "", b"")
 
         self.with_farm(report)

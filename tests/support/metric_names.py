@@ -7,9 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from farmlease.clock import SystemClock
 from farmlease.domain.health import health
 from farmlease.domain.model import Kind, PoolUse, Reason
-from farmlease.domain.session import SessionState
+from farmlease.domain.session_states import SessionState
 from farmlease.node.metrics import Metrics
-from tests.node.test_health import WELL
+from tests.domain.test_health import WELL
 from tests.support.samples import DEPLOY
 
 __all__ = ["NAMES", "VALUES", "known_names", "named_in"]

@@ -21,7 +21,7 @@ from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.agent import Agent
 from farmlease.node.composition import Node, compose
-from farmlease.store.redis import Caller, Store
+from farmlease.store.lease_store import Caller, LeaseStore
 from farmlease.store.script import Argument, Script
 from tests.support.stores import StoreClock, TimedStore
 
@@ -272,7 +272,7 @@ class Site:
         for user in (JOHN, MARY):
             (folder / "disk" / user.name).mkdir(parents=True)
         line = Line(self.timed.connection)
-        farm = Farm(FARM, Store(line, FARM), Sealer(ring or self.ring, FARM))
+        farm = Farm(FARM, LeaseStore(line, FARM), Sealer(ring or self.ring, FARM))
         host = Host(name, self, line, farm, folder).boot()
         self.hosts.append(host)
         return host

@@ -15,9 +15,9 @@ from typing import Any
 
 from farmlease.domain.policy import Pool
 from farmlease.errors import StoreUnavailable
-from farmlease.store.answers import Beat, Claim, Taken, Taking
-from farmlease.store.connect import StoreAddress, open_connection
-from farmlease.store.redis import Store
+from farmlease.store.answers.session import Beat, Claim, Taken, Taking
+from farmlease.store.connection.connection import StoreAddress, open_connection
+from farmlease.store.lease_store import LeaseStore
 from tests.support.races import fork_each, obey
 from tests.support.stores import index, named_pool
 
@@ -29,7 +29,7 @@ AT_ONCE = 4
 class Racer:
     """A node and its sessions."""
 
-    def __init__(self, store: Store, node: str) -> None:
+    def __init__(self, store: LeaseStore, node: str) -> None:
         self.store = store
         self.node = node
         self.granted: dict[str, Taken] = {}
@@ -111,7 +111,7 @@ class Racer:
 async def race(url: str, node: str, line: socket.socket) -> None:
     """Obey until the line is closed."""
     async with await open_connection(StoreAddress(url=url, timeout_ms=10_000)) as connection:
-        await obey(line, Racer(Store(connection, "citrix-a"), node).told)
+        await obey(line, Racer(LeaseStore(connection, "citrix-a"), node).told)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from typing import Any
 
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
-from farmlease.store.administration import Withdrawn
-from farmlease.store.answers import Behind, Count, Refusal, Taken, Taking, Waiting
-from farmlease.store.redis import Acquired
+from farmlease.store.answers.admin import Withdrawn
+from farmlease.store.answers.session import Behind, Count, Refusal, Taken, Taking, Waiting
+from farmlease.store.lease_store import Acquired
 from tests.support.seats import FARM, NODE, Desk, claim
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 

@@ -15,10 +15,10 @@ from typing import Any
 import redis.asyncio as driver
 
 from farmlease.domain.policy import Pool, parse_policy
-from farmlease.store.answers import Beat, Claim, Refusal, Taken, Taking, Waiting
-from farmlease.store.connect import Connection
+from farmlease.store.answers.session import Beat, Claim, Refusal, Taken, Taking, Waiting
+from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
-from farmlease.store.redis import Acquired, Store
+from farmlease.store.lease_store import Acquired, LeaseStore
 from tests.support.races import fork_each, obey
 
 #: Fence of an end that ends whatever there is: here a place in the queue.
@@ -32,7 +32,7 @@ class Racer:
 
     def __init__(self, client: driver.Redis, node: str) -> None:
         self.client = client
-        self.store = Store(
+        self.store = LeaseStore(
             Connection(client, describe="race", timeout_ms=30_000, server=None, sleep=asyncio.sleep), "citrix-a"
         )
         self.node = node

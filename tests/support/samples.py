@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from farmlease.config.model import Config
-from farmlease.domain.document import Section
+from farmlease.domain.toml_model import Section
 
 __all__ = ["DEPLOY", "PASSWORDS", "ROOT", "acl_file", "options", "replaced"]
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from farmlease.store.connect import Connection
+from farmlease.store.connection.connection import Connection
 from farmlease.store.script import Script
 from tests.support.topologies import Member
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from farmlease.domain.policy import Pool
-from farmlease.store.answers import Beat, Behind, Claim, Refusal, Taken, Taking
+from farmlease.store.answers.recovery import NOTHING
+from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking
+from farmlease.store.answers.stored_lease import StoredLease
 from farmlease.store.keys import Shard
-from farmlease.store.recovery import NOTHING
-from farmlease.store.redis import Store
-from farmlease.store.stored_lease import StoredLease
+from farmlease.store.lease_store import LeaseStore
 from tests.support.stores import TimedStore, index, named_pool
 
 VERSION = 1
@@ -90,7 +90,7 @@ class Desk:
         return [event for event in events if event != "configured"]
 
 
-async def beat_anywhere(store: Store, pool: Pool, node: str = NODE) -> None:
+async def beat_anywhere(store: LeaseStore, pool: Pool, node: str = NODE) -> None:
     """Beat, also on a store that has become another one: without a window."""
     if await store.heartbeat(pool, VERSION, node, None) is Behind.STRANGE:
         await store.recover(pool, VERSION, node, NOTHING, window_ms=0, roster=())

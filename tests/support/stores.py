@@ -14,8 +14,8 @@ import time_machine
 from redis import asyncio as driver
 
 from farmlease.domain.policy import Pool, parse_policy
-from farmlease.store.connect import Connection
-from farmlease.store.redis import Store
+from farmlease.store.connection.connection import Connection
+from farmlease.store.lease_store import LeaseStore
 from tests.support.servers import RedisServer, redis_server, virtual_time_server
 
 NINE = int(datetime(2026, 1, 5, 9, 0, tzinfo=UTC).timestamp() * 1000)
@@ -46,7 +46,7 @@ class TimedStore:
     """A store whose clock the test sets, and a plain client to look behind its back."""
 
     kind: str
-    store: Store
+    store: LeaseStore
     clock: StoreClock
     raw: redis.Redis
     connection: Connection
@@ -76,7 +76,7 @@ async def timed(request: pytest.FixtureRequest) -> AsyncIterator[TimedStore]:
             raw = running.client()
             raw.flushall()
         connection = Connection(client, describe=request.param, timeout_ms=10_000, server=None, sleep=no_sleep)
-        yield TimedStore(request.param, Store(connection, "citrix-a"), clock, raw, connection)
+        yield TimedStore(request.param, LeaseStore(connection, "citrix-a"), clock, raw, connection)
         await client.aclose()
         raw.close()
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from redis import asyncio as driver
 
-from farmlease.store import redis as verbs
+from farmlease.store import lease_store as verbs
 from farmlease.store.script import Script
 from tests.support.servers import RedisServer
 from tests.support.stores import NINE, StoreClock, show

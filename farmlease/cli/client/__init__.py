@@ -1,0 +1,1 @@
+"""Whom commands call: this node's agent, or the farm's store."""

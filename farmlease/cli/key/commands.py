@@ -1,0 +1,98 @@
+"""``farmlease key …``: the keys that seal the farm's records. No secret is ever printed."""
+
+import click
+
+from farmlease.cli import example
+from farmlease.cli.client.farm import configuration
+from farmlease.cli.key.rotation import Keys, opened_keys, reseal, retire, rotate
+from farmlease.cli.output.format import Column, Format, day_and_time, emit, output_option
+from farmlease.clock import SystemClock
+from farmlease.crypto.keyring import KeyRing
+from farmlease.domain.json_documents import timestamp
+from farmlease.domain.key_rotation import Told, Uses
+from farmlease.errors import FarmleaseError
+
+__all__ = ["key"]
+
+COLUMNS = ("id", "state", "created_at", "records", "names", "notes", "policy", "nodes")
+TABLE = (
+    "id", "state", Column("created (UTC)", lambda row: day_and_time(row["created_at"])),
+    "records", "names", "notes", "policy", "nodes",
+)  # fmt: skip
+#: Of a key that seals something in the store and is not in the ring.
+MISSING = "missing"
+
+
+@click.group()
+def key() -> None:
+    """Make, list and change the keys that seal the farm's records.
+
+    A new key in four steps: `rotate` adds it; copy the ring to every node; `rotate --activate` seals with it from then
+    on, and copy the ring again; `reseal`, then `retire` the old one, and copy the ring a last time. An agent that
+    systemd gave a copy of the ring (LoadCredential) is restarted after each.
+    """
+
+
+@key.command(epilog=example("farmlease key generate"))
+def generate() -> None:
+    """Make the key ring of a new farm. That is done once, and the ring copied to all its nodes.
+
+    The file is the one of [keys] file in the configuration. It is never overwritten.
+    """
+    path = configuration().keys.file
+    ring = KeyRing.generate(SystemClock().now_ms())
+    ring.create_file(path)
+    click.echo(f"made {path} with key {ring.primary}; copy it to every node of the farm and keep it from all others")
+
+
+@key.command("list", epilog=example("farmlease key list", "farmlease key list -o json"))
+@output_option
+def list_(fmt: Format) -> None:
+    """List the keys of this node's ring. Shown are not their secrets, but what each one seals in the store.
+
+    NOTES are administrators' names and words in the audit; NODES are the living ones that say they can open with
+    it. While the store is away these are not known.
+    """
+    ring = KeyRing.load(configuration().keys.file)
+    uses: dict[str, Uses] | None = None
+    told: list[Told] = []
+    try:
+        with opened_keys() as keys:
+            uses, told = _counted(keys)
+    except FarmleaseError as error:
+        click.echo(f"farmlease: what the keys hold is not known: {error}", err=True)
+    emit([_row(ring, each, uses, told, fmt) for each in (*ring.ids, *_missing(ring, uses))], COLUMNS, fmt, table=TABLE)
+
+
+key.add_command(rotate)
+key.add_command(reseal)
+key.add_command(retire)
+
+
+def _counted(keys: Keys) -> tuple[dict[str, Uses], list[Told]]:
+    return keys.uses(), keys.nodes()[0]
+
+
+def _missing(ring: KeyRing, uses: dict[str, Uses] | None) -> list[str]:
+    """Keys that are gone and needed. Of one that has only notes left that was told before it went."""
+    return sorted(key_id for key_id, found in (uses or {}).items() if found.needed and key_id not in ring.ids)
+
+
+def _row(ring: KeyRing, key_id: str, uses: dict[str, Uses] | None, told: list[Told], fmt: Format) -> dict[str, object]:
+    created = next((timestamp(each.created_at) for each in ring.keys if each.id == key_id), None)
+    row: dict[str, object] = {
+        "id": key_id,
+        "state": ring.state(key_id).value if created else MISSING,
+        "primary": key_id == ring.primary,
+        "created_at": created,
+    }
+    if uses is None:
+        return row | dict.fromkeys(("records", "names", "notes", "policy", "nodes"), "?" if fmt == "table" else None)
+    found = uses.get(key_id, Uses())
+    return row | {
+        "records": found.records,
+        "names": found.names,
+        "notes": found.notes,
+        "policy": bool(found.policy),
+        "nodes": sum(each.alive and key_id in each.opens for each in told),
+    }

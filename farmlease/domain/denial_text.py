@@ -1,0 +1,83 @@
+"""A denial in plain words: which limit, what blocks it, and when the first claim ends (law L8).
+
+The sentence is for the user who asked. It may name that user's own devices, hosts and sessions, and of other people's
+only how many seats are held.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from farmlease.domain.model import Blocker, Denial, Reason
+from farmlease.domain.wording import moment
+
+__all__ = ["denial"]
+
+#: One sentence for each reason. ``{free}`` says when the first claim ends, ``{when}`` when to try again.
+_SENTENCES: Mapping[Reason, str] = {
+    Reason.CAPACITY: "All seats of {subject} are taken ({held} of {capacity}); {free}.",
+    Reason.DEVICE_LIMIT: (
+        "Your licence in {subject} is on {count} devices already, and {capacity} are allowed: {devices}; {free}."
+    ),
+    Reason.SESSION_LIMIT: (
+        "You have {count} sessions in {subject}, and {capacity} are allowed: {sessions}; end one of them."
+    ),
+    Reason.RESERVED: "The free seats of {subject} are reserved for others; try again when a user has ended.",
+    Reason.QUARANTINED: "The free seats of {subject} were given back too recently; {free}.",
+    Reason.WRONG_NODE: "The licence of {subject} belongs to other hosts; start the program on one of them.",
+    Reason.NOT_ENTITLED: "You may not use {subject}; ask your administrator for the right to.",
+    Reason.REVOKED: "An administrator has taken back your licence in {subject}; ask them why.",
+    Reason.RECOVERING: "The licence store is recovering after a failure; try again {when}.",
+    Reason.OFFLINE: (
+        "The licence store cannot be reached from this host, and it holds no receipt that would let you in; "
+        "try again {when}."
+    ),
+    Reason.DRAINING: "This host takes no new sessions; start again and the balancer will send you to another one.",
+    Reason.UNKNOWN_POOL: (
+        "There is no licence pool for this ({subject}); name one with --pool, or ask your administrator."
+    ),
+    Reason.RECORD_REJECTED: (
+        "Your licence record of {subject} could not be trusted or put in place; "
+        "it was kept for inspection, tell your administrator."
+    ),
+}
+#: What ``{free}`` says where the store cannot name an instant.
+_NO_INSTANT: Mapping[Reason, str] = {
+    Reason.CAPACITY: "one becomes free when a user ends",
+    Reason.DEVICE_LIMIT: "none becomes free while they are in use",
+    Reason.QUARANTINED: "try again later",
+}
+
+
+def denial(
+    reason: Reason,
+    pool: str | None,
+    *,
+    retry_at: int | None = None,
+    blocking: Sequence[Blocker] = (),
+    held: int | None = None,
+    capacity: int | None = None,
+) -> Denial:
+    """Return the denial with its sentence."""
+    at = None if retry_at is None else moment(retry_at)
+    detail = _SENTENCES[reason].format(
+        subject=f"pool {pool}" if pool else "no pool",
+        held=held,
+        capacity=capacity,
+        count=len(blocking),
+        devices=", ".join(f"{claim.device} ({_until(claim)})" for claim in blocking),
+        sessions=", ".join(f"{claim.session} on {claim.node}" for claim in blocking),
+        free=_NO_INSTANT.get(reason, "") if at is None else f"the first becomes free at {at}",
+        when="in a minute" if at is None else f"at {at}",
+    )
+    return Denial(
+        reason=reason,
+        pool=pool,
+        detail=detail,
+        retry_at=retry_at,
+        blocking=tuple(blocking),
+        held=held,
+        capacity=capacity,
+    )
+
+
+def _until(claim: Blocker) -> str:
+    return "in use now" if claim.until is None else f"until {moment(claim.until)}"

@@ -1,0 +1,1 @@
+"""What ``farmlease doctor`` finds, judged from facts alone."""

@@ -1,0 +1,68 @@
+"""What an administrator changes by applying a policy, said before it is done."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from farmlease.domain.duration import format_duration
+from farmlease.domain.policy import Policy, Pool
+from farmlease.domain.wording import counted
+
+__all__ = ["Difference", "difference"]
+
+_SPAN = "_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """From one policy to another."""
+
+    removed: tuple[Pool, ...]
+    lines: tuple[str, ...]  #: in words, one change to a line; empty if the two say the same
+
+
+def difference(old: Policy | None, new: Policy) -> Difference:
+    """Return what ``new`` changes. Comments and the order of pools mean nothing; the order of rules does."""
+    before = {pool.name: pool for pool in old.pools} if old else {}
+    after = {pool.name: pool for pool in new.pools}
+    removed = tuple(pool for name, pool in before.items() if name not in after)
+    lines = [f"added pool {name}: {pool.kind}, {_seats(pool)}" for name, pool in after.items() if name not in before]
+    for name, pool in after.items():
+        if name in before and (changes := list(_changes(before[name], pool))):
+            lines.append(f"changed pool {name}: {', '.join(changes)}")
+    lines += [f"removed pool {pool.name}" for pool in removed]
+    rules = old.rules if old else ()
+    if rules != new.rules:
+        lines.append(f"changed rules: {len(new.rules)} instead of {len(rules)}")
+    return Difference(removed, tuple(lines))
+
+
+def _seats(pool: Pool) -> str:
+    return counted(pool.capacity, "seat")
+
+
+def _changes(old: Pool, new: Pool) -> Iterator[str]:
+    """Yield each key that differs, by its name in the document."""
+    before, after = _values(old), _values(new)
+    for key, value in after.items():
+        if before[key] != value:
+            yield f"{key} {_said(before[key])} to {_said(value)}" if _short(before[key], value) else key
+
+
+def _values(pool: Pool) -> Mapping[str, Any]:
+    return {
+        field.alias or name: _Span(getattr(pool, name)) if name.endswith(_SPAN) else getattr(pool, name)
+        for name, field in type(pool).model_fields.items()
+    }
+
+
+class _Span(int):
+    """Milliseconds, to be told as a duration."""
+
+
+def _said(value: int | str) -> str:
+    return format_duration(value) if isinstance(value, _Span) else str(value)
+
+
+def _short(*values: object) -> bool:
+    return all(isinstance(value, int | str) for value in values)

@@ -1,0 +1,1 @@
+"""What the scripts answer, parsed once into frozen values."""

@@ -1,0 +1,211 @@
+"""What the store has written down: the audit, how seats were used, and how a name is erased from it.
+
+Everything is read in pages, so that no list is ever held whole, here or in the server. Users are pseudonyms here, names
+and words are sealed bytes. An entry that is not of farmlease's making is handed over as far as it can be read: one
+foreign hand in the data must not hide all the rest.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from farmlease.domain.usage import HOUR_MS, Hour, parse_tally
+from farmlease.errors import Damaged, StoreRefused
+from farmlease.store.keys import Shard, pools_key, trail_keys
+from farmlease.store.lease_store import Caller
+from farmlease.store.script import Argument, Script
+
+__all__ = ["AuditEntry", "AuditStore", "Erased", "Extent", "InUse", "Place"]
+
+EXTENT = Script.load("extent")
+FORGET = Script.load("forget")
+FORGET_NAME = Script.load("forget_name")
+POOLS = Script.load("pools")
+TRAIL = Script.load("trail")
+USAGE = Script.load("usage")
+
+#: Entries looked at in one call: some 10 ms of the server's time at most.
+_PAGE = 1000
+_MOST_ROUNDS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One decision. Fields that an event has no use for are empty."""
+
+    id: str
+    at: int  #: ms
+    pool: str  #: "" for what concerns the whole farm
+    event: str
+    user: str  #: user index
+    name: bytes  #: sealed; empty if it was forgotten
+    node: str  #: node#incarnation
+    session: str
+    device: str
+    detail: str
+    fence: int
+    by: bytes  #: the administrator, sealed
+    note: bytes  #: an administrator's words, sealed
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Where it stands in its stream."""
+        return _order(self.id)
+
+
+@dataclass(slots=True)
+class Place:
+    """How far somebody has read in the audit of a pool ("": of the farm itself)."""
+
+    pool: str
+    after: str = "-"  #: id of the last entry that was passed; "-": none
+
+    @staticmethod
+    def at(pool: str, since: int) -> "Place":
+        """Before the first entry of ``since`` (ms) or later."""
+        return Place(pool, f"{since - 1}-{2**64 - 1}" if since > 0 else "-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How far back an audit goes."""
+
+    entries: int
+    cut: int  #: how many older ones were cut off
+    oldest_at: int | None  #: ms
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased of a user in one pool."""
+
+    name: bool
+    words: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """Nothing was erased: the user holds a lease, until ``until`` ms (None: while sessions last) or ``recovering``."""
+
+    until: int | None
+    recovering: bool = False
+
+
+class AuditStore:
+    """The written word of one farm. ``pool`` is "" for the audit of the farm itself."""
+
+    def __init__(self, connection: Caller, farm: str) -> None:
+        self._connection = connection
+        self._farm = farm
+
+    async def pools(self) -> list[str]:
+        """Return the name of every pool there ever was, in order."""
+        _, *names = await self._connection.call(POOLS, (pools_key(self._farm),), [])
+        return sorted(name.decode() for name in names)
+
+    async def entries(self, place: Place, user: str = "") -> AsyncIterator[AuditEntry]:
+        """Yield the decisions from ``place`` on, as far as they go now, and move the place on past them.
+
+        With ``user``, only those about this user index.
+        """
+        audit, names, _ = trail_keys(self._farm, place.pool)
+        while True:
+            arguments = TRAIL.ordered({"after": place.after, "user": user, "count": _PAGE})
+            _, last, *found = await self._connection.call(TRAIL, (audit, names), arguments)
+            if not last:
+                return
+            place.after = last.decode()
+            for key, name, words in zip(*(iter(found),) * 3, strict=True):
+                yield _entry(place.pool, key, name, words)
+
+    async def extent(self, pool: str) -> Extent:
+        """Return how far back the audit of a pool goes."""
+        audit, _, counts = trail_keys(self._farm, pool)
+        _, entries, ever, oldest = await self._connection.call(EXTENT, (audit, counts), [])
+        return Extent(
+            entries=int(entries),
+            cut=max(0, int(ever) - int(entries)),
+            oldest_at=_order(oldest.decode())[0] if oldest else None,
+        )
+
+    async def usage(self, pool: str, since: int) -> tuple[int, list[Hour]]:
+        """Return the store's time (ms) and the tallies of a pool from the hour of ``since`` (ms) on, the latest last.
+
+        The first one may be of an earlier hour: it says what was held before. One that is damaged is left out.
+        """
+        found: list[Hour] = []
+        passed, start = 0, since - since % HOUR_MS
+        while True:
+            answer = await self._run(USAGE, pool, start=start, passed=passed, count=_PAGE)
+            _, now, over, *tallies = answer
+            for words in tallies:
+                try:
+                    found.append(parse_tally(words))
+                except Damaged:
+                    continue
+            passed += int(over)
+            if int(over) < _PAGE:
+                latest = {hour.begins_at: hour for hour in found}  # of an hour that a clock set back came to again
+                return int(now), [latest[begins] for begins in sorted(latest)]
+
+    async def forget(self, pool: str, user: str, by: bytes) -> Erased | InUse:
+        """Erase a user's name and the administrators' words about the user in one pool; the rest of the trail stays.
+
+        Raises StoreRefused if the audit of the pool grows faster than it is read.
+        """
+        name = words = False
+        after, last = "-", ""
+        for _ in range(_MOST_ROUNDS):
+            answer = await self._run(FORGET, pool, user=user, after=after, last=last, count=_PAGE, by=by)
+            match answer[0]:
+                case b"more":
+                    continue
+                case b"held":
+                    return InUse(int(answer[1]) if answer[1] else None)
+                case b"recovering":
+                    return InUse(int(answer[1]), recovering=True)
+            after, last = answer[1].decode(), answer[2].decode()
+            name, words = name or answer[3] in {b"name", b"both"}, words or answer[3] in {b"words", b"both"}
+            if not after:
+                return Erased(name, words)
+        raise StoreRefused(f"pool {pool}: there is no end to its audit; look at the store with `farmlease doctor`")
+
+    async def forget_name(self, user: str, by: bytes) -> Erased:
+        """Erase a user's name from what was decided about them without a seat."""
+        audit, names, counts = trail_keys(self._farm, "")
+        arguments = FORGET_NAME.ordered({"user": user, "by": by})
+        _, erased = await self._connection.call(FORGET_NAME, (audit, counts, names), arguments)
+        return Erased(name=erased == b"1", words=False)
+
+    async def _run(self, script: Script, pool: str, **arguments: Argument) -> list[bytes]:
+        return await self._connection.call(script, Shard(self._farm, pool).keys(), script.ordered(arguments))
+
+
+def _order(entry: str) -> tuple[int, int]:
+    moment, _, number = entry.partition("-")
+    return int(moment), int(number)
+
+
+def _entry(pool: str, key: bytes, name: bytes, words: Sequence[bytes]) -> AuditEntry:
+    """Read an entry of a stream, also one that somebody else has put there."""
+    fields = dict(zip(words[::2], words[1::2], strict=False))
+
+    def plain(field: str) -> str:
+        return fields.get(field.encode(), b"").decode("utf-8", "backslashreplace")
+
+    fence, stands_for = plain("fence"), plain("at")
+    moment = stands_for.partition("-")[0]
+    return AuditEntry(
+        id=key.decode(),
+        at=int(moment) if moment.isdecimal() else _order(key.decode())[0],
+        pool=pool,
+        event=plain("event") or "unknown",
+        user=plain("user"),
+        name=name,
+        node=plain("node"),
+        session=plain("session"),
+        device=plain("device"),
+        detail=plain("detail"),
+        fence=int(fence) if fence.isdecimal() else 0,
+        by=fields.get(b"by", b""),
+        note=fields.get(b"note", b""),
+    )

@@ -1,0 +1,1 @@
+"""What is asked of a server beside leases: facts for ``doctor``, a trial shard for ``bench``, a dump."""

@@ -1,0 +1,59 @@
+"""Everything a store holds, as bytes: to look behind farmlease's back, for showing and for searching.
+
+It reads whole keys, so it is for a store of a demonstration or a test, and nothing may be decided by what it returns.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from farmlease.store.connection.driver_errors import translated
+from farmlease.store.connection.socket import asking
+
+__all__ = ["DumpedKey", "contents"]
+
+ENOUGH = 30.0  #: seconds to read all of it
+
+
+@dataclass(frozen=True, slots=True)
+class DumpedKey:
+    """One key and what it holds: field and value of a hash, member and score of a set, and so on, one after another."""
+
+    key: bytes
+    kind: str
+    parts: tuple[bytes, ...]
+
+
+async def contents(socket: Path) -> tuple[DumpedKey, ...]:
+    """Return every key of the store on a Unix socket, in order of their names. Raises StoreError."""
+    with translated(f"unix://{socket}"):
+        async with asking(socket, ENOUGH) as client:
+            keys = sorted([key async for key in client.scan_iter(count=1000)])
+            return tuple([await _entry(client.execute_command, key) for key in keys])
+
+
+async def _entry(command: Callable[..., Awaitable[Any]], key: bytes) -> DumpedKey:
+    kind = (await command("TYPE", key)).decode()
+    read: dict[str, tuple[Any, ...]] = {
+        "string": ("GET", key),
+        "hash": ("HGETALL", key),
+        "zset": ("ZRANGE", key, 0, -1, "WITHSCORES"),
+        "stream": ("XRANGE", key, "-", "+"),
+    }
+    return DumpedKey(key, kind, tuple(_flat(await command(*read[kind]))))
+
+
+def _flat(value: Any) -> Iterable[bytes]:  # noqa: ANN401 - a reply of the driver
+    """Yield the bytes in a reply, however nested, in order."""
+    match value:
+        case bytes():
+            yield value
+        case dict():
+            for pair in value.items():
+                yield from _flat(pair)
+        case list() | tuple():
+            for part in value:
+                yield from _flat(part)
+        case _:
+            yield str(value).encode()

@@ -1,0 +1,206 @@
+"""What a store says of itself and lets us do, as facts for the doctor. Nothing is changed, and nothing is judged here.
+
+A right that is lacking is a fact too: whatever a server refuses to tell is left out. StoreError where it cannot be
+reached at all.
+"""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from itertools import count
+from typing import Any
+
+from redis.crc import key_slot
+from redis.exceptions import ResponseError
+
+from farmlease.domain.diagnosis.store import Rights, ServerFacts, ShardFacts
+from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.socket import Wire, told
+from farmlease.store.keys import Shard, node_keys, note_keys, policy_key, pools_key, rings_key
+
+__all__ = ["SAMPLES", "Examination", "script_commands"]
+
+#: An example of every command that scripts use, behind the command and its key: ACL DRYRUN wants whole commands.
+SAMPLES: Mapping[str, tuple[str, ...]] = {
+    "DEL": (), "GET": (), "HDEL": ("f",), "HGET": ("f",), "HGETALL": (), "HINCRBY": ("f", "1"), "HKEYS": (),
+    "HMGET": ("f",), "HSCAN": ("0",), "HSET": ("f", "v"), "HSETNX": ("f", "v"), "HVALS": (), "SET": ("v",),
+    "XADD": ("*", "f", "v"), "XDEL": ("1-1",), "XLEN": (), "XRANGE": ("-", "+"), "XREVRANGE": ("+", "-"),
+    "ZADD": ("1", "m"), "ZCARD": (), "ZCOUNT": ("0", "1"), "ZLEXCOUNT": ("-", "+"), "ZRANGEBYLEX": ("-", "+"),
+    "ZRANGEBYSCORE": ("0", "1"), "ZRANK": ("m",), "ZREM": ("m",), "ZREMRANGEBYSCORE": ("0", "1"),
+    "ZREVRANGE": ("0", "1"), "ZREVRANGEBYSCORE": ("1", "0"), "ZSCORE": ("m",),
+}  # fmt: skip
+#: What is said outside scripts, or without a key in them.
+_PLAIN = (("TIME",), ("INFO",), ("WAIT", "0", "1"), ("CLIENT", "SETNAME", "farmlease"))
+_SCRIPTS = (("EVAL", "return 1", "1"), ("EVALSHA", "0" * 40, "1"))
+_SLOTS = (("CLUSTER", "SLOTS"),)
+#: What no agent needs.
+_BEYOND: Mapping[str, tuple[str, ...]] = {
+    "FLUSHALL": ("FLUSHALL",),
+    "CONFIG SET": ("CONFIG", "SET", "maxmemory", "0"),
+    "KEYS": ("KEYS", "*"),
+    "read keys of others": ("GET", "somebody:elses"),
+}
+_ASKS_NO_MORE = "a server before 7.0 has no ACL DRYRUN"
+
+
+def script_commands() -> set[str]:
+    """Return every command that a script gives."""
+    folder = resources.files("farmlease.store").joinpath("lua")
+    texts = (file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".lua"))
+    return {command for text in texts for command in re.findall(r"call\(\s*'(\w+)'", text)}
+
+
+class Examination:
+    """A look at the store of a farm. ``user``: the ACL user of the configuration."""
+
+    def __init__(self, connection: Connection, farm: str, *, user: str | None, wait_replicas: int) -> None:
+        self._connection = connection
+        self._farm = farm
+        self._user = user or "default"
+        self._wait_replicas = wait_replicas
+
+    async def masters(self, *, cluster: bool) -> list[tuple[str, str]]:
+        """Return each master that serves: its name, and a key that leads to it."""
+        if not cluster:
+            return [(self._connection.describe, policy_key(self._farm))]
+        found: dict[str, str] = {}
+        for first, last, (host, port) in await self._slots():
+            found.setdefault(f"{host}:{port}", _key_between(first, last))
+        return list(found.items())
+
+    async def ranges(self) -> list[tuple[int, int]]:
+        """Return which slots of a Cluster are served."""
+        return [(first, last) for first, last, _ in await self._slots()]
+
+    async def cluster_state(self) -> Mapping[str, str]:
+        """Return what a member of a Cluster says of it; nothing where it does not tell."""
+
+        async def talk(wire: Wire) -> Mapping[str, str]:
+            try:
+                return told(await wire.say("CLUSTER", "INFO"))
+            except ResponseError:
+                return {}
+
+        state: Mapping[str, str] = await self._connection.ask(talk, ())
+        return state
+
+    async def server(self, key: str, *, cluster: bool, watched: bool) -> ServerFacts:
+        """Ask the server that has ``key``."""
+
+        async def talk(wire: Wire) -> ServerFacts:
+            return ServerFacts(
+                info=told(await wire.say("INFO")),
+                saves=await _saves(wire),
+                rights=await self._rights(wire, cluster=cluster),
+                ahead_ms=await _ahead(wire),
+                wait_replicas=self._wait_replicas,
+                watched=watched,
+            )
+
+        facts: ServerFacts = await self._connection.ask(talk, (key,))
+        return facts
+
+    async def shard(self, pool: str) -> ShardFacts:
+        """Ask what a pool's data say of their past."""
+        meta = Shard(self._farm, pool).keys()[0]
+
+        async def talk(wire: Wire) -> ShardFacts:
+            policy, skew, until = await wire.say("HMGET", meta, "policy", "skew", "recovering")
+            seconds, _ = map(int, await wire.say("TIME"))
+            return ShardFacts(
+                pool=pool,
+                known=policy is not None,
+                skew_ms=int(float(skew or 0)),
+                recovering=float(until or 0) > seconds * 1000 - float(skew or 0),
+            )
+
+        facts: ShardFacts = await self._connection.ask(talk, (meta,))
+        return facts
+
+    async def _slots(self) -> list[tuple[int, int, tuple[str, int]]]:
+        async def talk(wire: Wire) -> Any:  # noqa: ANN401 - a reply of the driver
+            return await wire.say("CLUSTER", "SLOTS")
+
+        answer = await self._connection.ask(talk, ())
+        return [(first, last, (host.decode(), port)) for first, last, (host, port, *_), *_ in answer]
+
+    async def _rights(self, wire: Wire, *, cluster: bool) -> Rights:
+        """Ask about everything that agents and scripts do, without doing it."""
+        user = await self._who(wire)
+        try:
+            if await _denied(wire, user, ("PING",)) is None:
+                return Rights(user=user, unknown=_ASKS_NO_MORE)
+        except ResponseError:
+            how = f"ask as an administrator: ACL DRYRUN {user} HSET {policy_key(self._farm)} f v"
+            return Rights(user=user, unknown=f"user {user} may not ask (+acl|whoami +acl|dryrun let it), or {how}")
+        key = policy_key(self._farm)
+        wanted = [(name, (name, key, *SAMPLES[name])) for name in sorted(SAMPLES)]
+        wanted += [(" ".join(words[:2] if words[0] in {"CLIENT", "CLUSTER"} else words[:1]), words)
+                   for words in (*_PLAIN, *(_SLOTS if cluster else ()))]  # fmt: skip
+        wanted += [(words[0], (*words, key)) for words in _SCRIPTS]
+        denied = [name for name, words in wanted if await _denied(wire, user, words) == "command"]
+        keys = [each for each in self._keys() if await _denied(wire, user, ("HSET", each, "f", "v")) == "key"]
+        denied += [f"key {each}" for each in keys]
+        beyond = [name for name, words in _BEYOND.items() if not await _denied(wire, user, words)]
+        return Rights(user=user, denied=tuple(denied), beyond=tuple(beyond))
+
+    async def _who(self, wire: Wire) -> str:
+        try:
+            who: bytes = await wire.say("ACL", "WHOAMI")
+        except ResponseError:
+            return self._user
+        return who.decode()
+
+    def _keys(self) -> Sequence[str]:
+        """Return a key of each kind."""
+        return (
+            policy_key(self._farm),
+            *note_keys(self._farm),
+            pools_key(self._farm),
+            node_keys(self._farm)[0],
+            rings_key(self._farm),
+            *Shard(self._farm, "pool").keys()[:1],
+        )
+
+
+async def _denied(wire: Wire, user: str, words: Sequence[str]) -> str | None:
+    """Return what stands in a user's way, "command" or "key"; empty if nothing does, None where the server cannot say.
+
+    ResponseError if it will not.
+    """
+    try:
+        answer: bytes = await wire.say("ACL", "DRYRUN", user, *words)
+    except ResponseError as error:
+        if "unknown subcommand" in str(error).lower():
+            return None
+        if "not found" in str(error).lower():  # a command that this server does not have
+            return ""
+        raise
+    if answer == b"OK":
+        return ""
+    return "key" if answer.endswith((b"key", b"key.")) else "command"
+
+
+async def _ahead(wire: Wire) -> int | None:
+    """Return by how many ms the server's clock is ahead of ours; None if it does not tell."""
+    before = time.time_ns()
+    try:
+        seconds, micros = map(int, await wire.say("TIME"))
+    except ResponseError:
+        return None
+    return seconds * 1000 + micros // 1000 - (before + time.time_ns()) // 2_000_000
+
+
+async def _saves(wire: Wire) -> str | None:
+    try:
+        answer = await wire.say("CONFIG", "GET", "save")
+    except ResponseError:
+        return None
+    values = [each.decode() for each in answer]
+    return dict(zip(values[::2], values[1::2], strict=True)).get("save")
+
+
+def _key_between(first: int, last: int) -> str:
+    """Return a key whose slot is one of these."""
+    return next(key for key in map("fl:{{{}}}".format, count()) if first <= key_slot(key.encode()) <= last)

@@ -1,0 +1,138 @@
+"""What is sealed in the store, seen from outside: which key each seal names, how one is replaced, who can open what.
+
+Guaranteed: a seal is replaced only where it is still the one that was read, so that a record that was saved meanwhile
+is never written over. Not guaranteed: that a walk counts what comes or goes meanwhile; what is there during all of it
+is seen at least once.
+
+This module must never open a seal, nor hold more than a page of them.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from farmlease.domain.key_rotation import Told
+from farmlease.store.answers.session import SealedPolicy
+from farmlease.store.keys import Shard, node_keys, policy_key, rings_key, trail_keys
+from farmlease.store.lease_store import Caller
+from farmlease.store.node_store import in_json
+from farmlease.store.script import Argument, Script
+
+__all__ = ["Kind", "SealStore", "SealedRecord"]
+
+NAME = Script.load("name")
+NOTES = Script.load("notes")
+RESEAL = Script.load("reseal")
+RESEAL_POLICY = Script.load("reseal_policy")
+RESEAL_WISH = Script.load("reseal_wish")
+RINGS = Script.load("rings")
+SEALED = Script.load("sealed")
+SEALS = Script.load("seals")
+TELL_KEYS = Script.load("tell_keys")
+
+#: Milliseconds for which a node that says nothing any more is remembered.
+SILENT_FOR = 90 * 24 * 3_600_000
+_PAGE = 500
+
+
+class Kind(StrEnum):
+    """What is sealed for each user of a pool; of what was decided without a seat there are names only."""
+
+    RECORDS = "records"
+    NAMES = "names"
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRecord:
+    """A user's record in a pool, and what it belongs to; empty where there is none."""
+
+    record: bytes
+    lease_id: str
+    version: int
+
+
+class SealStore:
+    """The seals of one farm. ``pool`` is "" for what was decided without a seat."""
+
+    def __init__(self, connection: Caller, farm: str) -> None:
+        self._connection = connection
+        self._farm = farm
+
+    async def seals(self, pool: str, kind: Kind) -> AsyncIterator[tuple[str, bytes]]:
+        """Every user of a pool who has such a seal, with its first bytes, a page at a time."""
+        cursor = b"0"
+        while True:
+            _, cursor, *words = await self._ask(SEALS, self._hash(pool, kind), cursor=cursor, count=_PAGE)
+            for user, head in zip(words[::2], words[1::2], strict=True):
+                yield user.decode(), head
+            if cursor == b"0":
+                return
+
+    async def notes(self, pool: str) -> AsyncIterator[bytes]:
+        """The first bytes of all sealed words in an audit, a page at a time."""
+        audit, begin = trail_keys(self._farm, pool)[0], "-"
+        while begin:
+            _, behind, *heads = await self._ask(NOTES, audit, begin=begin, count=_PAGE)
+            begin = behind.decode()
+            for head in heads:
+                yield head
+
+    async def record(self, pool: str, user: str) -> SealedRecord:
+        """Return one user's record."""
+        arguments = SEALED.ordered({"user": user})
+        answer = await self._connection.call(SEALED, Shard(self._farm, pool).keys(), arguments)
+        _, record, lease_id, version = answer
+        return SealedRecord(record=record, lease_id=lease_id.decode(), version=int(version))
+
+    async def name(self, pool: str, user: str) -> bytes:
+        """Return one user's sealed name; empty if there is none."""
+        _, name = await self._ask(NAME, self._hash(pool, Kind.NAMES), user=user)
+        return bytes(name)
+
+    async def reseal(self, pool: str, kind: Kind, user: str, old: bytes, new: bytes) -> bool:
+        """Replace a seal by another of the same content; False if it is not the one that was read any more."""
+        answer = await self._ask(RESEAL, self._hash(pool, kind), user=user, old=old, new=new)
+        return bool(answer[0] == b"resealed")
+
+    async def reseal_policy(self, found: SealedPolicy, new: bytes) -> bool:
+        """Replace the seal of the policy; False if another one is in force by now."""
+        key = policy_key(self._farm)
+        answer = await self._ask(RESEAL_POLICY, key, version=found.version, old=found.sealed, new=new)
+        return bool(answer[0] == b"resealed")
+
+    async def reseal_wish(self, node: str, old: bytes, new: bytes) -> bool:
+        """Replace the seal of who wished what is wished of a node; False if it is another wish by now."""
+        key = node_keys(self._farm)[0]
+        answer = await self._ask(RESEAL_WISH, key, node=node, old=in_json(old), new=in_json(new))
+        return bool(answer[0] == b"resealed")
+
+    async def tell(self, node: str, said: Mapping[str, object]) -> None:
+        """Say what a node can open: the fields of ``Told`` but for its name and when it was heard."""
+        await self._ask(TELL_KEYS, rings_key(self._farm), node=node, said=json.dumps(said))
+
+    async def rings(self) -> list[Told]:
+        """Return what every node said last, by name."""
+        _, now, *words = await self._ask(RINGS, rings_key(self._farm), kept=SILENT_FOR)
+        found = zip(*(iter(words),) * 3, strict=True)
+        return sorted((_told(*each, now=int(now)) for each in found), key=lambda told: told.node)
+
+    def _hash(self, pool: str, kind: Kind) -> str:
+        """Return the key of the seals of one kind."""
+        return trail_keys(self._farm, pool)[1] if kind is Kind.NAMES else Shard(self._farm, pool).key("records")
+
+    async def _ask(self, script: Script, key: str, **arguments: Argument) -> list[Any]:
+        return await self._connection.call(script, (key,), script.ordered(arguments))
+
+
+def _told(node: bytes, at: bytes, said: bytes, now: int) -> Told:
+    words = json.loads(said)
+    return Told(
+        node=node.decode(),
+        silent_ms=now - int(at),
+        every_ms=int(words["every"]),
+        primary=str(words["primary"]),
+        opens=tuple(words["opens"]),
+        holds=dict(words["holds"]),
+    )

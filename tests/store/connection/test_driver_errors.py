@@ -1,0 +1,309 @@
+"""Every way in which a server says no, said by a real one to farmlease's own scripts.
+
+Each time: the right class of error, tried again only where that may help, nothing half done, and the same question
+answered once the obstacle is gone.
+"""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+import redis
+
+from farmlease.domain.model import Withdrawal
+from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
+from farmlease.store.answers.admin import Importing
+from farmlease.store.answers.session import Taken, Taking
+from farmlease.store.connection.connection import MAX_TRIES, StoreAddress, open_connection
+from farmlease.store.lease_store import LeaseStore
+from tests.support.scripts import ADD, ECHO
+from tests.support.seats import NODE, OTHER, VERSION, claim
+from tests.support.servers import RedisServer, free_port, redis_server
+from tests.support.stores import HOUR, index, named_pool
+from tests.support.topologies import wait_until
+
+POOL = named_pool(capacity=20, max_hold="4h")
+PASSWORD = "of-a-test"  # noqa: S105 - of a server that lives for one test
+Verb = Callable[[LeaseStore], Awaitable[object]]
+
+
+class Recorder:
+    """A sleep that returns at once and remembers how often."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    async def __call__(self, _: float) -> None:
+        """Count."""
+        self.waits += 1
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A server with a pool in use, and a way to it."""
+
+    server: RedisServer
+    store: LeaseStore
+    waits: Recorder
+    verbs: dict[str, Verb]
+
+    def contents(self) -> dict[bytes, object]:
+        """Return every key and its value."""
+        with self.server.client() as client:
+            readers: dict[bytes, Callable[[bytes], object]] = {
+                b"hash": client.hgetall,
+                b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+                b"stream": client.xrange,
+                b"string": client.get,
+            }
+            return {key: readers[client.type(key)](key) for key in client.scan_iter()}
+
+
+@asynccontextmanager
+async def world(*options: str, tcp: bool = False) -> AsyncIterator[World]:
+    """Run a server whose pool has sessions, devices that were used, and a node's earlier life."""
+    waits = Recorder()
+    with redis_server(*options, tcp=tcp) as server:
+        async with await open_connection(StoreAddress(url=server.url), sleep=waits) as connection:
+            store = LeaseStore(connection, "citrix-a")
+            await store.heartbeat(POOL, VERSION, NODE, None)
+            await store.heartbeat(POOL, VERSION, OTHER, None)
+            john = await start(store, "john")
+            await start(store, "mary")
+            await start(store, "eve", node=OTHER)
+            ann = await start(store, "ann", device="nb-1")
+            await store.release(POOL.name, claim("ann"), ann.fence)
+            bob = await start(store, "bob", device="nb-5")
+            await store.release(POOL.name, claim("bob"), bob.fence)
+            await store.apply_policy(0, 1, b"sealed")
+            yield World(server, store, waits, verbs(john))
+
+
+async def start(store: LeaseStore, user: str, node: str = NODE, device: str = "citrix-a") -> Taken:
+    """Start a session."""
+    taking = Taking(device=device, lease_id=f"lease of {user}", record=b"x" * 500, name=b"name")
+    taken = await store.acquire(POOL, VERSION, claim(user, node=node), taking)
+    assert isinstance(taken, Taken)
+    return taken
+
+
+def verbs(john: Taken) -> dict[str, Verb]:
+    """Return every verb that writes, each about something of its own."""
+    pool, importing = (
+        POOL.name,
+        Importing(user=index("ian"), device="nb", borrowed_at=None, lease_id="l", record=b"x", name=b"n"),
+    )
+    return {
+        "heartbeat": lambda store: store.heartbeat(POOL, VERSION, NODE, None),
+        "heartbeat after a boot": lambda store: store.heartbeat(POOL, VERSION, "ctx-02#c", OTHER),
+        "acquire": lambda store: start(store, "zoe"),
+        "save": lambda store: store.save(pool, claim("john"), john.lease.id, 2, b"y" * 500),
+        "hold": lambda store: store.hold(pool, claim("john"), john.fence, HOUR),
+        "release": lambda store: store.release(pool, claim("john"), john.fence),
+        "withdraw": lambda store: store.withdraw(pool, index("mary"), Withdrawal.REVOKED, b"note"),
+        "replace_device": lambda store: store.replace_device(pool, index("ann"), "nb-1", "nb-2", override=False, note=b""),
+        "release_device": lambda store: store.release_device(pool, index("bob"), "nb-5"),
+        "import": lambda store: store.import_lease(POOL, VERSION, importing),
+        "configure": lambda store: store.configure(POOL, VERSION + 1),
+        "note": lambda store: store.note(claim("eve"), "denied"),
+        "apply_policy": lambda store: store.apply_policy(1, 2, b"sealed anew"),
+    }  # fmt: skip
+
+
+# --- obstacles, each a state of a real server
+
+
+@contextmanager
+def setting(world: World, name: str, value: str, back: str) -> Iterator[None]:
+    """Change a setting for a while."""
+    with world.server.client() as client:
+        client.config_set(name, value)
+        yield
+        client.config_set(name, back)
+
+
+@contextmanager
+def demoted(world: World, *, serves_stale: str = "yes") -> Iterator[None]:
+    """Make it the replica of a master that is away, under open connections."""
+    with world.server.client() as client:
+        client.config_set("replica-serve-stale-data", serves_stale)
+        client.replicaof("127.0.0.1", free_port())
+        yield
+        client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def without_disk(world: World) -> Iterator[None]:
+    """Let it fail to write its snapshot."""
+    (world.server.folder / "taken").mkdir()
+    with world.server.client() as client:
+        client.config_set("save", "3600 1000000")
+        client.bgsave()
+        wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err" or None, "a failed snapshot")
+        yield
+        client.config_set("save", "")
+
+
+@contextmanager
+def busy(world: World) -> Iterator[None]:
+    """Keep it busy with somebody's endless script."""
+    with (
+        subprocess.Popen(
+            ["redis-cli", "-s", str(world.server.socket), "EVAL", "while true do end", "0"],
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        ),
+        world.server.client() as client,
+    ):
+        wait_until(lambda: is_busy(client) or None, "a busy server")
+        yield
+        client.script_kill()
+
+
+def is_busy(client: redis.Redis) -> bool:
+    """Tell whether a server says BUSY."""
+    try:
+        client.ping()
+    except redis.ResponseError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "error", "says"),
+    [
+        (demoted, StoreRefused, "is a read-only replica: name the master"),
+        (lambda world: demoted(world, serves_stale="no"), StoreUnavailable, "has lost its master"),
+        (lambda world: setting(world, "min-replicas-to-write", "1", "0"), StoreUnavailable, "too few replicas"),
+        (without_disk, StoreRefused, "cannot write to its disk"),
+        (busy, StoreUnavailable, "is busy with somebody's long script"),
+    ],
+    ids=["READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY"],
+)
+async def test_a_server_that_takes_no_writes(
+    obstacle: Callable[[World], AbstractContextManager[None]], error: type[StoreError], says: str
+) -> None:
+    """READONLY, MASTERDOWN, NOREPLICAS, MISCONF, BUSY: every verb says which it is, and not one has written anything."""
+    async with world("--lua-time-limit", "5", "--dbfilename", "taken") as here:
+        before = here.contents()
+        with obstacle(here):
+            for name, verb in here.verbs.items():
+                here.waits.waits = 0
+                with pytest.raises(error, match=says):
+                    await verb(here.store)
+                assert (name, MAX_TRIES - 1 if error is StoreUnavailable else 0) == (name, here.waits.waits)
+        assert before == here.contents()
+        for verb in here.verbs.values():
+            await verb(here.store)
+
+
+async def test_a_server_without_memory() -> None:
+    """OOM: what needs memory is refused before it writes anything; what gives memory back, or needs none, is done whole."""
+    done = set()
+    async with world() as here, world() as roomy:
+        for name, verb in here.verbs.items():
+            before = here.contents()
+            with setting(here, "maxmemory", "1", "0"):
+                try:
+                    await verb(here.store)
+                    done.add(name)
+                except StoreRefused as error:
+                    assert "is out of memory" in str(error)  # noqa: PT017 - some verbs are done
+                    assert (name, before) == (name, here.contents())
+            await verb(here.store)
+            await verb(roomy.store)
+    assert {"heartbeat after a boot", "release", "withdraw"} >= done
+    assert 0 == here.waits.waits
+
+
+@pytest.mark.parametrize(
+    "rights", ["~fl:* +@all -evalsha -eval", "~other:* +@all", "~fl:* +@all -info", "~fl:* +@all -@write"]
+)
+async def test_a_user_without_the_rights(rights: str) -> None:
+    """NOPERM: no script, no key, no INFO or no write at all: refused at once, and nothing is written."""
+    waits = Recorder()
+    async with world(tcp=True) as here:
+        with here.server.client() as client:
+            client.execute_command("ACL", "SETUSER", "agent", "on", f">{PASSWORD}", *rights.split())
+        before = here.contents()
+        url = f"redis://agent:{PASSWORD}@127.0.0.1:{here.server.port}"
+        async with await open_connection(StoreAddress(url=url), sleep=waits) as connection:
+            store = LeaseStore(connection, "citrix-a")
+            for verb in here.verbs.values():
+                with pytest.raises(StoreRefused, match="denies this user a command"):
+                    await verb(store)
+        assert before == here.contents()
+    assert 0 == waits.waits
+
+
+async def test_a_server_that_still_loads() -> None:
+    """LOADING: a server that reads its data after a restart is asked again until it has them, and has lost nothing."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0.01)
+
+    with redis_server() as server:
+        async with await open_connection(StoreAddress(url=server.url), sleep=sleep) as connection:
+            assert [1] == await connection.call(ADD, ["k"], [])
+            with server.client() as client:
+                for number in range(300):
+                    client.set(f"k{number}", os.urandom(2000))
+                client.save()
+            with loading_slowly(server):
+                waits.clear()
+                with pytest.raises(StoreUnavailable, match="is still loading its data"):
+                    await until_it_listens(connection.call, ECHO)
+                assert len(waits) >= MAX_TRIES - 1
+                with server.client() as client:
+                    wait_until(lambda: client.ping() or None, "a server that has loaded its data")
+                assert [2] == await connection.call(ADD, ["k"], [])
+
+
+@contextmanager
+def loading_slowly(server: RedisServer) -> Iterator[None]:
+    """Start a server again that takes its time, some 5 ms a key, to read what it has saved."""
+    server.process.kill()
+    server.process.wait(10)
+    given = [str(each) for each in cast("Sequence[str]", server.process.args)]
+    slowly = [*given, "--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"]
+    with subprocess.Popen(slowly) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+async def until_it_listens(call: Callable[..., Awaitable[object]], script: object) -> None:
+    """Ask until something else is said than that nobody listens."""
+    while True:
+        try:
+            await call(script, [], ["x"])
+        except StoreUnavailable as error:
+            if "nothing listens" not in str(error):
+                raise
+
+
+async def test_scripts_forgotten_at_any_moment() -> None:
+    """NOSCRIPT: while somebody flushes the scripts again and again, every call is carried out, and none twice."""
+    with redis_server() as server, server.client() as client:
+        async with await open_connection(StoreAddress(url=server.url)) as connection:
+            flushing = asyncio.create_task(asyncio.to_thread(flush, client, 300))
+            answers = []
+            while not flushing.done():
+                answers += await asyncio.gather(*(connection.call(ADD, ["k"], []) for _ in range(10)))
+            await flushing
+        assert [[number] for number in range(1, len(answers) + 1)] == sorted(answers)
+        assert len(answers) == int(client.get("k") or 0)
+
+
+def flush(client: redis.Redis, times: int) -> None:
+    """Let the server forget its scripts so often."""
+    for _ in range(times):
+        client.script_flush()
