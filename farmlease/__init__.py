@@ -1,7 +1,7 @@
 """farmlease: borrowed licences that follow their user across a load-balanced farm.
 
-Read in this order, an hour in all: ``domain/model.py``, ``domain/policy.py``, ``domain/session.py``,
-``store/lua/acquire.lua``, ``store/redis.py``, ``node/agent.py``.
+Read in this order, an hour in all: ``domain/model.py``, ``domain/policy.py``, ``domain/session_states.py``,
+``store/lua/acquire.lua``, ``store/lease_store.py``, ``node/sessions/start.py``.
 
 This module must stay light: ``farmlease session …`` runs at every logon and imports it.
 """

@@ -148,7 +148,7 @@ class KeyRing:
     def replace_file(self, path: Path) -> None:
         """Put this state of the ring in the place of the one there, whole or not at all; it keeps its owner.
 
-        Callers hold the ring's lock (``ringfile.py``). Raises ``FarmleaseError`` when it cannot be written.
+        Callers hold the ring's lock (``keyring_file.py``). Raises ``FarmleaseError`` when it cannot be written.
         """
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:

@@ -1,7 +1,7 @@
 """Changing the key ring's file: read and replaced under a lock, so that no administrator undoes what another does.
 
 The lock is a file beside it. It keeps out who changes the same file, not who changes another node's copy: whether that
-is the newest, the nodes say (``domain/rotation.py``).
+is the newest, the nodes say (``domain/key_rotation.py``).
 """
 
 from collections.abc import Callable

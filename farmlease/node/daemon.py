@@ -20,19 +20,19 @@ from farmlease.clock import Clock, SystemClock
 from farmlease.config.model import Config
 from farmlease.config.source import UNIX
 from farmlease.node.agent import Agent
-from farmlease.node.api import create_app
-from farmlease.node.balancer import agent_line, answer
-from farmlease.node.census import Census
-from farmlease.node.composition import compose
-from farmlease.node.gate import Access, Gate
-from farmlease.node.group import Actor, run_group
-from farmlease.node.listen import hosts_of, listening_socket, own_token, serving
+from farmlease.node.build import compose
+from farmlease.node.concurrency import Actor, run_group
+from farmlease.node.health.metrics import Metrics
+from farmlease.node.health.pool_usage import PoolUsage
+from farmlease.node.http.api import create_app
+from farmlease.node.http.auth import Access, Gate
+from farmlease.node.http.probe_answers import agent_line, answer
+from farmlease.node.http.probe_server import agent_checking, probing
+from farmlease.node.http.server import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import tell_of_loop_faults
-from farmlease.node.metrics import Metrics
-from farmlease.node.notify import ServiceManager
-from farmlease.node.probes import agent_checking, probing
-from farmlease.node.ring import LOOK_EVERY
-from farmlease.node.rounds import Rounds
+from farmlease.node.loops import Loops
+from farmlease.node.sync.keyring_reload import LOOK_EVERY
+from farmlease.node.systemd import ServiceManager
 from farmlease.node.verdict import Verdict
 from farmlease.opening import open_farm
 
@@ -66,22 +66,22 @@ async def run_agent(config: Config) -> None:
     async with open_farm(config, owner=True) as (opened, connection):
         farm = metrics.measuring(opened)
         with compose(config, farm, clock, metrics) as node, _doors(config) as (api_socket, health_socket, *agent_check):
-            census = Census(farm, node.standing, clock, config.health.pool_alert_percent)
-            verdict = Verdict(node.agent, census, metrics, clock, config.agent.max_sessions)
+            usage = PoolUsage(farm, node.policy, clock, config.health.pool_alert_percent)
+            verdict = Verdict(node.agent, usage, metrics, clock, config.agent.max_sessions)
             node.agent.adopt()
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
             _spare_the_collector()
             manager.ready()
             await run_group(
                 [
-                    serving(Gate(create_app(node.agent, node.rounds, access.identities), access), api_socket),
+                    serving(Gate(create_app(node.agent, node.loops, access.identities), access), api_socket),
                     probing(partial(answer, verdict), health_socket),
                     *(agent_checking(lambda: agent_line(verdict.health), door) for door in agent_check),
-                    _until_cancelled(_beating(node.rounds, verdict, clock, config.agent.heartbeat_ms / 1000)),
-                    _until_cancelled(_watching(node.rounds, verdict, clock)),
-                    _until_cancelled(_looking_after(node.rounds, verdict, clock)),
-                    _until_cancelled(_counting(census, clock)),
-                    _until_cancelled(_minding_keys(node.rounds, clock)),
+                    _until_cancelled(_beating(node.loops, verdict, clock, config.agent.heartbeat_ms / 1000)),
+                    _until_cancelled(_watching(node.loops, verdict, clock)),
+                    _until_cancelled(_looking_after(node.loops, verdict, clock)),
+                    _until_cancelled(_counting(usage, clock)),
+                    _until_cancelled(_minding_keys(node.loops, clock)),
                     _until_cancelled(manager.accompany(told, clock)),
                     _until_cancelled(_ending(node.agent, (told, again), config.agent.shutdown_delay_ms / 1000)),
                 ]
@@ -104,39 +104,39 @@ def _doors(config: Config) -> Iterator[Sequence[socket.socket]]:
         yield [stack.enter_context(listening_socket(address)) for address in addresses if address is not None]
 
 
-async def _beating(rounds: Rounds, verdict: Verdict, clock: Clock, every: float) -> None:
+async def _beating(loops: Loops, verdict: Verdict, clock: Clock, every: float) -> None:
     while True:
-        await rounds.beat()
+        await loops.beat()
         verdict.look()
         await clock.sleep(every)
 
 
-async def _looking_after(rounds: Rounds, verdict: Verdict, clock: Clock) -> None:
+async def _looking_after(loops: Loops, verdict: Verdict, clock: Clock) -> None:
     while True:
         await clock.sleep(_WATCH_EVERY)
-        await rounds.watch()
+        await loops.watch()
         verdict.look()
 
 
-async def _counting(census: Census, clock: Clock) -> None:
+async def _counting(usage: PoolUsage, clock: Clock) -> None:
     """Count the pools' seats when it is time to; a store that hangs holds up nothing else."""
     while True:
         await clock.sleep(_WATCH_EVERY)
-        await census.take()
+        await usage.take()
 
 
-async def _watching(rounds: Rounds, verdict: Verdict, clock: Clock) -> None:
+async def _watching(loops: Loops, verdict: Verdict, clock: Clock) -> None:
     """Notice within seconds that the store went away, or lost its data, and when it is back beat at once."""
     while True:
         await clock.sleep(_LOOK_EVERY)
-        await rounds.look()
+        await loops.look()
         verdict.look()
 
 
-async def _minding_keys(rounds: Rounds, clock: Clock) -> None:
+async def _minding_keys(loops: Loops, clock: Clock) -> None:
     """Notice within seconds that an administrator put another key ring here."""
     while True:
-        await rounds.look_at_keys()
+        await loops.look_at_keys()
         await clock.sleep(LOOK_EVERY)
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from farmlease.clock import Clock
 from farmlease.domain.health import Facts, Health, Steady, health
 from farmlease.node.agent import Agent
-from farmlease.node.census import Census
-from farmlease.node.metrics import Metrics
+from farmlease.node.health.metrics import Metrics
+from farmlease.node.health.pool_usage import PoolUsage
 
 __all__ = ["Verdict"]
 
@@ -21,9 +21,9 @@ _PAGE_LASTS = 1.0
 class Verdict:
     """What balancers and monitors are told of one node."""
 
-    def __init__(self, agent: Agent, census: Census, metrics: Metrics, clock: Clock, max_sessions: int) -> None:
+    def __init__(self, agent: Agent, usage: PoolUsage, metrics: Metrics, clock: Clock, max_sessions: int) -> None:
         self._agent = agent
-        self._census = census
+        self._usage = usage
         self._metrics = metrics
         self._clock = clock
         self._max_sessions = max_sessions
@@ -48,7 +48,7 @@ class Verdict:
             stopping=self._agent.leaving,
             store_lost=not self._store.counts(self._clock.monotonic()),
             max_sessions=self._max_sessions,
-            crowded=tuple(self._census.crowded.values()),
+            crowded=tuple(self._usage.crowded.values()),
         )
 
     @property
@@ -61,14 +61,14 @@ class Verdict:
         """The metrics, for Prometheus."""
         now = self._clock.monotonic()
         if self._page is None or now - self._page[0] >= _PAGE_LASTS:
-            facts, census = self.facts, self._census
+            facts, usage = self.facts, self._usage
             page = self._metrics.page(
                 facts,
                 health(facts),
                 self._agent.sessions(),
-                census.uses,
-                crowded=census.crowded,
-                counted_at=census.counted_at,
+                usage.uses,
+                crowded=usage.crowded,
+                counted_at=usage.counted_at,
             )
             self._page = now, page
         return self._page[1]

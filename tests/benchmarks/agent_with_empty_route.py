@@ -9,7 +9,7 @@ from farmlease.cli import main
 from farmlease.domain.identity import Identities
 from farmlease.node import daemon
 from farmlease.node.agent import Agent
-from farmlease.node.rounds import Rounds
+from farmlease.node.loops import Loops
 
 __all__ = ["EMPTY", "create_app"]
 
@@ -17,7 +17,7 @@ EMPTY = "/empty"
 production = daemon.create_app
 
 
-def create_app(agent: Agent, rounds: Rounds, identities: Identities) -> FastAPI:
+def create_app(agent: Agent, rounds: Loops, identities: Identities) -> FastAPI:
     """Return the agent's own application and the route."""
     app = production(agent, rounds, identities)
 

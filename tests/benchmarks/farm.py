@@ -21,7 +21,7 @@ from farmlease.domain.model import Denial, Grant, Reason, SessionRequest, Withdr
 from farmlease.domain.policy import parse_policy
 from farmlease.farm import Farm
 from farmlease.node.agent import Agent
-from farmlease.node.composition import Node, compose
+from farmlease.node.build import Node, compose
 from farmlease.store.answers.session import Beat, Claim, Taken, Taking
 from farmlease.store.connection.connection import StoreAddress, open_connection
 from farmlease.store.keys import Shard
@@ -171,7 +171,7 @@ async def site(seats: int = 1_000_000) -> AsyncIterator[Site]:
             nodes.append(stack.enter_context(compose(config, farm, SystemClock())))
         for node in nodes:
             node.agent.adopt()
-            await node.rounds.beat()
+            await node.loops.beat()
         yield Site(server, nodes, stores, Sealer(ring, FARM))
         for connection in connections:
             await connection.close()
@@ -192,7 +192,7 @@ async def grant(agent: Agent, number: int, count: int) -> None:
 
 async def settle(node: Node) -> None:
     """Let a node notice the loss, and finish what that brings."""
-    await node.rounds.beat()
+    await node.loops.beat()
     await node.agent.settled()
 
 

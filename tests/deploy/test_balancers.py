@@ -9,7 +9,7 @@ import pytest
 
 from farmlease.config.model import Config
 from farmlease.domain.health import health
-from farmlease.node.balancer import answer
+from farmlease.node.http.probe_answers import answer
 from tests.domain.test_health import WELL, Told
 from tests.support.servers import missing, require
 

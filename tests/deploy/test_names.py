@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from farmlease.domain.identity import Identities
-from farmlease.node.api import create_app
+from farmlease.node.http.api import create_app
 from tests.support.command_lines import check, command_lines
 from tests.support.metric_names import known_names, named_in
 from tests.support.samples import DEPLOY, options

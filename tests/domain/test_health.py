@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from farmlease.domain.health import STEADY_AFTER, Facts, Health, Status, Steady, health, weight
-from farmlease.node.balancer import Answer, agent_line, answer
+from farmlease.node.http.probe_answers import Answer, agent_line, answer
 
 WELL = Facts(
     draining=False,

@@ -23,8 +23,8 @@ from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
 from farmlease.node.agent import Agent
-from farmlease.node.book import OpenSession
-from farmlease.node.composition import Node, compose
+from farmlease.node.build import Node, compose
+from farmlease.node.journal.sessions import NodeSession
 from farmlease.store.answers.session import Beat
 from farmlease.store.connection.connection import StoreAddress, open_connection
 from farmlease.store.keys import node_member
@@ -155,7 +155,7 @@ class Host:
         status = health(facts)
         if status.status != "pass":
             return f"{self.name}: " + "; ".join(check.output for check in status.checks if check.status != "pass")
-        states = {each.id: each.state for each in self.agent._book}
+        states = {each.id: each.state for each in self.agent._sessions}
         odd = {
             name: state.value for name, state in states.items() if state not in {SessionState.ACTIVE, SessionState.LOST}
         }
@@ -204,10 +204,10 @@ class Host:
     # --- listening ----------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        book, memory = self.agent._book, self.node.memory
+        book, memory = self.agent._sessions, self.node.store_state
         step, beaten = book.step, memory.beaten
 
-        def stepped(session: OpenSession, event: SessionEvent, **changes: Any) -> OpenSession:
+        def stepped(session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:
             after = step(session, event, **changes)
             self._stepped(session, event, after)
             return after
@@ -224,7 +224,7 @@ class Host:
         book.step = stepped  # type: ignore[method-assign] # listened to, not replaced
         memory.beaten = heard  # type: ignore[method-assign] # likewise
 
-    def _stepped(self, before: OpenSession, event: SessionEvent, after: OpenSession) -> None:
+    def _stepped(self, before: NodeSession, event: SessionEvent, after: NodeSession) -> None:
         name, user = after.id, after.user.canonical
         seat = self.plan.seat(self.name, name, user)
         if event is SessionEvent.SEAT_LOST and after.lost_because is not None:
@@ -243,18 +243,18 @@ class Host:
 
     async def _beating(self) -> None:
         while True:
-            await self.node.rounds.beat()
+            await self.node.loops.beat()
             await asyncio.sleep(HEARTBEAT)
 
     async def _looking(self) -> None:
         while True:
             await asyncio.sleep(LOOK)
-            await self.node.rounds.look()
+            await self.node.loops.look()
 
     async def _watching(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            await self.node.rounds.watch()
+            await self.node.loops.watch()
 
     async def _sampling(self) -> None:
         seen = self.history.health.setdefault(self.name, [])

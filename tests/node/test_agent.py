@@ -233,7 +233,7 @@ async def test_limits_of_two_policies_are_never_mixed(site: Site) -> None:
         await asked()
         await site.apply(site.policy.replace("capacity = 3", "capacity = 1"))
         host.line.cut.add("heartbeat")
-        await host.node.rounds.beat()
+        await host.node.loops.beat()
         host.line.cut.clear()
         site.timed.raw.delete(*site.timed.raw.keys("*qlikview*"))
     await starting

@@ -24,7 +24,8 @@ import tenacity.asyncio
 
 from farmlease import farm
 from farmlease.domain.policy import parse_policy
-from farmlease.node import custody, files, journal, standing
+from farmlease.node.files import record_sync, vendor_files
+from farmlease.node.journal import journal, policy_cache
 from tests.simulation.loop import OWNER, VirtualLoop
 
 __all__ = ["dice", "seeded"]
@@ -53,9 +54,9 @@ def seeded(seed: int, loop: VirtualLoop, complaints: list[str]) -> Iterator[None
         put(tenacity, "time", SimpleNamespace(monotonic=loop.time))
         put(tenacity.asyncio._utils, "is_coroutine_callable", _is_coroutine_callable)
         put(farm, "parse_policy", _parse_policy)
-        put(standing, "parse_policy", _parse_policy)
-        put(custody, "in_thread", _inline)
-        put(files, "opened", lambda place, *, make: OWNER.get().disk.opened(place, make=make))
+        put(policy_cache, "parse_policy", _parse_policy)
+        put(record_sync, "in_thread", _inline)
+        put(vendor_files, "opened", lambda place, *, make: OWNER.get().disk.opened(place, make=make))
         put(sqlite3, "connect", _connect)
         put(journal, "boot_marker", lambda: OWNER.get().marker)
         _tell(complaints)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from farmlease.node.places import Place
+from farmlease.node.files.folder import Place
 
 __all__ = ["Disk"]
 
@@ -19,7 +19,7 @@ _WAL_HEADER, _FRAME_HEADER = 32, 24
 
 
 class _Drawer:
-    """The folder of one place, for the production code; see ``farmlease.node.places.Folder``."""
+    """The folder of one place, for the production code; see ``farmlease.node.files.folder.Folder``."""
 
     def __init__(self, files: dict[tuple[str, str], bytes], place: Place) -> None:
         self._files = files

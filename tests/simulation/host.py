@@ -15,10 +15,10 @@ from farmlease.config.model import Config
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.farm import Farm
-from farmlease.node import composition
+from farmlease.node import build
 from farmlease.node.agent import Agent
-from farmlease.node.book import Book, OpenSession
-from farmlease.node.debts import Debts, NoteDebt, ReleaseDebt, SaveDebt
+from farmlease.node.journal.sessions import NodeSession, SessionTable
+from farmlease.node.sync.outbox_delivery import NoteMessage, Outbox, ReleaseMessage, SaveMessage
 from farmlease.store.connection.connection import Connection
 from farmlease.store.lease_store import LeaseStore
 from tests.simulation.disk import Disk
@@ -57,23 +57,23 @@ class HostClock:
         await asyncio.sleep(seconds)
 
 
-class WatchedBook(Book):
+class WatchedBook(SessionTable):
     """The production book; each step is told to the host it belongs to."""
 
-    def step(self, session: OpenSession, event: SessionEvent, **changes: Any) -> OpenSession:
+    def step(self, session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:
         """Take the step and tell it."""
         after = super().step(session, event, **changes)
         OWNER.get().stepped(session.state, event, after)
         return after
 
 
-class WatchedDebts(Debts):
+class WatchedDebts(Outbox):
     """The production debts; each is told to the host that owes it."""
 
-    def owe(self, debt: ReleaseDebt | SaveDebt | NoteDebt) -> None:
+    def owe(self, debt: ReleaseMessage | SaveMessage | NoteMessage) -> None:
         """Note the debt and tell it."""
         super().owe(debt)
-        if isinstance(debt, SaveDebt):
+        if isinstance(debt, SaveMessage):
             OWNER.get().owes(debt)
 
 
@@ -88,9 +88,9 @@ class Host:
         sealer: Sealer,
         folder: Path,
         chance: Random,
-        stepped: Callable[["Host", SessionState, SessionEvent, OpenSession], None],
+        stepped: Callable[["Host", SessionState, SessionEvent, NodeSession], None],
         beaten: Callable[["Host"], None],
-        owing: Callable[["Host", SaveDebt], None],
+        owing: Callable[["Host", SaveMessage], None],
     ) -> None:
         self.name = name
         self._loop = loop
@@ -111,7 +111,7 @@ class Host:
         self.line = network.line(name)
         self._opened: Any = None
         self._loops: list[asyncio.Task[None]] = []
-        self.node: composition.Node
+        self.node: build.Node
         self._config = Config.model_validate(
             {"farm": FARM, "node": name, "agent": {"state_dir": folder, "heartbeat": f"{HEARTBEAT:.0f}s"}}
         )
@@ -132,9 +132,9 @@ class Host:
         return f"{self.name}#{self.node.journal.incarnation}"
 
     @property
-    def book(self) -> Book:
+    def book(self) -> SessionTable:
         """The agent's sessions."""
-        return self.agent._book
+        return self.agent._sessions
 
     def start(self) -> None:
         """Start the agent and let it beat."""
@@ -144,8 +144,8 @@ class Host:
             self.line = self._network.line(self.name)
             connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)  # type: ignore[arg-type] - a line is what the connection uses of a client
             farm = Farm(FARM, LeaseStore(connection, FARM), self._sealer)
-            with patch.object(composition, "Book", WatchedBook), patch.object(composition, "Debts", WatchedDebts):
-                self._opened = composition.compose(self._config, farm, self.clock)
+            with patch.object(build, "SessionTable", WatchedBook), patch.object(build, "Outbox", WatchedDebts):
+                self._opened = build.compose(self._config, farm, self.clock)
                 self.node = self._opened.__enter__()
             self.up = True
             self.since = self._loop.passed
@@ -191,19 +191,19 @@ class Host:
             OWNER.reset(before)
         return await task
 
-    def stepped(self, before: SessionState, event: SessionEvent, after: OpenSession) -> None:
+    def stepped(self, before: SessionState, event: SessionEvent, after: NodeSession) -> None:
         """Pass on a step of a session; those of a life that has ended are not written down anywhere."""
         if self.up and not self.line.dead:
             self._stepped(self, before, event, after)
 
-    def owes(self, debt: SaveDebt) -> None:
+    def owes(self, debt: SaveMessage) -> None:
         """Pass on that the store is to be told of a record; not if nobody wrote that down any more."""
         if self.up and not self.line.dead:
             self._owing(self, debt)
 
     async def beat(self) -> None:
         """One heartbeat."""
-        await self.node.rounds.beat()
+        await self.node.loops.beat()
         self._beaten(self)
 
     async def _beating(self) -> None:
@@ -214,7 +214,7 @@ class Host:
     async def _watching(self) -> None:
         while True:
             await self.clock.sleep(_LOOK_AROUND)
-            await self.node.rounds.watch()
+            await self.node.loops.watch()
 
     async def _looking(self) -> None:
         while True:
@@ -222,9 +222,9 @@ class Host:
             self.stirred.clear()
             await self.clock.sleep(self._chance.uniform(0, _LOOK_EVERY))
             for _ in range(_LOOKS):
-                await self.node.rounds.look()
+                await self.node.loops.look()
                 await self.clock.sleep(_LOOK_EVERY)
-                if self.node.standing.store_is_away:
+                if self.node.policy.store_is_away:
                     break
-            if self.node.standing.store_is_away and self._network.reaches(self.name):
+            if self.node.policy.store_is_away and self._network.reaches(self.name):
                 self.stirred.set()

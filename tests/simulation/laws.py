@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest
 from farmlease.domain.session_states import SessionState
-from farmlease.node.book import OpenSession
+from farmlease.node.journal.sessions import NodeSession
 from tests.simulation.host import Host
 from tests.simulation.ledger import Account, Key, Ledger
 from tests.simulation.memory import Memory, SortedSet
@@ -46,13 +46,13 @@ class Farm(Protocol):
     now: float  #: seconds since the run began
     now_ms: int  #: by the store's clock
 
-    def key(self, host: Host, session: OpenSession) -> Key:
+    def key(self, host: Host, session: NodeSession) -> Key:
         """Return how the store knows a session."""
 
     def hears(self, host: Host) -> bool:
         """Whether a host could reach the store for long enough to have told what it has."""
 
-    def has_had(self, host: Host, session: OpenSession) -> bool:
+    def has_had(self, host: Host, session: NodeSession) -> bool:
         """Whether a session has been going on for long enough to be counted before anything its host asks."""
 
 

@@ -18,17 +18,17 @@ from unittest.mock import patch
 
 from farmlease.errors import StoreUnavailable
 from farmlease.node.agent import Agent
-from farmlease.node.book import Book
-from farmlease.node.departure import Departure
-from farmlease.node.journal import Journal
-from farmlease.node.memory import Memory
-from farmlease.node.offline import Offline
-from farmlease.node.pulse import Pulse
-from farmlease.node.receipts import Receipts
-from farmlease.node.reception import Reception
-from farmlease.node.recovery import Recovery
-from farmlease.node.seats import Seats
-from farmlease.node.upkeep import Upkeep
+from farmlease.node.journal.journal import Journal
+from farmlease.node.journal.receipts import Receipts
+from farmlease.node.journal.sessions import SessionTable
+from farmlease.node.journal.store_state import StoreState
+from farmlease.node.sessions.acquire import SeatAcquisition
+from farmlease.node.sessions.end import SessionEnd
+from farmlease.node.sessions.grant import Granting
+from farmlease.node.sessions.housekeeping import Housekeeping
+from farmlease.node.sessions.offline import OfflineAdmission
+from farmlease.node.sync.heartbeat import Heartbeat
+from farmlease.node.sync.recovery import Recovery
 from farmlease.store.connection.connection import Connection
 from tests.simulation.life import run, uncollected
 from tests.simulation.series import processes
@@ -84,7 +84,7 @@ def hasty(mutant: Mutant) -> Mutant:
 
     @contextmanager
     def changes() -> Iterator[None]:
-        with mutant.changes(), patch("farmlease.node.recovery.JITTER", 0.0):
+        with mutant.changes(), patch("farmlease.node.sync.recovery.JITTER", 0.0):
             yield
 
     return replace(mutant, changes=changes)
@@ -154,14 +154,14 @@ async def _do_nothing(*_: Any) -> None:
     """Do nothing."""
 
 
-def _write_nothing(_: Memory, name: str, body: bytes) -> None:
+def _write_nothing(_: StoreState, name: str, body: bytes) -> None:
     """Write nothing."""
 
 
-_write = Book._write
+_write = SessionTable._write
 
 
-def _write_too_late(self: Book, session: Any) -> None:
+def _write_too_late(self: SessionTable, session: Any) -> None:
     """Show a session that starts, and write it down with its next change only."""
     if session.state.value == "active" and self._sessions[session.id].state.value == "starting":
         self._sessions[session.id] = session
@@ -173,7 +173,7 @@ _adopt = Agent.adopt
 
 
 def _adopt_without_debts(self: Agent) -> None:
-    self._debts._journal._rows("DELETE FROM owed")
+    self._outbox._journal._rows("DELETE FROM owed")
     _adopt(self)
 
 
@@ -228,7 +228,7 @@ MUTANTS = (
     lua("older policy obeyed", "Who goes by an older policy is not sent to read the new one.",
         "if limits.policy > version then return { 'policy' } end", ""),
     python("retried under a new name", "Each try of a start names another session.",
-           Seats, "_acquire", "version, claim, taking, known",
+           SeatAcquisition, "_acquire", "version, claim, taking, known",
            "version, replace(claim, session=session.id + secrets.token_hex(2)), taking, known"),
     swapped("answered with another's answer", "A call without an answer gets the last one of its kind.",
             Connection, "call", _last_answer),
@@ -244,7 +244,7 @@ MUTANTS = (
     lua("hold lost at restore", "A session that is restored is held no longer.",
         "if known then\n      if known.fence", "claim.hold = nil\n    if known then\n      if known.fence", "loss"),
     swapped("memory not written", "A node's epochs, fences and rosters are forgotten with its agent.",
-            Memory, "_write", _write_nothing, "loss"),
+            StoreState, "_write", _write_nothing, "loss"),
     lua("restored over the limit", "What a node has is counted again, room or not.",
         "return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft",
         "return true", "loss"),
@@ -256,25 +256,25 @@ MUTANTS = (
     swapped("nothing given back", "What only the store counts for a node stays counted.",
             Recovery, "_unknown", _nothing_unknown, "late"),
     swapped("receipts never counted", "Who was let in by a receipt is not counted when the store is back.",
-            Seats, "count", _do_nothing),
+            SeatAcquisition, "count", _do_nothing),
     python("receipts never expire", "A receipt lets its user in after its lease has ended.",
-           Offline, "receipt", "now < receipt.lease.expires_at", "True"),
+           OfflineAdmission, "receipt", "now < receipt.lease.expires_at", "True"),
     swapped("debts forgotten at restart", "What was owed to the store is dropped when the agent starts.",
             Agent, "adopt", _adopt_without_debts),
-    swapped("answered before written", "A grant is told, and not yet in the journal.", Book, "_write", _write_too_late),
+    swapped("answered before written", "A grant is told, and not yet in the journal.", SessionTable, "_write", _write_too_late),
     python("unfinished start kept", "What a killed agent had begun is not ended by the next one.",
-           Upkeep, "tidy", "if session.state is SessionState.STARTING:", "if False:"),
+           Housekeeping, "tidy", "if session.state is SessionState.STARTING:", "if False:"),
     python("word not heard", "The agent acknowledges a lost session and shows it as before.",
-           Seats, "lost", "(found.state, found.pool) == (SessionState.ACTIVE, pool)", "found is None"),
+           SeatAcquisition, "lost", "(found.state, found.pool) == (SessionState.ACTIVE, pool)", "found is None"),
     python("any record will do", "A session starts on a record that does not open.",
-           Reception, "receive", "except (RecordRejected, FileRefused, PolicyError) as error:",
+           Granting, "receive", "except (RecordRejected, FileRefused, PolicyError) as error:",
            "except RecordRejected:\n            pass\n        except (FileRefused, PolicyError) as error:"),
     python("same life after a reboot", "A rebooted host takes itself for the old one.",
            Journal, "_identify", 'same_boot(known["boot"], self._here.boot)', "True"),
     python("differences not looked into", "Sessions that the store forgot are not asked about.",
-           Pulse, "_compare", "if counts[0] == counts[1]:", "if True:", "loss"),
+           Heartbeat, "_compare", "if counts[0] == counts[1]:", "if True:", "loss"),
     python("ends not delivered", "An end is struck off before the store took it.",
-           Departure, "give_back", "self._debts.owe(", "(lambda _: None)("),
+           SessionEnd, "give_back", "self._outbox.owe(", "(lambda _: None)("),
 )  # fmt: skip
 
 

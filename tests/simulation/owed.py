@@ -1,6 +1,6 @@
 """Records that were taken back from a user and that the store is to be told of: each must reach it, whatever breaks."""
 
-from farmlease.node.debts import SaveDebt
+from farmlease.node.sync.outbox_delivery import SaveMessage
 from tests.simulation.server import Carried
 
 __all__ = ["Owed"]
@@ -17,7 +17,7 @@ class Owed:
         """How many records the store never heard of."""
         return len(self._records)
 
-    def note(self, host: str, debt: SaveDebt) -> None:
+    def note(self, host: str, debt: SaveMessage) -> None:
         """A host wrote down that it owes the store a record."""
         self._records[_as_carried(debt.record)] = (host, debt.pool, debt.claim.user)
 

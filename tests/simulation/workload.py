@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Grant, SessionRequest, Withdrawal
 from farmlease.errors import FarmleaseError
-from farmlease.node.book import OpenSession
+from farmlease.node.journal.sessions import NodeSession
 from tests.simulation.host import Host
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Workload:
         user = self._chance.choice(places)[1].user
         await asyncio.gather(*(self._write(host, each.id, user) for host, each in places if each.user == user))
 
-    def _places(self, pool: str) -> list[tuple[Host, OpenSession]]:
+    def _places(self, pool: str) -> list[tuple[Host, NodeSession]]:
         """Every session of a pool, with its host."""
         running = [host for host in self._stage.hosts if host.up]
         return [(host, each) for host in running for each in host.agent.sessions() if each.pool == pool]

@@ -19,8 +19,8 @@ from farmlease.domain.policy import parse_policy
 from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, StoreError
 from farmlease.farm import Farm
-from farmlease.node.book import OpenSession
-from farmlease.node.debts import SaveDebt
+from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.sync.outbox_delivery import SaveMessage
 from farmlease.store.connection.connection import Connection
 from farmlease.store.lease_store import LeaseStore
 from tests.simulation import laws
@@ -138,7 +138,7 @@ class World:
         """Whether a caller hangs up in the middle."""
         return self.mood.strikes("caller gone")
 
-    def key(self, host: Host, session: OpenSession) -> Key:
+    def key(self, host: Host, session: NodeSession) -> Key:
         """How the store knows a session."""
         index = self._indices.get(session.user.canonical)
         if index is None:
@@ -149,7 +149,7 @@ class World:
         """Whether a host could reach the store for long enough to have told what it has."""
         return self.network.reaches(host.name) and self.now - host.since > _HEARD_WITHIN
 
-    def has_had(self, host: Host, session: OpenSession) -> bool:
+    def has_had(self, host: Host, session: NodeSession) -> bool:
         """Whether a session has been going on for long enough to be counted before anything its host asks."""
         return self.now - self._began.get(self.key(host, session), 0) > _ANSWERED
 
@@ -272,7 +272,7 @@ class World:
         if fence <= told and witnesses:  # what only a host knew that is cut off, nobody can restore
             self.broken("L4", f"a grant in {pool} got fence {fence}, and somebody was told {told} before")
 
-    def _owing(self, host: Host, debt: SaveDebt) -> None:
+    def _owing(self, host: Host, debt: SaveMessage) -> None:
         self.owed.note(host.name, debt)
 
     def _note_record(self, carried: Carried) -> None:
@@ -288,14 +288,14 @@ class World:
         """A heartbeat is over: what it told must show before long."""
         host.tasks = [task for task in host.tasks if not task.done()]
         lost, life = self._lost.pop(host.name, set()), host.lives
-        if lost and host.node.standing.store_answers:
+        if lost and host.node.policy.store_answers:
             self.loop.call_later(_PROMPT, self._check_heard, host, life, lost)
 
     def _check_heard(self, host: Host, life: int, lost: set[tuple[str, str, int]]) -> None:
         if host.up and host.lives == life and (what := laws.heard_of_loss(host, lost)):
             self.broken("L4", what)
 
-    def _stepped(self, host: Host, before: SessionState, event: SessionEvent, after: OpenSession) -> None:
+    def _stepped(self, host: Host, before: SessionState, event: SessionEvent, after: NodeSession) -> None:
         fence = after.grant.fence if after.grant else "-"
         self.history.tell(self.now, "session", host.name, after.id, before.value, event.value, after.state.value, fence)
         if after.state is not SessionState.ACTIVE or event is SessionEvent.QUEUED or after.grant is None:

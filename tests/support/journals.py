@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from farmlease.node.journal import Journal
-from farmlease.node.kept import KeptFiles
+from farmlease.node.journal.evidence import Evidence
+from farmlease.node.journal.journal import Journal
 
 __all__ = ["NODE", "NOW", "ROOT", "opened"]
 
@@ -15,4 +15,4 @@ NOW = 1_767_258_000_123  #: 2026-01-01 09:00:00.123 UTC
 
 def opened(folder: Path, node: str = NODE) -> Journal:
     """Open the journal of a state folder."""
-    return Journal.open(folder, node=node, kept=KeptFiles(folder / "kept"), now_ms=NOW)
+    return Journal.open(folder, node=node, evidence=Evidence(folder / "kept"), now_ms=NOW)

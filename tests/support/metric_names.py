@@ -8,7 +8,7 @@ from farmlease.clock import SystemClock
 from farmlease.domain.health import health
 from farmlease.domain.model import Kind, PoolUse, Reason
 from farmlease.domain.session_states import SessionState
-from farmlease.node.metrics import Metrics
+from farmlease.node.health.metrics import Metrics
 from tests.domain.test_health import WELL
 from tests.support.samples import DEPLOY
 

@@ -20,7 +20,7 @@ from farmlease.domain.policy import parse_policy
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
 from farmlease.node.agent import Agent
-from farmlease.node.composition import Node, compose
+from farmlease.node.build import Node, compose
 from farmlease.store.lease_store import Caller, LeaseStore
 from farmlease.store.script import Argument, Script
 from tests.support.stores import StoreClock, TimedStore
@@ -200,7 +200,7 @@ class Host:
     async def beat(self) -> None:
         """One heartbeat, with everything it sets going."""
         self.mount()
-        await self.node.rounds.beat()
+        await self.node.loops.beat()
         await self.agent.settled()
 
     @property
@@ -314,7 +314,7 @@ def booted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
         def reboot() -> None:
             marker = f"life-{next(lives)}-{time.time_ns()}"
-            patch.setattr("farmlease.node.journal.boot_marker", lambda: marker)
+            patch.setattr("farmlease.node.journal.journal.boot_marker", lambda: marker)
 
         reboot()
         yield reboot

@@ -1,6 +1,6 @@
 """Nodes in a race for seats, each a process of its own, told over a socket what to ask for.
 
-``python -m tests.racer URL FD …`` forks a process for each socket it inherits. A process reads one JSON object a line
+``python -m tests.support.racer URL FD …`` forks a process for each socket it inherits. A process reads one JSON object a line
 and answers with one: ``{"ask": [users], "pool": {…}}`` asks for a session of each user and answers who was granted,
 ``{"end": …}`` ends what the last race was granted, and ``{"churn": seconds, …}`` starts and ends sessions for a while,
 of 200 new users every quarter of a second.

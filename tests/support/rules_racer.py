@@ -1,6 +1,6 @@
 """Nodes in a race by the rules, each a process of its own, told over a socket what to do.
 
-``python -m tests.rules_racer URL FD …`` forks a process for each socket it inherits. A process reads one JSON object a
+``python -m tests.support.rules_racer URL FD …`` forks a process for each socket it inherits. A process reads one JSON object a
 line, ``{"act": "mix"|"queue", "seconds": …, "policy": …}``, and answers what it was granted: fence, number of arrival in
 the queue (null: it did not wait) and whether as a VIP.
 """

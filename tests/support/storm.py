@@ -1,4 +1,4 @@
-"""``python -m tests.storm PORT SECONDS RATE``: a storm of probes on a health listener, and slow ones among them.
+"""``python -m tests.support.storm PORT SECONDS RATE``: a storm of probes on a health listener, and slow ones among them.
 
 Each probe is a connection of its own, as balancers make them, evenly spread over time. Beside them stand connections
 that sent half a request, or send one byte now and then, and connections that never read their answers; those that the

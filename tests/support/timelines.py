@@ -65,7 +65,7 @@ class Day:
 
     async def watched(self, host: Host) -> None:
         """Let a host look once for sessions that end by themselves."""
-        await host.node.rounds.watch()
+        await host.node.loops.watch()
         await self.settled()
 
     async def settled(self) -> None:

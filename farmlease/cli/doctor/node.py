@@ -20,8 +20,8 @@ from farmlease.domain import wording
 from farmlease.domain.diagnosis import node as judge
 from farmlease.domain.diagnosis.finding import Finding, failed, fine
 from farmlease.errors import FarmleaseError
-from farmlease.node.database import glance_at
-from farmlease.node.journal import FILE
+from farmlease.node.journal.journal import FILE
+from farmlease.node.journal.sqlite import glance_at
 
 __all__ = ["agent_findings", "configured", "file_findings", "guarded", "ring_findings", "why"]
 

@@ -56,7 +56,7 @@ def output_option(command: Command) -> Command:
 
 
 def follow_option(command: Command) -> Command:
-    """Give a command ``--follow``, handed to it as ``watch``: see ``follow.py``."""
+    """Give a command ``--follow``, handed to it as ``watch``: see ``watch.py``."""
     return click.option(
         "--follow", "watch", is_flag=True,
         help="Go on: drawn anew on a terminal, elsewhere changes as lines of JSON. Ctrl-C ends it.",

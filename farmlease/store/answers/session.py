@@ -1,7 +1,7 @@
 """What the store answers to nodes and their sessions, as values. Parsing stands beside the value it makes.
 
 Users are pseudonyms here (the *user index*), names and records are sealed bytes: the store and everything in this
-module work without a key. What administrators are answered is in ``administration.py`` and ``stored_lease.py``.
+module work without a key. What administrators are answered is in ``admin.py`` and ``stored_lease.py``.
 """
 
 import json

@@ -1,0 +1,158 @@
+"""How the agent does several things at once: tasks that outlive their caller, locks by name, and a group of actors.
+
+A caller may go away in the middle: its connection is cut, or its patience ends. What it began is finished all the same,
+so that no seat and no file is left halfway. A background task that fails is logged; it never ends the agent.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+import structlog
+
+from farmlease.clock import Clock
+from farmlease.domain.identity import User
+from farmlease.errors import FarmleaseError
+
+__all__ = ["Actor", "BackgroundTasks", "Concurrency", "KeyedLocks", "in_thread", "run_group"]
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class BackgroundTasks:
+    """Tasks under way."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._named: dict[str, asyncio.Task[None]] = {}
+
+    def run(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task, unless one of this name is running."""
+        if name not in self._named:
+            task = self._begin(work())
+            self._named[name] = task
+            task.add_done_callback(lambda _: self._named.pop(name))
+            task.add_done_callback(_log_failure)
+
+    async def finish(self, work: Coroutine[Any, Any, T], within: float | None = None) -> T:
+        """Return what ``work`` returns. It goes on if this is cancelled, or after ``within`` seconds: TimeoutError."""
+        task = self._begin(work)
+        try:
+            await asyncio.wait({task}, timeout=within)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)  # it may have failed at this very moment, and nothing else looks
+            raise
+        if not task.done():
+            task.add_done_callback(_log_failure)
+            raise TimeoutError
+        return task.result()
+
+    async def named(self, beginning: str, within: float) -> None:
+        """Wait, at most ``within`` seconds, for the running tasks whose names begin so."""
+        if tasks := [task for name, task in self._named.items() if name.startswith(beginning)]:
+            await asyncio.wait(tasks, timeout=within)
+
+    async def done(self) -> None:
+        """Wait for all running tasks, and for those that they start."""
+        while others := self._tasks - {asyncio.current_task()}:
+            await asyncio.wait(others)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, FarmleaseError):
+        _log.error("task.failed", why=str(error))
+    elif error is not None:
+        _log.error("task.failed", exc_info=error)
+
+
+class KeyedLocks:
+    """Locks by session and by user, which exist while they are held or awaited. Lock a session before a user."""
+
+    def __init__(self) -> None:
+        self._sessions: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._users: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def session(self, session: str) -> asyncio.Lock:
+        """Return the lock of a session: two calls about the same session must not interleave."""
+        return self._sessions.setdefault(session, asyncio.Lock())
+
+    def user(self, user: User) -> asyncio.Lock:
+        """Return the lock of a user's files on this host."""
+        return self._users.setdefault(user.canonical, asyncio.Lock())
+
+    def is_locked(self, session: str) -> bool:
+        """Whether a session's lock is held now."""
+        lock = self._sessions.get(session)
+        return lock is not None and lock.locked()
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """What every room of the node that awaits something needs: the time, the locks and the background tasks."""
+
+    clock: Clock
+    locks: KeyedLocks = field(default_factory=KeyedLocks)
+    tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Something that runs until it is done or interrupted. ``interrupt`` makes ``run`` return soon; may come twice."""
+
+    run: Callable[[], Awaitable[None]]
+    interrupt: Callable[[], None]
+
+
+async def run_group(actors: Sequence[Actor]) -> None:
+    """Run actors until one stops, interrupt the others, and return when all have stopped.
+
+    Raises what the first actor to fail raised.
+    """
+    tasks = [asyncio.ensure_future(actor.run()) for actor in actors]
+    first: set[asyncio.Future[None]] = set()
+    try:
+        first, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for actor in actors:
+            actor.interrupt()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in (*first, *tasks):
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return what ``work`` returns, run in a thread of its own.
+
+    Not in a pool: a disk that hangs would hold up all who use the pool, and the end of the process, which waits for it.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def settle(give: Callable[[Any], None], what: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(lambda: None if answer.done() else give(what))
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits gets it
+            settle(answer.set_exception, error)
+        else:
+            settle(answer.set_result, result)
+
+    threading.Thread(target=run, name="farmlease-files", daemon=True).start()
+    return await answer

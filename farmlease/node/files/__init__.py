@@ -1,0 +1,1 @@
+"""The user's record and the vendor's files on this host."""

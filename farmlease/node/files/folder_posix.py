@@ -1,0 +1,249 @@
+"""How a vendor's file is reached on Linux and its relatives, without a race that the user could win.
+
+Each folder of the user's territory is opened from the one before it (``dir_fd``), never followed, and kept open; the
+file is then named only relative to the folder that was checked. So a folder swapped for a link a moment later changes
+nothing. What a file is gets asked of the open file, not of its name.
+
+This module must never open, change owner of, or write to anything that is not inside the folder it holds open. Calls
+to the system may block for as long as the file system does; they belong into a thread.
+"""
+
+import errno
+import fcntl
+import os
+import pwd
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+
+from farmlease.errors import FileRefused
+from farmlease.node.files.folder import ATTEMPTS, LEFTOVER, MAX_NAMES, Place
+
+__all__ = ["DescriptorFolder", "Owner", "by_descriptor"]
+
+assert sys.platform != "win32"  # noqa: S101 - how mypy is told that the rest is not for Windows
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+#: Opening must not wait either: for the writer of a FIFO, or for a lease that the user took on the file.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a file shall be, and who else may own what is found in the territory."""
+
+    uid: int
+    gid: int
+    known: frozenset[int]
+
+    def knows(self, seen: os.stat_result) -> bool:
+        """Whether this belongs to the user or to whom his topmost folder belongs.
+
+        Somebody else's file may have been moved here: in a folder of his own the user may rename what is not his.
+        """
+        return seen.st_uid in self.known
+
+    def give(self, descriptor: int) -> None:
+        """Hand an open file or folder, made by the agent, to the user. Only root can."""
+        if os.geteuid() == 0:
+            os.fchown(descriptor, self.uid, self.gid)
+
+
+class DescriptorFolder:
+    """An open folder in the user's territory."""
+
+    def __init__(self, place: Place, descriptor: int, owner: Owner) -> None:
+        self._place = place
+        self._folder = descriptor
+        self._owner = owner
+
+    def read(self, limit: int) -> tuple[int, bytes] | None:
+        """See ``Folder``. A file that is being written is read again, so that no half of it travels."""
+        for _ in range(ATTEMPTS):
+            if self._look() is None:
+                return None
+            with suppress(FileNotFoundError):  # gone since it was looked at
+                if found := self._read(limit):
+                    return found
+        raise self._place.refused("is being written all the time: end the program and save again")
+
+    def _read(self, limit: int) -> tuple[int, bytes] | None:
+        """Return permission bits and content, or None if somebody wrote meanwhile."""
+        with os.fdopen(os.open(self._place.name, _FILE, dir_fd=self._folder), "rb") as file:
+            before = self._checked(os.fstat(file.fileno()))
+            content = file.read(limit + 1)
+            after = os.fstat(file.fileno())
+        if len(content) > limit:
+            raise self._place.refused(f"is larger than {limit} bytes: it cannot travel with the user")
+        whole = len(content) == after.st_size and before.st_mtime_ns == after.st_mtime_ns
+        return (after.st_mode & 0o777, content) if whole else None
+
+    def write(self, content: bytes) -> None:
+        """See ``Folder``. Tried again when a sweep of another agent took the new file for a leftover."""
+        self._look()
+        for _ in range(ATTEMPTS):
+            with suppress(FileNotFoundError):
+                self._write(content)
+                return
+        raise self._place.refused("cannot be put in place, its folder changes all the time: start the session again")
+
+    def _write(self, content: bytes) -> None:
+        temporary = f"{LEFTOVER}{secrets.token_hex(16)}"
+        with os.fdopen(os.open(temporary, _NEW, 0o600, dir_fd=self._folder), "wb") as file:
+            try:
+                with suppress(OSError):  # a file system without locks; then no agent sweeps on it either
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.write(content)
+                file.flush()
+                os.fchmod(file.fileno(), 0o600)
+                self._owner.give(file.fileno())  # last: until now the user could not open it
+                os.fsync(file.fileno())
+                os.replace(temporary, self._place.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=self._folder)
+                raise
+        os.fsync(self._folder)
+
+    def remove(self) -> None:
+        """See ``Folder``."""
+        if self._look() is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._place.name, dir_fd=self._folder)
+
+    def sweep(self) -> None:
+        """See ``Folder``. A leftover is not locked; what another agent is still writing is."""
+        with os.scandir(self._folder) as entries:
+            names = [entry.name for entry in islice(entries, MAX_NAMES) if entry.name.startswith(LEFTOVER)]
+        for name in names:
+            with suppress(OSError):
+                if stat.S_ISREG(os.stat(name, dir_fd=self._folder, follow_symlinks=False).st_mode):
+                    self._sweep(name)
+
+    def _sweep(self, name: str) -> None:
+        with os.fdopen(os.open(name, _FILE, dir_fd=self._folder), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(name, dir_fd=self._folder)
+
+    def _look(self) -> os.stat_result | None:
+        """Return what lies at the place, or None. Asked before opening it: a device may act on being opened."""
+        try:
+            return self._checked(os.stat(self._place.name, dir_fd=self._folder, follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+
+    def _checked(self, seen: os.stat_result) -> os.stat_result:
+        if not stat.S_ISREG(seen.st_mode):
+            raise self._place.refused("is a link or not a regular file: put a regular file there, or nothing")
+        if seen.st_nlink > 1:  # none: replaced since it was opened, and still whole
+            raise self._place.refused("has a second name (a hard link): remove one of the two")
+        if not self._owner.knows(seen):
+            raise self._place.refused("does not belong to the user: change its owner or remove it")
+        return seen
+
+
+@contextmanager
+def by_descriptor(place: Place, *, make: bool) -> Iterator[DescriptorFolder | None]:
+    """Yield the place's open folder, or None if it is missing and shall not be made.
+
+    New folders are 0700 and the user's. Raises ``FileRefused`` where a folder is a link, no folder, or somebody else's.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = os.open(place.trusted, _FOLDER)
+        except FileNotFoundError:
+            if make:
+                raise place.refused(
+                    "has no folder to start from: make the part of its path before the user's name"
+                ) from None
+            yield None
+            return
+        stack.callback(os.close, folder)
+        owner = _owner(place, folder)
+        for name in place.folders:
+            below = _descend(place, folder, name, owner, make=make)
+            if below is None:
+                yield None
+                return
+            stack.callback(os.close, below)
+            folder = below
+        if owner is None:
+            raise _stranger(place)
+        yield DescriptorFolder(place, folder, owner)
+
+
+def _descend(place: Place, folder: int, name: str, owner: Owner | None, *, make: bool) -> int | None:
+    """Open the folder ``name`` in the open ``folder``, made if asked for; None if it is missing."""
+    made = False
+    below = _open_folder(place, folder, name)
+    if below is None:
+        if not make:
+            return None
+        if owner is None:
+            raise _stranger(place)
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=folder)
+            made = True
+        below = _open_folder(place, folder, name)
+        if below is None:
+            raise place.refused("cannot be put in place, its folder changes all the time: start the session again")
+    try:
+        if owner is not None:
+            _settle(place, below, owner, made=made, make=make)
+    except BaseException:
+        os.close(below)
+        raise
+    return below
+
+
+def _open_folder(place: Place, folder: int, name: str) -> int | None:
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+            raise
+    raise place.refused("has a link or a file where a folder should be: write the real path in the policy")
+
+
+def _settle(place: Place, folder: int, owner: Owner, *, made: bool, make: bool) -> None:
+    """Refuse a folder of somebody else's; hand the user the one that was made for him just now.
+
+    An empty 0700 folder of root's is one that an agent made and was killed before it could hand it over. Empty is
+    asked of the just made one too: its name may have been swapped for another folder of root's before it was opened.
+    """
+    seen = os.fstat(folder)
+    ours = seen.st_uid == os.geteuid()
+    if make and ours and (made or stat.S_IMODE(seen.st_mode) == stat.S_IRWXU) and not os.listdir(folder):
+        os.fchmod(folder, 0o700)
+        owner.give(folder)
+    elif not ours and not owner.knows(seen):
+        raise place.refused("has a folder in its path that is somebody else's: change its owner")
+
+
+def _owner(place: Place, trusted: int) -> Owner | None:
+    """Whose the files shall be: the account of the user's name, else the owner of his topmost folder.
+
+    The topmost, because he can neither rename it nor change its owner; deeper down he may move folders of others in.
+    None if root finds neither. An agent that is not root makes files that are its own.
+    """
+    found: list[tuple[int, int]] = []
+    with suppress(KeyError, ValueError):
+        account = pwd.getpwnam(place.account)
+        found.append((account.pw_uid, account.pw_gid))
+    with suppress(FileNotFoundError):
+        top = os.stat(place.folders[0], dir_fd=trusted, follow_symlinks=False) if place.folders else os.fstat(trusted)
+        found.append((top.st_uid, top.st_gid))
+    if os.geteuid() != 0:
+        found.insert(0, (os.geteuid(), os.getegid()))
+    return Owner(*found[0], frozenset(uid for uid, _ in found)) if found else None
+
+
+def _stranger(place: Place) -> FileRefused:
+    return place.refused("is for a user without account or folder on this node: make the folder, owned by the user")

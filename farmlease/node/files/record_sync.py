@@ -1,0 +1,243 @@
+"""The user's record while it is on this node: opened, its files put in place, taken back, and removed again.
+
+Guaranteed: a record that does not open is kept and never overwritten; so is a file that would be replaced by another
+content, and the older of two that were changed at once. Callers let only one of these run for a user at a time.
+
+Once another node's version has won, what changes here afterwards never goes over it: it is kept, until the winner's
+files are put in place or ours are removed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+import structlog
+
+from farmlease.clock import Clock
+from farmlease.crypto.seal import RecordBinding, Sealer
+from farmlease.domain.identity import User
+from farmlease.domain.policy import Pool
+from farmlease.domain.record import BorrowedRecord, VendorFile, decode, encode
+from farmlease.errors import FileRefused, RecordRejected
+from farmlease.node.concurrency import in_thread
+from farmlease.node.files.vendor_files import VendorFiles
+from farmlease.node.journal.evidence import Evidence, as_label
+from farmlease.node.journal.receipts import Receipt, Receipts, new_line
+
+__all__ = ["MadeHere", "RecordSync", "Version"]
+
+_log = structlog.get_logger(__name__)
+
+Version = tuple[int, bytes]  #: a record's version and its sealed bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeHere:
+    """A version of a record that was made on this node, as the store is told of it."""
+
+    pool: str
+    user: str  #: user index
+    lease_id: str
+    line: str
+    version: int
+    record: bytes
+
+
+class RecordSync:
+    """The records and vendor's files of one node."""
+
+    def __init__(self, *, receipts: Receipts, sealer: Sealer, evidence: Evidence, clock: Clock) -> None:
+        self._receipts = receipts
+        self._sealer = sealer
+        self._evidence = evidence
+        self._clock = clock
+
+    async def receive(self, user: User, pool: Pool, taken: Receipt, *, place: bool) -> None:
+        """Open a record and keep its receipt; put its files in place, unless the user's sessions use them already.
+
+        RecordRejected if it does not open, FileRefused if a file cannot be put in place, PolicyError if it has no
+        place on this system.
+        """
+        index = self._sealer.user_index(user)
+        record = self._open(index, pool.name, taken)
+        mine = self._receipts.find(index, pool.name)
+        if not place:
+            # What lies here came with our receipt, and a later change must be compared with that one. Only a lease that
+            # began anew under a running session has nothing to lose, and needs what lies here.
+            if mine is None or (mine.lease.id != taken.lease.id and not record.files):
+                mine = replace(taken, files=mine.files if mine else pool.files)
+            same = mine.lease.id == taken.lease.id
+            self._receipts.keep(index, pool.name, mine.granted_anew(taken) if same else mine)
+            return
+        if mine is not None and _is_ahead(mine, taken):
+            taken, record = mine.granted_anew(taken), self._open(index, pool.name, mine)
+        if not pool.files:
+            self._receipts.keep(index, pool.name, replace(taken, files=(), placing=False))
+            return
+        files = VendorFiles(pool.files)
+        self._receipts.keep(index, pool.name, replace(taken, files=pool.files, placing=True))
+        named = [file for file in record.files if file.name in pool.files]
+        await in_thread(lambda: self._place(index, user, files, named))
+        self._update(index, pool.name, placing=False)
+
+    def cares(self, user: User, pool: str) -> bool:
+        """Whether files of the user may lie on this node's disk because of us."""
+        mine = self._receipts.find(self._sealer.user_index(user), pool)
+        return mine is not None and bool(mine.files)
+
+    async def take_back(self, user: User, pool: str) -> tuple[Receipt | None, Mapping[str, FileRefused]]:
+        """Return the receipt of a new version if the user's files were changed, and the files that were refused.
+
+        A file that is missing stays in the record as it was. FileRefused if they do not fit into a record.
+        """
+        index = self._sealer.user_index(user)
+        mine = self._receipts.find(index, pool)
+        if mine is None or not mine.files:
+            return None, {}
+        templates = mine.files
+        found, refused = await in_thread(lambda: _taken(user, templates))
+        mine = self._receipts.find(index, pool)  # the store may have told meanwhile that another node was first
+        if mine is None or mine.placing:
+            return None, refused
+        record = self._open(index, pool, mine)
+        changed = _changed(record.files, found)
+        if changed and mine.winner is not None:
+            self._keep_files("conflict", index, changed)
+        if not changed or mine.winner is not None:
+            return None, refused
+        files = {file.name: file for file in (*record.files, *found)}
+        binding = _binding(pool, index, mine.lease.id, mine.version + 1)
+        sealed = self._sealer.seal_record(binding, encode(replace(record, files=tuple(files.values()))))
+        return replace(mine, version=binding.version, record=sealed), refused
+
+    def took_back(self, user: User, pool: str, receipt: Receipt) -> None:
+        """Keep the receipt of what was taken back, once the store is to be told of it."""
+        self._receipts.keep(self._sealer.user_index(user), pool, receipt)
+
+    async def clear(self, user: User, pool: str, *, spare: Iterable[str]) -> None:
+        """Remove the user's files from this node, but for those to ``spare``, which stay in our care."""
+        index = self._sealer.user_index(user)
+        mine = self._receipts.find(index, pool)
+        if mine is None or not mine.files:
+            return
+        spared = tuple(spare)
+        gone = [template for template in mine.files if template not in spared]
+        # What was only being put in place and has other content by now is not ours to remove.
+        ours = self._open(index, pool, mine).files if mine.placing else None
+        await in_thread(lambda: _remove(user, gone, ours))
+        self._update(index, pool, files=spared, placing=False)
+
+    def lost_race(self, mine: MadeHere, theirs: Version) -> None:
+        """Two nodes changed the record at once and the other was first: its version counts, ours is kept."""
+        self._keep_record("conflict", mine)
+        _log.warning("record.conflict", user=mine.user, pool=mine.pool, version=theirs[0])
+        receipt = self._receipts.find(mine.user, mine.pool)
+        if receipt is not None and receipt.line == mine.line:
+            self._receipts.keep(mine.user, mine.pool, _settled(replace(receipt, winner=theirs)))
+
+    def lease_gone(self, mine: MadeHere) -> None:
+        """A file came back for a lease that has ended: it is kept."""
+        self._keep_record("lease-gone", mine)
+        _log.warning("record.lease_gone", user=mine.user, pool=mine.pool)
+
+    async def yield_to_winner(self, user: User, pool: str) -> bool:
+        """If another node's version won over ours, put its files in place and return True."""
+        index = self._sealer.user_index(user)
+        mine = self._receipts.find(index, pool)
+        if mine is None or mine.winner is None:
+            return False
+        version, sealed = mine.winner
+        theirs = replace(mine, version=version, record=sealed, line=new_line(), winner=None)
+        record, known = self._open(index, pool, theirs), self._open(index, pool, mine).files
+        files = VendorFiles(mine.files)
+        named = [file for file in record.files if file.name in mine.files]
+        await in_thread(lambda: self._place(index, user, files, named, known))
+        self._receipts.keep(index, pool, theirs)
+        return True
+
+    def _open(self, index: str, pool: str, receipt: Receipt) -> BorrowedRecord:
+        """Return the record; RecordRejected, and the bytes are kept, if it was sealed for anything else."""
+        try:
+            binding = _binding(pool, index, receipt.lease.id, receipt.version)
+            return decode(self._sealer.unseal_record(binding, receipt.record))
+        except RecordRejected:
+            path = self._evidence.keep("rejected-record", as_label(index), receipt.record, self._clock.now_ms())
+            _log.error("record.rejected", user=index, pool=pool, kept=str(path))
+            raise
+
+    def _place(
+        self, index: str, user: User, files: VendorFiles, arriving: list[VendorFile], known: Iterable[VendorFile] = ()
+    ) -> None:
+        """Put files in place; what lies there with other content, and is not kept or recorded yet, is kept first."""
+        replaced = {file.name for file in arriving}
+        contents = {(file.name, file.content) for file in (*arriving, *known)}
+        for file in files.take(user):
+            if file.name in replaced and (file.name, file.content) not in contents:
+                self._keep_files("replaced", index, [file])
+        files.place(user, arriving)
+
+    def _keep_record(self, why: str, mine: MadeHere) -> None:
+        binding = _binding(mine.pool, mine.user, mine.lease_id, mine.version)
+        try:
+            record = decode(self._sealer.unseal_record(binding, mine.record))
+        except RecordRejected:  # its key has been retired: the bytes are all there is
+            self._evidence.keep(why, as_label(mine.user), mine.record, self._clock.now_ms())
+        else:
+            self._keep_files(why, mine.user, record.files)
+
+    def _keep_files(self, why: str, index: str, files: Iterable[VendorFile]) -> None:
+        for file in files:
+            label = as_label(index, PurePath(file.name.replace("\\", "/")).name)
+            path = self._evidence.keep(why, label, file.content, self._clock.now_ms())
+            _log.warning("file.kept", why=why, user=index, kept=str(path))
+
+    def _update(self, index: str, pool: str, *, placing: bool, files: tuple[str, ...] | None = None) -> None:
+        """Change a receipt as it stands now: the store's word of a winner may have come in between."""
+        receipt = self._receipts.find(index, pool)
+        if receipt is not None:
+            files = receipt.files if files is None else files
+            self._receipts.keep(index, pool, _settled(replace(receipt, placing=placing, files=files)))
+
+
+def _binding(pool: str, index: str, lease_id: str, version: int) -> RecordBinding:
+    return RecordBinding(pool=pool, user_index=index, lease_id=lease_id, version=version)
+
+
+def _is_ahead(mine: Receipt, taken: Receipt) -> bool:
+    """Whether what was saved here has not reached the store yet."""
+    return mine.lease.id == taken.lease.id and mine.version > taken.version and mine.winner is None
+
+
+def _settled(receipt: Receipt) -> Receipt:
+    """With none of our files on the disk any more there is nothing that could go over the winner."""
+    if receipt.winner is None or receipt.files:
+        return receipt
+    version, record = receipt.winner
+    return replace(receipt, version=version, record=record, line=new_line(), winner=None)
+
+
+def _changed(recorded: Iterable[VendorFile], found: Iterable[VendorFile]) -> list[VendorFile]:
+    """The files on the disk whose content is not the record's; the mode on the disk is ours, not the user's."""
+    contents = {file.name: file.content for file in recorded}
+    return [file for file in found if contents.get(file.name) != file.content]
+
+
+def _taken(user: User, templates: Iterable[str]) -> tuple[list[VendorFile], dict[str, FileRefused]]:
+    """Return the files that are there, and those that must not be touched: one refusal does not hold up the others."""
+    found: list[VendorFile] = []
+    refused: dict[str, FileRefused] = {}
+    for template in templates:
+        try:
+            found.extend(VendorFiles((template,)).take(user))
+        except FileRefused as refusal:
+            refused[template] = refusal
+    return found, refused
+
+
+def _remove(user: User, templates: Iterable[str], only: Iterable[VendorFile] | None) -> None:
+    """Remove files; with ``only`` given, those that have exactly that content."""
+    contents = None if only is None else {(file.name, file.content) for file in only}
+    for template in templates:
+        file = VendorFiles((template,))
+        if contents is None or any((each.name, each.content) in contents for each in file.take(user)):
+            file.remove(user)

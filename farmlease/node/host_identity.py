@@ -1,0 +1,141 @@
+"""What tells this host, this boot and this process from another.
+
+An agent that restarts within the same boot is the same incarnation and adopts its sessions; after a reboot it is a new
+one, because the sessions of the old life are gone whatever the journal says. The marker is the system's, the name of
+the incarnation is random, so that two clones of a golden image are two incarnations.
+
+A marker must never call a restart a reboot, nor this host another one: every session of the node would end. So only
+what cannot change while a system runs counts; addresses of network cards, which come and go, do not.
+
+Process ids are used again, so a process is known by its pid and its start, by a clock that nobody sets where the system
+has one: a host whose clock is put right must not lose its sessions for it.
+"""
+
+import hashlib
+import re
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+__all__ = [
+    "Whereabouts",
+    "boot_marker",
+    "is_incarnation",
+    "lives",
+    "machine_marker",
+    "new_incarnation",
+    "same_boot",
+    "started_at",
+]
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID = Path("/etc/machine-id")
+#: There if the machine id was made for this boot alone (a host without a disk of its own): then it tells nothing.
+_PASSING_MACHINE_ID = Path("/run/machine-id")
+#: Seconds two readings of the same boot time may differ where it is computed from a clock that is being corrected.
+_TOLERANCE = 120
+_INCARNATION = re.compile(r"[0-9a-f]{12}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """Where and when an agent runs: its node by name, the system it runs on (``''``: not known), and its boot."""
+
+    node: str
+    machine: str
+    boot: str
+
+    def is_host_of(self, node: str, machine: str) -> bool:
+        """Whether something of this node and machine is of this host; what is not known speaks for nobody else."""
+        return node in {"", self.node} and (not machine or not self.machine or machine == self.machine)
+
+
+def new_incarnation() -> str:
+    """Return a name no other life of any node has: 12 hexadecimal digits."""
+    return secrets.token_hex(6)
+
+
+def is_incarnation(name: str) -> bool:
+    """Whether this is a name as ``new_incarnation`` makes them."""
+    return _INCARNATION.fullmatch(name) is not None
+
+
+def boot_marker() -> str:
+    """Return what tells this boot from the one before."""
+    if sys.platform == "linux" and _BOOT_ID.exists():
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    return f"booted:{psutil.boot_time():.0f}"
+
+
+def same_boot(one: str, other: str) -> bool:
+    """Whether two markers are of the same boot."""
+    kind, _, first = one.partition(":")
+    other_kind, _, second = other.partition(":")
+    if kind == other_kind == "booted" and first.isdecimal() and second.isdecimal():
+        return abs(int(first) - int(second)) < _TOLERANCE
+    return one == other
+
+
+def machine_marker() -> str:
+    """Return what tells this installed system from every other, the same after each boot; ``''`` if nothing does.
+
+    A digest, as the system's own id is nobody else's business. A copy of a disk has the id of the original until the
+    image is prepared for cloning; its boot tells them apart.
+    """
+    found = _machine_id()
+    return hashlib.sha256(f"farmlease {found}".encode()).hexdigest()[:16] if found else ""
+
+
+def _machine_id() -> str:
+    try:
+        if sys.platform == "win32":
+            import winreg  # noqa: PLC0415 - exists on Windows only
+
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography") as key:
+                return str(winreg.QueryValueEx(key, "MachineGuid")[0]).strip()
+        else:
+            found = "" if _PASSING_MACHINE_ID.exists() else _MACHINE_ID.read_text(encoding="ascii").strip()
+            return "" if found == "uninitialized" else found
+    except (OSError, ValueError):
+        return ""
+
+
+if sys.platform == "linux":
+
+    def started_at(pid: int) -> float | None:
+        """When this process started, in clock ticks since the host's boot; None if there is no such process."""
+        found = _stat(pid)
+        return None if found is None else found[1]
+
+    def lives(pid: int, started: float) -> bool:
+        """Whether the process that had this pid then is still running; one that only waits to be reaped is not."""
+        found = _stat(pid)
+        return found is not None and found[0] not in {"Z", "X"} and found[1] == started
+
+    def _stat(pid: int) -> tuple[str, float] | None:
+        """Return a process's state and start. Its name, which it chooses itself, ends at the last parenthesis."""
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return fields[0], float(fields[19])
+
+else:
+
+    def started_at(pid: int) -> float | None:
+        """When this process started, in seconds since 1970 by the host's clock; None if there is no such process."""
+        try:
+            return float(psutil.Process(pid).create_time())
+        except psutil.NoSuchProcess:
+            return None
+
+    def lives(pid: int, started: float) -> bool:
+        """Whether the process that had this pid then is still running; one that only waits to be reaped is not."""
+        try:
+            process = psutil.Process(pid)
+            return bool(process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False

@@ -1,0 +1,1 @@
+"""The agent's doors: the API for hooks, the probes for balancers."""

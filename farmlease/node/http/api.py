@@ -1,0 +1,244 @@
+"""The agent's HTTP interface: turns JSON into values, asks the agent, turns values into JSON. It decides nothing.
+
+``Gate`` has let the caller in before anything here runs. Every answer that is not a success is ``problem+json`` whose
+``detail`` is one sentence for a person.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import structlog
+from fastapi import Body, Depends, FastAPI, Path, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+
+from farmlease import __version__
+from farmlease.domain.identity import LONGEST_TOKEN, Identities
+from farmlease.domain.json_documents import Document, decision_document, timestamp
+from farmlease.domain.model import Decision, Denial, Grant, Reason
+from farmlease.domain.session_states import IllegalEvent
+from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected
+from farmlease.node.agent import Agent
+from farmlease.node.http.auth import Caller, problem
+from farmlease.node.http.schemas import (
+    FieldError,
+    GrantDocument,
+    HoldBody,
+    HoldDocument,
+    ProblemDocument,
+    RestrictedDocument,
+    SavedDocument,
+    SessionDocument,
+    StartBody,
+)
+from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.loops import Loops
+
+__all__ = ["create_app"]
+
+_log = structlog.get_logger(__name__)
+
+SessionId = Annotated[str, Path(min_length=1, max_length=LONGEST_TOKEN, description="unique on the node")]
+
+#: Seconds between two looks whether a caller that waits is still there.
+_LOOK_EVERY = 1.0
+
+_STATUS = {Reason.NOT_ENTITLED: 403, Reason.OFFLINE: 503, Reason.DRAINING: 503}
+_PROBLEM = {
+    "description": "What is wrong, and for a denial why and until when",
+    "content": {"application/problem+json": {"schema": ProblemDocument.model_json_schema()}},
+}
+#: What any call may be answered with.
+_ANY: dict[int | str, dict[str, Any]] = dict.fromkeys((401, 403, 413, 422, 503), _PROBLEM)
+_ONE = _ANY | {404: _PROBLEM}
+_SAVE = _ONE | {409: _PROBLEM}
+_START = _ANY | {200: {"model": GrantDocument | RestrictedDocument}, 409: _PROBLEM}
+
+
+def create_app(agent: Agent, loops: Loops, identities: Identities) -> FastAPI:
+    """Return the agent's API as an ASGI application, without its gate."""
+    app = FastAPI(
+        title="farmlease agent",
+        version=__version__,
+        description="Sessions of one node. Over TCP send the token of token_file as bearer.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # Said in the schema; it is the gate that looks at the token, and on a Unix socket none is needed.
+        dependencies=[
+            Security(HTTPBearer(auto_error=False, description="what stands in token_file")),
+            Depends(loops.awake),
+        ],
+    )
+    _answer_bad_input(app)
+    _answer_errors(app)
+    _add_start(app, agent, identities)
+    _add_session_calls(app, agent)
+    _add_calls_that_keep(app, agent)
+    _add_node_calls(app, agent)
+    return app
+
+
+def _add_start(app: FastAPI, agent: Agent, identities: Identities) -> None:
+    @app.post("/v1/sessions", status_code=201, response_model=GrantDocument, responses=_START)
+    async def start(body: Annotated[StartBody, Body()], http: Request) -> Response:
+        request = body.request(identities)
+        caller = Caller.of(http)
+        if not caller.may_act_for(request.user):
+            return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
+        work = agent.start_session(request, caller.only)
+        decision = await (_while_connected(http, work) if request.wait_ms else work)
+        if decision is None:
+            return problem(503, "the caller is gone; its place in the queue is given up")
+        if isinstance(decision, Denial):
+            status = _STATUS.get(decision.reason, 409)
+            return problem(status, decision.detail, **_without_detail(decision_document(decision)))
+        new = isinstance(decision, Grant) and not decision.again
+        return JSONResponse(decision_document(decision), 201 if new else 200)
+
+
+def _add_session_calls(app: FastAPI, agent: Agent) -> None:
+    @app.get("/v1/sessions", response_model=list[SessionDocument], responses=_ANY)
+    async def sessions(http: Request) -> Response:
+        caller = Caller.of(http)
+        return JSONResponse([_shown(each) for each in agent.sessions() if caller.may_act_for(each.user)])
+
+    @app.get("/v1/sessions/{session}", response_model=SessionDocument, responses=_ONE)
+    async def session(session: SessionId, http: Request) -> Response:
+        found = _own(agent, session, http)
+        return _no_session() if found is None else JSONResponse(_shown(found))
+
+    @app.post("/v1/sessions/{session}/save", response_model=SavedDocument, responses=_SAVE)
+    async def save(session: SessionId, http: Request) -> Response:
+        saved = await agent.save_session(session, Caller.of(http).only)
+        return _no_session() if saved is None else JSONResponse(saved)
+
+    @app.delete("/v1/sessions/{session}", status_code=204, response_class=Response, responses=_ANY)
+    async def end(session: SessionId, http: Request) -> Response:
+        if not await agent.end_session(session, Caller.of(http).only):
+            return problem(403, "this session is another user's")
+        return Response(status_code=204)
+
+
+def _add_calls_that_keep(app: FastAPI, agent: Agent) -> None:
+    @app.post("/v1/sessions/{session}/activity", status_code=204, response_class=Response, responses=_ONE)
+    async def activity(session: SessionId, http: Request) -> Response:
+        if _own(agent, session, http) is None:
+            return _no_session()
+        agent.touch(session)
+        return Response(status_code=204)
+
+    @app.post("/v1/sessions/{session}/hold", response_model=HoldDocument, responses=_SAVE)
+    async def hold(session: SessionId, http: Request, body: Annotated[HoldBody | None, Body()] = None) -> Response:
+        if _own(agent, session, http) is None:
+            return _no_session()
+        until = await agent.hold_session(session, body.span_ms() if body else None, Caller.of(http).only)
+        if until is None:
+            return problem(409, "this session cannot be held: it has no seat now, or its pool's max_hold is 0")
+        return JSONResponse({"session": session, "hold_until": timestamp(until)})
+
+
+def _add_node_calls(app: FastAPI, agent: Agent) -> None:
+    def drain(http: Request, *, on: bool) -> Response:
+        if Caller.of(http).only is not None:
+            return problem(403, "only an administrator may drain a node")
+        agent.drain(on=on)
+        return Response(status_code=204)
+
+    @app.put("/v1/drain", status_code=204, response_class=Response, responses=_ANY)
+    async def start_draining(http: Request) -> Response:
+        return drain(http, on=True)
+
+    @app.delete("/v1/drain", status_code=204, response_class=Response, responses=_ANY)
+    async def stop_draining(http: Request) -> Response:
+        return drain(http, on=False)
+
+
+def _answer_bad_input(app: FastAPI) -> None:
+    @app.exception_handler(FieldError)
+    async def bad_field(_: Request, error: FieldError) -> Response:
+        return problem(422, str(error), field=error.field)
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_input(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        return problem(422, f"{field}: {first['msg']}", field=field)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # noqa: PLR2004 - an HTTP status; FastAPI's for what is no text, or too deep
+            return problem(422, "body: is not JSON that can be read", field="body")
+        answer = problem(error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(FarmleaseError)
+    async def failed(request: Request, error: FarmleaseError) -> Response:
+        _log.error("api.failed", path=request.url.path, error=type(error).__name__, why=str(error))
+        match error:
+            case FileRefused() | RecordRejected():
+                return problem(409, str(error))
+            case PolicyError() | JournalFailed():  # texts of ours, for an administrator; they name no user
+                return problem(503, str(error))
+            case IllegalEvent():
+                return _fault()
+            case _:
+                return problem(503, "the agent cannot do this now; the administrator finds the reason in its log")
+
+    @app.exception_handler(Exception)
+    async def fault(_: Request, __: Exception) -> Response:
+        return _fault()
+
+
+async def _while_connected(http: Request, work: Coroutine[Any, Any, Decision]) -> Decision | None:
+    """Return what ``work`` returns; None, and it is cut short, if the caller hangs up before."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=_LOOK_EVERY)
+            if not task.done() and await http.is_disconnected():
+                return None
+        return task.result()
+    finally:
+        task.cancel()
+
+
+def _fault() -> Response:
+    return problem(500, "the agent failed inside; the administrator finds the place in its log")
+
+
+def _shown(session: NodeSession) -> Document:
+    known = decision_document(session.grant) if session.grant else _waiting(session)
+    held = {} if session.hold_until is None else {"hold_until": timestamp(session.hold_until)}
+    lost = {} if session.lost_because is None else {"reason": session.lost_because}
+    return {**known, **held, **lost, "state": session.state.value}
+
+
+def _waiting(session: NodeSession) -> Document:
+    """Return what there is to say of a session that has no seat yet."""
+    return {
+        "user": session.user.canonical,
+        "pool": session.pool,
+        "device": session.device,
+        "session": session.id,
+    }
+
+
+def _own(agent: Agent, session: str, http: Request) -> NodeSession | None:
+    found = agent.session(session)
+    return found if found is not None and Caller.of(http).may_act_for(found.user) else None
+
+
+def _no_session() -> Response:
+    return problem(404, "there is no such session on this node")
+
+
+def _without_detail(document: Document) -> Document:
+    return {name: value for name, value in document.items() if name != "detail"}

@@ -1,0 +1,87 @@
+"""What balancers and monitors are told without a token: whether a logon sent here now is going to be served.
+
+Says nothing about users, touches neither store nor journal, and takes no order: whoever reaches it can look, and that
+is all. How the questions get here is the business of ``probe_server.py``.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from farmlease.domain.health import Check, Health, Status
+from farmlease.node.health.metrics import CONTENT_TYPE
+from farmlease.node.verdict import Verdict
+
+__all__ = ["Answer", "agent_line", "answer"]
+
+_JSON = "application/health+json"
+_TEXT = "text/plain; charset=utf-8"
+_METHODS = ("GET", "HEAD", "OPTIONS")
+_ALLOW = MappingProxyType({"Allow": ", ".join(_METHODS), "Cache-Control": "no-store"})
+#: Characters of a reason that reach HAProxy's page of statistics.
+_LONGEST_REASON = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer. ``body`` is whole even where the method is one that is answered without it."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=lambda: _ALLOW)
+
+
+def answer(verdict: Verdict, method: str, path: str, accept: str = "") -> Answer:
+    """Answer one request of the health listener. ``accept``: the header as it came."""
+    as_json = _JSON in accept.lower()
+    match path if method in _METHODS else None:
+        case None:
+            return Answer(405, _TEXT, b"only to be looked at, by GET, HEAD or OPTIONS\n")
+        case "/livez":
+            alive = Health(status=Status.PASS, ready=True, checks=())
+            return _document(alive) if as_json else Answer(200, _TEXT, b"pass\n")
+        case "/readyz":
+            found = verdict.health
+            return _document(found) if as_json else Answer(_status(found), _TEXT, _words(found))
+        case "/healthz":
+            return _document(verdict.health)
+        case "/metrics":
+            return Answer(200, CONTENT_TYPE, verdict.page)
+        case _:
+            return Answer(404, _TEXT, b"there are /livez, /readyz, /healthz and /metrics\n")
+
+
+def agent_line(found: Health) -> bytes:
+    """Return what HAProxy's agent-check reads: one line in ASCII.
+
+    ``ready`` takes back a drain said before and ``up`` a down, since nobody but the agent can.
+    """
+    if found.status is Status.FAIL:
+        reason = found.why.encode("ascii", "replace").decode("ascii")
+        printable = "".join(character if character.isprintable() else " " for character in reason)
+        return f"ready down #{printable[:_LONGEST_REASON]}\n".encode()
+    return b"drain up\n" if found.draining else f"ready up {found.weight}%\n".encode()
+
+
+def _status(found: Health) -> int:
+    return 200 if found.ready else 503
+
+
+def _words(found: Health) -> bytes:
+    """The status, and what is not well."""
+    return f"{found.status} {found.why}".strip().encode() + b"\n"
+
+
+def _document(found: Health) -> Answer:
+    """The health+json format: a status word, and for each thing looked at its own."""
+    document: dict[str, object] = {"status": found.status.value}
+    if found.why:
+        document["output"] = found.why
+    document["checks"] = {check.name: [_entry(check)] for check in found.checks}
+    return Answer(_status(found), _JSON, json.dumps(document, ensure_ascii=False).encode())
+
+
+def _entry(check: Check) -> dict[str, str]:
+    return {"status": check.status.value, "output": check.output}

@@ -1,0 +1,219 @@
+"""The doors for balancers and monitors: the health listener's HTTP, and HAProxy's agent-check.
+
+Anybody in the network can come here, so nobody gets much: a request has no body, a bounded head and a few seconds to
+arrive; there are only so many connections, and where one more comes the one that has been here longest without a
+request goes. A request is answered on the spot, in some tens of microseconds: probes share the processor with logons,
+and a thousand of them a second must not be noticed there. That is why there is no framework here.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+
+from typing_extensions import override
+
+from farmlease.node.concurrency import Actor
+from farmlease.node.http.probe_answers import Answer
+
+__all__ = ["agent_checking", "probing"]
+
+#: Connections of one listener. A balancer needs one at a time.
+MOST_GUESTS = 256
+#: Seconds in which a request must be here, and an answer be taken.
+PATIENCE = 5.0
+#: Seconds for which a connection may wait for its next request.
+IDLE = 30.0
+#: Seconds for which who has the agent-check's line may go on sending.
+FAREWELL = 1.0
+_LONGEST_HEAD = 8 << 10  #: bytes of a request
+_LONGEST_SENT = 4 << 10  #: bytes that HAProxy's agent-send may be long
+
+_END = re.compile(rb"\r?\n\r?\n")
+_REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,2047}) HTTP/1\.([01])")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*")
+_BAD = Answer(400, "text/plain; charset=utf-8", b"not a request that can be understood\n")
+_TOO_LONG = Answer(431, "text/plain; charset=utf-8", b"too long a request\n")
+
+#: Method, path and ``Accept`` to what is answered.
+Answering = Callable[[str, str, str], Answer]
+
+
+class _Guest(asyncio.Protocol):
+    """A connection that is thrown out when its time is over, or when others need its place."""
+
+    def __init__(self, others: "dict[_Guest, None]") -> None:
+        self._others = others
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream socket; for the type checker
+        self._transport = transport
+        self._others[self] = None
+        if len(self._others) > MOST_GUESTS:
+            next(iter(self._others)).leave()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._others.pop(self, None)
+        self._stop_timer()
+
+    def stay(self, seconds: float) -> None:
+        """Let the connection be for so long from now on."""
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.leave)
+
+    def finish(self) -> None:
+        """Say that nothing more comes. The other end may close when it likes."""
+        try:
+            self._transport.write_eof()
+        except OSError:  # it has gone without a word
+            self.leave()
+
+    def leave(self) -> None:
+        """End the connection at once, whatever it has not sent or taken yet."""
+        self._others.pop(self, None)
+        self._transport.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class _Probe(_Guest):
+    """HTTP/1.0 and 1.1, as far as probes need it."""
+
+    def __init__(self, others: dict[_Guest, None], answering: Answering) -> None:
+        super().__init__(others)
+        self._answering = answering
+        self._head = b""
+        self._full = False
+        self._over = False
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.stay(PATIENCE)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        if not self._head:
+            self.stay(PATIENCE)
+        self._head += data
+        if len(self._head) > _LONGEST_HEAD:
+            self._say(_TOO_LONG, last=True, more=True)
+        else:
+            self._answer_one()
+
+    @override
+    def pause_writing(self) -> None:
+        """Who does not take its answers gets no more of them."""
+        self._full = True
+        self._transport.pause_reading()
+
+    @override
+    def resume_writing(self) -> None:
+        self._full = False
+        self._transport.resume_reading()
+        self._answer_one()
+
+    def _answer_one(self) -> None:
+        """Answer the next request, if all of it is here; others have their turn before the one after it."""
+        end = None if self._full or self._over or self._transport.is_closing() else _END.search(self._head)
+        if end is not None:
+            head, self._head = self._head[: end.start()], self._head[end.end() :]
+            self._answer(head.lstrip(b"\r\n"))
+            if self._head:
+                asyncio.get_running_loop().call_soon(self._answer_one)
+
+    def _answer(self, head: bytes) -> None:
+        line, *lines = re.split(rb"\r?\n", head)
+        request, fields = _REQUEST.fullmatch(line), [_FIELD.fullmatch(each) for each in lines]
+        if request is None or not all(fields):
+            self._say(_BAD, last=True, more=True)
+            return
+        given = {found[1].lower(): found[2] for found in fields if found is not None}
+        method, path = request[1].decode(), request[2].partition(b"?")[0].decode()
+        wish = given.get(b"connection", b"").lower()
+        kept = wish == b"keep-alive" if request[3] == b"0" else wish != b"close"
+        has_body = b"transfer-encoding" in given or given.get(b"content-length", b"0") != b"0"
+        answer = self._answering(method, path, given.get(b"accept", b"").decode("latin-1"))
+        self._say(answer, last=has_body or not kept, more=has_body, without_body=method == "HEAD")
+
+    def _say(self, answer: Answer, *, last: bool, more: bool = False, without_body: bool = False) -> None:
+        """Write an answer; after the ``last`` one the connection ends. ``more``: its other end is still sending."""
+        lines = [
+            f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+            f"Date: {formatdate(usegmt=True)}",
+            f"Content-Type: {answer.content_type}",
+            f"Content-Length: {len(answer.body)}",
+            *(f"{name}: {value}" for name, value in answer.headers.items()),
+            f"Connection: {'close' if last else 'keep-alive'}",
+        ]
+        head = "\r\n".join(lines).encode() + b"\r\n\r\n"
+        self._transport.write(head if without_body else head + answer.body)
+        if last:
+            self._over, self._head = True, b""
+            self.stay(PATIENCE)
+            # What is still being sent is read and dropped: closing on it would take the answer back.
+            self.finish() if more else self._transport.close()
+            return
+        # Who asks again is no longer the one that has been here longest.
+        if self._others.pop(self, self) is None:
+            self._others[self] = None
+        self.stay(PATIENCE if self._head else IDLE)
+
+
+class _AgentCheck(_Guest):
+    """One line, and good-bye. What HAProxy's agent-send sends is read: left unread it would cost the line."""
+
+    def __init__(self, others: dict[_Guest, None], line: Callable[[], bytes]) -> None:
+        super().__init__(others)
+        self._line = line
+        self._read = 0
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.stay(FAREWELL)
+        self._transport.write(self._line())
+        self.finish()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._read += len(data)
+        if self._read > _LONGEST_SENT:
+            self.leave()
+
+
+def probing(answering: Answering, listener: socket.socket) -> Actor:
+    """Return the actor that answers HTTP probes on a listening socket until it is interrupted."""
+    return _serving(lambda others: _Probe(others, answering), listener)
+
+
+def agent_checking(line: Callable[[], bytes], listener: socket.socket) -> Actor:
+    """Return the actor that says ``line()`` to each connection on a listening socket until it is interrupted."""
+    return _serving(lambda others: _AgentCheck(others, line), listener)
+
+
+def _serving(welcome: Callable[[dict[_Guest, None]], _Guest], listener: socket.socket) -> Actor:
+    over = asyncio.Event()
+    guests: dict[_Guest, None] = {}  # in order of their last request, the oldest first
+
+    async def run() -> None:
+        server = await asyncio.get_running_loop().create_server(lambda: welcome(guests), sock=listener)
+        try:
+            await over.wait()
+        finally:
+            server.close()
+            for guest in [*guests]:
+                guest.leave()
+            await server.wait_closed()
+
+    return Actor(run, over.set)

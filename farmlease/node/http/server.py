@@ -1,0 +1,147 @@
+"""How the agent is reached: its listening sockets, its token, and the servers on them.
+
+Sockets are made here, not by the HTTP server, so that an address in use is one clear error, and a Unix socket that a
+killed agent left behind is no obstacle while one that somebody answers on is never taken away.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from farmlease.config.source import UNIX, split_address
+from farmlease.errors import ConfigError, FarmleaseError
+from farmlease.node.concurrency import Actor
+from farmlease.node.http.auth import PeerProtocol
+
+__all__ = ["hosts_of", "listening_socket", "own_token", "serving"]
+
+_SECONDS_TO_FINISH = 1
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the process's signals to the daemon."""
+
+    @override
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Do nothing: the run group interrupts the server."""
+        yield
+
+
+def serving(app: ASGIApp, listener: socket.socket) -> Actor:
+    """Return the actor that serves ``app`` on a listening socket until it is interrupted."""
+    config = uvicorn.Config(
+        app,
+        http=PeerProtocol if listener.family not in {socket.AF_INET, socket.AF_INET6} else H11Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_SECONDS_TO_FINISH,
+    )
+    server = _Server(config)
+
+    async def run() -> None:
+        await server.serve(sockets=[listener])
+
+    def interrupt() -> None:
+        server.should_exit = True
+
+    return Actor(run, interrupt)
+
+
+def listening_socket(address: str) -> socket.socket:
+    """Return a socket that listens on ``host:port`` or ``unix:/path``; FarmleaseError if the address is taken."""
+    try:
+        if address.startswith(UNIX):
+            return _unix_socket(Path(address.removeprefix(UNIX)))
+        host, port = split_address(address)
+        return _tcp_socket(host, port)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # one without the address
+        raise FarmleaseError(
+            f"cannot listen on {address} ({why}); is another program there? Choose another address"
+        ) from error
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    # An answer is two small writes; without this the second waits 40 ms for the first to be acknowledged.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def hosts_of(address: str) -> frozenset[str]:
+    """Return the values of ``Host`` that mean an agent at this address."""
+    if address.startswith(UNIX):
+        return frozenset({"localhost", "farmlease"})
+    host, port = split_address(address)
+    names = {host, "localhost", "127.0.0.1", "::1"}
+    return frozenset(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names)
+
+
+def own_token(path: Path) -> str:
+    """Return the token callers over TCP must show, made with mode 0600 if there is none yet.
+
+    ConfigError if somebody else can read or has made it: whoever knows it can act for every user.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+        _refuse_unless_private(path)
+        token = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read or made ({error.strerror}); correct [agent] token_file") from error
+    except UnicodeDecodeError:
+        token = ""
+    if not token:
+        raise ConfigError(f"{path}: holds no token; delete it, and the agent makes another one")
+    return token
+
+
+def _refuse_unless_private(path: Path) -> None:
+    if sys.platform != "win32":
+        seen = path.lstat()
+        if not stat.S_ISREG(seen.st_mode) or seen.st_uid not in {0, os.geteuid()}:
+            raise ConfigError(f"{path}: is not a file of the agent's own; see who made it, then delete it")
+        if stat.S_IMODE(seen.st_mode) & 0o077:
+            raise ConfigError(f"{path}: others can read the token; delete it, and the agent makes another one")
+
+
+if sys.platform == "win32":
+
+    def _unix_socket(path: Path) -> socket.socket:
+        raise ConfigError(f"{path}: Windows has no Unix sockets for this; listen on 127.0.0.1")
+
+else:
+
+    def _unix_socket(path: Path) -> socket.socket:
+        """Anybody may connect: the kernel tells who it is, and the gate lets each act for himself only."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            if path.is_socket() and probe.connect_ex(str(path)) != 0:
+                path.unlink()
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(str(path))
+            path.chmod(0o666)
+            listener.listen(2048)
+        except OSError:
+            listener.close()
+            raise
+        return listener

@@ -1,0 +1,173 @@
+"""What is kept for inspection: bytes that were refused as damaged, and files that lost against a newer version.
+
+They may be the evidence of an attack or a user's only copy. So this module must never overwrite or delete what it
+keeps, and when the folder is full it refuses more instead of pushing out the oldest: an attacker could fill it on
+purpose. An administrator looks at the files and moves them away.
+"""
+
+import os
+import re
+import secrets
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import structlog
+
+from farmlease.errors import FileRefused, InvalidName
+
+__all__ = ["MAX_BYTES", "MAX_FILES", "Evidence", "as_label"]
+
+#: Most files in the folder; a farm that reaches this has a problem that more files do not explain better.
+MAX_FILES = 1000
+#: Most bytes in the folder: 256 MiB, so that the agent's journal beside it always has room.
+MAX_BYTES = 256 << 20
+
+_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
+_UNFINISHED = ".unfinished-"
+_log = structlog.get_logger(__name__)
+
+
+def as_label(*parts: str) -> str:
+    """Return a label made of ``parts``, whatever signs they hold; two that differ only in such signs may look alike."""
+    return "u" + re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))[:96] + "u"
+
+
+class Evidence:
+    """A folder of the state folder, made 0700 when it is first needed. One agent owns it."""
+
+    def __init__(self, folder: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
+        self._folder = folder
+        self._max_files = max_files
+        self._max_bytes = max_bytes
+        self._keeping = threading.Lock()
+
+    def keep(self, kind: str, label: str, data: bytes, now_ms: int) -> Path:
+        """Write ``data`` to a new file ``<utc time>-<kind>-<label>``, 0600 and on the disk, and return its path.
+
+        ``kind`` says why ("rejected-record"), ``label`` of what; it must not be a user's name, for anybody may see a
+        file's name in a backup or a log: use the user index. Both are letters, digits, ``.``, ``_`` and ``-``, at most
+        100 (else ``InvalidName``). ``now_ms`` is this host's time. The same bytes of the same kind and label are kept
+        once. Raises ``FileRefused`` when the folder is full or the disk refuses: then do not overwrite the original.
+        """
+        name = _name(kind, label)
+        try:
+            with self._keeping:
+                return self._keep(name, data, now_ms)
+        except OSError as error:
+            raise FileRefused(
+                f"cannot keep a file in {self._folder} ({error.strerror}): make room there or correct its rights"
+            ) from error
+
+    def move(self, kind: str, label: str, files: Iterable[Path], notes: Mapping[str, bytes], now_ms: int) -> Path:
+        """Move files of the state folder, as they are, into a new folder named like a kept file, and return it.
+
+        They are moved in the order given; ``notes`` are small files, by name, that say more of them, as far as there
+        is room. A full folder refuses this not: it costs no room. Raises ``InvalidName`` and ``FileRefused`` as
+        ``keep``.
+        """
+        name = _name(kind, label)
+        try:
+            with self._keeping:
+                self._prepare()
+                place = self._new_folder(f"{_stamp(now_ms)}-{name}")
+                for file in files:
+                    file.rename(place / file.name)
+                for note, text in notes.items():
+                    with suppress(OSError):  # the disk is full: what counts has been moved
+                        (place / note).write_bytes(text)
+                _sync(place)
+                _sync(self._folder)
+        except OSError as error:
+            raise FileRefused(f"cannot be moved to {self._folder} ({error.strerror}): correct its rights") from error
+        return place
+
+    def list(self, kind: str = "") -> tuple[Path, ...]:
+        """Return what is kept, or what is of a kind, the oldest first."""
+        if not self._folder.is_dir():
+            return ()
+        found = (path for path in self._folder.iterdir() if not path.name.startswith(_UNFINISHED))
+        return tuple(sorted(path for path in found if not kind or f"Z-{kind}-" in path.name))
+
+    def _prepare(self) -> None:
+        self._folder.mkdir(0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        _sync(self._folder.parent)
+
+    def _new_folder(self, name: str) -> Path:
+        for number in count(1):
+            path = self._folder / (name if number == 1 else f"{name}~{number}")
+            try:
+                path.mkdir(0o700)  # refuses a name that is taken
+            except FileExistsError:
+                continue
+            break
+        return path
+
+    def _keep(self, name: str, data: bytes, now_ms: int) -> Path:
+        self._prepare()
+        kept = self.list()
+        sizes = {path: path.lstat().st_size for path in kept}
+        for path, size in sizes.items():
+            if size == len(data) and _is_copy(path, name, data):
+                return path
+        if len(kept) >= self._max_files or sum(sizes.values()) + len(data) > self._max_bytes:
+            _log.error("kept_full", folder=str(self._folder), files=len(kept), bytes=sum(sizes.values()), refused=name)
+            raise FileRefused(f"the folder {self._folder} is full: look at what is kept there and move it away")
+        return self._write(f"{_stamp(now_ms)}-{name}", data)
+
+    def _write(self, name: str, data: bytes) -> Path:
+        """Write under a passing name, then give it a name nobody has: a killed agent leaves no half of a file."""
+        for leftover in self._folder.glob(f"{_UNFINISHED}*"):
+            leftover.unlink()
+        unfinished = self._folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # binary exists on Windows only
+        try:
+            with os.fdopen(os.open(unfinished, flags, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.chmod(0o600)
+            for number in count(1):
+                path = self._folder / (name if number == 1 else f"{name}~{number}")
+                try:
+                    os.link(unfinished, path)  # refuses a name that is taken, which a rename would overwrite
+                except FileExistsError:
+                    continue
+                break
+        finally:
+            unfinished.unlink(missing_ok=True)
+        _sync(self._folder)
+        return path
+
+
+def _name(kind: str, label: str) -> str:
+    for part in (kind, label):
+        if not _PART.fullmatch(part):
+            raise InvalidName(f"{part!r} cannot be part of a file's name: use letters, digits, '.', '_' and '-'")
+    return f"{kind}-{label}"
+
+
+def _stamp(now_ms: int) -> str:
+    at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=now_ms)
+    return f"{at:%Y%m%dT%H%M%S}.{at.microsecond // 1000:03}Z"
+
+
+def _is_copy(path: Path, name: str, data: bytes) -> bool:
+    """Whether ``path`` keeps these very bytes under this name already; its time does not matter."""
+    _, _, rest = path.name.partition("Z-")
+    return rest.partition("~")[0] == name and path.is_file() and path.read_bytes() == data
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the names in ``folder`` are on the disk. Windows writes them through by itself."""
+    if sys.platform != "win32":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

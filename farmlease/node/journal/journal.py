@@ -1,0 +1,260 @@
+"""What a node must still know after ``kill -9``: who it is, its open sessions, receipts, and what it owes the store.
+
+Guaranteed: what was written before an answer was given is there after the agent was killed. Not guaranteed: the last
+moments before the *host* lost power (write-ahead log, synchronised at checkpoints); a reboot ends all sessions anyway.
+A journal that is not the one this node left here is never gone by: ``integrity.py`` tells.
+
+Bodies are opaque here: the agent seals them before they come and opens them when it reads. A journal is one file in
+the state folder, for its owner only, and belongs to one agent at a time.
+"""
+
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from farmlease.errors import AlreadyRunning, JournalFailed
+from farmlease.node.host_identity import Whereabouts, boot_marker, machine_marker, new_incarnation, same_boot
+from farmlease.node.journal.evidence import Evidence
+from farmlease.node.journal.integrity import KIND, Finding, Mark, examine, set_aside
+from farmlease.node.journal.sqlite import Database
+
+__all__ = ["FILE", "Journal", "OutboxRow", "SessionRow"]
+
+FILE = "journal.sqlite"  #: in the state folder
+
+#: Tables with bodies that the agent sealed.
+_SEALED = ("session", "receipt", "owed", "document")
+
+
+#: Lives of the node that are remembered: an older copy of the store's data may know sessions of them.
+_LIVES_KEPT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """An open session: its id, its state by name, and its sealed body."""
+
+    id: str
+    state: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """Something the store has yet to be told, in order of ``number``; its sealed body says what."""
+
+    number: int
+    session: str
+    body: bytes
+
+
+class Journal:
+    """An open journal. ``incarnation`` is this life of the node; ``previous`` are the last before it, ended by reboots.
+
+    Every method that reads or writes raises JournalFailed where that cannot be done now.
+    """
+
+    def __init__(self, database: Database, lock: FileLock, mark: Path, here: Whereabouts, finding: Finding) -> None:
+        self._database = database
+        self._lock = lock
+        self._mark = mark
+        self._here = here
+        self._refused: tuple[Path, ...] = ()
+        self._generation = finding.generation
+        self.incarnation, self.previous = self._identify(finding)
+        #: Whether the node was told to take no new users.
+        self.draining = bool(self._rows("SELECT 1 FROM node WHERE name = 'draining'"))
+
+    @classmethod
+    def open(cls, folder: Path, *, node: str, evidence: Evidence, now_ms: int) -> "Journal":
+        """Open the journal of a state folder, making both if need be; the folder is its owner's alone from then on.
+
+        A journal that is not the one this node left there goes to ``kept``, and a new one begins. ``now_ms`` is this
+        host's time. AlreadyRunning if an agent has the folder; JournalRejected if a later version of farmlease wrote
+        the journal: it is left as it is; JournalFailed if the disk refuses.
+        """
+        lock = _locked(folder)
+        try:
+            here = Whereabouts(node=node, machine=machine_marker(), boot=boot_marker())
+            path, mark = folder / FILE, folder / "journal.mark"
+            seen = Mark.read(mark)
+            finding = examine(path, here, seen, now_ms)
+            if finding.fault is not None:
+                set_aside(path, finding, seen, evidence, now_ms)
+            database = Database(path)
+            try:
+                journal = cls(database, lock, mark, here, finding)
+                journal._refused = evidence.list(KIND)
+            except BaseException:
+                database.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        return journal
+
+    def close(self) -> None:
+        """Give the folder back."""
+        self.writes()  # so that a copy taken since the last heartbeat is older than what is left here
+        self._database.close()
+        self._lock.release()
+
+    def together(self) -> AbstractContextManager[None]:
+        """Write everything inside or nothing of it."""
+        return self._database.together()
+
+    @property
+    def refused(self) -> str | None:
+        """Where a journal that was refused is kept, below the state folder, until somebody moves it away."""
+        found = next((path for path in self._refused if path.exists()), None)
+        return None if found is None else f"{found.parent.name}/{found.name}"
+
+    def drain(self, *, on: bool) -> None:
+        """Remember that the node takes no new users, or that it takes them again."""
+        self._rows("REPLACE INTO node VALUES ('draining', '')" if on else "DELETE FROM node WHERE name = 'draining'")
+        self.draining = on
+
+    @property
+    def works(self) -> bool:
+        """Whether it did what it was last asked, or could be written when that was last tried."""
+        return self._database.works
+
+    def writes(self) -> bool:
+        """Whether the journal can be written now: one small write tells. It counts the journal's state on."""
+        try:
+            self._rows("REPLACE INTO node VALUES ('generation', ?)", str(self._generation + 1))
+        except JournalFailed:
+            return False
+        self._database.works = True
+        self._generation += 1
+        self._leave_mark(self.incarnation)
+        return True
+
+    def document(self, name: str) -> bytes | None:
+        """Return a document that was kept under this name."""
+        return self._body("SELECT body FROM document WHERE name = ?", name)
+
+    def write_document(self, name: str, body: bytes) -> None:
+        """Keep a document, over the older one of the same name."""
+        self._rows("REPLACE INTO document VALUES (?, ?)", name, body)
+
+    def entries(self) -> list[SessionRow]:
+        """Every open session."""
+        return [SessionRow(*row) for row in self._rows("SELECT id, state, body FROM session")]
+
+    def write_entry(self, entry: SessionRow) -> None:
+        """Write a session, over an older entry of the same id."""
+        self._rows("REPLACE INTO session VALUES (?, ?, ?)", entry.id, entry.state, entry.body)
+
+    def remove_entry(self, session: str) -> None:
+        """Forget a session."""
+        self._rows("DELETE FROM session WHERE id = ?", session)
+
+    def receipt(self, user: str, pool: str) -> bytes | None:
+        """Return the receipt of a user (by index) in a pool."""
+        return self._body("SELECT body FROM receipt WHERE user = ? AND pool = ?", user, pool)
+
+    def write_receipt(self, user: str, pool: str, body: bytes) -> None:
+        """Keep a receipt, over the older one of the same user and pool."""
+        self._rows("REPLACE INTO receipt VALUES (?, ?, ?)", user, pool, body)
+
+    def remove_receipt(self, user: str, pool: str) -> None:
+        """Forget a receipt."""
+        self._rows("DELETE FROM receipt WHERE user = ? AND pool = ?", user, pool)
+
+    def receipts(self, pool: str) -> list[str]:
+        """Whose receipts of a pool there are, by user index."""
+        return [user for (user,) in self._rows("SELECT user FROM receipt WHERE pool = ? ORDER BY user", pool)]
+
+    def all_receipts(self) -> list[tuple[str, str]]:
+        """Whose receipts of which pools there are, by user index."""
+        return [(user, pool) for user, pool in self._rows("SELECT user, pool FROM receipt ORDER BY user, pool")]
+
+    def sealed_with(self) -> dict[str, int]:
+        """How many bodies name each key, by the four bytes behind the first of each; what is in clear has none."""
+        bodies = " UNION ALL ".join(f"SELECT body FROM {table}" for table in _SEALED)  # noqa: S608 - names of ours
+        sealed = f"SELECT hex(substr(body, 2, 4)) AS key FROM ({bodies}) WHERE substr(body, 1, 1) = x'01'"  # noqa: S608
+        found = self._rows(f"SELECT key, count(*) FROM ({sealed}) GROUP BY key")  # noqa: S608 - the same
+        return {key.lower(): int(count) for key, count in found}
+
+    def owe(self, session: str, body: bytes) -> None:
+        """Note something the store must be told."""
+        self._rows("INSERT INTO owed (session, body) VALUES (?, ?)", session, body)
+
+    def next_owed(self, after: int) -> OutboxRow | None:
+        """Return the oldest of what the store has yet to be told, behind number ``after``."""
+        rows = self._rows("SELECT number, session, body FROM owed WHERE number > ? ORDER BY number LIMIT 1", after)
+        return OutboxRow(*rows[0]) if rows else None
+
+    def owes(self, session: str | None = None) -> int:
+        """How much the store has yet to be told: about one session, or in all."""
+        if session is None:
+            ((count,),) = self._rows("SELECT count(*) FROM owed")
+        else:
+            ((count,),) = self._rows("SELECT count(*) FROM owed WHERE session = ?", session)
+        return int(count)
+
+    def amend_owed(self, number: int, body: bytes) -> None:
+        """Write another body for something that the store has yet to be told."""
+        self._rows("UPDATE owed SET body = ? WHERE number = ?", body, number)
+
+    def settle(self, number: int) -> None:
+        """Strike off what has been told."""
+        self._rows("DELETE FROM owed WHERE number = ?", number)
+
+    def _body(self, question: str, *values: str) -> bytes | None:
+        rows = self._rows(question, *values)
+        return bytes(rows[0][0]) if rows else None
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        return self._database.rows(statement, *values)
+
+    def _identify(self, finding: Finding) -> tuple[str, tuple[str, ...]]:
+        """Return this incarnation and those that are over, written down before anybody is told."""
+        known = dict(self._rows("SELECT name, value FROM node"))
+        adopted = "incarnation" in known and same_boot(known["boot"], self._here.boot)
+        incarnation = known["incarnation"] if adopted else new_incarnation()
+        previous = tuple(life for life in finding.lives if life != incarnation)[-_LIVES_KEPT:]
+        rows = {
+            **asdict(self._here),
+            "incarnation": incarnation,
+            "previous": " ".join(previous),
+            "generation": str(self._generation),
+        }
+        try:
+            with self.together():
+                for row in rows.items():
+                    self._rows("REPLACE INTO node VALUES (?, ?)", *row)
+                if not adopted:
+                    # Those sessions died with the boot, but their files may still lie here: the agent ends them in
+                    # due form.
+                    self._rows("UPDATE session SET state = 'ending'")
+        except JournalFailed:
+            if not adopted:
+                raise
+            # The disk is full: the sessions live by this agent's heartbeat, and what it is to know of them is here.
+        else:
+            self._leave_mark(incarnation)
+        return incarnation, previous
+
+    def _leave_mark(self, incarnation: str) -> None:
+        mark = Mark(**asdict(self._here), incarnation=incarnation, generation=self._generation)
+        with suppress(OSError):  # one that lags behind accuses nobody
+            mark.write(self._mark)
+
+
+def _locked(folder: Path) -> FileLock:
+    """Make the state folder, for its owner only, and return its lock, taken."""
+    lock = FileLock(folder / "agent.lock", mode=0o600)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise AlreadyRunning(f"another agent runs on {folder}; stop it, or give this one its own state_dir") from None
+    except OSError as error:
+        raise JournalFailed(f"cannot use state_dir {folder} ({error.strerror}); correct it or its rights") from error
+    return lock

@@ -1,0 +1,164 @@
+"""What this node keeps of each lease it had a session of: the lease, the record as last seen, and its files here.
+
+From a receipt a session may start while the store is away, and the lease is restored where the store lost it. It is
+sealed for this node, says of which life of the node it is and until when it is good, and lies in the journal. One that
+does not open is kept for inspection and counts as none.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import structlog
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from farmlease.clock import Clock
+from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
+from farmlease.domain.model import Lease
+from farmlease.errors import RecordRejected
+from farmlease.node.journal.evidence import Evidence, as_label
+from farmlease.node.journal.journal import Journal
+from farmlease.store.answers.recovery import Remains
+from farmlease.store.answers.session import Taken
+
+__all__ = ["Receipt", "Receipts", "new_line"]
+
+_log = structlog.get_logger(__name__)
+
+
+def new_line() -> str:
+    """Return the name of a new line of record versions, each made on this node from the one before."""
+    return secrets.token_hex(6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A lease, the record of it that a later change is compared with, and the files in this node's care."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    lease: Lease
+    version: int
+    record: bytes  #: sealed
+    #: Begins anew with each record from the store: versions of one line were each made from the one before.
+    line: str = field(default_factory=new_line)
+    name: bytes = b""  #: of the user, sealed
+    document: bytes = b""  #: the lease as the store had it, to be restored from; empty once it was given up
+    incarnation: str = ""  #: life of the node in which the store granted it; only in this one it lets anybody in
+    files: tuple[str, ...] = ()  #: templates of the files that may lie on this node's disk
+    placing: bool = False  #: they were being put in place; no session has used them yet
+    #: Version and sealed record that another node saved before ours of this line arrived: that one counts.
+    winner: tuple[int, bytes] | None = None
+
+    def granted_anew(self, taken: "Receipt") -> "Receipt":
+        """Return this receipt with what a later grant says of the same lease, but with its own record."""
+        return replace(self, lease=taken.lease, name=taken.name, document=taken.document, incarnation=taken.incarnation)
+
+
+_FORM = TypeAdapter(Receipt)
+
+
+class Receipts:
+    """The receipts of one node, by user index and pool."""
+
+    def __init__(self, *, journal: Journal, sealer: Sealer, evidence: Evidence, node: str, clock: Clock) -> None:
+        self._journal = journal
+        self._sealer = sealer
+        self._evidence = evidence
+        self._node = node
+        self._clock = clock
+        self.rejected = 0  #: how many did not open
+
+    def of_pool(self, pool: str) -> Iterator[tuple[str, Receipt]]:
+        """Every receipt of a pool that opens, with its user's index."""
+        for index in self._journal.receipts(pool):
+            receipt = self.find(index, pool)
+            if receipt is not None:
+                yield index, receipt
+
+    def find(self, index: str, pool: str) -> Receipt | None:
+        """Return the receipt, if there is one that opens."""
+        body = self._journal.receipt(index, pool)
+        if body is None:
+            return None
+        try:
+            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, self._node, ("receipt", index, pool), body))
+        except (RecordRejected, ValidationError):
+            path = self._evidence.keep("rejected-receipt", as_label(index), body, self._clock.now_ms())
+            _log.error("receipt.rejected", user=index, pool=pool, kept=str(path))
+            self.rejected += 1
+            self._journal.remove_receipt(index, pool)
+            return None
+
+    def keep(self, index: str, pool: str, receipt: Receipt) -> None:
+        """Keep a receipt, over the older one."""
+        anew = _FORM.dump_json(self._anew(index, pool, receipt))
+        body = self._sealer.seal(Purpose.RECEIPT, self._node, ("receipt", index, pool), anew)
+        self._journal.write_receipt(index, pool, body)
+
+    def reseal(self, index: str, pool: str) -> None:
+        """Keep a receipt anew if the sealer's primary does not seal it yet."""
+        body = self._journal.receipt(index, pool)
+        if body is not None and not self._sealer.is_fresh(body):
+            receipt = self.find(index, pool)
+            if receipt is not None:
+                self.keep(index, pool, receipt)
+
+    def granted(self, taken: Taken, name: bytes) -> Receipt:
+        """Return the receipt of a grant."""
+        return Receipt(
+            lease=taken.lease,
+            version=taken.record_version,
+            record=taken.record,
+            name=name,
+            document=taken.document,
+            incarnation=self._journal.incarnation,
+        )
+
+    def is_of_this_life(self, receipt: Receipt) -> bool:
+        """Whether the node has not been booted since the grant."""
+        return receipt.incarnation == self._journal.incarnation
+
+    def renew(self, index: str, pool: str, remains: Remains) -> None:
+        """Note what is left of a lease after the end of a session; a receipt that is good for nothing is dropped."""
+        receipt = self.find(index, pool)
+        if receipt is None:
+            return
+        expires_at = remains.expires_at or receipt.lease.expires_at
+        lease = replace(receipt.lease, expires_at=expires_at)
+        self._put(index, pool, replace(receipt, lease=lease, document=remains.document))
+
+    def give_up(self, index: str, pool: str) -> None:
+        """The lease is not this user's any more: it is not to be restored, and lets nobody in."""
+        receipt = self.find(index, pool)
+        if receipt is not None:
+            self._put(index, pool, replace(receipt, document=b""))
+
+    def _anew(self, index: str, pool: str, receipt: Receipt) -> Receipt:
+        """Return a receipt with its parts sealed by the same key as the whole: no other is needed to open it.
+
+        A part that does not open stays as it is; whoever wants to use it will refuse it.
+        """
+        if all(map(self._sealer.is_fresh, (receipt.record, receipt.name, *((receipt.winner or ())[1:])))):
+            return receipt
+        with suppress(RecordRejected):
+            receipt = replace(receipt, record=self._record(index, pool, receipt, receipt.version, receipt.record))
+        with suppress(RecordRejected):
+            receipt = replace(receipt, name=self._sealer.reseal_name(index, receipt.name))
+        with suppress(RecordRejected):
+            if receipt.winner is not None:
+                version, record = receipt.winner
+                receipt = replace(receipt, winner=(version, self._record(index, pool, receipt, version, record)))
+        return receipt
+
+    def _record(self, index: str, pool: str, receipt: Receipt, version: int, record: bytes) -> bytes:
+        binding = RecordBinding(pool=pool, user_index=index, lease_id=receipt.lease.id, version=version)
+        return self._sealer.reseal_record(binding, record)
+
+    def _put(self, index: str, pool: str, receipt: Receipt) -> None:
+        if receipt.document or receipt.files:
+            self.keep(index, pool, receipt)
+        else:
+            self._journal.remove_receipt(index, pool)

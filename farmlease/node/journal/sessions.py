@@ -1,0 +1,189 @@
+"""The sessions of this node: in memory for reading, in the journal before anybody is answered.
+
+Every change goes through the state table of ``domain/session_states.py``. Bodies are sealed for this node: a journal
+that is copied elsewhere says nothing and opens nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter
+
+from farmlease.clock import Clock
+from farmlease.crypto.seal import Purpose, Sealer
+from farmlease.domain.identity import User
+from farmlease.domain.model import Grant, SessionRequest, Source
+from farmlease.domain.pool import Pool
+from farmlease.domain.session_states import SessionEvent, SessionState, next_state
+from farmlease.errors import FileRefused, RecordRejected
+from farmlease.node.host_identity import started_at
+from farmlease.node.journal.evidence import Evidence, as_label
+from farmlease.node.journal.journal import Journal, SessionRow
+
+__all__ = ["NodeSession", "SessionTable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSession:
+    """A session of this node. ``grant`` is there once it was granted."""
+
+    id: str
+    state: SessionState
+    user: User
+    pool: str
+    device: str
+    grant: Grant | None = None
+    pid: int | None = None
+    pid_started: float | None = None  #: tells the process from a later one with the same pid
+    reservations: tuple[str, ...] = ()  #: ids of the reservations it may use
+    hold_until: int | None = None  #: ms by the store's clock; until then it does not idle
+    lost_because: str | None = None
+    incarnation: str = ""  #: life of the node in which it began
+
+    @property
+    def is_uncounted(self) -> bool:
+        """Whether a receipt let it in, and the store has not heard of it."""
+        return self.state is SessionState.ACTIVE and self.grant is not None and self.grant.source is Source.RECEIPT
+
+
+_FORM = TypeAdapter(NodeSession)
+_log = structlog.get_logger(__name__)
+
+
+class SessionTable:
+    """The sessions of one node. ``damaged``: how many entries of the journal did not open; they are kept."""
+
+    def __init__(self, *, journal: Journal, sealer: Sealer, evidence: Evidence, node: str, clock: Clock) -> None:
+        self._journal = journal
+        self._sealer = sealer
+        self._node = node
+        self._sessions: dict[str, NodeSession] = {}
+        self._of_user: dict[User, dict[str, NodeSession]] = {}  #: so that no question takes longer with more sessions
+        self._uncounted: dict[str, NodeSession] = {}  #: likewise
+        self.damaged = 0
+        #: Grows with every change, so that a reader who awaited something can tell whether the book is still the same.
+        self.changes = 0
+        for entry in journal.entries():
+            try:
+                self._put(self._opened(entry))
+            except (RecordRejected, ValueError):
+                self.damaged += 1
+                self._set_aside(entry, evidence, clock.now_ms())
+
+    def __iter__(self) -> Iterator[NodeSession]:
+        """Every session, in no order."""
+        return iter(tuple(self._sessions.values()))
+
+    def find(self, session: str) -> NodeSession | None:
+        """Return the session of this id, whatever its state."""
+        return self._sessions.get(session)
+
+    def of_user(self, user: User) -> tuple[NodeSession, ...]:
+        """Every session of a user."""
+        return tuple(self._of_user.get(user, {}).values())
+
+    def uncounted(self, pool: str) -> tuple[NodeSession, ...]:
+        """Every session of a pool that a receipt let in, and of which the store has not heard."""
+        return tuple(each for each in self._uncounted.values() if each.pool == pool)
+
+    def uses_files(self, user: User, pool: str) -> bool:
+        """Whether a session of the user may be using the files of a pool."""
+        return self._has(user, pool, {SessionState.ACTIVE, SessionState.INVALID})
+
+    def needs_files(self, user: User, pool: str) -> bool:
+        """Whether a session of the user uses the files of a pool, or is about to."""
+        return self._has(user, pool, {SessionState.ACTIVE, SessionState.INVALID, SessionState.STARTING})
+
+    def count(self, pool: str) -> int:
+        """How many sessions of a pool this node holds seats for."""
+        return sum(each.pool == pool and each.state is SessionState.ACTIVE for each in self)
+
+    def is_of_this_life(self, session: NodeSession) -> bool:
+        """Whether the node has not been booted since a session began."""
+        return session.incarnation == self._journal.incarnation
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no session is being started or ended, as far as the store is concerned."""
+        return not any(each.state in {SessionState.STARTING, SessionState.ENDING} for each in self)
+
+    def begin(self, request: SessionRequest, pool: Pool, device: str) -> NodeSession:
+        """Write down that the store is about to be asked, so that a lost answer can be undone after a crash."""
+        self.changes += 1
+        begun = NodeSession(
+            id=request.session,
+            state=SessionState.STARTING,
+            user=request.user,
+            pool=pool.name,
+            device=device,
+            pid=request.pid,
+            pid_started=None if request.pid is None else started_at(request.pid),
+            reservations=pool.reservations(request, self._node),
+            incarnation=self._journal.incarnation,
+        )
+        self._write(begun)
+        return begun
+
+    def step(self, session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:  # noqa: ANN401 - fields of OpenSession
+        """Take a session to the state after ``event``, written down; one that has ended is forgotten."""
+        self.changes += 1
+        after = replace(session, state=next_state(session.state, event), **changes)
+        if after.state is SessionState.ENDED:
+            self._journal.remove_entry(after.id)
+            self._drop(after.id)
+        else:
+            self._write(after)
+        return after
+
+    def amend(self, session: NodeSession, **changes: Any) -> NodeSession:  # noqa: ANN401 - fields of OpenSession
+        """Write down something about a session that does not change its state."""
+        amended = replace(session, **changes)
+        self._write(amended)
+        return amended
+
+    def reseal(self) -> None:
+        """Write down anew what the sealer's primary does not seal yet."""
+        for entry in self._journal.entries():
+            session = self._sessions.get(entry.id)
+            if session is not None and not self._sealer.is_fresh(entry.body):
+                self._write(session)
+
+    def _has(self, user: User, pool: str, states: set[SessionState]) -> bool:
+        return any(each.pool == pool and each.state in states for each in self.of_user(user))
+
+    def _put(self, session: NodeSession) -> None:
+        self._drop(session.id)
+        self._sessions[session.id] = session
+        self._of_user.setdefault(session.user, {})[session.id] = session
+        if session.is_uncounted:
+            self._uncounted[session.id] = session
+
+    def _drop(self, session: str) -> None:
+        before = self._sessions.pop(session, None)
+        self._uncounted.pop(session, None)
+        if before is not None and len(of_user := self._of_user[before.user]) > 1:
+            del of_user[session]
+        elif before is not None:
+            del self._of_user[before.user]
+
+    def _set_aside(self, entry: SessionRow, evidence: Evidence, now_ms: int) -> None:
+        """Keep an entry that does not open for inspection; its place in the journal will be written over some day."""
+        try:
+            path = evidence.keep("rejected-session", as_label(entry.id), entry.body, now_ms)
+        except FileRefused as error:
+            _log.error("session.rejected", session=entry.id, why=str(error))
+        else:
+            _log.error("session.rejected", session=entry.id, kept=str(path))
+            self._journal.remove_entry(entry.id)
+
+    def _write(self, session: NodeSession) -> None:
+        body = self._sealer.seal(Purpose.RECEIPT, self._node, ("session", session.id), _FORM.dump_json(session))
+        self._journal.write_entry(SessionRow(session.id, session.state.value, body))
+        self._put(session)
+
+    def _opened(self, entry: SessionRow) -> NodeSession:
+        plain = self._sealer.unseal(Purpose.RECEIPT, self._node, ("session", entry.id), entry.body)
+        # The state outside the seal is what a reboot may have changed; it can only take a session towards its end.
+        return replace(_FORM.validate_json(plain), state=SessionState(entry.state))

@@ -1,0 +1,120 @@
+"""Programs of the administrator that are told what became of a session: ``granted``, ``ended``, ``lost``.
+
+A hook is run without a shell, its arguments are replaced one by one and never split, and names that could pass for an
+option are refused long before (``domain/identity.py``). It has ten seconds. What it does or fails to do changes no
+lease, and what it prints goes to the log at debug level, for it may hold names.
+"""
+
+import asyncio
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from enum import StrEnum
+
+import structlog
+
+from farmlease.node.concurrency import BackgroundTasks
+from farmlease.node.journal.sessions import NodeSession
+
+__all__ = ["Hook", "Hooks"]
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds a hook may take before it is killed.
+_LIMIT = 10.0
+_LONGEST_OUTPUT = 4096  #: bytes of a hook's output that reach the log
+_PLACEHOLDER = re.compile(r"\{(user|session|reason|pool)\}")
+
+
+class Hook(StrEnum):
+    """When a hook is run."""
+
+    GRANTED = "granted"
+    ENDED = "ended"
+    LOST = "lost"
+
+
+class Hooks:
+    """The hooks of one node; an event without a command is nothing.
+
+    ``ran`` is told each hook that was run, by name, and how that ended: ok, failed or timeout.
+    """
+
+    def __init__(
+        self, commands: Mapping[Hook, tuple[str, ...]], tasks: BackgroundTasks, ran: Callable[[str, str], None]
+    ) -> None:
+        self._commands = commands
+        self._tasks = tasks
+        self._ran = ran
+        self._numbers = itertools.count()
+
+    def tell(self, hook: Hook, session: NodeSession, reason: str = "") -> None:
+        """Run a hook in the background."""
+        command = self._commands.get(hook, ())
+        if command:
+            values = {"user": session.user.canonical, "session": session.id, "pool": session.pool, "reason": reason}
+            filled = [_filled(part, values) for part in command]
+            # Hosts reuse session ids: the hook of the next session must not be taken for this one's.
+            self._tasks.run(f"hook {next(self._numbers)}", lambda: self._run(hook, session.id, filled))
+
+    async def _run(self, hook: Hook, session: str, command: list[str]) -> None:
+        self._ran(hook.value, await _run(hook, session, command))
+
+
+def _filled(part: str, values: Mapping[str, str]) -> str:
+    """Replace the placeholders in one go, so that a value that looks like one stays what it is."""
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], part)
+
+
+async def _run(hook: Hook, session: str, command: list[str]) -> str:
+    """Run a command; return how that ended."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    except OSError as error:
+        _log.error("hook.failed", hook=hook.value, session=session, why=error.strerror)
+        return "failed"
+    try:
+        async with asyncio.timeout(_LIMIT):
+            output, printed = await _output(process)
+            status = await process.wait()
+    except TimeoutError:
+        _kill(process)
+        await process.wait()
+        _log.error("hook.failed", hook=hook.value, session=session, why=f"took longer than {_LIMIT:.0f} s")
+        return "timeout"
+    _log.debug("hook.output", hook=hook.value, session=session, output=output.decode(errors="replace"))
+    level = _log.info if status == 0 else _log.error
+    level("hook.ran", hook=hook.value, session=session, status=status, printed=printed)
+    return "ok" if status == 0 else "failed"
+
+
+async def _output(process: Process) -> tuple[bytes, int]:
+    """Return the beginning of what a hook prints, and how many bytes that was in all; the rest is not kept."""
+    kept, printed = b"", 0
+    while process.stdout is not None and (chunk := await process.stdout.read(65_536)):
+        kept += chunk[: _LONGEST_OUTPUT - len(kept)]
+        printed += len(chunk)
+    return kept, printed
+
+
+if sys.platform == "win32":
+
+    def _kill(process: Process) -> None:
+        """End a hook."""
+        with suppress(ProcessLookupError):
+            process.kill()
+
+else:
+
+    def _kill(process: Process) -> None:
+        """End a hook and all it started, so that nothing of it is left holding its output."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,61 @@
+"""What ends a session from the host's side: its process is gone, or nobody has touched it for too long.
+
+Looked at once a second. Idle time is counted by the host's monotonic clock from the last sign of activity, and anew
+after a restart of the agent; a session that is held, by the store's time, does not idle.
+"""
+
+from collections.abc import Callable
+
+from farmlease.clock import Clock
+from farmlease.domain.session_states import SessionState
+from farmlease.node.host_identity import lives
+from farmlease.node.journal.policy_cache import PolicyCache
+from farmlease.node.journal.sessions import NodeSession, SessionTable
+from farmlease.node.journal.store_state import StoreState
+
+__all__ = ["Liveness"]
+
+_MAY_IDLE = frozenset({SessionState.ACTIVE, SessionState.INVALID})
+
+
+class Liveness:
+    """The watch over one node's sessions."""
+
+    def __init__(self, sessions: SessionTable, clock: Clock, policy: PolicyCache, store_state: StoreState) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._policy = policy
+        self._store_state = store_state
+        self._active_at: dict[tuple[str, int], float] = {}
+
+    def touch(self, session: str) -> None:
+        """Note a sign of activity."""
+        found = self._sessions.find(session)
+        if found is not None:
+            self._active_at[_key(found)] = self._clock.monotonic()
+
+    def look(self, gone: Callable[[NodeSession], None], idle: Callable[[NodeSession], None]) -> None:
+        """Look at every session once, and call ``gone`` or ``idle`` for those that are."""
+        sessions = [each for each in self._sessions if each.state.shown]
+        now = self._clock.monotonic()
+        self._active_at = {_key(each): self._active_at.get(_key(each), now) for each in sessions}
+        for session in sessions:
+            if self._is_gone(session):
+                gone(session)
+            elif session.state in _MAY_IDLE and self._is_idle(session):
+                idle(session)
+
+    def _is_gone(self, session: NodeSession) -> bool:
+        return session.pid is not None and (session.pid_started is None or not lives(session.pid, session.pid_started))
+
+    def _is_idle(self, session: NodeSession) -> bool:
+        pool = self._policy.in_force.pool(session.pool)
+        held = self._store_state.store_now(session.pool) < (session.hold_until or 0)
+        if pool is None or not pool.idle_timeout_ms or held:
+            return False
+        return self._clock.monotonic() - self._active_at[_key(session)] >= pool.idle_timeout_ms / 1000
+
+
+def _key(session: NodeSession) -> tuple[str, int]:
+    """Tell a session from an earlier one: hosts reuse ids."""
+    return session.id, session.grant.fence if session.grant else 0

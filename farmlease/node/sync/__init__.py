@@ -1,0 +1,1 @@
+"""Talking to the store for the whole node."""

@@ -1,0 +1,193 @@
+"""The node's key ring while the agent runs: read again when its file changes, and told to the farm.
+
+Guaranteed: a ring that is broken, another farm's, or older than the one in force is refused, and that one stays. A key
+that is gone from the file is let go only when nothing on this node is sealed with it any more, and not before what was
+under way has reached the store. Until then this node does not say that it has done with the key.
+
+This module must never write a secret anywhere, and never stop a session because of a file.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from farmlease.clock import Clock
+from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto.seal import Sealer
+from farmlease.errors import FarmleaseError, JournalFailed, KeyRingRejected, StoreError
+from farmlease.node.concurrency import in_thread
+from farmlease.node.journal.journal import Journal
+from farmlease.node.journal.policy_cache import PolicyCache
+from farmlease.node.journal.receipts import Receipts
+from farmlease.node.journal.sessions import SessionTable
+from farmlease.node.journal.store_state import StoreState
+from farmlease.node.sync.outbox_delivery import Outbox
+from farmlease.store.seal_store import SealStore
+
+__all__ = ["LOOK_EVERY", "KeyringReload"]
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds between two looks at the file.
+LOOK_EVERY = 2.0
+#: Seconds beyond what a call to the store may take, after which nothing sealed before a change is under way any more.
+_MARGIN = 3.0
+
+_Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change that has not settled: when it began, the ring as in the file, and the primary before it."""
+
+    at: float
+    ring: KeyRing
+    before: str
+
+
+class KeyringReload:
+    """The care for one node's key ring. ``trouble``: why the file is not gone by, if so."""
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        node: str,
+        sealer: Sealer,
+        vault: SealStore,
+        journal: Journal,
+        sessions: SessionTable,
+        receipts: Receipts,
+        outbox: Outbox,
+        policy: PolicyCache,
+        store_state: StoreState,
+        clock: Clock,
+        every_ms: int,
+        store_timeout_ms: int,
+    ) -> None:
+        self._path = path
+        self._node = node
+        self._sealer = sealer
+        self._vault = vault
+        self._journal = journal
+        self._sessions = sessions
+        self._receipts = receipts
+        self._outbox = outbox
+        self._policy = policy
+        self._store_state = store_state
+        self._clock = clock
+        self._every_ms = every_ms
+        self._settles = 2 * store_timeout_ms / 1000 + _MARGIN
+        self._ring = sealer.ring  #: as in the file
+        self._stamp: _Stamp | None = None
+        self._change: _Change | None = None
+        self._unsure = True  #: whether anything in the journal may be sealed with another key than the primary
+        self._holds: dict[str, int] = {}  #: how much of it was, when that was last looked into
+        self._failing = False
+        self._told: tuple[float, dict[str, object]] | None = None
+        self.trouble: str | None = None
+
+    async def look(self) -> None:
+        """Look once: at the file, at what is sealed with other keys than its primary, at who should be told."""
+        await self._reread()
+        try:
+            await self._reseal()
+        except JournalFailed as error:
+            if not self._failing:
+                _log.error("ring.not_resealed", why=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+            self._settle()
+        try:
+            await self._tell()
+        except StoreError as error:
+            _log.debug("ring.not_told", why=str(error))
+
+    async def _reread(self) -> None:
+        stamp = await in_thread(lambda: _stamp(self._path))
+        if stamp == self._stamp and self.trouble is None:
+            return
+        try:
+            self._adopt(await in_thread(lambda: KeyRing.load(self._path)))
+        except FarmleaseError as error:
+            if self.trouble != str(error):
+                _log.error("ring.refused", why=str(error))
+            self.trouble = str(error)
+        else:
+            self.trouble = None
+        self._stamp = stamp
+
+    def _adopt(self, ring: KeyRing) -> None:
+        """Go by a ring, and open with the one before too."""
+        if ring == self._ring:
+            return
+        before = self._sealer.ring
+        created = {key.id: key.created_at for key in (*before.keys, *ring.keys)}
+        older = before.primary not in ring.ids and created[ring.primary] < created[before.primary]
+        if older and before.is_of_the_farm(ring):
+            lacking = f"{self._path} is an older key ring, without key {before.primary}: copy the newest one here"
+            raise KeyRingRejected(lacking)
+        self._sealer.adopt(ring.with_keys_of(before))
+        told = self._change.before if self._change else before.primary
+        self._change = _Change(self._clock.monotonic(), ring, told)
+        self._unsure = True
+        self._ring = ring
+        _log.info("ring.adopted", primary=ring.primary, keys=list(ring.ids))
+
+    async def _reseal(self) -> None:
+        """Seal what lies in the journal anew, as far as another key seals it.
+
+        Whatever is written is sealed with the primary, so there is nothing to look for once all of it is.
+        """
+        if not self._unsure:
+            return
+        self._holds = self._stale()
+        if not self._holds:
+            return
+        self._sessions.reseal()
+        self._policy.reseal()
+        self._store_state.write()
+        self._outbox.reseal()
+        for number, (index, pool) in enumerate(self._journal.all_receipts()):
+            self._receipts.reseal(index, pool)
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        self._holds = self._stale()
+        _log.info("ring.resealed", left=self._holds)
+
+    def _stale(self) -> dict[str, int]:
+        """Return how much of the journal each key seals, but for the primary."""
+        return {key: count for key, count in self._journal.sealed_with().items() if key != self._ring.primary}
+
+    def _settle(self) -> None:
+        """Let go of what is gone from the file, once nothing can need it."""
+        if self._holds or (self._change and self._clock.monotonic() - self._change.at < self._settles):
+            return
+        if self._change is not None:
+            self._sealer.adopt(self._change.ring)
+            self._change = None
+        self._unsure = False
+
+    async def _tell(self) -> None:
+        said: dict[str, object] = {
+            "every": self._every_ms,
+            "primary": self._change.before if self._change else self._ring.primary,
+            "opens": list(self._ring.ids),
+            "holds": self._holds,
+        }
+        now = self._clock.monotonic()
+        if self._told is None or self._told[1] != said or now - self._told[0] >= self._every_ms / 1000:
+            await self._vault.tell(self._node, said)
+            self._told = (now, said)
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Return what is different once a file is another one; empty if it cannot be looked at."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return ()
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

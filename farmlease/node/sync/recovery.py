@@ -1,0 +1,287 @@
+"""After the store lost its data, or another server took over: what this node has is counted again, before anybody new.
+
+1. The store is told which store this node knew. It begins a new epoch if there is reason to, and lets nobody in who is
+   new until every node known before has come, or the recovery window is over.
+2. Every lease this node keeps a receipt of, and every session that lives here, is restored: after a random moment, so
+   that a farm does not come all at once, and no faster than some hundreds a second.
+3. What does not fit is asked for again while the window lasts: a node that has not come yet may make room. What then
+   has no seat is told to its session.
+4. What the store counts for this node and the node does not have is given back.
+
+Until that is done the node keeps to the epoch it knew, so that nothing it does reaches a store that has not heard what
+it has.
+"""
+
+import json
+import random
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from farmlease.clock import Clock
+from farmlease.domain.model import Source
+from farmlease.domain.pool import Pool
+from farmlease.domain.session_states import SessionState
+from farmlease.errors import StoreError
+from farmlease.farm import Farm
+from farmlease.node.concurrency import BackgroundTasks, KeyedLocks
+from farmlease.node.journal.policy_cache import PolicyCache
+from farmlease.node.journal.receipts import Receipt, Receipts
+from farmlease.node.journal.sessions import NodeSession, SessionTable
+from farmlease.node.journal.store_state import StoreState
+from farmlease.node.sync.outbox_delivery import ANY_FENCE, Outbox, ReleaseMessage
+from farmlease.store.answers.recovery import Known, Recovering, Restoring
+from farmlease.store.answers.session import Behind, Claim, Lost
+
+__all__ = ["Recovery"]
+
+_log = structlog.get_logger(__name__)
+
+#: Leases that one node restores in a second, at most: a farm of a hundred nodes must not drown the store.
+RATE = 500
+_BATCH = 25
+#: Longest random wait before a node begins, in seconds; never more than a fifth of the window.
+JITTER = 3.0
+#: Milliseconds after which to ask again where the window is over already, and only this node is not ready yet.
+_SOON_MS = 2_000
+#: Seconds between two attempts to restore what found no seat.
+_AGAIN = 0.5
+
+#: States of a session that has a seat, or had one until its end reaches the store.
+_HOLDS = frozenset({SessionState.ACTIVE, SessionState.ENDING})
+#: States of a session for which the store may rightly count a seat; one that waits has none, but while it asks.
+_MAY_HOLD = _HOLDS | {SessionState.STARTING, SessionState.INVALID}
+
+
+class Recovery:
+    """The recovery of one node."""
+
+    #: Told each session whose seat is gone.
+    lost: Callable[[str, Lost], Coroutine[Any, Any, None]]
+
+    def __init__(
+        self,
+        *,
+        farm: Farm,
+        member: str,
+        store_state: StoreState,
+        sessions: SessionTable,
+        receipts: Receipts,
+        outbox: Outbox,
+        policy: PolicyCache,
+        locks: KeyedLocks,
+        tasks: BackgroundTasks,
+        clock: Clock,
+        window_ms: int,
+    ) -> None:
+        self._farm = farm
+        self._member = member
+        self._store_state = store_state
+        self._sessions = sessions
+        self._receipts = receipts
+        self._outbox = outbox
+        self._policy = policy
+        self._locks = locks
+        self._tasks = tasks
+        self._clock = clock
+        self._window_ms = window_ms
+        self._under_way: dict[str, int] = {}
+        outbox.estranged = self.begin
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any pool is being recovered."""
+        return bool(self._under_way)
+
+    async def until(self, pool: str) -> int | None:
+        """Return when to ask for a session of a pool that is being recovered, in ms of the store; None: unknown."""
+        now = self._store_state.store_now(pool)
+        with suppress(StoreError):
+            now = now or (await self._farm.store.read_policy()).now
+        return max(self._under_way.get(pool, 0), now + _SOON_MS) if now else None
+
+    def begin(self, pool: str) -> None:
+        """Begin to recover a pool, unless that is under way."""
+        self._tasks.run(f"recover {pool}", lambda: self._recover(pool))
+
+    async def reconcile(self, pool: str) -> bool:
+        """Give back what the store counts for this node and the node does not have: an answer came too late, say.
+
+        False if there was something, given back or not to be judged yet: then it is to be looked into again. A late
+        copy of a question may bring back what was given back before a heartbeat has seen that it was gone.
+        """
+        unknown, whole = await self._unknown(pool)
+        for claim, fence in unknown:
+            self._outbox.owe(ReleaseMessage(pool=pool, claim=claim, fence=fence))
+        return whole and not unknown
+
+    async def _unknown(self, pool: str) -> tuple[list[tuple[Claim, int]], bool]:
+        """Return each session that the store counts for this node and the node does not have, with its fence.
+
+        And whether that is all: not if something is under way about one of them.
+        """
+        found, whole = list[tuple[Claim, int]](), True
+        for counted in await self._farm.store.sessions(pool, self._member):
+            ours = self._sessions.find(counted.session)
+            same = ours is not None and (ours.pool, self._index(ours)) == (pool, counted.user)
+            state = ours.state if ours is not None and same else None
+            if state is SessionState.ACTIVE:
+                continue
+            # What is owed of an id that is another one's by now is that one's: the id is free once all was delivered.
+            owed = self._outbox.pending(counted.session) and (ours is None or same)
+            if state in _MAY_HOLD or self._locks.is_locked(counted.session) or owed:
+                whole = False
+                continue
+            _log.warning("session.unknown", pool=pool, session=counted.session)
+            claim = Claim(user=counted.user, node=self._member, session=counted.session)
+            found.append((claim, counted.fence or ANY_FENCE))
+        return found, whole
+
+    async def _recover(self, name: str) -> None:
+        self._under_way[name] = 0  # here, not before: an errand of this name may be ending just now
+        try:
+            pool = self._policy.in_force.pool(name)
+            if pool is not None:
+                await self._restore(pool)
+                await self._outbox.deliver()
+        except StoreError as error:  # the next heartbeat begins anew
+            self._policy.store_failed(error)
+        finally:
+            self._under_way.pop(name, None)
+
+    async def _restore(self, pool: Pool) -> None:
+        known, version = self._store_state.known(pool.name), self._policy.in_force.version
+        found = await self._farm.store.recover(
+            pool, version, self._member, known, window_ms=self._window_ms, roster=self._store_state.roster(pool.name)
+        )
+        if isinstance(found, Behind):
+            await self._policy.read_policy()
+            return
+        self._move_holds(pool.name, self._store_state.behind(pool.name, found.now))
+        self._store_state.entered(pool.name, found)
+        self._under_way[pool.name] = found.until
+        _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
+        in_time = max(0, found.until - found.now) / 1000
+        await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
+        unknown, _ = await self._unknown(pool.name)
+        for claim, fence in unknown:  # what ended since the store's copy has others' seats
+            await self._farm.store.release(pool.name, claim, fence, Known(epoch=found.epoch))
+        if await self._restore_all(pool, version, found, in_time):
+            await self.reconcile(pool.name)
+            if await self._farm.store.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
+                # Who else is here now: before the next heartbeat tells, the store may lose its data again.
+                here = await self._farm.store.nodes(pool.name)
+                self._store_state.met(pool.name, sorted({*self._store_state.roster(pool.name), *here}), 0)
+                self._store_state.recovered(pool.name, found)
+                _log.info("store.recovered", pool=pool.name, epoch=found.epoch)
+
+    def _move_holds(self, pool: str, by_ms: int) -> None:
+        """A hold was promised for a span: where the store's time went on uncounted, it ends as much later."""
+        if not by_ms:
+            return
+        for each in self._sessions:
+            if each.pool == pool and each.hold_until is not None:
+                self._sessions.amend(each, hold_until=each.hold_until + by_ms)
+
+    async def _restore_all(self, pool: Pool, version: int, found: Recovering, in_time: float) -> bool:
+        """Restore everything. False if the epoch ended meanwhile; then the next heartbeat begins anew."""
+        waiting = [*self._receipts.of_pool(pool.name)]
+        for _ in range(1 + int(in_time / _AGAIN)):
+            left, living = [], self._living(pool.name)
+            for number, (index, receipt) in enumerate(waiting):
+                if number % _BATCH == 0 and number:
+                    await self._clock.sleep(_BATCH / RATE)
+                restoring = self._restoring(pool.name, index, receipt, living.get(index, []))
+                outcome = await self._restore_one(pool, version, found.epoch, restoring) if restoring else False
+                if outcome is None:
+                    return False
+                if outcome:
+                    left.append((index, receipt))
+            waiting = left
+            if not waiting:
+                break
+            await self._clock.sleep(_AGAIN)
+        for index, _ in waiting:
+            _log.error("lease.not_restored", pool=pool.name, user=index, why="no seat is free")
+            self._receipts.give_up(index, pool.name)
+            for session in self._living(pool.name).get(index, []):
+                await self._lost(pool.name, session, "capacity")
+        return True
+
+    def _restoring(self, pool: str, index: str, receipt: Receipt, sessions: list[NodeSession]) -> Restoring | None:
+        """Return what is known of a lease; None if there is nothing to restore."""
+        sessions = [each for each in sessions if each.grant and each.grant.lease.id == receipt.lease.id]
+        if not receipt.document or (not sessions and self._has_lapsed(pool, receipt)):
+            return None
+        lease = json.loads(receipt.document)
+        return Restoring(
+            user=index,
+            document=receipt.document,
+            sessions={each.id: self._claim(each, lease) for each in sessions},
+            version=receipt.winner[0] if receipt.winner else receipt.version,
+            record=receipt.winner[1] if receipt.winner else receipt.record,
+            name=receipt.name,
+        )
+
+    async def _restore_one(self, pool: Pool, version: int, epoch: int, restoring: Restoring) -> bool | None:
+        """Restore a lease and its sessions. True if that is to be tried again, None if the epoch is over."""
+        outcome = await self._farm.store.restore(pool, version, self._member, epoch, restoring)
+        if isinstance(outcome, Behind):
+            return None
+        if outcome.ended:
+            self._receipts.give_up(restoring.user, pool.name)
+        for name in restoring.sessions:
+            session = self._sessions.find(name)
+            if session is None or session.grant is None or self._is_over(session):
+                continue
+            if outcome.ended or outcome.refused.get(name, "capacity") != "capacity":
+                await self._lost(pool.name, session, outcome.refused.get(name, "timeout"))
+            elif name not in outcome.refused:
+                self._counted(session, restoring.sessions[name]["fence"], outcome.fences.get(name))
+        return outcome.again or "capacity" in outcome.refused.values()
+
+    def _counted(self, session: NodeSession, asked: object, later: int | None) -> None:
+        """The store has its seat now, perhaps by a later grant whose answer was lost: its end must name that one."""
+        if session.grant is None or session.grant.fence != asked:
+            return  # it has had another answer meanwhile
+        grant = replace(session.grant, source=Source.STORE, fence=later or session.grant.fence)
+        if grant != session.grant:
+            self._sessions.amend(session, grant=grant)
+
+    def _living(self, pool: str) -> dict[str, list[NodeSession]]:
+        """Return the sessions of a pool that the store is to hear of, by user index."""
+        found: dict[str, list[NodeSession]] = {}
+        for each in self._sessions:
+            if each.pool == pool and each.state in _HOLDS and each.grant is not None:
+                found.setdefault(self._index(each), []).append(each)
+        return found
+
+    def _is_over(self, session: NodeSession) -> bool:
+        """Whether it ended with a boot. It is not counted again: its end may name the life that it was of."""
+        return session.state is SessionState.ENDING and not self._sessions.is_of_this_life(session)
+
+    def _claim(self, session: NodeSession, lease: dict[str, Any]) -> dict[str, object]:
+        """Return a session in the form that a lease document has it; what the store wrote of it comes first."""
+        written = dict(lease["sessions"])  # an empty table may have been written as a list
+        claim = written.get(f"{self._member}/{session.id}")
+        # Which seat it sits on the store wrote down with it, if not here: one that a receipt let in has none yet.
+        known = {"started": lease["contact"]} if claim is None else {"seat": self._index(session), **claim}
+        assert session.grant is not None  # noqa: S101 - _living has only those with one
+        more = {} if session.hold_until is None else {"hold": session.hold_until}
+        more |= {"over": 1} if self._is_over(session) else {}
+        return {**known, "device": session.device, "fence": session.grant.fence, **more}
+
+    async def _lost(self, pool: str, session: NodeSession, reason: str) -> None:
+        assert session.grant is not None  # noqa: S101 - of those that have one
+        lost = Lost(session=session.id, user=self._index(session), fence=session.grant.fence, reason=reason)
+        await self.lost(pool, lost)
+
+    def _has_lapsed(self, pool: str, receipt: Receipt) -> bool:
+        """Whether a lease without a session has ended, by the store's time."""
+        return receipt.lease.expires_at <= self._store_state.store_now(pool)
+
+    def _index(self, session: NodeSession) -> str:
+        return self._farm.sealer.user_index(session.user)

@@ -1,0 +1,134 @@
+"""Hooks: what is run, with which arguments, for how long, and that nothing of it changes a lease."""
+
+import stat
+from pathlib import Path
+
+import pytest
+import structlog
+
+from farmlease.config.model import Config
+from farmlease.domain.identity import User
+from farmlease.domain.session_states import SessionState
+from farmlease.node.concurrency import BackgroundTasks
+from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.sessions.hooks import Hook, Hooks
+from tests.support.agents import soon
+from tests.support.nodes import IDENTITIES, JOHN, Host, Site
+
+
+def told_by(folder: Path) -> str:
+    """Write a program that notes its arguments, one on each line; return its path."""
+    script = folder / "told.sh"
+    script.write_text(f"""#!/bin/sh\nfor each in "$@"; do printf '%s\\n' "$each" >> "{folder}/told"; done\n""")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return str(script)
+
+
+def a_session(user: User = JOHN, session: str = "7") -> NodeSession:
+    """A session as hooks are told of."""
+    return NodeSession(id=session, state=SessionState.ACTIVE, user=user, pool="clearquest", device="citrix-a")
+
+
+async def run(
+    command: list[str], session: NodeSession, reason: str = "", hook: Hook = Hook.LOST
+) -> list[tuple[str, str]]:
+    """Tell a hook and wait for it; return what was told of how it ended."""
+    errands, ended = BackgroundTasks(), list[tuple[str, str]]()
+    Hooks({hook: tuple(command)}, errands, lambda *how: ended.append(how)).tell(hook, session, reason)
+    await errands.done()
+    return ended
+
+
+@pytest.mark.parametrize("odd", ["; touch x", "$(touch x)", "`touch x`", "a b\tc", "* ? ~ && |", "{reason}", "%s"])
+async def test_a_name_stays_one_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
+    """Nothing in a session's id or a reason is split, expanded, run, or replaced a second time."""
+    monkeypatch.chdir(tmp_path)
+    await run([told_by(tmp_path), "{user}", "{session}", "{reason}", "{pool}"], a_session(session=odd), reason=odd)
+    assert [JOHN.canonical, odd, odd, "clearquest"] == (tmp_path / "told").read_text().split("\n")[:-1]
+    assert not (tmp_path / "x").exists()
+
+
+async def test_placeholders_inside_an_argument(tmp_path: Path) -> None:
+    """A placeholder may be a part of an argument; other braces are left alone."""
+    await run([told_by(tmp_path), "--why={reason}/{session}", "{other}", "{}"], a_session(), reason="idle")
+    assert ["--why=idle/7", "{other}", "{}"] == (tmp_path / "told").read_text().splitlines()
+
+
+async def test_a_hook_that_takes_too_long_is_killed_with_all_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the limit (ten seconds) neither the hook nor a child that holds its output is left."""
+    monkeypatch.setattr("farmlease.node.sessions.hooks._LIMIT", 0.5)
+    with structlog.testing.capture_logs() as logs:
+        ended = await run(["/bin/sh", "-c", f"sleep 60 & echo $$ $! > {tmp_path}/pids; wait"], a_session())
+    assert [("lost", "timeout")] == ended
+    assert ["hook.failed"] == [entry["event"] for entry in logs]
+    for pid in (tmp_path / "pids").read_text().split():
+        soon(lambda pid=pid: gone(int(pid)), f"process {pid} of the hook is still there")  # type: ignore[misc]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    stat_file = Path(f"/proc/{pid}/stat")
+    return not stat_file.exists() or stat_file.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+async def test_what_a_hook_prints_is_not_in_the_usual_log() -> None:
+    """It may hold names: at debug level its beginning, at the usual one its length only, however much that is."""
+    with structlog.testing.capture_logs() as logs:
+        ended = await run(["/bin/sh", "-c", "echo secret; head -c 3000000 /dev/zero"], a_session())
+    assert [("lost", "ok")] == ended
+    assert [(3_000_007, 0)] == [(each["printed"], each["status"]) for each in logs if each["event"] == "hook.ran"]
+    outputs = [each["output"] for each in logs if each["log_level"] == "debug"]
+    assert [4096] == [len(output) for output in outputs]
+    assert "secret" not in str([each for each in logs if each["log_level"] != "debug"])
+
+
+@pytest.mark.parametrize("command", [["/does/not/exist"], ["/etc/passwd"], ["/bin/sh", "-c", "exit 3"]])
+async def test_a_hook_that_fails_is_told_in_the_log(command: list[str]) -> None:
+    """Not there, not a program, or failing: an error in the log, and nothing else happens."""
+    with structlog.testing.capture_logs() as logs:
+        ended = await run(command, a_session())
+    assert [("lost", "failed")] == ended
+    assert ["error"] == [each["log_level"] for each in logs if each["log_level"] != "debug"]
+
+
+async def test_an_event_without_a_hook_is_nothing() -> None:
+    """Only what is configured is run."""
+    errands = BackgroundTasks()
+    Hooks({Hook.LOST: ("/does/not/exist",)}, errands, lambda *_: None).tell(Hook.GRANTED, a_session())
+    assert not errands._tasks
+
+
+async def test_the_next_session_of_an_id_has_its_own_hook(tmp_path: Path) -> None:
+    """Hosts reuse ids: a hook is run for mary's session 7 while john's is still under way."""
+    errands = BackgroundTasks()
+    hooks = Hooks({Hook.GRANTED: (told_by(tmp_path), "{user}")}, errands, lambda *_: None)
+    users = [IDENTITIES.user(name) for name in ("CORP\\john", "CORP\\mary")]
+    for user in users:
+        hooks.tell(Hook.GRANTED, a_session(user))
+    await errands.done()
+    assert sorted(user.canonical for user in users) == sorted((tmp_path / "told").read_text().splitlines())
+
+
+@pytest.mark.parametrize("command", [["/does/not/exist"], ["/bin/sh", "-c", "kill -9 $$"]])
+async def test_a_hook_that_fails_changes_no_lease(
+    site: Site, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Granted, the same again, ended: all as without hooks."""
+    plain = Host.config
+
+    def config(host: Host) -> Config:
+        given = {"farm": "citrix-a", "node": host.name, "agent": {"state_dir": host.folder / "state"}}
+        return Config.model_validate({**given, "hooks": dict.fromkeys(("granted", "ended", "lost"), command)})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Host, "config", property(config))
+        host = site.host()
+        await host.granted(JOHN)
+        await host.agent.settled()
+        assert ([("ctx-01", "7")], {"7": "active"}) == (await site.sessions(), host.states)
+        await host.end()
+        await host.agent.settled()
+    assert ([], {}) == (await site.sessions(), host.states)
+    assert plain is Host.config
