@@ -108,6 +108,10 @@ class Lease:
     issued_at: int
     expires_at: int
 
+    def has_ended(self, now: int) -> bool:
+        """Whether a lease that no session keeps is over at ``now``, by the store's clock."""
+        return self.expires_at <= now
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
