@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from farmlease.crypto.seal import RecordBinding
 from farmlease.domain.lease_document import LeaseDocument, SessionEntry
 from farmlease.domain.model import DeviceClaim, Lease, SessionClaim
 
@@ -28,6 +29,10 @@ class StoredLease:
     def fence(self) -> int:
         """The highest fence among its sessions, 0 without one."""
         return max((session.fence for session in self.sessions), default=0)
+
+    def binding(self, pool: str) -> RecordBinding:
+        """Return what the record is sealed for."""
+        return RecordBinding(pool=pool, user_index=self.user, lease_id=self.lease.id, version=self.record_version)
 
     @staticmethod
     def parse(
