@@ -47,7 +47,7 @@ ONLY = {
     "fastapi": "node",
     "starlette": "node",
     "uvicorn": "node",
-    "sqlite3": "node/journal/sqlite.py",
+    "sqlite3": "node/journal",
     "prometheus_client": "node/health/metrics.py",
 }
 #: What decides must not know files, networks or processes.
