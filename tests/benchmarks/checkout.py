@@ -4,7 +4,6 @@ Nothing of the package is imported here, for it may be an earlier one whose modu
 """
 
 import http.client
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 from tests.support.patience import within
 from tests.support.servers import RedisServer, free_port, redis_server
 
-__all__ = ["WITNESS", "Checkout", "CheckoutAgent", "WrongPackageError", "agent_of"]
+__all__ = ["WITNESS", "Checkout", "CheckoutAgent", "WrongPackageError", "agent_of", "configure"]
 
 #: The command ``farmlease``; its process says first from where it has the package.
 WITNESS = (
@@ -42,9 +41,9 @@ class Checkout:
 
     folder: Path
 
-    def command(self, *arguments: str) -> list[str]:
-        """Return the command line of ``farmlease ARGUMENTS``."""
-        return [sys.executable, "-P", "-m", "farmlease", *arguments]
+    def command(self, *arguments: str, program: Sequence[str] = WITNESS) -> list[str]:
+        """Return the command line of ``farmlease ARGUMENTS``. ``program`` runs it, and prints first from where it has it."""
+        return [sys.executable, "-P", *program, *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,8 +59,8 @@ class Checkout:
             raise WrongPackageError(f"a process that was to use {expected} used {file.strip() or 'nothing'}")
 
     def run(self, *arguments: str, program: Sequence[str] = WITNESS) -> None:
-        """Run ``farmlease ARGUMENTS``, which must succeed, and see that it was this one. ``program`` as for ``agent_of``."""
-        command = [sys.executable, "-P", *program, *arguments]
+        """Run ``farmlease ARGUMENTS``, which must succeed, and see that it was this one."""
+        command = self.command(*arguments, program=program)
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"farmlease {' '.join(arguments)}: exit status {done.returncode}: {done.stderr}")
@@ -79,33 +78,28 @@ class CheckoutAgent:
     config: Path
     store: RedisServer
 
-    def ask(self, method: str, path: str, body: Any = None) -> int:
-        """Ask its HTTP interface; return the status."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            answer.read()
-            return answer.status
-
 
 @contextmanager
-def agent_of(checkout: Checkout, *, program: Sequence[str] = WITNESS, files: bool = False) -> Iterator[CheckoutAgent]:
+def agent_of(checkout: Checkout, *, program: Sequence[str] = WITNESS, **setting: Any) -> Iterator[CheckoutAgent]:
     """Start a redis-server and a checkout's agent in folders of their own, and end both.
 
-    ``program`` runs the command and says from where on its first line; ``files``: the pool has one vendor file.
+    ``program`` as for ``Checkout.command``, ``setting`` as for ``configure``.
     """
     with tempfile.TemporaryDirectory(prefix="fl-checkout-") as name, redis_server() as server:
         folder, port, health = Path(name), free_port(), free_port()
-        config = _configure(folder, server.url, port, health, files=files)
+        config = configure(folder, server.url, port, health, **setting)
         for arguments in (("key", "generate"), ("pool", "apply", str(folder / "pools.toml"), "--yes")):
             checkout.run("--config", str(config), *arguments)
-        command = [sys.executable, "-P", *program, "--config", str(config), "agent"]
+        command = checkout.command("--config", str(config), "agent", program=program)
         with (folder / "agent.log").open("wb") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=checkout.environment,
-                cwd=folder, text=True,
-            )  # fmt: skip
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=checkout.environment,
+                text=True,
+            )
         try:
             assert process.stdout is not None
             checkout.check(process.stdout.readline())
@@ -122,17 +116,24 @@ def agent_of(checkout: Checkout, *, program: Sequence[str] = WITNESS, files: boo
             process.stdout.close()
 
 
-def _configure(folder: Path, store: str, port: int, health: int, *, files: bool) -> Path:
-    """Write the node's configuration and the farm's policy; return the first."""
+def configure(
+    folder: Path, store: str, port: int, health: int, *, pools: int = 1, files: bool = False, heartbeat: str = "60s"
+) -> Path:
+    """Write the node's configuration and the farm's policy; return the first. ``files``: each pool has a vendor file."""
     config, home = folder / "farmlease.toml", folder / "home"
     config.write_text(
         f'farm = "citrix-a"\nnode = "ctx-01"\n[store]\nurl = "{store}"\n[keys]\nfile = "{folder}/keyring.json"\n'
         f'[agent]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{folder}/token"\nstate_dir = "{folder}/state"\n'
-        f'[health]\nlisten = "127.0.0.1:{health}"\n[identity]\ndomains = {{ CORP = "corp.example.com" }}\n'
+        f'heartbeat = "{heartbeat}"\n[health]\nlisten = "127.0.0.1:{health}"\n'
+        '[identity]\ndomains = { CORP = "corp.example.com" }\n'
     )
     (home / "john").mkdir(parents=True)
     line = f'files = ["{home}/{{user}}/BorrowedCalData.pgo"]\n' if files else ""
-    (folder / "pools.toml").write_text(f'[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 1000000\n{line}')
+    (folder / "pools.toml").write_text(
+        "".join(
+            f'[[pool]]\nname = "pool-{number}"\nkind = "named"\ncapacity = 1000000\n{line}' for number in range(pools)
+        )
+    )
     return config
 
 
