@@ -50,7 +50,7 @@ class Disk:
 @contextmanager
 def full(host: Host, at: int, *, stays: bool) -> Iterator[Disk]:
     """Let the disk be full from the n-th write on."""
-    database: Any = host.node.journal._database
+    database: Any = host.node.state.journal._database
     disk = Disk(database._connection, at, stays=stays)
     database._connection = disk
     try:
