@@ -27,6 +27,7 @@ from farmlease.node.sessions.acquire import SeatAcquisition
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.housekeeping import Housekeeping
+from farmlease.node.sessions.reacquire import Reacquisition
 from farmlease.node.sync.heartbeat import Heartbeat
 from farmlease.node.sync.recovery import Recovery
 from farmlease.store.connection.connection import Connection
@@ -172,8 +173,8 @@ def _write_too_late(self: SessionTable, session: Any) -> None:
 _adopt = Agent.adopt
 
 
-def _adopt_without_debts(self: Agent) -> None:
-    self._outbox._journal._rows("DELETE FROM owed")
+def _adopt_without_outbox(self: Agent) -> None:
+    self._state.journal._rows("DELETE FROM owed")
     _adopt(self)
 
 
@@ -228,7 +229,7 @@ MUTANTS = (
     lua("older policy obeyed", "Who goes by an older policy is not sent to read the new one.",
         "if limits.policy > version then return { 'policy' } end", ""),
     python("retried under a new name", "Each try of a start names another session.",
-           SeatAcquisition, "_acquire", "version, claim, taking, known",
+           SeatAcquisition, "ask_store", "version, claim, taking, known",
            "version, replace(claim, session=session.id + secrets.token_hex(2)), taking, known"),
     swapped("answered with another's answer", "A call without an answer gets the last one of its kind.",
             Connection, "call", _last_answer),
@@ -260,21 +261,21 @@ MUTANTS = (
     python("receipts never expire", "A receipt lets its user in after its lease has ended.",
            offline_rules, "admits", "not lease.has_ended(now)", "True"),
     swapped("debts forgotten at restart", "What was owed to the store is dropped when the agent starts.",
-            Agent, "adopt", _adopt_without_debts),
+            Agent, "adopt", _adopt_without_outbox),
     swapped("answered before written", "A grant is told, and not yet in the journal.", SessionTable, "_write", _write_too_late),
     python("unfinished start kept", "What a killed agent had begun is not ended by the next one.",
            Housekeeping, "tidy", "if session.state is SessionState.STARTING:", "if False:"),
     python("word not heard", "The agent acknowledges a lost session and shows it as before.",
-           SeatAcquisition, "lost", "(found.state, found.pool) == (SessionState.ACTIVE, pool)", "found is None"),
+           Reacquisition, "_is_about", "(session.state, session.pool) == (SessionState.ACTIVE, pool)", "False"),
     python("any record will do", "A session starts on a record that does not open.",
-           Granting, "receive", "except (RecordRejected, FileRefused, PolicyError) as error:",
+           Granting, "by_store", "except (RecordRejected, FileRefused, PolicyError) as error:",
            "except RecordRejected:\n            pass\n        except (FileRefused, PolicyError) as error:"),
     python("same life after a reboot", "A rebooted host takes itself for the old one.",
            Journal, "_identify", 'same_boot(known["boot"], self._here.boot)', "True"),
     python("differences not looked into", "Sessions that the store forgot are not asked about.",
            Heartbeat, "_compare", "if counts[0] == counts[1]:", "if True:", "loss"),
     python("ends not delivered", "An end is struck off before the store took it.",
-           SessionEnd, "give_back", "self._outbox.owe(", "(lambda _: None)("),
+           SessionEnd, "_give_back", "self._outbox.add(", "(lambda _: None)("),
 )  # fmt: skip
 
 

@@ -288,7 +288,7 @@ class World:
         """A heartbeat is over: what it told must show before long."""
         host.tasks = [task for task in host.tasks if not task.done()]
         lost, life = self._lost.pop(host.name, set()), host.lives
-        if lost and host.node.policy.store_answers:
+        if lost and host.node.sync.availability.answers:
             self.loop.call_later(_PROMPT, self._check_heard, host, life, lost)
 
     def _check_heard(self, host: Host, life: int, lost: set[tuple[str, str, int]]) -> None:

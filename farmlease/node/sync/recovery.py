@@ -14,25 +14,25 @@ it has.
 
 import json
 import random
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
-from farmlease.clock import Clock
 from farmlease.domain.model import Source
 from farmlease.domain.pool import Pool
 from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
-from farmlease.node.concurrency import BackgroundTasks, KeyedLocks
-from farmlease.node.journal.policy_cache import PolicyCache
-from farmlease.node.journal.receipts import Receipt, Receipts
-from farmlease.node.journal.sessions import NodeSession, SessionTable
-from farmlease.node.journal.store_state import StoreState
-from farmlease.node.sync.outbox_delivery import ANY_FENCE, Outbox, ReleaseMessage
+from farmlease.node.concurrency import Runtime
+from farmlease.node.journal.outbox import ANY_FENCE, ReleaseMessage
+from farmlease.node.journal.receipts import Receipt
+from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.journal.state import State
+from farmlease.node.sync.availability import StoreAvailability
+from farmlease.node.sync.events import SeatLost, SyncEvents
+from farmlease.node.sync.outbox_delivery import OutboxDelivery
 from farmlease.store.answers.recovery import Known, Recovering, Restoring
 from farmlease.store.answers.session import Behind, Claim, Lost
 
@@ -59,37 +59,31 @@ _MAY_HOLD = _HOLDS | {SessionState.STARTING, SessionState.INVALID}
 class Recovery:
     """The recovery of one node."""
 
-    #: Told each session whose seat is gone.
-    lost: Callable[[str, Lost], Coroutine[Any, Any, None]]
-
     def __init__(
         self,
-        *,
+        state: State,
         farm: Farm,
-        member: str,
-        store_state: StoreState,
-        sessions: SessionTable,
-        receipts: Receipts,
-        outbox: Outbox,
-        policy: PolicyCache,
-        locks: KeyedLocks,
-        tasks: BackgroundTasks,
-        clock: Clock,
+        availability: StoreAvailability,
+        delivery: OutboxDelivery,
+        events: SyncEvents,
+        runtime: Runtime,
         window_ms: int,
     ) -> None:
+        self._member = state.member
+        self._store_state = state.store_state
+        self._sessions = state.sessions
+        self._receipts = state.receipts
+        self._outbox = state.outbox
+        self._policy = state.policy
         self._farm = farm
-        self._member = member
-        self._store_state = store_state
-        self._sessions = sessions
-        self._receipts = receipts
-        self._outbox = outbox
-        self._policy = policy
-        self._locks = locks
-        self._tasks = tasks
-        self._clock = clock
+        self._availability = availability
+        self._delivery = delivery
+        self._events = events
+        self._clock = runtime.clock
+        self._locks = runtime.locks
+        self._tasks = runtime.tasks
         self._window_ms = window_ms
         self._under_way: dict[str, int] = {}
-        outbox.estranged = self.begin
 
     @property
     def under_way(self) -> bool:
@@ -103,6 +97,15 @@ class Recovery:
             now = now or (await self._farm.store.read_policy()).now
         return max(self._under_way.get(pool, 0), now + _SOON_MS) if now else None
 
+    async def deliver(self) -> None:
+        """Deliver the outbox; begin to recover each pool whose store is not the one that this node knew.
+
+        StoreUnavailable if the store does not answer.
+        """
+        report = await self._delivery.deliver()
+        for pool in report.strange:
+            self.begin(pool)
+
     def begin(self, pool: str) -> None:
         """Begin to recover a pool, unless that is under way."""
         self._tasks.run(f"recover {pool}", lambda: self._recover(pool))
@@ -115,7 +118,7 @@ class Recovery:
         """
         unknown, whole = await self._unknown(pool)
         for claim, fence in unknown:
-            self._outbox.owe(ReleaseMessage(pool=pool, claim=claim, fence=fence))
+            self._outbox.add(ReleaseMessage(pool=pool, claim=claim, fence=fence))
         return whole and not unknown
 
     async def _unknown(self, pool: str) -> tuple[list[tuple[Claim, int]], bool]:
@@ -146,9 +149,9 @@ class Recovery:
             pool = self._policy.in_force.pool(name)
             if pool is not None:
                 await self._restore(pool)
-                await self._outbox.deliver()
+                await self.deliver()
         except StoreError as error:  # the next heartbeat begins anew
-            self._policy.store_failed(error)
+            self._availability.failed(error)
         finally:
             self._under_way.pop(name, None)
 
@@ -160,8 +163,8 @@ class Recovery:
         if isinstance(found, Behind):
             await self._policy.read_policy()
             return
-        self._move_holds(pool.name, self._store_state.behind(pool.name, found.now))
-        self._store_state.entered(pool.name, found)
+        self._move_holds(pool.name, self._store_state.uncounted_ms(pool.name, found.now))
+        self._store_state.note_recovery(pool.name, found)
         self._under_way[pool.name] = found.until
         _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
         in_time = max(0, found.until - found.now) / 1000
@@ -174,7 +177,7 @@ class Recovery:
             if await self._farm.store.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
                 # Who else is here now: before the next heartbeat tells, the store may lose its data again.
                 here = await self._farm.store.nodes(pool.name)
-                self._store_state.met(pool.name, sorted({*self._store_state.roster(pool.name), *here}), 0)
+                self._store_state.note_nodes(pool.name, sorted({*self._store_state.roster(pool.name), *here}), 0)
                 self._store_state.recovered(pool.name, found)
                 _log.info("store.recovered", pool=pool.name, epoch=found.epoch)
 
@@ -208,7 +211,7 @@ class Recovery:
             _log.error("lease.not_restored", pool=pool.name, user=index, why="no seat is free")
             self._receipts.give_up(index, pool.name)
             for session in self._living(pool.name).get(index, []):
-                await self._lost(pool.name, session, "capacity")
+                self._add_lost(pool.name, session, "capacity")
         return True
 
     def _restoring(self, pool: str, index: str, receipt: Receipt, sessions: list[NodeSession]) -> Restoring | None:
@@ -238,7 +241,7 @@ class Recovery:
             if session is None or session.grant is None or self._is_over(session):
                 continue
             if outcome.ended or outcome.refused.get(name, "capacity") != "capacity":
-                await self._lost(pool.name, session, outcome.refused.get(name, "timeout"))
+                self._add_lost(pool.name, session, outcome.refused.get(name, "timeout"))
             elif name not in outcome.refused:
                 self._counted(session, restoring.sessions[name]["fence"], outcome.fences.get(name))
         return outcome.again or "capacity" in outcome.refused.values()
@@ -274,14 +277,14 @@ class Recovery:
         more |= {"over": 1} if self._is_over(session) else {}
         return {**known, "device": session.device, "fence": session.grant.fence, **more}
 
-    async def _lost(self, pool: str, session: NodeSession, reason: str) -> None:
-        assert session.grant is not None  # noqa: S101 - of those that have one
+    def _add_lost(self, pool: str, session: NodeSession, reason: str) -> None:
+        assert session.grant is not None  # noqa: S101 - _living has only those with one
         lost = Lost(session=session.id, user=self._index(session), fence=session.grant.fence, reason=reason)
-        await self.lost(pool, lost)
+        self._events.add(SeatLost(pool, lost))
 
     def _has_lapsed(self, pool: str, receipt: Receipt) -> bool:
         """Whether a lease without a session has ended, by the store's time."""
         return receipt.lease.expires_at <= self._store_state.store_now(pool)
 
     def _index(self, session: NodeSession) -> str:
-        return self._farm.sealer.user_index(session.user)
+        return self._sessions.claim(session).user

@@ -50,7 +50,7 @@ class Disk:
 @contextmanager
 def full(host: Host, at: int, *, stays: bool) -> Iterator[Disk]:
     """Let the disk be full from the n-th write on."""
-    journal: Any = host.node.journal
+    journal: Any = host.node.state.journal
     disk = Disk(journal._connection, at, stays=stays)
     journal._connection = disk
     try:
