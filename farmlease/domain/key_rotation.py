@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from farmlease.domain.wording import counted
 
-__all__ = ["Told", "Uses", "cannot_open", "in_the_way", "keys_elsewhere"]
+__all__ = ["KeyReport", "KeyUses", "cannot_open", "in_the_way", "keys_elsewhere"]
 
 #: Milliseconds more than three of its own rounds after which a node that says nothing counts as switched off.
 _PATIENCE = 30_000
@@ -17,7 +17,7 @@ _ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class KeyReport:
     """What a node said of its keys."""
 
     node: str
@@ -34,7 +34,7 @@ class Told:
 
 
 @dataclass(slots=True)
-class Uses:
+class KeyUses:
     """What one key holds in the store."""
 
     records: int = 0
@@ -48,7 +48,7 @@ class Uses:
         return bool(self.records or self.names or self.policy)
 
 
-def cannot_open(told: Iterable[Told], alive: Iterable[str], key: str) -> list[str]:
+def cannot_open(told: Iterable[KeyReport], alive: Iterable[str], key: str) -> list[str]:
     """Return, in words, each living node that cannot open what ``key`` seals; ``alive``: nodes that the pools count."""
     told = list(told)
     lacking = [each.node for each in told if each.alive and key not in each.opens]
@@ -56,13 +56,13 @@ def cannot_open(told: Iterable[Told], alive: Iterable[str], key: str) -> list[st
     return [*lacking, *(f"{node} (says nothing of its keys: an older farmlease?)" for node in mute)]
 
 
-def keys_elsewhere(told: Iterable[Told], ids: Iterable[str]) -> list[str]:
+def keys_elsewhere(told: Iterable[KeyReport], ids: Iterable[str]) -> list[str]:
     """Return each living node that has a key which is not among ``ids``: this ring is not the newest."""
     known = set(ids)
     return [each.node for each in told if each.alive and set(each.opens) - known]
 
 
-def in_the_way(told: Iterable[Told], alive: Iterable[str], key: str, uses: Uses) -> list[str]:
+def in_the_way(told: Iterable[KeyReport], alive: Iterable[str], key: str, uses: KeyUses) -> list[str]:
     """Return, in words, whatever still needs ``key``."""
     told = list(told)
     counts = ((uses.records, "record"), (uses.names, "name"), (uses.policy, "policy"))

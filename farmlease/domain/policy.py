@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from farmlease.domain.identity import fold
 from farmlease.domain.model import Reason, SessionRequest
 from farmlease.domain.pool import Conditions, Patterns, Pool, check_timing
-from farmlease.domain.toml_model import Location, Section, dotted, line_of, refuse, tell
+from farmlease.domain.toml_model import Location, Section, dotted, first_fault, line_of, refusal
 from farmlease.errors import PolicyError
 
 __all__ = [
@@ -42,9 +42,9 @@ class Rule(Conditions):
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         if self.access is not None and self.pools:
-            raise refuse("cannot stand beside pools; keep one", "access")
+            raise refusal("cannot stand beside pools; keep one", "access")
         if self.access is None and not self.pools:
-            raise refuse("gives neither pools nor access; give one")
+            raise refusal("gives neither pools nor access; give one")
         return self
 
 
@@ -60,12 +60,12 @@ class _Document(Section):
         for number, pool in enumerate(self.pool):
             seen[fold(pool.name)] += 1
             if seen[fold(pool.name)] > 1:
-                raise refuse("is the name of another pool already, case apart", "pool", number, "name")
+                raise refusal("is the name of another pool already, case apart", "pool", number, "name")
         names = {pool.name for pool in self.pool}
         for number, rule in enumerate(self.rule):
             for place, name in enumerate(rule.pools):
                 if name not in names:
-                    raise refuse(
+                    raise refusal(
                         f"no pool has this name; there are {', '.join(sorted(names))}", "rule", number, "pools", place
                     )
         return self
@@ -140,7 +140,7 @@ def parse_policy(text: str, source: str) -> Policy:
     try:
         document = _Document.model_validate(tomllib.loads(text))
     except ValidationError as error:
-        where, why = tell(error, _Document)
+        where, why = first_fault(error, _Document)
         raise PolicyError(f"{source}: {_place(text, where)}: {why}") from None
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"{source}: is not TOML: {error}") from error

@@ -8,20 +8,20 @@ from farmlease.domain.duration import format_duration
 from farmlease.domain.policy import Policy, Pool
 from farmlease.domain.wording import counted
 
-__all__ = ["Difference", "difference"]
+__all__ = ["PolicyDiff", "diff_policies"]
 
 _SPAN = "_ms"
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PolicyDiff:
     """From one policy to another."""
 
     removed: tuple[Pool, ...]
     lines: tuple[str, ...]  #: in words, one change to a line; empty if the two say the same
 
 
-def difference(old: Policy | None, new: Policy) -> Difference:
+def diff_policies(old: Policy | None, new: Policy) -> PolicyDiff:
     """Return what ``new`` changes. Comments and the order of pools mean nothing; the order of rules does."""
     before = {pool.name: pool for pool in old.pools} if old else {}
     after = {pool.name: pool for pool in new.pools}
@@ -34,7 +34,7 @@ def difference(old: Policy | None, new: Policy) -> Difference:
     rules = old.rules if old else ()
     if rules != new.rules:
         lines.append(f"changed rules: {len(new.rules)} instead of {len(rules)}")
-    return Difference(removed, tuple(lines))
+    return PolicyDiff(removed, tuple(lines))
 
 
 def _seats(pool: Pool) -> str:

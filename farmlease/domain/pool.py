@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from farmlease.domain.duration import format_duration
 from farmlease.domain.identity import check_token, fold
 from farmlease.domain.model import Kind, SessionRequest, Share
-from farmlease.domain.toml_model import Count, Duration, Positive, Section, checked, refuse
+from farmlease.domain.toml_model import Count, Duration, Positive, Section, refusal, validated_by
 from farmlease.errors import PolicyError
 
 __all__ = ["Conditions", "Patterns", "Pool", "Reacquire", "Reserve", "check_timing"]
@@ -31,28 +31,28 @@ def _check_pool_name(text: str) -> str:
 def _check_template(template: str) -> str:
     """Refuse a place for a vendor's file that is relative, climbs, is a folder, or has an unknown placeholder."""
     if not (PurePosixPath(template).is_absolute() or PureWindowsPath(template).is_absolute()):
-        raise refuse(f"must be an absolute path, such as /home/{_USER}/.vendor/licence")
+        raise refusal(f"must be an absolute path, such as /home/{_USER}/.vendor/licence")
     rest = template.replace(_USER, "")
     if "{" in rest or "}" in rest:
-        raise refuse(f"has a brace that is not part of {_USER}, the only placeholder")
+        raise refusal(f"has a brace that is not part of {_USER}, the only placeholder")
     if not template.isprintable():
-        raise refuse("has a character that cannot be printed")
+        raise refusal("has a character that cannot be printed")
     parts = template.replace("\\", "/").split("/")
     if ".." in parts:
-        raise refuse("must not climb with ..")
+        raise refusal("must not climb with ..")
     if parts[-1] in {"", "."}:
-        raise refuse("must name a file, not a folder")
+        raise refusal("must name a file, not a folder")
     return template
 
 
 def _check_pattern(pattern: str) -> str:
     """Return the pattern in the form names are compared in."""
     if not pattern.strip():
-        raise refuse("is empty; a pattern that means everything is *")
+        raise refusal("is empty; a pattern that means everything is *")
     return fold(pattern)
 
 
-PoolName = Annotated[str, checked(_check_pool_name)]
+PoolName = Annotated[str, validated_by(_check_pool_name)]
 Template = Annotated[str, AfterValidator(_check_template)]
 #: Shell patterns, kept folded. A condition that is given but empty could never match, so it is refused.
 Patterns = Annotated[tuple[Annotated[str, AfterValidator(_check_pattern)], ...], Field(min_length=1)]
@@ -99,7 +99,7 @@ class Reserve(Conditions):
     @model_validator(mode="after")
     def _is_for_somebody(self) -> Self:
         if not self.model_fields_set & {"users", "groups", "nodes"}:
-            raise refuse("names nobody: give users, groups or nodes", "users")
+            raise refusal("names nobody: give users, groups or nodes", "users")
         return self
 
 
@@ -112,7 +112,7 @@ class Reacquire(Section):
     @model_validator(mode="after")
     def _waits(self) -> Self:
         if self.attempts and not self.every_ms:
-            raise refuse("must be longer than 0", "every")
+            raise refusal("must be longer than 0", "every")
         return self
 
 
@@ -138,7 +138,7 @@ class Pool(Section):
     kind: Kind
     #: The hosts a node_locked pool is licensed for; no other kind has them.
     nodes: Annotated[
-        tuple[Annotated[str, checked(lambda text: check_token("node", text))], ...], Field(min_length=1)
+        tuple[Annotated[str, validated_by(lambda text: check_token("node", text))], ...], Field(min_length=1)
     ] = ()
     #: Seats. Required, except for node_locked, where each node is one.
     capacity: Positive = Field(default_factory=_default_capacity)
@@ -165,14 +165,14 @@ class Pool(Section):
         given = self.model_fields_set
         if self.kind is Kind.NODE_LOCKED:
             if "nodes" not in given:
-                raise refuse("is required: the hosts this pool is licensed for", "nodes")
+                raise refusal("is required: the hosts this pool is licensed for", "nodes")
             if "capacity" in given:
-                raise refuse("is not for a node_locked pool, where each of its nodes is one seat", "capacity")
+                raise refusal("is not for a node_locked pool, where each of its nodes is one seat", "capacity")
         else:
             if "capacity" not in given:
-                raise refuse("is required: the number of seats", "capacity")
+                raise refusal("is required: the number of seats", "capacity")
             if "nodes" in given:
-                raise refuse("is for a node_locked pool only", "nodes")
+                raise refusal("is for a node_locked pool only", "nodes")
         return self
 
     @model_validator(mode="after")
@@ -181,20 +181,20 @@ class Pool(Section):
         for kind, keys in _ONLY_FOR.items():
             for name, key in keys.items():
                 if self.kind is not kind and name in self.model_fields_set:
-                    raise refuse(f"is for a {kind} pool only", key)
+                    raise refusal(f"is for a {kind} pool only", key)
         return self
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         for span, key in ((self.session_timeout_ms, "session_timeout"), (self.lease_ms, "lease")):
             if not span:
-                raise refuse("must be longer than 0", key)
+                raise refusal("must be longer than 0", key)
         reserved = sum(reserve.seats for reserve in self.reserve)
         if reserved > self.capacity:
-            raise refuse(f"reserves {reserved} seats of {self.capacity}", "reserve")
+            raise refusal(f"reserves {reserved} seats of {self.capacity}", "reserve")
         for key, values in (("nodes", self.nodes), ("files", self.files)):
             if len(set(map(fold, values))) < len(values):
-                raise refuse("names one twice", key)
+                raise refusal("names one twice", key)
         return self
 
     def serves(self, node: str) -> bool:

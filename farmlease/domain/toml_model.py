@@ -22,12 +22,12 @@ __all__ = [
     "Location",
     "Positive",
     "Section",
-    "checked",
     "dotted",
     "field_type",
+    "first_fault",
     "line_of",
-    "refuse",
-    "tell",
+    "refusal",
+    "validated_by",
 ]
 
 Location = tuple[str | int, ...]  #: where a value stands: ``("pool", 1, "capacity")``
@@ -58,19 +58,19 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-def refuse(why: str, *at: str | int) -> PydanticCustomError:
+def refusal(why: str, *at: str | int) -> PydanticCustomError:
     """Return the error for a validator to raise, at ``at`` below the value it checks."""
     return PydanticCustomError("refused", "{why}", {"why": why, "at": at})
 
 
-def checked(check: Callable[[str], object]) -> AfterValidator:
+def validated_by(check: Callable[[str], object]) -> AfterValidator:
     """Return a validator that refuses a string for which ``check`` raises InvalidInput."""
 
     def validate(text: str) -> str:
         try:
             check(text)
         except InvalidInput as error:
-            raise refuse(str(error)) from None
+            raise refusal(str(error)) from None
         return text
 
     return AfterValidator(validate)
@@ -83,7 +83,7 @@ def _milliseconds(value: object) -> int:
     try:
         return parse_duration(value if isinstance(value, str) else "")
     except InvalidInput as error:
-        raise refuse(str(error)) from None
+        raise refusal(str(error)) from None
 
 
 Duration = Annotated[int, BeforeValidator(_milliseconds)]  #: written "90s", kept as milliseconds
@@ -91,7 +91,7 @@ Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
 
 
-def tell(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
+def first_fault(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
     """Return where the first fault is and what to do about it, without any value."""
     found = error.errors(include_url=False, include_input=False)
     faults = [fault for fault in found if not _follows(fault, found)]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Finding", "Verdict", "failed", "fine", "merged", "warned"]
+__all__ = ["Finding", "Verdict", "failed", "fine", "merge_servers", "warned"]
 
 
 class Verdict(StrEnum):
@@ -39,7 +39,7 @@ def failed(check: str, text: str) -> Finding:
     return Finding(check, Verdict.FAIL, text)
 
 
-def merged(found: Iterable[tuple[str, Iterable[Finding]]]) -> list[Finding]:
+def merge_servers(found: Iterable[tuple[str, Iterable[Finding]]]) -> list[Finding]:
     """Put together what was found on several servers, by their names: what is the same on all of them stands once."""
     by_server = [(server, list(findings)) for server, findings in found]
     checks = dict.fromkeys(each.check for _, findings in by_server for each in findings)
