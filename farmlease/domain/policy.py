@@ -1,7 +1,7 @@
 """The farm's policy: ``pools.toml``, and which of its pools a session may try.
 
-A policy that cannot be kept is refused with file, key and line; it is never repaired. What is in force is decided here
-for one request (``Policy.plan``); whether a seat is free is the store's to say.
+An invalid policy is refused with file, key and line; it is never repaired. ``Policy.plan`` decides which pools one
+request may try; the store decides whether a seat is free.
 """
 
 import tomllib
@@ -32,15 +32,15 @@ __all__ = [
 
 
 class Rule(Conditions):
-    """Who may use what. Without a condition it is for everybody."""
+    """Which sessions may use which pools. Without a condition it applies to every session."""
 
     sites: Patterns = ()
     apps: Patterns = ()
-    access: Literal["restricted", "denied"] | None = None  #: use without a licence, or none at all
+    access: Literal["restricted", "denied"] | None = None  #: use without a licence, or no use
     pools: Annotated[tuple[str, ...], Field(min_length=1)] = ()  #: tried in this order
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> Self:
+    def _is_unambiguous(self) -> Self:
         if self.access is not None and self.pools:
             raise refusal("cannot stand beside pools; keep one", "access")
         if self.access is None and not self.pools:
@@ -85,7 +85,7 @@ class RestrictedUse:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The policy lets nobody like this in; the store need not be asked."""
+    """The policy denies the session; the store need not be asked."""
 
     reason: Reason
     pool: str | None  #: as asked for
@@ -136,7 +136,7 @@ class Policy:
 
 
 def parse_policy(text: str, source: str) -> Policy:
-    """Return the policy that ``text`` says; raises PolicyError naming ``source``, the key and the line."""
+    """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line."""
     try:
         document = _Document.model_validate(tomllib.loads(text))
     except ValidationError as error:

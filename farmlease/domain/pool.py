@@ -1,6 +1,6 @@
 """One pool of ``pools.toml``: the seats of one product and their rules, with the defaults an administrator may rely on.
 
-A pool that cannot be kept is refused, never repaired. Nothing here knows whether a seat is free; that is the store's.
+An invalid pool is refused, never repaired. This module does not know whether a seat is free; the store does.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ Patterns = Annotated[tuple[Annotated[str, AfterValidator(_check_pattern)], ...],
 
 
 class Conditions(Section):
-    """Whom something is for. All that are given must match, each by at least one of its patterns, blind to case.
+    """Conditions on a session. All that are given must match, each by at least one of its patterns, whatever the case.
 
     Users are compared by their canonical name, so of two spellings of one user only the canonical one matches.
     """
@@ -86,25 +86,25 @@ def _any_match(patterns: tuple[str, ...], values: Iterable[str]) -> bool:
 
 
 class Reserve(Conditions):
-    """Seats that only some may take."""
+    """Seats that only some sessions may take."""
 
     seats: Positive  #: of the pool's capacity
 
     @property
     def id(self) -> str:
-        """What the store calls this reservation: the same for the same people, whatever else the policy changes."""
+        """The reservation's name in the store: the same for the same conditions, whatever else the policy changes."""
         whom = json.dumps([sorted(self.users), sorted(self.groups), sorted(self.nodes)])
         return hashlib.sha256(whom.encode()).hexdigest()[:8]
 
     @model_validator(mode="after")
-    def _is_for_somebody(self) -> Self:
+    def _has_conditions(self) -> Self:
         if not self.model_fields_set & {"users", "groups", "nodes"}:
             raise refusal("names nobody: give users, groups or nodes", "users")
         return self
 
 
 class Reacquire(Section):
-    """How an agent tries to get a lost seat back before it gives the session up."""
+    """How often an agent asks for a new seat for a session that lost its own, before it gives the session up."""
 
     attempts: Count = 3  #: 0: never
     every_ms: Duration = Field(default=600_000, alias="every")  #: between two attempts, ms
@@ -124,7 +124,7 @@ def _default_devices(data: Mapping[str, Any]) -> int:
     return 2 if data.get("kind") is Kind.NAMED else 0
 
 
-#: Field to key, of what only one kind of pool can keep.
+#: Field to key, of what only one kind of pool can have.
 _ONLY_FOR = {
     Kind.FLOATING: {"share": "share", "linger_ms": "linger"},
     Kind.NAMED: {"files": "files", "devices_per_user": "devices_per_user"},
@@ -148,7 +148,7 @@ class Pool(Section):
     sessions_per_user: Count = 0  #: sessions of one user at the same time; 0: no limit
     lease_ms: Duration = Field(default=2_592_000_000, alias="lease")  #: from the last contact; 30 d
     quarantine_ms: Duration = Field(default=86_400_000, alias="quarantine")  #: of a used slot, after last use; 24 h
-    #: A node unheard of for this long has lost its sessions; 120 min. Never 0.
+    #: A node without a heartbeat for this long loses its sessions; 120 min. Never 0.
     session_timeout_ms: Duration = Field(default=7_200_000, alias="session_timeout")
     replacements: Count = 1  #: device replacements of a user in 30 days; 0: none
     files: tuple[Template, ...] = ()  #: the vendor's files that travel with the user
@@ -216,7 +216,7 @@ class Pool(Section):
         return self.lease_ms if self.kind is Kind.NAMED else self.session_timeout_ms + self.linger_ms
 
     def limits(self) -> Mapping[str, int | str]:
-        """Return what the store decides by, flat: counts, spans in ms (``…_ms``), and the words of kind and share."""
+        """Return the limits that the store decides by: counts, spans in ms (``…_ms``), and kind and share."""
         return {
             "kind": self.kind.value,
             "capacity": self.capacity,

@@ -1,7 +1,7 @@
-"""TOML documents of an administrator, checked by pydantic models, and errors that say where to look.
+"""TOML documents of an administrator, checked by pydantic models, with errors that name the place.
 
-A fault is told as one line: key, line where it is certain, what is wrong, and for an unknown key the nearest valid one.
-Nothing here may echo a value: a document may hold a password.
+An error is one line: key, line where it is certain, what is wrong, and for an unknown key the nearest valid one.
+This module must never echo a value: a document may hold a password.
 """
 
 import difflib
@@ -38,7 +38,7 @@ _ASSIGNMENT = re.compile(r"\s*([\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=")
 #: What these rules do not follow: strings of several lines, and quoted names in a table's header.
 _UNCERTAIN = re.compile(r"""\"{3}|'{3}|^\s*\[[^\]\n]*["']""", re.MULTILINE)
 _MOST = 10**9
-#: Where pydantic speaks of Python's types, an administrator reads of TOML's.
+#: Pydantic's errors name Python's types; an administrator needs TOML's.
 _WORDS = {
     "missing": "is required",
     "model_type": "must be a table of keys",
@@ -103,7 +103,7 @@ def first_fault(error: ValidationError, model: type[BaseModel]) -> tuple[Locatio
 
 
 def _follows(fault: ErrorDetails, faults: list[ErrorDetails]) -> bool:
-    """Whether a fault goes with the one it comes from: a default that lacks a key, a list that lacks a bad entry."""
+    """Whether a fault only follows from another: a default that lacks a key, a list that lacks a bad entry."""
     where = fault["loc"]
     inside = any(where == other["loc"][:-1][: len(where)] for other in faults)
     return fault["type"] == "default_factory_not_called" or (fault["type"] == "too_short" and inside)

@@ -1,8 +1,8 @@
-"""The vendor's books as CSV: who borrowed which machine's licence, and when (QlikView's BorrowedCalData).
+"""The vendor's list of borrowed licences as CSV: user, machine and time (QlikView's BorrowedCalData).
 
 Columns ``UserName``, ``MachineId`` and ``UtcBorrowTime``, in any order and case; others are ignored. A row that cannot
-be meant is told with its line and its reason and never stops those after it. What is read here is text only: whether
-a name can be a user's, and whether a seat is free, others decide.
+be valid is returned with its line and the reason, and never stops the rows after it. This module reads text only: it
+does not decide whether a name can be a user's, or whether a seat is free.
 """
 
 import csv
@@ -38,14 +38,14 @@ class LicenceRow:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """One row that cannot be taken, and why: without a name, for the file has it."""
+    """One row that cannot be imported, and why. ``why`` holds no name: the file has it."""
 
     line: int
     why: str
 
 
 def read_vendor_csv(data: bytes) -> Iterator[LicenceRow | RejectedRow]:
-    """Yield each row of a CSV file in order; InvalidInput if it has not the columns or is no text at all."""
+    """Yield each row of a CSV file in order; InvalidInput if a column is missing or the file is no text."""
     lines = list(io.StringIO(_text(data), newline=""))
     start = next((number for number, line in enumerate(lines) if line.strip()), 0)
     delimiter, places = _header("".join(lines[start : start + 1]))
@@ -57,7 +57,7 @@ def read_vendor_csv(data: bytes) -> Iterator[LicenceRow | RejectedRow]:
 
 
 def borrow_time(text: str) -> int | None:
-    """Return the milliseconds of a time in UTC as books write it, None if it is empty; InvalidInput otherwise.
+    """Return the milliseconds of a time in UTC as vendors write it, None if it is empty; InvalidInput otherwise.
 
     RFC 3339, ``2026-01-05 09:00:00`` and ``1/5/2026 9:00:00 AM`` (month first) are known.
     """
@@ -81,7 +81,7 @@ def _text(data: bytes) -> str:
 
 
 def _header(line: str) -> tuple[str, tuple[int, ...]]:
-    """Return the delimiter and where each of the columns stands."""
+    """Return the delimiter and the position of each column."""
     for delimiter in _DELIMITERS:
         try:
             (names,) = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
@@ -94,9 +94,9 @@ def _header(line: str) -> tuple[str, tuple[int, ...]]:
 
 
 def _rows(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[int, list[str] | RejectedRow]]:
-    """Yield each row with the line (from 1) it begins on. After a faulty one the reading goes on with the next line."""
+    """Yield each row with the line (from 1) it begins on. After a faulty row, reading goes on with the next line."""
     while start < len(lines):
-        # Its own view of the lines, for a quotation mark that is never closed swallows all that follow.
+        # A reader of its own: a quotation mark that is never closed swallows all lines that follow.
         reader = csv.reader(
             (lines[place] for place in range(start, len(lines))),
             delimiter=delimiter,
