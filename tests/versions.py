@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from farmlease import __version__
 from tests.samples import ROOT, replaced
 
 __all__ = ["EARLIER", "LATER", "NEW_OPTION", "copy_of"]
@@ -18,7 +19,7 @@ LATER = "9.9.9"
 NEW_OPTION = "colour"
 
 _PRELUDE = "store/lua/prelude.lua"
-_VERSION = '__version__ = "0.1.0"'
+_VERSION = f'__version__ = "{__version__}"'
 _EDITS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     EARLIER: {
         "__init__.py": {_VERSION: f'__version__ = "{EARLIER}"'},
