@@ -11,6 +11,8 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
+from typing_extensions import override
+
 from farmlease.config import Config
 from farmlease.domain.session import SessionEvent, SessionState
 from farmlease.farm import Farm
@@ -60,6 +62,7 @@ class HostClock:
 class WatchedBook(Book):
     """The production book; each step is told to the host it belongs to."""
 
+    @override
     def step(self, session: OpenSession, event: SessionEvent, **changes: Any) -> OpenSession:
         """Take the step and tell it."""
         after = super().step(session, event, **changes)
@@ -70,6 +73,7 @@ class WatchedBook(Book):
 class WatchedDebts(Debts):
     """The production debts; each is told to the host that owes it."""
 
+    @override
     def owe(self, debt: ReleaseDebt | SaveDebt | NoteDebt) -> None:
         """Note the debt and tell it."""
         super().owe(debt)
@@ -142,7 +146,7 @@ class Host:
         try:
             self.tasks = []
             self.line = self._network.line(self.name)
-            connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)  # type: ignore[arg-type] - a line is what the connection uses of a client
+            connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)
             farm = Farm(FARM, Store(connection, FARM), self._sealer)
             with patch.object(composition, "Book", WatchedBook), patch.object(composition, "Debts", WatchedDebts):
                 self._opened = composition.compose(self._config, farm, self.clock)

@@ -92,7 +92,7 @@ class World:
         ]  # fmt: skip
         connection = Connection(
             self.network.line("admin"), describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep
-        )  # type: ignore[arg-type] - a line is what the connection uses of a client
+        )
         self.admin = Farm(FARM, Store(connection, FARM), _sealer())
         self.workload = Workload(self, self.terms, dice(seed, "workload"))
         self.blows = Blows(self, dice(seed, "blows"))
@@ -384,7 +384,7 @@ class World:
 
     def record(self, pool: str) -> Hash:
         """Return the sealed records of a pool."""
-        return self.server.memory.keys.get(f"fl:{{{FARM}/{pool}/0}}:records".encode(), Hash())
+        return self.server.memory.fields(f"fl:{{{FARM}/{pool}/0}}:records".encode())
 
 
 def _plain(answer: object) -> str:
