@@ -48,11 +48,12 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=os.name != "nt")
     paths = sysconfig.get_paths("venv", vars={"base": str(folder), "platbase": str(folder)})
+    commands = Path(paths["scripts"])
+    run(sys.executable, "-m", "pip", "--python", commands / "python", "install", "--no-deps", wheel)
+    # After that: pip would take a farmlease among those libraries for the one that it is to install.
     (Path(paths["purelib"]) / "libraries.pth").write_text(
         f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n", encoding="utf-8"
     )
-    commands = Path(paths["scripts"])
-    run(sys.executable, "-m", "pip", "--python", commands / "python", "install", "--no-deps", wheel)
     return commands
 
 
