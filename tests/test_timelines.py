@@ -15,7 +15,7 @@ import pytest
 
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
-from farmlease.store.answers.session import Beat, Claim, Refusal, Taken, Taking, Waiting
+from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 REFERENCE = (Path(__file__).parent.parent / "deploy" / "REFERENCE.md").read_text(encoding="utf-8")
@@ -94,6 +94,7 @@ class Player:
         claim = Claim(user=index(user), node=f"{node}#1", session=session)
         span_ms = int(span) * HOUR
         until = await self.timed.store.hold(self.pool.name, claim, self.fences[user, session], span_ms)
+        assert not isinstance(until, Behind)
         return f"held until {told(until)}" if until else "gone"
 
     async def fall_silent(self, node: str) -> str:

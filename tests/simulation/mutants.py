@@ -314,11 +314,13 @@ def main() -> int:
     found: list[Caught] = []
     sys.stdout.write(f"{'mutant':34}  law    seeds\n")
     with processes(given.jobs, gc.enable, batches=1) as pool:
-        for each in pool.imap(partial(hunt, seeds=given.seeds), names):
-            sys.stdout.write(f"{each.name:34}  {each.law or '-':5}  {each.seeds:5}  {ascii(each.what[:110])[1:-1]}\n")
+        for caught in pool.imap(partial(hunt, seeds=given.seeds), names):
+            sys.stdout.write(
+                f"{caught.name:34}  {caught.law or '-':5}  {caught.seeds:5}  {ascii(caught.what[:110])[1:-1]}\n"
+            )
             sys.stdout.flush()
-            found.append(each)
-    away = [each.name for each in found if not each.law]
+            found.append(caught)
+    away = [caught.name for caught in found if not caught.law]
     sys.stdout.write(f"{len(found) - len(away)} of {len(found)} caught\n")
     return 1 if away else 0
 
