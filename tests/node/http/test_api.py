@@ -247,7 +247,7 @@ async def test_a_full_disk(api: Browserless, host: Host, monkeypatch: pytest.Mon
     """503 with what to look at for a new session; the agent beats on, and when there is room nothing has leaked."""
     await api("POST", "/v1/sessions", start())
     journal = host.node.state.journal
-    connection = journal._database._connection
+    connection = journal._connection
 
     class Full:
         """A connection to a database on a full disk."""
@@ -260,7 +260,7 @@ async def test_a_full_disk(api: Browserless, host: Host, monkeypatch: pytest.Mon
                 raise sqlite3.OperationalError("database or disk is full")
             return connection.execute(statement, values)
 
-    monkeypatch.setattr(journal._database, "_connection", Full())
+    monkeypatch.setattr(journal, "_connection", Full())
     answer = await api("POST", "/v1/sessions", start(r"CORP\mary", "8"))
     assert "look at the disk of state_dir" in problem(answer, 503)
     problem(await api("DELETE", "/v1/sessions/7"), 503)
