@@ -17,7 +17,7 @@ from farmlease.store.answers.session import Taken
 from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import Answer, LeaseStore
-from farmlease.store.script import SHARED, Argument, Script
+from farmlease.store.script import Argument, Script, script_names
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import HOUR, TimedStore
 
@@ -25,7 +25,7 @@ Asked = Callable[[], Awaitable[object]]
 
 STORE = Path(script_module.__file__).parent
 LUA = STORE / "lua"
-NAMES = sorted(path.stem for path in LUA.glob("*.lua") if path.stem not in SHARED)
+NAMES = script_names()
 #: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py and test_trail.py;
 #: the story here is of the others.
 ELSEWHERE = {
@@ -91,7 +91,7 @@ def passed() -> dict[str, list[set[str]]]:
 
 
 def own_text(name: str) -> str:
-    """Return the script without the prelude."""
+    """Return the script without what is shared."""
     return (LUA / f"{name}.lua").read_text(encoding="utf-8")
 
 
@@ -129,7 +129,7 @@ def test_every_script_is_a_verb_of_the_store() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_uses_every_argument_and_no_other(name: str) -> None:
-    """ARGV is read as far as the header goes; a shard's script leaves KEYS to the prelude."""
+    """ARGV is read as far as the header goes; a shard's script leaves KEYS to lib/shard.lua."""
     text, script = own_text(name), Script.load(name)
     code = re.sub(r"--.*", "", text)
     assert set(range(1, len(script.arguments) + 1)) == {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
@@ -138,15 +138,15 @@ def test_a_script_uses_every_argument_and_no_other(name: str) -> None:
     assert ("KEYS[" in code) == (script.text == text)
 
 
-def test_the_keys_of_a_shard_are_the_preludes() -> None:
-    """Shard.keys gives them in the order in which the prelude names them, and documents them with the same types."""
-    prelude = own_text("prelude")
-    entries = re.findall(r"^-- (?:KEYS|    ) +(\d+) (\w+) +(\w+)", prelude, re.MULTILINE)
+def test_the_keys_of_a_shard_are_those_of_its_header() -> None:
+    """Shard.keys gives them in the order in which lib/shard.lua names them, and documents them with the same types."""
+    shared = own_text("lib/shard")
+    entries = re.findall(r"^-- (?:KEYS|    ) +(\d+) (\w+) +(\w+)", shared, re.MULTILINE)
     names = [name for _, name, _ in entries]
     assert names == [key.rpartition(":")[2] for key in Shard("farm", "pool").keys()]  # noqa: SIM118 - not a dict
     documented = re.findall(r"^ +(\w+)  +(hash|zset|stream)  ", Shard.keys.__doc__ or "", re.MULTILINE)
     assert documented == [(name, kind) for _, name, kind in entries]
-    bound = re.findall(r"KEYS\[(\d+)\]", re.sub(r"--.*", "", prelude))
+    bound = re.findall(r"KEYS\[(\d+)\]", re.sub(r"--.*", "", shared))
     assert [number for number, _, _ in entries] == bound
 
 

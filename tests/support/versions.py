@@ -17,20 +17,20 @@ LATER = "9.9.9"
 #: An option of a pool that only the later version knows.
 NEW_OPTION = "colour"
 
-_PRELUDE = "store/lua/prelude.lua"
+_SHARD = "store/lua/lib/shard.lua"
 _VERSION = '__version__ = "0.1.0"'
 _EDITS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     EARLIER: {
         "__init__.py": {_VERSION: f'__version__ = "{EARLIER}"'},
-        _PRELUDE: {"-- prelude: ": "-- prelude of an earlier version: "},
+        _SHARD: {"-- shard: ": "-- shard of an earlier version: "},
         "node/presence.py": {"async def tell(self) -> None:\n": "async def tell(self) -> None:\n        return\n"},
         "node/ring.py": {"async def _tell(self) -> None:\n": "async def _tell(self) -> None:\n        return\n"},
     },
     LATER: {
         "__init__.py": {_VERSION: f'__version__ = "{LATER}"'},
-        _PRELUDE: {"-- prelude: ": "-- prelude of a later version: "},
+        _SHARD: {"-- shard: ": "-- shard of a later version: "},
         "domain/pool.py": {"    replacements: Count = 1": f'    {NEW_OPTION}: str = ""\n    replacements: Count = 1'},
-        "store/lua/leases.lua": {"document = cjson.encode(lease)": f"lease.{NEW_OPTION} = 'red'\n    document = cjson.encode(lease)"},
+        "store/lua/lib/leases.lua": {"document = cjson.encode(lease)": f"lease.{NEW_OPTION} = 'red'\n    document = cjson.encode(lease)"},
     },
 }  # fmt: skip
 

@@ -4,10 +4,8 @@ A right that is lacking is a fact too: whatever a server refuses to tell is left
 reached at all.
 """
 
-import re
 import time
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from itertools import count
 from typing import Any
 
@@ -19,7 +17,7 @@ from farmlease.store.connection.connection import Connection
 from farmlease.store.connection.socket import Wire, told
 from farmlease.store.keys import Shard, node_keys, note_keys, policy_key, pools_key, rings_key
 
-__all__ = ["SAMPLES", "Examination", "script_commands"]
+__all__ = ["SAMPLES", "Examination"]
 
 #: An example of every command that scripts use, behind the command and its key: ACL DRYRUN wants whole commands.
 SAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -42,13 +40,6 @@ _BEYOND: Mapping[str, tuple[str, ...]] = {
     "read keys of others": ("GET", "somebody:elses"),
 }
 _ASKS_NO_MORE = "a server before 7.0 has no ACL DRYRUN"
-
-
-def script_commands() -> set[str]:
-    """Return every command that a script gives."""
-    folder = resources.files("farmlease.store").joinpath("lua")
-    texts = (file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".lua"))
-    return {command for text in texts for command in re.findall(r"call\(\s*'(\w+)'", text)}
 
 
 class Examination:

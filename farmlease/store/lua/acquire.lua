@@ -1,7 +1,7 @@
 -- acquire: may this session of this user start? Takes or finds the user's lease and its sealed record.
 -- Asking again for the same session (same node, incarnation and session) changes nothing and gives the same answer.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy        version of the policy the caller goes by
 --       2 user          user index
 --       3 node          node#incarnation

@@ -1,7 +1,7 @@
 -- configure: give the shard the limits of a policy, unless it has those of a newer one. A shard without any begins its
 -- first epoch.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy    version of the policy
 --       2 limits    JSON object: the pool's limits by name, times in ms
 --       3 epoch     that the node knows; 0: none

@@ -1,6 +1,6 @@
 -- count: how many seats of the pool are held now, and by what.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  none
 --
 -- Answers

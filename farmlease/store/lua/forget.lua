@@ -4,7 +4,7 @@
 -- A word cannot be taken out of an entry of a stream: an entry with words is taken out whole, and one without them is
 -- put at the end, which says in `at` which one it stands for. So the trail has as many entries as before.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 after     '-' to begin, then what the page before answered
 --       3 last      id of the last entry to look at; '' if the first page is to say

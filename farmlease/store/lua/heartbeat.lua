@@ -1,7 +1,7 @@
 -- heartbeat: this node lives; which of its sessions were taken away meanwhile? Costs the same for one session and for
 -- a thousand.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy    version of the policy the caller goes by
 --       2 node      node#incarnation
 --       3 previous  node#incarnation of this host's life before the last boot, whose sessions end now; or ''

@@ -1,6 +1,6 @@
 -- hold: keep this session's seat for a while, whatever its node does: a form is open.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 node      node#incarnation
 --       3 session   session id

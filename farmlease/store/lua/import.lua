@@ -1,7 +1,7 @@
 -- import: a lease that exists already in the vendor's books: a device of a named pool, borrowed at a time. It counts
 -- as a contact at that time. Importing it again changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy        version of the policy the caller goes by
 --       2 user          user index
 --       3 device        machine id

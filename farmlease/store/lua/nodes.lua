@@ -1,6 +1,6 @@
 -- nodes: which nodes are alive? Writes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  none
 --
 -- Answers

@@ -1,6 +1,6 @@
 -- peek: is this still the store that the node knew? Writes nothing, and costs next to nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 epoch     that the node knows; 0: none
 --       2 seen      highest fence that it has seen
 --       3 life      of the server

@@ -1,7 +1,7 @@
 -- recover: a node met a store that it did not know. Begins a new epoch if there is reason to, and takes the node into
 -- it: the node is alive from here on, and is to restore what it has.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy    version of the policy the caller goes by
 --       2 node      node#incarnation
 --       3 epoch     that the node knew; 0: none

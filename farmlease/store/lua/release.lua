@@ -1,7 +1,7 @@
 -- release: this session is over, or no longer waits. Also acknowledges a session that was taken away. Doing it again
 -- changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 node      node#incarnation
 --       3 session   session id

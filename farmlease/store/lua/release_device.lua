@@ -1,7 +1,7 @@
 -- release_device: free a user's device slot in a named pool. One that was used stays taken until its last use is long
 -- enough ago. Doing it again changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 device    the farm's name, or an outside machine id
 --       3 by        sealed name of the administrator, for the audit

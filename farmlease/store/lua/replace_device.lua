@@ -1,7 +1,7 @@
 -- replace_device: the broken notebook: a user's device slot in a named pool moves to another machine at once, as it
 -- stands, a few times in 30 days. Sessions on the old device end. Doing it again changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 old       device whose slot is to move
 --       3 new       device it moves to

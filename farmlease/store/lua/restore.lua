@@ -2,7 +2,7 @@
 -- Of two leases the one issued later is the user's; of two records the one of the higher version. Nothing is restored
 -- over a limit. Restoring the same again changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy    version of the policy the caller goes by
 --       2 user      user index
 --       3 node      node#incarnation

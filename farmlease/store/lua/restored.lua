@@ -1,6 +1,6 @@
 -- restored: this node has restored all that it has. The recovery window is over once every node known before has.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 node      node#incarnation
 --       2 epoch     in which it has
 --       3 knew      '1' if it knew of an epoch before: without such a one nobody can tell who was there before

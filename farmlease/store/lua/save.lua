@@ -1,7 +1,7 @@
 -- save: a new version of a lease's record, by compare-and-set: of two nodes that changed it at once, one succeeds.
 -- Saving the same bytes again after a lost reply gives the first answer again.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 node      node#incarnation, for the audit
 --       3 session   session id, for the audit

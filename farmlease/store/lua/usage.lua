@@ -1,12 +1,12 @@
 -- usage: a page of how a pool's seats were used, hour by hour, the hour under way last. Writes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 start     ms: the first hour that matters; the one counted before it comes first, for what was held then
 --       2 passed    how many to pass over, of those from then on
 --       3 count     how many at most; fewer are the last page
 --
 -- Answers
---   page, now ms, how many of those that are over it has, then tallies as books.lua has them
+--   page, now ms, how many of those that are over it has, then tallies as lib/audit_usage.lua has them
 
 if not load_limits() then return { 'page', text(now), '0' } end
 local start, passed, count = ARGV[1], ARGV[2], tonumber(ARGV[3])

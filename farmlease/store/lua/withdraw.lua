@@ -2,7 +2,7 @@
 -- their nodes are told at the next heartbeat. The seat of a named lease that was used stays quarantined until its last
 -- use is long enough ago; any other is free at once. Doing it again changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 reason    returned or revoked; a revocation also keeps the user out for the time of a quarantine
 --       3 note      sealed words of the administrator, for the audit

@@ -1,4 +1,4 @@
--- recovery: does the store still hold what its nodes know that it held, and what time is it? Part of every script of a
+-- epoch: does the store still hold what its nodes know that it held, and what time is it? Part of every script of a
 -- shard.
 --
 -- An *epoch* is one uninterrupted life of a shard's data. Each node says which one it knows, and the highest fence it

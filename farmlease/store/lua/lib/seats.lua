@@ -1,4 +1,4 @@
--- room: which seats are left, and for whom: reservations, and the queue before those who come later. Part of every
+-- seats: which seats are left, and for whom: reservations, and the queue before those who come later. Part of every
 -- script of a shard.
 
 local SWEEP_PLACES = 1000 -- lapsed places forgotten per call

@@ -1,13 +1,13 @@
--- prelude: what every script of a shard begins with: its keys, the time and the limits. books.lua,
--- leases.lua, sweep.lua, room.lua and recovery.lua follow.
+-- shard: what every script of a shard begins with: its keys, the time and the limits. audit_usage.lua,
+-- leases.lua, sweep.lua, seats.lua and epoch.lua follow.
 --
 -- A claim is membership in a set until a deadline. It is alive while its deadline is greater than `now`, by this
 -- server's clock; whether somebody has swept it away yet makes no difference to any answer. (`now` runs `skew` behind
--- that clock once it was seen to leap ahead: see recovery.lua.)
+-- that clock once it was seen to leap ahead: see epoch.lua.)
 --
 -- KEYS  1 meta        hash    limits of the pool, `policy` (version), `fence` (last one given), `audited` (how
 --                             many decisions were ever written down), `tally` (the hour under way, see
---                             books.lua), and what the store knows of its own past (see recovery.lua)
+--                             audit_usage.lua), and what the store knows of its own past (see epoch.lua)
 --       2 leases      hash    user index -> lease document (JSON, see leases.lua)
 --       3 records     hash    user index -> sealed record
 --       4 names       hash    user index -> sealed user name
@@ -25,7 +25,7 @@
 --      13 quarantine  zset    user index -> deadline of a seat that was given back
 --      14 barred      zset    user index -> until when a revocation keeps the user out
 --      15 awaited     zset    node#incarnation -> 0: has yet to restore what it has in this epoch, 1: has done so
---      16 usage       zset    tally of an hour that is over -> beginning of that hour (ms), see books.lua
+--      16 usage       zset    tally of an hour that is over -> beginning of that hour (ms), see audit_usage.lua
 
 local META, LEASES, RECORDS, NAMES, SEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local NODES, SESSIONS, QUEUE, AUDIT = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -92,7 +92,7 @@ local function load_limits()
   return true
 end
 
--- Whether nobody has counted the time on for so long that the clock may have leapt: see recovery.lua.
+-- Whether nobody has counted the time on for so long that the clock may have leapt: see epoch.lua.
 local function is_doubtful()
   return limits.vouched > 0 and now - math.max(limits.vouched, limits.taken) > limits.session_timeout / 2
 end

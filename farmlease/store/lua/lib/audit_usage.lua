@@ -1,5 +1,5 @@
--- books: what a shard writes down of its own doings: every decision, and how its seats are used from hour to hour. Part
--- of every script of a shard.
+-- audit_usage: what a shard writes down of its own doings: every decision, and how its seats are used from hour to
+-- hour. Part of every script of a shard.
 --
 -- A *tally* is one hour in words: its beginning (ms), until when it is counted (ms), seat-milliseconds held, ms
 -- counted, most seats held at once, seats held at its end, capacity, and denials as "reason:number,..." or "-". The
