@@ -21,11 +21,13 @@ LIFE = "\0life"
 
 _ENTRY = re.compile(r"^-- (?P<section>KEYS|ARGV|    ) +(?P<number>\d+) (?P<name>\w+)")
 #: The files of ``lua/lib/`` that come before a script of a shard, in this order.
-SHARED = ("shard", "audit_usage", "leases", "sweep", "seats", "epoch")
+SHARED = ("shard", "leases", "seats", "epoch")
 #: Each part stands inside a function of the part before. Lua looks for a variable that is captured beside its function
 #: among all those, one after the other, but has one from further out at once: a call takes up to a tenth less time.
 _INSIDE = "\nreturn (function()\n"
 _SHARD = "-- KEYS  the shard's keys, as lib/shard.lua names them"
+#: Of a script whose last arguments are those of the header of lib/shard.lua.
+_KNOWN = "what the node knows, as lib/shard.lua names it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Script:
         text = own
         if _SHARD in own:
             parts = [_read(f"lib/{part}") for part in SHARED]
-            keys, _ = _header(parts[0])
+            keys, known = _header(parts[0])
+            arguments += known if _KNOWN in own else ()
             text = _INSIDE.join([*parts, own]) + " end)()" * len(parts)
         return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), keys, arguments)
 

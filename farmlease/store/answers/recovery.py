@@ -23,7 +23,13 @@ class Known:
 
     def arguments(self) -> dict[str, Argument]:
         """Return what each script that is asked by a node takes."""
-        return {"epoch": self.epoch, "seen": self.fence, "life": LIFE, "expected": self.expected, "line": self.line}
+        return {
+            "epoch": self.epoch,
+            "seen": self.fence,
+            "life": LIFE,
+            "expected": self.expected,
+            "clock_generation": self.line,
+        }
 
 
 #: What a node knows before it ever heard of a shard, and an administrator always.

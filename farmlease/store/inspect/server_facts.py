@@ -22,7 +22,7 @@ __all__ = ["SAMPLES", "Examination"]
 #: An example of every command that scripts use, behind the command and its key: ACL DRYRUN wants whole commands.
 SAMPLES: Mapping[str, tuple[str, ...]] = {
     "DEL": (), "GET": (), "HDEL": ("f",), "HGET": ("f",), "HGETALL": (), "HINCRBY": ("f", "1"), "HKEYS": (),
-    "HMGET": ("f",), "HSCAN": ("0",), "HSET": ("f", "v"), "HSETNX": ("f", "v"), "HVALS": (), "SET": ("v",),
+    "HSCAN": ("0",), "HSET": ("f", "v"), "HSETNX": ("f", "v"), "HVALS": (), "SET": ("v",),
     "XADD": ("*", "f", "v"), "XDEL": ("1-1",), "XLEN": (), "XRANGE": ("-", "+"), "XREVRANGE": ("+", "-"),
     "ZADD": ("1", "m"), "ZCARD": (), "ZCOUNT": ("0", "1"), "ZLEXCOUNT": ("-", "+"), "ZRANGEBYLEX": ("-", "+"),
     "ZRANGEBYSCORE": ("0", "1"), "ZRANK": ("m",), "ZREM": ("m",), "ZREMRANGEBYSCORE": ("0", "1"),
@@ -97,13 +97,15 @@ class Examination:
         meta = Shard(self._farm, pool).keys()[0]
 
         async def talk(wire: Wire) -> ShardFacts:
-            policy, skew, until = await wire.say("HMGET", meta, "policy", "skew", "recovering")
+            words = iter(await wire.say("HGETALL", meta))
+            fields: dict[bytes, bytes] = dict(zip(words, words, strict=True))
+            skew, until = float(fields.get(b"skew", 0)), float(fields.get(b"recovering", 0))
             seconds, _ = map(int, await wire.say("TIME"))
             return ShardFacts(
                 pool=pool,
-                known=policy is not None,
-                skew_ms=int(float(skew or 0)),
-                recovering=float(until or 0) > seconds * 1000 - float(skew or 0),
+                known=b"policy" in fields,
+                skew_ms=int(skew),
+                recovering=until > seconds * 1000 - skew,
             )
 
         facts: ShardFacts = await self._connection.ask(talk, (meta,))

@@ -9,6 +9,6 @@
 local answer = { 'nodes' }
 if not load_limits() then return answer end
 for _, node in ipairs(call('ZRANGEBYSCORE', NODES, '(' .. text(now), '+inf', 'LIMIT', 0, MOST_NODES)) do
-  if string.sub(node, 1, 1) ~= WORD then answer[#answer + 1] = node end
+  if string.sub(node, 1, 1) ~= NOTICE then answer[#answer + 1] = node end
 end
 return answer

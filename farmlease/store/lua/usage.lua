@@ -6,7 +6,7 @@
 --       3 count     how many at most; fewer are the last page
 --
 -- Answers
---   page, now ms, how many of those that are over it has, then tallies as lib/audit_usage.lua has them
+--   page, now ms, how many of those that are over it has, then tallies as lib/shard.lua has them
 
 if not load_limits() then return { 'page', text(now), '0' } end
 local start, passed, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -17,7 +17,7 @@ if passed == '0' then
 end
 for _, words in ipairs(found) do answer[#answer + 1] = words end
 if #found == count then return answer end
-if limits.tally ~= '' then open_tally() end
+if state.tally ~= '' then open_tally() end
 for _, hour in ipairs(finished) do answer[#answer + 1] = tally_text(hour) end
 if tally then answer[#answer + 1] = tally_text(tally) end
 return answer
