@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError
 
 from farmlease.errors import PolicyChanged
 from farmlease.store import script as script_module
-from farmlease.store.answers.recovery import NOTHING, Restoring
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, NOTHING, Restoring
 from farmlease.store.answers.session import Taken
 from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
@@ -175,6 +175,11 @@ def test_a_script_says_only_what_its_header_names(name: str) -> None:
     assert said <= answers(name).keys()
     for word in answers(name):
         assert f"'{word}'" in re.sub(r"--.*", "", whole)
+
+
+def test_scripts_and_nodes_agree_on_a_jump_of_the_clock() -> None:
+    """A node takes the store's clock to have jumped where lib/epoch.lua does."""
+    assert [str(CLOCK_LEAP_MS)] == re.findall(r"^local LEAP = (\d+)", own_text("lib/epoch"), re.MULTILINE)
 
 
 def test_the_store_knows_only_words_of_the_headers() -> None:

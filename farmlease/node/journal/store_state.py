@@ -18,7 +18,7 @@ from farmlease.crypto.seal import Purpose, Sealer
 from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.sessions import SessionTable
-from farmlease.store.answers.recovery import Known, Recovering
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Known, Recovering
 from farmlease.store.answers.session import Beat
 
 __all__ = ["StoreState"]
@@ -27,8 +27,6 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-#: Milliseconds by which the store's clock may differ from our count; the scripts have the same number.
-_LEAP = 60_000
 #: A count follows the store's clock by one part in so many of the time that went by: two clocks are never the same.
 _FOLLOWS = 100
 
@@ -127,7 +125,7 @@ class StoreState:
         """By how many ms the store's time went on without being counted here, if it is ``now``; 0 if by little."""
         heard = self._shard(pool).time
         ahead = 0 if heard is None else now - self._since(heard)
-        return ahead if ahead > _LEAP else 0
+        return ahead if ahead > CLOCK_LEAP_MS else 0
 
     def entered(self, pool: str, found: Recovering) -> None:
         """Remember the time of a store that is taking this node in; the epoch only once all is restored."""
@@ -155,7 +153,7 @@ class StoreState:
         """
         heard = self._shard(pool).time
         counted = self._since(heard)
-        if heard is None or counted - (until - span_ms) <= _LEAP:
+        if heard is None or counted - (until - span_ms) <= CLOCK_LEAP_MS:
             return until
         return until + min(counted - (until - span_ms), counted - heard.ms)
 
@@ -196,7 +194,7 @@ class StoreState:
         """Tell by how much the server's clock is off."""
         followed = self._followed(shard.clock, clock)
         off = 0 if shard.clock is None else clock - self._since(shard.clock)
-        if abs(off) <= _LEAP:
+        if abs(off) <= CLOCK_LEAP_MS:
             off = 0
         if bool(off) != bool(shard.off_ms):
             _log.error("store.clock", off_ms=off) if off else _log.info("store.clock_right")
@@ -205,7 +203,7 @@ class StoreState:
     def _followed(self, moment: _Moment | None, shown: int) -> _Moment:
         """Return our count of a clock that shows ``shown`` now, a little nearer to that; a new one if it has leapt."""
         at = self._clock.monotonic()
-        if moment is None or abs(shown - self._since(moment)) > _LEAP:
+        if moment is None or abs(shown - self._since(moment)) > CLOCK_LEAP_MS:
             return _Moment(shown, at)
         most = round((at - moment.at) * 1000 / _FOLLOWS)
         return _Moment(self._since(moment) + max(-most, min(shown - self._since(moment), most)), at)

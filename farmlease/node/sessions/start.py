@@ -10,6 +10,7 @@ from typing import Literal
 from farmlease.domain import denial_text
 from farmlease.domain.model import Decision, Denial, Reason, Restricted, SessionRequest
 from farmlease.domain.policy import Denied, Plan, Pool, RestrictedUse, TryPools
+from farmlease.domain.pool import QUEUE_PLACE_MS
 from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
@@ -26,8 +27,6 @@ __all__ = ["SessionStart"]
 
 #: How often a start may find that the policy changed under it before it gives up.
 _MOST_CHANGES = 5
-#: Milliseconds for which the store keeps the place of a session that waits until it asks again.
-_PLACE_KEPT = 5_000
 #: Beyond so many undelivered messages, decisions of the policy are no longer noted: an audit is not worth a full disk.
 _MOST_NOTES = 10_000
 
@@ -135,7 +134,7 @@ class SessionStart:
         for pool in pools:
             if held is not None and held.pool != pool.name:
                 continue
-            wait_ms = _PLACE_KEPT if request.wait_ms and (held is not None or pool is pools[-1]) else 0
+            wait_ms = QUEUE_PLACE_MS if request.wait_ms and (held is not None or pool is pools[-1]) else 0
             decision = await self._acquisition.ask(request, held, in_force, pool, wait_ms)
             if not isinstance(decision, Denial) or decision.reason is Reason.RECORD_REJECTED:
                 return decision

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 
 from farmlease.store.script import LIFE, Argument
 
-__all__ = ["NOTHING", "Counted", "Known", "Recovering", "Remains", "Restored", "Restoring"]
+__all__ = ["CLOCK_LEAP_MS", "NOTHING", "Counted", "Known", "Recovering", "Remains", "Restored", "Restoring"]
+
+#: Milliseconds by which the store's time may differ from a node's estimate of it; lib/epoch.lua has the same number.
+CLOCK_LEAP_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
