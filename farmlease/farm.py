@@ -164,10 +164,7 @@ class Farm:
             return f"the lease in pool {pool.name} was given back"
         if device not in {claim.device for claim in stored.devices}:
             return f"the lease is not on device {device}"
-        binding = RecordBinding(
-            pool=pool.name, user_index=stored.user, lease_id=stored.lease.id, version=stored.record_version
-        )
-        decode(self.sealer.unseal_record(binding, stored.record))
+        decode(self.sealer.unseal_record(stored.binding(pool.name), stored.record))
         return None
 
     def signature(self) -> bytes:

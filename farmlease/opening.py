@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from farmlease.config.model import Config
-from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto import keyring_file
 from farmlease.crypto.seal import Sealer
 from farmlease.farm import Farm
 from farmlease.store.connection.address import StoreAddress
@@ -25,7 +25,7 @@ async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> Asy
     Raises KeyRingRejected, ConfigError, and for an embedded store AlreadyRunning and StoreError. A store elsewhere
     that is away is no error yet.
     """
-    sealer = Sealer(KeyRing.load(config.keys.file), config.farm)
+    sealer = Sealer(keyring_file.load(config.keys.file), config.farm)
     connection = await open_connection(address_of(config), state_dir=config.agent.state_dir, owner=owner)
     async with connection:
         yield Farm(config.farm, LeaseStore(connection, config.farm), sealer, by=by), connection

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
 from farmlease.domain.policy import parse_policy
@@ -120,7 +121,7 @@ def _planned(kind: Kind, seed: int, chance: random.Random, ground: Ground) -> tu
         (
             farm,
             ring,
-        ) = "citrix-a", KeyRing.load(ground.agents.key_ring)
+        ) = "citrix-a", keyring_file.load(ground.agents.key_ring)
     plan = Plan(
         farm=farm, ring=ring, pool=pool,
         capacity=capacity, share=share, kept=kept, window=1.7, queue=queue, hold=hold,

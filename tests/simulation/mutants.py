@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+from farmlease.domain import offline_rules
 from farmlease.errors import StoreUnavailable
 from farmlease.node.agent import Agent
 from farmlease.node.journal.journal import Journal
@@ -26,7 +27,6 @@ from farmlease.node.sessions.acquire import SeatAcquisition
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.housekeeping import Housekeeping
-from farmlease.node.sessions.offline import OfflineAdmission
 from farmlease.node.sync.heartbeat import Heartbeat
 from farmlease.node.sync.recovery import Recovery
 from farmlease.store.connection.connection import Connection
@@ -258,7 +258,7 @@ MUTANTS = (
     swapped("receipts never counted", "Who was let in by a receipt is not counted when the store is back.",
             SeatAcquisition, "count", _do_nothing),
     python("receipts never expire", "A receipt lets its user in after its lease has ended.",
-           OfflineAdmission, "receipt", "now < receipt.lease.expires_at", "True"),
+           offline_rules, "admits", "not lease.has_ended(now)", "True"),
     swapped("debts forgotten at restart", "What was owed to the store is dropped when the agent starts.",
             Agent, "adopt", _adopt_without_debts),
     swapped("answered before written", "A grant is told, and not yet in the journal.", SessionTable, "_write", _write_too_late),

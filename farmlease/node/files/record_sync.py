@@ -42,6 +42,11 @@ class MadeHere:
     version: int
     record: bytes
 
+    @property
+    def binding(self) -> RecordBinding:
+        """What the record is sealed for."""
+        return RecordBinding(pool=self.pool, user_index=self.user, lease_id=self.lease_id, version=self.version)
+
 
 class RecordSync:
     """The records and vendor's files of one node."""
@@ -106,7 +111,7 @@ class RecordSync:
         if not changed or mine.winner is not None:
             return None, refused
         files = {file.name: file for file in (*record.files, *found)}
-        binding = _binding(pool, index, mine.lease.id, mine.version + 1)
+        binding = _binding(index, pool, mine, version=mine.version + 1)
         sealed = self._sealer.seal_record(binding, encode(replace(record, files=tuple(files.values()))))
         return replace(mine, version=binding.version, record=sealed), refused
 
@@ -158,7 +163,7 @@ class RecordSync:
     def _open(self, index: str, pool: str, receipt: Receipt) -> BorrowedRecord:
         """Return the record; RecordRejected, and the bytes are kept, if it was sealed for anything else."""
         try:
-            binding = _binding(pool, index, receipt.lease.id, receipt.version)
+            binding = _binding(index, pool, receipt, version=receipt.version)
             return decode(self._sealer.unseal_record(binding, receipt.record))
         except RecordRejected:
             path = self._evidence.keep("rejected-record", as_label(index), receipt.record, self._clock.now_ms())
@@ -177,9 +182,8 @@ class RecordSync:
         files.place(user, arriving)
 
     def _keep_record(self, why: str, mine: MadeHere) -> None:
-        binding = _binding(mine.pool, mine.user, mine.lease_id, mine.version)
         try:
-            record = decode(self._sealer.unseal_record(binding, mine.record))
+            record = decode(self._sealer.unseal_record(mine.binding, mine.record))
         except RecordRejected:  # its key has been retired: the bytes are all there is
             self._evidence.keep(why, as_label(mine.user), mine.record, self._clock.now_ms())
         else:
@@ -199,8 +203,8 @@ class RecordSync:
             self._receipts.keep(index, pool, _settled(replace(receipt, placing=placing, files=files)))
 
 
-def _binding(pool: str, index: str, lease_id: str, version: int) -> RecordBinding:
-    return RecordBinding(pool=pool, user_index=index, lease_id=lease_id, version=version)
+def _binding(index: str, pool: str, receipt: Receipt, *, version: int) -> RecordBinding:
+    return RecordBinding(pool=pool, user_index=index, lease_id=receipt.lease.id, version=version)
 
 
 def _is_ahead(mine: Receipt, taken: Receipt) -> bool:

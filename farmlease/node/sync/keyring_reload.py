@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from farmlease.clock import Clock
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
 from farmlease.errors import FarmleaseError, JournalFailed, KeyRingRejected, StoreError
@@ -111,7 +112,7 @@ class KeyringReload:
         if stamp == self._stamp and self.trouble is None:
             return
         try:
-            self._adopt(await in_thread(lambda: KeyRing.load(self._path)))
+            self._adopt(await in_thread(lambda: keyring_file.load(self._path)))
         except FarmleaseError as error:
             if self.trouble != str(error):
                 _log.error("ring.refused", why=str(error))

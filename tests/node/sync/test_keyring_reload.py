@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import RecordBinding, Sealer, key_id_of
 from farmlease.domain.health import Status, health
@@ -21,7 +22,7 @@ def put(host: Host, ring: KeyRing | bytes) -> None:
         host.ring_file.write_bytes(ring)
         return
     host.ring_file.unlink(missing_ok=True)
-    ring.create_file(host.ring_file)
+    keyring_file.create(host.ring_file, ring)
 
 
 async def look(host: Host, site: Site) -> None:
@@ -146,7 +147,7 @@ async def test_a_full_disk_keeps_the_key(site: Site, monkeypatch: pytest.MonkeyP
     ("broken", "why"),
     [
         (b"", "not a key ring"),
-        (KeyRing.generate(0)._to_json(), "another farm's"),
+        (KeyRing.generate(0).to_json(), "another farm's"),
         (None, "there is no key ring"),
     ],
     ids=["half written", "another farm's", "gone"],
