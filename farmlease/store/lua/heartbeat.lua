@@ -7,6 +7,8 @@
 --       3 previous  node#incarnation of this host's life before the last boot, whose sessions end now; or ''
 --       then what the node knows, as lib/shard.lua names it
 --
+-- Loss reasons: timeout
+--
 -- Answers
 --   alive, deadline ms, sessions this node has here, now ms, epoch, fence, nodes, ms by which the clock jumped ahead,
 --                            clock generation, then up to 100 quadruples: session, user index, fence, reason: sessions

@@ -8,6 +8,8 @@
 --       4 roster    JSON list: every node#incarnation that this node knew of
 --       then what the node knows, as lib/shard.lua names it
 --
+-- Loss reasons: timeout
+--
 -- Answers
 --   recovering, epoch, end of the window ms, now ms, clock generation    the window may be over
 --   configure, policy, more  as acquire's

@@ -9,6 +9,8 @@
 --       5 note      sealed comment of the administrator, for the audit
 --       6 by        sealed name of the administrator, likewise
 --
+-- Loss reasons: replaced
+--
 -- Answers
 --   replaced        the new device has the slot (now, or since before)
 --   limit, when ms or ''   no replacement is left until then; '': this pool allows none

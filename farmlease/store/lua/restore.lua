@@ -14,6 +14,8 @@
 --       8 record    sealed record of that version
 --       9 name      sealed user name
 --
+-- Loss reasons: timeout, capacity, session_limit
+--
 -- Answers
 --   restored, then threes: session, reason, fence: sessions that were not, and why; or, without a reason, that were,
 --                            and which fence the store had given them after the one that the node knows

@@ -8,6 +8,8 @@
 --       3 note      sealed comment of the administrator, for the audit
 --       4 by        sealed name of the administrator, likewise
 --
+-- Loss reasons: returned, revoked: as `reason` says
+--
 -- Answers
 --   withdrawn, until when the seat is quarantined ms or '', until when the user is kept out ms or '', '1' unless all of
 --                            that was so before

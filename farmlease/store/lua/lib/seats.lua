@@ -2,6 +2,10 @@
 -- then come reservations, and the queue before those who come later. Part of every script of a shard.
 --
 -- No answer depends on a sweep: a script that counts seats sweeps first, and answers `more` if there was more to end.
+--
+-- A session that its node did not end has a loss reason: a member of LossReason, listed in the header of the file that
+-- gives it.
+-- Loss reasons: timeout
 
 local SWEEP_SESSIONS = 64 -- dead sessions ended per call, so that no call is long
 local SWEEP_PASSES = 1000 -- reads of a node's sessions per call, each past those found to be held before
