@@ -15,6 +15,7 @@ import pytest
 
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
+from farmlease.domain.pool import QUEUE_PLACE_MS
 from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
@@ -68,7 +69,7 @@ class Player:
         mine = tuple(each.id for each in self.pool.reserve if user in each.users)
         taking = Taking(
             device=device or "citrix-a", lease_id=secrets.token_hex(6), record=b"record", name=b"name",
-            reservations=mine, wait_ms=5000 if waits else 0,
+            reservations=mine, wait_ms=QUEUE_PLACE_MS if waits else 0,
         )  # fmt: skip
         claim = Claim(user=index(user), node=f"{node}#1", session=session)
         match await self.timed.store.acquire(self.pool, self.version, claim, taking):
@@ -185,3 +186,8 @@ async def test_a_timeline_is_what_happens(timed: TimedStore, block: str) -> None
     await player.timed.store.configure(player.pool, player.version)
     for line in lines:
         await player.play(line)
+
+
+def test_a_place_in_the_queue_lapses_when_the_readme_says_so() -> None:
+    """The time for which agents have a place kept is the one that the README names."""
+    assert (5_000, True) == (QUEUE_PLACE_MS, "a place lapses five seconds after" in README)

@@ -18,12 +18,12 @@ LATER = "9.9.9"
 #: An option of a pool that only the later version knows.
 NEW_OPTION = "colour"
 
-_PRELUDE = "store/lua/prelude.lua"
+_SHARD = "store/lua/lib/shard.lua"
 _VERSION = f'__version__ = "{__version__}"'
 _EDITS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     EARLIER: {
         "__init__.py": {_VERSION: f'__version__ = "{EARLIER}"'},
-        _PRELUDE: {"-- prelude: ": "-- prelude of an earlier version: "},
+        _SHARD: {"-- shard: ": "-- shard of an earlier version: "},
         "node/sync/node_report.py": {
             "async def send(self, facts: Facts) -> None:\n": "async def send(self, facts: Facts) -> None:\n        return\n",
         },
@@ -33,9 +33,9 @@ _EDITS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     },
     LATER: {
         "__init__.py": {_VERSION: f'__version__ = "{LATER}"'},
-        _PRELUDE: {"-- prelude: ": "-- prelude of a later version: "},
+        _SHARD: {"-- shard: ": "-- shard of a later version: "},
         "domain/pool.py": {"    replacements: Count = 1": f'    {NEW_OPTION}: str = ""\n    replacements: Count = 1'},
-        "store/lua/leases.lua": {"document = cjson.encode(lease)": f"lease.{NEW_OPTION} = 'red'\n    document = cjson.encode(lease)"},
+        "store/lua/lib/leases.lua": {"document = cjson.encode(lease)": f"lease.{NEW_OPTION} = 'red'\n    document = cjson.encode(lease)"},
     },
 }  # fmt: skip
 
