@@ -19,6 +19,7 @@ import structlog
 from farmlease.clock import Clock, SystemClock
 from farmlease.config.model import Config
 from farmlease.config.source import UNIX
+from farmlease.farm import open_farm
 from farmlease.node.agent import Agent
 from farmlease.node.build import compose
 from farmlease.node.concurrency import Actor, run_group
@@ -34,7 +35,6 @@ from farmlease.node.loops import Loops
 from farmlease.node.sync.keyring_reload import LOOK_EVERY
 from farmlease.node.systemd import ServiceManager
 from farmlease.node.verdict import Verdict
-from farmlease.opening import open_farm
 
 __all__ = ["run_agent"]
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.pool import Pool
 from farmlease.errors import StoreError
 from tests.faults.stage import IDENTITIES, SETTLES, Run
@@ -42,7 +43,7 @@ async def _difference(run: Run) -> str | None:
     }
     theirs = {
         (each.node.partition("#")[0], each.session, lease.user, each.fence)
-        async for lease in run.farm.leases(pool)
+        async for lease in LeaseAdmin(run.farm).leases(pool)
         for each in lease.sessions
     }
     listed = {

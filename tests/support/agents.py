@@ -19,7 +19,7 @@ from typing import Any
 from farmlease.config.model import load_config
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import parse_policy
-from farmlease.opening import open_farm
+from farmlease.farm import open_farm
 from tests.support.members import quiet_ports
 from tests.support.patience import within
 
