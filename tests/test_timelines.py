@@ -188,6 +188,6 @@ async def test_a_timeline_is_what_happens(timed: TimedStore, block: str) -> None
         await player.play(line)
 
 
-def test_a_place_in_the_queue_lapses_when_the_readme_says_so() -> None:
-    """The time for which agents have a place kept is the one that the README names."""
-    assert (5_000, True) == (QUEUE_PLACE_MS, "a place lapses five seconds after" in README)
+def test_a_place_in_the_queue_lapses_when_the_reference_says_so() -> None:
+    """The time for which agents have a place kept is the one that the reference names."""
+    assert (5_000, True) == (QUEUE_PLACE_MS, "A place lapses five seconds after" in " ".join(REFERENCE.split()))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis import asyncio as driver
 
-from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto import keyring_file
 from farmlease.crypto.seal import RecordBinding, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.record import decode
@@ -67,7 +67,7 @@ async def farm(running: tuple[RedisServer, StoreClock], snapshot: Path, tmp_path
     client, raw = driver.Redis(unix_socket_path=str(server.socket)), server.client()
     connection = Connection(client, describe="redis", timeout_ms=10_000, server=None, sleep=no_sleep)
     timed = TimedStore("redis", LeaseStore(connection, FARM), clock, raw, connection)
-    site = Site(tmp_path, timed, KeyRing.load(snapshot / "keyring.json"))
+    site = Site(tmp_path, timed, keyring_file.load(snapshot / "keyring.json"))
     yield site
     for host in site.hosts:
         await host.agent.settled()

@@ -76,7 +76,7 @@ def user(name: str) -> User:
 
 def as_administrator(farm: Farm) -> Farm:
     """Return the farm as its administrator sees it."""
-    return Farm(farm.name, farm.store, farm.sealer, by="root on ctx-01")
+    return Farm(farm.name, farm.leases, farm.sealer, by="root on ctx-01")
 
 
 def run_on(host: str, boot: str) -> None:
