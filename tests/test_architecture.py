@@ -22,7 +22,6 @@ FLOORS: list[set[str]] = [
     {"store", "config.model"},
     {"farm"},
     {"admin"},
-    {"opening"},
     {"node.concurrency", "node.host_identity", "node.logs", "node.systemd", "node"},
     {"node.journal"},
     {"node.files"},
@@ -122,7 +121,7 @@ def floor(name: str) -> int:
 
 @each_file
 def test_no_module_imports_upwards(file: Path) -> None:
-    """Calls go down only: cli, node, opening, farm, then store and seal, then domain, and errors at the ground."""
+    """Calls go down only: cli, node, farm, then store and seal, then domain, and errors at the ground."""
     name = module_name(file)
     assert room(name) != "__init__" or file == ROOT / "__init__.py", "a room nobody put on a floor"
     known = [other for other in imports(ast.walk(tree(file))) if other.split(".")[0] == "farmlease"]

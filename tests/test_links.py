@@ -124,13 +124,8 @@ def test_every_test_file_that_is_named_is_there(page: Path) -> None:
 
 
 HOUSE = ROOT / "farmlease"
-MOVED = pytest.mark.skipif(
-    not (HOUSE / "node/journal/outbox.py").exists() or not (HOUSE / "store/lua/lib").exists(),
-    reason="the rooms are still being moved",
-)
 
 
-@MOVED
 def test_every_room_and_module_on_the_map_is_there() -> None:
     """The map of the house names no module, script or room that does not exist."""
     named = set(

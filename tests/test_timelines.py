@@ -15,7 +15,8 @@ import pytest
 
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
-from farmlease.store.answers.session import Beat, Claim, Refusal, Taken, Taking, Waiting
+from farmlease.domain.pool import QUEUE_PLACE_MS
+from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 REFERENCE = (Path(__file__).parent.parent / "deploy" / "REFERENCE.md").read_text(encoding="utf-8")
@@ -68,7 +69,7 @@ class Player:
         mine = tuple(each.id for each in self.pool.reserve if user in each.users)
         taking = Taking(
             device=device or "citrix-a", lease_id=secrets.token_hex(6), record=b"record", name=b"name",
-            reservations=mine, wait_ms=5000 if waits else 0,
+            reservations=mine, wait_ms=QUEUE_PLACE_MS if waits else 0,
         )  # fmt: skip
         claim = Claim(user=index(user), node=f"{node}#1", session=session)
         match await self.timed.store.acquire(self.pool, self.version, claim, taking):
@@ -94,6 +95,7 @@ class Player:
         claim = Claim(user=index(user), node=f"{node}#1", session=session)
         span_ms = int(span) * HOUR
         until = await self.timed.store.hold(self.pool.name, claim, self.fences[user, session], span_ms)
+        assert not isinstance(until, Behind)
         return f"held until {told(until)}" if until else "gone"
 
     async def fall_silent(self, node: str) -> str:
@@ -184,3 +186,8 @@ async def test_a_timeline_is_what_happens(timed: TimedStore, block: str) -> None
     await player.timed.store.configure(player.pool, player.version)
     for line in lines:
         await player.play(line)
+
+
+def test_a_place_in_the_queue_lapses_when_the_reference_says_so() -> None:
+    """The time for which agents have a place kept is the one that the reference names."""
+    assert (5_000, True) == (QUEUE_PLACE_MS, "A place lapses five seconds after" in " ".join(REFERENCE.split()))

@@ -13,7 +13,7 @@ from farmlease.domain.identity import User
 from farmlease.domain.usage import Hour, hours
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
-from farmlease.store.audit_store import AuditEntry, AuditStore, Erased, Extent, InUse, Place
+from farmlease.store.audit_store import AuditEntry, Erased, Extent, InUse, Place
 
 __all__ = ["UNREADABLE", "Decision", "History"]
 
@@ -46,20 +46,19 @@ class History:
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
-        self._trail = AuditStore(farm.store.connection, farm.name)
 
     async def pools(self) -> list[str]:
         """Return the names of all pools there ever were."""
-        return await self._trail.pools()
+        return await self._farm.audit.pools()
 
     async def now(self) -> int:
         """Return the store's time, in ms."""
-        return (await self._farm.store.read_policy()).now
+        return (await self._farm.leases.read_policy()).now
 
     async def decisions(self, places: Sequence[Place], user: User | None = None) -> AsyncIterator[Decision]:
         """Yield the decisions from each place on, merged by time, and move the places on. With ``user``: about them."""
         index = "" if user is None else self._farm.sealer.user_index(user)
-        streams = [self._trail.entries(place, index) for place in places]
+        streams = [self._farm.audit.entries(place, index) for place in places]
         heads = {number: await anext(stream, None) for number, stream in enumerate(streams)}
         while waiting := [(head.order, number) for number, head in heads.items() if head is not None]:
             _, number = min(waiting)
@@ -70,19 +69,19 @@ class History:
 
     async def extents(self, pools: Sequence[str]) -> Mapping[str, Extent]:
         """Return how far back the audit of each pool goes ("": the farm's own)."""
-        return {pool: await self._trail.extent(pool) for pool in pools}
+        return {pool: await self._farm.audit.extent(pool) for pool in pools}
 
     async def usage(self, pool: str, since: int) -> list[Hour]:
         """Return every hour of a pool from ``since`` (ms) on, the one under way last."""
-        now, tallies = await self._trail.usage(pool, since)
+        now, tallies = await self._farm.audit.usage(pool, since)
         return list(hours(tallies, since=since, now=now))
 
     async def forget(self, pool: str, user: User) -> Erased | InUse:
         """Erase a user's name and the words about them in one pool ("": what the farm's own audit has of them)."""
         index = self._farm.sealer.user_index(user)
         if not pool:
-            return await self._trail.forget_name(index, self._farm.signature())
-        return await self._trail.forget(pool, index, self._farm.signature())
+            return await self._farm.audit.forget_name(index, self._farm.signature())
+        return await self._farm.audit.forget(pool, index, self._farm.signature())
 
     def _opened(self, entry: AuditEntry) -> Decision:
         node, _, incarnation = entry.node.partition("#")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from farmlease.domain.node_view import NodeView, near_names
 from farmlease.errors import FarmleaseError, RecordRejected
 from farmlease.farm import Farm
-from farmlease.store.node_store import NodeStore
 
 __all__ = ["Occupancy", "Roster"]
 
@@ -33,11 +32,10 @@ class Roster:
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
-        self._nodes = NodeStore(farm.store.connection, farm.name)
 
     async def all(self) -> list[NodeView]:
         """Every node that is known, by name."""
-        return await self._nodes.roster()
+        return await self._farm.nodes.roster()
 
     async def one(self, name: str) -> NodeView:
         """Return a node; FarmleaseError naming near ones if there is none of exactly this name."""
@@ -49,7 +47,7 @@ class Roster:
 
     async def drain(self, name: str, *, on: bool) -> NodeView:
         """Wish that a node take no new users, or takes them again, and return it; the audit says who wished it."""
-        if not await self._nodes.drain(name, on=on, by=self._farm.signature()):
+        if not await self._farm.nodes.drain(name, on=on, by=self._farm.signature()):
             raise _unknown(name, [view.node for view in await self.all()])
         return await self.one(name)
 
@@ -59,7 +57,7 @@ class Roster:
         if view.heard:
             return Occupancy(view, view.sessions, counted=False)
         pools = (await self._farm.policy()).pools
-        return Occupancy(view, sum([await self._nodes.guests(pool.name, name) for pool in pools]), counted=True)
+        return Occupancy(view, sum([await self._farm.nodes.guests(pool.name, name) for pool in pools]), counted=True)
 
     def wished_by(self, view: NodeView) -> str | None:
         """Return who made the wish of a node, in their words; None if nobody did or the words do not open."""

@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from farmlease.crypto.seal import Purpose, RecordBinding, Sealer, key_id_of
+from farmlease.crypto.seal import Purpose, RecordBinding, key_id_of
 from farmlease.domain.key_rotation import KeyUses
 from farmlease.errors import RecordRejected
-from farmlease.store.lease_store import LeaseStore
-from farmlease.store.node_store import NodeStore
-from farmlease.store.seal_store import Kind, SealStore
+from farmlease.farm import Farm
+from farmlease.store.seal_store import Kind
 
 __all__ = ["Progress", "Resealing"]
 
@@ -51,11 +50,9 @@ class Resealing:
     ``pools``: names of all it ever had, for those that are gone still have leases and an audit.
     """
 
-    def __init__(self, store: LeaseStore, vault: SealStore, sealer: Sealer, pools: Iterable[str]) -> None:
-        self._store = store
-        self._vault = vault
-        self._nodes = NodeStore(store.connection, store.farm)
-        self._sealer = sealer
+    def __init__(self, farm: Farm, pools: Iterable[str]) -> None:
+        self._farm = farm
+        self._sealer = farm.sealer
         self._pools = tuple(pools)
 
     async def uses(self) -> dict[str, KeyUses]:
@@ -71,14 +68,14 @@ class Resealing:
 
     async def _all(self) -> AsyncIterator[tuple[str, bytes]]:
         """Every seal by its first bytes, and the field of ``KeyUses`` that counts it."""
-        yield "policy", (await self._store.read_policy()).sealed
-        for view in await self._nodes.roster():
+        yield "policy", (await self._farm.leases.read_policy()).sealed
+        for view in await self._farm.nodes.roster():
             yield "names", view.wish.wisher
         for pool, kind in self._sets():
-            async for _, head in self._vault.seals(pool, kind):
+            async for _, head in self._farm.seals.seals(pool, kind):
                 yield kind.value, head
         for pool in ("", *self._pools):
-            async for head in self._vault.notes(pool):
+            async for head in self._farm.seals.notes(pool):
                 yield "notes", head
 
     async def reseal(self) -> AsyncIterator[Progress]:
@@ -98,12 +95,12 @@ class Resealing:
 
     async def _stale(self) -> AsyncIterator[_Look]:
         """Whatever else another key than the primary seals."""
-        for view in await self._nodes.roster():
+        for view in await self._farm.nodes.roster():
             if not self._sealer.is_fresh(view.wish.wisher):
                 yield partial(self._wish, view.node)
         for pool, kind in self._sets():
             look = self._record if kind is Kind.RECORDS else self._name
-            async for user, head in self._vault.seals(pool, kind):
+            async for user, head in self._farm.seals.seals(pool, kind):
                 if not self._sealer.is_fresh(head):
                     yield partial(look, pool, user)
 
@@ -130,22 +127,22 @@ class Resealing:
         return False
 
     async def _policy(self) -> _Seal:
-        found = await self._store.read_policy()
+        found = await self._farm.leases.read_policy()
         anew = partial(self._sealer.reseal, Purpose.POLICY, "", (str(found.version),))
-        return _Seal(found.sealed, anew, partial(self._vault.reseal_policy, found))
+        return _Seal(found.sealed, anew, partial(self._farm.seals.reseal_policy, found))
 
     async def _wish(self, node: str) -> _Seal:
         """Who wished that a node drain, or take users again."""
-        sealed = next((view.wish.wisher for view in await self._nodes.roster() if view.node == node), b"")
-        return _Seal(sealed, self._sealer.reseal_author, partial(self._vault.reseal_wish, node, sealed))
+        sealed = next((view.wish.wisher for view in await self._farm.nodes.roster() if view.node == node), b"")
+        return _Seal(sealed, self._sealer.reseal_author, partial(self._farm.seals.reseal_wish, node, sealed))
 
     async def _record(self, pool: str, user: str) -> _Seal:
-        found = await self._vault.record(pool, user)
+        found = await self._farm.seals.record(pool, user)
         binding = RecordBinding(pool=pool, user_index=user, lease_id=found.lease_id, version=found.version)
-        replace = partial(self._vault.reseal, pool, Kind.RECORDS, user, found.record)
+        replace = partial(self._farm.seals.reseal, pool, Kind.RECORDS, user, found.record)
         return _Seal(found.record, partial(self._sealer.reseal_record, binding), replace)
 
     async def _name(self, pool: str, user: str) -> _Seal:
-        sealed = await self._vault.name(pool, user)
-        replace = partial(self._vault.reseal, pool, Kind.NAMES, user, sealed)
+        sealed = await self._farm.seals.name(pool, user)
+        replace = partial(self._farm.seals.reseal, pool, Kind.NAMES, user, sealed)
         return _Seal(sealed, partial(self._sealer.reseal_name, user), replace)

@@ -69,7 +69,7 @@ def release(user: str, name: str, pool: str | None) -> None:
     with opened_farm() as client:
         who, where = client.config.identities.user(user), check_token("device", name)
         chosen = client.named_pool(pool)
-        released = client.wait(client.farm.release_device(chosen, who, where))
+        released = client.wait(client.leases.release_device(chosen, who, where))
     if released.outcome is Release.NONE:
         refuse_unknown(chosen, where)
     if released.outcome is Release.IN_USE:
@@ -104,7 +104,7 @@ def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool:
         ending = sum(session.device == before for session in view.sessions)
         if ending:
             ask_first(f"this ends {wording.counted(ending, 'session')} of {view.user} on device {before}", yes=yes)
-        moving = client.farm.replace_device(chosen, who, before, after, note=reason, override=override)
+        moving = client.leases.replace_device(chosen, who, before, after, note=reason, override=override)
         answer = client.wait(moving)
     tell(answer, chosen, before, after)
 
@@ -133,7 +133,7 @@ def denied(answer: DeviceReplacement, pool: Pool) -> str:
 def rows(client: FarmClient, user: User, pools: list[Pool]) -> Iterator[Row]:
     """Yield each device of a user's leases."""
     for pool in pools:
-        view = client.wait(client.farm.lease(pool, user))
+        view = client.wait(client.leases.lease(pool, user))
         if view is not None:
             yield from of_lease(view)
 

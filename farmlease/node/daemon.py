@@ -19,6 +19,7 @@ import structlog
 from farmlease.clock import SystemClock
 from farmlease.config.model import Config
 from farmlease.config.source import UNIX
+from farmlease.farm import open_farm
 from farmlease.node.agent import Agent
 from farmlease.node.build import compose
 from farmlease.node.concurrency import Actor, run_group
@@ -31,7 +32,6 @@ from farmlease.node.http.server import hosts_of, listening_socket, own_token, se
 from farmlease.node.logs import tell_of_loop_faults
 from farmlease.node.loops import every
 from farmlease.node.systemd import ServiceManager
-from farmlease.opening import open_farm
 
 __all__ = ["run_agent"]
 

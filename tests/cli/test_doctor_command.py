@@ -14,7 +14,6 @@ from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.farm import Farm
 from farmlease.store.keys import Shard
-from farmlease.store.seal_store import SealStore
 from tests.support.agents import agents_on, distant_port, soon
 from tests.support.authority import Authority
 from tests.support.commands import QLIKVIEW, Ended, Host, host_of
@@ -175,7 +174,7 @@ def test_the_ring_of_another_farm_does_not_open_the_policy(node: Host) -> None:
     async def tell(farm: Farm) -> None:
         ring = farm.sealer.ring
         said = {"every": 60_000, "primary": ring.primary, "opens": list(ring.ids), "holds": {}}
-        await SealStore(farm.store.connection, farm.name).tell("ctx-02", said)
+        await farm.seals.tell("ctx-02", said)
 
     node.apply(QLIKVIEW)
     node.with_farm(tell)

@@ -13,6 +13,7 @@ import click
 import pytest
 import structlog
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.cli import farmlease
 from farmlease.cli.client import farm
 from farmlease.domain.json_documents import lease_document
@@ -53,7 +54,7 @@ def look(host: Host, user: str, pool: str) -> LeaseView:
         assert found.policy is not None
         chosen = found.policy.pool(pool)
         assert chosen is not None
-        view = await farm.lease(chosen, host.config.identities.user(user))
+        view = await LeaseAdmin(farm).lease(chosen, host.config.identities.user(user))
         assert view is not None
         return view
 

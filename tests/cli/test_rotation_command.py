@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import key_id_of
@@ -16,7 +17,6 @@ from farmlease.domain.model import Withdrawal
 from farmlease.farm import Farm
 from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
-from farmlease.store.seal_store import SealStore
 from tests.support.commands import CLEARQUEST, QLIKVIEW, Host, me
 
 MANY = 400
@@ -33,7 +33,7 @@ def say(host: Host, node: str, **more: object) -> None:
     usual = {"every": 60_000, "primary": found.primary, "opens": list(found.ids), "holds": {}}
 
     async def tell(farm: Farm) -> None:
-        await SealStore(farm.store.connection, farm.name).tell(node, {**usual, **more})
+        await farm.seals.tell(node, {**usual, **more})
 
     host.with_farm(tell)
 
@@ -119,7 +119,7 @@ def test_list_counts_what_each_key_seals(host: Host) -> None:
 
     async def revoke(farm: Farm) -> None:
         (pool,) = (await farm.policy()).pools
-        await farm.withdraw(pool, person, Withdrawal.REVOKED, "left us")
+        await LeaseAdmin(farm).withdraw(pool, person, Withdrawal.REVOKED, "left us")
 
     host.with_farm(revoke)
     found = rows(host)
@@ -189,7 +189,7 @@ def test_names_outlive_the_key_that_sealed_them(host: Host) -> None:
     async def deny(farm: Farm) -> None:
         index = farm.sealer.user_index(person)
         name = farm.sealer.seal_name(index, person.canonical)
-        await farm.store.note(Claim(user=index, node="ctx-01#1", session="7"), "denied", "not_entitled", name)
+        await farm.leases.note(Claim(user=index, node="ctx-01#1", session="7"), "denied", "not_entitled", name)
 
     host.with_farm(deny)
     assert 0 == host.run("node", "drain", "ctx-02").status
@@ -278,7 +278,7 @@ def test_retire_asks_first_and_tells_of_the_notes(host: Host) -> None:
 
     async def revoke(farm: Farm) -> None:
         (pool,) = (await farm.policy()).pools
-        await farm.withdraw(pool, person, Withdrawal.REVOKED, "left us")
+        await LeaseAdmin(farm).withdraw(pool, person, Withdrawal.REVOKED, "left us")
 
     host.with_farm(revoke)
     old, _ = rotated_with_node(host)

@@ -30,7 +30,7 @@ def lost(host: Host, name: str = "qlikview") -> list[tuple[str, str]]:
         assert found.policy is not None
         chosen = found.policy.pool(name)
         assert chosen is not None
-        told = await farm.store.heartbeat(chosen, found.version, NODE, None)
+        told = await farm.leases.heartbeat(chosen, found.version, NODE, None)
         assert isinstance(told, Beat)
         return told
 

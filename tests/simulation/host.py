@@ -11,6 +11,8 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
+from typing_extensions import override
+
 from farmlease.config.model import Config
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.session_states import SessionEvent, SessionState
@@ -61,6 +63,7 @@ class HostClock:
 class WatchedTable(SessionTable):
     """The production table; each step is reported to the host it belongs to."""
 
+    @override
     def step(self, session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:
         """Take the step and report it."""
         after = super().step(session, event, **changes)
@@ -71,6 +74,7 @@ class WatchedTable(SessionTable):
 class WatchedOutbox(Outbox):
     """The production outbox; each saved record is reported to the host that sends it."""
 
+    @override
     def add(self, message: ReleaseMessage | SaveMessage | NoteMessage) -> None:
         """Add the message and report it."""
         super().add(message)
@@ -143,7 +147,7 @@ class Host:
         try:
             self.tasks = []
             self.line = self._network.line(self.name)
-            connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)  # type: ignore[arg-type] - a line is what the connection uses of a client
+            connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)
             farm = Farm(FARM, LeaseStore(connection, FARM), self._sealer)
             with patch.object(state, "SessionTable", WatchedTable), patch.object(state, "Outbox", WatchedOutbox):
                 self._opened = build.compose(self._config, farm, self.clock)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.config.model import Config
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
@@ -281,7 +282,7 @@ class Site:
         """Return a user's lease."""
         found = (await self.farm.policy()).pool(pool)
         assert found is not None
-        return await self.farm.lease(found, user)
+        return await LeaseAdmin(self.farm).lease(found, user)
 
     async def sessions(self, user: User = JOHN, pool: str = "qlikview") -> list[tuple[str, str]]:
         """The sessions of a user that the store counts."""

@@ -106,7 +106,7 @@ def _figures(step: Row) -> Row:
 async def _perform(config: "Config", users: int, nodes: int, prefix: str | None) -> tuple["Measured | None", int]:
     """Make the trial; return what it came to, or None and the signal that ended it."""
     from farmlease.cli.bench.trial import measure, most_calls
-    from farmlease.opening import address_of
+    from farmlease.farm import address_of
     from farmlease.store.connection.connection import open_connection
     from farmlease.store.inspect.bench_shard import Trial
 

@@ -17,14 +17,14 @@ from typing import TypeVar
 import psutil
 import structlog
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.cli import config_file
 from farmlease.config.model import Config, load_config
 from farmlease.domain.identity import User
 from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Policy, Pool
 from farmlease.errors import FarmleaseError, InvalidInput, RecordRejected
-from farmlease.farm import Farm, PolicyInForce
-from farmlease.opening import open_farm
+from farmlease.farm import Farm, PolicyInForce, open_farm
 
 __all__ = ["FarmClient", "administrator", "configuration", "opened_farm", "warn_on_stderr"]
 
@@ -41,6 +41,11 @@ class FarmClient:
     config: Config
     farm: Farm
     _runner: asyncio.Runner
+
+    @property
+    def leases(self) -> LeaseAdmin:
+        """The farm's leases, for an administrator."""
+        return LeaseAdmin(self.farm)
 
     def wait(self, question: Coroutine[object, object, T]) -> T:
         """Return the answer."""
@@ -96,7 +101,7 @@ class FarmClient:
 
     def held_lease(self, pool: Pool, user: User) -> LeaseView:
         """Return the lease of a user; FarmleaseError if there is none."""
-        view = self.wait(self.farm.lease(pool, user))
+        view = self.wait(self.leases.lease(pool, user))
         if view is None:
             raise FarmleaseError(f"the user holds no lease in pool {pool.name}")
         return view

@@ -27,8 +27,7 @@ from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.errors import AgentUnavailable, FarmleaseError
-from farmlease.farm import Farm
-from farmlease.opening import open_farm
+from farmlease.farm import Farm, open_farm
 from farmlease.store.connection.embedded import EmbeddedServer
 from farmlease.store.connection.embedded_binary import ServerProgram, server_program
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.cli.client.agent import Answer
 from farmlease.cli.demo.printer import Voice
 from farmlease.cli.demo.stage import FARM, NODES, Host, Stage
@@ -206,7 +207,7 @@ class Story:
         return await host.ask("POST", "/v1/sessions", document)
 
     async def _lease(self, user: str) -> LeaseView:
-        lease = await self._stage.farm.lease(self._stage.pool, IDENTITIES.user(user))
+        lease = await LeaseAdmin(self._stage.farm).lease(self._stage.pool, IDENTITIES.user(user))
         if lease is None:
             raise FarmleaseError(f"the demo does not hold: {user} has no lease")
         return lease

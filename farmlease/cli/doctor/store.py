@@ -11,13 +11,11 @@ from farmlease.domain.diagnosis import node, store
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, merge_servers, warned
 from farmlease.domain.key_rotation import cannot_open
 from farmlease.errors import RecordRejected, StoreError
-from farmlease.farm import Farm, PolicyInForce
-from farmlease.opening import address_of
+from farmlease.farm import Farm, PolicyInForce, address_of
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.inspect.server_facts import Examination
 from farmlease.store.inspect.tls_facts import wiring_of
 from farmlease.store.lease_store import LeaseStore
-from farmlease.store.seal_store import SealStore
 
 __all__ = ["store_findings"]
 
@@ -95,7 +93,7 @@ async def _farm(
         yield failed("policy", _NOT_OURS)
         in_force, told = PolicyInForce(0, None), []  # nobody should be told to copy a ring that is not the farm's
     else:
-        told = await SealStore(connection, config.farm).rings()
+        told = await farm.seals.rings()
         yield node.policy(in_force.version, in_force.policy)
     beat, timeout, window = config.agent.heartbeat_ms, config.store.timeout_ms, config.recovery.window_ms
     for each in node.timing(beat, timeout, window, in_force.policy):

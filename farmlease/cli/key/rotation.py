@@ -22,7 +22,6 @@ from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.keyring_file import change
 from farmlease.domain.key_rotation import KeyReport, KeyUses, cannot_open, in_the_way, keys_elsewhere
 from farmlease.errors import FarmleaseError, RecordRejected
-from farmlease.store.seal_store import SealStore
 
 __all__ = ["Keys", "opened_keys", "reseal", "retire", "rotate"]
 
@@ -47,16 +46,11 @@ class Keys:
         return self.client.farm.sealer.ring
 
     @property
-    def vault(self) -> SealStore:
-        """The seals in the store."""
-        return SealStore(self.client.farm.store.connection, self.client.farm.name)
-
-    @property
     def resealing(self) -> Resealing:
         """The seals, counted and sealed anew."""
         farm = self.client.farm
         ever = self.client.wait(History(farm).pools())
-        return Resealing(farm.store, self.vault, farm.sealer, sorted({*ever, *self.pools}))
+        return Resealing(farm, sorted({*ever, *self.pools}))
 
     def uses(self) -> dict[str, KeyUses]:
         """What each key holds in the store."""
@@ -64,9 +58,9 @@ class Keys:
 
     def nodes(self) -> tuple[list[KeyReport], list[str]]:
         """What the nodes say of their keys, and which nodes the pools count as alive."""
-        store = self.client.farm.store
-        members = [member for pool in self.pools for member in self.client.wait(store.nodes(pool))]
-        return self.client.wait(self.vault.rings()), sorted({member.partition("#")[0] for member in members})
+        farm = self.client.farm
+        members = [member for pool in self.pools for member in self.client.wait(farm.leases.nodes(pool))]
+        return self.client.wait(farm.seals.rings()), sorted({member.partition("#")[0] for member in members})
 
     def steps(self, source: AsyncIterator[T]) -> Iterator[T]:
         """Yield each value as it comes."""

@@ -124,7 +124,7 @@ def check(user: str, pool: str | None, device: str | None) -> None:
     with opened_farm() as client:
         who = client.config.identities.user(user)
         where = client.config.farm if device is None else check_token("device", device)
-        why = client.wait(client.farm.fault(client.one_pool(pool), who, where))
+        why = client.wait(client.leases.fault(client.one_pool(pool), who, where))
     click.echo("VALID" if why is None else f"INVALID: {why}")
     if why is not None:
         click.get_current_context().exit(INVALID)
@@ -149,7 +149,7 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
             click.echo(f"{view.user} gave the seat of pool {view.pool} back before; it is quarantined until {until}")
             return
         ask_first(f"this takes {seat_of(view)}", yes=yes)
-        withdrawn = client.wait(client.farm.withdraw(chosen, who, Withdrawal.RETURNED))
+        withdrawn = client.wait(client.leases.withdraw(chosen, who, Withdrawal.RETURNED))
     tell(view, "returned", withdrawn)
 
 
@@ -168,7 +168,7 @@ def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
         who = client.config.identities.user(user)
         view = client.held_lease(chosen, who)
         ask_first(f"this takes {seat_of(view)} and keeps the user out for a while", yes=yes)
-        withdrawn = client.wait(client.farm.withdraw(chosen, who, Withdrawal.REVOKED, reason))
+        withdrawn = client.wait(client.leases.withdraw(chosen, who, Withdrawal.REVOKED, reason))
     tell(view, "revoked", withdrawn)
 
 
@@ -179,14 +179,14 @@ lease.add_command(forget)
 def of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:
     """Yield the leases of a pool, or of all, as they come."""
     for each in client.pools(pool):
-        yield from client.each(client.farm.leases(each))
+        yield from client.each(client.leases.leases(each))
 
 
 def of_user(client: FarmClient, user: str, pool: str | None) -> Iterator[LeaseView]:
     """Yield one user's leases."""
     who = client.config.identities.user(user)
     for each in client.pools(pool):
-        view = client.wait(client.farm.lease(each, who))
+        view = client.wait(client.leases.lease(each, who))
         if view is not None:
             yield view
 

@@ -69,7 +69,7 @@ def _told(client: FarmClient, pool: Pool, questions: list[tuple[str, _Exceeds]])
     if not questions:
         return
     found: dict[str, list[str]] = {what: [] for what, _ in questions}
-    for view in client.each(client.farm.leases(pool)):
+    for view in client.each(client.leases.leases(pool)):
         for what, exceeds in questions:
             if exceeds(view):
                 found[what].append(view.user)

@@ -7,12 +7,10 @@ elapsed time, so that a stopped clock is still detected, however often it is rea
 from dataclasses import dataclass
 
 from farmlease.clock import Clock
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS
 
-__all__ = ["LEAP_MS", "Moment", "StoreClock"]
+__all__ = ["Moment", "StoreClock"]
 
-#: Milliseconds by which the store's clock may differ from our estimate before it counts as set; the scripts have the
-#: same number.
-LEAP_MS = 60_000
 #: An estimate is corrected by one part in so many of the time that went by: two clocks never run alike.
 _CORRECTED = 100
 
@@ -38,7 +36,7 @@ class StoreClock:
     def corrected(self, moment: Moment | None, shown: int) -> Moment:
         """Return our estimate of a clock that shows ``shown`` now, a little nearer to that; a new one if it was set."""
         at = self._clock.monotonic()
-        if moment is None or abs(shown - self.now(moment)) > LEAP_MS:
+        if moment is None or abs(shown - self.now(moment)) > CLOCK_LEAP_MS:
             return Moment(shown, at)
         most = round((at - moment.at) * 1000 / _CORRECTED)
         return Moment(self.now(moment) + max(-most, min(shown - self.now(moment), most)), at)
@@ -46,4 +44,4 @@ class StoreClock:
     def offset(self, moment: Moment | None, shown: int) -> int:
         """Return by how much a clock that shows ``shown`` differs from our estimate, in ms; 0 if by little."""
         off = 0 if moment is None else shown - self.now(moment)
-        return off if abs(off) > LEAP_MS else 0
+        return off if abs(off) > CLOCK_LEAP_MS else 0

@@ -16,8 +16,8 @@ from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.node_sealer import NodeSealer
 from farmlease.node.journal.sessions import SessionTable
-from farmlease.node.journal.store_clock import LEAP_MS, Moment, StoreClock
-from farmlease.store.answers.recovery import Known, Recovering
+from farmlease.node.journal.store_clock import Moment, StoreClock
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Known, Recovering
 from farmlease.store.answers.session import Beat
 
 __all__ = ["StoreState"]
@@ -112,7 +112,7 @@ class StoreState:
         """Return how far the store's time, which is ``now``, is ahead of our count, in ms; 0 if by little."""
         read = self._shard(pool).time
         ahead = 0 if read is None else now - self._clock.now(read)
-        return ahead if ahead > LEAP_MS else 0
+        return ahead if ahead > CLOCK_LEAP_MS else 0
 
     def note_recovery(self, pool: str, found: Recovering) -> None:
         """Remember the time of a store whose recovery this node has joined; the epoch only once all is restored."""
@@ -140,7 +140,7 @@ class StoreState:
         """
         read = self._shard(pool).time
         counted = self._clock.now(read)
-        if read is None or counted - (until - span_ms) <= LEAP_MS:
+        if read is None or counted - (until - span_ms) <= CLOCK_LEAP_MS:
             return until
         return until + min(counted - (until - span_ms), counted - read.ms)
 

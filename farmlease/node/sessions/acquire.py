@@ -118,9 +118,9 @@ class SeatAcquisition:
         seen = self._store_state.known(pool.name).fence
         for _ in range(_MOST_LAPSES):
             known = self._store_state.known(pool.name)
-            answer = await self._farm.store.acquire(pool, version, claim, taking, known)
+            answer = await self._farm.leases.acquire(pool, version, claim, taking, known)
             if _is_old(answer, session, seen):  # a copy of the store from before the end of an earlier session
-                await self._farm.store.release(pool.name, claim, seen)
+                await self._farm.leases.release(pool.name, claim, seen)
                 continue
             if answer is not Behind.LAPSED:
                 return answer

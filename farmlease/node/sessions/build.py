@@ -70,7 +70,7 @@ def build_sessions(
         start=SessionStart(state, farm, sync, acquisition, ending, runtime, counters.decided),
         end=ending,
         save=SessionSave(state, files, sync.heartbeat, runtime),
-        hold=SessionHold(state, farm.store, sync.recovery, runtime),
+        hold=SessionHold(state, farm.leases, sync.recovery, runtime),
         liveness=liveness,
         reacquisition=reacquisition,
         housekeeping=Housekeeping(state, sync, acquisition, ending, reacquisition, liveness, runtime),

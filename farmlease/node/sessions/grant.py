@@ -11,7 +11,7 @@ import structlog
 
 from farmlease.crypto.seal import Sealer
 from farmlease.domain import denial_text
-from farmlease.domain.model import Denial, Grant, Lease, Reason, Source
+from farmlease.domain.model import Denial, Grant, Lease, LossReason, Reason, Source
 from farmlease.domain.policy import Pool
 from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected
@@ -98,7 +98,7 @@ class Granting:
         if session.state is SessionState.STARTING:
             self._ending.abandon(session)
         elif session.state is SessionState.INVALID:
-            await self._ending.surrender(session, Reason.RECORD_REJECTED.value)
+            await self._ending.surrender(session, LossReason.RECORD_REJECTED)
         else:
             # The seat may have been granted anew, with a fence that this session's own grant does not know.
             await self._ending.end(replace(session, grant=None))

@@ -6,7 +6,7 @@ Must never wait for the store or a disk itself: what may take its time is a back
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from farmlease.domain.model import Grant, Reason, SessionRequest
+from farmlease.domain.model import Grant, LossReason, SessionRequest
 from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError
 from farmlease.node.concurrency import Runtime
@@ -64,7 +64,7 @@ class Housekeeping:
                 self._finish(session, self._ending.end)
             elif session.state is SessionState.ACTIVE and policy is not None and policy.pool(session.pool) is None:
                 # An administrator removed the session's pool: no session holds a seat of it any more.
-                self._finish(session, partial(self._ending.surrender, reason=Reason.UNKNOWN_POOL.value))
+                self._finish(session, partial(self._ending.surrender, reason=LossReason.UNKNOWN_POOL))
 
     async def count_uncounted(self) -> None:
         """Have the store count every session that a receipt granted, now that it is back."""
@@ -88,7 +88,7 @@ class Housekeeping:
         for session in found.gone:
             self._finish(session, self._ending.end)
         for session in found.idle:
-            self._finish(session, partial(self._ending.surrender, reason="idle"))
+            self._finish(session, partial(self._ending.surrender, reason=LossReason.IDLE))
 
     # --- what the heartbeat and a recovery brought to light -----------------------------------------------------------
 

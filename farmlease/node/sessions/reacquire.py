@@ -10,7 +10,7 @@ import asyncio
 import structlog
 import tenacity
 
-from farmlease.domain.model import Reason
+from farmlease.domain.model import BY_HAND, LossReason, Reason
 from farmlease.domain.pool import Reacquire as Rule
 from farmlease.domain.session_states import SessionState
 from farmlease.errors import FarmleaseError, StoreError
@@ -25,9 +25,6 @@ from farmlease.store.answers.session import Behind, Lost, Refusal, Taken
 __all__ = ["Reacquisition"]
 
 _log = structlog.get_logger(__name__)
-
-#: Reasons of a loss that an administrator caused.
-_BY_HAND = frozenset({"returned", "revoked", "replaced"})
 
 
 class Reacquisition:
@@ -86,7 +83,7 @@ class Reacquisition:
     def _lose(self, session: NodeSession, lost: Lost) -> NodeSession | None:
         """Mark a session invalid or lost; return one that is lost: its files are to leave."""
         rule = self._policy.in_force.pool(session.pool)
-        by_hand = lost.reason in _BY_HAND
+        by_hand = lost.reason in BY_HAND
         if by_hand:
             self._receipts.give_up(lost.user, session.pool)
         if by_hand or session.is_uncounted or rule is None or not rule.reacquire.attempts:
@@ -146,5 +143,5 @@ class Reacquisition:
         async with self._locks.session(session):
             found = self._sessions.find(session)
             if found is not None and found.state is SessionState.INVALID:
-                await self._ending.surrender(found, found.lost_because or "timeout")
+                await self._ending.surrender(found, found.lost_because or LossReason.TIMEOUT)
         await self._sync.recovery.deliver()

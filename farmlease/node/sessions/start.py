@@ -20,6 +20,7 @@ from farmlease.domain import denial_text
 from farmlease.domain.identity import User
 from farmlease.domain.model import Decision, Denial, Reason, Restricted, SessionRequest
 from farmlease.domain.policy import Denied, Plan, Pool, RestrictedUse, TryPools
+from farmlease.domain.pool import QUEUE_PLACE_MS
 from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
 from farmlease.farm import Farm, PolicyInForce
@@ -38,8 +39,6 @@ __all__ = ["SessionStart"]
 _ASK_AGAIN = 1.0
 #: How often a start may find that the policy changed under it before it gives up.
 _MOST_CHANGES = 5
-#: Milliseconds for which the store keeps the place of a session that waits until it asks again.
-_PLACE_KEPT = 5_000
 #: Beyond so many undelivered messages, decisions of the policy are no longer noted: an audit is not worth a full disk.
 _MOST_NOTES = 10_000
 
@@ -209,7 +208,7 @@ class SessionStart:
         for pool in pools:
             if held is not None and held.pool != pool.name:
                 continue
-            wait_ms = _PLACE_KEPT if request.wait_ms and (held is not None or pool is pools[-1]) else 0
+            wait_ms = QUEUE_PLACE_MS if request.wait_ms and (held is not None or pool is pools[-1]) else 0
             answer = await self._acquisition.ask(request, held, in_force, pool, wait_ms)
             if not isinstance(answer, Denial) or answer.reason is Reason.RECORD_REJECTED:
                 return answer

@@ -14,7 +14,6 @@ from farmlease.node.sync.keyring_reload import KeyringReload, KeyringTiming
 from farmlease.node.sync.node_report import NodeReport
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
 from farmlease.node.sync.recovery import Recovery
-from farmlease.store.node_store import NodeStore
 
 __all__ = ["Sync", "build_sync"]
 
@@ -43,7 +42,7 @@ def build_sync(config: Config, farm: Farm, state: State, records: RecordSync, ru
         delivery=delivery,
         events=events,
         recovery=recovery,
-        heartbeat=Heartbeat(state, farm.store, availability, recovery, events, runtime),
-        report=NodeReport(state, NodeStore(farm.store.connection, farm.name), farm.sealer, config.health.listen),
+        heartbeat=Heartbeat(state, farm.leases, availability, recovery, events, runtime),
+        report=NodeReport(state, farm.nodes, farm.sealer, config.health.listen),
         keyring=KeyringReload(state, farm, runtime.clock, config.keys.file, timing),
     )

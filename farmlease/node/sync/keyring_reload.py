@@ -20,7 +20,6 @@ from farmlease.errors import FarmleaseError, JournalFailed, KeyRingRejected, Sto
 from farmlease.farm import Farm
 from farmlease.node.concurrency import in_thread
 from farmlease.node.journal.state import State
-from farmlease.store.seal_store import SealStore
 
 __all__ = ["LOOK_EVERY", "KeyringReload", "KeyringTiming"]
 
@@ -57,7 +56,7 @@ class KeyringReload:
     def __init__(self, state: State, farm: Farm, clock: Clock, path: Path, timing: KeyringTiming) -> None:
         self._state = state
         self._sealer = farm.sealer
-        self._seals = SealStore(farm.store.connection, farm.name)
+        self._seals = farm.seals
         self._clock = clock
         self._path = path
         self._every_ms = timing.every_ms

@@ -54,7 +54,7 @@ class OutboxDelivery:
         self._store_state = state.store_state
         self._receipts = state.receipts
         self._sealer = farm.sealer
-        self._store = farm.store
+        self._store = farm.leases
         self._records = records
         self._delivering = asyncio.Lock()
         self._next: asyncio.Task[DeliveryReport] | None = None

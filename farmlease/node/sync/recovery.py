@@ -12,15 +12,14 @@ Until that is done the node keeps to the epoch it knew, so that nothing it does 
 it has.
 """
 
-import json
 import random
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
-from farmlease.domain.model import Source
+from farmlease.domain.lease_document import LeaseDocument
+from farmlease.domain.model import LossReason, Source
 from farmlease.domain.pool import Pool
 from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError
@@ -94,7 +93,7 @@ class Recovery:
         """Return when to ask for a session of a pool that is being recovered, in ms of the store; None: unknown."""
         now = self._store_state.store_now(pool)
         with suppress(StoreError):
-            now = now or (await self._farm.store.read_policy()).now
+            now = now or (await self._farm.leases.read_policy()).now
         return max(self._under_way.get(pool, 0), now + _SOON_MS) if now else None
 
     async def deliver(self) -> None:
@@ -127,7 +126,7 @@ class Recovery:
         And whether that is all: not if something is under way about one of them.
         """
         found, whole = list[tuple[Claim, int]](), True
-        for counted in await self._farm.store.sessions(pool, self._member):
+        for counted in await self._farm.leases.sessions(pool, self._member):
             ours = self._sessions.find(counted.session)
             same = ours is not None and (ours.pool, self._index(ours)) == (pool, counted.user)
             state = ours.state if ours is not None and same else None
@@ -157,7 +156,7 @@ class Recovery:
 
     async def _restore(self, pool: Pool) -> None:
         known, version = self._store_state.known(pool.name), self._policy.in_force.version
-        found = await self._farm.store.recover(
+        found = await self._farm.leases.recover(
             pool, version, self._member, known, window_ms=self._window_ms, roster=self._store_state.roster(pool.name)
         )
         if isinstance(found, Behind):
@@ -171,12 +170,12 @@ class Recovery:
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
         unknown, _ = await self._unknown(pool.name)
         for claim, fence in unknown:  # what ended since the store's copy has others' seats
-            await self._farm.store.release(pool.name, claim, fence, Known(epoch=found.epoch))
+            await self._farm.leases.release(pool.name, claim, fence, Known(epoch=found.epoch))
         if await self._restore_all(pool, version, found, in_time):
             await self.reconcile(pool.name)
-            if await self._farm.store.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
+            if await self._farm.leases.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
                 # Who else is here now: before the next heartbeat tells, the store may lose its data again.
-                here = await self._farm.store.nodes(pool.name)
+                here = await self._farm.leases.nodes(pool.name)
                 self._store_state.note_nodes(pool.name, sorted({*self._store_state.roster(pool.name), *here}), 0)
                 self._store_state.recovered(pool.name, found)
                 _log.info("store.recovered", pool=pool.name, epoch=found.epoch)
@@ -211,15 +210,15 @@ class Recovery:
             _log.error("lease.not_restored", pool=pool.name, user=index, why="no seat is free")
             self._receipts.give_up(index, pool.name)
             for session in self._living(pool.name).get(index, []):
-                self._add_lost(pool.name, session, "capacity")
+                self._add_lost(pool.name, session, LossReason.CAPACITY)
         return True
 
     def _restoring(self, pool: str, index: str, receipt: Receipt, sessions: list[NodeSession]) -> Restoring | None:
         """Return what is known of a lease; None if there is nothing to restore."""
         sessions = [each for each in sessions if each.grant and each.grant.lease.id == receipt.lease.id]
-        if not receipt.document or (not sessions and self._has_lapsed(pool, receipt)):
+        if not receipt.document or (not sessions and receipt.lease.has_ended(self._store_state.store_now(pool))):
             return None
-        lease = json.loads(receipt.document)
+        lease = LeaseDocument.parse(receipt.document)
         return Restoring(
             user=index,
             document=receipt.document,
@@ -231,7 +230,7 @@ class Recovery:
 
     async def _restore_one(self, pool: Pool, version: int, epoch: int, restoring: Restoring) -> bool | None:
         """Restore a lease and its sessions. True if that is to be tried again, None if the epoch is over."""
-        outcome = await self._farm.store.restore(pool, version, self._member, epoch, restoring)
+        outcome = await self._farm.leases.restore(pool, version, self._member, epoch, restoring)
         if isinstance(outcome, Behind):
             return None
         if outcome.ended:
@@ -240,11 +239,11 @@ class Recovery:
             session = self._sessions.find(name)
             if session is None or session.grant is None or self._is_over(session):
                 continue
-            if outcome.ended or outcome.refused.get(name, "capacity") != "capacity":
-                self._add_lost(pool.name, session, outcome.refused.get(name, "timeout"))
+            if outcome.ended or outcome.refused.get(name, LossReason.CAPACITY) != LossReason.CAPACITY:
+                self._add_lost(pool.name, session, outcome.refused.get(name, LossReason.TIMEOUT))
             elif name not in outcome.refused:
                 self._counted(session, restoring.sessions[name]["fence"], outcome.fences.get(name))
-        return outcome.again or "capacity" in outcome.refused.values()
+        return outcome.again or LossReason.CAPACITY in outcome.refused.values()
 
     def _counted(self, session: NodeSession, asked: object, later: int | None) -> None:
         """The store has its seat now, perhaps by a later grant whose answer was lost: its end must name that one."""
@@ -266,25 +265,22 @@ class Recovery:
         """Whether it ended with a boot. It is not counted again: its end may name the life that it was of."""
         return session.state is SessionState.ENDING and not self._sessions.is_of_this_life(session)
 
-    def _claim(self, session: NodeSession, lease: dict[str, Any]) -> dict[str, object]:
-        """Return a session in the form that a lease document has it; what the store wrote of it comes first."""
-        written = dict(lease["sessions"])  # an empty table may have been written as a list
-        claim = written.get(f"{self._member}/{session.id}")
-        # Which seat it sits on the store wrote down with it, if not here: one that a receipt let in has none yet.
-        known = {"started": lease["contact"]} if claim is None else {"seat": self._index(session), **claim}
+    def _claim(self, session: NodeSession, lease: LeaseDocument) -> dict[str, object]:
+        """Return a session in the form in which the store restores it."""
         assert session.grant is not None  # noqa: S101 - _living has only those with one
-        more = {} if session.hold_until is None else {"hold": session.hold_until}
-        more |= {"over": 1} if self._is_over(session) else {}
-        return {**known, "device": session.device, "fence": session.grant.fence, **more}
+        return lease.claim(
+            f"{self._member}/{session.id}",
+            user=self._index(session),
+            device=session.device,
+            fence=session.grant.fence,
+            hold_until=session.hold_until,
+            over=self._is_over(session),
+        )
 
     def _add_lost(self, pool: str, session: NodeSession, reason: str) -> None:
         assert session.grant is not None  # noqa: S101 - _living has only those with one
         lost = Lost(session=session.id, user=self._index(session), fence=session.grant.fence, reason=reason)
         self._events.add(SeatLost(pool, lost))
-
-    def _has_lapsed(self, pool: str, receipt: Receipt) -> bool:
-        """Whether a lease without a session has ended, by the store's time."""
-        return receipt.lease.expires_at <= self._store_state.store_now(pool)
 
     def _index(self, session: NodeSession) -> str:
         return self._sessions.claim(session).user

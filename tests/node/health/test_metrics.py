@@ -208,19 +208,19 @@ async def test_calls_of_the_store_by_verb(node: Node) -> None:
     """How long each took, and which failed how."""
     metrics = node.host.node.metrics
     farm = metrics.measuring(node.host.farm)
-    await farm.store.count("qlikview")
+    await farm.leases.count("qlikview")
     for fault, times in ((node.host.line.cut, 2), (node.host.line.refused, 1)):
         fault.add("count")
         for _ in range(times):
             with pytest.raises(StoreError):
-                await farm.store.count("qlikview")
+                await farm.leases.count("qlikview")
         fault.clear()
     assert 4 == node.value("farmlease_store_call_duration_seconds_count", verb="count")
     assert (2, 1) == (
         node.value("farmlease_store_call_failures_total", verb="count", error="unavailable"),
         node.value("farmlease_store_call_failures_total", verb="count", error="refused"),
     )
-    assert isinstance(farm.store, LeaseStore)
+    assert isinstance(farm.leases, LeaseStore)
 
 
 # --- the pools ----------------------------------------------------------------------------------------------------------

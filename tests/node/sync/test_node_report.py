@@ -18,7 +18,7 @@ from tests.support.stores import HOUR, TimedStore
 @pytest.fixture
 def roster(site: Site) -> Roster:
     """The nodes as an administrator sees them."""
-    return Roster(Farm(site.farm.name, site.farm.store, site.farm.sealer, by="anna on desk-7"))
+    return Roster(Farm(site.farm.name, site.farm.leases, site.farm.sealer, by="anna on desk-7"))
 
 
 async def drained(roster: Roster, *, on: bool = True, node: str = "ctx-01") -> None:

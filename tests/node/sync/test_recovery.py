@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, Reason, Source, Withdrawal
 from farmlease.node.journal.outbox import ANY_FENCE
@@ -172,7 +173,7 @@ async def test_a_lease_that_was_withdrawn_does_not_come_back(farm: Site) -> None
     await host.granted(JOHN)
     pool = (await farm.farm.policy()).pool("qlikview")
     assert pool is not None
-    await farm.farm.withdraw(pool, JOHN, Withdrawal.RETURNED)
+    await LeaseAdmin(farm.farm).withdraw(pool, JOHN, Withdrawal.RETURNED)
     await beaten(host)
     emptied(farm)
     await beaten(host)
@@ -376,7 +377,7 @@ async def test_without_room_they_are_lost(site: Site) -> None:
     pool = (await site.farm.policy()).pool("qlikview")
     assert pool is not None
     site.timed.clock.advance(DAY)
-    lease = await site.farm.withdraw(
+    lease = await LeaseAdmin(site.farm).withdraw(
         pool, JOHN, Withdrawal.RETURNED
     )  # fmt: skip
     assert lease is not None
