@@ -68,7 +68,7 @@ class SessionTable:
         self.damaged = 0
         #: Grows with every change, so that a reader who awaited something can tell whether the book is still the same.
         self.changes = 0
-        for entry in journal.entries():
+        for entry in journal.sessions():
             try:
                 self._put(self._opened(entry))
             except (RecordRejected, ValueError):
@@ -142,7 +142,7 @@ class SessionTable:
         self.changes += 1
         after = replace(session, state=next_state(session.state, event), **changes)
         if after.state is SessionState.ENDED:
-            self._journal.remove_entry(after.id)
+            self._journal.remove_session(after.id)
             self._drop(after.id)
         else:
             self._write(after)
@@ -156,7 +156,7 @@ class SessionTable:
 
     def reseal(self) -> None:
         """Write down anew what the sealer's primary does not seal yet."""
-        for entry in self._journal.entries():
+        for entry in self._journal.sessions():
             session = self._sessions.get(entry.id)
             if session is not None and not self._sealer.is_fresh(entry.body):
                 self._write(session)
@@ -187,11 +187,11 @@ class SessionTable:
             _log.error("session.rejected", session=entry.id, why=str(error))
         else:
             _log.error("session.rejected", session=entry.id, kept=str(path))
-            self._journal.remove_entry(entry.id)
+            self._journal.remove_session(entry.id)
 
     def _write(self, session: NodeSession) -> None:
         body = self._sealer.seal(("session", session.id), _FORM.dump_json(session))
-        self._journal.write_entry(SessionRow(session.id, session.state.value, body))
+        self._journal.write_session(SessionRow(session.id, session.state.value, body))
         self._put(session)
 
     def _opened(self, entry: SessionRow) -> NodeSession:
