@@ -7,14 +7,13 @@ clear.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from farmlease.config.model import Config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import PoolUse
-from farmlease.domain.policy import Policy, Pool, parse_policy
+from farmlease.domain.policy import Policy, PolicyInForce, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.audit_store import AuditStore
@@ -24,24 +23,7 @@ from farmlease.store.lease_store import LeaseStore
 from farmlease.store.node_store import NodeStore
 from farmlease.store.seal_store import SealStore
 
-__all__ = ["Farm", "PolicyInForce", "address_of", "open_farm"]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyInForce:
-    """The policy every decision goes by, and its version. Version 0: none was ever applied."""
-
-    version: int
-    policy: Policy | None
-
-    @property
-    def pools(self) -> tuple[Pool, ...]:
-        """The pools of the policy, none without one."""
-        return self.policy.pools if self.policy else ()
-
-    def pool(self, name: str) -> Pool | None:
-        """Return the pool of exactly this name."""
-        return self.policy.pool(name) if self.policy else None
+__all__ = ["Farm", "address_of", "open_farm"]
 
 
 class Farm:

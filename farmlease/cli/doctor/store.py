@@ -10,8 +10,9 @@ from farmlease.crypto.seal import Sealer
 from farmlease.domain.diagnosis import node, store
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, merged, warned
 from farmlease.domain.key_rotation import cannot_open
+from farmlease.domain.policy import PolicyInForce
 from farmlease.errors import RecordRejected, StoreError
-from farmlease.farm import Farm, PolicyInForce, address_of
+from farmlease.farm import Farm, address_of
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.inspect.server_facts import Examination
 from farmlease.store.inspect.tls_facts import wiring_of
