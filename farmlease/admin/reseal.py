@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from farmlease.crypto.seal import Purpose, RecordBinding, key_id_of
-from farmlease.domain.key_rotation import Uses
+from farmlease.domain.key_rotation import KeyUses
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
 from farmlease.store.seal_store import Kind
@@ -55,7 +55,7 @@ class Resealing:
         self._sealer = farm.sealer
         self._pools = tuple(pools)
 
-    async def uses(self) -> dict[str, Uses]:
+    async def uses(self) -> dict[str, KeyUses]:
         """Count what each key holds in the store, by the id that each seal names; keys that hold nothing are not in it.
 
         What comes or goes meanwhile may be counted or not; what is there all the time is.
@@ -64,10 +64,10 @@ class Resealing:
         async for what, sealed in self._all():
             if key := key_id_of(sealed):
                 found[key][what] += 1
-        return {key: Uses(**counts) for key, counts in found.items()}
+        return {key: KeyUses(**counts) for key, counts in found.items()}
 
     async def _all(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Every seal by its first bytes, and the field of ``Uses`` that counts it."""
+        """Every seal by its first bytes, and the field of ``KeyUses`` that counts it."""
         yield "policy", (await self._farm.leases.read_policy()).sealed
         for view in await self._farm.nodes.roster():
             yield "names", view.wish.wisher

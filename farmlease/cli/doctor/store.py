@@ -8,7 +8,7 @@ from farmlease.config.model import Config
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.diagnosis import node, store
-from farmlease.domain.diagnosis.finding import Finding, failed, fine, merged, warned
+from farmlease.domain.diagnosis.finding import Finding, failed, fine, merge_servers, warned
 from farmlease.domain.key_rotation import cannot_open
 from farmlease.domain.policy import PolicyInForce
 from farmlease.errors import RecordRejected, StoreError
@@ -77,7 +77,7 @@ async def _servers(config: Config, connection: Connection, examination: Examinat
             by_server.append((name, [failed("server", why(error))]))
         else:
             by_server.append((name, list(store.server(facts))))
-    for each in merged(by_server):
+    for each in merge_servers(by_server):
         yield each
 
 

@@ -20,7 +20,7 @@ from farmlease.cli.output.progress import progress
 from farmlease.clock import SystemClock
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.keyring_file import change
-from farmlease.domain.key_rotation import Told, Uses, cannot_open, in_the_way, keys_elsewhere
+from farmlease.domain.key_rotation import KeyReport, KeyUses, cannot_open, in_the_way, keys_elsewhere
 from farmlease.errors import FarmleaseError, RecordRejected
 
 __all__ = ["Keys", "opened_keys", "reseal", "retire", "rotate"]
@@ -52,11 +52,11 @@ class Keys:
         ever = self.client.wait(History(farm).pools())
         return Resealing(farm, sorted({*ever, *self.pools}))
 
-    def uses(self) -> dict[str, Uses]:
+    def uses(self) -> dict[str, KeyUses]:
         """What each key holds in the store."""
         return self.client.wait(self.resealing.uses())
 
-    def nodes(self) -> tuple[list[Told], list[str]]:
+    def nodes(self) -> tuple[list[KeyReport], list[str]]:
         """What the nodes say of their keys, and which nodes the pools count as alive."""
         farm = self.client.farm
         members = [member for pool in self.pools for member in self.client.wait(farm.leases.nodes(pool))]
@@ -165,7 +165,8 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
         if key_id == ring.primary:
             raise FarmleaseError(f"key {key_id} is the primary: bring another one into use first (key rotate)")
         told, alive = keys.nodes()
-        uses = keys.uses().get(key_id, Uses())  # after the nodes: who has done with the key brings nothing in any more
+        # After the nodes: a node that is done with the key brings nothing in any more.
+        uses = keys.uses().get(key_id, KeyUses())
         if blocked := in_the_way(told, alive, key_id, uses):
             advice = "run `farmlease key reseal`, and see that every node has the newest ring"
             _object(f"key {key_id} is still needed by {'; '.join(blocked)}; {advice}", force)
@@ -177,7 +178,7 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
         click.echo(f"and {_RESTART}")
 
 
-def _sealed(uses: Uses) -> int:
+def _sealed(uses: KeyUses) -> int:
     return uses.records + uses.names + uses.policy
 
 

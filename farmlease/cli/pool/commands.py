@@ -14,7 +14,7 @@ from farmlease.cli.output.format import Format, emit, emit_one, output_option
 from farmlease.cli.pool.impact import affected
 from farmlease.domain.json_documents import pool_document
 from farmlease.domain.policy import Policy, Pool, check_timing, parse_policy
-from farmlease.domain.policy_diff import difference
+from farmlease.domain.policy_diff import diff_policies
 from farmlease.errors import PolicyError
 
 __all__ = ["check_heartbeat", "pool", "seats_held", "text_of"]
@@ -44,7 +44,7 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
         if found.policy is not None and found.policy.text == policy.text:
             click.echo("unchanged")
             return
-        changes = difference(found.policy, policy)
+        changes = diff_policies(found.policy, policy)
         for line in changes.lines or ("changed the text only",):
             click.echo(line)
         held = {each.name: seats_held(client, each) for each in (found.policy.pools if found.policy else ())}
