@@ -25,6 +25,9 @@ This module must import nothing, so that every other one can import it.
 """
 
 __all__ = [
+    "EXIT_DENIED",
+    "EXIT_FAILED",
+    "EXIT_UNAVAILABLE",
     "AgentUnavailable",
     "AlreadyRunning",
     "ConfigError",
@@ -44,11 +47,16 @@ __all__ = [
     "StoreUnavailable",
 ]
 
+#: Exit statuses of commands. A denial has one of its own, though it is an answer and no error.
+EXIT_FAILED = 1
+EXIT_DENIED = 3
+EXIT_UNAVAILABLE = 4
+
 
 class FarmleaseError(Exception):
     """One line that says what went wrong and what to do about it."""
 
-    exit_status: int = 1
+    exit_status: int = EXIT_FAILED
 
 
 class InvalidInput(FarmleaseError):
@@ -88,7 +96,7 @@ class StoreError(FarmleaseError):
 class StoreUnavailable(StoreError):
     """The store cannot be reached or cannot answer now; asking again is safe."""
 
-    exit_status = 4
+    exit_status = EXIT_UNAVAILABLE
 
 
 class StoreRefused(StoreError):
@@ -102,7 +110,7 @@ class PolicyChanged(StoreError):
 class AgentUnavailable(FarmleaseError):
     """No agent answers on this node."""
 
-    exit_status = 4
+    exit_status = EXIT_UNAVAILABLE
 
 
 class Damaged(FarmleaseError):

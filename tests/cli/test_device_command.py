@@ -103,7 +103,7 @@ def test_a_second_replacement_within_30_days_needs_the_override(lent: ClockedHos
     ended = lent.run(*again)
     told = (
         "denied: pool qlikview allows 1 replacement in 30 days, the next one at 2026-02-04 09:00 UTC; "
-        "--override replaces it all the same, and the audit says so\n"
+        "--override replaces it nevertheless and is audited\n"
     )
     assert (3, told, "") == (ended.status, ended.out, ended.err)
     assert 0 == lent.run(*again, "--override").status
@@ -159,7 +159,7 @@ def test_replacing_a_device_in_use_asks_first(lent: ClockedHost) -> None:
         (("replace", JOHN, "NB-1", "NB-2", *WHY), 1, "the user has no device NB-1 in pool qlikview"),
         (("replace", "mary", "NB-1", "NB-2", *WHY), 1, "the user holds no lease in pool qlikview"),
         (("replace", JOHN, "NB-0042", "citrix-a", *WHY), 1, "the lease is on device citrix-a already; free the other"),
-        (("replace", JOHN, "NB-0042", "NB-0042", *WHY), 2, "the two devices are the same one"),
+        (("replace", JOHN, "NB-0042", "NB-0042", *WHY), 2, "the two devices are the same"),
         (("replace", JOHN, "NB-0042", "NB/2", *WHY), 2, "the device holds one of"),
         (("replace", JOHN, "NB-0042", "--", "-x"), 2, ""),
         (("release", JOHN, "NB-0042", "--pool", "clearquest"), 2, "pool clearquest is floating: only a named pool"),

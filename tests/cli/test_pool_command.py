@@ -250,6 +250,6 @@ def test_another_farms_keys_are_status_5(host: Host) -> None:
     for args in (("pool", "list"), ("pool", "apply", host.write(CLEARQUEST), "--yes")):
         ended = host.run(*args)
         assert (5, "", 1) == (ended.status, ended.out, ended.err.count("\n"))
-        assert f"does not open with the keys of {host.ring_file}" in ended.err
+        assert f"{host.ring_file}: the farm's policy does not open with this node's key ring" in ended.err
     own.replace(host.ring_file)
     assert QLIKVIEW == host.run("pool", "export").out
