@@ -45,7 +45,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LazyCommand(NamedTuple):
-    """Where a command lives and what ``farmlease --help`` says of it without importing it."""
+    """Where a command is defined, and its line in ``farmlease --help``, which imports none."""
 
     target: str  #: "module:attribute"
     help: str
@@ -201,7 +201,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def _on_usage_error(error: Any) -> int:  # noqa: ANN401 -- the kind that stands beside it in _FAILURES
+def _on_usage_error(error: Any) -> int:  # noqa: ANN401 -- of the type it is registered for in _FAILURES
     ctx = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"; see '{ctx.command_path} --help'" if ctx is not None else ""
     print_stderr(error.format_message().rstrip(".") + hint)

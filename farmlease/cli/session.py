@@ -79,18 +79,32 @@ def session() -> None:
 @click.option("--wait", metavar="D", help="Longest wait for a seat, e.g. 90s or 5m (default: do not wait).")
 @click.option("-o", "--output", "fmt", type=click.Choice(["json"]), help="Print the agent's whole answer.")
 def start(
-    *, user: str, session_id: str, pool: str | None, app: str | None, groups: tuple[str, ...], site: str | None,
-    device: str | None, pid: int | None, wait: str | None, fmt: str | None,
-) -> None:  # fmt: skip
+    *,
+    user: str,
+    session_id: str,
+    pool: str | None,
+    app: str | None,
+    groups: tuple[str, ...],
+    site: str | None,
+    device: str | None,
+    pid: int | None,
+    wait: str | None,
+    fmt: str | None,
+) -> None:
     """Request a session of USER and print the answer in one line.
 
     Repeating the request for the same session is safe: it takes no second seat. If a grant cannot be printed (for
     example on a full disk) the command fails and ends the session it started.
     """
     optional = {
-        "pool": pool, "app": app, "groups": list(groups) or None, "site": site, "device": device, "pid": pid,
+        "pool": pool,
+        "app": app,
+        "groups": list(groups) or None,
+        "site": site,
+        "device": device,
+        "pid": pid,
         "wait": wait,
-    }  # fmt: skip
+    }
     request: dict[str, object] = {"user": user, "session": session_id}
     request |= {k: v for k, v in optional.items() if v is not None}
     answer = start_session(request, fmt, extra_seconds=option_seconds("--wait", wait))

@@ -180,5 +180,5 @@ def test_several_named_pools_need_a_name(host: Host) -> None:
     host.apply(QLIKVIEW + QLIKVIEW.replace('"qlikview"', '"second"'))
     host.lend(JOHN, ended=True)
     ended = host.run("device", "release", JOHN, "citrix-a")
-    told = "farmlease: say which pool with --pool; the pools are qlikview, second\n"
+    told = "farmlease: name the pool with --pool; the pools are qlikview, second\n"
     assert (2, "", told) == (ended.status, ended.out, ended.err)

@@ -41,12 +41,28 @@ def _check_prefix(_: click.Context, __: click.Parameter, text: str | None) -> st
 
 
 @click.command(epilog=example("farmlease bench --users 5000 --nodes 20", "farmlease bench --prefix trial-1 -o json"))
-@click.option("--users", metavar="N", type=click.IntRange(2, MOST_USERS), default=1000, show_default=True,
-              help="Users who log on.")  # fmt: skip
-@click.option("--nodes", metavar="M", type=click.IntRange(1, MOST_NODES), default=10, show_default=True,
-              help="Nodes that they are spread over.")  # fmt: skip
-@click.option("--prefix", metavar="P", callback=_check_prefix,
-              help="Keep the trial apart under this name, in a store that holds leases.")  # fmt: skip
+@click.option(
+    "--users",
+    metavar="N",
+    type=click.IntRange(2, MOST_USERS),
+    default=1000,
+    show_default=True,
+    help="Users who log on.",
+)
+@click.option(
+    "--nodes",
+    metavar="M",
+    type=click.IntRange(1, MOST_NODES),
+    default=10,
+    show_default=True,
+    help="Nodes that they are spread over.",
+)
+@click.option(
+    "--prefix",
+    metavar="P",
+    callback=_check_prefix,
+    help="Keep the trial apart under this name, in a store that holds leases.",
+)
 @output_option
 def bench(*, users: int, nodes: int, prefix: str | None, fmt: Format) -> None:
     """Try the store: N users log on over M nodes, the nodes beat, all log off. Print the load it can carry.
@@ -63,8 +79,16 @@ def bench(*, users: int, nodes: int, prefix: str | None, fmt: Format) -> None:
     steps = [_row(step) for step in measured.steps]
     conclusions = _conclusions(measured, config.agent.heartbeat_ms)
     if fmt == "json":
-        write_json({"users": measured.users, "asked_users": users, "nodes": nodes,
-                    "bytes_per_lease": measured.bytes_per_lease, "steps": steps, "verdict": conclusions})  # fmt: skip
+        write_json(
+            {
+                "users": measured.users,
+                "asked_users": users,
+                "nodes": nodes,
+                "bytes_per_lease": measured.bytes_per_lease,
+                "steps": steps,
+                "verdict": conclusions,
+            }
+        )
         return
     emit(steps if fmt == "csv" else map(_figures, steps), COLUMNS, fmt)
     if fmt == "table":

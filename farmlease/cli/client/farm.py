@@ -112,7 +112,7 @@ class FarmClient:
         """Return the pool of this name, or the only one; InvalidInput naming the pools if there are more."""
         pools = self.pools(name)
         if len(pools) > 1:
-            raise InvalidInput(f"say which pool with --pool; the pools are {_names(self.policy())}")
+            raise InvalidInput(f"name the pool with --pool; the pools are {_names(self.policy())}")
         return pools[0]
 
 

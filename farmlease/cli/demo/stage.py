@@ -76,7 +76,7 @@ POLL = 0.02
 
 
 def needed_program() -> ServerProgram:
-    """Return the redis-server the two agents will share; FarmleaseError says what to install where there is none."""
+    """Return the redis-server the two agents will share; FarmleaseError with what to install if there is none."""
     program = None if sys.platform == "win32" else server_program()
     if program is None:
         raise FarmleaseError(
@@ -236,7 +236,7 @@ def _host(folder: Path, node: str, server: EmbeddedServer, port: int) -> Host:
 
 
 def _free_ports(wanted: int) -> list[int]:
-    """Return ports nobody listens on, below those the system gives to outgoing connections."""
+    """Return unused ports, below the range of outgoing connections."""
     found: list[int] = []
     for port in random.sample(range(20_000, 32_000), 100):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):

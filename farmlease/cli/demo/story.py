@@ -266,7 +266,7 @@ def _printable(value: bytes) -> str:
 
 
 def _shown(content: bytes) -> str:
-    """Return the content of the vendor's file as it stands there."""
+    """Return the content of the vendor's file in quotes."""
     return f'"{content.decode()}"'
 
 

@@ -37,9 +37,14 @@ class WaitLimit(NamedTuple):
 def wait_option(command: Command) -> Command:
     """Give a command ``--wait [D]``, handed to it as ``limit``: None if it was not given."""
     return click.option(
-        "--wait", "limit", metavar="[D]", is_flag=False, flag_value=_FOREVER, callback=_parse_limit,
+        "--wait",
+        "limit",
+        metavar="[D]",
+        is_flag=False,
+        flag_value=_FOREVER,
+        callback=_parse_limit,
         help="Wait until the node is empty; at most for D, e.g. 8h. Write it after N.",
-    )(command)  # fmt: skip
+    )(command)
 
 
 def wait_until_empty(client: FarmClient, nodes: NodeAdmin, name: str, limit: WaitLimit) -> None:

@@ -203,9 +203,13 @@ def folded(line: str, indent: int) -> str:
     if not sys.stdout.isatty() or len(line) <= width or width < _NARROWEST:
         return line
     return textwrap.fill(
-        line, width, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        drop_whitespace=True,
+        break_on_hyphens=False,
         replace_whitespace=False,
-    )  # fmt: skip
+    )
 
 
 def day_and_time(value: object) -> str:

@@ -50,9 +50,14 @@ def _draw(axes: Any, pool: str, hours: Sequence[Hour]) -> None:  # noqa: ANN401 
     top = max(total.capacity, total.peak, 1)
     if total.capacity:
         axes.stairs(
-            [hour.capacity for hour in hours], times, baseline=None, color=_LIMIT, linewidth=1.2, linestyle=(0, (5, 3)),
+            [hour.capacity for hour in hours],
+            times,
+            baseline=None,
+            color=_LIMIT,
+            linewidth=1.2,
+            linestyle=(0, (5, 3)),
             label="seats",
-        )  # fmt: skip
+        )
     axes.set_ylim(0, top * (1.35 if any(denied) else 1.1))  # room for the denials above what was held
     axes.set_xlim(times[0], times[-1])
     axes.set_ylabel("seats")
