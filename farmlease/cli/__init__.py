@@ -72,9 +72,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "doctor": LazyCommand(
         "farmlease.cli.doctor.commands:doctor", "Examine this node and the store, and say what to do."
     ),
-    "bench": LazyCommand(
-        "farmlease.cli.bench.commands:bench", "Try the store, and say how large a farm it would carry."
-    ),
+    "bench": LazyCommand("farmlease.cli.bench.commands:bench", "Measure how large a farm this store can carry."),
 }
 
 

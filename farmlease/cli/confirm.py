@@ -37,6 +37,6 @@ def ask_first(what: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise FarmleaseError(f"{what}; nothing was changed, give --yes if you mean it")
+        raise FarmleaseError(f"{what}; nothing was changed; confirm with --yes")
     if not click.confirm(f"{what}. Go on?", err=True):
         raise FarmleaseError("nothing was changed")

@@ -142,10 +142,7 @@ def test_replacing_a_device_in_use_asks_first(lent: ClockedHost) -> None:
     """Its sessions end, so --yes is needed where nobody can be asked."""
     command = ("device", "replace", JOHN, "citrix-a", "NB-0077", *WHY)
     ended = lent.run(*command)
-    told = (
-        "farmlease: this ends 1 session of corp\\john on device citrix-a; "
-        "nothing was changed, give --yes if you mean it\n"
-    )
+    told = "farmlease: this ends 1 session of corp\\john on device citrix-a; nothing was changed; confirm with --yes\n"
     assert (1, "", told) == (ended.status, ended.out, ended.err)
     assert 0 == lent.run(*command, "--yes").status
     assert ["NB-0042", "NB-0077"] == [device for device, _ in slots(lent)]

@@ -113,9 +113,7 @@ def test_a_pool_with_leases_is_removed_on_demand_only(host: Host) -> None:
     host.lend("john", "mary", ended=True)
     file = host.write(CLEARQUEST)
     ended = host.run("pool", "apply", file)
-    told = (
-        "farmlease: this removes pools with leases: qlikview (2 held); nothing was changed, give --yes if you mean it\n"
-    )
+    told = "farmlease: this removes pools with leases: qlikview (2 held); nothing was changed; confirm with --yes\n"
     out = "removed pool qlikview\naffected: 2 users with leases in the removed pool qlikview: john, mary\n"
     assert (1, out, told) == (ended.status, ended.out, ended.err)
     assert QLIKVIEW + CLEARQUEST == host.run("pool", "export").out

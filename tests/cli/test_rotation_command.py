@@ -285,7 +285,7 @@ def test_retire_asks_first_and_tells_of_the_notes(host: Host) -> None:
     ended = host.run("key", "retire", old)
     assert (1, 2) == (ended.status, len(ring(host).ids))
     assert (
-        "1 names and words of administrators in the audit become unreadable; nothing was changed, give --yes"
+        "1 names and words of administrators in the audit become unreadable; nothing was changed; confirm with --yes"
         in ended.err
     )
 

@@ -141,7 +141,7 @@ def test_nothing_is_taken_unasked(host: Host, verb: tuple[str, ...]) -> None:
     ended = host.run("lease", verb[0], JOHN, "--pool", "qlikview", *verb[1:])
     assert (1, "") == (ended.status, ended.out)
     assert ended.err.startswith(f"farmlease: this takes {SEAT} and ends 1 session")
-    assert ended.err.endswith("; nothing was changed, give --yes if you mean it\n")
+    assert ended.err.endswith("; nothing was changed; confirm with --yes\n")
     assert 1 == pool(host)["used"]
 
 

@@ -65,7 +65,7 @@ def _check_prefix(_: click.Context, __: click.Parameter, text: str | None) -> st
 )
 @output_option
 def bench(*, users: int, nodes: int, prefix: str | None, fmt: Format) -> None:
-    """Try the store: N users log on over M nodes, the nodes beat, all log off. Print the load it can carry.
+    """Measure the store: N users log on over M nodes, the nodes beat, all log off. Print the load it can carry.
 
     It makes the calls of an agent, sealing included, 50 at once, on keys of its own that it removes at the end. Refused
     if the farm has leases in this store, unless --prefix is given: its users would wait for the trial's calls.

@@ -35,14 +35,14 @@ def key() -> None:
 
 @key.command(epilog=example("farmlease key generate"))
 def generate() -> None:
-    """Make the key ring of a new farm. That is done once, and the ring copied to all its nodes.
+    """Make the key ring of a new farm. Do it once, and copy the ring to all nodes.
 
     The file is the one of [keys] file in the configuration. It is never overwritten.
     """
     path = configuration().keys.file
     ring = KeyRing.generate(SystemClock().now_ms())
     ring.create_file(path)
-    click.echo(f"made {path} with key {ring.primary}; copy it to every node of the farm and keep it from all others")
+    click.echo(f"made {path} with key {ring.primary}; copy it to every node of the farm and keep it secret")
 
 
 @key.command("list", epilog=example("farmlease key list", "farmlease key list -o json"))

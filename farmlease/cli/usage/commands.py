@@ -36,7 +36,10 @@ WIDTH = 24
 @click.option("--pool", metavar="P", help="Only this pool (default: all there ever were).")
 @since_option("24h")
 @click.option(
-    "--png", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Draw it into FILE (extra 'plot')."
+    "--png",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw a picture into FILE (extra 'plot').",
 )
 @output_option
 def usage(*, pool: str | None, since: str | None, png: Path | None, fmt: Format) -> None:
