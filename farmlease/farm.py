@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from farmlease.config.model import Config
-from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto import keyring_file
 from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import PoolUse
@@ -53,15 +53,13 @@ class PolicyInForce:
 class Farm:
     """One farm, opened with its keys.
 
-    ``leases``, ``nodes``, ``seals`` and ``audit`` are the farm's parts of the store, all over one connection;
-    ``store`` is ``leases`` under its older name.
+    ``leases``, ``nodes``, ``seals`` and ``audit`` are the farm's parts of the store, all over one connection.
     """
 
     def __init__(self, name: str, leases: LeaseStore, sealer: Sealer, *, by: str = "") -> None:
         """``by``: the administrator who opens it, for the audit of what is changed; empty for an agent."""
         self.name = name
         self.leases = leases
-        self.store = leases
         self.nodes = NodeStore(leases.connection, name)
         self.seals = SealStore(leases.connection, name)
         self.audit = AuditStore(leases.connection, name)
@@ -147,7 +145,7 @@ async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> Asy
     Raises KeyRingRejected, ConfigError, and for an embedded store AlreadyRunning and StoreError. An unreachable store
     elsewhere raises nothing here; the first call to it does.
     """
-    sealer = Sealer(KeyRing.load(config.keys.file), config.farm)
+    sealer = Sealer(keyring_file.load(config.keys.file), config.farm)
     connection = await open_connection(address_of(config), state_dir=config.agent.state_dir, owner=owner)
     async with connection:
         yield Farm(config.farm, LeaseStore(connection, config.farm), sealer, by=by), connection

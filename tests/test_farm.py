@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from farmlease.config.model import Config, load_config
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import parse_policy
 from farmlease.errors import AlreadyRunning, KeyRingRejected, StoreUnavailable
@@ -23,7 +24,7 @@ def host(tmp_path: Path, server: RedisServer) -> Host:
 def embedded(tmp_path: Path) -> Config:
     """The configuration of a host that brings its own store, in its state folder."""
     require("redis-server")
-    KeyRing.generate(0).create_file(tmp_path / "keyring.json")
+    keyring_file.create(tmp_path / "keyring.json", KeyRing.generate(0))
     file = tmp_path / "farmlease.toml"
     file.write_text(f'farm = "citrix-a"\n[store]\nurl = "embedded:"\n[keys]\nfile = "{tmp_path}/keyring.json"\n')
     return load_config(file, {"FARMLEASE_AGENT__STATE_DIR": str(tmp_path)})

@@ -7,7 +7,7 @@ never write back what it returned in clear.
 import secrets
 from collections.abc import AsyncIterator
 
-from farmlease.crypto.seal import Purpose, RecordBinding
+from farmlease.crypto.seal import Purpose
 from farmlease.domain.identity import User
 from farmlease.domain.model import LeaseState, LeaseView, SessionRequest, Withdrawal
 from farmlease.domain.policy import Pool
@@ -91,10 +91,7 @@ class LeaseAdmin:
             return f"the lease in pool {pool.name} was given back"
         if device not in {claim.device for claim in stored.devices}:
             return f"the lease is not on device {device}"
-        binding = RecordBinding(
-            pool=pool.name, user_index=stored.user, lease_id=stored.lease.id, version=stored.record_version
-        )
-        decode(self._farm.sealer.unseal_record(binding, stored.record))
+        decode(self._farm.sealer.unseal_record(stored.binding(pool.name), stored.record))
         return None
 
     def _view(self, pool: Pool, stored: StoredLease) -> LeaseView:

@@ -1,26 +1,19 @@
-"""The key ring: the farm's secrets, in one file that only its owner can read. The same file is on every node.
+"""The key ring: the farm's secrets, in one file that only its owner can read (``keyring_file.py``), alike on each node.
 
 It holds several keys, in the order in which they were made, so that a new one can be readable everywhere before it is
 used: those behind the primary are *pending*, those before it are *old*. And it holds one secret that never changes,
-from which users' pseudonyms are made. This module must never write a secret to a log, an error text or a ``repr``, and
-never overwrite a key ring but by a later state of the same one.
+from which users' pseudonyms are made. This module must never write a secret to a log, an error text or a ``repr``.
 """
 
 import base64
 import hmac
 import json
-import os
 import secrets
-import stat
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 
-from farmlease.errors import FarmleaseError, KeyRingRejected
+from farmlease.errors import KeyRingRejected
 
 __all__ = ["KEY_ID_BYTES", "SECRET_BYTES", "Key", "KeyRing", "KeyState"]
 
@@ -28,8 +21,6 @@ SECRET_BYTES = 32
 KEY_ID_BYTES = 4
 
 _RING_FORMAT = 1
-_RING_LIMIT = 1 << 18  #: bytes; thousands of keys
-_RING_MODE = 0o600
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -115,53 +106,12 @@ class KeyRing:
         return cls(primary=key.id, keys=(key,), index=secrets.token_bytes(SECRET_BYTES))
 
     @classmethod
-    def load(cls, path: Path) -> "KeyRing":
-        """Read the ring file.
+    def parse(cls, text: bytes) -> "KeyRing | str":
+        """Return the ring of a file's text, or what is wrong with it in words that quote nothing of it."""
+        return _parsed_ring(text)
 
-        Raises ``KeyRingRejected`` when it is missing, unreadable, a link, not a regular file, open to others than its
-        owner, owned by neither root nor us, or not a key ring. On Windows the folder's access list is what protects
-        it, and neither mode nor owner is checked.
-        """
-        text = _read_private(path)
-        ring = _parsed_ring(text)
-        # Raised here, outside the handler: the parser's exception holds the text, and with it the secrets.
-        if isinstance(ring, str):
-            raise KeyRingRejected(f"{path}: {ring}")
-        return ring
-
-    def create_file(self, path: Path) -> None:
-        """Write the ring to a new file of mode 0600, whole or not at all; an absent folder is made with 0700.
-
-        Raises ``FarmleaseError`` when something stands there already (it is left as it is) or it cannot be written.
-        """
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            if not path.parent.is_dir():
-                path.parent.mkdir(mode=0o700, parents=True)
-            with _removed_at_the_end(temporary):
-                _write_private(temporary, self._to_json())
-                if not _placed(temporary, path):
-                    raise FarmleaseError(f"{path} already exists and is never overwritten: to begin anew, move it away")
-        except OSError as error:
-            raise FarmleaseError(f"cannot write the key ring {path}: {error.strerror}; check its folder") from error
-
-    def replace_file(self, path: Path) -> None:
-        """Put this state of the ring in the place of the one there, whole or not at all; it keeps its owner.
-
-        Callers hold the ring's lock (``keyring_file.py``). Raises ``FarmleaseError`` when it cannot be written.
-        """
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with _removed_at_the_end(temporary):
-                _write_private(temporary, self._to_json(), like=path.lstat())
-                temporary.replace(path)
-                _sync_folder(path.parent)
-        except OSError as error:
-            raise FarmleaseError(
-                f"cannot write the key ring {path}: {error.strerror}; run as its owner or root"
-            ) from error
-
-    def _to_json(self) -> bytes:
+    def to_json(self) -> bytes:
+        """Return the text of the ring's file, secrets included."""
         keys = [
             {"id": k.id, "created_at": _to_rfc3339(k.created_at), "secret": _to_base64(k.secret)} for k in self.keys
         ]
@@ -212,91 +162,3 @@ def _to_rfc3339(at_ms: int) -> str:
 
 def _from_rfc3339(text: str) -> int:
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
-
-
-# --- its file --------------------------------------------------------------------------------------------------------
-
-
-def _read_private(path: Path) -> bytes:
-    """Return the bytes of a file that nobody but its owner can read or change."""
-    try:
-        if path.is_symlink():
-            raise KeyRingRejected(f"{path} is a link: put the key ring itself there")
-        # Checked on the open file, so that what was checked is what is read.
-        descriptor = os.open(path, _open_flags())
-        try:
-            _refuse_unless_private(path, os.fstat(descriptor))
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                text = file.read(_RING_LIMIT + 1)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        absent = f"there is no key ring {path}: copy the one of another node, or run `farmlease key generate`"
-        raise KeyRingRejected(absent) from None
-    except OSError as error:
-        raise KeyRingRejected(f"cannot read the key ring {path}: {error.strerror}; run as its owner or root") from error
-    if len(text) > _RING_LIMIT:
-        raise KeyRingRejected(f"{path} is larger than any key ring: check [keys] file in farmlease.toml")
-    return text
-
-
-def _open_flags() -> int:
-    if sys.platform == "win32":
-        return os.O_RDONLY | os.O_BINARY
-    else:  # noqa: RET505 - mypy judges each platform by its branch
-        return os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not make us wait for a writer
-
-
-def _refuse_unless_private(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise KeyRingRejected(f"{path} is not a regular file: check [keys] file in farmlease.toml")
-    if sys.platform != "win32":
-        if status.st_uid not in {0, os.geteuid()}:
-            raise KeyRingRejected(f"{path} belongs to another user: see who made it, then `chown root {path}`")
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & ~_RING_MODE:
-            raise KeyRingRejected(f"{path} has mode {mode:04o}, 0600 is needed: `chmod 600 {path}`")
-
-
-def _write_private(path: Path, text: bytes, like: os.stat_result | None = None) -> None:
-    """Write a new file of mode 0600, with the owner of the one it is ``like``."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _RING_MODE), "wb") as file:
-        if sys.platform != "win32":
-            if like is not None and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(file.fileno(), like.st_uid, like.st_gid)  # an agent with a user of its own must read it
-            os.fchmod(file.fileno(), _RING_MODE)  # a strange umask may have taken bits away
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _placed(temporary: Path, path: Path) -> bool:
-    """Give a finished file its name, unless the name is taken."""
-    try:
-        if sys.platform == "win32":
-            temporary.rename(path)  # never replaces on Windows
-        else:
-            path.hardlink_to(temporary)
-            _sync_folder(path.parent)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _sync_folder(path: Path) -> None:
-    """Have a folder's names on the disk, where that can be asked for."""
-    if sys.platform != "win32":
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-@contextmanager
-def _removed_at_the_end(path: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with suppress(FileNotFoundError):
-            path.unlink()

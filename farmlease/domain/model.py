@@ -9,6 +9,7 @@ from enum import StrEnum
 from farmlease.domain.identity import User
 
 __all__ = [
+    "BY_HAND",
     "Blocker",
     "Decision",
     "Denial",
@@ -18,6 +19,7 @@ __all__ = [
     "Lease",
     "LeaseState",
     "LeaseView",
+    "LossReason",
     "PoolUse",
     "Reason",
     "Restricted",
@@ -77,6 +79,24 @@ class Withdrawal(StrEnum):
     REVOKED = "revoked"  #: and keeps the user out for the time of a quarantine
 
 
+class LossReason(StrEnum):
+    """Why a session lost its seat. Hooks, the log and the HTTP interface show these words."""
+
+    TIMEOUT = "timeout"  #: its node was silent for too long, or another lease of the user took its place
+    RETURNED = "returned"
+    REVOKED = "revoked"
+    REPLACED = "replaced"  #: its device was replaced by another
+    CAPACITY = "capacity"  #: the store had lost it, and there was no seat left for it
+    SESSION_LIMIT = "session_limit"  #: the store had lost it, and the user had too many others meanwhile
+    IDLE = "idle"  #: it had no activity for as long as its pool allows
+    UNKNOWN_POOL = "unknown_pool"  #: the policy does not have its pool any more
+    RECORD_REJECTED = "record_rejected"  #: the user's record or files could not be used
+
+
+#: Losses that an administrator caused: no agent tries to get such a seat back.
+BY_HAND = frozenset({LossReason.RETURNED, LossReason.REVOKED, LossReason.REPLACED})
+
+
 class LeaseState(StrEnum):
     """What an administrator sees of a lease."""
 
@@ -107,6 +127,10 @@ class Lease:
     id: str  #: random, kept for the life of the lease
     issued_at: int
     expires_at: int
+
+    def has_ended(self, now: int) -> bool:
+        """Whether a lease that no session keeps is over at ``now``, by the store's clock."""
+        return self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

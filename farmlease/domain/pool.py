@@ -18,7 +18,10 @@ from farmlease.domain.model import Kind, SessionRequest, Share
 from farmlease.domain.toml_model import Count, Duration, Positive, Section, checked, refuse
 from farmlease.errors import PolicyError
 
-__all__ = ["Conditions", "Patterns", "Pool", "Reacquire", "Reserve", "check_timing"]
+__all__ = ["QUEUE_PLACE_MS", "Conditions", "Patterns", "Pool", "Reacquire", "Reserve", "check_timing"]
+
+#: A session that waits keeps its place in a pool's queue for so long (ms) without asking again.
+QUEUE_PLACE_MS = 5_000
 
 _USER = "{user}"
 

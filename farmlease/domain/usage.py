@@ -48,7 +48,7 @@ class Summary:
 
 
 def parse_tally(words: bytes) -> Hour:
-    """Read a tally as ``books.lua`` writes it; raises Damaged."""
+    """Read a tally as ``lib/shard.lua`` writes it; raises Damaged."""
     try:
         begins, _, area, span, peak, held, capacity, denials = words.decode("ascii").split(" ")
         counts = dict(part.split(":") for part in denials.split(",")) if denials != "-" else {}

@@ -16,7 +16,7 @@ from functools import partial
 
 import structlog
 
-from farmlease.clock import Clock, SystemClock
+from farmlease.clock import SystemClock
 from farmlease.config.model import Config
 from farmlease.config.source import UNIX
 from farmlease.farm import open_farm
@@ -24,26 +24,19 @@ from farmlease.node.agent import Agent
 from farmlease.node.build import compose
 from farmlease.node.concurrency import Actor, run_group
 from farmlease.node.health.metrics import Metrics
-from farmlease.node.health.pool_usage import PoolUsage
 from farmlease.node.http.api import create_app
 from farmlease.node.http.auth import Access, Gate
 from farmlease.node.http.probe_answers import agent_line, answer
 from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import tell_of_loop_faults
-from farmlease.node.loops import Loops
-from farmlease.node.sync.keyring_reload import LOOK_EVERY
+from farmlease.node.loops import every
 from farmlease.node.systemd import ServiceManager
-from farmlease.node.verdict import Verdict
 
 __all__ = ["run_agent"]
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at whether the store answers, so that health is true and debts are paid soon.
-_LOOK_EVERY = 2.0
-#: Seconds between two looks for sessions whose process is gone or that idle.
-_WATCH_EVERY = 1.0
 #: Objects made, less those let go, after which the garbage collector looks at the newest: a session start makes some
 #: hundreds that outlive each other, and with Python's own 700 one part in ten of all work was to look at them.
 _LOOK_FOR_GARBAGE = 5_000
@@ -66,8 +59,6 @@ async def run_agent(config: Config) -> None:
     async with open_farm(config, owner=True) as (opened, connection):
         farm = metrics.measuring(opened)
         with compose(config, farm, clock, metrics) as node, _doors(config) as (api_socket, health_socket, *agent_check):
-            usage = PoolUsage(farm, node.policy, clock, config.health.pool_alert_percent)
-            verdict = Verdict(node.agent, usage, metrics, clock, config.agent.max_sessions)
             node.agent.adopt()
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
             _spare_the_collector()
@@ -75,13 +66,10 @@ async def run_agent(config: Config) -> None:
             await run_group(
                 [
                     serving(Gate(create_app(node.agent, node.loops, access.identities), access), api_socket),
-                    probing(partial(answer, verdict), health_socket),
-                    *(agent_checking(lambda: agent_line(verdict.health), door) for door in agent_check),
-                    _until_cancelled(_beating(node.loops, verdict, clock, config.agent.heartbeat_ms / 1000)),
-                    _until_cancelled(_watching(node.loops, verdict, clock)),
-                    _until_cancelled(_looking_after(node.loops, verdict, clock)),
-                    _until_cancelled(_counting(usage, clock)),
-                    _until_cancelled(_minding_keys(node.loops, clock)),
+                    probing(partial(answer, node.monitor), health_socket),
+                    *(agent_checking(lambda: agent_line(node.monitor.health), door) for door in agent_check),
+                    *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),
+                    _until_cancelled(node.loops.handle_events()),
                     _until_cancelled(manager.accompany(told, clock)),
                     _until_cancelled(_ending(node.agent, (told, again), config.agent.shutdown_delay_ms / 1000)),
                 ]
@@ -102,42 +90,6 @@ def _doors(config: Config) -> Iterator[Sequence[socket.socket]]:
     with contextlib.ExitStack() as stack:
         addresses = config.agent.listen, config.health.listen, config.health.agent_check
         yield [stack.enter_context(listening_socket(address)) for address in addresses if address is not None]
-
-
-async def _beating(loops: Loops, verdict: Verdict, clock: Clock, every: float) -> None:
-    while True:
-        await loops.beat()
-        verdict.look()
-        await clock.sleep(every)
-
-
-async def _looking_after(loops: Loops, verdict: Verdict, clock: Clock) -> None:
-    while True:
-        await clock.sleep(_WATCH_EVERY)
-        await loops.watch()
-        verdict.look()
-
-
-async def _counting(usage: PoolUsage, clock: Clock) -> None:
-    """Count the pools' seats when it is time to; a store that hangs holds up nothing else."""
-    while True:
-        await clock.sleep(_WATCH_EVERY)
-        await usage.take()
-
-
-async def _watching(loops: Loops, verdict: Verdict, clock: Clock) -> None:
-    """Notice within seconds that the store went away, or lost its data, and when it is back beat at once."""
-    while True:
-        await clock.sleep(_LOOK_EVERY)
-        await loops.look()
-        verdict.look()
-
-
-async def _minding_keys(loops: Loops, clock: Clock) -> None:
-    """Notice within seconds that an administrator put another key ring here."""
-    while True:
-        await loops.look_at_keys()
-        await clock.sleep(LOOK_EVERY)
 
 
 async def _ending(agent: Agent, told: tuple[asyncio.Event, asyncio.Event], delay: float) -> None:

@@ -26,7 +26,7 @@ class Shard:
 
     @cache  # noqa: B019 - a farm has few pools, and each call of a script names them all
     def keys(self) -> tuple[str, ...]:
-        """Every key of the shard, in the order in which ``lua/prelude.lua`` names them.
+        """Every key of the shard, in the order in which ``lua/lib/shard.lua`` names them.
 
         ==========  ======  ==================================================================
         meta        hash    limits of the pool, policy version, last fence, epoch, tally of this hour

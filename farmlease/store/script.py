@@ -1,4 +1,4 @@
-"""The Lua files of ``lua/`` as values: their text, their digest, and what their header says they take.
+"""The Lua files of ``lua/`` as values: their text, their digest, and the keys and arguments their headers name.
 
 The header of a script is its contract, and it is *used*: arguments are passed by name and put in the order the header
 gives, so that a header that lies cannot work.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-__all__ = ["LIFE", "SHARED", "Argument", "Script"]
+__all__ = ["LIFE", "SHARED", "Argument", "Script", "script_names"]
 
 Argument = bytes | str | int
 
@@ -20,12 +20,14 @@ Argument = bytes | str | int
 LIFE = "\0life"
 
 _ENTRY = re.compile(r"^-- (?P<section>KEYS|ARGV|    ) +(?P<number>\d+) (?P<name>\w+)")
-#: What comes before a script that works on a shard, in this order.
-SHARED = ("prelude", "books", "leases", "sweep", "room", "recovery")
+#: The files of ``lua/lib/`` that come before a script of a shard, in this order.
+SHARED = ("shard", "leases", "seats", "epoch")
 #: Each part stands inside a function of the part before. Lua looks for a variable that is captured beside its function
 #: among all those, one after the other, but has one from further out at once: a call takes up to a tenth less time.
 _INSIDE = "\nreturn (function()\n"
-_SHARD = "-- KEYS  the shard's keys, as prelude.lua names them"
+_SHARD = "-- KEYS  the shard's keys, as lib/shard.lua names them"
+#: Of a script whose last arguments are those of the header of lib/shard.lua.
+_KNOWN = "what the node knows, as lib/shard.lua names it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,9 @@ class Script:
         keys, arguments = _header(own)
         text = own
         if _SHARD in own:
-            parts = [_read(part) for part in SHARED]
-            keys, _ = _header(parts[0])
+            parts = [_read(f"lib/{part}") for part in SHARED]
+            keys, known = _header(parts[0])
+            arguments += known if _KNOWN in own else ()
             text = _INSIDE.join([*parts, own]) + " end)()" * len(parts)
         return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), keys, arguments)
 
@@ -56,6 +59,12 @@ class Script:
         if arguments.keys() != set(self.arguments):
             raise TypeError(f"{self.name}.lua takes {self.arguments}, not {tuple(arguments)}")
         return [arguments[name] for name in self.arguments]
+
+
+def script_names() -> list[str]:
+    """Return the names of all scripts, in order."""
+    files = resources.files("farmlease.store").joinpath("lua").iterdir()
+    return sorted(file.name.removesuffix(".lua") for file in files if file.name.endswith(".lua"))
 
 
 def _read(name: str) -> str:

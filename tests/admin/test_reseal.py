@@ -3,8 +3,8 @@
 import asyncio
 
 from farmlease.admin.reseal import ResealedBatch, Resealer
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
-from farmlease.crypto.keyring_file import change
 from farmlease.domain.key_rotation import Uses
 from farmlease.farm import Farm, open_farm
 from tests.support.commands import Host
@@ -14,9 +14,9 @@ POOLS = ("qlikview", "clearquest")
 
 def rotated(host: Host) -> tuple[str, str]:
     """Seal with a new key from now on; return the old one and the new one."""
-    ring = KeyRing.load(host.ring_file)
-    grown = change(host.ring_file, ring, lambda found: found.grown(1))
-    active = change(host.ring_file, grown, KeyRing.activated)
+    ring = keyring_file.load(host.ring_file)
+    grown = keyring_file.change(host.ring_file, ring, lambda found: found.grown(1))
+    active = keyring_file.change(host.ring_file, grown, KeyRing.activated)
     return ring.primary, active.primary
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from farmlease.admin.leases import LeaseAdmin
 from farmlease.config.model import load_config
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
 from farmlease.domain.policy import Pool, parse_policy
@@ -34,7 +35,7 @@ def main(count: int = LEASES) -> None:
     with tempfile.TemporaryDirectory() as folder, redis_server(program=SERVER) as server:
         config = Path(folder) / "farmlease.toml"
         ring = Path(folder) / "keyring.json"
-        KeyRing.generate(time.time_ns() // 1_000_000).create_file(ring)
+        keyring_file.create(ring, KeyRing.generate(time.time_ns() // 1_000_000))
         config.write_text(
             f'farm = "citrix-a"\nnode = "ctx-01"\n[store]\nurl = "{server.url}"\n[keys]\nfile = "{ring}"\n'
         )

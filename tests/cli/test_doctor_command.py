@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.farm import Farm
 from farmlease.store.keys import Shard
@@ -158,11 +159,11 @@ def test_an_open_ring_is_told(node: Host) -> None:
 
 def test_a_rotation_under_way_is_told(node: Host) -> None:
     """A key that waits, and one that is left over, are warnings with the next command."""
-    ring = KeyRing.load(node.ring_file).grown(1)
-    ring.replace_file(node.ring_file)
+    ring = keyring_file.load(node.ring_file).grown(1)
+    keyring_file.replace(node.ring_file, ring)
     verdict, text = examine(node).one("key ring")
     assert (WARN, True) == (verdict, "key rotate --activate" in text)
-    ring.activated().replace_file(node.ring_file)
+    keyring_file.replace(node.ring_file, ring.activated())
     verdict, text = examine(node).one("key ring")
     assert (WARN, True) == (verdict, "key reseal" in text)
 
@@ -178,7 +179,7 @@ def test_the_ring_of_another_farm_does_not_open_the_policy(node: Host) -> None:
     node.apply(QLIKVIEW)
     node.with_farm(tell)
     node.ring_file.unlink()
-    KeyRing.generate(0).create_file(node.ring_file)
+    keyring_file.create(node.ring_file, KeyRing.generate(0))
     report = examine(node)
     verdict, text = report.one("policy")
     assert (FAIL, True) == (verdict, "copy the key ring of a node that works" in text)
@@ -344,7 +345,7 @@ def test_sentinels_and_their_replicas_are_examined(tmp_path: Path) -> None:
     """A master that goes on alone when it is cut off is a warning, and so is one without replicas."""
     with sentinels() as topology:
         host = Host(tmp_path, topology)  # type: ignore[arg-type] - nothing is asked of it
-        KeyRing.generate(0).create_file(host.ring_file)
+        keyring_file.create(host.ring_file, KeyRing.generate(0))
         configure(host, f'url = "{topology.url}"')
         verdict, text = examine(host).one("replicas")
         assert (WARN, True) == (verdict, "set min-replicas-to-write 1" in text)
@@ -363,7 +364,7 @@ def test_every_master_of_a_cluster_is_examined(tmp_path: Path) -> None:
     """One that is set wrongly is named; slots that nobody serves fail."""
     with cluster("--min-replicas-to-write", "1", "--cluster-require-full-coverage", "no") as topology:
         host = Host(tmp_path, topology)  # type: ignore[arg-type] - nothing is asked of it
-        KeyRing.generate(0).create_file(host.ring_file)
+        keyring_file.create(host.ring_file, KeyRing.generate(0))
         configure(host, f'url = "{topology.url}"')
         report = examine(host)
         wanted = ("cluster slots", "persistence", "maxmemory-policy", "replicas", "version", "clock")

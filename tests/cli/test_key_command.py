@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto import keyring_file
 from tests.support.commands import Host
 
 
@@ -15,7 +15,7 @@ def test_generate_makes_a_private_ring(host: Host) -> None:
     host.ring_file.unlink()
     ended = host.run("key", "generate")
     assert (0, "") == (ended.status, ended.err)
-    ring = KeyRing.load(host.ring_file)
+    ring = keyring_file.load(host.ring_file)
     assert f"made {host.ring_file} with key {ring.primary}" in ended.out
     if sys.platform != "win32":
         assert 0o600 == stat.S_IMODE(host.ring_file.stat().st_mode)
@@ -33,7 +33,7 @@ def test_generate_never_overwrites(host: Host) -> None:
 
 def test_list_tells_which_key_is_the_primary(host: Host) -> None:
     """Each key has its id, whether new records are sealed with it, and when it was made."""
-    ring = KeyRing.load(host.ring_file)
+    ring = keyring_file.load(host.ring_file)
     (row,) = json.loads(host.run("key", "list", "-o", "json").out)
     made_at = "1970-01-01T00:00:00.000Z"
     held = {"records": 0, "names": 0, "notes": 0, "policy": False, "nodes": 0}

@@ -14,6 +14,7 @@ import pytest
 from farmlease.admin.nodes import Occupancy
 from farmlease.cli.node.commands import time_ago
 from farmlease.cli.node.drain_wait import empty_text, remaining_text
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.node_view import SILENT_MS, NodeView, Wish
 from tests.support.commands import QLIKVIEW, ClockedHost, me
@@ -85,7 +86,7 @@ def test_what_was_wished_and_is_not_done_yet_is_told(nodes: ClockedHost) -> None
 def test_a_wrong_key_ring_drains_nobody(nodes: ClockedHost) -> None:
     """Who it was would be sealed with a key that the farm does not have."""
     nodes.ring_file.unlink()
-    KeyRing.generate(0).create_file(nodes.ring_file)
+    keyring_file.create(nodes.ring_file, KeyRing.generate(0))
     for verb in ("drain", "undrain"):
         ended = nodes.run("node", verb, "ctx-02")
         assert (5, "") == (ended.status, ended.out)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from tests.support.commands import QLIKVIEW, Host
 
@@ -244,7 +245,7 @@ def test_another_farms_keys_are_status_5(host: Host) -> None:
     """With the wrong ring nothing opens, nothing is replaced, and the line says which ring to take."""
     host.apply(QLIKVIEW)
     own = host.ring_file.rename(host.folder / "own.json")
-    KeyRing.generate(int(time.time() * 1000)).create_file(host.ring_file)
+    keyring_file.create(host.ring_file, KeyRing.generate(int(time.time() * 1000)))
     for args in (("pool", "list"), ("pool", "apply", host.write(CLEARQUEST), "--yes")):
         ended = host.run(*args)
         assert (5, "", 1) == (ended.status, ended.out, ended.err.count("\n"))

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from farmlease.admin.leases import LeaseAdmin
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import key_id_of
 from farmlease.domain.model import Withdrawal
@@ -23,7 +24,7 @@ MANY = 400
 
 def ring(host: Host) -> KeyRing:
     """The key ring as in its file."""
-    return KeyRing.load(host.ring_file)
+    return keyring_file.load(host.ring_file)
 
 
 def say(host: Host, node: str, **more: object) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing, KeyState
 from farmlease.crypto.keyring_file import change
 from farmlease.crypto.seal import Sealer
@@ -21,13 +22,13 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes and owne
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A key ring's file."""
-    KeyRing.generate(0).create_file(tmp_path / "keyring.json")
+    keyring_file.create(tmp_path / "keyring.json", KeyRing.generate(0))
     return tmp_path / "keyring.json"
 
 
 def grow(path: Path) -> KeyRing:
     """Add a key."""
-    return change(path, KeyRing.load(path), lambda ring: ring.grown(1000))
+    return change(path, keyring_file.load(path), lambda ring: ring.grown(1000))
 
 
 def test_a_keys_life() -> None:
@@ -89,7 +90,7 @@ def test_a_change_keeps_mode_and_owner(path: Path) -> None:
     after = path.stat()
     assert (before.st_uid, before.st_gid, 0o600) == (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode))
     assert before.st_ino != after.st_ino
-    assert 2 == len(KeyRing.load(path).ids)
+    assert 2 == len(keyring_file.load(path).ids)
 
 
 def test_a_change_leaves_nothing_beside_the_ring_but_its_lock(path: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_change_leaves_nothing_beside_the_ring_but_its_lock(path: Path) -> Non
 
 def test_of_two_who_change_the_ring_at_once_one_is_refused(path: Path) -> None:
     """Each believes to add the only new key: one does, and the others are told; no key is lost."""
-    seen = KeyRing.load(path)
+    seen = keyring_file.load(path)
 
     def add(number: int) -> bool:
         try:
@@ -112,7 +113,7 @@ def test_of_two_who_change_the_ring_at_once_one_is_refused(path: Path) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert 1 == sum(threads.map(add, range(16)))
-    assert 2 == len(KeyRing.load(path).ids)
+    assert 2 == len(keyring_file.load(path).ids)
 
 
 def test_who_holds_the_lock_is_not_waited_for(path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmlease.crypto import keyring, seal
+from farmlease.crypto import keyring, keyring_file, seal
 from farmlease.crypto.keyring import Key, KeyRing
 from farmlease.crypto.seal import Purpose, RecordBinding, Sealer, key_id_of
 from farmlease.domain.identity import User
@@ -263,8 +263,8 @@ def names_in(folder: Path) -> list[str]:
 @pytest.mark.parametrize("ring", [RING, ROTATED], ids=["one key", "two keys"])
 def test_file_round_trip(ring: KeyRing, tmp_path: Path) -> None:
     """What was written is what is read, and nothing else lies beside it."""
-    ring.create_file(tmp_path / "keyring.json")
-    assert ring == KeyRing.load(tmp_path / "keyring.json")
+    keyring_file.create(tmp_path / "keyring.json", ring)
+    assert ring == keyring_file.load(tmp_path / "keyring.json")
     assert ["keyring.json"] == names_in(tmp_path)
 
 
@@ -275,9 +275,9 @@ def test_file_and_folder_are_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o277)
     try:
         os.umask(0)
-        RING.create_file(path)
+        keyring_file.create(path, RING)
         os.umask(0o277)
-        RING.create_file(tmp_path / "keyring.json")
+        keyring_file.create(tmp_path / "keyring.json", RING)
     finally:
         os.umask(before)
     assert 0o700 == stat.S_IMODE(path.parent.stat().st_mode)
@@ -290,7 +290,7 @@ def test_create_never_overwrites(tmp_path: Path) -> None:
     path = tmp_path / "keyring.json"
     path.write_bytes(b"precious")
     with pytest.raises(FarmleaseError, match="already exists and is never overwritten"):
-        RING.create_file(path)
+        keyring_file.create(path, RING)
     assert b"precious" == path.read_bytes()
     assert ["keyring.json"] == names_in(tmp_path)
 
@@ -301,7 +301,7 @@ def test_create_does_not_follow_a_link(tmp_path: Path) -> None:
     path = tmp_path / "keyring.json"
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FarmleaseError, match="already exists"):
-        RING.create_file(path)
+        keyring_file.create(path, RING)
     assert ["keyring.json"] == names_in(tmp_path)
 
 
@@ -312,7 +312,7 @@ def test_one_of_many_creators_wins(tmp_path: Path) -> None:
 
     def create(ring: KeyRing) -> bool:
         try:
-            ring.create_file(path)
+            keyring_file.create(path, ring)
         except FarmleaseError:
             return False
         return True
@@ -320,7 +320,7 @@ def test_one_of_many_creators_wins(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(create, rings))
     assert 1 == sum(won)
-    assert rings[won.index(True)] == KeyRing.load(path)
+    assert rings[won.index(True)] == keyring_file.load(path)
     assert ["keyring.json"] == names_in(tmp_path)
 
 
@@ -332,7 +332,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(FarmleaseError, match="No space left on device"):
-        RING.create_file(tmp_path / "keyring.json")
+        keyring_file.create(tmp_path / "keyring.json", RING)
     assert [] == names_in(tmp_path)
 
 
@@ -340,13 +340,13 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
     """A file where the folder should be is not taken for an existing ring."""
     (tmp_path / "folder").write_bytes(b"")
     with pytest.raises(FarmleaseError, match="cannot write the key ring"):
-        RING.create_file(tmp_path / "folder" / "keyring.json")
+        keyring_file.create(tmp_path / "folder" / "keyring.json", RING)
 
 
 def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
     """Without a ring the command to make one is named."""
     with pytest.raises(KeyRingRejected, match="farmlease key generate"):
-        KeyRing.load(tmp_path / "keyring.json")
+        keyring_file.load(tmp_path / "keyring.json")
 
 
 @posix
@@ -354,19 +354,19 @@ def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
 def test_wider_mode_is_refused(mode: int, tmp_path: Path) -> None:
     """Any mode wider than 0600 is refused, and the text says what to do."""
     path = tmp_path / "keyring.json"
-    RING.create_file(path)
+    keyring_file.create(path, RING)
     path.chmod(mode)
     with pytest.raises(KeyRingRejected, match=f"has mode {mode:04o}, 0600 is needed: `chmod 600 {path}`"):
-        KeyRing.load(path)
+        keyring_file.load(path)
 
 
 @posix
 def test_narrower_mode_is_fine(tmp_path: Path) -> None:
     """A ring that its owner can only read is still a ring."""
     path = tmp_path / "keyring.json"
-    RING.create_file(path)
+    keyring_file.create(path, RING)
     path.chmod(0o400)
-    assert RING == KeyRing.load(path)
+    assert RING == keyring_file.load(path)
 
 
 if sys.platform != "win32":  # there are no such owners and files there
@@ -374,35 +374,35 @@ if sys.platform != "win32":  # there are no such owners and files there
     def test_foreign_owner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A ring that somebody else could change is refused."""
         path = tmp_path / "keyring.json"
-        RING.create_file(path)
+        keyring_file.create(path, RING)
         if os.geteuid() == 0:
             os.chown(path, 12345, -1)
         else:
             monkeypatch.setattr(os, "geteuid", lambda: 12345)
         with pytest.raises(KeyRingRejected, match="belongs to another user"):
-            KeyRing.load(path)
+            keyring_file.load(path)
 
     def test_links_folders_and_pipes_are_refused(tmp_path: Path) -> None:
         """Only a regular file is read; a pipe does not make the agent wait."""
-        RING.create_file(tmp_path / "real.json")
+        keyring_file.create(tmp_path / "real.json", RING)
         (tmp_path / "link").symlink_to(tmp_path / "real.json")
         os.mkfifo(tmp_path / "pipe", 0o600)
         with pytest.raises(KeyRingRejected, match="is a link"):
-            KeyRing.load(tmp_path / "link")
+            keyring_file.load(tmp_path / "link")
         for path in (tmp_path, tmp_path / "pipe"):
             with pytest.raises(KeyRingRejected, match="is not a regular file"):
-                KeyRing.load(path)
+                keyring_file.load(path)
 
 
 def ring_json(**changes: object) -> dict[str, object]:
     """Return the ring as it stands in its file, changed."""
-    whole: dict[str, object] = json.loads(RING._to_json())
+    whole: dict[str, object] = json.loads(RING.to_json())
     return whole | changes
 
 
 def key_json(**changes: object) -> dict[str, object]:
     """Return the ring's key as it stands in its file, changed."""
-    whole: dict[str, object] = json.loads(RING._to_json())["keys"][0]
+    whole: dict[str, object] = json.loads(RING.to_json())["keys"][0]
     return whole | changes
 
 
@@ -416,7 +416,7 @@ NO_BASE64 = "not base64!"
         (b"", "not a key ring"),
         (b"\xff\xfe", "not a key ring"),
         (b"[" * 100_000, "not a key ring"),
-        (RING._to_json()[:-3], "not a key ring"),
+        (RING.to_json()[:-3], "not a key ring"),
         (b"[]", "not a key ring"),
         (ring_json(format=2), "unknown key ring format"),
         (ring_json(format="1"), "unknown key ring format"),
@@ -438,7 +438,7 @@ NO_BASE64 = "not base64!"
         (ring_json(primary="0a1b", keys=[key_json(id="0a1b")]), "eight hexadecimal digits"),
         (ring_json(keys=[key_json(id={})]), "not hold its own primary"),
         (ring_json(keys=[key_json(), key_json(id=[])]), "not a key ring"),
-        (b" " * (1 << 18) + RING._to_json(), "larger than any key ring"),
+        (b" " * (1 << 18) + RING.to_json(), "larger than any key ring"),
     ],
 )
 def test_what_is_no_ring_is_refused(text: bytes | dict[str, object], why: str, tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ def test_what_is_no_ring_is_refused(text: bytes | dict[str, object], why: str, t
     path.write_bytes(text if isinstance(text, bytes) else json.dumps(text).encode())
     path.chmod(0o600)
     with pytest.raises(KeyRingRejected, match=why) as caught:
-        KeyRing.load(path)
+        keyring_file.load(path)
     assert str(caught.value).startswith(str(path))
     assert caught.value.__context__ is None
     assert "AAECAwQF" not in str(caught.value)

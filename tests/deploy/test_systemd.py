@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.errors import KeyRingRejected
 from tests.support.agents import RunningAgent, agents_on
@@ -67,12 +68,12 @@ def test_the_unit_is_exposed_little(unit: Path) -> None:
 def test_the_secrets_arrive_as_the_agent_wants_them(tmp_path: Path) -> None:
     """LoadCredential gives root's copy with mode 0400, which is stricter than 0600; open to a group is refused."""
     ring = tmp_path / "keyring.json"
-    KeyRing.generate(0).create_file(ring)
+    keyring_file.create(ring, KeyRing.generate(0))
     ring.chmod(0o400)
-    KeyRing.load(ring)
+    keyring_file.load(ring)
     ring.chmod(0o440)
     with pytest.raises(KeyRingRejected, match="0440"):
-        KeyRing.load(ring)
+        keyring_file.load(ring)
 
 
 def capabilities(file: Path = UNIT) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 
 from farmlease.admin.leases import LeaseAdmin
 from farmlease.config.model import load_config
-from farmlease.crypto.keyring import KeyRing
+from farmlease.crypto import keyring_file
 from farmlease.farm import open_farm
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
 from tests.support.commands import Ended
@@ -127,10 +127,10 @@ def test_rotation_under_load_loses_nothing(farm: Agents) -> None:
         assert 201 == one.start(rf"CORP\idle{number}", f"idle{number}").status
         if number % 2:
             one.end(f"idle{number}")
-    old, load = KeyRing.load(one.ring).primary, Load(farm)
+    old, load = keyring_file.load(one.ring).primary, Load(farm)
     with load.going_on():
         assert 0 == key(farm, "rotate").status
-        new = KeyRing.load(one.ring).pending
+        new = keyring_file.load(one.ring).pending
         assert new is not None
         refused = key(farm, "rotate", "--activate")
         assert (1, "ctx-02" in refused.err) == (refused.status, True)
@@ -150,7 +150,7 @@ def test_rotation_under_load_loses_nothing(farm: Agents) -> None:
         rounds = load.rounds
         soon(lambda: load.rounds > rounds + 20, "the load goes on")
     assert [] == load.faults
-    assert (new,) == KeyRing.load(two.ring).ids
+    assert (new,) == keyring_file.load(two.ring).ids
     assert [None] * (IDLE + len(USERS)) == opened(farm)
     held = keys(farm)
     assert [new] == list(held)

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
 from farmlease.domain.policy import parse_policy
@@ -120,7 +121,7 @@ def _planned(kind: Kind, seed: int, chance: random.Random, ground: Ground) -> tu
         (
             farm,
             ring,
-        ) = "citrix-a", KeyRing.load(ground.agents.key_ring)
+        ) = "citrix-a", keyring_file.load(ground.agents.key_ring)
     plan = Plan(
         farm=farm, ring=ring, pool=pool,
         capacity=capacity, share=share, kept=kept, window=1.7, queue=queue, hold=hold,
@@ -201,7 +202,7 @@ async def _counting(run: Run) -> None:
     """L1: the store's own count is never above the capacity."""
     while True:
         with suppress(StoreError):
-            count = await run.farm.store.count(run.plan.pool)
+            count = await run.farm.leases.count(run.plan.pool)
             if count is not None and count.held > run.plan.capacity:
                 run.history.violate("L1", f"the store counts {count.held} seats of {run.plan.capacity}")
         await asyncio.sleep(0.1)

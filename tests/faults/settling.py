@@ -49,14 +49,14 @@ async def _difference(run: Run) -> str | None:
     listed = {
         (host.name, each.session, each.fence)
         for host in run.hosts
-        for each in (await run.farm.store.sessions(pool.name, host.member) if host.member else ())
+        for each in (await run.farm.leases.sessions(pool.name, host.member) if host.member else ())
     }
     known = {host.name for host in run.hosts if host.member}
     if ours != theirs:
         return f"only the agents have {sorted(ours - theirs)}, only the store has {sorted(theirs - ours)}"
     if listed != {(node, session, fence) for node, session, _, fence in ours if node in known}:
         return f"leases have {sorted(ours)}, the index {sorted(listed)}"
-    count = await run.farm.store.count(pool.name)
+    count = await run.farm.leases.count(pool.name)
     seats = {run.plan.seat(node, session, user) for node, session, user, _ in ours}
     held = count.held if count else -1
     if not len(seats) <= held <= run.plan.capacity or (run.plan.share != "named" and held != len(seats)):

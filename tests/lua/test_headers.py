@@ -12,12 +12,12 @@ from redis.exceptions import NoScriptError
 
 from farmlease.errors import PolicyChanged
 from farmlease.store import script as script_module
-from farmlease.store.answers.recovery import NOTHING, Restoring
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, NOTHING, Restoring
 from farmlease.store.answers.session import Taken
 from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import Answer, LeaseStore
-from farmlease.store.script import SHARED, Argument, Script
+from farmlease.store.script import Argument, Script, script_names
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import HOUR, TimedStore
 
@@ -25,7 +25,9 @@ Asked = Callable[[], Awaitable[object]]
 
 STORE = Path(script_module.__file__).parent
 LUA = STORE / "lua"
-NAMES = sorted(path.stem for path in LUA.glob("*.lua") if path.stem not in SHARED)
+NAMES = script_names()
+#: The last arguments of a script in which a node sends what it knows of the store.
+KNOWN = tuple(NOTHING.arguments())
 #: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py and test_trail.py;
 #: the story here is of the others.
 ELSEWHERE = {
@@ -91,7 +93,7 @@ def passed() -> dict[str, list[set[str]]]:
 
 
 def own_text(name: str) -> str:
-    """Return the script without the prelude."""
+    """Return the script without what is shared."""
     return (LUA / f"{name}.lua").read_text(encoding="utf-8")
 
 
@@ -129,25 +131,40 @@ def test_every_script_is_a_verb_of_the_store() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_uses_every_argument_and_no_other(name: str) -> None:
-    """ARGV is read as far as the header goes; a shard's script leaves KEYS to the prelude."""
+    """ARGV is read as far as the header goes; a shard's script leaves KEYS to lib/shard.lua."""
     text, script = own_text(name), Script.load(name)
     code = re.sub(r"--.*", "", text)
-    assert set(range(1, len(script.arguments) + 1)) == {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
+    own = script.arguments[: -len(KNOWN)] if script.arguments[-len(KNOWN) :] == KNOWN else script.arguments
+    assert set(range(1, len(own) + 1)) == {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
     keys = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", re.sub(r"--.*", "", script.text))}
     assert set(range(1, len(script.keys) + 1)) == keys
     assert ("KEYS[" in code) == (script.text == text)
 
 
-def test_the_keys_of_a_shard_are_the_preludes() -> None:
-    """Shard.keys gives them in the order in which the prelude names them, and documents them with the same types."""
-    prelude = own_text("prelude")
-    entries = re.findall(r"^-- (?:KEYS|    ) +(\d+) (\w+) +(\w+)", prelude, re.MULTILINE)
+def test_the_keys_of_a_shard_are_those_of_its_header() -> None:
+    """Shard.keys gives them in the order in which lib/shard.lua names them, and documents them with the same types."""
+    shared = own_text("lib/shard").partition("-- ARGV")[0]
+    entries = re.findall(r"^-- (?:KEYS|    ) +(\d+) (\w+) +(\w+)", shared, re.MULTILINE)
     names = [name for _, name, _ in entries]
     assert names == [key.rpartition(":")[2] for key in Shard("farm", "pool").keys()]  # noqa: SIM118 - not a dict
     documented = re.findall(r"^ +(\w+)  +(hash|zset|stream)  ", Shard.keys.__doc__ or "", re.MULTILINE)
     assert documented == [(name, kind) for _, name, kind in entries]
-    bound = re.findall(r"KEYS\[(\d+)\]", re.sub(r"--.*", "", prelude))
+    bound = re.findall(r"KEYS\[(\d+)\]", re.sub(r"--.*", "", own_text("lib/shard")))
     assert [number for number, _, _ in entries] == bound
+
+
+def test_what_the_node_knows_is_read_in_the_order_of_the_header() -> None:
+    """The last five arguments are named and read in one place, in one order."""
+    read = re.findall(r"(\w+) = (?:tonumber\()?ARGV\[#ARGV(?: - (\d))?\]", own_text("lib/shard"))
+    assert [(name, str(4 - at) if at < 4 else "") for at, name in enumerate(KNOWN)] == read
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_takes_what_the_node_knows_if_it_looks_at_it(name: str) -> None:
+    """Whether the header ends in what the node knows, and whether the script compares it with the store, agree."""
+    compares = r"\bcaller\.|\b(is_other_store|refuse_other_store|time_ahead|confirms_time|correct_time)\("
+    code = re.sub(r"--.*", "", own_text(name))
+    assert (re.search(compares, code) is not None) == (Script.load(name).arguments[-len(KNOWN) :] == KNOWN)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,6 +175,11 @@ def test_a_script_says_only_what_its_header_names(name: str) -> None:
     assert said <= answers(name).keys()
     for word in answers(name):
         assert f"'{word}'" in re.sub(r"--.*", "", whole)
+
+
+def test_scripts_and_nodes_agree_on_a_jump_of_the_clock() -> None:
+    """A node takes the store's clock to have jumped where lib/epoch.lua does."""
+    assert [str(CLOCK_LEAP_MS)] == re.findall(r"^local LEAP = (\d+)", own_text("lib/epoch"), re.MULTILINE)
 
 
 def test_the_store_knows_only_words_of_the_headers() -> None:

@@ -9,14 +9,14 @@ import pytest
 from lupa import lua51  # type: ignore[import-untyped]  # it has no stubs here
 
 import farmlease.store
-from farmlease.store.script import SHARED, Script
+from farmlease.store.script import Script, script_names
 
 LUA = Path(farmlease.store.__file__).parent / "lua"
-FILES = sorted(LUA.glob("*.lua"))
-NAMES = [file.stem for file in FILES if file.stem not in SHARED]
+FILES = sorted(LUA.rglob("*.lua"))
+NAMES = script_names()
 #: Lua's libraries and Redis's words that a script may use.
 ALLOWED = {"KEYS", "ARGV", "redis", "cjson", "string", "math", "tonumber", "ipairs", "pairs", "next", "type", "table"}
-#: A key as the prelude names it.
+#: A key as lib/shard.lua names it.
 KEY = (
     r"(META|LEASES|RECORDS|NAMES|SEATS|NODES|SESSIONS|QUEUE|AUDIT|WAITS|HOLDS|RESERVED|QUARANTINE|BARRED|AWAITED|USAGE)"
 )
@@ -59,7 +59,7 @@ def test_a_script_is_short(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_key_of_a_command_is_a_declared_one(file: Path) -> None:
-    """The first argument of each command is one of KEYS, by its name in the prelude, or a set handed to a function."""
+    """The first argument of each command is one of KEYS, by its name in lib/shard.lua, or a set handed to a function."""
     keyed = re.findall(r"call\(\s*'(\w+)'\s*,\s*([^,)]+)", code(file))
     assert [] == [key for _, key in keyed if not re.fullmatch(rf"{KEY}|KEYS\[\d\]|set", key.strip())]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from tests.support.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
 from tests.support.members import quiet_ports
@@ -33,7 +34,7 @@ def agent(server: RedisServer) -> Iterator[RunningAgent]:
 def unborn(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
     """An agent that was configured and never started, on a store without a policy."""
     folder = tmp_path_factory.mktemp("node")
-    KeyRing.generate(0).create_file(folder / "keyring.json")
+    keyring_file.create(folder / "keyring.json", KeyRing.generate(0))
     with quiet_ports(3) as ports:
         made = written(folder, "ctx-01", server.url, "tcp", "1s", ports)
         yield made

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+from farmlease.domain import offline_rules
 from farmlease.errors import StoreUnavailable
 from farmlease.node.agent import Agent
 from farmlease.node.journal.journal import Journal
@@ -26,7 +27,7 @@ from farmlease.node.sessions.acquire import SeatAcquisition
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.housekeeping import Housekeeping
-from farmlease.node.sessions.offline import OfflineAdmission
+from farmlease.node.sessions.reacquire import Reacquisition
 from farmlease.node.sync.heartbeat import Heartbeat
 from farmlease.node.sync.recovery import Recovery
 from farmlease.store.connection.connection import Connection
@@ -172,8 +173,8 @@ def _write_too_late(self: SessionTable, session: Any) -> None:
 _adopt = Agent.adopt
 
 
-def _adopt_without_debts(self: Agent) -> None:
-    self._outbox._journal._rows("DELETE FROM owed")
+def _adopt_without_outbox(self: Agent) -> None:
+    self._state.journal._rows("DELETE FROM owed")
     _adopt(self)
 
 
@@ -186,9 +187,9 @@ MUTANTS = (
         "if alive(SEATS, seat) then return standing_charge",
         "if alive(SEATS, seat) or next(lease.devices) then return standing_charge"),
     lua("devices not counted", "Any number of machines may use a lease.",
-        "if limits.devices == 0 then return nil end", "if true then return nil end"),
+        "if limits.devices_per_user == 0 then return nil end", "if true then return nil end"),
     lua("one session too many", "The limit of sessions is counted from 0.",
-        "if #blocking < limits.sessions then", "if #blocking <= limits.sessions then"),
+        "if #blocking < limits.sessions_per_user then", "if #blocking <= limits.sessions_per_user then"),
     lua("asked again, taken again", "The same question takes its seat anew.",
         "if lease and lease.sessions[key] then\n", "if false then\n"),
     lua("counted without sweeping", "Sessions of dead nodes keep their seats.",
@@ -197,27 +198,27 @@ MUTANTS = (
     lua("seats never freed", "A seat whose last session ended stays taken.",
         "if not deadline then\n    call('ZREM', SEATS, seat)", "if not deadline then\n    if reservation then return end"),
     lua("quarantine forgotten", "A seat given back is free at once.",
-        "math.min(lease['until'], lease.contact + limits.quarantine)", "0"),
+        "math.min(lease['until'], lease.contact + limits.quarantine_ms)", "0"),
     lua("linger forgotten", "A floating seat is free with its last session.",
-        "limits.kind == 'floating' and limits.linger > 0", "false"),
+        "limits.kind == 'floating' and limits.linger_ms > 0", "false"),
     lua("revoked and back", "A revocation keeps nobody out.",
         "if bar and bar > now then return denied('revoked', bar, 0, limits.capacity) end", ""),
     lua("held for ever", "A hold knows no longest time.",
-        "now + math.min(tonumber(ARGV[5]), limits.max_hold)", "now + 4000000000"),
+        "now + math.min(tonumber(ARGV[5]), limits.max_hold_ms)", "now + 4000000000"),
     lua("deadline a second late", "A node may be silent a second longer than the policy says.",
-        "call('ZADD', NODES, text(now + limits.session_timeout), node)",
-        "call('ZADD', NODES, text(now + limits.session_timeout + 1000), node)"),
+        "call('ZADD', NODES, text(now + limits.session_timeout_ms), node)",
+        "call('ZADD', NODES, text(now + limits.session_timeout_ms + 1000), node)"),
     lua("lease a minute short", "A named lease ends before its deadline.",
-        "contact + limits.lease\n", "contact + limits.lease - 60000\n"),
+        "contact + limits.lease_ms\n", "contact + limits.lease_ms - 60000\n"),
     lua("lapsed node revived", "A heartbeat after the deadline brings the sessions back.",
-        "if deadline and deadline <= now and end_sessions_of(node, 'timeout', SWEEP_SESSIONS) <= 0 then", "if false then"),
+        "if deadline and deadline <= now and terminate_of_node(node, 'timeout', SWEEP_SESSIONS) <= 0 then", "if false then"),
     lua("reboot forgotten", "The sessions of a host's last life go on.",
         "if previous ~= '' then", "if false then"),
-    lua("no word left", "A node is not told what it lost.", "if reason then leave_word", "if false then leave_word"),
+    lua("no word left", "A node is not told what it lost.", "if reason then leave_notice", "if false then leave_notice"),
     lua("released without fence", "An old release ends a newer session.",
         "if claim.fence > fence then return { 'stale', text(claim.fence) } end", "", "late"),
     lua("fence stands still", "Two grants in one millisecond get one fence.",
-        "local fence = math.max(limits.fence + 1, now)", "local fence = now"),
+        "local fence = math.max(state.fence + 1, now)", "local fence = now"),
     lua("saved over another's", "A record is stored without compare-and-set.",
         "if lease.version ~= version - 1 then", "if false then"),
     lua("blocking not said", "A denial names no devices.",
@@ -228,19 +229,19 @@ MUTANTS = (
     lua("older policy obeyed", "Who goes by an older policy is not sent to read the new one.",
         "if limits.policy > version then return { 'policy' } end", ""),
     python("retried under a new name", "Each try of a start names another session.",
-           SeatAcquisition, "_acquire", "version, claim, taking, known",
+           SeatAcquisition, "ask_store", "version, claim, taking, known",
            "version, replace(claim, session=session.id + secrets.token_hex(2)), taking, known"),
     swapped("answered with another's answer", "A call without an answer gets the last one of its kind.",
             Connection, "call", _last_answer),
     lua("no recovery window", "A store that lost its data lets newcomers in at once.",
-        "limits.recovering = unused and 0 or now + window", "limits.recovering = now", "loss"),
+        "state.recovering = unused and 0 or now + window", "state.recovering = now", "loss"),
     lua("epoch not compared", "Nobody notices that the store lost its data.",
-        "return (caller.epoch > 0 and caller.epoch ~= limits.epoch) or caller.seen > limits.fence\n"
-        "    or caller.life ~= limits.life or", "return", "loss"),
+        "return (caller.epoch > 0 and caller.epoch ~= state.epoch) or caller.seen > state.fence\n"
+        "    or caller.life ~= state.life or", "return", "loss"),
     lua("first come, all in", "The window ends when the first node has restored.",
         "call('ZCOUNT', AWAITED, 0, 0) == 0", "true", "loss"),
     hasty(lua("rosters not awaited", "The window ends before every node that the others knew has restored.",
-        "for _, other in ipairs(cjson.decode(ARGV[9])) do call('ZADD', AWAITED, 'NX', 0, other) end", "", "loss")),
+        "for _, other in ipairs(cjson.decode(ARGV[4])) do call('ZADD', AWAITED, 'NX', 0, other) end", "", "loss")),
     lua("hold lost at restore", "A session that is restored is held no longer.",
         "if known then\n      if known.fence", "claim.hold = nil\n    if known then\n      if known.fence", "loss"),
     swapped("memory not written", "A node's epochs, fences and rosters are forgotten with its agent.",
@@ -258,23 +259,23 @@ MUTANTS = (
     swapped("receipts never counted", "Who was let in by a receipt is not counted when the store is back.",
             SeatAcquisition, "count", _do_nothing),
     python("receipts never expire", "A receipt lets its user in after its lease has ended.",
-           OfflineAdmission, "receipt", "now < receipt.lease.expires_at", "True"),
+           offline_rules, "admits", "not lease.has_ended(now)", "True"),
     swapped("debts forgotten at restart", "What was owed to the store is dropped when the agent starts.",
-            Agent, "adopt", _adopt_without_debts),
+            Agent, "adopt", _adopt_without_outbox),
     swapped("answered before written", "A grant is told, and not yet in the journal.", SessionTable, "_write", _write_too_late),
     python("unfinished start kept", "What a killed agent had begun is not ended by the next one.",
            Housekeeping, "tidy", "if session.state is SessionState.STARTING:", "if False:"),
     python("word not heard", "The agent acknowledges a lost session and shows it as before.",
-           SeatAcquisition, "lost", "(found.state, found.pool) == (SessionState.ACTIVE, pool)", "found is None"),
+           Reacquisition, "_is_about", "(session.state, session.pool) == (SessionState.ACTIVE, pool)", "False"),
     python("any record will do", "A session starts on a record that does not open.",
-           Granting, "receive", "except (RecordRejected, FileRefused, PolicyError) as error:",
+           Granting, "by_store", "except (RecordRejected, FileRefused, PolicyError) as error:",
            "except RecordRejected:\n            pass\n        except (FileRefused, PolicyError) as error:"),
     python("same life after a reboot", "A rebooted host takes itself for the old one.",
            Journal, "_identify", 'same_boot(known["boot"], self._here.boot)', "True"),
     python("differences not looked into", "Sessions that the store forgot are not asked about.",
            Heartbeat, "_compare", "if counts[0] == counts[1]:", "if True:", "loss"),
     python("ends not delivered", "An end is struck off before the store took it.",
-           SessionEnd, "give_back", "self._outbox.owe(", "(lambda _: None)("),
+           SessionEnd, "_give_back", "self._outbox.add(", "(lambda _: None)("),
 )  # fmt: skip
 
 
@@ -313,11 +314,13 @@ def main() -> int:
     found: list[Caught] = []
     sys.stdout.write(f"{'mutant':34}  law    seeds\n")
     with processes(given.jobs, gc.enable, batches=1) as pool:
-        for each in pool.imap(partial(hunt, seeds=given.seeds), names):
-            sys.stdout.write(f"{each.name:34}  {each.law or '-':5}  {each.seeds:5}  {ascii(each.what[:110])[1:-1]}\n")
+        for caught in pool.imap(partial(hunt, seeds=given.seeds), names):
+            sys.stdout.write(
+                f"{caught.name:34}  {caught.law or '-':5}  {caught.seeds:5}  {ascii(caught.what[:110])[1:-1]}\n"
+            )
             sys.stdout.flush()
-            found.append(each)
-    away = [each.name for each in found if not each.law]
+            found.append(caught)
+    away = [caught.name for caught in found if not caught.law]
     sys.stdout.write(f"{len(found) - len(away)} of {len(found)} caught\n")
     return 1 if away else 0
 

@@ -8,13 +8,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from lupa.lua51 import LuaError
 from redis import exceptions
 
-from farmlease.store.script import LIFE, SHARED, Script
+from farmlease.store.script import LIFE, Script, script_names
 from tests.simulation.engine import engine
 from tests.simulation.memory import Memory
 
@@ -49,8 +48,7 @@ class Carried:
 @cache
 def scripts() -> dict[bytes, Script]:
     """Every production script by its digest."""
-    names = [each.name[:-4] for each in resources.files("farmlease.store").joinpath("lua").iterdir()]
-    loaded = [Script.load(name) for name in sorted(set(names) - set(SHARED))]
+    loaded = map(Script.load, script_names())
     return {each.sha.encode(): each for each in loaded}
 
 

@@ -33,12 +33,12 @@ class Terms:
 
     def __init__(self, chance: Random) -> None:
         span = chance.choice
-        self._named = {
+        self._named: dict[str, Any] = {
             "name": "named", "kind": "named", "capacity": span((1, 2, 3)), "overdraft": span((0, 0, 1)),
             "devices_per_user": span((1, 2)), "sessions_per_user": span((0, 0, 1, 2)), "lease": span(("10m", "25m", "1h", "3h", "30d")),
             "quarantine": span(("0s", "40m")), "files": span(([], [FILE], [FILE])), "replacements": 1,
         }  # fmt: skip
-        self._floating = {
+        self._floating: dict[str, Any] = {
             "name": "floating", "kind": "floating", "capacity": span((1, 2, 3)), "overdraft": span((0, 0, 1)),
             "share": span(("session", "user_device", "user")), "sessions_per_user": span((0, 0, 1, 2)),
             "linger": span(("0s", "0s", "5m")), "max_hold": span(("0s", "1h", "4h")), "queue": span(("0s", "0s", "10m")),

@@ -12,8 +12,8 @@ from farmlease.store.keys import Shard, node_member, policy_key
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import HOUR, TimedStore, named_pool
 
-PRELUDE = resources.files("farmlease.store").joinpath("lua", "prelude.lua").read_text(encoding="utf-8")
-TYPES = dict(re.findall(r"^-- (?:KEYS|    ) +\d+ (\w+) +(\w+)", PRELUDE, re.MULTILINE))
+SHARD = resources.files("farmlease.store").joinpath("lua", "lib", "shard.lua").read_text(encoding="utf-8")
+TYPES = dict(re.findall(r"^-- (?:KEYS|    ) +\d+ (\w+) +(\w+)", SHARD.partition("-- ARGV")[0], re.MULTILINE))
 #: Sets that only a queue, holds, reservations, returns and revocations fill; the busy hour has none.
 NOT_YET = {"queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited"}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from farmlease.config.model import load_config
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import parse_policy
 from farmlease.farm import open_farm
@@ -217,7 +218,7 @@ def agents_on(
         stack.callback(shutil.rmtree, folder)
         folder.chmod(0o755)
         (folder / "home").mkdir()
-        KeyRing.generate(time.time_ns() // 1_000_000).create_file(folder / "keyring.json")
+        keyring_file.create(folder / "keyring.json", KeyRing.generate(time.time_ns() // 1_000_000))
         made = {
             node: written(
                 folder,

@@ -23,6 +23,7 @@ import structlog
 
 from farmlease.cli import main
 from farmlease.config.model import Config, load_config
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import RecordBinding
 from farmlease.domain.model import SessionRequest
@@ -229,5 +230,5 @@ def host_of(folder: Path, store: RedisServer) -> Host:
         f'farm = "citrix-a"\nnode = "ctx-01"\n[store]\nurl = "{store.url}"\n[keys]\nfile = "{host.ring_file}"\n'
         f'[agent]\nstate_dir = "{folder}"\n[identity]\ndomains = {{ CORP = "corp.example.com" }}\n'
     )
-    KeyRing.generate(0).create_file(host.ring_file)
+    keyring_file.create(host.ring_file, KeyRing.generate(0))
     return host

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from farmlease import __version__
 from tests.support.samples import ROOT, replaced
 
 __all__ = ["EARLIER", "LATER", "NEW_OPTION", "copy_of"]
@@ -17,20 +18,24 @@ LATER = "9.9.9"
 #: An option of a pool that only the later version knows.
 NEW_OPTION = "colour"
 
-_PRELUDE = "store/lua/prelude.lua"
-_VERSION = '__version__ = "0.1.0"'
+_SHARD = "store/lua/lib/shard.lua"
+_VERSION = f'__version__ = "{__version__}"'
 _EDITS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     EARLIER: {
         "__init__.py": {_VERSION: f'__version__ = "{EARLIER}"'},
-        _PRELUDE: {"-- prelude: ": "-- prelude of an earlier version: "},
-        "node/presence.py": {"async def tell(self) -> None:\n": "async def tell(self) -> None:\n        return\n"},
-        "node/ring.py": {"async def _tell(self) -> None:\n": "async def _tell(self) -> None:\n        return\n"},
+        _SHARD: {"-- shard: ": "-- shard of an earlier version: "},
+        "node/sync/node_report.py": {
+            "async def send(self, facts: Facts) -> None:\n": "async def send(self, facts: Facts) -> None:\n        return\n",
+        },
+        "node/sync/keyring_reload.py": {
+            "async def _report(self) -> None:\n": "async def _report(self) -> None:\n        return\n",
+        },
     },
     LATER: {
         "__init__.py": {_VERSION: f'__version__ = "{LATER}"'},
-        _PRELUDE: {"-- prelude: ": "-- prelude of a later version: "},
+        _SHARD: {"-- shard: ": "-- shard of a later version: "},
         "domain/pool.py": {"    replacements: Count = 1": f'    {NEW_OPTION}: str = ""\n    replacements: Count = 1'},
-        "store/lua/leases.lua": {"document = cjson.encode(lease)": f"lease.{NEW_OPTION} = 'red'\n    document = cjson.encode(lease)"},
+        "store/lua/lib/leases.lua": {"document = cjson.encode(lease)": f"lease.{NEW_OPTION} = 'red'\n    document = cjson.encode(lease)"},
     },
 }  # fmt: skip
 

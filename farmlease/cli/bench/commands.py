@@ -172,7 +172,7 @@ async def _cleaned_up(trial: "Trial", interrupts: Interrupts) -> AsyncIterator["
 
 async def _refuse_leases(config: "Config", connection: "Connection") -> None:
     """Raise FarmleaseError if the farm has leases in this store; the key ring is read only if there is a policy."""
-    from farmlease.crypto.keyring import KeyRing
+    from farmlease.crypto import keyring_file
     from farmlease.crypto.seal import Sealer
     from farmlease.farm import Farm
     from farmlease.store.lease_store import LeaseStore
@@ -180,7 +180,7 @@ async def _refuse_leases(config: "Config", connection: "Connection") -> None:
     store = LeaseStore(connection, config.farm)
     if not (await store.read_policy()).version:
         return
-    farm = Farm(config.farm, store, Sealer(KeyRing.load(config.keys.file), config.farm))
+    farm = Farm(config.farm, store, Sealer(keyring_file.load(config.keys.file), config.farm))
     uses = [await farm.use(pool) for pool in (await farm.policy()).pools]
     held = sum(use.used + use.quarantined for use in uses)
     if held:

@@ -23,6 +23,7 @@ from farmlease.cli.client.agent import Answer, ask
 from farmlease.cli.health import parse_url, probe
 from farmlease.config.model import load_config
 from farmlease.config.source import UNIX, Endpoint
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.errors import AgentUnavailable, FarmleaseError
@@ -197,7 +198,7 @@ async def demo_farm(program: ServerProgram) -> AsyncIterator[DemoFarm]:
         hosts = {
             node: _host(folder, node, server, port) for node, port in zip(NODES, _free_ports(len(NODES)), strict=True)
         }
-        KeyRing.generate(time.time_ns() // 1_000_000).create_file(folder / "keyring.json")
+        keyring_file.create(folder / "keyring.json", KeyRing.generate(time.time_ns() // 1_000_000))
         template = folder / "home" / "{user}" / ".qlikview" / "BorrowedCalData.pgo"
         template.parents[2].mkdir()
         policy = parse_policy(POLICY.format(file=json.dumps(str(template))), "the demo's policy")

@@ -15,6 +15,7 @@ from farmlease.cli.client import agent
 from farmlease.cli.client.farm import configuration
 from farmlease.config.model import Config
 from farmlease.config.source import UNIX, agent_endpoint, find
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing, KeyState
 from farmlease.domain import wording
 from farmlease.domain.diagnosis import node as judge
@@ -66,7 +67,7 @@ def ring_findings(config: Config) -> tuple[KeyRing | None, list[Finding]]:
     found: list[KeyRing] = []
 
     def check() -> Iterator[Finding]:
-        ring = KeyRing.load(config.keys.file)
+        ring = keyring_file.load(config.keys.file)
         found.append(ring)
         old = tuple(each for each in ring.ids if ring.state(each) is KeyState.OLD)
         yield judge.ring(judge.RingFacts(primary=ring.primary, pending=ring.pending, old=old))

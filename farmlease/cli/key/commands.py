@@ -7,6 +7,7 @@ from farmlease.cli.client.farm import configuration
 from farmlease.cli.key.rotation import KeysClient, opened_keys, reseal, retire, rotate
 from farmlease.cli.output.format import Column, Format, day_and_time, emit, output_option
 from farmlease.clock import SystemClock
+from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.json_documents import timestamp
 from farmlease.domain.key_rotation import Told, Uses
@@ -41,7 +42,7 @@ def generate() -> None:
     """
     path = configuration().keys.file
     ring = KeyRing.generate(SystemClock().now_ms())
-    ring.create_file(path)
+    keyring_file.create(path, ring)
     click.echo(f"made {path} with key {ring.primary}; copy it to every node of the farm and keep it secret")
 
 
@@ -53,7 +54,7 @@ def list_(fmt: Format) -> None:
     NOTES are administrators' names and words in the audit; NODES are the living nodes that reported they have the key.
     While the store is unavailable these are unknown.
     """
-    ring = KeyRing.load(configuration().keys.file)
+    ring = keyring_file.load(configuration().keys.file)
     uses: dict[str, Uses] | None = None
     reports: list[Told] = []
     try:

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+from farmlease import private_file
 from farmlease.errors import FileRefused
 
 __all__ = ["ATTEMPTS", "LEFTOVER", "MAX_NAMES", "Folder", "PathFolder", "Place", "by_path"]
@@ -90,17 +91,7 @@ class PathFolder:
     def write(self, content: bytes) -> None:
         """See ``Folder``."""
         self._look()
-        temporary = self._path / f"{LEFTOVER}{secrets.token_hex(16)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # binary exists on Windows only
-        try:
-            with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._file)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        private_file.replace(self._file, content, unfinished=self._path / f"{LEFTOVER}{secrets.token_hex(16)}")
 
     def remove(self) -> None:
         """See ``Folder``."""

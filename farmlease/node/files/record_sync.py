@@ -8,7 +8,7 @@ files are put in place or ours are removed.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 
 import structlog
@@ -22,25 +22,14 @@ from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.concurrency import in_thread
 from farmlease.node.files.vendor_files import VendorFiles
 from farmlease.node.journal.evidence import Evidence, as_label
+from farmlease.node.journal.outbox import SaveMessage
 from farmlease.node.journal.receipts import Receipt, Receipts, new_line
 
-__all__ = ["MadeHere", "RecordSync", "Version"]
+__all__ = ["RecordSync", "Version"]
 
 _log = structlog.get_logger(__name__)
 
 Version = tuple[int, bytes]  #: a record's version and its sealed bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MadeHere:
-    """A version of a record that was made on this node, as the store is told of it."""
-
-    pool: str
-    user: str  #: user index
-    lease_id: str
-    line: str
-    version: int
-    record: bytes
 
 
 class RecordSync:
@@ -106,7 +95,7 @@ class RecordSync:
         if not changed or mine.winner is not None:
             return None, refused
         files = {file.name: file for file in (*record.files, *found)}
-        binding = _binding(pool, index, mine.lease.id, mine.version + 1)
+        binding = _binding(index, pool, mine, version=mine.version + 1)
         sealed = self._sealer.seal_record(binding, encode(replace(record, files=tuple(files.values()))))
         return replace(mine, version=binding.version, record=sealed), refused
 
@@ -127,18 +116,18 @@ class RecordSync:
         await in_thread(lambda: _remove(user, gone, ours))
         self._update(index, pool, files=spared, placing=False)
 
-    def lost_race(self, mine: MadeHere, theirs: Version) -> None:
+    def lost_race(self, mine: SaveMessage, theirs: Version) -> None:
         """Two nodes changed the record at once and the other was first: its version counts, ours is kept."""
         self._keep_record("conflict", mine)
-        _log.warning("record.conflict", user=mine.user, pool=mine.pool, version=theirs[0])
-        receipt = self._receipts.find(mine.user, mine.pool)
+        _log.warning("record.conflict", user=mine.claim.user, pool=mine.pool, version=theirs[0])
+        receipt = self._receipts.find(mine.claim.user, mine.pool)
         if receipt is not None and receipt.line == mine.line:
-            self._receipts.keep(mine.user, mine.pool, _settled(replace(receipt, winner=theirs)))
+            self._receipts.keep(mine.claim.user, mine.pool, _settled(replace(receipt, winner=theirs)))
 
-    def lease_gone(self, mine: MadeHere) -> None:
+    def lease_gone(self, mine: SaveMessage) -> None:
         """A file came back for a lease that has ended: it is kept."""
         self._keep_record("lease-gone", mine)
-        _log.warning("record.lease_gone", user=mine.user, pool=mine.pool)
+        _log.warning("record.lease_gone", user=mine.claim.user, pool=mine.pool)
 
     async def yield_to_winner(self, user: User, pool: str) -> bool:
         """If another node's version won over ours, put its files in place and return True."""
@@ -158,7 +147,7 @@ class RecordSync:
     def _open(self, index: str, pool: str, receipt: Receipt) -> BorrowedRecord:
         """Return the record; RecordRejected, and the bytes are kept, if it was sealed for anything else."""
         try:
-            binding = _binding(pool, index, receipt.lease.id, receipt.version)
+            binding = _binding(index, pool, receipt, version=receipt.version)
             return decode(self._sealer.unseal_record(binding, receipt.record))
         except RecordRejected:
             path = self._evidence.keep("rejected-record", as_label(index), receipt.record, self._clock.now_ms())
@@ -176,14 +165,13 @@ class RecordSync:
                 self._keep_files("replaced", index, [file])
         files.place(user, arriving)
 
-    def _keep_record(self, why: str, mine: MadeHere) -> None:
-        binding = _binding(mine.pool, mine.user, mine.lease_id, mine.version)
+    def _keep_record(self, why: str, mine: SaveMessage) -> None:
         try:
-            record = decode(self._sealer.unseal_record(binding, mine.record))
+            record = decode(self._sealer.unseal_record(mine.binding, mine.record))
         except RecordRejected:  # its key has been retired: the bytes are all there is
-            self._evidence.keep(why, as_label(mine.user), mine.record, self._clock.now_ms())
+            self._evidence.keep(why, as_label(mine.claim.user), mine.record, self._clock.now_ms())
         else:
-            self._keep_files(why, mine.user, record.files)
+            self._keep_files(why, mine.claim.user, record.files)
 
     def _keep_files(self, why: str, index: str, files: Iterable[VendorFile]) -> None:
         for file in files:
@@ -199,8 +187,8 @@ class RecordSync:
             self._receipts.keep(index, pool, _settled(replace(receipt, placing=placing, files=files)))
 
 
-def _binding(pool: str, index: str, lease_id: str, version: int) -> RecordBinding:
-    return RecordBinding(pool=pool, user_index=index, lease_id=lease_id, version=version)
+def _binding(index: str, pool: str, receipt: Receipt, *, version: int) -> RecordBinding:
+    return RecordBinding(pool=pool, user_index=index, lease_id=receipt.lease.id, version=version)
 
 
 def _is_ahead(mine: Receipt, taken: Receipt) -> bool:

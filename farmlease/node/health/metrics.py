@@ -139,7 +139,7 @@ class Metrics:
 
     def measuring(self, farm: Farm) -> Farm:
         """Return the farm with every call of its store measured."""
-        return Farm(farm.name, LeaseStore(_Measured(farm.store.connection, self), farm.name), farm.sealer)
+        return Farm(farm.name, LeaseStore(_Measured(farm.leases.connection, self), farm.name), farm.sealer)
 
     def called(self, verb: str, began: float, error: StoreError | None = None) -> None:
         """Note a call of the store that began at ``began`` by the clock's seconds."""

@@ -9,6 +9,7 @@ from farmlease.domain.model import Kind, PoolUse
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
 from farmlease.node.journal.policy_cache import PolicyCache
+from farmlease.node.sync.availability import StoreAvailability
 
 __all__ = ["PoolUsage"]
 
@@ -21,9 +22,12 @@ STALE_AFTER = 300.0
 class PoolUsage:
     """The pools' seats as counted last. ``alert_percent``: from which share on a pool is crowded; 0: never."""
 
-    def __init__(self, farm: Farm, policy: PolicyCache, clock: Clock, alert_percent: int) -> None:
+    def __init__(
+        self, farm: Farm, policy: PolicyCache, availability: StoreAvailability, clock: Clock, alert_percent: int
+    ) -> None:
         self._farm = farm
         self._policy = policy
+        self._availability = availability
         self._clock = clock
         self._alert = alert_percent
         self._asked_at: float | None = None
@@ -56,12 +60,12 @@ class PoolUsage:
         """Count the pools, if it is time to. A store that is away is no error."""
         now, in_force = self._clock.monotonic(), self._policy.in_force
         due = self._asked_at is None or now - self._asked_at >= EVERY or self._version != in_force.version
-        if not due or not in_force.pools or not self._policy.store_answers:
+        if not due or not in_force.pools or not self._availability.answers:
             return
         self._asked_at, self._version = now, in_force.version
         try:
             self._uses = tuple([await self._farm.use(pool) for pool in in_force.pools])
         except StoreError as error:
-            self._policy.store_failed(error)
+            self._availability.failed(error)
         else:
             self._counted_at = now

@@ -8,7 +8,6 @@ import contextlib
 import os
 import secrets
 import socket
-import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +17,17 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from farmlease import private_file
 from farmlease.config.source import UNIX, split_address
 from farmlease.errors import ConfigError, FarmleaseError
 from farmlease.node.concurrency import Actor
 from farmlease.node.http.auth import PeerProtocol
+from farmlease.private_file import Flaw, NotPrivate
 
 __all__ = ["hosts_of", "listening_socket", "own_token", "serving"]
 
 _SECONDS_TO_FINISH = 1
+_MAX_TOKEN = 4096  #: bytes
 
 
 class _Server(uvicorn.Server):
@@ -100,12 +102,15 @@ def own_token(path: Path) -> str:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_urlsafe(32) + "\n")
-        _refuse_unless_private(path)
-        token = path.read_text(encoding="ascii").strip()
+        if not os.path.lexists(path):
+            private_file.create([path], f"{secrets.token_urlsafe(32)}\n".encode())
+        token = private_file.read(path, _MAX_TOKEN).decode("ascii").strip()
+    except NotPrivate as error:
+        if error.flaw is Flaw.MODE:
+            raise ConfigError(
+                f"{path}: others can read the token; delete it, and the agent makes another one"
+            ) from None
+        raise ConfigError(f"{path}: is not a file of the agent's own; see who made it, then delete it") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read or made ({error.strerror}); correct [agent] token_file") from error
     except UnicodeDecodeError:
@@ -113,15 +118,6 @@ def own_token(path: Path) -> str:
     if not token:
         raise ConfigError(f"{path}: holds no token; delete it, and the agent makes another one")
     return token
-
-
-def _refuse_unless_private(path: Path) -> None:
-    if sys.platform != "win32":
-        seen = path.lstat()
-        if not stat.S_ISREG(seen.st_mode) or seen.st_uid not in {0, os.geteuid()}:
-            raise ConfigError(f"{path}: is not a file of the agent's own; see who made it, then delete it")
-        if stat.S_IMODE(seen.st_mode) & 0o077:
-            raise ConfigError(f"{path}: others can read the token; delete it, and the agent makes another one")
 
 
 if sys.platform == "win32":

@@ -5,10 +5,7 @@ keeps, and when the folder is full it refuses more instead of pushing out the ol
 purpose. An administrator looks at the files and moves them away.
 """
 
-import os
 import re
-import secrets
-import sys
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,7 +15,9 @@ from pathlib import Path
 
 import structlog
 
+from farmlease import private_file
 from farmlease.errors import FileRefused, InvalidName
+from farmlease.private_file import UNFINISHED
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "Evidence", "as_label"]
 
@@ -28,7 +27,6 @@ MAX_FILES = 1000
 MAX_BYTES = 256 << 20
 
 _PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
-_UNFINISHED = ".unfinished-"
 _log = structlog.get_logger(__name__)
 
 
@@ -80,8 +78,8 @@ class Evidence:
                 for note, text in notes.items():
                     with suppress(OSError):  # the disk is full: what counts has been moved
                         (place / note).write_bytes(text)
-                _sync(place)
-                _sync(self._folder)
+                private_file.sync_folder(place)
+                private_file.sync_folder(self._folder)
         except OSError as error:
             raise FileRefused(f"cannot be moved to {self._folder} ({error.strerror}): correct its rights") from error
         return place
@@ -90,13 +88,13 @@ class Evidence:
         """Return what is kept, or what is of a kind, the oldest first."""
         if not self._folder.is_dir():
             return ()
-        found = (path for path in self._folder.iterdir() if not path.name.startswith(_UNFINISHED))
+        found = (path for path in self._folder.iterdir() if not path.name.startswith(UNFINISHED))
         return tuple(sorted(path for path in found if not kind or f"Z-{kind}-" in path.name))
 
     def _prepare(self) -> None:
         self._folder.mkdir(0o700, parents=True, exist_ok=True)
         self._folder.chmod(0o700)
-        _sync(self._folder.parent)
+        private_file.sync_folder(self._folder.parent)
 
     def _new_folder(self, name: str) -> Path:
         for number in count(1):
@@ -121,27 +119,12 @@ class Evidence:
         return self._write(f"{_stamp(now_ms)}-{name}", data)
 
     def _write(self, name: str, data: bytes) -> Path:
-        """Write under a passing name, then give it a name nobody has: a killed agent leaves no half of a file."""
-        for leftover in self._folder.glob(f"{_UNFINISHED}*"):
+        """Write a file under a name that is free; what a killed agent left unfinished goes."""
+        for leftover in self._folder.glob(f"{UNFINISHED}*"):
             leftover.unlink()
-        unfinished = self._folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # binary exists on Windows only
-        try:
-            with os.fdopen(os.open(unfinished, flags, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.chmod(0o600)
-            for number in count(1):
-                path = self._folder / (name if number == 1 else f"{name}~{number}")
-                try:
-                    os.link(unfinished, path)  # refuses a name that is taken, which a rename would overwrite
-                except FileExistsError:
-                    continue
-                break
-        finally:
-            unfinished.unlink(missing_ok=True)
-        _sync(self._folder)
+        names = (name if number == 1 else f"{name}~{number}" for number in count(1))
+        path = private_file.create(map(self._folder.joinpath, names), data)
+        assert path is not None  # noqa: S101 - there is always another name
         return path
 
 
@@ -161,13 +144,3 @@ def _is_copy(path: Path, name: str, data: bytes) -> bool:
     """Whether ``path`` keeps these very bytes under this name already; its time does not matter."""
     _, _, rest = path.name.partition("Z-")
     return rest.partition("~")[0] == name and path.is_file() and path.read_bytes() == data
-
-
-def _sync(folder: Path) -> None:
-    """Wait until the names in ``folder`` are on the disk. Windows writes them through by itself."""
-    if sys.platform != "win32":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -12,15 +12,13 @@ be living is left alone.
 """
 
 import json
-import os
-import sys
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import structlog
 
+from farmlease import private_file
 from farmlease.errors import FileRefused, JournalFailed
 from farmlease.node.host_identity import Whereabouts, is_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
@@ -58,15 +56,8 @@ class Mark:
 
     def write(self, path: Path) -> None:
         """Put this mark in place of the one before, whole or not at all. OSError where the disk does not let us."""
-        unfinished = path.with_name(f"{path.name}.new")
-        try:
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                json.dump(asdict(self), file)
-            unfinished.replace(path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
+        # Written at each heartbeat, and not believed after a loss of power: that is another boot.
+        private_file.replace(path, json.dumps(asdict(self)).encode("ascii"), durable=False)
 
 
 class Fault(StrEnum):
@@ -130,7 +121,7 @@ def set_aside(path: Path, finding: Finding, mark: Mark | None, evidence: Evidenc
 
 
 def _fault(path: Path, glance: Glance | None, here: Whereabouts, mine: Mark | None) -> Fault | None:
-    if _is_exposed(part for part in files_of(path) if part.exists()):
+    if any(private_file.is_open_to_others(part.lstat()) for part in files_of(path) if part.exists()):
         return Fault.EXPOSED
     if glance is None or not path.exists():
         return None if glance is None and mine is None else Fault.MISSING
@@ -141,10 +132,6 @@ def _fault(path: Path, glance: Glance | None, here: Whereabouts, mine: Mark | No
     if mine is not None and same_boot(mine.boot, here.boot) and _is_behind(glance.node, mine):
         return Fault.OLDER
     return None
-
-
-def _is_exposed(parts: Iterable[Path]) -> bool:
-    return sys.platform != "win32" and any(os.lstat(part).st_mode & 0o077 for part in parts)
 
 
 def _is_complete(node: dict[str, str]) -> bool:

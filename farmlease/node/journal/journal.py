@@ -8,7 +8,9 @@ Bodies are opaque here: the agent seals them before they come and opens them whe
 the state folder, for its owner only, and belongs to one agent at a time.
 """
 
-from contextlib import AbstractContextManager, suppress
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from farmlease.errors import AlreadyRunning, JournalFailed
 from farmlease.node.host_identity import Whereabouts, boot_marker, machine_marker, new_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
 from farmlease.node.journal.integrity import KIND, Finding, Mark, examine, set_aside
-from farmlease.node.journal.sqlite import Database
+from farmlease.node.journal.sqlite import open_file
 
 __all__ = ["FILE", "Journal", "OutboxRow", "SessionRow"]
 
@@ -57,8 +59,12 @@ class Journal:
     Every method that reads or writes raises JournalFailed where that cannot be done now.
     """
 
-    def __init__(self, database: Database, lock: FileLock, mark: Path, here: Whereabouts, finding: Finding) -> None:
-        self._database = database
+    def __init__(
+        self, connection: sqlite3.Connection, lock: FileLock, mark: Path, here: Whereabouts, finding: Finding
+    ) -> None:
+        #: Whether the last statement worked, or the last attempt to write since then.
+        self.works = True
+        self._connection = connection
         self._lock = lock
         self._mark = mark
         self._here = here
@@ -84,12 +90,12 @@ class Journal:
             finding = examine(path, here, seen, now_ms)
             if finding.fault is not None:
                 set_aside(path, finding, seen, evidence, now_ms)
-            database = Database(path)
+            connection = open_file(path)
             try:
-                journal = cls(database, lock, mark, here, finding)
+                journal = cls(connection, lock, mark, here, finding)
                 journal._refused = evidence.list(KIND)
             except BaseException:
-                database.close()
+                connection.close()
                 raise
         except BaseException:
             lock.release()
@@ -99,12 +105,21 @@ class Journal:
     def close(self) -> None:
         """Give the folder back."""
         self.writes()  # so that a copy taken since the last heartbeat is older than what is left here
-        self._database.close()
+        self._connection.close()
         self._lock.release()
 
-    def together(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def together(self) -> Iterator[None]:
         """Write everything inside or nothing of it."""
-        return self._database.together()
+        self._rows("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._rows("COMMIT")
+        except BaseException:
+            # A failed write may have ended the transaction; one left open would swallow all that is written later.
+            if self._connection.in_transaction:
+                self._rows("ROLLBACK")
+            raise
 
     @property
     def refused(self) -> str | None:
@@ -117,18 +132,13 @@ class Journal:
         self._rows("REPLACE INTO node VALUES ('draining', '')" if on else "DELETE FROM node WHERE name = 'draining'")
         self.draining = on
 
-    @property
-    def works(self) -> bool:
-        """Whether it did what it was last asked, or could be written when that was last tried."""
-        return self._database.works
-
     def writes(self) -> bool:
         """Whether the journal can be written now: one small write tells. It counts the journal's state on."""
         try:
             self._rows("REPLACE INTO node VALUES ('generation', ?)", str(self._generation + 1))
         except JournalFailed:
             return False
-        self._database.works = True
+        self.works = True
         self._generation += 1
         self._leave_mark(self.incarnation)
         return True
@@ -210,7 +220,12 @@ class Journal:
         return bytes(rows[0][0]) if rows else None
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
-        return self._database.rows(statement, *values)
+        """Carry out one statement and return what it finds."""
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            self.works = False
+            raise JournalFailed(f"the journal does not work ({error}); look at the disk of state_dir") from error
 
     def _identify(self, finding: Finding) -> tuple[str, tuple[str, ...]]:
         """Return this incarnation and those that are over, written down before anybody is told."""

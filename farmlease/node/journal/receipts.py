@@ -15,11 +15,12 @@ import structlog
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
-from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
+from farmlease.crypto.seal import RecordBinding
 from farmlease.domain.model import Lease
 from farmlease.errors import RecordRejected
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.journal import Journal
+from farmlease.node.journal.node_sealer import NodeSealer
 from farmlease.store.answers.recovery import Remains
 from farmlease.store.answers.session import Taken
 
@@ -63,11 +64,10 @@ _FORM = TypeAdapter(Receipt)
 class Receipts:
     """The receipts of one node, by user index and pool."""
 
-    def __init__(self, *, journal: Journal, sealer: Sealer, evidence: Evidence, node: str, clock: Clock) -> None:
+    def __init__(self, journal: Journal, sealer: NodeSealer, evidence: Evidence, clock: Clock) -> None:
         self._journal = journal
         self._sealer = sealer
         self._evidence = evidence
-        self._node = node
         self._clock = clock
         self.rejected = 0  #: how many did not open
 
@@ -84,7 +84,7 @@ class Receipts:
         if body is None:
             return None
         try:
-            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, self._node, ("receipt", index, pool), body))
+            return _FORM.validate_json(self._sealer.unseal(("receipt", index, pool), body))
         except (RecordRejected, ValidationError):
             path = self._evidence.keep("rejected-receipt", as_label(index), body, self._clock.now_ms())
             _log.error("receipt.rejected", user=index, pool=pool, kept=str(path))
@@ -95,7 +95,7 @@ class Receipts:
     def keep(self, index: str, pool: str, receipt: Receipt) -> None:
         """Keep a receipt, over the older one."""
         anew = _FORM.dump_json(self._anew(index, pool, receipt))
-        body = self._sealer.seal(Purpose.RECEIPT, self._node, ("receipt", index, pool), anew)
+        body = self._sealer.seal(("receipt", index, pool), anew)
         self._journal.write_receipt(index, pool, body)
 
     def reseal(self, index: str, pool: str) -> None:
@@ -146,7 +146,7 @@ class Receipts:
         with suppress(RecordRejected):
             receipt = replace(receipt, record=self._record(index, pool, receipt, receipt.version, receipt.record))
         with suppress(RecordRejected):
-            receipt = replace(receipt, name=self._sealer.reseal_name(index, receipt.name))
+            receipt = replace(receipt, name=self._sealer.farm.reseal_name(index, receipt.name))
         with suppress(RecordRejected):
             if receipt.winner is not None:
                 version, record = receipt.winner
@@ -155,7 +155,7 @@ class Receipts:
 
     def _record(self, index: str, pool: str, receipt: Receipt, version: int, record: bytes) -> bytes:
         binding = RecordBinding(pool=pool, user_index=index, lease_id=receipt.lease.id, version=version)
-        return self._sealer.reseal_record(binding, record)
+        return self._sealer.farm.reseal_record(binding, record)
 
     def _put(self, index: str, pool: str, receipt: Receipt) -> None:
         if receipt.document or receipt.files:

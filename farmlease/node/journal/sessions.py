@@ -12,7 +12,6 @@ import structlog
 from pydantic import TypeAdapter
 
 from farmlease.clock import Clock
-from farmlease.crypto.seal import Purpose, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, SessionRequest, Source
 from farmlease.domain.pool import Pool
@@ -21,6 +20,9 @@ from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.host_identity import started_at
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.journal import Journal, SessionRow
+from farmlease.node.journal.node_sealer import NodeSealer
+from farmlease.store.answers.session import Claim
+from farmlease.store.keys import node_member
 
 __all__ = ["NodeSession", "SessionTable"]
 
@@ -55,10 +57,11 @@ _log = structlog.get_logger(__name__)
 class SessionTable:
     """The sessions of one node. ``damaged``: how many entries of the journal did not open; they are kept."""
 
-    def __init__(self, *, journal: Journal, sealer: Sealer, evidence: Evidence, node: str, clock: Clock) -> None:
+    def __init__(self, journal: Journal, sealer: NodeSealer, evidence: Evidence, node: str, clock: Clock) -> None:
         self._journal = journal
         self._sealer = sealer
         self._node = node
+        self._member = node_member(node, journal.incarnation)
         self._sessions: dict[str, NodeSession] = {}
         self._of_user: dict[User, dict[str, NodeSession]] = {}  #: so that no question takes longer with more sessions
         self._uncounted: dict[str, NodeSession] = {}  #: likewise
@@ -108,6 +111,14 @@ class SessionTable:
     def quiet(self) -> bool:
         """Whether no session is being started or ended, as far as the store is concerned."""
         return not any(each.state in {SessionState.STARTING, SessionState.ENDING} for each in self)
+
+    def claim(self, session: NodeSession) -> Claim:
+        """Return a session as the store knows it."""
+        return self.claim_of(session.user, session.id)
+
+    def claim_of(self, user: User, session: str) -> Claim:
+        """Return the session that a user has, or is about to have, on this node under an id, as the store knows it."""
+        return Claim(user=self._sealer.farm.user_index(user), node=self._member, session=session)
 
     def begin(self, request: SessionRequest, pool: Pool, device: str) -> NodeSession:
         """Write down that the store is about to be asked, so that a lost answer can be undone after a crash."""
@@ -179,11 +190,11 @@ class SessionTable:
             self._journal.remove_entry(entry.id)
 
     def _write(self, session: NodeSession) -> None:
-        body = self._sealer.seal(Purpose.RECEIPT, self._node, ("session", session.id), _FORM.dump_json(session))
+        body = self._sealer.seal(("session", session.id), _FORM.dump_json(session))
         self._journal.write_entry(SessionRow(session.id, session.state.value, body))
         self._put(session)
 
     def _opened(self, entry: SessionRow) -> NodeSession:
-        plain = self._sealer.unseal(Purpose.RECEIPT, self._node, ("session", entry.id), entry.body)
+        plain = self._sealer.unseal(("session", entry.id), entry.body)
         # The state outside the seal is what a reboot may have changed; it can only take a session towards its end.
         return replace(_FORM.validate_json(plain), state=SessionState(entry.state))

@@ -1,14 +1,12 @@
-"""Who may start a session while the store is away: whoever holds a lease by this node's own word, and nobody else.
+"""Admission while the store is away: by the node's own receipts, and by nothing else.
 
-A receipt lets in its user, on a device that the lease is on, in the life of the node in which the store granted it, and
-until its lease ends by the store's time as counted here. A seat that is held only by sessions is still held only while
-one of them lives here, and the store has not given this node up.
+A receipt admits its user in the incarnation of the node in which the store granted it, and only once this node can
+estimate the store's time. ``domain/offline_rules.py`` decides the rest.
 """
 
-import json
-
 from farmlease.crypto.seal import Sealer
-from farmlease.domain.model import Kind, Share
+from farmlease.domain import offline_rules
+from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.pool import Pool
 from farmlease.domain.session_states import SessionState
 from farmlease.node.journal.receipts import Receipt, Receipts
@@ -19,7 +17,7 @@ __all__ = ["OfflineAdmission"]
 
 
 class OfflineAdmission:
-    """The admissions of one node without its store. ``denies``: there are none."""
+    """The admissions of one node while its store is away. ``denies``: the configuration allows none."""
 
     def __init__(
         self, *, receipts: Receipts, store_state: StoreState, sessions: SessionTable, sealer: Sealer, denies: bool
@@ -39,14 +37,13 @@ class OfflineAdmission:
         if receipt is None or not receipt.document or not self._receipts.is_of_this_life(receipt):
             return None
         of_user = self._sessions.of_user(session.user)
-        here = [each for each in of_user if each.pool == session.pool and each.state is SessionState.ACTIVE]
-        if pool.sessions_per_user and len(here) >= pool.sessions_per_user:
-            return None
-        device = dict(json.loads(receipt.document)["devices"]).get(session.device)
-        if device is None:
-            return None
-        if pool.kind is Kind.NAMED:
-            return receipt if now < receipt.lease.expires_at else None
-        shared = any(pool.share is Share.USER or each.device == session.device for each in here)
-        covered = shared and (pool.kind is Kind.NODE_LOCKED or pool.share is not Share.SESSION)
-        return receipt if covered and self._store_state.is_alive(pool.name) else None
+        admitted = offline_rules.admits(
+            pool,
+            receipt.lease,
+            LeaseDocument.parse(receipt.document),
+            device=session.device,
+            sessions=[each.device for each in of_user if each.pool == pool.name and each.state is SessionState.ACTIVE],
+            now=now,
+            node_counts=self._store_state.is_alive(pool.name),
+        )
+        return receipt if admitted else None

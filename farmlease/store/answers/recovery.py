@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 
 from farmlease.store.script import LIFE, Argument
 
-__all__ = ["NOTHING", "Counted", "Known", "Recovering", "Remains", "Restored", "Restoring"]
+__all__ = ["CLOCK_LEAP_MS", "NOTHING", "Counted", "Known", "Recovering", "Remains", "Restored", "Restoring"]
+
+#: Milliseconds by which the store's time may differ from a node's estimate of it; lib/epoch.lua has the same number.
+CLOCK_LEAP_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,13 @@ class Known:
 
     def arguments(self) -> dict[str, Argument]:
         """Return what each script that is asked by a node takes."""
-        return {"epoch": self.epoch, "seen": self.fence, "life": LIFE, "expected": self.expected, "line": self.line}
+        return {
+            "epoch": self.epoch,
+            "seen": self.fence,
+            "life": LIFE,
+            "expected": self.expected,
+            "clock_generation": self.line,
+        }
 
 
 #: What a node knows before it ever heard of a shard, and an administrator always.

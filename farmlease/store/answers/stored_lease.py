@@ -1,9 +1,9 @@
-"""One lease as it lies in the store: what lists show of it, without a key to open its name and its record."""
+"""One lease as it lies in the store, its name and its record still sealed."""
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
+from farmlease.crypto.seal import RecordBinding
+from farmlease.domain.lease_document import LeaseDocument, SessionEntry
 from farmlease.domain.model import DeviceClaim, Lease, SessionClaim
 
 __all__ = ["StoredLease"]
@@ -11,7 +11,7 @@ __all__ = ["StoredLease"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredLease:
-    """One lease at one instant of the store's clock, sessions of dead nodes taken off."""
+    """One lease at one instant of the store's clock, without the sessions of dead nodes."""
 
     user: str  #: user index
     lease: Lease
@@ -30,46 +30,40 @@ class StoredLease:
         """The highest fence among its sessions, 0 without one."""
         return max((session.fence for session in self.sessions), default=0)
 
+    def binding(self, pool: str) -> RecordBinding:
+        """Return what the record is sealed for."""
+        return RecordBinding(pool=pool, user_index=self.user, lease_id=self.lease.id, version=self.record_version)
+
     @staticmethod
     def parse(
         *, user: bytes, document: bytes, expires: bytes, name: bytes, now: int, kept_ms: int, record: bytes = b""
     ) -> "StoredLease":
         """From an entry of look_up.lua or list.lua; ``kept_ms`` dates a lease that its sessions keep."""
-        lease: dict[str, Any] = json.loads(document)
-        # cjson writes an empty table as {} or [], whichever its author liked.
-        sessions = tuple(_session(member, claim) for member, claim in sorted(dict(lease["sessions"]).items()))
-        in_use = {session.device for session in sessions}
-        devices = tuple(
-            DeviceClaim(device=device, until=None if device in in_use else int(claim["until"]))
-            for device, claim in sorted(dict(lease["devices"]).items())
-            if device in in_use or int(claim["until"]) > now
-        )
+        lease = LeaseDocument.parse(document)
         return StoredLease(
             user=user.decode(),
-            lease=Lease(
-                id=lease["id"],
-                issued_at=int(lease["issued"]),
-                expires_at=int(expires) if expires else now + kept_ms,
+            lease=Lease(id=lease.id, issued_at=lease.issued_at, expires_at=int(expires) if expires else now + kept_ms),
+            last_contact_at=now if lease.sessions else lease.contact_at,
+            record_version=lease.record_version,
+            devices=tuple(
+                DeviceClaim(device=device, until=until) for device, until in sorted(lease.device_deadlines(now).items())
             ),
-            last_contact_at=now if sessions else int(lease["contact"]),
-            record_version=int(lease["version"]),
-            devices=devices,
-            sessions=sessions,
-            quarantined=lease.get("back") is not None,
-            overdraft="+" in dict(lease.get("charges") or {}).values(),
+            sessions=tuple(_claim(member, session) for member, session in sorted(lease.sessions.items())),
+            quarantined=lease.returned,
+            overdraft=lease.overdraft,
             name=name,
             record=record,
             now=now,
         )
 
 
-def _session(member: str, claim: dict[str, Any]) -> SessionClaim:
-    node, _, session = member.partition("/")
+def _claim(member: str, session: SessionEntry) -> SessionClaim:
+    node, _, name = member.partition("/")
     return SessionClaim(
         node=node.partition("#")[0],
-        session=session,
-        started_at=int(claim["started"]),
-        device=claim["device"],
-        fence=int(claim["fence"]),
-        hold_until=int(claim["hold"]) if claim.get("hold") else None,
+        session=name,
+        started_at=session.started_at,
+        device=session.device,
+        fence=session.fence,
+        hold_until=session.hold_until,
     )

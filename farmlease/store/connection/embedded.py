@@ -30,6 +30,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
+from farmlease import private_file
 from farmlease.errors import AlreadyRunning, ConfigError, FarmleaseError, StoreUnavailable
 from farmlease.store.connection.embedded_binary import OPTIONS, ServerProgram, server_program
 from farmlease.store.connection.socket import asking
@@ -297,7 +298,7 @@ def _prepare(folder: Path) -> None:
         raise ConfigError(f"the embedded store's folder {folder} is not a folder")
     if _belongs_to_another_user(folder):
         raise ConfigError(f"the embedded store's folder {folder} belongs to another user: run this as that user")
-    if sys.platform != "win32" and found.st_mode & 0o077:
+    if private_file.is_open_to_others(found):
         raise ConfigError(f"the embedded store's folder {folder} is open to other users: chmod 700 {folder}")
 
 

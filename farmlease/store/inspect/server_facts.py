@@ -4,10 +4,8 @@ A right that is lacking is a fact too: whatever a server refuses to tell is left
 reached at all.
 """
 
-import re
 import time
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from itertools import count
 from typing import Any
 
@@ -19,12 +17,12 @@ from farmlease.store.connection.connection import Connection
 from farmlease.store.connection.socket import Wire, told
 from farmlease.store.keys import Shard, node_keys, note_keys, policy_key, pools_key, rings_key
 
-__all__ = ["SAMPLES", "Examination", "script_commands"]
+__all__ = ["SAMPLES", "Examination"]
 
 #: An example of every command that scripts use, behind the command and its key: ACL DRYRUN wants whole commands.
 SAMPLES: Mapping[str, tuple[str, ...]] = {
     "DEL": (), "GET": (), "HDEL": ("f",), "HGET": ("f",), "HGETALL": (), "HINCRBY": ("f", "1"), "HKEYS": (),
-    "HMGET": ("f",), "HSCAN": ("0",), "HSET": ("f", "v"), "HSETNX": ("f", "v"), "HVALS": (), "SET": ("v",),
+    "HSCAN": ("0",), "HSET": ("f", "v"), "HSETNX": ("f", "v"), "HVALS": (), "SET": ("v",),
     "XADD": ("*", "f", "v"), "XDEL": ("1-1",), "XLEN": (), "XRANGE": ("-", "+"), "XREVRANGE": ("+", "-"),
     "ZADD": ("1", "m"), "ZCARD": (), "ZCOUNT": ("0", "1"), "ZLEXCOUNT": ("-", "+"), "ZRANGEBYLEX": ("-", "+"),
     "ZRANGEBYSCORE": ("0", "1"), "ZRANK": ("m",), "ZREM": ("m",), "ZREMRANGEBYSCORE": ("0", "1"),
@@ -42,13 +40,6 @@ _BEYOND: Mapping[str, tuple[str, ...]] = {
     "read keys of others": ("GET", "somebody:elses"),
 }
 _ASKS_NO_MORE = "a server before 7.0 has no ACL DRYRUN"
-
-
-def script_commands() -> set[str]:
-    """Return every command that a script gives."""
-    folder = resources.files("farmlease.store").joinpath("lua")
-    texts = (file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".lua"))
-    return {command for text in texts for command in re.findall(r"call\(\s*'(\w+)'", text)}
 
 
 class Examination:
@@ -106,13 +97,15 @@ class Examination:
         meta = Shard(self._farm, pool).keys()[0]
 
         async def talk(wire: Wire) -> ShardFacts:
-            policy, skew, until = await wire.say("HMGET", meta, "policy", "skew", "recovering")
+            words = iter(await wire.say("HGETALL", meta))
+            fields: dict[bytes, bytes] = dict(zip(words, words, strict=True))
+            skew, until = float(fields.get(b"skew", 0)), float(fields.get(b"recovering", 0))
             seconds, _ = map(int, await wire.say("TIME"))
             return ShardFacts(
                 pool=pool,
-                known=policy is not None,
-                skew_ms=int(float(skew or 0)),
-                recovering=float(until or 0) > seconds * 1000 - float(skew or 0),
+                known=b"policy" in fields,
+                skew_ms=int(skew),
+                recovering=until > seconds * 1000 - skew,
             )
 
         facts: ShardFacts = await self._connection.ask(talk, (meta,))

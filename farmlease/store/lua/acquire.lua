@@ -1,7 +1,7 @@
 -- acquire: may this session of this user start? Takes or finds the user's lease and its sealed record.
 -- Asking again for the same session (same node, incarnation and session) changes nothing and gives the same answer.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy        version of the policy the caller goes by
 --       2 user          user index
 --       3 node          node#incarnation
@@ -12,11 +12,7 @@
 --       8 name          sealed user name
 --       9 reservations  JSON list: ids of the reservations this session may use
 --      10 wait          ms for which a place in the queue is kept until asked again; 0: do not wait
---      11 epoch         that the node knows; 0: none
---      12 seen          highest fence that it has seen
---      13 life          of the server
---      14 expected      ms: what the node thinks the time is; 0: it does not know
---      15 line          of counts that this belongs to
+--       then what the node knows, as lib/shard.lua names it
 --
 -- Answers
 --   granted, lease id, issued ms, expires ms, fence, record version, sealed record, '1' if beyond the capacity, now ms,
@@ -24,7 +20,7 @@
 --   again, (the same)        asked before: nothing was taken
 --   waiting, places ahead    has a place in the queue, kept for `wait`
 --   denied, reason, retry ms or '', held, capacity, blocking (JSON list of {device or session, node, until},
---                            those of the asking user only)
+--                            those of this user only)
 --   lapsed                   the node is not alive here: send its heartbeat, then ask again
 --   configure                the shard does not have this policy's limits yet: configure it, then ask again
 --   policy                   the shard has a newer policy: read it, plan anew
@@ -34,22 +30,20 @@
 local version, user, node, session = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local device, lease_id, record, name = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local reservations, wait = ARGV[9], tonumber(ARGV[10])
-local caller = { epoch = tonumber(ARGV[11]), seen = tonumber(ARGV[12]), life = ARGV[13],
-  expected = tonumber(ARGV[14]), line = tonumber(ARGV[15]) }
 local key = node .. '/' .. session
 local member = key .. '/' .. user
 
--- What a user can count on: a named lease from its last contact, any other as long as its node may be silent.
+-- A grant holds: a named lease from its last contact, any other for as long as its node may be silent.
 local function granted(word, lease, document, stored)
   local seat = lease.sessions[key].seat or user
   local named = limits.kind == 'named' and seat == user
-  local expires = named and lease['until'] or lease.contact + limits.session_timeout + limits.linger
+  local expires = named and lease['until'] or lease.contact + limits.session_timeout_ms + limits.linger_ms
   return { word, lease.id, text(lease.issued), text(expires), text(lease.sessions[key].fence),
     text(lease.version), stored or '',
     lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now), document }
 end
 
--- Who is refused does not wait either: a place nobody can fill would keep others out.
+-- A session that is denied keeps no place in the queue: a place that cannot be filled would keep others out.
 local function denied(reason, retry, held, capacity, blocking)
   count_denial(reason)
   audit('denied', user, node, session, device, reason, 0)
@@ -66,7 +60,7 @@ local function node_using(lease, used)
 end
 
 local function over_device_limit(lease)
-  if limits.devices == 0 then return nil end
+  if limits.devices_per_user == 0 then return nil end
   local blocking, earliest, known = {}, math.huge, false
   for other in pairs(lease.devices) do
     local deadline = device_deadline(lease, other)
@@ -77,26 +71,26 @@ local function over_device_limit(lease)
         ['until'] = deadline ~= math.huge and deadline or nil }
     end
   end
-  if known or #blocking < limits.devices then return nil end
-  return denied('device_limit', earliest, #blocking, limits.devices, blocking)
+  if known or #blocking < limits.devices_per_user then return nil end
+  return denied('device_limit', earliest, #blocking, limits.devices_per_user, blocking)
 end
 
 local function over_session_limit(lease)
-  if limits.sessions == 0 then return nil end
+  if limits.sessions_per_user == 0 then return nil end
   local blocking = {}
   for other in pairs(lease.sessions) do
     local at, id = string.match(other, '^([^#]+)#[^/]*/(.+)$')
     blocking[#blocking + 1] = { session = id, node = at }
   end
-  if #blocking < limits.sessions then return nil end
-  return denied('session_limit', math.huge, #blocking, limits.sessions, blocking)
+  if #blocking < limits.sessions_per_user then return nil end
+  return denied('session_limit', math.huge, #blocking, limits.sessions_per_user, blocking)
 end
 
 local function wait_in_queue(ahead)
   local last = call('ZREVRANGE', QUEUE, 0, 0, 'WITHSCORES')
-  local came = call('ZADD', QUEUE, 'NX', text((tonumber(last[2]) or 0) + 1), member) == 1
+  local is_new = call('ZADD', QUEUE, 'NX', text((tonumber(last[2]) or 0) + 1), member) == 1
   call('ZADD', WAITS, text(now + wait), member)
-  if came then
+  if is_new then
     audit('queued', user, node, session, device, text(ahead), 0)
     call('HSETNX', NAMES, user, name)
   end
@@ -123,28 +117,28 @@ local function find_seat(lease, seat)
   local ahead = places_ahead(member)
   if not ahead then return nil, { 'more' } end
   if most - kept - held > ahead then return held + kept < limits.capacity and '' or '+' end
-  if wait > 0 and limits.queue > 0 then return nil, wait_in_queue(ahead) end
+  if wait > 0 and limits.queue_ms > 0 then return nil, wait_in_queue(ahead) end
   return nil, no_seat(held, kept)
 end
 
 -- 1. Is the caller up to date, and its node alive?
 local refused = policy_differs(version)
 if refused then return refused end
-if estranged(caller) then return sent_to_recover(node) end
+if is_other_store() then return send_to_recover(node) end
 if not alive(NODES, node) then return { 'lapsed' } end
 
 -- 2. What is no longer alive does not count.
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
 if lease and lease.sessions[key] then
-  call('HSET', META, 'fence', text(limits.fence)) -- for a WAIT after this call, if the first answer was lost
+  call('HSET', META, 'fence', text(state.fence)) -- for a WAIT after this call, if the first answer was lost
   return granted('again', lease, cjson.encode(lease), call('HGET', RECORDS, user))
 end
 
 -- 3. Every limit, before anything is written.
 if is_recovering() then
-  if wait > 0 and limits.queue > 0 then return wait_in_queue(call('ZCARD', QUEUE)) end
-  return denied('recovering', limits.recovering, 0, limits.capacity)
+  if wait > 0 and limits.queue_ms > 0 then return wait_in_queue(call('ZCARD', QUEUE)) end
+  return denied('recovering', state.recovering, 0, limits.capacity)
 end
 local bar = deadline_of(call('ZSCORE', BARRED, user))
 if bar and bar > now then return denied('revoked', bar, 0, limits.capacity) end
@@ -157,7 +151,7 @@ local charge, instead = find_seat(lease, seat)
 if not charge then return instead end
 
 -- 4. Take it.
-local fence = math.max(limits.fence + 1, now)
+local fence = math.max(state.fence + 1, now)
 for other in pairs(lease.devices) do
   if device_deadline(lease, other) <= now then lease.devices[other] = nil end
 end
@@ -175,6 +169,6 @@ if fresh then
 end
 call('ZREM', QUARANTINE, user)
 leave_queue(member)
-limits.fence = fence
+state.fence = fence
 audit(fresh and 'acquired' or 'joined', user, node, session, device, charge == '+' and 'overdraft' or '', fence)
 return granted('granted', lease, document, fresh and record or call('HGET', RECORDS, user))

@@ -1,11 +1,11 @@
 -- count: how many seats of the pool are held now, and by what.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  none
 --
 -- Answers
---   counted, held, of these quarantined, capacity, reserved seats nobody uses, waiting, policy version, now ms
---   none                     no policy gave this pool its limits yet
+--   counted, held, of these quarantined, capacity, reserved seats not in use, waiting, policy version, now ms
+--   none                     before a policy gave this pool its limits
 --   more                     as acquire's
 
 if not load_limits() then return { 'none' } end

@@ -1,30 +1,30 @@
--- forget: erase a user's name and an administrator's words about them; the pseudonymous trail stays. Doing it again
+-- forget: erase a user's name and an administrator's comments on them; the pseudonymous audit stays. Repeating it
 -- changes nothing.
 --
--- A word cannot be taken out of an entry of a stream: an entry with words is taken out whole, and one without them is
--- put at the end, which says in `at` which one it stands for. So the trail has as many entries as before.
+-- A field of a stream's entry cannot be changed: an entry with a comment is deleted, and one without it is added at the
+-- end, whose `at` names the entry it stands for. So the audit has as many entries as before.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 after     '-' to begin, then what the page before answered
---       3 last      id of the last entry to look at; '' if the first page is to say
+--       3 last      id of the last entry to look at; '' for the first page, which answers it
 --       4 count     how many entries of the audit to look at
 --       5 by        sealed name of the administrator, for the audit
 --
 -- Answers
 --   page, id to go on after ('' when done), last id, what was erased: '', name, words or both
---   held, until ms or ''     the user has a lease here: its name is needed until that is over
---   recovering, until ms     who has a lease here is not known before
+--   held, until ms or ''     the user has a lease here: the name is needed until that is over
+--   recovering, until ms     whether the user has a lease here is not known before
 --   more                     as acquire's
 
 local user, after, last, by = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 if not load_limits() then return { 'page', '', '', '' } end
-if is_recovering() then return { 'recovering', text(limits.recovering) } end
+if is_recovering() then return { 'recovering', text(state.recovering) } end
 if sweep() then return { 'more' } end
 local lease, deadline = settled_lease(user)
 if lease then return { 'held', text_or_none(deadline) } end
 
--- 1. Which entries have words?
+-- 1. Which entries have a comment?
 if last == '' then
   local newest = call('XREVRANGE', AUDIT, '+', '-', 'COUNT', 1)[1]
   last = newest and newest[1] or '0-0'
@@ -37,7 +37,7 @@ for _, entry in ipairs(found) do
   if fields.user == user and (fields.note or '') ~= '' then words[entry[1]] = fields end
 end
 
--- 2. They go, and so does the name, and what is left of a lease that is over.
+-- 2. The comments go, and so do the name and what is left of a lease that is over.
 for id, fields in pairs(words) do
   call('XADD', AUDIT, '*', 'event', fields.event or '', 'user', user, 'node', fields.node or '',
     'session', fields.session or '', 'device', fields.device or '', 'detail', fields.detail or '',

@@ -1,6 +1,6 @@
 -- guests: how many sessions of a pool are alive on a host, in any of its lives? Writes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 node      name of the node
 --       2 most      sessions looked at, at most
 --

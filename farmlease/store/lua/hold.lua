@@ -1,16 +1,12 @@
--- hold: keep this session's seat for a while, whatever its node does: a form is open.
+-- hold: keep this session's seat for a while, whatever its node does, as while a form is open.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 node      node#incarnation
 --       3 session   session id
 --       4 fence     of the session's grant
 --       5 span      ms; more than the pool's longest hold counts as that
---       6 epoch     that the node knows; 0: none
---       7 seen      highest fence that it has seen
---       8 life      of the server
---       9 expected  ms: what the node thinks the time is; 0: it does not know
---      10 line      of counts that this belongs to
+--       then what the node knows, as lib/shard.lua names it
 --
 -- Answers
 --   held, until ms           now, if the pool allows no holds
@@ -21,18 +17,15 @@
 local user, node, session = ARGV[1], ARGV[2], ARGV[3]
 local key = node .. '/' .. session
 
-local caller = { epoch = tonumber(ARGV[6]), seen = tonumber(ARGV[7]), life = ARGV[8],
-  expected = tonumber(ARGV[9]), line = tonumber(ARGV[10]) }
-
-local elsewhere = no_session_here(caller)
-if elsewhere then return elsewhere end
+local refusal = refuse_other_store()
+if refusal then return refusal end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
 local claim = lease and lease.sessions[key]
 if not claim then return { 'gone' } end
 if claim.fence ~= tonumber(ARGV[4]) then return { 'stale', text(claim.fence) } end
 
-local hold = now + math.min(tonumber(ARGV[5]), limits.max_hold)
+local hold = now + math.min(tonumber(ARGV[5]), limits.max_hold_ms)
 lease = stored_lease(user)
 lease.sessions[key].hold = hold
 call('HSET', LEASES, user, cjson.encode(lease))

@@ -1,7 +1,7 @@
--- import: a lease that exists already in the vendor's books: a device of a named pool, borrowed at a time. It counts
+-- import: a lease that the vendor's records already have: a device of a named pool, borrowed at a time. It counts
 -- as a contact at that time. Importing it again changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy        version of the policy the caller goes by
 --       2 user          user index
 --       3 device        machine id
@@ -26,17 +26,17 @@ local borrowed, reservations, life = tonumber(ARGV[4]), ARGV[8], ARGV[9]
 
 local refused = policy_differs(version)
 if refused then return refused end
-if life ~= limits.life or is_recovering() then return { 'denied', 'recovering' } end
+if life ~= state.life or is_recovering() then return { 'denied', 'recovering' } end
 if sweep() then return { 'more' } end
 
--- 1. Does it say anything new?
+-- 1. Is anything of it new?
 if borrowed and borrowed > now then return { 'future' } end
 local lease = settled_lease(user)
 local claim = lease and lease.devices[device]
 if claim and device_deadline(lease, device) <= now then claim = nil end
 if claim and not (borrowed and (claim.unused or borrowed > claim.seen)) then return { 'known' } end
 local seen = borrowed or now
-if seen + limits.lease <= now then return { 'ended', text(seen + limits.lease) } end
+if seen + limits.lease_ms <= now then return { 'ended', text(seen + limits.lease_ms) } end
 
 -- 2. Every limit, before anything is written.
 local bar = deadline_of(call('ZSCORE', BARRED, user))
@@ -50,12 +50,12 @@ if not alive(SEATS, user) then
   charge = own_reservation(seats, used, reservations) or ''
   if charge == '' and held + kept >= limits.capacity then return { 'denied', 'reserved' } end
 end
-if lease and not claim and limits.devices > 0 then
+if lease and not claim and limits.devices_per_user > 0 then
   local devices = 0
   for other in pairs(lease.devices) do
     if device_deadline(lease, other) > now then devices = devices + 1 end
   end
-  if devices >= limits.devices then return { 'denied', 'device_limit' } end
+  if devices >= limits.devices_per_user then return { 'denied', 'device_limit' } end
 end
 
 -- 3. Take it.
@@ -73,8 +73,8 @@ if borrowed then
   note_contact(user, lease, device, user, seen)
 else
   claim.unused = true
-  claim['until'] = now + limits.lease
-  if lease.unused or not lease['until'] then lease['until'] = math.max(lease['until'] or 0, now + limits.lease) end
+  claim['until'] = now + limits.lease_ms
+  if lease.unused or not lease['until'] then lease['until'] = math.max(lease['until'] or 0, now + limits.lease_ms) end
 end
 set_charge(lease, user, charge)
 store_lease(user, lease, user)

@@ -1,7 +1,7 @@
 -- list: a page of the pool's leases as they stand now, sessions of dead nodes taken off. Writes nothing.
 -- A lease that exists during the whole walk is listed at least once; one that comes or goes meanwhile may be.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 cursor    '0' to begin, then what the page before answered
 --       2 count     about how many leases to a page
 --

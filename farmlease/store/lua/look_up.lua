@@ -1,6 +1,6 @@
 -- look_up: one user's lease as it stands now, sessions of dead nodes taken off. Writes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --
 -- Answers

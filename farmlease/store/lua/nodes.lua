@@ -1,6 +1,6 @@
 -- nodes: which nodes are alive? Writes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  none
 --
 -- Answers
@@ -9,6 +9,6 @@
 local answer = { 'nodes' }
 if not load_limits() then return answer end
 for _, node in ipairs(call('ZRANGEBYSCORE', NODES, '(' .. text(now), '+inf', 'LIMIT', 0, MOST_NODES)) do
-  if string.sub(node, 1, 1) ~= WORD then answer[#answer + 1] = node end
+  if string.sub(node, 1, 1) ~= NOTICE then answer[#answer + 1] = node end
 end
 return answer

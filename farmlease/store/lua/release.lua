@@ -1,17 +1,13 @@
--- release: this session is over, or no longer waits. Also acknowledges a session that was taken away. Doing it again
--- changes nothing.
+-- release: this session is over, or no longer waits. Also acknowledges the notice of a session that was terminated.
+-- Repeating it changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 node      node#incarnation
 --       3 session   session id
 --       4 fence     of the grant that is given back: an older one ends nothing; 0 ends nothing at all and acknowledges
---                   everything that was taken away
---       5 epoch     that the node knows; 0: none
---       6 seen      highest fence that it has seen
---       7 life      of the server
---       8 expected  ms: what the node thinks the time is; 0: it does not know
---       9 line      of counts that this belongs to
+--                   every notice
+--       then what the node knows, as lib/shard.lua names it
 --
 -- Answers
 --   released, lease document (JSON) or '' if the lease is over too, until ms of its named seat or ''
@@ -23,23 +19,20 @@ local user, node, session, fence = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = node .. '/' .. session
 local member = key .. '/' .. user
 
-local caller = { epoch = tonumber(ARGV[5]), seen = tonumber(ARGV[6]), life = ARGV[7],
-  expected = tonumber(ARGV[8]), line = tonumber(ARGV[9]) }
-
-local elsewhere = no_session_here(caller)
-if elsewhere then return elsewhere end
+local refusal = refuse_other_store()
+if refusal then return refusal end
 if sweep() then return { 'more' } end
 
-local from, to = range_of(WORD .. member)
-for _, told in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
-  if fence == 0 or tonumber(string.match(told, '/(%d+)/[^/]+$')) <= fence then call('ZREM', SESSIONS, told) end
+local from, to = range_of(NOTICE .. member)
+for _, notice in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
+  if fence == 0 or tonumber(string.match(notice, '/(%d+)/[^/]+$')) <= fence then call('ZREM', SESSIONS, notice) end
 end
 if fence > 0 then leave_queue(member) end
 
 local lease = stored_lease(user)
 local claim = lease and lease.sessions[key]
 if not claim then
-  if fence > 0 then -- half of a script, from a log that was torn
+  if fence > 0 then -- left by half of a script, from an append-only file that was cut off
     call('ZREM', SESSIONS, member)
     call('ZREM', HOLDS, member)
   end

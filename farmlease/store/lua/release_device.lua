@@ -1,7 +1,7 @@
 -- release_device: free a user's device slot in a named pool. One that was used stays taken until its last use is long
--- enough ago. Doing it again changes nothing.
+-- enough ago. Repeating it changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 device    the farm's name, or an outside machine id
 --       3 by        sealed name of the administrator, for the audit
@@ -20,7 +20,7 @@ local claim = lease and lease.devices[device]
 if not claim or device_deadline(lease, device) <= now then return { 'none' } end
 if uses(lease, 'device', device) then return { 'in_use' } end
 
-local until_ms = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine)
+local until_ms = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine_ms)
 if until_ms > now then
   claim['until'] = until_ms
 else

@@ -1,13 +1,15 @@
--- replace_device: the broken notebook: a user's device slot in a named pool moves to another machine at once, as it
--- stands, a few times in 30 days. Sessions on the old device end. Doing it again changes nothing.
+-- replace_device: for a broken notebook: a user's device slot in a named pool moves to another machine at once, as it
+-- stands, a few times in 30 days. Sessions on the old device end. Repeating it changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 old       device whose slot is to move
 --       3 new       device it moves to
 --       4 override  '1': also beyond the pool's replacements in 30 days
---       5 note      sealed words of the administrator, for the audit
+--       5 note      sealed comment of the administrator, for the audit
 --       6 by        sealed name of the administrator, likewise
+--
+-- Loss reasons: replaced
 --
 -- Answers
 --   replaced        the new device has the slot (now, or since before)
@@ -42,7 +44,7 @@ if beyond and override ~= '1' then
 end
 
 -- 2. Sessions on the old device end: a last use, from which the slot is held on.
-if take_lease_away(user, lease, 'replaced', now, old) then return { 'more' } end
+if terminate_of_lease(user, lease, 'replaced', now, old) then return { 'more' } end
 
 -- 3. The slot moves, unless the lease was over with those sessions, as it is if it began when the pool was floating.
 lease = stored_lease(user)

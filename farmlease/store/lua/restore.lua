@@ -2,7 +2,7 @@
 -- Of two leases the one issued later is the user's; of two records the one of the higher version. Nothing is restored
 -- over a limit. Restoring the same again changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy    version of the policy the caller goes by
 --       2 user      user index
 --       3 node      node#incarnation
@@ -14,11 +14,13 @@
 --       8 record    sealed record of that version
 --       9 name      sealed user name
 --
+-- Loss reasons: timeout, capacity, session_limit
+--
 -- Answers
 --   restored, then threes: session, reason, fence: sessions that were not, and why; or, without a reason, that were,
 --                            and which fence the store had given them after the one that the node knows
 --   full                     the lease has no session here, and there is no seat for it
---   ended                    the lease is over, or was given up for a later one: sessions of it have lost their seats
+--   ended                    the lease is over, or was given up for a later one: its sessions have lost their seats
 --   configure, policy, strange, more  as acquire's
 
 local version, user, node, epoch = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -27,7 +29,7 @@ local record_version, record, name = tonumber(ARGV[7]), ARGV[8], ARGV[9]
 
 local refused = policy_differs(version)
 if refused then return refused end
-if epoch ~= limits.epoch or not alive(NODES, node) then return { 'strange' } end -- or it has to recover first
+if epoch ~= state.epoch or not alive(NODES, node) then return { 'strange' } end -- or it has to recover first
 if sweep() then return { 'more' } end
 
 -- Takes over what the node knows of devices and contacts: the later of both.
@@ -46,7 +48,7 @@ end
 
 -- Drops the devices that were in use longest ago where both together are more than the pool allows.
 local function within_device_limit(lease)
-  if limits.devices == 0 then return end
+  if limits.devices_per_user == 0 then return end
   local known = {}
   for device, claim in pairs(lease.devices) do
     if device_deadline(lease, device) <= now then
@@ -56,7 +58,7 @@ local function within_device_limit(lease)
     end
   end
   table.sort(known, function(one, other) return one[1] > other[1] or one[1] == other[1] and one[2] < other[2] end)
-  for at = limits.devices + 1, #known do
+  for at = limits.devices_per_user + 1, #known do
     if known[at][1] ~= math.huge then lease.devices[known[at][2]] = nil end
   end
 end
@@ -84,13 +86,13 @@ local function has_room(seat)
   return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft
 end
 
--- Why a session was taken from its node for good; nil if it was not. In the window, silence was not the node's fault.
-local function taken(member, fence)
-  local from, to = range_of(WORD .. member)
-  for _, word in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
-    local given, reason = string.match(word, '/(%d+)/([^/]+)$')
+-- Why a session was terminated for good; nil if it was not. In the window, silence was not the node's fault.
+local function terminated(member, fence)
+  local from, to = range_of(NOTICE .. member)
+  for _, notice in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
+    local given, reason = string.match(notice, '/(%d+)/([^/]+)$')
     if tonumber(given) >= fence and not (is_recovering() and reason == 'timeout') then return reason end
-    call('ZREM', SESSIONS, word)
+    call('ZREM', SESSIONS, notice)
   end
   return nil
 end
@@ -104,10 +106,10 @@ if lease and lease.back and lease.contact >= mine.contact then return { 'ended' 
 local contacts = last_contacts()
 if next(wanted) == nil and #contacts == 0 and (mine['until'] or 0) <= now then return { 'ended' } end
 if lease and lease.id ~= mine.id then
-  if take_lease_away(user, lease, 'timeout') then return { 'more' } end
+  if terminate_of_lease(user, lease, 'timeout') then return { 'more' } end
   local old = stored_lease(user)
   for seat in pairs(old and old.lingering or {}) do store_seat(seat, nil, old.charges and old.charges[seat]) end
-  keep_books()
+  write_usage()
   lease = nil
 end
 local fresh = not lease
@@ -123,9 +125,9 @@ for _, claim in ipairs(contacts) do
 end
 
 -- 2. Its sessions, as far as there is room.
-local answer, seats, fence = { 'restored' }, {}, limits.fence
+local answer, seats, fence = { 'restored' }, {}, state.fence
 
-local function tell(...)
+local function add(...)
   for _, word in ipairs({ ... }) do answer[#answer + 1] = word end
 end
 
@@ -135,20 +137,21 @@ for session, claim in pairs(wanted) do
   claim.seat = seat ~= user and seat or nil
   local count = 0
   for _ in pairs(lease.sessions) do count = count + 1 end
-  local reason = taken(member, claim.fence) or not has_room(seat) and 'capacity'
-    or limits.sessions > 0 and count >= limits.sessions and not lease.sessions[key] and 'session_limit' or nil
+  local reason = terminated(member, claim.fence) or not has_room(seat) and 'capacity'
+    or limits.sessions_per_user > 0 and count >= limits.sessions_per_user and not lease.sessions[key]
+      and 'session_limit' or nil
   if reason then
-    tell(session, reason, '')
+    add(session, reason, '')
   else
     local known = lease.sessions[key]
-    claim.hold = claim.hold and math.min(claim.hold, now + limits.max_hold) -- whatever the node says
+    claim.hold = claim.hold and math.min(claim.hold, now + limits.max_hold_ms) -- whatever the node sends
     if known and (known.seat or user) ~= seat then -- an earlier session of this id, which the store still counts
       local old = drop_session(user, lease, key, lease.contact, now)
       store_lease(user, lease, old.seat or user)
       known = nil
     end
     if known then
-      if known.fence > claim.fence then tell(session, '', text(known.fence)) end -- of a grant whose answer was lost
+      if known.fence > claim.fence then add(session, '', text(known.fence)) end -- of a grant whose answer was lost
       claim.fence = math.max(claim.fence, known.fence)
       claim.hold = (claim.hold or known.hold) and math.max(claim.hold or 0, known.hold or 0)
     end
@@ -176,6 +179,6 @@ end
 store_lease(user, lease, user)
 call('HSETNX', NAMES, user, name)
 call('ZREM', QUARANTINE, user)
-limits.fence = fence
+state.fence = fence
 audit('restored', user, node, '', '', '', fence)
 return answer

@@ -1,33 +1,26 @@
 -- save: a new version of a lease's record, by compare-and-set: of two nodes that changed it at once, one succeeds.
 -- Saving the same bytes again after a lost reply gives the first answer again.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 node      node#incarnation, for the audit
 --       3 session   session id, for the audit
 --       4 lease     id of the lease the record belongs to
 --       5 version   of the new record: one more than the version it was made from
 --       6 record    sealed record of that version
---       7 epoch     that the node knows; 0: none
---       8 seen      highest fence that it has seen
---       9 life      of the server
---      10 expected  ms: what the node thinks the time is; 0: it does not know
---      11 line      of counts that this belongs to
+--       then what the node knows, as lib/shard.lua names it
 --
 -- Answers
 --   saved, version
---   conflict, version, sealed record   somebody else saved first; this is what counts
+--   conflict, version, sealed record   another node saved first; this is what counts
 --   gone                               the lease ended; nothing was written
 --   strange, more                      as acquire's
 
 local user, node, session, lease_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local version, record = tonumber(ARGV[5]), ARGV[6]
 
-local caller = { epoch = tonumber(ARGV[7]), seen = tonumber(ARGV[8]), life = ARGV[9],
-  expected = tonumber(ARGV[10]), line = tonumber(ARGV[11]) }
-
-local elsewhere = no_session_here(caller)
-if elsewhere then return elsewhere end
+local refusal = refuse_other_store()
+if refusal then return refusal end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
 if not lease or lease.id ~= lease_id then return { 'gone' } end

@@ -1,6 +1,6 @@
 -- sealed: the sealed record of one user, and what it belongs to, as stored. Writes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --
 -- Answers

@@ -1,6 +1,6 @@
 -- sessions: which sessions does the store count for a node? Writes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 node      node#incarnation
 --       2 after     how many to pass over
 --       3 count     how many at most

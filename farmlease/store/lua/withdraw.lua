@@ -1,12 +1,14 @@
 -- withdraw: an administrator takes a lease from its user: gives it back for them, or revokes it. Its sessions end;
--- their nodes are told at the next heartbeat. The seat of a named lease that was used stays quarantined until its last
--- use is long enough ago; any other is free at once. Doing it again changes nothing.
+-- their nodes learn it at the next heartbeat. The seat of a named lease that was used stays quarantined until its last
+-- use is long enough ago; any other is free at once. Repeating it changes nothing.
 --
--- KEYS  the shard's keys, as prelude.lua names them
+-- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 reason    returned or revoked; a revocation also keeps the user out for the time of a quarantine
---       3 note      sealed words of the administrator, for the audit
+--       3 note      sealed comment of the administrator, for the audit
 --       4 by        sealed name of the administrator, likewise
+--
+-- Loss reasons: returned, revoked: as `reason` says
 --
 -- Answers
 --   withdrawn, until when the seat is quarantined ms or '', until when the user is kept out ms or '', '1' unless all of
@@ -22,7 +24,7 @@ if not lease and reason ~= 'revoked' then return { 'none' } end
 
 -- 1. Its sessions end, wherever they are.
 local changed = lease ~= nil and not lease.back
-if lease and take_lease_away(user, lease, reason, now) then return { 'more' } end
+if lease and terminate_of_lease(user, lease, reason, now) then return { 'more' } end
 
 -- 2. Its seats are free, but for the quarantine of one that was used.
 lease = stored_lease(user)
@@ -30,7 +32,7 @@ if lease and changed then
   for seat in pairs(lease.lingering or {}) do store_seat(seat, nil, lease.charges and lease.charges[seat]) end
   lease.lingering = nil
   if lease['until'] then
-    lease['until'] = lease.unused and 0 or math.min(lease['until'], lease.contact + limits.quarantine)
+    lease['until'] = lease.unused and 0 or math.min(lease['until'], lease.contact + limits.quarantine_ms)
     lease.back = true
   end
   store_lease(user, lease, user)
@@ -41,14 +43,14 @@ if lease and lease_deadline(user, lease) > now then
   call('ZADD', QUARANTINE, quarantine, user)
 end
 
--- 3. Who was revoked stays out.
+-- 3. A user whose lease was revoked stays out.
 local bar = ''
 if reason == 'revoked' then
   call('ZREMRANGEBYSCORE', BARRED, '-inf', text(now))
   local known = deadline_of(call('ZSCORE', BARRED, user))
   changed = changed or not known
-  if known or limits.quarantine > 0 then
-    bar = text(known or now + limits.quarantine)
+  if known or limits.quarantine_ms > 0 then
+    bar = text(known or now + limits.quarantine_ms)
     call('ZADD', BARRED, bar, user)
   end
 end

@@ -137,7 +137,7 @@ def test_killed_between_journal_and_mark(folder: Path, life: str, lag: int) -> N
     [
         ("Evidence.move", 1),
         *(("Path.rename", part) for part in (1, 2, 3)),
-        *(("Database.rows", number) for number in range(1, 12)),
+        *(("Journal._rows", number) for number in range(1, 12)),
         *(("Mark.write", number) for number in (1, 2)),
     ],
 )
@@ -146,7 +146,7 @@ def test_killed_while_it_is_opened(folder: Path, life: str, place: str, call: in
     (folder / "journal.sqlite").write_bytes(b"garbage" * 5000)
     script = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom itertools import count\n"
-        "from farmlease.node.journal.sqlite import Database\nfrom farmlease.node.journal.evidence import Evidence\n"
+        "from farmlease.node.journal.journal import Journal\nfrom farmlease.node.journal.evidence import Evidence\n"
         "from farmlease.node.journal.integrity import Mark\nfrom tests.support.journals import opened\n"
         f"calls, real = count(1), {place}\n"
         "def deadly(*args, **more):\n"

@@ -161,7 +161,7 @@ async def test_a_restarted_agent_goes_on_trying(day: Day) -> None:
     """11:35 the agent is killed and started again: still invalid, and active ten minutes later."""
     first, second, _ = await john_is_silent(day)
     await day.at("11:35", second)
-    await first.node.reacquire.stop()  # a killed process has no tasks
+    await first.node.sessions.reacquisition.stop()  # a killed process has no tasks
     await second.end()
     first.restart()
     await day.settled()

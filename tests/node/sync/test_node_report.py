@@ -18,7 +18,7 @@ from tests.support.stores import HOUR, TimedStore
 @pytest.fixture
 def roster(site: Site) -> NodeAdmin:
     """The nodes as an administrator sees them."""
-    return NodeAdmin(Farm(site.farm.name, site.farm.store, site.farm.sealer, by="anna on desk-7"))
+    return NodeAdmin(Farm(site.farm.name, site.farm.leases, site.farm.sealer, by="anna on desk-7"))
 
 
 async def drained(roster: NodeAdmin, *, on: bool = True, node: str = "ctx-01") -> None:

@@ -7,8 +7,8 @@ import pytest
 from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, Reason, Source, Withdrawal
+from farmlease.node.journal.outbox import ANY_FENCE
 from farmlease.node.journal.receipts import Receipts
-from farmlease.node.sync.outbox_delivery import ANY_FENCE
 from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
 from tests.support.nodes import FARM, JOHN, MARY, Host, Site, booted
@@ -451,7 +451,7 @@ async def test_a_receipt_that_does_not_open_is_kept_and_told(site: Site, monkeyp
     host = site.host()
     await host.granted(JOHN)
     await host.end()
-    journal = host.node.journal
+    journal = host.node.state.journal
     (index,) = journal.receipts("qlikview")
     body = journal.receipt(index, "qlikview")
     assert body is not None
@@ -721,7 +721,7 @@ async def test_a_fence_survives_the_agent_and_the_store(farm: Site, *, ended: bo
     host.kill()
     emptied(farm)
     host.boot()
-    assert johns.fence == host.node.store_state.known("qlikview").fence
+    assert johns.fence == host.node.state.store_state.known("qlikview").fence
     await beaten(host)
     await beaten(host)
     marys = await host.granted(MARY, "8")

@@ -2,13 +2,13 @@
 --
 -- Document: id, issued, contact (last contact), version (of the record), devices {name -> {seen, until, and perhaps
 -- unused, replaces (another device)}}, sessions {node#incarnation/session -> {device, started, fence, seat, hold}};
--- and, only where there is something to say: until (when the named seat falls free), lingering {seat -> until},
+-- and, only where they apply: until (when the named seat falls free), lingering {seat -> until},
 -- charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until is the end of its
 -- quarantine), unused, replaced [times at which a device was replaced]. All times in ms.
 -- `seat` is left out of a session where it is the user index, as for every named lease.
 -- A device or seat with a session has no deadline; the one written counts once its last session has ended.
 -- What a seat is kept by stands in the document and in the seat's own form, never in the pool's present kind: a policy
--- that changes kind or share neither shortens a claim nor leaves a seat behind that nobody frees.
+-- that changes kind or share neither shortens a claim nor leaves a seat behind that is never freed.
 
 local function node_of(key)
   return string.match(key, '^[^/]+')
@@ -55,7 +55,7 @@ end
 
 -- Notes a contact of the user on one of the lease's devices (in memory): it and a named seat are held on from then.
 local function note_contact(user, lease, device, seat, contact)
-  local claim, kept = lease.devices[device], contact + limits.lease
+  local claim, kept = lease.devices[device], contact + limits.lease_ms
   lease.contact = math.max(lease.contact, contact)
   claim.seen = math.max(claim.seen, contact)
   claim['until'] = math.max(claim['until'], kept)
@@ -69,18 +69,18 @@ local function drop_session(user, lease, key, contact, ended)
   local seat = session.seat or user
   lease.sessions[key] = nil
   note_contact(user, lease, session.device, seat, contact)
-  if limits.kind == 'floating' and limits.linger > 0 and not is_node_seat(seat) then
+  if limits.kind == 'floating' and limits.linger_ms > 0 and not is_node_seat(seat) then
     lease.lingering = lease.lingering or {}
-    lease.lingering[seat] = math.max(lease.lingering[seat] or 0, ended + limits.linger)
+    lease.lingering[seat] = math.max(lease.lingering[seat] or 0, ended + limits.linger_ms)
   end
   return session
 end
 
--- Last contact and end of a session that its user did not end, and whether it still lives: its node heard, or held.
+-- Last contact and end of a session that its user did not end, and whether it still lives: with its node, or held.
 local function session_life(key, session)
   local deadline = deadline_of(call('ZSCORE', NODES, node_of(key))) or 0
   local hold = session.hold or 0
-  return math.max(deadline - limits.session_timeout, math.min(hold, now)), math.min(math.max(deadline, hold), now),
+  return math.max(deadline - limits.session_timeout_ms, math.min(hold, now)), math.min(math.max(deadline, hold), now),
     deadline > now or hold > now
 end
 
@@ -98,7 +98,7 @@ local function settled_lease(user)
   for key in pairs(lease.sessions) do keys[#keys + 1] = key end
   for _, key in ipairs(keys) do
     local contact, ended, lives = session_life(key, lease.sessions[key])
-    if not lives and not is_doubtful() then drop_session(user, lease, key, contact, ended) end
+    if not lives and not is_time_uncertain() then drop_session(user, lease, key, contact, ended) end
   end
   for seat in pairs(lease.charges or {}) do
     if not seat_deadline(user, lease, seat) then lease.charges[seat] = nil end
@@ -110,7 +110,7 @@ end
 
 -- Writes a seat's deadline, or that it is free.
 local function store_seat(seat, deadline, charge)
-  seats_change()
+  before_seats_change()
   local reservation = charge and charge ~= '+' and charge .. '/' .. seat
   if not deadline then
     call('ZREM', SEATS, seat)
@@ -150,7 +150,7 @@ end
 local function free_node_seat(node)
   local in_use = call('ZLEXCOUNT', SESSIONS, '[' .. node .. '#', '(' .. node .. '$') > 0 -- '$' comes after '#'
   if not in_use then
-    seats_change()
+    before_seats_change()
     call('ZREM', SEATS, '@' .. node)
   end
 end
