@@ -66,6 +66,7 @@ LIGHT = [
     "cli/session.py",
     "cli/client/__init__.py",
     "cli/client/agent.py",
+    "cli/client/session.py",
 ]
 HEAVY = {"redis", "cryptography", "pydantic", "rich", "fastapi", "structlog", "asyncio", "tenacity"}
 
