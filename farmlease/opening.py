@@ -33,14 +33,4 @@ async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> Asy
 
 def address_of(config: Config) -> StoreAddress:
     """Return where the store is, in its own room's words."""
-    section = config.store
-    return StoreAddress(
-        url=section.url.get_secret_value(),
-        username=section.username,
-        password_file=section.password_file,
-        ca_file=section.ca_file,
-        cert_file=section.cert_file,
-        key_file=section.key_file,
-        timeout_ms=section.timeout_ms,
-        wait_replicas=section.wait_replicas,
-    )
+    return config.store.address

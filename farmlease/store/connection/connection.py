@@ -26,8 +26,9 @@ from farmlease.store.connection.address import (
     StoreAddress,
     credentials,
     database,
+    hosts,
+    is_encrypted,
     master_name,
-    places,
     split_url,
     tls_context,
 )
@@ -262,21 +263,22 @@ def _route(address: StoreAddress, url: SplitResult) -> tuple[Route, str]:
         path = unquote(url.path)
         way = _one(greeting, given, driver.UnixDomainSocketConnection, alone=alone, path=path)
         return way, f"unix://{path}?db={number}"
-    encrypted = url.scheme == "rediss" or address.ca_file is not None or address.cert_file is not None
-    tls: dict[str, Any] = {"connection_class": TlsConnection, "context": tls_context(address)} if encrypted else {}
-    hosts = places(url)
-    named = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts)
+    tls: dict[str, Any] = (
+        {"connection_class": TlsConnection, "context": tls_context(address)} if is_encrypted(address, url) else {}
+    )
+    named_hosts = hosts(url)
+    named = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in named_hosts)
     if url.scheme == "redis+cluster":
         return Cluster(
-            hosts, greeting, address.timeout_ms / 1000, alone=alone, **given | tls
+            named_hosts, greeting, address.timeout_ms / 1000, alone=alone, **given | tls
         ), f"{url.scheme}://{named}"
     if url.scheme == "redis+sentinel":
         master, kind = master_name(url), {"connection_class": SentinelTlsConnection} if tls else {}
-        sentinels, patience = _sentinels(address, hosts, who, tls)
+        sentinels, patience = _sentinels(address, named_hosts, who, tls)
         how = {"redis_connect_func": greeting.greet, **given, **tls, **kind}
         route = Watched(master, sentinels, greeting, patience=patience, alone=alone, **how)
         return route, f"{url.scheme}://{named}/{master}/{number}"
-    host, port = hosts[0]
+    host, port = named_hosts[0]
     return _one(greeting, given | tls, alone=alone, host=host, port=port), f"{url.scheme}://{named}/{number}"
 
 
@@ -313,8 +315,6 @@ async def _open_embedded(
     if not url.path and state_dir is None:
         raise ConfigError('[store] url = "embedded:" needs a folder here: write it as embedded:/path/of/the/folder')
     folder = Path(unquote(url.path)) if url.path else Path(state_dir or "") / "redis"
-    if not folder.is_absolute():
-        raise ConfigError(f"[store] url: the folder of an embedded store must be an absolute path, not {folder}")
     store = await embedded_store(folder, owner=owner)
     client: driver.Redis | Route = store.memory or _one(
         Greeting(), options(address, db=0), driver.UnixDomainSocketConnection, path=str(store.socket)
