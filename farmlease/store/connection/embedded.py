@@ -124,7 +124,10 @@ class EmbeddedServer:
         self.folder = folder
         self.socket = folder / SOCKET
         self._program = program
-        self._lock = filelock.FileLock(folder / "owner.lock", mode=0o600, thread_local=False)
+        # Not in a thread: a lock that is taken there after a cancellation would stay taken for a while.
+        self._lock = filelock.AsyncFileLock(
+            folder / "owner.lock", mode=0o600, poll_interval=POLL, run_in_executor=False
+        )
         self._guard: asyncio.subprocess.Process | None = None
         self._lifeline: int | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -159,22 +162,16 @@ class EmbeddedServer:
                 self._keeper = None
             await self._end()
         finally:
-            self._lock.release()
+            await self._lock.release()
 
     async def _take_lock(self, patience: float) -> None:
-        deadline = asyncio.get_running_loop().time() + patience
-        while True:
-            try:
-                self._lock.acquire(blocking=False)
-            except filelock.Timeout:
-                if asyncio.get_running_loop().time() >= deadline:
-                    raise AlreadyRunning(
-                        f"another process runs the embedded store in {self.folder}: stop it, or name another folder "
-                        "in [store] url"
-                    ) from None
-                await asyncio.sleep(POLL)
-            else:
-                return
+        try:
+            await self._lock.acquire(timeout=patience)
+        except filelock.Timeout:
+            raise AlreadyRunning(
+                f"another process runs the embedded store in {self.folder}: stop it, or name another folder in "
+                "[store] url"
+            ) from None
 
     async def _launch(self, program: ServerProgram) -> None:
         """Start guard and server and wait until it answers."""
