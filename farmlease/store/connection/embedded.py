@@ -33,7 +33,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from farmlease import private_file
 from farmlease.errors import AlreadyRunning, ConfigError, FarmleaseError, StoreUnavailable
 from farmlease.store.connection.embedded_binary import OPTIONS, ServerProgram, server_program
-from farmlease.store.connection.socket import asking
+from farmlease.store.connection.socket import unix_client
 
 if sys.platform != "win32":
     import fcntl
@@ -226,7 +226,7 @@ class EmbeddedServer:
         deadline = loop.time() + ANSWER_WITHIN
         while guard.returncode is None and loop.time() < deadline:
             try:
-                async with asking(self.socket, REPLY_WITHIN) as client:
+                async with unix_client(self.socket, REPLY_WITHIN) as client:
                     await client.ping()
             except BusyLoadingError:
                 deadline = max(deadline, loop.time() - ANSWER_WITHIN + LOAD_WITHIN)
@@ -325,5 +325,5 @@ def _kill_group(leader: int) -> None:
 async def _shut_down(socket: Path) -> None:
     """Ask whichever server listens there to end; it does not answer if it does."""
     with contextlib.suppress(RedisError, OSError):
-        async with asking(socket, REPLY_WITHIN) as client:
+        async with unix_client(socket, REPLY_WITHIN) as client:
             await client.shutdown()
