@@ -18,13 +18,12 @@ from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.errors import RecordRejected
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.audit_store import AuditStore
-from farmlease.store.connection.address import StoreAddress
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.lease_store import LeaseStore
 from farmlease.store.node_store import NodeStore
 from farmlease.store.seal_store import SealStore
 
-__all__ = ["Farm", "address_of", "open_farm"]
+__all__ = ["Farm", "open_farm"]
 
 _POLICY_NOT_OPENED = (
     "the farm's policy does not open with this node's key ring; copy the key ring of a node that works, "
@@ -128,24 +127,9 @@ async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> Asy
     elsewhere raises nothing here; the first call to it does.
     """
     sealer = Sealer(keyring_file.load(config.keys.file), config.farm)
-    connection = await open_connection(address_of(config), state_dir=config.agent.state_dir, owner=owner)
+    connection = await open_connection(config.store.address, state_dir=config.agent.state_dir, owner=owner)
     async with connection:
         yield Farm(config.farm, LeaseStore(connection, config.farm), sealer, by=by), connection
-
-
-def address_of(config: Config) -> StoreAddress:
-    """Return the address of the configured store."""
-    section = config.store
-    return StoreAddress(
-        url=section.url.get_secret_value(),
-        username=section.username,
-        password_file=section.password_file,
-        ca_file=section.ca_file,
-        cert_file=section.cert_file,
-        key_file=section.key_file,
-        timeout_ms=section.timeout_ms,
-        wait_replicas=section.wait_replicas,
-    )
 
 
 def _pool_names(policy: Policy) -> list[str]:

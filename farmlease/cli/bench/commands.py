@@ -132,14 +132,13 @@ def _figures(step: Row) -> Row:
 async def _run_trial(config: "Config", users: int, nodes: int, prefix: str | None) -> tuple["Measured | None", int]:
     """Run the trial; return its figures, or None and the signal that ended it."""
     from farmlease.cli.bench.trial import measure, most_calls
-    from farmlease.farm import address_of
     from farmlease.store.connection.connection import open_connection
     from farmlease.store.inspect.bench_shard import Trial
 
     interrupts = Interrupts()
     interrupts.listen()
     try:
-        async with await open_connection(address_of(config), state_dir=config.agent.state_dir) as connection:
+        async with await open_connection(config.store.address, state_dir=config.agent.state_dir) as connection:
             if prefix is None:
                 await _refuse_leases(config, connection)
             async with _cleaned_up(Trial(connection, config.farm, prefix or NAME), interrupts) as trial:

@@ -12,7 +12,7 @@ from farmlease.domain.diagnosis.finding import Finding, failed, fine, merge_serv
 from farmlease.domain.key_rotation import cannot_open
 from farmlease.domain.policy import PolicyInForce
 from farmlease.errors import RecordRejected, StoreError
-from farmlease.farm import Farm, address_of
+from farmlease.farm import Farm
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.inspect.server_facts import Examination
 from farmlease.store.inspect.tls_facts import wiring_of
@@ -25,7 +25,7 @@ Check = Callable[[], AsyncIterator[Finding]]
 
 async def store_findings(config: Config, ring: KeyRing | None) -> list[Finding]:
     """Check the store of a configuration; without a key ring, only what is not sealed."""
-    address = address_of(config)
+    address = config.store.address
     found = await _guarded("tls", lambda: _wiring(config))
     async with await open_connection(address, state_dir=config.agent.state_dir) as connection:
         try:
@@ -56,7 +56,7 @@ async def _guarded(name: str, check: Check) -> list[Finding]:
 
 
 async def _wiring(config: Config) -> AsyncIterator[Finding]:
-    for each in store.wiring(await wiring_of(address_of(config))):
+    for each in store.wiring(await wiring_of(config.store.address)):
         yield each
 
 
