@@ -7,41 +7,28 @@ clear.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from farmlease.config.model import Config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import PoolUse
-from farmlease.domain.policy import Policy, Pool, parse_policy
+from farmlease.domain.policy import Policy, PolicyInForce, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, encode
+from farmlease.errors import RecordRejected
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.audit_store import AuditStore
-from farmlease.store.connection.address import StoreAddress
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.lease_store import LeaseStore
 from farmlease.store.node_store import NodeStore
 from farmlease.store.seal_store import SealStore
 
-__all__ = ["Farm", "PolicyInForce", "address_of", "open_farm"]
+__all__ = ["Farm", "open_farm"]
 
-
-@dataclass(frozen=True, slots=True)
-class PolicyInForce:
-    """The policy every decision goes by, and its version. Version 0: none was ever applied."""
-
-    version: int
-    policy: Policy | None
-
-    @property
-    def pools(self) -> tuple[Pool, ...]:
-        """The pools of the policy, none without one."""
-        return self.policy.pools if self.policy else ()
-
-    def pool(self, name: str) -> Pool | None:
-        """Return the pool of exactly this name."""
-        return self.policy.pool(name) if self.policy else None
+_POLICY_NOT_OPENED = (
+    "the farm's policy does not open with this node's key ring; copy the key ring of a node that works, "
+    "or check farm and [store] url in the configuration"
+)
 
 
 class Farm:
@@ -61,25 +48,25 @@ class Farm:
         self._by = by
 
     async def policy(self) -> PolicyInForce:
-        """Read the policy; RecordRejected if it was not sealed with this farm's keys."""
-        return self._opened(await self.leases.read_policy())
+        """Read the policy; RecordRejected if it does not open with this farm's keys."""
+        return self._unsealed(await self.leases.read_policy())
 
     async def apply(self, policy: Policy, *, over: int | None = None) -> PolicyInForce:
         """Put ``policy`` in force on every node, over version ``over`` (default: the one in force now).
 
-        Applying what is in force already makes no new version. PolicyChanged if another one is in force by now. Its
-        limits reach each pool at once; should this be cut short, apply it again. A pool that is no longer in it is told
-        too, so that no node goes on granting from it.
+        Applying the policy that is in force makes no new version. PolicyChanged if another version is in force by now.
+        The limits are then written into each pool; if that is interrupted, apply the policy again. Removed pools are
+        marked as well, so that no node goes on granting from them.
         """
         found = await self.leases.read_policy()
-        before = self._opened(found)
+        before = self._unsealed(found)
         expected = found.version if over is None else over
         if before.policy and (expected, policy.text) == (found.version, before.policy.text):
             version = before.version
         else:
             version = max(found.version + 1, found.now)
             await self.leases.apply_policy(
-                expected, version, self._sealed(version, policy), pools=_names(policy), by=self.signature()
+                expected, version, self._sealed(version, policy), pools=_pool_names(policy), by=self.signature()
             )
         removed = [pool for pool in before.pools if policy.pool(pool.name) is None]
         for pool in (*policy.pools, *removed):
@@ -87,10 +74,10 @@ class Farm:
         return PolicyInForce(version, policy)
 
     async def put_back(self, known: PolicyInForce, *, over: int, node: str) -> None:
-        """Put a policy that was in force over the older one of a store that lost it. PolicyChanged if that is gone."""
+        """Write a policy back into a store that lost it. PolicyChanged if its version is not ``over`` any more."""
         if known.policy is not None:
             sealed = self._sealed(known.version, known.policy)
-            await self.leases.apply_policy(over, known.version, sealed, pools=_names(known.policy), node=node)
+            await self.leases.apply_policy(over, known.version, sealed, pools=_pool_names(known.policy), node=node)
 
     async def use(self, pool: Pool) -> PoolUse:
         """Return how full a pool is."""
@@ -106,7 +93,7 @@ class Farm:
         )
 
     def first_record(self, pool: Pool, user: User, device: str, lease_id: str, borrowed_at: int) -> bytes:
-        """Return the sealed record, without files yet, that a new lease begins with."""
+        """Return the sealed first record, without files, of a new lease."""
         index = self.sealer.user_index(user)
         record = BorrowedRecord(
             user=user.canonical, pool=pool.name, seat=index, device=device, borrowed_at=borrowed_at, files=()
@@ -115,47 +102,35 @@ class Farm:
         return self.sealer.seal_record(binding, encode(record))
 
     def signature(self) -> bytes:
-        """Return who changes something, sealed, for the audit; empty for an agent."""
+        """Return the administrator, sealed, for the audit; empty for an agent."""
         return self.sealer.seal_author(self._by) if self._by else b""
 
     def _sealed(self, version: int, policy: Policy) -> bytes:
         return self.sealer.seal(Purpose.POLICY, "", (str(version),), policy.text.encode())
 
-    def _opened(self, found: SealedPolicy) -> PolicyInForce:
+    def _unsealed(self, found: SealedPolicy) -> PolicyInForce:
         if found.version == 0:
             return PolicyInForce(0, None)
-        text = self.sealer.unseal(Purpose.POLICY, "", (str(found.version),), found.sealed)
+        try:
+            text = self.sealer.unseal(Purpose.POLICY, "", (str(found.version),), found.sealed)
+        except RecordRejected:
+            raise RecordRejected(_POLICY_NOT_OPENED) from None
         return PolicyInForce(found.version, parse_policy(text.decode(), f"policy {found.version} of farm {self.name}"))
 
 
 @asynccontextmanager
 async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> AsyncIterator[tuple[Farm, Connection]]:
-    """Open the farm of a configuration; with ``owner`` an embedded store is this process's own.
+    """Open the farm of a configuration; with ``owner`` this process starts and owns an embedded store.
 
     ``by``: the administrator who opens it, for the audit of what is changed.
-    Raises KeyRingRejected, ConfigError, and for an embedded store AlreadyRunning and StoreError. A store elsewhere
-    that is away is no error yet.
+    Raises KeyRingRejected, ConfigError, and for an embedded store AlreadyRunning and StoreError. An unreachable store
+    elsewhere raises nothing here; the first call to it does.
     """
     sealer = Sealer(keyring_file.load(config.keys.file), config.farm)
-    connection = await open_connection(address_of(config), state_dir=config.agent.state_dir, owner=owner)
+    connection = await open_connection(config.store.address, state_dir=config.agent.state_dir, owner=owner)
     async with connection:
         yield Farm(config.farm, LeaseStore(connection, config.farm), sealer, by=by), connection
 
 
-def address_of(config: Config) -> StoreAddress:
-    """Return where the store is, in its own room's words."""
-    section = config.store
-    return StoreAddress(
-        url=section.url.get_secret_value(),
-        username=section.username,
-        password_file=section.password_file,
-        ca_file=section.ca_file,
-        cert_file=section.cert_file,
-        key_file=section.key_file,
-        timeout_ms=section.timeout_ms,
-        wait_replicas=section.wait_replicas,
-    )
-
-
-def _names(policy: Policy) -> list[str]:
+def _pool_names(policy: Policy) -> list[str]:
     return [pool.name for pool in policy.pools]

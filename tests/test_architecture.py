@@ -19,7 +19,8 @@ FLOORS: list[set[str]] = [
     {"errors", "clock", "private_file", "__init__"},
     {"domain", "config"},
     {"crypto"},
-    {"store", "config.model"},
+    {"store"},
+    {"config.model"},
     {"farm"},
     {"admin"},
     {"node.concurrency", "node.host_identity", "node.logs", "node.systemd", "node"},
@@ -66,6 +67,7 @@ LIGHT = [
     "cli/session.py",
     "cli/client/__init__.py",
     "cli/client/agent.py",
+    "cli/client/session.py",
 ]
 HEAVY = {"redis", "cryptography", "pydantic", "rich", "fastapi", "structlog", "asyncio", "tenacity"}
 

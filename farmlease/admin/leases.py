@@ -28,7 +28,7 @@ class LeaseAdmin:
         self._farm = farm
 
     async def leases(self, pool: Pool) -> AsyncIterator[LeaseView]:
-        """Every lease of a pool, a page at a time."""
+        """Yield every lease of a pool; they are read a page at a time."""
         async for stored in self._farm.leases.list(pool):
             yield self._view(pool, stored)
 
@@ -38,15 +38,16 @@ class LeaseAdmin:
         return None if stored is None else self._view(pool, stored)
 
     async def withdraw(self, pool: Pool, user: User, why: Withdrawal, note: str = "") -> Withdrawn | None:
-        """Give a user's lease back, or revoke it; its sessions are told at their nodes' next heartbeat.
+        """Return or revoke a user's lease; its sessions are lost at their nodes' next heartbeat.
 
-        None if there is no lease to give back. ``note``, the administrator's words, goes into the audit, sealed.
+        None if there is no lease to return; a revocation bars the user even without one. ``note``, the administrator's
+        reason, goes into the audit, sealed.
         """
         index = self._farm.sealer.user_index(user)
         return await self._farm.leases.withdraw(pool.name, index, why, self._note(index, note), self._farm.signature())
 
     async def release_device(self, pool: Pool, user: User, device: str) -> DeviceRelease:
-        """Free a user's device slot; a used one stays taken until its last use is a quarantine ago."""
+        """Free a user's device slot; a used one stays taken until the quarantine after its last use is over."""
         return await self._farm.leases.release_device(
             pool.name, self._farm.sealer.user_index(user), device, self._farm.signature()
         )
@@ -54,7 +55,7 @@ class LeaseAdmin:
     async def replace_device(
         self, pool: Pool, user: User, old: str, new: str, *, note: str, override: bool = False
     ) -> DeviceReplacement:
-        """Move a user's device slot to another machine at once; the pool says how often in 30 days."""
+        """Move a user's device slot to another machine at once; the pool limits how often in 30 days."""
         index = self._farm.sealer.user_index(user)
         sealed = self._note(index, note)
         return await self._farm.leases.replace_device(
@@ -64,7 +65,7 @@ class LeaseAdmin:
     async def import_lease(
         self, pool: Pool, version: int, user: User, device: str, borrowed_at: int | None
     ) -> ImportOutcome | Behind:
-        """Take over a lease from the vendor's books; ``borrowed_at`` in ms, None if it was never used."""
+        """Import a lease that the vendor recorded; ``borrowed_at`` in ms, None if it was never used."""
         index, lease_id = self._farm.sealer.user_index(user), secrets.token_urlsafe(12)
         importing = Importing(
             user=index,
@@ -79,9 +80,9 @@ class LeaseAdmin:
         return await self._farm.leases.import_lease(pool, version, importing)
 
     async def fault(self, pool: Pool, user: User, device: str) -> str | None:
-        """Return why a session of this user on this device would not find a valid lease; None if it would.
+        """Return why a user has no valid lease on a device; None if it is valid.
 
-        RecordRejected if the lease is there but its record was sealed for something else, or is malformed.
+        RecordRejected if the lease exists but its record does not open or is malformed.
         """
         stored = await self._farm.leases.look_up(pool, self._farm.sealer.user_index(user))
         if stored is None:
@@ -108,12 +109,12 @@ class LeaseAdmin:
             overdraft=stored.overdraft,
         )
 
-    def _note(self, index: str, words: str) -> bytes:
-        """Seal an administrator's words; apart from names, so that neither stands in for the other. None stay none."""
-        return self._farm.sealer.seal(Purpose.NOTE, index, (), words.encode("utf-8", "surrogatepass")) if words else b""
+    def _note(self, index: str, text: str) -> bytes:
+        """Seal an administrator's note, under another purpose than names, so that neither replaces the other."""
+        return self._farm.sealer.seal(Purpose.NOTE, index, (), text.encode("utf-8", "surrogatepass")) if text else b""
 
     def _name(self, stored: StoredLease) -> str:
-        """Return the user's name; the pseudonym where the name was forgotten or does not open."""
+        """Return the user's name; the pseudonym if the name was erased or does not open."""
         try:
             return self._farm.sealer.unseal_name(stored.user, stored.name) if stored.name else stored.user
         except RecordRejected:

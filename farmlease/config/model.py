@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
@@ -31,6 +30,7 @@ from farmlease.domain.toml_model import (
     validated_by,
 )
 from farmlease.errors import ConfigError, InvalidInput
+from farmlease.store.connection.address import StoreAddress, faults
 
 __all__ = [
     "AgentSection",
@@ -45,8 +45,6 @@ __all__ = [
 ]
 
 _PLACEHOLDERS = frozenset({"{user}", "{session}", "{reason}", "{pool}"})
-#: A host by name or address, and perhaps its port.
-_HOST = re.compile(r"(\[[^\]]+\]|[^:,\[\]]+)(:\d+)?")
 
 
 def _check_farm(text: str) -> str:
@@ -59,36 +57,6 @@ def _check_path(path: Path) -> Path:
         return absolute(str(path))
     except InvalidInput as error:
         raise refusal(str(error)) from None
-
-
-def _check_store_url(url: SecretStr) -> SecretStr:
-    """Refuse a URL no store can be reached by, without showing it."""
-    try:
-        parts = urlsplit(url.get_secret_value())
-    except ValueError:
-        raise refusal("is not a URL, such as redis://127.0.0.1:6379/0") from None
-    hosts = parts.netloc.rpartition("@")[2]
-    match parts.scheme:
-        case "redis" | "rediss":
-            complete = _HOST.fullmatch(hosts) is not None
-            form = f"{parts.scheme}://host:port"
-        case "redis+cluster":
-            complete = all(map(_HOST.fullmatch, hosts.split(","))) and not parts.path.strip("/")
-            form = "redis+cluster://host:port,host:port"
-        case "redis+sentinel":
-            complete = all(map(_HOST.fullmatch, hosts.split(","))) and bool(parts.path.strip("/"))
-            form = "redis+sentinel://host:port,host:port/master/0"
-        case "unix":
-            complete = parts.path.startswith("/")
-            form = "unix:///run/redis/redis.sock"
-        case "embedded":
-            complete = not parts.netloc and (not parts.path or Path(parts.path).is_absolute())
-            form = "embedded: or embedded:/var/lib/farmlease/redis"
-        case _:
-            raise refusal("begins with none of redis, rediss, unix, redis+sentinel, redis+cluster, embedded")
-    if not complete:
-        raise refusal(f"is not complete; write it as {form}")
-    return url
 
 
 def _check_hook(command: tuple[str, ...]) -> tuple[str, ...]:
@@ -120,7 +88,7 @@ class StoreSection(Section):
     """``[store]``: how the shared truth is reached."""
 
     #: May hold a password, so it is shown to nobody; ``url.get_secret_value()`` is for ``store.connect``.
-    url: Annotated[SecretStr, AfterValidator(_check_store_url)] = SecretStr("redis://127.0.0.1:6379/0")
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     username: str | None = None
     password_file: AbsolutePath | None = None
     ca_file: AbsolutePath | None = None
@@ -130,19 +98,24 @@ class StoreSection(Section):
     wait_replicas: Count = 0  #: replicas that must have a grant before it is given; 0: none
 
     @model_validator(mode="after")
-    def _can_work(self) -> Self:
-        if not self.timeout_ms:
-            raise refusal("must be longer than 0", "timeout")
-        if self.key_file is not None and self.cert_file is None:
-            raise refusal("is required beside key_file", "cert_file")
-        scheme = urlsplit(self.url.get_secret_value()).scheme
-        if self.wait_replicas and scheme == "embedded":
-            raise refusal("is for a store with replicas, and an embedded one has none", "wait_replicas")
-        if scheme in {"redis", "unix", "embedded"}:
-            for key in ("ca_file", "cert_file"):
-                if key in self.model_fields_set:
-                    raise refusal("is for TLS, which this URL does not use; write rediss://", key)
+    def _leads_to_a_store(self) -> Self:
+        for fault in faults(self.address):
+            raise refusal(fault.why, fault.key)
         return self
+
+    @property
+    def address(self) -> StoreAddress:
+        """Return where the store is, in its own room's words."""
+        return StoreAddress(
+            url=self.url.get_secret_value(),
+            username=self.username,
+            password_file=self.password_file,
+            ca_file=self.ca_file,
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+            timeout_ms=self.timeout_ms,
+            wait_replicas=self.wait_replicas,
+        )
 
 
 class KeysSection(Section):

@@ -7,7 +7,7 @@ request may try; the store decides whether a seat is free.
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -22,6 +22,7 @@ __all__ = [
     "Denied",
     "Plan",
     "Policy",
+    "PolicyInForce",
     "Pool",
     "RestrictedUse",
     "Rule",
@@ -133,6 +134,23 @@ class Policy:
 
     def _try(self, names: Iterable[str]) -> TryPools:
         return TryPools(tuple(pool for pool in map(self.pool, names) if pool is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """The policy every decision goes by, and its version. Version 0: none was ever applied, and there are no pools."""
+
+    version: int
+    policy: Policy | None
+    pools: tuple[Pool, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the pools of the policy, none without one."""
+        object.__setattr__(self, "pools", self.policy.pools if self.policy else ())
+
+    def pool(self, name: str) -> Pool | None:
+        """Return the pool of exactly this name."""
+        return self.policy.pool(name) if self.policy else None
 
 
 def parse_policy(text: str, source: str) -> Policy:

@@ -182,7 +182,7 @@ def test_the_ring_of_another_farm_does_not_open_the_policy(node: Host) -> None:
     keyring_file.create(node.ring_file, KeyRing.generate(0))
     report = examine(node)
     verdict, text = report.one("policy")
-    assert (FAIL, True) == (verdict, "copy the one of a node that works" in text)
+    assert (FAIL, True) == (verdict, "copy the key ring of a node that works" in text)
     assert "nodes' keys" not in report.found
 
 
@@ -444,11 +444,11 @@ def test_a_table_has_one_line_for_each_thing(node: Host) -> None:
     [
         (
             ZeroDivisionError("of a kind\nnobody thought of"),
-            "cannot be looked at: ZeroDivisionError: of a kind nobody thought of",
+            "cannot be checked: ZeroDivisionError: of a kind nobody thought of",
         ),
         (
             PermissionError(13, "Permission denied"),
-            "may not be looked at by this user; run this as root or as the agent's own user",
+            "this user may not read it; run this as root or as the agent's own user",
         ),
     ],
 )

@@ -237,7 +237,7 @@ def test_check_needs_a_pool_where_there_are_several(lent: Host) -> None:
     """Nothing is guessed: the line names the pools."""
     ended = lent.run("lease", "check", JOHN)
     assert (2, "") == (ended.status, ended.out)
-    assert "farmlease: say which pool with --pool; the pools are clearquest, qlikview\n" == ended.err
+    assert "farmlease: name the pool with --pool; the pools are clearquest, qlikview\n" == ended.err
 
 
 def test_check_of_the_only_pool_needs_no_name(host: Host) -> None:

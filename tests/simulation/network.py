@@ -74,14 +74,14 @@ class Line:
         self._sent = 0
         self._arrived = 0
 
-    async def carry(self, keys: Sequence[str], talk: Callable[["Line"], Awaitable[Any]]) -> Any:  # noqa: ARG002 - one server has all keys
-        """Talk to the server."""
-        return await talk(self)
+    async def use(self, keys: Sequence[str], exchange: Callable[["Line"], Awaitable[Any]]) -> Any:  # noqa: ARG002 - one server has all keys
+        """Carry out an exchange with the server."""
+        return await exchange(self)
 
-    async def forget(self) -> None:
+    async def refresh(self) -> None:
         """Keep the line."""
 
-    async def say(self, *words: Any) -> Any:
+    async def execute(self, *words: Any) -> Any:
         """Send a command and wait for its answer; only the caller's patience ends that."""
         network, loop = self._network, asyncio.get_running_loop()
         if self.dead:

@@ -10,9 +10,9 @@ from contextlib import suppress
 import structlog
 
 from farmlease.crypto.seal import Purpose
-from farmlease.domain.policy import Policy, check_timing, parse_policy
+from farmlease.domain.policy import Policy, PolicyInForce, check_timing, parse_policy
 from farmlease.errors import JournalFailed, PolicyChanged, PolicyError, RecordRejected
-from farmlease.farm import Farm, PolicyInForce
+from farmlease.farm import Farm
 from farmlease.node.journal.journal import Journal
 
 __all__ = ["PolicyCache"]
@@ -37,9 +37,8 @@ class PolicyCache:
         try:
             found = await self._farm.policy()
         except (RecordRejected, PolicyError) as error:
-            why = str(error) if isinstance(error, PolicyError) else _NOT_OURS
-            self._set_trouble(why)
-            raise PolicyError(why) from None
+            self._set_trouble(str(error))
+            raise PolicyError(str(error)) from None
         if found.version < self.in_force.version:
             await self._put_back(found.version)
         if found.version > self.in_force.version:
@@ -91,9 +90,3 @@ class PolicyCache:
         except (RecordRejected, PolicyError) as error:
             _log.error("policy.rejected", why=str(error))
             return PolicyInForce(0, None)
-
-
-_NOT_OURS = (
-    "the farm's policy does not open with this node's key ring; copy the key ring of a node that works, "
-    "or see whether [store] url and farm are the right ones"
-)

@@ -111,7 +111,7 @@ class SessionFiles:
         if changed is not None:
             message = SaveMessage(
                 pool=session.pool,
-                claim=self._sessions.claim(session),
+                claim=session.claim,
                 lease_id=changed.lease.id,
                 line=changed.line,
                 version=changed.version,

@@ -1,6 +1,7 @@
-"""Where the store is and who we are to it: an administrator's words checked, before anything is opened.
+"""Where the store is and who we are to it, as an administrator writes it, checked before anything is opened.
 
-Whatever would be ignored or guessed at is refused. A URL may hold a password, so its text never gets into an error.
+An option that would be ignored or would leave a doubt is refused. A URL may hold a password, so no error text shows any
+part of it. The configuration applies the same rules when it is read: ``faults``.
 """
 
 import ssl
@@ -8,20 +9,51 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from farmlease.errors import ConfigError
 
-__all__ = ["StoreAddress", "credentials", "database", "master_name", "places", "split_url", "tls_context"]
+__all__ = [
+    "Fault",
+    "StoreAddress",
+    "credentials",
+    "database",
+    "faults",
+    "hosts",
+    "is_encrypted",
+    "master_name",
+    "split_url",
+    "tls_context",
+]
 
-#: Where a server listens unless the URL says otherwise.
-_PORTS = {"redis": 6379, "rediss": 6379, "redis+cluster": 6379, "redis+sentinel": 26379}
-_SEVERAL = {"redis+sentinel", "redis+cluster"}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """What a URL of one scheme is like."""
+
+    example: str
+    port: int | None = None  #: where a server listens unless the URL names a port; None: the URL names no host
+    several: bool = False  #: it may name several hosts
+    #: Whether the connection is encrypted: always, never, or if a ``ca_file`` or ``cert_file`` is given.
+    tls: Literal["always", "never", "with files"] = "never"
+
+
+_FORMS = {
+    "redis": _Form(example="redis://127.0.0.1:6379/0", port=6379),
+    "rediss": _Form(example="rediss://redis.example.com:6379/0", port=6379, tls="always"),
+    "redis+sentinel": _Form(
+        example="redis+sentinel://h1:26379,h2:26379/mymaster/0", port=26379, several=True, tls="with files"
+    ),
+    "redis+cluster": _Form(example="redis+cluster://h1:7000,h2:7000", port=6379, several=True, tls="with files"),
+    "unix": _Form(example="unix:///run/redis/redis.sock"),
+    "embedded": _Form(example="embedded: or embedded:/var/lib/farmlease/redis"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreAddress:
-    """Where the store is and who we are to it, as an administrator writes it. The URL may hold a password."""
+    """Where the store is and who we are to it. The URL may hold a password."""
 
     url: str = field(repr=False)
     username: str | None = None
@@ -55,73 +87,141 @@ def _reason(error: OSError) -> str:
     return getattr(error, "reason", None) or error.strerror or type(error).__name__
 
 
-def split_url(address: StoreAddress) -> SplitResult:
-    """Split the URL and check that everything beside it goes with it; ConfigError if not."""
-    parts = _parsed(address.url)
-    if parts is None:
-        raise ConfigError(
-            "[store] url cannot be read: write redis://host:6379/0, and / : @ # in a password as %2F %3A %40 %23 "
-            "(better: a password_file)"
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an address cannot be used."""
+
+    key: str  #: of the option in ``[store]``
+    why: str  #: goes on after the key; shows no part of the URL
+
+
+def faults(address: StoreAddress) -> Iterator[Fault]:
+    """Yield what is wrong with an address, the first things first."""
+    url = _parsed(address.url)
+    if url is None:
+        yield Fault(
+            "url",
+            "cannot be read: write redis://host:6379/0, and / : @ # in a password as %2F %3A %40 %23 (better: a "
+            "password_file)",
         )
-    for objection in (*_about_url(parts), *_about_the_rest(address, parts)):
-        raise ConfigError(f"[store] {objection}")
-    return parts
+        return
+    if url.scheme not in _FORMS:
+        yield Fault(
+            "url", f"must begin with {', '.join(f'{each}://' for each in _FORMS if each != 'embedded')} or embedded:"
+        )
+        return
+    yield from (Fault("url", why) for why in _about_url(url))
+    yield from _about_options(address, url)
+
+
+def split_url(address: StoreAddress) -> SplitResult:
+    """Split the URL of an address that has no fault; ConfigError for the first one otherwise."""
+    for fault in faults(address):
+        raise ConfigError(f"[store] {fault.key} {fault.why}")
+    return urlsplit(address.url)
 
 
 def _parsed(url: str) -> SplitResult | None:
-    """Split a URL, or return None: the standard library's error would carry a part of it, maybe of the password."""
+    """Split a URL, or return None: the standard library's error would show a part of it, maybe of the password."""
     try:
         parts = urlsplit(url)
-        if parts.scheme in _PORTS:
-            places(parts)
+        if parts.scheme in _FORMS:
+            hosts(parts)
     except ValueError:
         return None
     return parts
 
 
-def places(url: SplitResult) -> list[tuple[str, int]]:
-    """Return the hosts and ports a URL names, several of them for Sentinel and Cluster; ValueError for no port."""
-    hosts = url.netloc.rpartition("@")[2]
-    found = [urlsplit(f"//{each}") for each in (hosts.split(",") if url.scheme in _SEVERAL else [hosts])]
-    return [(each.hostname or "", each.port or _PORTS[url.scheme]) for each in found]
-
-
 def _about_url(url: SplitResult) -> Iterator[str]:
-    """Say what is wrong with the URL itself, the first things first."""
-    if url.scheme not in _PORTS and url.scheme not in {"unix", "embedded"}:
-        yield "url must begin with redis://, rediss://, redis+sentinel://, redis+cluster://, unix:// or embedded:"
+    """Yield what is wrong with the URL itself."""
+    form = _FORMS[url.scheme]
     if url.scheme == "unix" and sys.platform == "win32":
-        yield "url: unix:// does not work on Windows; use redis:// or rediss://"
+        yield "is unix://, which does not work on Windows: use redis:// or rediss://"
     if unknown := parse_qs(url.query, keep_blank_values=True).keys() - {"db"}:
-        yield f"url: nothing but db may follow the question mark, not {min(unknown)}"
+        yield f"has too much after the question mark: nothing but db may stand there, not {min(unknown)}"
     if url.fragment:
-        yield "url: write a # in a password as %23"
-    if url.scheme == "unix" and (url.hostname or not url.path):
-        yield "url: a Unix socket is written with three slashes, as unix:///run/redis/redis.sock"
-    if url.scheme in _PORTS and not all(host and "," not in host for host, _ in places(url)):
-        example = "redis+cluster://h1:7000,h2:7000" if url.scheme in _SEVERAL else "redis://127.0.0.1:6379/0"
-        yield f"url names no host, or has a comma that no host follows: write it as {example}"
-    if url.scheme == "redis+sentinel" and not master_name(url):
-        yield "url names no master: write redis+sentinel://h1:26379,h2:26379/mymaster/0"
-    if url.scheme == "redis+cluster" and (url.path.strip("/") or url.query):
-        yield "url: a Redis Cluster has no databases: end it after the last host"
+        yield "has a #: in a password write it as %23"
+    if not all(host and "," not in host for host, _ in hosts(url)):
+        yield f"names no host, or has a comma that no host follows: write it as {form.example}"
+    yield from _ABOUT_PATH.get(url.scheme, _about_database)(url)
 
 
-def _about_the_rest(address: StoreAddress, url: SplitResult) -> Iterator[str]:
-    """Say what does not go with the URL, or would be ignored in silence."""
+def _about_socket(url: SplitResult) -> Iterator[str]:
+    if url.hostname or not url.path:
+        yield f"needs three slashes before the path of a Unix socket: write it as {_FORMS['unix'].example}"
+    yield from _about_database(url)
+
+
+def _about_folder(url: SplitResult) -> Iterator[str]:
+    if url.netloc or url.query:
+        yield "takes only a folder behind embedded:, as embedded:/path, and no user or password"
+    if url.path and not Path(unquote(url.path)).is_absolute():
+        yield f"needs an absolute path for the folder of an embedded store: write it as {_FORMS['embedded'].example}"
+
+
+def _about_master(url: SplitResult) -> Iterator[str]:
+    if not master_name(url):
+        yield f"names no master: write it as {_FORMS['redis+sentinel'].example}"
+    yield from _about_database(url)
+
+
+def _about_cluster(url: SplitResult) -> Iterator[str]:
+    if url.path.strip("/") or url.query:
+        yield "does not end after the last host: a Redis Cluster has no databases"
+
+
+def _about_database(url: SplitResult) -> Iterator[str]:
+    texts = [text for text in _database_texts(url) if text]
+    if len(texts) > 1:
+        yield "names a database twice: keep /number or ?db=number"
+    if not all(text.isascii() and text.isdigit() for text in texts):
+        yield "is wrong at its end: the database is a number, as in redis://host:6379/0"
+
+
+#: What follows the hosts, where that is not only a database.
+_ABOUT_PATH = {
+    "unix": _about_socket,
+    "embedded": _about_folder,
+    "redis+sentinel": _about_master,
+    "redis+cluster": _about_cluster,
+}
+
+
+def _about_options(address: StoreAddress, url: SplitResult) -> Iterator[Fault]:
+    """Yield what does not go with the URL, or would be ignored in silence."""
     if url.scheme == "embedded":
-        if url.netloc or url.query or address.username or address.password_file:
-            yield "url: embedded: takes only a folder, as embedded:/path, and no user or password"
+        if address.username or address.password_file:
+            key = "username" if address.username else "password_file"
+            yield Fault(key, "is given, but an embedded store takes only a folder")
         if address.wait_replicas:
-            yield "wait_replicas is given, but an embedded store has no replicas"
+            yield Fault("wait_replicas", "is for a store with replicas; an embedded one has no replicas")
     files = {"ca_file": address.ca_file, "cert_file": address.cert_file, "key_file": address.key_file}
-    given = [name for name, file in files.items() if file is not None]
-    if given and url.scheme not in {"rediss", *_SEVERAL}:
-        yield f"{given[0]} is given, but url is not encrypted: use rediss://, or drop {given[0]}"
+    for name in (name for name, file in files.items() if file is not None and _FORMS[url.scheme].tls == "never"):
+        yield Fault(name, f"is for TLS, and this URL is not encrypted: use rediss://, or drop {name}")
     if address.key_file is not None and address.cert_file is None:
-        yield "key_file is given without cert_file"
+        yield Fault("cert_file", "is required beside key_file")
+    if address.username and url.username and address.username != unquote(url.username):
+        yield Fault("username", "and the user name in url differ: keep one of them")
+    if address.password_file is not None and url.password:
+        yield Fault("password_file", "is given and url has a password too: keep the file")
     if address.timeout_ms <= 0:
-        yield "timeout must be more than 0"
+        yield Fault("timeout", "must be longer than 0")
+
+
+def hosts(url: SplitResult) -> list[tuple[str, int]]:
+    """Return the hosts and ports that a URL names; none for a socket or a folder. ValueError for a wrong port."""
+    form = _FORMS[url.scheme]
+    if form.port is None:
+        return []
+    names = url.netloc.rpartition("@")[2]
+    found = [urlsplit(f"//{each}") for each in (names.split(",") if form.several else [names])]
+    return [(each.hostname or "", each.port or form.port) for each in found]
+
+
+def is_encrypted(address: StoreAddress, url: SplitResult) -> bool:
+    """Whether the connection to the store uses TLS."""
+    tls = _FORMS[url.scheme].tls
+    return tls == "always" or (tls == "with files" and (address.ca_file is not None or address.cert_file is not None))
 
 
 def master_name(url: SplitResult) -> str:
@@ -130,30 +230,23 @@ def master_name(url: SplitResult) -> str:
 
 
 def database(url: SplitResult) -> int:
-    """Return the database number of ``/0`` or ``?db=0``."""
-    text = parse_qs(url.query, keep_blank_values=True).get("db", [""])[0]
+    """Return the database number of ``/0`` or ``?db=0``; 0 where there is none."""
+    return int("".join(_database_texts(url)) or 0)
+
+
+def _database_texts(url: SplitResult) -> tuple[str, str]:
+    """Return what stands in the places of a database: in the path and behind the question mark."""
     path = "" if url.scheme == "unix" else url.path.strip("/")
     if url.scheme == "redis+sentinel":
         path = path.partition("/")[2]
-    if path and text:
-        raise ConfigError("[store] url names a database twice: keep /number or ?db=number")
-    text = path or text
-    if not text:
-        return 0
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigError("[store] url: the database is a number, as in redis://host:6379/0")
-    return int(text)
+    return path, parse_qs(url.query, keep_blank_values=True).get("db", [""])[0]
 
 
 def credentials(address: StoreAddress, url: SplitResult) -> dict[str, str | None]:
-    """Take the user from the URL or beside it and the password from the URL or a file, but not from both."""
-    if address.username and url.username and address.username != unquote(url.username):
-        raise ConfigError("[store] username and the user name in url differ: keep one of them")
+    """Return the user of the URL or beside it, and the password of the URL or of a file. ConfigError for a bad file."""
     username = address.username or (unquote(url.username) if url.username else None)
     if address.password_file is None:
         return {"username": username, "password": unquote(url.password) if url.password else None}
-    if url.password:
-        raise ConfigError("[store] password_file is given and url has a password too: keep the file")
     try:
         password = address.password_file.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

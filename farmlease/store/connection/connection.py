@@ -1,16 +1,17 @@
-"""The way to the store: from an address in the configuration to scripts that run, and driver errors in our own words.
+"""The connection to the store: from an address in the configuration to scripts that run.
 
 Guaranteed: a call ends within twice the timeout, with the script's own answer or with one ``StoreError``; the answer
-to a call that was cancelled or timed out is read by nobody else. With ``wait_replicas`` a grant is answered only when
-so many replicas have it.
+to a call that was cancelled or timed out reaches no other call. With ``wait_replicas`` a grant is answered only when so
+many replicas have it.
 Not guaranteed: that a call which ended with ``StoreUnavailable`` changed nothing. It may have been carried out and only
-its answer lost, or have reached too few replicas; every script is therefore made to be asked again.
+its answer lost, or have reached too few replicas; every script may therefore be repeated.
 
 This module must never repeat a command in two places (redis-py's own repetitions are off), and never put a password
 into a text.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,38 +22,40 @@ import tenacity
 from redis import asyncio as driver
 from redis.exceptions import NoScriptError
 
-from farmlease.errors import ConfigError, StoreError, StoreUnavailable
+from farmlease.errors import ConfigError, StoreUnavailable
 from farmlease.store.connection.address import (
     StoreAddress,
     credentials,
     database,
+    hosts,
+    is_encrypted,
     master_name,
-    places,
     split_url,
     tls_context,
 )
-from farmlease.store.connection.driver_errors import translated
+from farmlease.store.connection.driver_errors import DRIVER_ERRORS, store_error
 from farmlease.store.connection.embedded import EmbeddedServer, embedded_store
-from farmlease.store.connection.routing import Cluster, OneServer, Route
-from farmlease.store.connection.sentinel import Watched
+from farmlease.store.connection.multiplexer import OneServer
+from farmlease.store.connection.routing import Cluster, Route
+from farmlease.store.connection.sentinel import SentinelMaster
 from farmlease.store.connection.socket import (
     MAX_CONNECTIONS,
-    Greeting,
-    Pool,
+    Channel,
+    ConnectionPool,
+    Handshake,
     SentinelTlsConnection,
     TlsConnection,
-    Wire,
-    options,
-    told,
+    driver_options,
+    parse_info,
 )
 from farmlease.store.script import LIFE, Argument, Script
 
-__all__ = ["MAX_CONNECTIONS", "Connection", "ServerInfo", "StoreAddress", "open_connection", "translated"]
+__all__ = ["MAX_CONNECTIONS", "Connection", "ServerInfo", "StoreAddress", "open_connection"]
 
 Sleep = Callable[[float], Awaitable[None]]
-Talk = Callable[[Wire], Awaitable[Any]]
+Exchange = Callable[[Channel], Awaitable[Any]]
 
-#: The one policy for asking again: at most this many tries, with these waits (seconds) between them.
+#: The one retry policy: at most this many attempts, with these waits (seconds) between them.
 MAX_TRIES = 4
 FIRST_WAIT, LONGEST_WAIT, JITTER = 0.05, 0.45, 0.05
 #: Answers by which a script grants something. ``wait_replicas`` is for these: a denial may be forgotten.
@@ -64,12 +67,12 @@ GRANTS = {
 
 
 class _TooFewReplicas(StoreUnavailable):
-    """Carried out, but not where it was to be kept too. Not asked again within the call: that would not bring them."""
+    """Carried out, but not on enough replicas. Not repeated within the call: that would not bring more of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What the server says of itself."""
+    """What the server reports of itself."""
 
     name: str  #: redis or valkey
     version: str
@@ -79,10 +82,10 @@ class ServerInfo:
 
 
 class Connection:
-    """A store that can be asked. Made by ``open_connection``; to be closed by who opened it.
+    """A connection to the store. Made by ``open_connection``; to be closed by the caller of that.
 
     Network connections are made when they are needed: a store that is away when this is opened is no error yet.
-    A driver's client in place of a route leads to one server, which is then taken as it is, without a greeting.
+    A driver's client in place of a route leads to one server, which is then used as it is, without a handshake.
     """
 
     def __init__(
@@ -96,59 +99,63 @@ class Connection:
         wait_replicas: int = 0,
     ) -> None:
         self._route = (
-            OneServer(client.connection_pool, Greeting(), alone=True) if isinstance(client, driver.Redis) else client
+            OneServer(client.connection_pool, Handshake(), exclusive=True)
+            if isinstance(client, driver.Redis)
+            else client
         )
         self._describe = describe
         self._timeout = timeout_ms / 1000
         self._server = server
         self._sleep = sleep
         self._replicas = wait_replicas
-        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._retry = tenacity.retry_if_exception(_passes)
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._retry = tenacity.retry_if_exception(_is_transient)
         self._wait = tenacity.wait_exponential(FIRST_WAIT, LONGEST_WAIT) + tenacity.wait_random(0, JITTER)
         self._stop = tenacity.stop_after_attempt(MAX_TRIES) | tenacity.stop_before_delay(2 * self._timeout)
 
     @property
     def describe(self) -> str:
-        """The address for people, without user name and password."""
+        """The address as texts show it, without user name and password."""
         return self._describe
 
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         """Run ``script`` and return its answer: a list of bytes, integers, None and lists.
 
-        An argument ``LIFE`` is filled in. Raises StoreUnavailable when all tries failed or the time is up, or when a
+        An argument ``LIFE`` is filled in. Raises StoreUnavailable when all attempts failed or the time is up, or when a
         grant reached fewer replicas than ``wait_replicas``; and StoreRefused at once.
         """
         grants = GRANTS.get(script.name, frozenset()) if self._replicas else frozenset()
 
-        async def talk(wire: Wire) -> list[Any]:
-            tail = (len(keys), *keys, *(wire.life if each == LIFE else each for each in args))
+        async def evaluate(channel: Channel) -> list[Any]:
+            tail = (len(keys), *keys, *(channel.life if each == LIFE else each for each in args))
             try:
-                answer: list[Any] = await wire.say("EVALSHA", script.sha, *tail)
+                answer: list[Any] = await channel.execute("EVALSHA", script.sha, *tail)
             except NoScriptError:
-                answer = await wire.say("EVAL", script.text, *tail)
+                answer = await channel.execute("EVAL", script.text, *tail)
             if grants and answer[0] in grants:
-                await self._on_replicas(wire)
+                await self._wait_for_replicas(channel)
             return answer
 
-        answer: list[Any] = await self._asking_again(talk, keys)
+        answer: list[Any] = await self._with_retries(evaluate, keys)
         return answer
 
-    async def ask(self, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - what ``talk`` returns
-        """Let ``talk`` ask the server that has ``keys`` in its own words, again if need be: it must only read."""
-        return await self._asking_again(talk, keys)
+    async def query(self, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - what it returns
+        """Let ``exchange`` send commands of its own to the server that has ``keys``; it must be repeatable."""
+        return await self._with_retries(exchange, keys)
 
     async def ping(self) -> None:
         """Ask once whether the store answers; raise what is in the way."""
-        await self._try(lambda wire: wire.say("PING"), ())
+        await self._attempt(lambda channel: channel.execute("PING"), ())
 
     async def server_info(self) -> ServerInfo:
         """Ask the server what it is (INFO; an ACL user needs the right to it). Of a Cluster, one of its masters."""
 
-        async def talk(wire: Wire) -> tuple[dict[str, str], dict[str, str]]:
-            return told(await wire.say("INFO", "server")), told(await wire.say("INFO", "replication"))
+        async def read(channel: Channel) -> tuple[dict[str, str], dict[str, str]]:
+            return parse_info(await channel.execute("INFO", "server")), parse_info(
+                await channel.execute("INFO", "replication")
+            )
 
-        found, role = await self._asking_again(talk)
+        found, role = await self._with_retries(read)
         return ServerInfo(
             name=found.get("server_name", "redis"),
             version=found.get("valkey_version", found.get("redis_version", "")),
@@ -160,9 +167,8 @@ class Connection:
     async def close(self) -> None:
         """End the network connections, and the embedded server if this connection started it. Repeating it is fine."""
         try:
-            with translated(self._describe):
-                await self._route.close()
-        except StoreError:
+            await self._route.close()
+        except DRIVER_ERRORS:
             pass  # a network connection that does not even close in order is closed all the same
         finally:
             if self._server is not None:
@@ -174,70 +180,76 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _on_replicas(self, wire: Wire) -> None:
-        """Wait, for half a try, until enough replicas have all that this server had done when it answered last.
+    async def _wait_for_replicas(self, channel: Channel) -> None:
+        """Wait, for half an attempt, until enough replicas have all that this server had done when it answered last.
 
-        That covers an answer to a question asked again, which wrote nothing itself: it comes after the first one's.
+        That covers the answer to a repeated call, which wrote nothing itself: it comes after what the first one wrote.
         """
-        found = await wire.say("WAIT", self._replicas, int(self._timeout * 500))
+        found = await channel.execute("WAIT", self._replicas, int(self._timeout * 500))
         if found < self._replicas:
             raise _TooFewReplicas(
                 f"the store {self._describe} has only {found} of {self._replicas} replicas that keep up: see INFO "
                 "replication, or lower wait_replicas in [store]"
             )
 
-    async def _asking_again(self, talk: Talk, keys: Sequence[str] = ()) -> Any:  # noqa: ANN401 - a reply of the driver
-        """Try until answered or refused, within twice the timeout. Safe because asking again changes nothing."""
+    async def _with_retries(self, exchange: Exchange, keys: Sequence[str] = ()) -> Any:  # noqa: ANN401 - a reply of the driver
+        """Repeat until answered or refused, within twice the timeout. Safe because a repeated call changes nothing."""
         began = asyncio.get_running_loop().time()
         try:
-            return await self._once(talk, keys)
+            return await self._once(exchange, keys)
         except StoreUnavailable as error:
             failure = error
-        with translated(self._describe):
+        outside = sys.exception()
+        try:
             async with asyncio.timeout_at(began + 2 * self._timeout):
-                await self._route.forget()
-                return await self._after(failure, talk, keys)
+                await self._route.refresh()
+                return await self._after(failure, exchange, keys)
+        except DRIVER_ERRORS as error:
+            raise store_error(self._describe, error, outside) from error
 
-    async def _after(self, failure: StoreUnavailable, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
-        """Go on after a first try that failed. The policy begins with that failure: it costs more than most calls."""
+    async def _after(self, failure: StoreUnavailable, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
+        """Go on after a first attempt that failed. The policy begins with it: tenacity costs more than most calls."""
         failures = [failure]
 
         async def attempt() -> Any:  # noqa: ANN401 - a reply of the driver
             if failures:
                 raise failures.pop()
-            return await self._try(talk, keys)
+            return await self._attempt(exchange, keys)
 
         policy = tenacity.AsyncRetrying(
             sleep=self._sleep, retry=self._retry, wait=self._wait, stop=self._stop, reraise=True
         )
         return await policy(attempt)
 
-    async def _try(self, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
+    async def _attempt(self, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
         try:
-            return await self._once(talk, keys)
+            return await self._once(exchange, keys)
         except StoreUnavailable:
-            await self._route.forget()
+            await self._route.refresh()
             raise
 
-    async def _once(self, talk: Talk, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
-        with translated(self._describe):
-            async with asyncio.timeout(self._timeout), self._places:
-                return await self._route.carry(keys, talk)
+    async def _once(self, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
+        outside = sys.exception()
+        try:
+            async with asyncio.timeout(self._timeout), self._slots:
+                return await self._route.use(keys, exchange)
+        except DRIVER_ERRORS as error:
+            raise store_error(self._describe, error, outside) from error
 
 
-def _passes(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, StoreUnavailable) and not isinstance(error, _TooFewReplicas)
 
 
 async def open_connection(
     address: StoreAddress, *, state_dir: Path | None = None, owner: bool = False, sleep: Sleep = asyncio.sleep
 ) -> Connection:
-    """Open the store at ``address``; only an embedded one is touched by that.
+    """Open the store at ``address``; only an embedded one is started or asked by that.
 
     ``embedded:`` without a folder means ``state_dir``/redis. With ``owner`` its server is started, and it ends with
     this connection or with this process, however that ends; AlreadyRunning if another process runs it. Without,
     a running one is joined, and if there is none it is started for the life of this connection.
-    Raises ConfigError for an address that cannot be meant, StoreError if an embedded server does not start.
+    Raises ConfigError for an address with a fault, StoreError if an embedded server does not start.
     """
     url = split_url(address)
     if url.scheme == "embedded":
@@ -254,57 +266,62 @@ async def open_connection(
 
 
 def _route(address: StoreAddress, url: SplitResult) -> tuple[Route, str]:
-    """Return the way to a store that others run, and how it is called."""
-    greeting, number, alone = Greeting(), database(url), address.wait_replicas > 0
+    """Return the route to a store that others run, and its address as texts show it."""
+    handshake, number, exclusive = Handshake(), database(url), address.wait_replicas > 0
     who = credentials(address, url)
-    given = options(address, db=number, **who)
+    given = driver_options(address, db=number, **who)
     if url.scheme == "unix":
         path = unquote(url.path)
-        way = _one(greeting, given, driver.UnixDomainSocketConnection, alone=alone, path=path)
-        return way, f"unix://{path}?db={number}"
-    encrypted = url.scheme == "rediss" or address.ca_file is not None or address.cert_file is not None
-    tls: dict[str, Any] = {"connection_class": TlsConnection, "context": tls_context(address)} if encrypted else {}
-    hosts = places(url)
-    named = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts)
+        route = _one_server(handshake, given, driver.UnixDomainSocketConnection, exclusive=exclusive, path=path)
+        return route, f"unix://{path}?db={number}"
+    tls: dict[str, Any] = (
+        {"connection_class": TlsConnection, "context": tls_context(address)} if is_encrypted(address, url) else {}
+    )
+    named_hosts = hosts(url)
+    named = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in named_hosts)
     if url.scheme == "redis+cluster":
         return Cluster(
-            hosts, greeting, address.timeout_ms / 1000, alone=alone, **given | tls
+            named_hosts, handshake, address.timeout_ms / 1000, exclusive=exclusive, **given | tls
         ), f"{url.scheme}://{named}"
     if url.scheme == "redis+sentinel":
         master, kind = master_name(url), {"connection_class": SentinelTlsConnection} if tls else {}
-        sentinels, patience = _sentinels(address, hosts, who, tls)
-        how = {"redis_connect_func": greeting.greet, **given, **tls, **kind}
-        route = Watched(master, sentinels, greeting, patience=patience, alone=alone, **how)
-        return route, f"{url.scheme}://{named}/{master}/{number}"
-    host, port = hosts[0]
-    return _one(greeting, given | tls, alone=alone, host=host, port=port), f"{url.scheme}://{named}/{number}"
+        sentinels, patience = _sentinels(address, named_hosts, who, tls)
+        how = {"redis_connect_func": handshake.perform, **given, **tls, **kind}
+        sentinel_master = SentinelMaster(master, sentinels, handshake, patience=patience, exclusive=exclusive, **how)
+        return sentinel_master, f"{url.scheme}://{named}/{master}/{number}"
+    host, port = named_hosts[0]
+    return _one_server(
+        handshake, given | tls, exclusive=exclusive, host=host, port=port
+    ), f"{url.scheme}://{named}/{number}"
 
 
 def _sentinels(
     address: StoreAddress, hosts: Sequence[tuple[str, int]], who: dict[str, Any], tls: dict[str, Any]
-) -> tuple[list[list[Pool]], float]:
-    """Return the ways to each Sentinel, and the seconds that each has to answer.
+) -> tuple[list[list[ConnectionPool]], float]:
+    """Return the connection pools for each Sentinel, and the seconds that each has to answer.
 
     Each is asked without our name and password first, then, in case it wants one, with it.
     """
     identities: list[dict[str, Any]] = [{}, who] if who["password"] else [{}]
-    # Who is away leaves time to ask the others within one try: first all of them at once, then one after the other.
+    # A dead Sentinel leaves time to ask the others within one attempt: all of them at once, then one after the other.
     share = address.timeout_ms / 1000 / ((1 + len(hosts)) * len(identities) + 1)
-    given = options(address) | tls | {"socket_connect_timeout": share}
-    ways = [[driver.ConnectionPool(host=host, port=port, **given, **who) for who in identities] for host, port in hosts]
-    return ways, share
+    given = driver_options(address) | tls | {"socket_connect_timeout": share}
+    pools = [
+        [driver.ConnectionPool(host=host, port=port, **given, **who) for who in identities] for host, port in hosts
+    ]
+    return pools, share
 
 
-def _one(
-    greeting: Greeting,
+def _one_server(
+    handshake: Handshake,
     given: dict[str, Any],
     kind: type[driver.Connection | driver.UnixDomainSocketConnection] = driver.Connection,
     *,
-    alone: bool = False,
+    exclusive: bool = False,
     **place: Any,  # noqa: ANN401 - the driver's own options
 ) -> OneServer:
-    pool = driver.ConnectionPool(redis_connect_func=greeting.greet, **{"connection_class": kind} | given | place)
-    return OneServer(pool, greeting, alone=alone)
+    pool = driver.ConnectionPool(redis_connect_func=handshake.perform, **{"connection_class": kind} | given | place)
+    return OneServer(pool, handshake, exclusive=exclusive)
 
 
 async def _open_embedded(
@@ -313,11 +330,9 @@ async def _open_embedded(
     if not url.path and state_dir is None:
         raise ConfigError('[store] url = "embedded:" needs a folder here: write it as embedded:/path/of/the/folder')
     folder = Path(unquote(url.path)) if url.path else Path(state_dir or "") / "redis"
-    if not folder.is_absolute():
-        raise ConfigError(f"[store] url: the folder of an embedded store must be an absolute path, not {folder}")
     store = await embedded_store(folder, owner=owner)
-    client: driver.Redis | Route = store.memory or _one(
-        Greeting(), options(address, db=0), driver.UnixDomainSocketConnection, path=str(store.socket)
+    client: driver.Redis | Route = store.memory or _one_server(
+        Handshake(), driver_options(address, db=0), driver.UnixDomainSocketConnection, path=str(store.socket)
     )
     describe = f"embedded:{folder}" if store.memory is None else "embedded: (in memory only)"
     return Connection(client, describe=describe, timeout_ms=address.timeout_ms, server=store.server, sleep=sleep)

@@ -1,7 +1,10 @@
-"""The border to the driver: its errors in our own words, once.
+"""The driver's errors, translated into ours in this one place.
 
-Which error says what to do: ``StoreUnavailable`` is worth asking again, ``StoreRefused`` is not. No text repeats a
-password, or what a script was given.
+``StoreUnavailable`` is worth another attempt, ``StoreRefused`` is not; the text says what an administrator can do. No
+text repeats a password, or an argument of a script.
+
+Used as ``except DRIVER_ERRORS as error: raise store_error(...) from error``, so that a call without an error does not
+enter this module.
 """
 
 import errno
@@ -9,20 +12,21 @@ import os
 import re
 import socket
 import ssl
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from redis import exceptions as answers
 from redis.asyncio.sentinel import MasterNotFoundError
 
 from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
 
-__all__ = ["NotMaster", "translated"]
+__all__ = ["DRIVER_ERRORS", "NotMaster", "store_error"]
+
+#: What the driver, the network and a timeout raise.
+DRIVER_ERRORS = (answers.RedisError, OSError)
 
 
 class NotMaster(answers.ConnectionError):
-    """A network connection led to a replica. One of the driver's kind, so that the driver hangs up."""
+    """A network connection leads to a replica. An error of the driver's kind, so that the driver closes it."""
 
 
 #: The first word of a server's error → our error and what to do. Also found inside the text: a server before 7.0 wraps
@@ -56,7 +60,7 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
     "UNBLOCKED": (StoreUnavailable, "is a master no more: try again when there is a new one"),
     "WAIT cannot be used with replica": (StoreUnavailable, "is a master no more: try again when there is a new one"),
 }
-#: Words of our own for what the driver says, or no server would.
+#: The same for words of ours, where the error is the driver's or ours and no server's.
 _OURS: dict[str, tuple[type[StoreError], str]] = {
     "REPLICA": (StoreUnavailable, "is a replica: name the master in [store] url, or try again when it is one"),
     "NOMASTER": (
@@ -87,7 +91,7 @@ _CLASSES: tuple[tuple[type[Exception], str], ...] = (
     (answers.AskError, "MOVED"),
 )
 _LOST = "the connection to the store {store} was lost: try again"
-#: What the network says → our error and what to do; the first that fits.
+#: An error of the network → our error and what to do; the first that fits.
 _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], ...] = (
     ((ssl.SSLEOFError, ssl.SSLZeroReturnError), StoreUnavailable, _LOST),
     (
@@ -113,18 +117,16 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], .
     ),
     ((socket.gaierror,), StoreUnavailable, "the host name of the store {store} is not known here"),
 )
-#: No network connection was ever made: neither does asking again make one.
+#: No network connection can be made, now or by another attempt.
 _NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
-@contextmanager
-def translated(store: str) -> Iterator[None]:
-    """Turn the driver's errors into StoreUnavailable (asking again may help) or StoreRefused (it does not)."""
-    outside = sys.exception()  # whatever our caller is handling is no cause of ours
-    try:
-        yield
-    except (answers.RedisError, OSError) as error:
-        raise _translate(store, list(_causes(error, outside))) from error
+def store_error(store: str, error: BaseException, outside: BaseException | None) -> StoreError:
+    """Return StoreUnavailable (another attempt may help) or StoreRefused (it does not) for one of ``DRIVER_ERRORS``.
+
+    ``outside``: the exception that was being handled before the driver was called, and so is no cause of the error.
+    """
+    return _translate(store, list(_causes(error, outside)))
 
 
 def _translate(store: str, chain: list[BaseException]) -> StoreError:
@@ -142,7 +144,7 @@ def _translate(store: str, chain: list[BaseException]) -> StoreError:
             return kind(f"the store {store} {advice}")
     for one in chain:
         if isinstance(one, answers.ResponseError):
-            # What a server says may quote arguments; they are cut off.
+            # A server's error may quote arguments; they are cut off.
             said = re.split(r", with args|\n", str(one), maxsplit=1)[0][:200]
             return StoreRefused(f"the store {store} refused: {said}")
     return _translate_network(store, chain)
@@ -169,6 +171,6 @@ def _causes(error: BaseException, outside: BaseException | None) -> Iterator[Bas
     seen = set[int]()
     while found is not None and found is not outside and id(found) not in seen:
         seen.add(id(found))
-        if not isinstance(found, answers.NoScriptError):  # that was answered by sending the script
+        if not isinstance(found, answers.NoScriptError):  # after it the script's text was sent
             yield found
         found = found.__cause__ or found.__context__

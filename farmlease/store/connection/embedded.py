@@ -33,7 +33,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from farmlease import private_file
 from farmlease.errors import AlreadyRunning, ConfigError, FarmleaseError, StoreUnavailable
 from farmlease.store.connection.embedded_binary import OPTIONS, ServerProgram, server_program
-from farmlease.store.connection.socket import asking
+from farmlease.store.connection.socket import unix_client
 
 if sys.platform != "win32":
     import fcntl
@@ -124,7 +124,10 @@ class EmbeddedServer:
         self.folder = folder
         self.socket = folder / SOCKET
         self._program = program
-        self._lock = filelock.FileLock(folder / "owner.lock", mode=0o600, thread_local=False)
+        # Not in a thread: a lock that is taken there after a cancellation would stay taken for a while.
+        self._lock = filelock.AsyncFileLock(
+            folder / "owner.lock", mode=0o600, poll_interval=POLL, run_in_executor=False
+        )
         self._guard: asyncio.subprocess.Process | None = None
         self._lifeline: int | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -159,22 +162,16 @@ class EmbeddedServer:
                 self._keeper = None
             await self._end()
         finally:
-            self._lock.release()
+            await self._lock.release()
 
     async def _take_lock(self, patience: float) -> None:
-        deadline = asyncio.get_running_loop().time() + patience
-        while True:
-            try:
-                self._lock.acquire(blocking=False)
-            except filelock.Timeout:
-                if asyncio.get_running_loop().time() >= deadline:
-                    raise AlreadyRunning(
-                        f"another process runs the embedded store in {self.folder}: stop it, or name another folder "
-                        "in [store] url"
-                    ) from None
-                await asyncio.sleep(POLL)
-            else:
-                return
+        try:
+            await self._lock.acquire(timeout=patience)
+        except filelock.Timeout:
+            raise AlreadyRunning(
+                f"another process runs the embedded store in {self.folder}: stop it, or name another folder in "
+                "[store] url"
+            ) from None
 
     async def _launch(self, program: ServerProgram) -> None:
         """Start guard and server and wait until it answers."""
@@ -229,7 +226,7 @@ class EmbeddedServer:
         deadline = loop.time() + ANSWER_WITHIN
         while guard.returncode is None and loop.time() < deadline:
             try:
-                async with asking(self.socket, REPLY_WITHIN) as client:
+                async with unix_client(self.socket, REPLY_WITHIN) as client:
                     await client.ping()
             except BusyLoadingError:
                 deadline = max(deadline, loop.time() - ANSWER_WITHIN + LOAD_WITHIN)
@@ -328,5 +325,5 @@ def _kill_group(leader: int) -> None:
 async def _shut_down(socket: Path) -> None:
     """Ask whichever server listens there to end; it does not answer if it does."""
     with contextlib.suppress(RedisError, OSError):
-        async with asking(socket, REPLY_WITHIN) as client:
+        async with unix_client(socket, REPLY_WITHIN) as client:
             await client.shutdown()

@@ -1,7 +1,7 @@
-"""One network connection to one server of the store: how it is made, greeted, lent for a call and given back.
+"""One network connection to one server of the store: how it is made, begins, is used by a call and given back.
 
-Guaranteed: a connection that is greeted leads to a master, and knows which life of which server it leads to; a call
-that is cancelled while it waits for an answer closes its connection, so that nobody else can read that answer.
+Guaranteed: a connection whose handshake is done leads to a master, and to a known life of a known server; a call that
+is cancelled while it waits for an answer on a connection of its own closes it, so that no other call reads that answer.
 
 This module must never send a command twice, and never wait without an end.
 """
@@ -9,7 +9,7 @@ This module must never send a command twice, and never wait without an end.
 import asyncio
 import ssl
 from asyncio import StreamWriter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from redis import asyncio as driver
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from typing_extensions import override
 
 from farmlease.store.connection.address import StoreAddress
@@ -27,79 +28,84 @@ from farmlease.store.script import LIFE
 
 __all__ = [
     "MAX_CONNECTIONS",
-    "Greeting",
-    "Network",
-    "OwnWire",
-    "Pool",
+    "Channel",
+    "ConnectionPool",
+    "DriverConnection",
+    "ExclusiveChannel",
+    "Handshake",
+    "HostPort",
     "SentinelTlsConnection",
     "TlsConnection",
-    "Wire",
-    "asking",
+    "disconnect_idle",
+    "driver_options",
     "end_tls",
-    "lent",
-    "options",
-    "taken_over",
-    "told",
+    "exclusive_channel",
+    "parse_info",
+    "take_over",
+    "unix_client",
 ]
 
 #: Calls under way at once from one process; more of them wait their turn within their own timeout.
 MAX_CONNECTIONS = 64
+#: Seconds that closing idle connections may take; then they are cut off.
+_DISCONNECT_WITHIN = 0.5
 
-Network = driver.connection.AbstractConnection
-Pool = driver.ConnectionPool
+DriverConnection = driver.connection.AbstractConnection
+ConnectionPool = driver.ConnectionPool
+HostPort = tuple[str, int]
 
 
-class Greeting:
-    """What each network connection to a server begins with, once; remembers what the server said of itself."""
+class Handshake:
+    """What each network connection to a server begins with, once; keeps which life of the server it led to."""
 
     def __init__(self) -> None:
-        self._lives = WeakKeyDictionary[Network, str]()
+        self._lives = WeakKeyDictionary[DriverConnection, str]()
 
-    async def greet(self, connection: Network) -> None:
-        """Say who we are, and learn the server's life: the id that redis-server gives itself at each start.
+    async def perform(self, connection: DriverConnection) -> None:
+        """Authenticate, and read the server's life: the id that redis-server gives itself at each start.
 
-        NotMaster if it is a replica: one that is promoted later would answer under this connection with a past in
-        which the newest grants may be missing, and nobody would notice. In contrast to a replication id, a run id
-        never changes under a connection.
+        NotMaster if it is a replica: one that is promoted later would answer over this connection from data in which
+        the newest grants may be missing, unnoticed. In contrast to a replication id, a run id never changes during a
+        connection.
         """
         await connection.on_connect()
         await connection.send_packed_command(
             connection.pack_commands([("INFO", "server"), ("INFO", "replication")])  # one round trip for both
         )
-        server, replication = told(await connection.read_response()), told(await connection.read_response())
+        server, replication = parse_info(await connection.read_response()), parse_info(await connection.read_response())
         if replication.get("role") != "master":
             raise NotMaster
         self._lives[connection] = server["run_id"]
 
-    def life(self, connection: Network) -> str:
-        """Return the life that a connection leads to, or ``LIFE`` of one that was never greeted."""
+    def life(self, connection: DriverConnection) -> str:
+        """Return the life that a connection leads to, or ``LIFE`` for one without a handshake."""
         return self._lives.get(connection, LIFE)
 
 
-def told(answer: bytes) -> dict[str, str]:
-    """Read what a server says of itself: lines of a name, a colon and a value."""
+def parse_info(answer: bytes) -> dict[str, str]:
+    """Read an answer to INFO: lines of a name, a colon and a value."""
     lines = answer.decode(errors="replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
-class Wire(Protocol):
-    """A network connection in the hands of one call."""
+class Channel(Protocol):
+    """A network connection, for one call."""
 
     life: str  #: of the server at the other end
 
-    async def say(self, *command: bytes | str | int) -> Any:  # noqa: ANN401 - a reply of the driver
+    def execute(self, *command: bytes | str | int) -> Awaitable[Any]:
         """Send one command and return the server's answer; a driver's error otherwise."""
 
 
-class OwnWire:
-    """A network connection that is one call's alone."""
+class ExclusiveChannel:
+    """A network connection that no other call uses."""
 
-    def __init__(self, connection: Network, life: str, *, asking: bool = False) -> None:
+    def __init__(self, connection: DriverConnection, life: str, *, asking: bool = False) -> None:
         self._connection = connection
         self._asking = asking
         self.life = life  #: of the server at the other end
 
-    async def say(self, *command: bytes | str | int) -> Any:  # noqa: ANN401 - a reply of the driver
+    async def execute(self, *command: bytes | str | int) -> Any:  # noqa: ANN401 - a reply of the driver
         """Send one command and return the server's answer; a driver's error otherwise."""
         if self._asking:  # holds for one command only, and only on the same network connection
             await self._connection.send_command("ASKING")
@@ -109,18 +115,20 @@ class OwnWire:
 
 
 @asynccontextmanager
-async def lent(pool: Pool, greeting: Greeting, *, asking: bool = False) -> AsyncIterator[OwnWire]:
+async def exclusive_channel(
+    pool: ConnectionPool, handshake: Handshake, *, asking: bool = False
+) -> AsyncIterator[ExclusiveChannel]:
     """Take a connection from a pool, which makes it if need be, and give it back."""
     connection = await pool.get_connection()  # type: ignore[no-untyped-call] # the driver's
     try:
-        yield OwnWire(connection, greeting.life(connection), asking=asking)
+        yield ExclusiveChannel(connection, handshake.life(connection), asking=asking)
     finally:
         await pool.release(connection)
 
 
 @asynccontextmanager
-async def asking(socket: Path, seconds: float) -> AsyncIterator[driver.Redis]:
-    """Ask the server on a Unix socket in the driver's words, for so many seconds in all; TimeoutError after that.
+async def unix_client(socket: Path, seconds: float) -> AsyncIterator[driver.Redis]:
+    """Give a client of the driver for a Unix socket, for so many seconds in all; TimeoutError after that.
 
     Not by a timeout of the driver's: with one, it may swallow a cancellation on Python 3.11.
     """
@@ -133,13 +141,13 @@ async def asking(socket: Path, seconds: float) -> AsyncIterator[driver.Redis]:
         await asyncio.shield(client.aclose())
 
 
-def options(address: StoreAddress, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - the driver's own options
-    """Say how every network connection is made, in the driver's words.
+def driver_options(address: StoreAddress, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - the driver's own options
+    """Return the driver's options for every network connection.
 
     - ``Retry(NoBackoff(), 0)``: the driver's default is to send every command up to eleven times.
-    - No ``socket_timeout``: ``Connection`` sets one deadline over waiting, connecting, greeting and asking together;
+    - No ``socket_timeout``: ``Connection`` sets one deadline over waiting, connecting, handshake and command together;
       the driver's would begin anew with each of them.
-    - RESP2: script answers look the same as in RESP3, and there is no greeting that an old server does not know.
+    - RESP2: script answers look the same as in RESP3, and there is no HELLO that an old server does not know.
     - The pool's limit is never met, as ``Connection`` lets no more calls through at once. The driver's own pool that
       waits (BlockingConnectionPool) forgets to wake the next caller when one that waits is cancelled.
     """
@@ -156,10 +164,11 @@ def options(address: StoreAddress, **given: Any) -> dict[str, Any]:  # noqa: ANN
     }
 
 
-def taken_over(connection: Network, protocol: asyncio.Protocol) -> asyncio.WriteTransport:
-    """Hand a greeted connection over: what comes from now on goes to ``protocol``, and the driver only closes it.
+def take_over(connection: DriverConnection, protocol: asyncio.Protocol) -> asyncio.WriteTransport:
+    """Take a connection over from the driver after its handshake: what arrives from now on goes to ``protocol``.
 
-    If the other end has hung up meanwhile, the driver has heard that, and ``protocol`` is told at once.
+    The driver only closes it. If the other end has hung up meanwhile, ``protocol`` loses the connection at once. Which
+    measurement this buys is written in ``multiplexer``.
     """
     reader: Any = connection._reader  # noqa: SLF001 - the driver has no other way to it
     transport: asyncio.WriteTransport = connection._writer.transport  # type: ignore[union-attr] # noqa: SLF001 - the same
@@ -169,10 +178,24 @@ def taken_over(connection: Network, protocol: asyncio.Protocol) -> asyncio.Write
     return transport
 
 
-def end_tls(writer: StreamWriter) -> None:
-    """Say good-bye and hang up. The other end's good-bye, for which a close waits half a minute, may never come.
+async def disconnect_idle(pool: ConnectionPool) -> None:
+    """Close the idle connections of a pool."""
+    try:
+        async with asyncio.timeout(_DISCONNECT_WITHIN):
+            await pool.disconnect(inuse_connections=False)
+    except (RedisError, OSError, TimeoutError):
+        pass
+    except asyncio.CancelledError:
+        # The driver reports a connection whose closing was cut short as if this call had been cancelled.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
 
-    Nor may the event loop go on for so long, and what it has not closed by its end stays open.
+
+def end_tls(writer: StreamWriter) -> None:
+    """Send our close notice and hang up: the other end's, for which a close waits half a minute, may never come.
+
+    Nor may the event loop last for so long, and a connection that is open at its end stays open.
     """
     writer.close()
     writer.transport.abort()

@@ -14,7 +14,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from farmlease.store.connection.connection import Connection
-from farmlease.store.connection.socket import Wire, told
+from farmlease.store.connection.socket import Channel, parse_info
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
 
@@ -51,34 +51,34 @@ class Trial:
 
     async def remove(self) -> None:
         """Remove all of it, and what an earlier one left; asking again does no harm. StoreError."""
-        await self._connection.ask(lambda wire: wire.say("UNLINK", *self._keys), self._keys)
+        await self._connection.query(lambda channel: channel.execute("UNLINK", *self._keys), self._keys)
 
     async def limit_life(self) -> None:
         """Let what there is by now go by itself some time, should nobody come to remove it. StoreError."""
 
-        async def talk(wire: Wire) -> None:
+        async def read(channel: Channel) -> None:
             for key in self._keys:
-                await wire.say("PEXPIRE", key, LIFE_MS)
+                await channel.execute("PEXPIRE", key, LIFE_MS)
 
-        await self._connection.ask(talk, self._keys)
+        await self._connection.query(read, self._keys)
 
     async def spent(self) -> Spent:
         """Ask the server. StoreError."""
 
-        async def talk(wire: Wire) -> Spent:
-            memory, stats = await _info(wire, "memory"), await _info(wire, "commandstats")
+        async def read(channel: Channel) -> Spent:
+            memory, stats = await _info(channel, "memory"), await _info(channel, "commandstats")
             words = stats.get("cmdstat_evalsha", "").split(",")  # each is a name, "=" and a number
             scripts = dict(word.split("=", 1) for word in words if "=" in word)
             return Spent(_number(memory, "used_memory_dataset"), _number(scripts, "calls"), _number(scripts, "usec"))
 
-        answer: Any = await self._connection.ask(talk, self._keys)
+        answer: Any = await self._connection.query(read, self._keys)
         return Spent(answer.memory, answer.calls, answer.micros)
 
 
-async def _info(wire: Wire, section: str) -> dict[str, str]:
+async def _info(channel: Channel, section: str) -> dict[str, str]:
     """Return what a server says of itself; nothing where it may not or cannot."""
     try:
-        return told(await wire.say("INFO", section))
+        return parse_info(await channel.execute("INFO", section))
     except ResponseError:
         return {}
 

@@ -3,13 +3,14 @@
 It reads whole keys, so it is for a store of a demonstration or a test, and nothing may be decided by what it returns.
 """
 
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farmlease.store.connection.driver_errors import translated
-from farmlease.store.connection.socket import asking
+from farmlease.store.connection.driver_errors import DRIVER_ERRORS, store_error
+from farmlease.store.connection.socket import unix_client
 
 __all__ = ["DumpedKey", "contents"]
 
@@ -27,10 +28,13 @@ class DumpedKey:
 
 async def contents(socket: Path) -> tuple[DumpedKey, ...]:
     """Return every key of the store on a Unix socket, in order of their names. Raises StoreError."""
-    with translated(f"unix://{socket}"):
-        async with asking(socket, ENOUGH) as client:
+    outside = sys.exception()
+    try:
+        async with unix_client(socket, ENOUGH) as client:
             keys = sorted([key async for key in client.scan_iter(count=1000)])
             return tuple([await _entry(client.execute_command, key) for key in keys])
+    except DRIVER_ERRORS as error:
+        raise store_error(f"unix://{socket}", error, outside) from error
 
 
 async def _entry(command: Callable[..., Awaitable[Any]], key: bytes) -> DumpedKey:

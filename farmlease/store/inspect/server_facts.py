@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from farmlease.domain.diagnosis.store import Rights, ServerFacts, ShardFacts
 from farmlease.store.connection.connection import Connection
-from farmlease.store.connection.socket import Wire, told
+from farmlease.store.connection.socket import Channel, parse_info
 from farmlease.store.keys import Shard, node_keys, note_keys, policy_key, pools_key, rings_key
 
 __all__ = ["SAMPLES", "Examination"]
@@ -67,40 +67,40 @@ class Examination:
     async def cluster_state(self) -> Mapping[str, str]:
         """Return what a member of a Cluster says of it; nothing where it does not tell."""
 
-        async def talk(wire: Wire) -> Mapping[str, str]:
+        async def read(channel: Channel) -> Mapping[str, str]:
             try:
-                return told(await wire.say("CLUSTER", "INFO"))
+                return parse_info(await channel.execute("CLUSTER", "INFO"))
             except ResponseError:
                 return {}
 
-        state: Mapping[str, str] = await self._connection.ask(talk, ())
+        state: Mapping[str, str] = await self._connection.query(read, ())
         return state
 
     async def server(self, key: str, *, cluster: bool, watched: bool) -> ServerFacts:
         """Ask the server that has ``key``."""
 
-        async def talk(wire: Wire) -> ServerFacts:
+        async def read(channel: Channel) -> ServerFacts:
             return ServerFacts(
-                info=told(await wire.say("INFO")),
-                saves=await _saves(wire),
-                rights=await self._rights(wire, cluster=cluster),
-                ahead_ms=await _ahead(wire),
+                info=parse_info(await channel.execute("INFO")),
+                saves=await _saves(channel),
+                rights=await self._rights(channel, cluster=cluster),
+                ahead_ms=await _ahead(channel),
                 wait_replicas=self._wait_replicas,
                 watched=watched,
             )
 
-        facts: ServerFacts = await self._connection.ask(talk, (key,))
+        facts: ServerFacts = await self._connection.query(read, (key,))
         return facts
 
     async def shard(self, pool: str) -> ShardFacts:
         """Ask what a pool's data say of their past."""
         meta = Shard(self._farm, pool).keys()[0]
 
-        async def talk(wire: Wire) -> ShardFacts:
-            words = iter(await wire.say("HGETALL", meta))
+        async def read(channel: Channel) -> ShardFacts:
+            words = iter(await channel.execute("HGETALL", meta))
             fields: dict[bytes, bytes] = dict(zip(words, words, strict=True))
             skew, until = float(fields.get(b"skew", 0)), float(fields.get(b"recovering", 0))
-            seconds, _ = map(int, await wire.say("TIME"))
+            seconds, _ = map(int, await channel.execute("TIME"))
             return ShardFacts(
                 pool=pool,
                 known=b"policy" in fields,
@@ -108,21 +108,21 @@ class Examination:
                 recovering=until > seconds * 1000 - skew,
             )
 
-        facts: ShardFacts = await self._connection.ask(talk, (meta,))
+        facts: ShardFacts = await self._connection.query(read, (meta,))
         return facts
 
     async def _slots(self) -> list[tuple[int, int, tuple[str, int]]]:
-        async def talk(wire: Wire) -> Any:  # noqa: ANN401 - a reply of the driver
-            return await wire.say("CLUSTER", "SLOTS")
+        async def read(channel: Channel) -> Any:  # noqa: ANN401 - a reply of the driver
+            return await channel.execute("CLUSTER", "SLOTS")
 
-        answer = await self._connection.ask(talk, ())
+        answer = await self._connection.query(read, ())
         return [(first, last, (host.decode(), port)) for first, last, (host, port, *_), *_ in answer]
 
-    async def _rights(self, wire: Wire, *, cluster: bool) -> Rights:
+    async def _rights(self, channel: Channel, *, cluster: bool) -> Rights:
         """Ask about everything that agents and scripts do, without doing it."""
-        user = await self._who(wire)
+        user = await self._who(channel)
         try:
-            if await _denied(wire, user, ("PING",)) is None:
+            if await _denied(channel, user, ("PING",)) is None:
                 return Rights(user=user, unknown=_ASKS_NO_MORE)
         except ResponseError:
             how = f"ask as an administrator: ACL DRYRUN {user} HSET {policy_key(self._farm)} f v"
@@ -132,15 +132,15 @@ class Examination:
         wanted += [(" ".join(words[:2] if words[0] in {"CLIENT", "CLUSTER"} else words[:1]), words)
                    for words in (*_PLAIN, *(_SLOTS if cluster else ()))]  # fmt: skip
         wanted += [(words[0], (*words, key)) for words in _SCRIPTS]
-        denied = [name for name, words in wanted if await _denied(wire, user, words) == "command"]
-        keys = [each for each in self._keys() if await _denied(wire, user, ("HSET", each, "f", "v")) == "key"]
+        denied = [name for name, words in wanted if await _denied(channel, user, words) == "command"]
+        keys = [each for each in self._keys() if await _denied(channel, user, ("HSET", each, "f", "v")) == "key"]
         denied += [f"key {each}" for each in keys]
-        beyond = [name for name, words in _BEYOND.items() if not await _denied(wire, user, words)]
+        beyond = [name for name, words in _BEYOND.items() if not await _denied(channel, user, words)]
         return Rights(user=user, denied=tuple(denied), beyond=tuple(beyond))
 
-    async def _who(self, wire: Wire) -> str:
+    async def _who(self, channel: Channel) -> str:
         try:
-            who: bytes = await wire.say("ACL", "WHOAMI")
+            who: bytes = await channel.execute("ACL", "WHOAMI")
         except ResponseError:
             return self._user
         return who.decode()
@@ -157,13 +157,13 @@ class Examination:
         )
 
 
-async def _denied(wire: Wire, user: str, words: Sequence[str]) -> str | None:
+async def _denied(channel: Channel, user: str, words: Sequence[str]) -> str | None:
     """Return what stands in a user's way, "command" or "key"; empty if nothing does, None where the server cannot say.
 
     ResponseError if it will not.
     """
     try:
-        answer: bytes = await wire.say("ACL", "DRYRUN", user, *words)
+        answer: bytes = await channel.execute("ACL", "DRYRUN", user, *words)
     except ResponseError as error:
         if "unknown subcommand" in str(error).lower():
             return None
@@ -175,19 +175,19 @@ async def _denied(wire: Wire, user: str, words: Sequence[str]) -> str | None:
     return "key" if answer.endswith((b"key", b"key.")) else "command"
 
 
-async def _ahead(wire: Wire) -> int | None:
+async def _ahead(channel: Channel) -> int | None:
     """Return by how many ms the server's clock is ahead of ours; None if it does not tell."""
     before = time.time_ns()
     try:
-        seconds, micros = map(int, await wire.say("TIME"))
+        seconds, micros = map(int, await channel.execute("TIME"))
     except ResponseError:
         return None
     return seconds * 1000 + micros // 1000 - (before + time.time_ns()) // 2_000_000
 
 
-async def _saves(wire: Wire) -> str | None:
+async def _saves(channel: Channel) -> str | None:
     try:
-        answer = await wire.say("CONFIG", "GET", "save")
+        answer = await channel.execute("CONFIG", "GET", "save")
     except ResponseError:
         return None
     values = [each.decode() for each in answer]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from farmlease.crypto.certificates import ends_at
 from farmlease.domain.diagnosis.store import Certificate, Wiring
-from farmlease.store.connection.address import StoreAddress, places, split_url, tls_context
+from farmlease.store.connection.address import StoreAddress, hosts, is_encrypted, split_url, tls_context
 from farmlease.store.connection.socket import end_tls
 
 __all__ = ["wiring_of"]
@@ -26,15 +26,12 @@ _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re
 async def wiring_of(address: StoreAddress) -> Wiring:
     """Look at the way to a store. ConfigError for an address that cannot be meant."""
     url, now_ms = split_url(address), time.time_ns() // 1_000_000
-    if url.scheme in {"unix", "embedded"}:
-        return Wiring(encrypted=False)
-    hosts = places(url)
-    if url.scheme != "rediss" and address.ca_file is None and address.cert_file is None:
-        return Wiring(encrypted=False, plain=tuple(f"{host}:{port}" for host, port in hosts if not _is_here(host)))
+    if not is_encrypted(address, url):
+        return Wiring(encrypted=False, plain=tuple(f"{host}:{port}" for host, port in hosts(url) if not _is_here(host)))
     context = tls_context(address)
     certificates = [*_own(address)]
     trouble = ""
-    for host, port in hosts:
+    for host, port in hosts(url):
         try:
             async with asyncio.timeout(address.timeout_ms / 1000):
                 certificates.append(await _served(host, port, context))

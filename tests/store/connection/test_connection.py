@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from redis import asyncio as driver
 
 from farmlease.errors import ConfigError, StoreError, StoreRefused, StoreUnavailable
+from farmlease.store.connection.address import faults
 from farmlease.store.connection.connection import (
     MAX_CONNECTIONS,
     MAX_TRIES,
@@ -415,7 +416,7 @@ async def test_a_password_in_the_url(guarded: RedisServer) -> None:
         ("redis+sentinel://:topsecret@h1:26379", {}, r"names no master"),
         ("redis+sentinel://h1/mymaster/zero", {}, r"database is a number"),
         ("redis+sentinel://h1/mymaster/0?db=1", {}, r"names a database twice"),
-        ("redis+sentinel://h1/mymaster", {"key_file": Path("/key.pem")}, r"without cert_file"),
+        ("redis+sentinel://h1/mymaster", {"key_file": Path("/key.pem")}, r"cert_file is required beside key_file"),
         ("redis+cluster://:topsecret@h1:7000,h2:7000/0", {}, r"has no databases"),
         ("redis+cluster://h1:7000?db=0", {}, r"has no databases"),
         ("redis+cluster://", {}, r"names no host"),
@@ -435,12 +436,12 @@ async def test_a_password_in_the_url(guarded: RedisServer) -> None:
         ("embedded:/a", {"username": "joe"}, r"takes only a folder"),
         ("redis://h", {"ca_file": Path("/ca.pem")}, r"not encrypted"),
         ("rediss://h", {"ca_file": Path("/nowhere/ca.pem")}, r"/nowhere/ca.pem cannot be used: No such file"),
-        ("rediss://h", {"key_file": Path("/key.pem")}, r"without cert_file"),
+        ("rediss://h", {"key_file": Path("/key.pem")}, r"cert_file is required beside key_file"),
         ("rediss://h", {"cert_file": Path("/nowhere/c.pem")}, r"/nowhere/c.pem .* cannot be used: No such file"),
         ("redis://joe@h", {"username": "jim"}, r"differ"),
         ("redis://:topsecret@h", {"password_file": Path("/pw")}, r"keep the file"),
         ("redis://h", {"password_file": Path("/nowhere/pw")}, r"/nowhere/pw cannot be read: No such file"),
-        ("redis://h", {"timeout_ms": 0}, r"more than 0"),
+        ("redis://h", {"timeout_ms": 0}, r"longer than 0"),
     ],
 )
 async def test_an_address_that_cannot_be_meant(url: str, given: dict[str, Any], says: str) -> None:
@@ -448,6 +449,16 @@ async def test_an_address_that_cannot_be_meant(url: str, given: dict[str, Any], 
     with pytest.raises(ConfigError, match=says) as caught:
         await open_connection(StoreAddress(url=url, **given))
     assert "topsecret" not in everything(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://", "rediss://", "redis+sentinel://h1", "redis+cluster://", "unix://h", "embedded:redis"]
+)
+def test_what_a_fault_shows_as_an_example_has_no_fault(url: str) -> None:
+    """A URL that is written as its fault says can be used."""
+    why = next(faults(StoreAddress(url=url))).why
+    example = why.partition(" write it as ")[2].partition(" or ")[0]
+    assert (url.partition(":")[0], []) == (example.partition(":")[0], [*faults(StoreAddress(url=example))])
 
 
 # --- what the server does not let us do

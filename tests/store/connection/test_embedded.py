@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -341,6 +341,31 @@ async def test_a_cancelled_start_leaves_nothing(folder: Path) -> None:
         await until(lambda: not processes_of(folder))
     async with await opened(folder):
         pass
+
+
+async def test_a_folder_is_free_after_a_cancellation_at_any_wait(folder: Path) -> None:
+    """An owner that is cancelled while it waits for the folder, takes it or leaves it does not keep it."""
+    for waits in range(1, 12):  # a task that is cancelled before its first turn does nothing at all
+        other = embedded.EmbeddedServer(folder, None)
+        await other.start()
+        waiting, taking = embedded.EmbeddedServer(folder, None), embedded.EmbeddedServer(folder, None)
+        assert await cancelled(waiting.start(patience=10), waits)
+        await cancelled(other.stop(), waits)
+        if not await cancelled(taking.start(), waits):
+            await taking.stop()
+        last = embedded.EmbeddedServer(folder, None)
+        await last.start()
+        await last.stop()
+
+
+async def cancelled(work: Coroutine[None, None, None], waits: int) -> bool:
+    """Carry work out and cancel it after so many turns of the event loop; return whether that ended it."""
+    task = asyncio.create_task(work)
+    for _ in range(waits):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    return task.cancelled()
 
 
 async def test_a_start_and_an_end_can_be_cancelled_at_any_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

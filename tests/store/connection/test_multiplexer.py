@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
-from farmlease.store.connection.socket import taken_over
+from farmlease.store.connection.socket import take_over
 from tests.support.proxy import proxy
 from tests.support.scripts import ADD, ECHO, SLOW
 from tests.support.servers import RedisServer, redis_server
@@ -247,7 +247,7 @@ async def test_a_connection_that_ended_before_it_was_handed_over_is_lost(server:
     hang_up(server)
     await left(server, 0)
     await asyncio.sleep(0.05)
-    taken_over(connection, Taker())
+    take_over(connection, Taker())
     assert [None] == heard
     await connection.disconnect(nowait=True)
 
