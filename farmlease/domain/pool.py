@@ -102,7 +102,7 @@ class Reserve(Conditions):
     @model_validator(mode="after")
     def _has_conditions(self) -> Self:
         if not self.model_fields_set & {"users", "groups", "nodes"}:
-            raise refusal("names nobody: give users, groups or nodes", "users")
+            raise refusal("has no condition: give users, groups or nodes", "users")
         return self
 
 
