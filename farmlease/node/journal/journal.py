@@ -46,7 +46,7 @@ class SessionRow:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """Something the store has yet to be told, in order of ``number``; its sealed body says what."""
+    """A message that the store has not taken yet, in order of ``number``; its body is sealed."""
 
     number: int
     session: str
@@ -71,7 +71,7 @@ class Journal:
         self._refused: tuple[Path, ...] = ()
         self._generation = finding.generation
         self.incarnation, self.previous = self._identify(finding)
-        #: Whether the node was told to take no new users.
+        #: Whether the node takes no new users.
         self.draining = bool(self._rows("SELECT 1 FROM node WHERE name = 'draining'"))
 
     @classmethod
@@ -123,7 +123,7 @@ class Journal:
 
     @property
     def refused(self) -> str | None:
-        """Where a journal that was refused is kept, below the state folder, until somebody moves it away."""
+        """Where a journal that was refused is kept, below the state folder, until an administrator moves it away."""
         found = next((path for path in self._refused if path.exists()), None)
         return None if found is None else f"{found.parent.name}/{found.name}"
 
@@ -133,7 +133,7 @@ class Journal:
         self.draining = on
 
     def writes(self) -> bool:
-        """Whether the journal can be written now: one small write tells. It counts the journal's state on."""
+        """Try one small write, the journal's next generation; return whether the journal can be written now."""
         try:
             self._rows("REPLACE INTO node VALUES ('generation', ?)", str(self._generation + 1))
         except JournalFailed:
@@ -191,16 +191,16 @@ class Journal:
         return {key.lower(): int(count) for key, count in found}
 
     def owe(self, session: str, body: bytes) -> None:
-        """Note something the store must be told."""
+        """Add a message to the outbox."""
         self._rows("INSERT INTO owed (session, body) VALUES (?, ?)", session, body)
 
     def next_owed(self, after: int) -> OutboxRow | None:
-        """Return the oldest of what the store has yet to be told, behind number ``after``."""
+        """Return the oldest message of the outbox behind number ``after``; None if there is none."""
         rows = self._rows("SELECT number, session, body FROM owed WHERE number > ? ORDER BY number LIMIT 1", after)
         return OutboxRow(*rows[0]) if rows else None
 
     def owes(self, session: str | None = None) -> int:
-        """How much the store has yet to be told: about one session, or in all."""
+        """Return how many messages the outbox has: about one session, or in all."""
         if session is None:
             ((count,),) = self._rows("SELECT count(*) FROM owed")
         else:
@@ -208,11 +208,11 @@ class Journal:
         return int(count)
 
     def amend_owed(self, number: int, body: bytes) -> None:
-        """Write another body for something that the store has yet to be told."""
+        """Replace the body of a message."""
         self._rows("UPDATE owed SET body = ? WHERE number = ?", body, number)
 
     def settle(self, number: int) -> None:
-        """Strike off what has been told."""
+        """Remove a message that the store has taken."""
         self._rows("DELETE FROM owed WHERE number = ?", number)
 
     def _body(self, question: str, *values: str) -> bytes | None:
@@ -228,7 +228,7 @@ class Journal:
             raise JournalFailed(f"the journal does not work ({error}); look at the disk of state_dir") from error
 
     def _identify(self, finding: Finding) -> tuple[str, tuple[str, ...]]:
-        """Return this incarnation and those that are over, written down before anybody is told."""
+        """Return this incarnation and those that are over; both are in the journal then."""
         known = dict(self._rows("SELECT name, value FROM node"))
         adopted = "incarnation" in known and same_boot(known["boot"], self._here.boot)
         incarnation = known["incarnation"] if adopted else new_incarnation()
@@ -257,7 +257,7 @@ class Journal:
 
     def _leave_mark(self, incarnation: str) -> None:
         mark = Mark(**asdict(self._here), incarnation=incarnation, generation=self._generation)
-        with suppress(OSError):  # one that lags behind accuses nobody
+        with suppress(OSError):  # a mark that lags behind does no harm
             mark.write(self._mark)
 
 
