@@ -7,14 +7,13 @@ clear.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from farmlease.config.model import Config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import PoolUse
-from farmlease.domain.policy import Policy, Pool, parse_policy
+from farmlease.domain.policy import Policy, PolicyInForce, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.errors import RecordRejected
 from farmlease.store.answers.session import SealedPolicy
@@ -25,29 +24,12 @@ from farmlease.store.lease_store import LeaseStore
 from farmlease.store.node_store import NodeStore
 from farmlease.store.seal_store import SealStore
 
-__all__ = ["Farm", "PolicyInForce", "address_of", "open_farm"]
+__all__ = ["Farm", "address_of", "open_farm"]
 
 _POLICY_NOT_OPENED = (
     "the farm's policy does not open with this node's key ring; copy the key ring of a node that works, "
     "or check farm and [store] url in the configuration"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyInForce:
-    """The policy in force, and its version. Version 0: no policy was ever applied."""
-
-    version: int
-    policy: Policy | None
-
-    @property
-    def pools(self) -> tuple[Pool, ...]:
-        """The pools of the policy; empty without a policy."""
-        return self.policy.pools if self.policy else ()
-
-    def pool(self, name: str) -> Pool | None:
-        """Return the pool of exactly this name."""
-        return self.policy.pool(name) if self.policy else None
 
 
 class Farm:

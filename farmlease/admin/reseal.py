@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from farmlease.crypto.seal import Purpose, RecordBinding, key_id_of
-from farmlease.domain.key_rotation import Uses
+from farmlease.domain.key_rotation import KeyUses
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
 from farmlease.store.seal_store import Kind
@@ -55,7 +55,7 @@ class Resealer:
         self._sealer = farm.sealer
         self._pools = tuple(pools)
 
-    async def uses(self) -> dict[str, Uses]:
+    async def uses(self) -> dict[str, KeyUses]:
         """Count what each key seals in the store, by key id; keys that seal nothing are left out.
 
         Not guaranteed: that a seal which is added or removed meanwhile is counted.
@@ -64,10 +64,10 @@ class Resealer:
         async for what, sealed in self._all():
             if key := key_id_of(sealed):
                 found[key][what] += 1
-        return {key: Uses(**counts) for key, counts in found.items()}
+        return {key: KeyUses(**counts) for key, counts in found.items()}
 
     async def _all(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield the field of ``Uses`` that counts a seal, and the seal's first bytes, for every seal."""
+        """Yield the field of ``KeyUses`` that counts a seal, and the seal's first bytes, for every seal."""
         yield "policy", (await self._farm.leases.read_policy()).sealed
         for view in await self._farm.nodes.roster():
             yield "names", view.wish.wisher

@@ -23,12 +23,12 @@ from farmlease.domain.toml_model import (
     Location,
     Positive,
     Section,
-    checked,
     dotted,
     field_type,
+    first_fault,
     line_of,
-    refuse,
-    tell,
+    refusal,
+    validated_by,
 )
 from farmlease.errors import ConfigError, InvalidInput
 
@@ -58,7 +58,7 @@ def _check_path(path: Path) -> Path:
     try:
         return absolute(str(path))
     except InvalidInput as error:
-        raise refuse(str(error)) from None
+        raise refusal(str(error)) from None
 
 
 def _check_store_url(url: SecretStr) -> SecretStr:
@@ -66,7 +66,7 @@ def _check_store_url(url: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(url.get_secret_value())
     except ValueError:
-        raise refuse("is not a URL, such as redis://127.0.0.1:6379/0") from None
+        raise refusal("is not a URL, such as redis://127.0.0.1:6379/0") from None
     hosts = parts.netloc.rpartition("@")[2]
     match parts.scheme:
         case "redis" | "rediss":
@@ -85,18 +85,18 @@ def _check_store_url(url: SecretStr) -> SecretStr:
             complete = not parts.netloc and (not parts.path or Path(parts.path).is_absolute())
             form = "embedded: or embedded:/var/lib/farmlease/redis"
         case _:
-            raise refuse("begins with none of redis, rediss, unix, redis+sentinel, redis+cluster, embedded")
+            raise refusal("begins with none of redis, rediss, unix, redis+sentinel, redis+cluster, embedded")
     if not complete:
-        raise refuse(f"is not complete; write it as {form}")
+        raise refusal(f"is not complete; write it as {form}")
     return url
 
 
 def _check_hook(command: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse a hook without a program, or with a placeholder nobody fills."""
     if command and (not command[0] or set(re.findall(r"\{\w*\}", command[0]))):
-        raise refuse("begins with the program to run, without a placeholder")
+        raise refusal("begins with the program to run, without a placeholder")
     if set(re.findall(r"\{\w*\}", " ".join(command))) - _PLACEHOLDERS:
-        raise refuse(f"has an unknown placeholder; there are {' '.join(sorted(_PLACEHOLDERS))}")
+        raise refusal(f"has an unknown placeholder; there are {' '.join(sorted(_PLACEHOLDERS))}")
     return command
 
 
@@ -106,12 +106,12 @@ def _percent(value: object) -> int:
         return 0
     form = re.fullmatch(r"([0-9]{1,3})%", value) if isinstance(value, str) else None
     if form is None or int(form[1]) > 100:  # noqa: PLR2004 - of a hundred
-        raise refuse('is written as a share of a hundred, such as "90%"')
+        raise refusal('is written as a share of a hundred, such as "90%"')
     return int(form[1])
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_check_path)]
-Address = Annotated[str, checked(split_address)]
+Address = Annotated[str, validated_by(split_address)]
 Percent = Annotated[int, BeforeValidator(_percent)]  #: written "90%"
 Hook = Annotated[tuple[str, ...], AfterValidator(_check_hook)]
 
@@ -132,16 +132,16 @@ class StoreSection(Section):
     @model_validator(mode="after")
     def _can_work(self) -> Self:
         if not self.timeout_ms:
-            raise refuse("must be longer than 0", "timeout")
+            raise refusal("must be longer than 0", "timeout")
         if self.key_file is not None and self.cert_file is None:
-            raise refuse("is required beside key_file", "cert_file")
+            raise refusal("is required beside key_file", "cert_file")
         scheme = urlsplit(self.url.get_secret_value()).scheme
         if self.wait_replicas and scheme == "embedded":
-            raise refuse("is for a store with replicas, and an embedded one has none", "wait_replicas")
+            raise refusal("is for a store with replicas, and an embedded one has none", "wait_replicas")
         if scheme in {"redis", "unix", "embedded"}:
             for key in ("ca_file", "cert_file"):
                 if key in self.model_fields_set:
-                    raise refuse("is for TLS, which this URL does not use; write rediss://", key)
+                    raise refusal("is for TLS, which this URL does not use; write rediss://", key)
         return self
 
 
@@ -154,7 +154,7 @@ class KeysSection(Section):
 class AgentSection(Section):
     """``[agent]``: this node's agent."""
 
-    listen: Annotated[str, checked(check_listen)] = LISTEN  #: this host only
+    listen: Annotated[str, validated_by(check_listen)] = LISTEN  #: this host only
     token_file: AbsolutePath = Field(default_factory=lambda: standard_files().token)  #: made at start if absent
     state_dir: AbsolutePath = Field(default_factory=lambda: standard_files().state)  #: journal and files kept; 0700
     #: How often the node says that it lives, ms; the session timeout of every pool is more than twice as long.
@@ -167,7 +167,7 @@ class AgentSection(Section):
     @model_validator(mode="after")
     def _beats(self) -> Self:
         if not self.heartbeat_ms:
-            raise refuse("must be longer than 0", "heartbeat")
+            raise refusal("must be longer than 0", "heartbeat")
         return self
 
 
@@ -197,7 +197,7 @@ class IdentitySection(Section):
         try:
             Identities(self.domains, self.aliases)
         except InvalidInput as error:
-            raise refuse(str(error)) from None
+            raise refusal(str(error)) from None
         return self
 
 
@@ -212,9 +212,9 @@ class HooksSection(Section):
 class Config(Section):
     """All of a node's configuration. ``load_config`` makes it."""
 
-    farm: Annotated[str, checked(_check_farm)]  #: all its nodes count as one device
+    farm: Annotated[str, validated_by(_check_farm)]  #: all its nodes count as one device
     #: This host among them; default: the host name.
-    node: Annotated[str, checked(lambda text: check_token("node", text))] = Field(
+    node: Annotated[str, validated_by(lambda text: check_token("node", text))] = Field(
         default_factory=socket.gethostname, validate_default=True
     )
     store: StoreSection = Field(default_factory=StoreSection)
@@ -240,7 +240,7 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
     try:
         return Config.model_validate(given.merged(_value))
     except ValidationError as error:
-        where, why = tell(error, Config)
+        where, why = first_fault(error, Config)
         if where == ("farm",) and why.startswith("is required"):
             raise ConfigError(
                 f'{given.source}: farm is required: write farm = "citrix-a" at the top of it, or set FARMLEASE_FARM'

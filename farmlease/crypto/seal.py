@@ -37,7 +37,7 @@ from farmlease.crypto.keyring import KEY_ID_BYTES, SECRET_BYTES, KeyRing
 from farmlease.domain.identity import User
 from farmlease.errors import KeyRingRejected, RecordRejected
 
-__all__ = ["Purpose", "RecordBinding", "Sealer", "key_id_of"]
+__all__ = ["NodeSealer", "Purpose", "RecordBinding", "Sealer", "key_id_of"]
 
 #: Sub-keys a sealer keeps ready. Deriving one anew costs a little more than a sealing, so more would gain little.
 SUB_KEYS_CACHED = 256
@@ -195,6 +195,29 @@ class Sealer:
     def _make_sub_key(self, key_id: str, purpose: Purpose, subject: str) -> _SubKey:
         cipher = AESGCM(_derived(self._secrets[key_id], "seal", purpose, self._farm, subject))
         return _SubKey(cipher, _fields(str(_SEAL_FORMAT), key_id, purpose, self._farm, subject))
+
+
+class NodeSealer:
+    """Seals what lies in the journal of one node: a journal that is copied to another node does not open there.
+
+    ``farm``: the sealer of what goes into the store.
+    """
+
+    def __init__(self, farm: Sealer, node: str) -> None:
+        self.farm = farm
+        self._node = node
+
+    def seal(self, parts: tuple[str, ...], plain: bytes) -> bytes:
+        """Seal ``plain`` under a name of several parts."""
+        return self.farm.seal(Purpose.RECEIPT, self._node, parts, plain)
+
+    def unseal(self, parts: tuple[str, ...], body: bytes) -> bytes:
+        """Return what was sealed under this name. RecordRejected if it does not open."""
+        return self.farm.unseal(Purpose.RECEIPT, self._node, parts, body)
+
+    def are_fresh(self, *bodies: bytes) -> bool:
+        """Whether the primary key sealed all of these."""
+        return all(map(self.farm.is_fresh, bodies))
 
 
 def key_id_of(sealed: bytes) -> str | None:

@@ -35,11 +35,11 @@ _SENTENCES: Mapping[Reason, str] = {
         "There is no licence pool for this ({subject}); name one with --pool, or ask your administrator."
     ),
     Reason.RECORD_REJECTED: (
-        "Your licence record of {subject} could not be trusted or put in place; "
-        "it was kept for inspection, tell your administrator."
+        "Your licence record of {subject} could not be opened or put in place; "
+        "it was kept for inspection. Tell your administrator."
     ),
 }
-#: What ``{free}`` says where the store cannot name an instant.
+#: The text of ``{free}`` where the store cannot name an instant.
 _NO_INSTANT: Mapping[Reason, str] = {
     Reason.CAPACITY: "one becomes free when a user ends",
     Reason.DEVICE_LIMIT: "none becomes free while they are in use",

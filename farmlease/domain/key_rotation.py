@@ -1,7 +1,7 @@
-"""When a key may be used, and when it may go: decided from what the nodes say and what the store was found to hold.
+"""When a key may be used, and when it may go: decided from the nodes' reports and what the store was found to hold.
 
 A new key is readable everywhere before anything is sealed with it, and an old one goes only when nothing needs it any
-more. A node's own word decides: which keys it opens with, which one it seals with, and which ones its journal needs.
+more. A node reports which keys it opens with, which one it seals with, and which ones its journal needs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,46 +9,46 @@ from dataclasses import dataclass
 
 from farmlease.domain.wording import counted
 
-__all__ = ["Told", "Uses", "cannot_open", "in_the_way", "keys_elsewhere"]
+__all__ = ["KeyReport", "KeyUses", "cannot_open", "in_the_way", "keys_elsewhere"]
 
-#: Milliseconds more than three of its own rounds after which a node that says nothing counts as switched off.
+#: Milliseconds, beyond three of its own intervals, after which a node that does not report counts as switched off.
 _PATIENCE = 30_000
-_ROUNDS = 3
+_INTERVALS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a node said of its keys."""
+class KeyReport:
+    """A node's report of its keys."""
 
     node: str
-    silent_ms: int  #: since it said so
-    every_ms: int  #: how often it says so
+    silent_ms: int  #: since this report
+    every_ms: int  #: how often it reports
     primary: str
     opens: tuple[str, ...]
     holds: Mapping[str, int]  #: key id to entries of the node's journal, but for the primary's
 
     @property
     def alive(self) -> bool:
-        """Whether it was heard of lately."""
-        return self.silent_ms <= _ROUNDS * self.every_ms + _PATIENCE
+        """Whether the node still reports."""
+        return self.silent_ms <= _INTERVALS * self.every_ms + _PATIENCE
 
 
 @dataclass(slots=True)
-class Uses:
-    """What one key holds in the store."""
+class KeyUses:
+    """How many things in the store are sealed with one key."""
 
     records: int = 0
-    names: int = 0  #: of users, and of who drained a node
+    names: int = 0  #: of users, and of administrators who drained a node
     notes: int = 0  #: administrators' names and words in the audits
     policy: int = 0
 
     @property
     def needed(self) -> bool:
-        """Whether anything would be lost with the key that can be sealed anew."""
+        """Whether something would be lost with the key that can still be sealed anew."""
         return bool(self.records or self.names or self.policy)
 
 
-def cannot_open(told: Iterable[Told], alive: Iterable[str], key: str) -> list[str]:
+def cannot_open(told: Iterable[KeyReport], alive: Iterable[str], key: str) -> list[str]:
     """Return, in words, each living node that cannot open what ``key`` seals; ``alive``: nodes that the pools count."""
     told = list(told)
     lacking = [each.node for each in told if each.alive and key not in each.opens]
@@ -56,14 +56,14 @@ def cannot_open(told: Iterable[Told], alive: Iterable[str], key: str) -> list[st
     return [*lacking, *(f"{node} (says nothing of its keys: an older farmlease?)" for node in mute)]
 
 
-def keys_elsewhere(told: Iterable[Told], ids: Iterable[str]) -> list[str]:
+def keys_elsewhere(told: Iterable[KeyReport], ids: Iterable[str]) -> list[str]:
     """Return each living node that has a key which is not among ``ids``: this ring is not the newest."""
     known = set(ids)
     return [each.node for each in told if each.alive and set(each.opens) - known]
 
 
-def in_the_way(told: Iterable[Told], alive: Iterable[str], key: str, uses: Uses) -> list[str]:
-    """Return, in words, whatever still needs ``key``."""
+def in_the_way(told: Iterable[KeyReport], alive: Iterable[str], key: str, uses: KeyUses) -> list[str]:
+    """Return, in words, everything that still needs ``key``."""
     told = list(told)
     counts = ((uses.records, "record"), (uses.names, "name"), (uses.policy, "policy"))
     stored = [counted(number, what) for number, what in counts if number]

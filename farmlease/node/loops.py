@@ -12,7 +12,7 @@ import structlog
 
 from farmlease.clock import Clock
 from farmlease.errors import FarmleaseError, StoreError
-from farmlease.node.health.metrics import Metrics
+from farmlease.node.concurrency import Runtime
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.health.pool_usage import PoolUsage
 from farmlease.node.journal.state import State
@@ -59,7 +59,7 @@ class Loops:
         housekeeping: Housekeeping,
         monitor: HealthMonitor,
         usage: PoolUsage,
-        metrics: Metrics,
+        runtime: Runtime,
     ) -> None:
         self._journal = state.journal
         self._policy = state.policy
@@ -69,7 +69,7 @@ class Loops:
         self._housekeeping = housekeeping
         self._monitor = monitor
         self._usage = usage
-        self._metrics = metrics
+        self._clock = runtime.clock
         self._looks = 0
         self._waking = asyncio.Lock()
 
@@ -97,7 +97,7 @@ class Loops:
                 await self._sync.heartbeat.round()
             finally:
                 self._housekeeping.take_events()
-            self._metrics.beaten(answered=self._sync.availability.answers)
+            self._monitor.count_beat()
             await self._housekeeping.count_uncounted()
             self._housekeeping.tidy()
         except FarmleaseError as error:
@@ -112,9 +112,9 @@ class Loops:
         A stopped process or a suspended host can be away for longer than the store keeps its sessions, so an answer
         from memory waits for a heartbeat first. One heartbeat serves all that wait.
         """
-        if self._sync.heartbeat.overdue or self._waking.locked():
+        if self._is_overdue() or self._waking.locked():
             async with self._waking:
-                if self._sync.heartbeat.overdue:
+                if self._is_overdue():
                     await self.beat()
                     await self._housekeeping.losses_known()
 
@@ -149,6 +149,17 @@ class Loops:
             await self._sync.keyring.look()
         except Exception:  # noqa: BLE001 - the keys that the agent has are good for going on
             _log.error("ring.failed", exc_info=True)
+
+    def _is_overdue(self) -> bool:
+        """Whether the store may have ended this node's sessions since the last round: the agent slept, or is new.
+
+        The wall clock may be wrong, but a paused virtual machine shows no other sign; a needless round costs little.
+        """
+        if self._sync.heartbeat.began is None:
+            return True
+        monotonic, wall = self._sync.heartbeat.began
+        asleep = max(self._clock.monotonic() * 1000 - monotonic, self._clock.now_ms() - wall)
+        return any(asleep >= pool.session_timeout_ms for pool in self._policy.in_force.pools)
 
     async def _report(self) -> None:
         await self._sync.report.send(self._monitor.collect())

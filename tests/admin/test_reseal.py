@@ -5,7 +5,7 @@ import asyncio
 from farmlease.admin.reseal import ResealedBatch, Resealer
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
-from farmlease.domain.key_rotation import Uses
+from farmlease.domain.key_rotation import KeyUses
 from farmlease.farm import Farm, open_farm
 from tests.support.commands import Host
 
@@ -20,7 +20,7 @@ def rotated(host: Host) -> tuple[str, str]:
     return ring.primary, active.primary
 
 
-async def run(farm: Farm) -> tuple[ResealedBatch, dict[str, Uses]]:
+async def run(farm: Farm) -> tuple[ResealedBatch, dict[str, KeyUses]]:
     """Seal everything anew; return what became of it in all, and what each key seals afterwards."""
     resealer = Resealer(farm, POOLS)
     batches = [batch async for batch in resealer.reseal()]
@@ -34,9 +34,9 @@ def test_resealing_moves_every_seal_to_the_primary(lent: Host) -> None:
 
     async def twice() -> None:
         async with open_farm(lent.config) as (farm, _):
-            assert {old: Uses(records=2, names=2, policy=1)} == await Resealer(farm, POOLS).uses()
+            assert {old: KeyUses(records=2, names=2, policy=1)} == await Resealer(farm, POOLS).uses()
             done, uses = await run(farm)
-            assert (ResealedBatch(5, 0), {new: Uses(records=2, names=2, policy=1)}) == (done, uses)
+            assert (ResealedBatch(5, 0), {new: KeyUses(records=2, names=2, policy=1)}) == (done, uses)
             again, _ = await run(farm)
             assert ResealedBatch(0, 0) == again
 

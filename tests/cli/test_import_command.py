@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from farmlease.cli.lease.import_csv import Importer
-from farmlease.domain.vendor_csv import BadRow, Booking
+from farmlease.domain.vendor_csv import LicenceRow, RejectedRow
 from farmlease.errors import StoreUnavailable
 from tests.support.commands import QLIKVIEW, ClockedHost, Host
 from tests.support.stores import DAY, HOUR, NINE
@@ -183,7 +183,7 @@ def test_a_store_that_goes_away_meanwhile_is_told_with_how_far_it_was(
     clocked.apply(QLIKVIEW)
     real = Importer.import_row
 
-    def cut(importer: Importer, row: Booking | BadRow) -> tuple[str, str]:
+    def cut(importer: Importer, row: LicenceRow | RejectedRow) -> tuple[str, str]:
         if row.line > 3:
             raise StoreUnavailable("the store is away")
         return real(importer, row)

@@ -17,9 +17,9 @@ from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Denial, Grant, LeaseView, SessionRequest
-from farmlease.domain.policy import parse_policy
+from farmlease.domain.policy import PolicyInForce, parse_policy
 from farmlease.errors import StoreRefused, StoreUnavailable
-from farmlease.farm import Farm, PolicyInForce
+from farmlease.farm import Farm
 from farmlease.node.agent import Agent
 from farmlease.node.build import Node, compose
 from farmlease.store.lease_store import Caller, LeaseStore

@@ -22,9 +22,9 @@ from farmlease.cli import config_file
 from farmlease.config.model import Config, load_config
 from farmlease.domain.identity import User
 from farmlease.domain.model import Kind, LeaseView
-from farmlease.domain.policy import Policy, Pool
+from farmlease.domain.policy import Policy, PolicyInForce, Pool
 from farmlease.errors import FarmleaseError, InvalidInput, RecordRejected
-from farmlease.farm import Farm, PolicyInForce, open_farm
+from farmlease.farm import Farm, open_farm
 
 __all__ = ["FarmClient", "administrator", "configuration", "opened_farm", "warn_on_stderr"]
 

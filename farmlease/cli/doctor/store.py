@@ -8,10 +8,11 @@ from farmlease.config.model import Config
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.diagnosis import node, store
-from farmlease.domain.diagnosis.finding import Finding, failed, fine, merged, warned
+from farmlease.domain.diagnosis.finding import Finding, failed, fine, merge_servers, warned
 from farmlease.domain.key_rotation import cannot_open
+from farmlease.domain.policy import PolicyInForce
 from farmlease.errors import RecordRejected, StoreError
-from farmlease.farm import Farm, PolicyInForce, address_of
+from farmlease.farm import Farm, address_of
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.inspect.server_facts import Examination
 from farmlease.store.inspect.tls_facts import wiring_of
@@ -72,7 +73,7 @@ async def _servers(config: Config, connection: Connection, examination: Examinat
             by_server.append((name, [failed("server", why(error))]))
         else:
             by_server.append((name, list(store.server(facts))))
-    for each in merged(by_server):
+    for each in merge_servers(by_server):
         yield each
 
 

@@ -10,7 +10,7 @@ from farmlease.clock import SystemClock
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.json_documents import timestamp
-from farmlease.domain.key_rotation import Told, Uses
+from farmlease.domain.key_rotation import KeyReport, KeyUses
 from farmlease.errors import FarmleaseError
 
 __all__ = ["key"]
@@ -55,8 +55,8 @@ def list_(fmt: Format) -> None:
     While the store is unavailable these are unknown.
     """
     ring = keyring_file.load(configuration().keys.file)
-    uses: dict[str, Uses] | None = None
-    reports: list[Told] = []
+    uses: dict[str, KeyUses] | None = None
+    reports: list[KeyReport] = []
     try:
         with opened_keys() as keys:
             uses, reports = _counted(keys)
@@ -72,17 +72,17 @@ key.add_command(reseal)
 key.add_command(retire)
 
 
-def _counted(keys: KeysClient) -> tuple[dict[str, Uses], list[Told]]:
+def _counted(keys: KeysClient) -> tuple[dict[str, KeyUses], list[KeyReport]]:
     return keys.uses(), keys.nodes()[0]
 
 
-def _missing(ring: KeyRing, uses: dict[str, Uses] | None) -> list[str]:
+def _missing(ring: KeyRing, uses: dict[str, KeyUses] | None) -> list[str]:
     """Return the keys that seal something needed and are not in the ring. A key that seals only notes is not needed."""
     return sorted(key_id for key_id, found in (uses or {}).items() if found.needed and key_id not in ring.ids)
 
 
 def _row(
-    ring: KeyRing, key_id: str, uses: dict[str, Uses] | None, reports: list[Told], fmt: Format
+    ring: KeyRing, key_id: str, uses: dict[str, KeyUses] | None, reports: list[KeyReport], fmt: Format
 ) -> dict[str, object]:
     created = next((timestamp(each.created_at) for each in ring.keys if each.id == key_id), None)
     row: dict[str, object] = {
@@ -93,7 +93,7 @@ def _row(
     }
     if uses is None:
         return row | dict.fromkeys(("records", "names", "notes", "policy", "nodes"), "?" if fmt == "table" else None)
-    found = uses.get(key_id, Uses())
+    found = uses.get(key_id, KeyUses())
     return row | {
         "records": found.records,
         "names": found.names,

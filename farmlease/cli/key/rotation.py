@@ -20,7 +20,7 @@ from farmlease.cli.output.progress import progress
 from farmlease.clock import SystemClock
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.keyring_file import change
-from farmlease.domain.key_rotation import Told, Uses, cannot_open, in_the_way, keys_elsewhere
+from farmlease.domain.key_rotation import KeyReport, KeyUses, cannot_open, in_the_way, keys_elsewhere
 from farmlease.errors import FarmleaseError, RecordRejected
 
 __all__ = ["KeysClient", "opened_keys", "reseal", "retire", "rotate"]
@@ -52,11 +52,11 @@ class KeysClient:
         ever = self.client.wait(AuditLog(farm).pools())
         return Resealer(farm, sorted({*ever, *self.pools}))
 
-    def uses(self) -> dict[str, Uses]:
+    def uses(self) -> dict[str, KeyUses]:
         """Return how much each key seals in the store."""
         return self.client.wait(self.resealer.uses())
 
-    def nodes(self) -> tuple[list[Told], list[str]]:
+    def nodes(self) -> tuple[list[KeyReport], list[str]]:
         """Return what the nodes reported about their keys, and the nodes that the pools count as alive."""
         farm = self.client.farm
         members = [member for pool in self.pools for member in self.client.wait(farm.leases.nodes(pool))]
@@ -164,7 +164,7 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
         if key_id == ring.primary:
             raise FarmleaseError(f"key {key_id} is the primary: bring another one into use first (key rotate)")
         reports, alive = keys.nodes()
-        uses = keys.uses().get(key_id, Uses())  # after the nodes: a node without the key adds no more seals of it
+        uses = keys.uses().get(key_id, KeyUses())  # after the nodes: a node without the key adds no more seals of it
         if blocked := in_the_way(reports, alive, key_id, uses):
             advice = "run `farmlease key reseal`, and see that every node has the newest ring"
             _refuse(f"key {key_id} is still needed by {'; '.join(blocked)}; {advice}", force)
@@ -176,7 +176,7 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
         click.echo(f"and {_RESTART}")
 
 
-def _seal_count(uses: Uses) -> int:
+def _seal_count(uses: KeyUses) -> int:
     return uses.records + uses.names + uses.policy
 
 

@@ -16,7 +16,7 @@ from farmlease.domain import wording
 from farmlease.domain.identity import check_token
 from farmlease.domain.model import Reason
 from farmlease.domain.policy import Pool
-from farmlease.domain.vendor_csv import BadRow, Booking, read_books
+from farmlease.domain.vendor_csv import LicenceRow, RejectedRow, read_vendor_csv
 from farmlease.errors import EXIT_FAILED, FarmleaseError, InvalidInput, InvalidName
 from farmlease.store.answers.admin import Import, ImportOutcome
 from farmlease.store.answers.session import Behind
@@ -41,7 +41,7 @@ def import_(file: Path, pool: str) -> None:
     """
     content = _read_file(file)
     try:
-        rows = list(read_books(content))
+        rows = list(read_vendor_csv(content))
     except InvalidInput as error:
         raise InvalidInput(f"{file}: {error}") from None
     with opened_farm() as client:
@@ -83,9 +83,9 @@ class Importer:
         self._pool = pool
         self._version = client.in_force().version
 
-    def import_row(self, row: Booking | BadRow) -> tuple[str, str]:
+    def import_row(self, row: LicenceRow | RejectedRow) -> tuple[str, str]:
         """Import a row; return the outcome and, if the row is bad, the reason."""
-        if isinstance(row, BadRow):
+        if isinstance(row, RejectedRow):
             return _BAD, row.why
         try:
             outcome = self._import(row)
@@ -95,7 +95,7 @@ class Importer:
             return outcome.outcome, ""
         return _BAD, self._reason(outcome)
 
-    def _import(self, row: Booking) -> ImportOutcome:
+    def _import(self, row: LicenceRow) -> ImportOutcome:
         user = self._client.config.identities.user(row.user)
         machine = check_token("machine id", row.machine)
         for _ in range(_MOST_CHANGES):

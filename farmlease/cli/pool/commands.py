@@ -16,7 +16,7 @@ from farmlease.cli.output.format import Format, emit, emit_one, output_option
 from farmlease.cli.pool.impact import impact_lines
 from farmlease.domain.json_documents import pool_document
 from farmlease.domain.policy import Policy, check_timing, parse_policy
-from farmlease.domain.policy_diff import difference
+from farmlease.domain.policy_diff import diff_policies
 from farmlease.errors import PolicyError
 
 __all__ = ["pool"]
@@ -97,7 +97,7 @@ def _preview(client: FarmClient, policy: Policy) -> _Preview:
     found = client.in_force()
     if found.policy is not None and found.policy.text == policy.text:
         return _Preview(found.version, unchanged=True, lines=["unchanged"], removed={})
-    changes = difference(found.policy, policy)
+    changes = diff_policies(found.policy, policy)
     held = {each.name: client.seats_held(each) for each in found.pools}
     return _Preview(
         found.version,

@@ -22,7 +22,7 @@ from typing import Protocol
 from farmlease import private_file
 from farmlease.errors import FileRefused
 
-__all__ = ["ATTEMPTS", "LEFTOVER", "MAX_NAMES", "Folder", "PathFolder", "Place", "by_path"]
+__all__ = ["ATTEMPTS", "LEFTOVER", "MAX_NAMES", "Folder", "PathFolder", "VendorPath", "by_path"]
 
 #: Files of this prefix are farmlease's own, on their way to their place. What is left over, a killed agent left.
 LEFTOVER = ".farmlease-"
@@ -33,7 +33,7 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class VendorPath:
     """Where one of the vendor's files lies for one user."""
 
     template: str  #: as the policy writes it; the only part that may appear in an error
@@ -69,7 +69,7 @@ class Folder(Protocol):
 class PathFolder:
     """A folder known by its path; see the module's warning."""
 
-    def __init__(self, place: Place, path: Path) -> None:
+    def __init__(self, place: VendorPath, path: Path) -> None:
         self._place = place
         self._path = path
         self._file = path / place.name
@@ -120,7 +120,7 @@ class PathFolder:
 
 
 @contextmanager
-def by_path(place: Place, *, make: bool) -> Iterator[PathFolder | None]:
+def by_path(place: VendorPath, *, make: bool) -> Iterator[PathFolder | None]:
     """Yield the place's folder, or None if it is missing and shall not be made.
 
     New folders and files get the access rights they inherit from the folder above.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from farmlease.errors import FileRefused
-from farmlease.node.files.folder import ATTEMPTS, LEFTOVER, MAX_NAMES, Place
+from farmlease.node.files.folder import ATTEMPTS, LEFTOVER, MAX_NAMES, VendorPath
 
 __all__ = ["DescriptorFolder", "Owner", "by_descriptor"]
 
@@ -57,7 +57,7 @@ class Owner:
 class DescriptorFolder:
     """An open folder in the user's territory."""
 
-    def __init__(self, place: Place, descriptor: int, owner: Owner) -> None:
+    def __init__(self, place: VendorPath, descriptor: int, owner: Owner) -> None:
         self._place = place
         self._folder = descriptor
         self._owner = owner
@@ -148,7 +148,7 @@ class DescriptorFolder:
 
 
 @contextmanager
-def by_descriptor(place: Place, *, make: bool) -> Iterator[DescriptorFolder | None]:
+def by_descriptor(place: VendorPath, *, make: bool) -> Iterator[DescriptorFolder | None]:
     """Yield the place's open folder, or None if it is missing and shall not be made.
 
     New folders are 0700 and the user's. Raises ``FileRefused`` where a folder is a link, no folder, or somebody else's.
@@ -177,7 +177,7 @@ def by_descriptor(place: Place, *, make: bool) -> Iterator[DescriptorFolder | No
         yield DescriptorFolder(place, folder, owner)
 
 
-def _descend(place: Place, folder: int, name: str, owner: Owner | None, *, make: bool) -> int | None:
+def _descend(place: VendorPath, folder: int, name: str, owner: Owner | None, *, make: bool) -> int | None:
     """Open the folder ``name`` in the open ``folder``, made if asked for; None if it is missing."""
     made = False
     below = _open_folder(place, folder, name)
@@ -201,7 +201,7 @@ def _descend(place: Place, folder: int, name: str, owner: Owner | None, *, make:
     return below
 
 
-def _open_folder(place: Place, folder: int, name: str) -> int | None:
+def _open_folder(place: VendorPath, folder: int, name: str) -> int | None:
     try:
         return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
@@ -212,7 +212,7 @@ def _open_folder(place: Place, folder: int, name: str) -> int | None:
     raise place.refused("has a link or a file where a folder should be: write the real path in the policy")
 
 
-def _settle(place: Place, folder: int, owner: Owner, *, made: bool, make: bool) -> None:
+def _settle(place: VendorPath, folder: int, owner: Owner, *, made: bool, make: bool) -> None:
     """Refuse a folder of somebody else's; hand the user the one that was made for him just now.
 
     An empty 0700 folder of root's is one that an agent made and was killed before it could hand it over. Empty is
@@ -227,7 +227,7 @@ def _settle(place: Place, folder: int, owner: Owner, *, made: bool, make: bool) 
         raise place.refused("has a folder in its path that is somebody else's: change its owner")
 
 
-def _owner(place: Place, trusted: int) -> Owner | None:
+def _owner(place: VendorPath, trusted: int) -> Owner | None:
     """Whose the files shall be: the account of the user's name, else the owner of his topmost folder.
 
     The topmost, because he can neither rename it nor change its owner; deeper down he may move folders of others in.
@@ -245,5 +245,5 @@ def _owner(place: Place, trusted: int) -> Owner | None:
     return Owner(*found[0], frozenset(uid for uid, _ in found)) if found else None
 
 
-def _stranger(place: Place) -> FileRefused:
+def _stranger(place: VendorPath) -> FileRefused:
     return place.refused("is for a user without account or folder on this node: make the folder, owned by the user")

@@ -69,7 +69,7 @@ class RecordSync:
         await in_thread(lambda: self._place(index, user, files, named))
         self._update(index, pool.name, placing=False)
 
-    def cares(self, user: User, pool: str) -> bool:
+    def has_files(self, user: User, pool: str) -> bool:
         """Whether files of the user may lie on this node's disk because of us."""
         mine = self._receipts.find(self._sealer.user_index(user), pool)
         return mine is not None and bool(mine.files)

@@ -17,7 +17,7 @@ from pathlib import Path
 from farmlease.domain.identity import User
 from farmlease.domain.record import MAX_RECORD_BYTES, VendorFile
 from farmlease.errors import FileRefused, PolicyError
-from farmlease.node.files.folder import Folder, Place
+from farmlease.node.files.folder import Folder, VendorPath
 
 if sys.platform == "win32":
     from farmlease.node.files.folder import by_path as opened
@@ -122,7 +122,7 @@ def _check(template: str) -> None:
         raise PolicyError(f"files: {template!r} has a placeholder other than {USER}: use that one only")
 
 
-def _place(template: str, name: str) -> Place:
+def _place(template: str, name: str) -> VendorPath:
     """Return where the template leads for the user. His name was checked when it became a ``User``; again here."""
     alias = sys.platform == "win32" and _ALIAS_ON_WINDOWS.match(name)
     if name in {"", ".", ".."} or any(sign in name for sign in "/\\\0") or alias:
@@ -130,4 +130,4 @@ def _place(template: str, name: str) -> Place:
     parts = Path(template).parts
     first = next((at for at, part in enumerate(parts) if USER in part), len(parts) - 1)
     *folders, file = (part.replace(USER, name) for part in parts[first:])
-    return Place(template=template, account=name, trusted=Path(*parts[:first]), folders=tuple(folders), name=file)
+    return VendorPath(template=template, account=name, trusted=Path(*parts[:first]), folders=tuple(folders), name=file)

@@ -75,6 +75,10 @@ class HealthMonitor:
             sessions=sum(each.state.shown for each in state.sessions),
         )
 
+    def count_beat(self) -> None:
+        """Count a heartbeat in the metrics, by whether the store answered."""
+        self._metrics.beaten(answered=self._sync.availability.answers)
+
     def look(self) -> None:
         """Collect the facts anew. A disk that does not even list a folder counts as one that cannot be written."""
         try:

@@ -14,11 +14,10 @@ import structlog
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
-from farmlease.crypto.seal import RecordBinding
+from farmlease.crypto.seal import NodeSealer, RecordBinding
 from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.journal.evidence import Evidence
 from farmlease.node.journal.journal import Journal, OutboxRow
-from farmlease.node.journal.node_sealer import NodeSealer
 from farmlease.store.answers.session import Claim
 
 __all__ = ["ANY_FENCE", "Message", "NoteMessage", "Outbox", "ReleaseMessage", "SaveMessage"]
@@ -114,7 +113,7 @@ class Outbox:
         after = 0
         while row := self._journal.next_owed(after):
             after = row.number
-            message = None if self._sealer.is_fresh(row.body) else self._opened(row)
+            message = None if self._sealer.are_fresh(row.body) else self._opened(row)
             if message is not None:
                 self._journal.amend_owed(after, self._sealed(row.session, message))
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 import structlog
 
 from farmlease.crypto.seal import Purpose
-from farmlease.domain.policy import Policy, check_timing, parse_policy
+from farmlease.domain.policy import Policy, PolicyInForce, check_timing, parse_policy
 from farmlease.errors import JournalFailed, PolicyChanged, PolicyError, RecordRejected
-from farmlease.farm import Farm, PolicyInForce
+from farmlease.farm import Farm
 from farmlease.node.journal.journal import Journal
 
 __all__ = ["PolicyCache"]

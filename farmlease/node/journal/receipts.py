@@ -15,12 +15,11 @@ import structlog
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
-from farmlease.crypto.seal import RecordBinding
+from farmlease.crypto.seal import NodeSealer, RecordBinding
 from farmlease.domain.model import Lease
 from farmlease.errors import RecordRejected
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.journal import Journal
-from farmlease.node.journal.node_sealer import NodeSealer
 from farmlease.store.answers.recovery import Remains
 from farmlease.store.answers.session import Taken
 
@@ -101,7 +100,7 @@ class Receipts:
     def reseal(self, index: str, pool: str) -> None:
         """Keep a receipt anew if the sealer's primary does not seal it yet."""
         body = self._journal.receipt(index, pool)
-        if body is not None and not self._sealer.is_fresh(body):
+        if body is not None and not self._sealer.are_fresh(body):
             receipt = self.find(index, pool)
             if receipt is not None:
                 self.keep(index, pool, receipt)
@@ -141,7 +140,7 @@ class Receipts:
 
         A part that does not open stays as it is; whoever wants to use it will refuse it.
         """
-        if all(map(self._sealer.is_fresh, (receipt.record, receipt.name, *((receipt.winner or ())[1:])))):
+        if self._sealer.are_fresh(receipt.record, receipt.name, *((receipt.winner or ())[1:])):
             return receipt
         with suppress(RecordRejected):
             receipt = replace(receipt, record=self._record(index, pool, receipt, receipt.version, receipt.record))

@@ -6,12 +6,13 @@ that is copied elsewhere says nothing and opens nothing.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from farmlease.clock import Clock
+from farmlease.crypto.seal import NodeSealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, SessionRequest, Source
 from farmlease.domain.pool import Pool
@@ -20,11 +21,13 @@ from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.host_identity import started_at
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.journal import Journal, SessionRow
-from farmlease.node.journal.node_sealer import NodeSealer
 from farmlease.store.answers.session import Claim
 from farmlease.store.keys import node_member
 
 __all__ = ["NodeSession", "SessionTable"]
+
+
+_UNKNOWN = Claim(user="", node="", session="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class NodeSession:
     hold_until: int | None = None  #: ms by the store's clock; until then it does not idle
     lost_because: str | None = None
     incarnation: str = ""  #: life of the node in which it began
+    #: The session as the store knows it; made anew when the journal is opened, as the node may have another life.
+    claim: Annotated[Claim, Field(exclude=True)] = _UNKNOWN
 
     @property
     def is_uncounted(self) -> bool:
@@ -112,10 +117,6 @@ class SessionTable:
         """Whether no session is being started or ended, as far as the store is concerned."""
         return not any(each.state in {SessionState.STARTING, SessionState.ENDING} for each in self)
 
-    def claim(self, session: NodeSession) -> Claim:
-        """Return a session as the store knows it."""
-        return self.claim_of(session.user, session.id)
-
     def claim_of(self, user: User, session: str) -> Claim:
         """Return the session that a user has, or is about to have, on this node under an id, as the store knows it."""
         return Claim(user=self._sealer.farm.user_index(user), node=self._member, session=session)
@@ -124,6 +125,7 @@ class SessionTable:
         """Write down that the store is about to be asked, so that a lost answer can be undone after a crash."""
         self.changes += 1
         begun = NodeSession(
+            claim=self.claim_of(request.user, request.session),
             id=request.session,
             state=SessionState.STARTING,
             user=request.user,
@@ -158,7 +160,7 @@ class SessionTable:
         """Write down anew what the sealer's primary does not seal yet."""
         for entry in self._journal.entries():
             session = self._sessions.get(entry.id)
-            if session is not None and not self._sealer.is_fresh(entry.body):
+            if session is not None and not self._sealer.are_fresh(entry.body):
                 self._write(session)
 
     def _has(self, user: User, pool: str, states: set[SessionState]) -> bool:
@@ -197,4 +199,6 @@ class SessionTable:
     def _opened(self, entry: SessionRow) -> NodeSession:
         plain = self._sealer.unseal(("session", entry.id), entry.body)
         # The state outside the seal is what a reboot may have changed; it can only take a session towards its end.
-        return replace(_FORM.validate_json(plain), state=SessionState(entry.state))
+        session = _FORM.validate_json(plain)
+        claim = self.claim_of(session.user, session.id)
+        return replace(session, state=SessionState(entry.state), claim=claim)

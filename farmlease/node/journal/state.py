@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from farmlease.clock import Clock
 from farmlease.config.model import Config
+from farmlease.crypto.seal import NodeSealer
 from farmlease.farm import Farm
 from farmlease.node.journal.evidence import Evidence
 from farmlease.node.journal.journal import Journal
-from farmlease.node.journal.node_sealer import NodeSealer
 from farmlease.node.journal.outbox import Outbox
 from farmlease.node.journal.policy_cache import PolicyCache
 from farmlease.node.journal.receipts import Receipts

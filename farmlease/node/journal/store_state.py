@@ -12,9 +12,9 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
+from farmlease.crypto.seal import NodeSealer
 from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.journal.journal import Journal
-from farmlease.node.journal.node_sealer import NodeSealer
 from farmlease.node.journal.sessions import SessionTable
 from farmlease.node.journal.store_clock import Moment, StoreClock
 from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Known, Recovering

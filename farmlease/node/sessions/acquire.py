@@ -13,10 +13,10 @@ from typing import Literal
 
 from farmlease.domain import denial_text
 from farmlease.domain.model import Denial, Grant, Reason, SessionRequest
-from farmlease.domain.policy import Pool
+from farmlease.domain.policy import PolicyInForce, Pool
 from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import JournalFailed, StoreError, StoreUnavailable
-from farmlease.farm import Farm, PolicyInForce
+from farmlease.farm import Farm
 from farmlease.node.concurrency import Runtime
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
@@ -105,7 +105,7 @@ class SeatAcquisition:
 
     async def ask_store(self, session: NodeSession, version: int, pool: Pool, wait_ms: int = 0) -> Acquired:
         """Ask the store for a seat: one round trip, unless this node's heartbeat has to come first."""
-        claim = self._sessions.claim(session)
+        claim = session.claim
         lease_id = secrets.token_urlsafe(12)
         taking = Taking(
             device=session.device,
@@ -115,18 +115,17 @@ class SeatAcquisition:
             reservations=session.reservations,
             wait_ms=wait_ms,
         )
-        seen = self._store_state.known(pool.name).fence
+        known = self._store_state.known(pool.name)
+        seen = known.fence
         for _ in range(_MOST_LAPSES):
-            known = self._store_state.known(pool.name)
             answer = await self._farm.leases.acquire(pool, version, claim, taking, known)
             if _is_old(answer, session, seen):  # a copy of the store from before the end of an earlier session
                 await self._farm.leases.release(pool.name, claim, seen)
-                continue
-            if answer is not Behind.LAPSED:
+            elif answer is not Behind.LAPSED:
                 return answer
-            beat = await self._heartbeat.beat(version, pool)
-            if isinstance(beat, Behind):
+            elif isinstance(beat := await self._heartbeat.beat(version, pool), Behind):
                 return beat
+            known = self._store_state.known(pool.name)
         raise StoreError(
             "the node's registration expires before it can be used: session_timeout is shorter than a round trip"
         )

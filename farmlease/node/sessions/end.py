@@ -125,4 +125,4 @@ class SessionEnd:
         # A session that tried to get a seat back, or that a receipt granted, may have got one without learning of it.
         known = grant is not None and grant.source is Source.STORE and session.lost_because is None
         fence = grant.fence if grant is not None and known else ANY_FENCE
-        self._outbox.add(ReleaseMessage(pool=session.pool, claim=self._sessions.claim(session), fence=fence))
+        self._outbox.add(ReleaseMessage(pool=session.pool, claim=session.claim, fence=fence))

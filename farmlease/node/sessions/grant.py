@@ -45,7 +45,7 @@ class Granting:
         """Grant a session the seat that it has taken in the store."""
         self._store_state.see_fence(pool.name, taken.fence)
         if not (taken.again and session.grant is not None and session.grant.lease.id == taken.lease.id):
-            name = self._sealer.seal_name(self._sessions.claim(session).user, session.user.canonical)
+            name = self._sealer.seal_name(session.claim.user, session.user.canonical)
             try:
                 await self._files.place(session, pool, self._receipts.granted(taken, name))
             except (RecordRejected, FileRefused, PolicyError) as error:

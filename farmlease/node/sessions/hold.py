@@ -43,7 +43,7 @@ class SessionHold:
             span = min(pool.max_hold_ms if span_ms is None else span_ms, pool.max_hold_ms)
             if not span or found.state is not SessionState.ACTIVE:
                 return None
-            claim, known = self._sessions.claim(found), self._store_state.known(pool.name)
+            claim, known = found.claim, self._store_state.known(pool.name)
             until = await self._store.hold(pool.name, claim, found.grant.fence, span, known)
             if isinstance(until, Behind):
                 self._recovery.begin(pool.name)

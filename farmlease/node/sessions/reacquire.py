@@ -75,7 +75,7 @@ class Reacquisition:
         """Whether a report is about the seat that a session has now: hosts reuse ids, and reports are repeated."""
         return (
             (session.state, session.pool) == (SessionState.ACTIVE, pool)
-            and self._sessions.claim(session).user == lost.user
+            and session.claim.user == lost.user
             and session.grant is not None
             and session.grant.fence <= lost.fence
         )

@@ -79,7 +79,7 @@ class SessionFiles:
     async def leave(self, session: NodeSession) -> None:
         """Take the user's files back and, after the last session here, remove them. JournalFailed: to be repeated."""
         try:
-            if self._records.cares(session.user, session.pool):
+            if self._records.has_files(session.user, session.pool):
                 await self._patiently(self._leave(session))
         except JournalFailed:
             raise  # what changed in the files is still to be written down: the session leaves when that is possible
@@ -111,7 +111,7 @@ class SessionFiles:
         if changed is not None:
             message = SaveMessage(
                 pool=session.pool,
-                claim=self._sessions.claim(session),
+                claim=session.claim,
                 lease_id=changed.lease.id,
                 line=changed.line,
                 version=changed.version,

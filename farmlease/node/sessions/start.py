@@ -19,11 +19,11 @@ from typing import Literal
 from farmlease.domain import denial_text
 from farmlease.domain.identity import User
 from farmlease.domain.model import Decision, Denial, Reason, Restricted, SessionRequest
-from farmlease.domain.policy import Denied, Plan, Pool, RestrictedUse, TryPools
+from farmlease.domain.policy import Denied, Plan, PolicyInForce, Pool, RestrictedUse, TryPools
 from farmlease.domain.pool import QUEUE_PLACE_MS
 from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
-from farmlease.farm import Farm, PolicyInForce
+from farmlease.farm import Farm
 from farmlease.node.concurrency import Phase, Runtime
 from farmlease.node.journal.outbox import NoteMessage
 from farmlease.node.journal.sessions import NodeSession

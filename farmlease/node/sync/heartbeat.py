@@ -55,20 +55,8 @@ class Heartbeat:
         self._examined: dict[str, tuple[int, int, int]] = {}
         #: Pool to the epoch in which the sessions of this host's earlier lives were ended.
         self._ended: dict[str, int] = {}
-        #: When the last whole round began, by the monotonic and the wall clock, in ms.
-        self._began: tuple[float, int] | None = None
-
-    @property
-    def overdue(self) -> bool:
-        """Whether the store may have ended this node's sessions since the last round: the agent slept, or is new.
-
-        The wall clock may be wrong, but a paused virtual machine shows no other sign; a needless round costs little.
-        """
-        if self._began is None:
-            return True
-        monotonic, wall = self._began
-        asleep = max(self._clock.monotonic() * 1000 - monotonic, self._clock.now_ms() - wall)
-        return any(asleep >= pool.session_timeout_ms for pool in self._policy.in_force.pools)
+        #: When the last whole round began, by the monotonic and the wall clock, in ms; None before the first.
+        self.began: tuple[float, int] | None = None
 
     async def round(self) -> None:
         """Read the policy, beat once for every pool, and deliver the outbox. A store that is away is no error."""
@@ -84,12 +72,12 @@ class Heartbeat:
         except StoreError as error:
             self._availability.failed(error)
         except FarmleaseError:  # the journal cannot be written; what the store reported is known
-            self._began = began
+            self.began = began
             raise
         else:
             self._availability.succeeded()
         # A store that is away ends the wait as well: then this is an outage like any other.
-        self._began = began
+        self.began = began
 
     async def deliver(self) -> None:
         """Deliver the outbox. A store that is away is no error."""

@@ -109,7 +109,7 @@ class OutboxDelivery:
         A receipt granted that session the seat of the one that has ended: it is to be counted first.
         """
         return isinstance(message, ReleaseMessage) and any(
-            self._sessions.claim(each).user == message.claim.user for each in self._sessions.uncounted(message.pool)
+            each.claim.user == message.claim.user for each in self._sessions.uncounted(message.pool)
         )
 
     async def _send(self, number: int, message: Message) -> bool:

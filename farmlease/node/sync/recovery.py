@@ -283,4 +283,4 @@ class Recovery:
         self._events.add(SeatLost(pool, lost))
 
     def _index(self, session: NodeSession) -> str:
-        return self._sessions.claim(session).user
+        return session.claim.user
