@@ -67,7 +67,7 @@ def release(user: str, name: str, pool: str | None) -> None:
     with opened_farm() as client:
         who, where = client.config.identities.user(user), check_token("device", name)
         chosen = client.named_pool(pool)
-        released = client.wait(client.leases.release_device(chosen, who, where))
+        released = client.wait(client.lease_admin.release_device(chosen, who, where))
     if released.outcome is Release.NONE:
         _raise_unknown(chosen, where)
     if released.outcome is Release.IN_USE:
@@ -103,7 +103,7 @@ def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool:
         ending = sum(session.device == before for session in view.sessions)
         if ending:
             ask_first(f"this ends {wording.counted(ending, 'session')} of {view.user} on device {before}", yes=yes)
-        moving = client.leases.replace_device(chosen, who, before, after, note=reason, override=override)
+        moving = client.lease_admin.replace_device(chosen, who, before, after, note=reason, override=override)
         answer = client.wait(moving)
     _print_replacement(answer, chosen, before, after)
 
@@ -132,7 +132,7 @@ def _denial_line(answer: DeviceReplacement, pool: Pool) -> str:
 def _device_rows(client: FarmClient, user: User, pools: list[Pool]) -> Iterator[Row]:
     """Yield each device of a user's leases."""
     for pool in pools:
-        view = client.wait(client.leases.lease(pool, user))
+        view = client.wait(client.lease_admin.lease(pool, user))
         if view is not None:
             yield from _rows_of_lease(view)
 

@@ -86,7 +86,7 @@ class Agent:
 
     @property
     def leaving(self) -> bool:
-        """Whether it was told to end."""
+        """Whether it is about to end."""
         return self._runtime.lifecycle.phase is not Phase.RUNNING
 
     def leave(self) -> None:

@@ -104,7 +104,7 @@ class Phase(Enum):
     """How far the agent's life has got."""
 
     RUNNING = "running"
-    LEAVING = "leaving"  #: it was told to end: balancers send nobody any more, and everything goes on
+    LEAVING = "leaving"  #: it is about to end: balancers send no new users, and everything goes on
     STOPPED = "stopped"  #: it starts no more sessions
 
 
@@ -115,7 +115,7 @@ class Lifecycle:
         self.phase = Phase.RUNNING
 
     def leave(self) -> None:
-        """Note that the agent was told to end."""
+        """Note that the agent is about to end."""
         if self.phase is Phase.RUNNING:
             self.phase = Phase.LEAVING
 

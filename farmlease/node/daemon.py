@@ -1,7 +1,7 @@
 """The agent as a process: keeps it going, and ends in order.
 
-On SIGTERM or SIGINT: balancers are told to send nobody any more, and the agent goes on for as long as is configured.
-Then no new sessions, what is owed is delivered as far as the store lets us within three seconds, exit status 0.
+On SIGTERM or SIGINT health asks balancers to send no new users, and the agent goes on for as long as is configured.
+Then it starts no more sessions, delivers its outbox for at most three seconds, and exits with status 0.
 Sessions are left open: they belong to their users, and the next agent of this boot adopts them.
 """
 
@@ -40,14 +40,14 @@ _log = structlog.get_logger(__name__)
 #: Objects made, less those let go, after which the garbage collector looks at the newest: a session start makes some
 #: hundreds that outlive each other, and with Python's own 700 one part in ten of all work was to look at them.
 _LOOK_FOR_GARBAGE = 5_000
-#: Seconds for delivering what is owed when the agent is told to stop; it must be gone within five.
+#: Seconds for delivering the outbox when the agent stops; it must have exited within five.
 _LAST_DELIVERY = 3.0
 
 
 async def run_agent(config: Config) -> None:
-    """Run this node's agent until it is told to stop. Raises FarmleaseError if it cannot start."""
+    """Run this node's agent until a signal stops it. FarmleaseError if it cannot start."""
     clock = SystemClock()
-    told, again = _told_to_stop()
+    stop, again = _stop_signals()
     manager = ServiceManager()
     log_loop_faults()
     access = Access(
@@ -70,8 +70,8 @@ async def run_agent(config: Config) -> None:
                     *(agent_checking(lambda: agent_line(node.monitor.health), door) for door in agent_check),
                     *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),
                     _until_cancelled(node.loops.handle_events()),
-                    _until_cancelled(manager.keep_informed(told, clock)),
-                    _until_cancelled(_ending(node.agent, (told, again), config.agent.shutdown_delay_ms / 1000)),
+                    _until_cancelled(manager.keep_informed(stop, clock)),
+                    _until_cancelled(_ending(node.agent, (stop, again), config.agent.shutdown_delay_ms / 1000)),
                 ]
             )
     _log.info("agent.stopped", node=config.node)
@@ -92,9 +92,9 @@ def _doors(config: Config) -> Iterator[Sequence[socket.socket]]:
         yield [stack.enter_context(listening_socket(address)) for address in addresses if address is not None]
 
 
-async def _ending(agent: Agent, told: tuple[asyncio.Event, asyncio.Event], delay: float) -> None:
-    """Wait to be told, let the balancers hear it first, then stop in order. Told again: at once."""
-    first, again = told
+async def _ending(agent: Agent, signals: tuple[asyncio.Event, asyncio.Event], delay: float) -> None:
+    """Wait for a signal, let the balancers learn of it first, then stop in order. A second signal: at once."""
+    first, again = signals
     await first.wait()
     agent.leave()
     _log.info("agent.stopping", delay_s=delay)
@@ -120,18 +120,18 @@ def _until_cancelled(work: Coroutine[None, None, None]) -> Actor:
     return Actor(run, stop)
 
 
-def _told_to_stop() -> tuple[asyncio.Event, asyncio.Event]:
+def _stop_signals() -> tuple[asyncio.Event, asyncio.Event]:
     """Return what the first SIGTERM or SIGINT from now on sets, and what the next (Windows: Ctrl-Break or Ctrl-C)."""
-    told, again = asyncio.Event(), asyncio.Event()
+    first, again = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def tell() -> None:
-        (again if told.is_set() else told).set()
+    def note() -> None:
+        (again if first.is_set() else first).set()
 
     if sys.platform == "win32":
         for each in (signal.SIGBREAK, signal.SIGINT):
-            signal.signal(each, lambda *_: loop.call_soon_threadsafe(tell))
+            signal.signal(each, lambda *_: loop.call_soon_threadsafe(note))
     else:
         for each in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(each, tell)
-    return told, again
+            loop.add_signal_handler(each, note)
+    return first, again

@@ -43,7 +43,7 @@ class FarmClient:
     _runner: asyncio.Runner
 
     @property
-    def leases(self) -> LeaseAdmin:
+    def lease_admin(self) -> LeaseAdmin:
         """The farm's leases, for an administrator."""
         return LeaseAdmin(self.farm)
 
@@ -98,7 +98,7 @@ class FarmClient:
 
     def held_lease(self, pool: Pool, user: User) -> LeaseView:
         """Return the lease of a user; FarmleaseError if there is none."""
-        view = self.wait(self.leases.lease(pool, user))
+        view = self.wait(self.lease_admin.lease(pool, user))
         if view is None:
             raise FarmleaseError(f"the user holds no lease in pool {pool.name}")
         return view

@@ -63,7 +63,7 @@ class KeysClient:
         return self.client.wait(farm.seals.rings()), sorted({member.partition("#")[0] for member in members})
 
     def batches(self, source: AsyncIterator[T]) -> Iterator[T]:
-        """Yield each value as it comes."""
+        """Yield the values of an asynchronous iterator, each as soon as it is there."""
 
         async def following_one() -> T | None:
             return await anext(source, None)
@@ -93,7 +93,7 @@ def rotate(*, activate: bool, force: bool) -> None:
         path, ring = keys.client.config.keys.file, keys.ring
         reports, alive = keys.nodes()
         if others := keys_elsewhere(reports, ring.ids):
-            _object(
+            _refuse(
                 f"{_listed(others)} have keys that are not in {path}: copy the newest ring to all nodes first", force
             )
         if not activate:
@@ -102,7 +102,7 @@ def rotate(*, activate: bool, force: bool) -> None:
         if ring.pending is None:
             raise FarmleaseError(f"no key is waiting in {path}: add one with `farmlease key rotate`")
         if lacking := cannot_open(reports, alive, ring.pending):
-            _object(f"key {ring.pending} does not open on {_listed(lacking)} yet: copy {path} there first", force)
+            _refuse(f"key {ring.pending} does not open on {_listed(lacking)} yet: copy {path} there first", force)
         change(path, ring, KeyRing.activated)
         click.echo(f"key {ring.pending} seals from now on; copy {path} to every node of the farm,")
         click.echo(f"{_RESTART}, then run `farmlease key reseal`")
@@ -167,7 +167,7 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
         uses = keys.uses().get(key_id, KeyUses())  # after the nodes: a node without the key adds no more seals of it
         if blocked := in_the_way(reports, alive, key_id, uses):
             advice = "run `farmlease key reseal`, and see that every node has the newest ring"
-            _object(f"key {key_id} is still needed by {'; '.join(blocked)}; {advice}", force)
+            _refuse(f"key {key_id} is still needed by {'; '.join(blocked)}; {advice}", force)
         whose = f"{uses.notes} names and words of administrators in the audit"
         notes = f", and {whose} become unreadable" if uses.notes else ""
         ask_first(f"this removes key {key_id} from {path} for good{notes}", yes=yes)
@@ -180,7 +180,7 @@ def _seal_count(uses: KeyUses) -> int:
     return uses.records + uses.names + uses.policy
 
 
-def _object(objection: str, force: bool) -> None:  # noqa: FBT001 - the option as it was given
+def _refuse(objection: str, force: bool) -> None:  # noqa: FBT001 - the option as it was given
     """Raise FarmleaseError with an objection; with ``--force`` only print it."""
     if not force:
         raise FarmleaseError(f"{objection} (--force goes on nevertheless)")

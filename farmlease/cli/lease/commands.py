@@ -125,7 +125,7 @@ def check(user: str, pool: str | None, device: str | None) -> None:
     with opened_farm() as client:
         who = client.config.identities.user(user)
         where = client.config.farm if device is None else check_token("device", device)
-        why = client.wait(client.leases.fault(client.one_pool(pool), who, where))
+        why = client.wait(client.lease_admin.fault(client.one_pool(pool), who, where))
     click.echo("VALID" if why is None else f"INVALID: {why}")
     if why is not None:
         click.get_current_context().exit(INVALID)
@@ -150,7 +150,7 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
             click.echo(f"{view.user} already gave the seat of pool {view.pool} back; it is quarantined until {until}")
             return
         ask_first(f"this takes {_seat_text(view)}", yes=yes)
-        withdrawn = client.wait(client.leases.withdraw(chosen, who, Withdrawal.RETURNED))
+        withdrawn = client.wait(client.lease_admin.withdraw(chosen, who, Withdrawal.RETURNED))
     _print_withdrawal(view, "returned", withdrawn)
 
 
@@ -169,7 +169,7 @@ def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
         who = client.config.identities.user(user)
         view = client.held_lease(chosen, who)
         ask_first(f"this takes {_seat_text(view)} and keeps the user out for a while", yes=yes)
-        withdrawn = client.wait(client.leases.withdraw(chosen, who, Withdrawal.REVOKED, reason))
+        withdrawn = client.wait(client.lease_admin.withdraw(chosen, who, Withdrawal.REVOKED, reason))
     _print_withdrawal(view, "revoked", withdrawn)
 
 
@@ -180,14 +180,14 @@ lease.add_command(forget)
 def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:
     """Yield the leases of a pool, or of all pools, as they are read."""
     for each in client.pools(pool):
-        yield from client.each(client.leases.leases(each))
+        yield from client.each(client.lease_admin.leases(each))
 
 
 def _leases_of_user(client: FarmClient, user: str, pool: str | None) -> Iterator[LeaseView]:
     """Yield one user's leases."""
     who = client.config.identities.user(user)
     for each in client.pools(pool):
-        view = client.wait(client.leases.lease(each, who))
+        view = client.wait(client.lease_admin.lease(each, who))
         if view is not None:
             yield view
 

@@ -44,7 +44,7 @@ def forget(user: str, *, yes: bool) -> None:
 def _refuse_if_held(client: FarmClient, user: User) -> None:
     """Raise FarmleaseError if the user holds a lease: its name is needed, and must not be erased in some pools only."""
     for pool in client.in_force().pools:
-        view = client.wait(client.leases.lease(pool, user))
+        view = client.wait(client.lease_admin.lease(pool, user))
         if view is not None:
             raise FarmleaseError(
                 f"the user holds a lease in pool {pool.name} until {wording.moment(view.lease.expires_at)}; nothing was"

@@ -99,7 +99,7 @@ class Importer:
         user = self._client.config.identities.user(row.user)
         machine = check_token("machine id", row.machine)
         for _ in range(_MOST_CHANGES):
-            importing = self._client.leases.import_lease(self._pool, self._version, user, machine, row.borrowed_at)
+            importing = self._client.lease_admin.import_lease(self._pool, self._version, user, machine, row.borrowed_at)
             outcome = self._client.wait(importing)
             if not isinstance(outcome, Behind):
                 return outcome

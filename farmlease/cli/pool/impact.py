@@ -69,7 +69,7 @@ def _user_lines(client: FarmClient, pool: Pool, limits: list[tuple[str, _Exceeds
     if not limits:
         return
     found: dict[str, list[str]] = {what: [] for what, _ in limits}
-    for view in client.each(client.leases.leases(pool)):
+    for view in client.each(client.lease_admin.leases(pool)):
         for what, exceeds in limits:
             if exceeds(view):
                 found[what].append(view.user)

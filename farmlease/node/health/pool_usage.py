@@ -1,7 +1,7 @@
 """How full the farm's pools are, as far as this node needs to know: for its metrics and for an early warning.
 
-Asked of the store once a minute, pool by pool, and remembered in between. A store that is away is not asked: what was
-counted last is dropped when it is too old to be told.
+The store is asked once a minute, pool by pool, and the counts are kept in between. A store that is away is not asked;
+counts that are too old are dropped.
 """
 
 from farmlease.clock import Clock
@@ -15,7 +15,7 @@ __all__ = ["PoolUsage"]
 
 #: Seconds between two counts of the pools.
 EVERY = 60.0
-#: Seconds after which a count says nothing any more.
+#: Seconds after which a count is too old.
 STALE_AFTER = 300.0
 
 
@@ -48,7 +48,7 @@ class PoolUsage:
 
     @property
     def crowded(self) -> dict[str, str]:
-        """Each pool that is as full as the alert says, and what to say of it. A node_locked one is full by nature."""
+        """Each pool that is as full as the alert says, with a sentence. A node_locked one is full by nature."""
         found = {}
         for use in self.uses:
             taken = use.capacity - use.free

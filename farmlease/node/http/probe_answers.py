@@ -55,7 +55,7 @@ def answer(monitor: HealthMonitor, method: str, path: str, accept: str = "") -> 
 def agent_line(found: Health) -> bytes:
     """Return what HAProxy's agent-check reads: one line in ASCII.
 
-    ``ready`` takes back a drain said before and ``up`` a down, since nobody but the agent can.
+    ``ready`` takes back an earlier drain and ``up`` an earlier down: only the agent can.
     """
     if found.status is Status.FAIL:
         reason = found.why.encode("ascii", "replace").decode("ascii")

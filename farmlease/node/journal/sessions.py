@@ -1,7 +1,7 @@
-"""The sessions of this node: in memory for reading, in the journal before anybody is answered.
+"""The sessions of this node: in memory for reading, in the journal before a caller is answered.
 
 Every change goes through the state table of ``domain/session_states.py``. Bodies are sealed for this node: a journal
-that is copied elsewhere says nothing and opens nothing.
+that is copied elsewhere reveals nothing and opens nothing.
 """
 
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ class NodeSession:
 
     @property
     def is_uncounted(self) -> bool:
-        """Whether a receipt let it in, and the store has not heard of it."""
+        """Whether a receipt granted it, and the store has not counted it yet."""
         return self.state is SessionState.ACTIVE and self.grant is not None and self.grant.source is Source.RECEIPT
 
 
@@ -68,10 +68,10 @@ class SessionTable:
         self._node = node
         self._member = node_member(node, journal.incarnation)
         self._sessions: dict[str, NodeSession] = {}
-        self._of_user: dict[User, dict[str, NodeSession]] = {}  #: so that no question takes longer with more sessions
+        self._of_user: dict[User, dict[str, NodeSession]] = {}  #: so that a look-up takes no longer with more sessions
         self._uncounted: dict[str, NodeSession] = {}  #: likewise
         self.damaged = 0
-        #: Grows with every change, so that a reader who awaited something can tell whether the book is still the same.
+        #: Grows with every change: a reader that awaited something compares it to learn whether the table is the same.
         self.changes = 0
         for entry in journal.sessions():
             try:
@@ -81,7 +81,7 @@ class SessionTable:
                 self._set_aside(entry, evidence, clock.now_ms())
 
     def __iter__(self) -> Iterator[NodeSession]:
-        """Every session, in no order."""
+        """Yield every session, in no order."""
         return iter(tuple(self._sessions.values()))
 
     def find(self, session: str) -> NodeSession | None:
@@ -89,11 +89,11 @@ class SessionTable:
         return self._sessions.get(session)
 
     def of_user(self, user: User) -> tuple[NodeSession, ...]:
-        """Every session of a user."""
+        """Return every session of a user."""
         return tuple(self._of_user.get(user, {}).values())
 
     def uncounted(self, pool: str) -> tuple[NodeSession, ...]:
-        """Every session of a pool that a receipt let in, and of which the store has not heard."""
+        """Return every session of a pool that a receipt granted and the store has not counted yet."""
         return tuple(each for each in self._uncounted.values() if each.pool == pool)
 
     def uses_files(self, user: User, pool: str) -> bool:
@@ -122,7 +122,7 @@ class SessionTable:
         return Claim(user=self._sealer.farm.user_index(user), node=self._member, session=session)
 
     def begin(self, request: SessionRequest, pool: Pool, device: str) -> NodeSession:
-        """Write down that the store is about to be asked, so that a lost answer can be undone after a crash."""
+        """Write the question into the journal before the store is asked: a crash must not leave a seat taken."""
         self.changes += 1
         begun = NodeSession(
             claim=self.claim_of(request.user, request.session),
@@ -140,7 +140,7 @@ class SessionTable:
         return begun
 
     def step(self, session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:  # noqa: ANN401 - fields of OpenSession
-        """Take a session to the state after ``event``, written down; one that has ended is forgotten."""
+        """Take a session to the state after ``event``, in the journal too; one that has ended is removed."""
         self.changes += 1
         after = replace(session, state=next_state(session.state, event), **changes)
         if after.state is SessionState.ENDED:
@@ -151,13 +151,13 @@ class SessionTable:
         return after
 
     def amend(self, session: NodeSession, **changes: Any) -> NodeSession:  # noqa: ANN401 - fields of OpenSession
-        """Write down something about a session that does not change its state."""
+        """Change fields of a session, in the journal too; its state stays."""
         amended = replace(session, **changes)
         self._write(amended)
         return amended
 
     def reseal(self) -> None:
-        """Write down anew what the sealer's primary does not seal yet."""
+        """Write anew what the primary key does not seal yet."""
         for entry in self._journal.sessions():
             session = self._sessions.get(entry.id)
             if session is not None and not self._sealer.are_fresh(entry.body):
@@ -182,7 +182,7 @@ class SessionTable:
             del self._of_user[before.user]
 
     def _set_aside(self, entry: SessionRow, evidence: Evidence, now_ms: int) -> None:
-        """Keep an entry that does not open for inspection; its place in the journal will be written over some day."""
+        """Keep an entry that does not open as evidence, and remove it from the journal."""
         try:
             path = evidence.keep("rejected-session", as_label(entry.id), entry.body, now_ms)
         except FileRefused as error:

@@ -1,4 +1,4 @@
-"""The store's time, counted on by this host's monotonic clock since the store last told it.
+"""The store's time, counted on by this host's monotonic clock since it was last read.
 
 Guaranteed: the host's wall clock has no part in it. At each heartbeat the estimate is corrected by at most 1 % of the
 elapsed time, so that a stopped clock is still detected, however often it is read.

@@ -135,9 +135,9 @@ class SeatAcquisition:
         await self._granting.by_store(session, pool, taken)
 
     async def count(self, pool: Pool) -> None:
-        """Have the store count every session that a receipt granted, before anybody new. What gets no seat is lost.
+        """Have the store count every session that a receipt granted, before any new one. What gets no seat is lost.
 
-        StoreError if the store cannot be asked: then nobody new gets a seat either.
+        StoreError if the store cannot be asked: then no new session gets a seat either.
         """
         async with self._counting:
             for each in self._sessions.uncounted(pool.name):

@@ -1,4 +1,4 @@
-"""A hold: a session keeps its seat for a span, even if its node is not heard of."""
+"""A hold: a session keeps its seat for a span, even if its node sends no heartbeat."""
 
 from farmlease.domain.identity import User
 from farmlease.domain.session_states import SessionState

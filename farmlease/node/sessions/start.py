@@ -224,7 +224,7 @@ class SessionStart:
             self._tasks.run("deliver", self._heartbeat.deliver)
 
     async def _hang_up(self, request: SessionRequest, before: NodeSession | None) -> None:
-        """End a session that nobody waits for any more, unless it had its seat ``before`` it was asked for again."""
+        """End a session whose caller has gone, unless it had its seat ``before`` it was asked for again."""
         async with self._locks.session(request.session):
             found = self._sessions.find(request.session)
         had = before.grant.fence if before is not None and before.grant is not None else None

@@ -102,7 +102,7 @@ class KeyringReload:
         self._stamp = stamp
 
     def _adopt(self, ring: KeyRing) -> None:
-        """Go by a ring, and open with the one before too."""
+        """Use a key ring, and still open with the one before."""
         if ring == self._ring:
             return
         before = self._sealer.ring
@@ -112,8 +112,8 @@ class KeyringReload:
             lacking = f"{self._path} is an older key ring, without key {before.primary}: copy the newest one here"
             raise KeyRingRejected(lacking)
         self._sealer.adopt(ring.with_keys_of(before))
-        told = self._change.before if self._change else before.primary
-        self._change = _Change(self._clock.monotonic(), ring, told)
+        reported = self._change.before if self._change else before.primary
+        self._change = _Change(self._clock.monotonic(), ring, reported)
         self._unsure = True
         self._ring = ring
         _log.info("ring.adopted", primary=ring.primary, keys=list(ring.ids))

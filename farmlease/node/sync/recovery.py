@@ -1,15 +1,15 @@
-"""After the store lost its data, or another server took over: what this node has is counted again, before anybody new.
+"""After the store lost its data, or another server took over: what this node has is counted again, before new sessions.
 
-1. The store is told which store this node knew. It begins a new epoch if there is reason to, and lets nobody in who is
-   new until every node known before has come, or the recovery window is over.
+1. This node sends the store the epoch it knew. The store begins a new epoch if there is reason to, and admits nothing
+   new until every node known before has restored, or the recovery window is over.
 2. Every lease this node keeps a receipt of, and every session that lives here, is restored: after a random moment, so
    that a farm does not come all at once, and no faster than some hundreds a second.
-3. What does not fit is asked for again while the window lasts: a node that has not come yet may make room. What then
-   has no seat is told to its session.
+3. What does not fit is asked for again while the window lasts: a node that has not restored yet may make room. A
+   session that then has no seat is lost.
 4. What the store counts for this node and the node does not have is given back.
 
-Until that is done the node keeps to the epoch it knew, so that nothing it does reaches a store that has not heard what
-it has.
+Until that is done the node keeps the epoch it knew, so that none of its calls is carried out by a store that does not
+have its leases yet.
 """
 
 import random
@@ -110,7 +110,7 @@ class Recovery:
         self._tasks.run(f"recover {pool}", lambda: self._recover(pool))
 
     async def reconcile(self, pool: str) -> bool:
-        """Give back what the store counts for this node and the node does not have: an answer came too late, say.
+        """Give back what the store counts for this node and the node does not have, such as a late answer's seat.
 
         False if there was something, given back or not to be judged yet: then it is to be looked into again. A late
         copy of a question may bring back what was given back before a heartbeat has seen that it was gone.
@@ -174,7 +174,7 @@ class Recovery:
         if await self._restore_all(pool, version, found, in_time):
             await self.reconcile(pool.name)
             if await self._farm.leases.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
-                # Who else is here now: before the next heartbeat tells, the store may lose its data again.
+                # Which nodes are here now: the store may lose its data again before the next heartbeat.
                 here = await self._farm.leases.nodes(pool.name)
                 self._store_state.note_nodes(pool.name, sorted({*self._store_state.roster(pool.name), *here}), 0)
                 self._store_state.recovered(pool.name, found)
@@ -254,7 +254,7 @@ class Recovery:
             self._sessions.amend(session, grant=grant)
 
     def _living(self, pool: str) -> dict[str, list[NodeSession]]:
-        """Return the sessions of a pool that the store is to hear of, by user index."""
+        """Return the sessions of a pool that are to be restored, by user index."""
         found: dict[str, list[NodeSession]] = {}
         for each in self._sessions:
             if each.pool == pool and each.state in _HOLDS and each.grant is not None:
