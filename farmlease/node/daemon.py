@@ -29,7 +29,7 @@ from farmlease.node.http.auth import Access, Gate
 from farmlease.node.http.probe_answers import agent_line, answer
 from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import hosts_of, listening_socket, own_token, serving
-from farmlease.node.logs import tell_of_loop_faults
+from farmlease.node.logs import log_loop_faults
 from farmlease.node.loops import every
 from farmlease.node.systemd import ServiceManager
 
@@ -49,7 +49,7 @@ async def run_agent(config: Config) -> None:
     clock = SystemClock()
     stop, again = _stop_signals()
     manager = ServiceManager()
-    tell_of_loop_faults()
+    log_loop_faults()
     access = Access(
         token=None if config.agent.listen.startswith(UNIX) else own_token(config.agent.token_file),
         hosts=hosts_of(config.agent.listen),
@@ -70,7 +70,7 @@ async def run_agent(config: Config) -> None:
                     *(agent_checking(lambda: agent_line(node.monitor.health), door) for door in agent_check),
                     *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),
                     _until_cancelled(node.loops.handle_events()),
-                    _until_cancelled(manager.accompany(stop, clock)),
+                    _until_cancelled(manager.keep_informed(stop, clock)),
                     _until_cancelled(_ending(node.agent, (stop, again), config.agent.shutdown_delay_ms / 1000)),
                 ]
             )

@@ -1,7 +1,7 @@
 """The agent's log: one JSON object to a line, on standard error, without names, records or keys at the default level.
 
 Modules log events (``session.granted``) with facts; users appear as their index. Libraries' own logging goes the same
-way, warnings and above. Of an exception its type and place are told, never its text: a library's may quote anything.
+way, warnings and above. Of an exception its type and place are logged, never its text: a library's may quote anything.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-__all__ = ["tell_of_loop_faults", "write_json_lines"]
+__all__ = ["log_loop_faults", "write_json_lines"]
 
 
 def write_json_lines() -> None:
@@ -45,18 +45,18 @@ def write_json_lines() -> None:
     logging.captureWarnings(capture=True)
 
 
-def tell_of_loop_faults() -> None:
-    """Have the running event loop tell of faults that nobody waits for as events: its own texts quote exceptions."""
+def log_loop_faults() -> None:
+    """Log the running event loop's unhandled exceptions as events; its own texts would quote them."""
     log = structlog.get_logger(__name__)
 
-    def tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def write(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         log.error("loop.fault", exc_info=context.get("exception"))
 
-    asyncio.get_running_loop().set_exception_handler(tell)
+    asyncio.get_running_loop().set_exception_handler(write)
 
 
 def _without_texts(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Put the types of an exception and its causes, and the places it passed, where its text would be."""
+    """Replace an exception by the types of it and its causes, and the places it passed."""
     raised = event.pop("exc_info", None)
     if raised is True:
         raised = sys.exc_info()[1]

@@ -62,7 +62,7 @@ def test_a_fault_of_the_event_loop_is_told_without_its_text() -> None:
     """asyncio's own message quotes the exception; ours says type and place."""
     program = f"""
     async def main():
-        tell_of_loop_faults()
+        log_loop_faults()
         asyncio.get_running_loop().call_soon(lambda: int({CANARY!r}))
         await asyncio.sleep(0.01)
     asyncio.run(main())

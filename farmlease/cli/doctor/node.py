@@ -22,7 +22,7 @@ from farmlease.domain.diagnosis import node as judge
 from farmlease.domain.diagnosis.finding import Finding, failed, fine
 from farmlease.errors import FarmleaseError
 from farmlease.node.journal.journal import FILE
-from farmlease.node.journal.sqlite import glance_at
+from farmlease.node.journal.sqlite import inspect_file
 
 __all__ = ["agent_findings", "configured", "file_findings", "guarded", "ring_findings", "why"]
 
@@ -110,7 +110,7 @@ def _facts(what: str, path: Path, absent: str | None = None) -> judge.FileFacts:
 
 
 def _journal(path: Path) -> Finding:
-    glance = glance_at(path)
+    glance = inspect_file(path)
     return judge.journal(str(path), sound=None if glance is None else glance.sound)
 
 

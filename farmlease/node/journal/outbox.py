@@ -90,15 +90,15 @@ class Outbox:
         """Write a message into the journal."""
         # A note holds no seat: a session does not wait for its delivery.
         session = "" if isinstance(message, NoteMessage) else message.claim.session
-        self._journal.owe(session, self._sealed(session, message))
+        self._journal.add_message(session, self._sealed(session, message))
 
     def pending(self, session: str | None = None) -> int:
         """How many messages are undelivered: about one session, or in all."""
-        return self._journal.owes(session)
+        return self._journal.message_count(session)
 
     def messages(self, after: int = 0) -> Iterator[tuple[int, Message]]:
         """Yield each message behind number ``after`` with its number, oldest first, also those added meanwhile."""
-        while row := self._journal.next_owed(after):
+        while row := self._journal.next_message(after):
             after = row.number
             message = self._opened(row)
             if message is not None:
@@ -106,16 +106,16 @@ class Outbox:
 
     def settle(self, number: int) -> None:
         """Remove a message that the store has taken."""
-        self._journal.settle(number)
+        self._journal.remove_message(number)
 
     def reseal(self) -> None:
         """Write anew each message that the primary key does not seal yet."""
         after = 0
-        while row := self._journal.next_owed(after):
+        while row := self._journal.next_message(after):
             after = row.number
             message = None if self._sealer.are_fresh(row.body) else self._opened(row)
             if message is not None:
-                self._journal.amend_owed(after, self._sealed(row.session, message))
+                self._journal.replace_message(after, self._sealed(row.session, message))
 
     def _sealed(self, session: str, message: Message) -> bytes:
         """Seal a message, and the record in it with the same key."""
@@ -137,5 +137,5 @@ class Outbox:
             _log.error("outbox.message_rejected", why=str(error))
         else:
             _log.error("outbox.message_rejected", kept=str(path))
-            self._journal.settle(row.number)
+            self._journal.remove_message(row.number)
         return None

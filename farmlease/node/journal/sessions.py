@@ -73,7 +73,7 @@ class SessionTable:
         self.damaged = 0
         #: Grows with every change: a reader that awaited something compares it to learn whether the table is the same.
         self.changes = 0
-        for entry in journal.entries():
+        for entry in journal.sessions():
             try:
                 self._put(self._opened(entry))
             except (RecordRejected, ValueError):
@@ -144,7 +144,7 @@ class SessionTable:
         self.changes += 1
         after = replace(session, state=next_state(session.state, event), **changes)
         if after.state is SessionState.ENDED:
-            self._journal.remove_entry(after.id)
+            self._journal.remove_session(after.id)
             self._drop(after.id)
         else:
             self._write(after)
@@ -158,7 +158,7 @@ class SessionTable:
 
     def reseal(self) -> None:
         """Write anew what the primary key does not seal yet."""
-        for entry in self._journal.entries():
+        for entry in self._journal.sessions():
             session = self._sessions.get(entry.id)
             if session is not None and not self._sealer.are_fresh(entry.body):
                 self._write(session)
@@ -189,11 +189,11 @@ class SessionTable:
             _log.error("session.rejected", session=entry.id, why=str(error))
         else:
             _log.error("session.rejected", session=entry.id, kept=str(path))
-            self._journal.remove_entry(entry.id)
+            self._journal.remove_session(entry.id)
 
     def _write(self, session: NodeSession) -> None:
         body = self._sealer.seal(("session", session.id), _FORM.dump_json(session))
-        self._journal.write_entry(SessionRow(session.id, session.state.value, body))
+        self._journal.write_session(SessionRow(session.id, session.state.value, body))
         self._put(session)
 
     def _opened(self, entry: SessionRow) -> NodeSession:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from farmlease.errors import JournalFailed, JournalRejected
 
-__all__ = ["Glance", "files_of", "glance_at", "open_file"]
+__all__ = ["FileState", "files_of", "inspect_file", "open_file"]
 
 _FORMAT = 1
 #: Seconds to wait for another process that writes to the file (none should): the whole agent waits with it.
@@ -46,7 +46,7 @@ _NOT_THE_FILE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class FileState:
     """What an inspection found: whether the file is a whole journal, and what could be read of its node."""
 
     sound: bool
@@ -59,7 +59,7 @@ def open_file(path: Path) -> sqlite3.Connection:
     Statements are carried out at once (autocommit), unless the caller begins a transaction.
     """
     try:
-        # Made with its final rights before SQLite fills it: never readable by others, not even for a moment.
+        # Made with its final rights before SQLite fills it, so that others can read it at no moment.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
     except OSError as error:
@@ -82,7 +82,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
 
 
-def glance_at(path: Path) -> Glance | None:
+def inspect_file(path: Path) -> FileState | None:
     """Read a journal without changing it; None if nothing was ever written to it.
 
     JournalRejected if a later version of farmlease wrote it, JournalFailed if the disk does not let us read it.
@@ -90,17 +90,17 @@ def glance_at(path: Path) -> Glance | None:
     if not any(part.exists() and part.stat().st_size for part in files_of(path)[:2]):
         return None
     if not path.exists():
-        return Glance(sound=False)
+        return FileState(sound=False)
     try:
         with closing(sqlite3.connect(_read_only(path), uri=True, timeout=_PATIENCE)) as connection:
-            return _glance(path, connection)
+            return _inspected(path, connection)
     except sqlite3.Error as error:
         if _is_damage(error):
-            return Glance(sound=False)
+            return FileState(sound=False)
         raise JournalFailed(f"cannot look at {path} ({error}); look at its disk and its rights") from error
 
 
-def _glance(path: Path, connection: sqlite3.Connection) -> Glance | None:
+def _inspected(path: Path, connection: sqlite3.Connection) -> FileState | None:
     version = _version(connection)
     if version > _FORMAT:
         raise JournalRejected(
@@ -115,7 +115,7 @@ def _glance(path: Path, connection: sqlite3.Connection) -> Glance | None:
         if not _is_damage(error):
             raise
         sound = False
-    return Glance(sound, node)
+    return FileState(sound, node)
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

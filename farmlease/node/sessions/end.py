@@ -63,7 +63,7 @@ class SessionEnd:
         await self._files.leave(session)
         self._give_back(session)
         if session.grant is not None:
-            self._hooks.tell(Hook.ENDED, session)
+            self._hooks.run(Hook.ENDED, session)
         _log.info("session.ended", session=session.id, pool=session.pool)
 
     # --- starts that come to nothing ----------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ class SessionEnd:
             session = self._sessions.step(session, SessionEvent.SEAT_LOST)
         lost = self._sessions.step(session, SessionEvent.GAVE_UP, lost_because=reason)
         _log.warning("session.lost", session=lost.id, pool=lost.pool, reason=reason)
-        self._hooks.tell(Hook.LOST, lost, reason)
+        self._hooks.run(Hook.LOST, lost, reason)
         return lost
 
     async def leave(self, session: NodeSession) -> None:

@@ -90,7 +90,7 @@ class Granting:
                 raise
             granted = session  # written already, but for when the lease ends: a running session goes on
         if session.grant is None:
-            self._hooks.tell(Hook.GRANTED, granted)
+            self._hooks.run(Hook.GRANTED, granted)
         _log.info("session.granted", session=session.id, pool=pool.name, fence=fence, source=grant.source.value)
         return grant
 

@@ -101,13 +101,13 @@ class SessionFiles:
         async with self._locks.user(session.user):
             _, refused = await self._save(session)
             if not self._sessions.needs_files(session.user, session.pool):
-                await self._records.clear(session.user, session.pool, spare=refused)
+                await self._records.remove_files(session.user, session.pool, spare=refused)
         for refusal in refused.values():
             _log.error("file.refused", session=session.id, pool=session.pool, why=str(refusal))
 
     async def _save(self, session: NodeSession) -> tuple[bool, Mapping[str, FileRefused]]:
         """Take the files back; write the new version and its message, all or nothing."""
-        changed, refused = await self._records.take_back(session.user, session.pool)
+        changed, refused = await self._records.collect_changes(session.user, session.pool)
         if changed is not None:
             message = SaveMessage(
                 pool=session.pool,
@@ -118,6 +118,6 @@ class SessionFiles:
                 record=changed.record,
             )
             with self._journal.together():
-                self._records.took_back(session.user, session.pool, changed)
+                self._records.keep_changes(session.user, session.pool, changed)
                 self._outbox.add(message)
         return changed is not None, refused

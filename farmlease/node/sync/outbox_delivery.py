@@ -172,7 +172,7 @@ class OutboxDelivery:
     def _lose_race(self, number: int, message: SaveMessage, winner: Conflict) -> None:
         """Keep this version and those made from it: the store would take the next one for a child of the winner."""
         for each, child in self._made_from(number, message):
-            self._records.lost_race(child, (winner.version, winner.record))
+            self._records.lose_conflict(child, (winner.version, winner.record))
             self._outbox.settle(each)
 
     def _made_from(self, number: int, message: SaveMessage) -> list[tuple[int, SaveMessage]]:
