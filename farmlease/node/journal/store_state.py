@@ -18,8 +18,8 @@ from farmlease.crypto.seal import Purpose, Sealer
 from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.sessions import SessionTable
-from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Known, Recovering
-from farmlease.store.answers.session import Beat
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Recovering
+from farmlease.store.answers.session import Beat, Known
 
 __all__ = ["StoreState"]
 
@@ -100,7 +100,9 @@ class StoreState:
     def known(self, pool: str) -> Known:
         """Return what the store is to be asked with."""
         shard = self._shard(pool)
-        return Known(epoch=shard.epoch, fence=shard.fence, expected=self._since(shard.time), line=shard.line)
+        return Known(
+            epoch=shard.epoch, fence=shard.fence, expected=self._since(shard.time), clock_generation=shard.line
+        )
 
     def store_now(self, pool: str) -> int:
         """The store's time in ms, counted on since it was last heard; 0 if it never was in this life."""
@@ -118,7 +120,7 @@ class StoreState:
         """Remember what a heartbeat said. True if the roster should be read anew."""
         before = self._shard(pool)
         after = replace(before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline)
-        self._shards[pool] = self._told(self._timed(after, beat.now, beat.line), beat.now + beat.skew)
+        self._shards[pool] = self._told(self._timed(after, beat.now, beat.clock_generation), beat.now + beat.skew)
         return beat.nodes != after.nodes
 
     def behind(self, pool: str, now: int) -> int:
@@ -129,7 +131,7 @@ class StoreState:
 
     def entered(self, pool: str, found: Recovering) -> None:
         """Remember the time of a store that is taking this node in; the epoch only once all is restored."""
-        self._shards[pool] = self._timed(self._shard(pool), found.now, found.line)
+        self._shards[pool] = self._timed(self._shard(pool), found.now, found.clock_generation)
 
     def see_fence(self, pool: str, fence: int) -> None:
         """Remember the fence of a grant, which is written down with its session."""

@@ -33,8 +33,8 @@ from farmlease.node.journal.receipts import Receipt, Receipts
 from farmlease.node.journal.sessions import NodeSession, SessionTable
 from farmlease.node.journal.store_state import StoreState
 from farmlease.node.sync.outbox_delivery import ANY_FENCE, Outbox, ReleaseMessage
-from farmlease.store.answers.recovery import Known, Recovering, Restoring
-from farmlease.store.answers.session import Behind, Claim, Lost
+from farmlease.store.answers.recovery import Recovering, Restoring
+from farmlease.store.answers.session import Behind, Claim, Known, Lost
 
 __all__ = ["Recovery"]
 
