@@ -13,7 +13,7 @@ from farmlease.domain.identity import User
 from farmlease.domain.usage import Hour, hours
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
-from farmlease.store.audit_store import AuditEntry, AuditStore, Erased, Extent, InUse, Place
+from farmlease.store.audit_store import AuditCursor, AuditEntry, AuditExtent, AuditStore, Erasure, NameInUse
 
 __all__ = ["UNREADABLE", "Decision", "History"]
 
@@ -56,7 +56,7 @@ class History:
         """Return the store's time, in ms."""
         return (await self._farm.store.read_policy()).now
 
-    async def decisions(self, places: Sequence[Place], user: User | None = None) -> AsyncIterator[Decision]:
+    async def decisions(self, places: Sequence[AuditCursor], user: User | None = None) -> AsyncIterator[Decision]:
         """Yield the decisions from each place on, merged by time, and move the places on. With ``user``: about them."""
         index = "" if user is None else self._farm.sealer.user_index(user)
         streams = [self._trail.entries(place, index) for place in places]
@@ -68,7 +68,7 @@ class History:
                 yield self._opened(head)
             heads[number] = await anext(streams[number], None)
 
-    async def extents(self, pools: Sequence[str]) -> Mapping[str, Extent]:
+    async def extents(self, pools: Sequence[str]) -> Mapping[str, AuditExtent]:
         """Return how far back the audit of each pool goes ("": the farm's own)."""
         return {pool: await self._trail.extent(pool) for pool in pools}
 
@@ -77,7 +77,7 @@ class History:
         now, tallies = await self._trail.usage(pool, since)
         return list(hours(tallies, since=since, now=now))
 
-    async def forget(self, pool: str, user: User) -> Erased | InUse:
+    async def forget(self, pool: str, user: User) -> Erasure | NameInUse:
         """Erase a user's name and the words about them in one pool ("": what the farm's own audit has of them)."""
         index = self._farm.sealer.user_index(user)
         if not pool:

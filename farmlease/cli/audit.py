@@ -19,7 +19,7 @@ from farmlease.domain.duration import parse_duration
 from farmlease.domain.identity import User
 from farmlease.domain.json_documents import Document, decision_line, timestamp
 from farmlease.errors import FarmleaseError, StoreUnavailable
-from farmlease.store.audit_store import Place
+from farmlease.store.audit_store import AuditCursor
 
 __all__ = [
     "audit",
@@ -74,7 +74,7 @@ def audit(*, since: str | None, user: str | None, pool: str | None, follow: bool
         pools = ["", *known_pools(client, history)] if pool is None else [one_of(client, history, pool)]
         tell_cut(client, history, pools, start)
         who = None if user is None else client.config.identities.user(user)
-        places = [Place.at(each, start) for each in pools]
+        places = [AuditCursor.at(each, start) for each in pools]
         write(decisions(client, history, places, who, follow=follow), fmt)
 
 
@@ -106,7 +106,7 @@ def tell_cut(client: FarmClient, history: History, pools: Sequence[str], start: 
 
 
 def decisions(
-    client: FarmClient, history: History, places: Sequence[Place], user: User | None, *, follow: bool
+    client: FarmClient, history: History, places: Sequence[AuditCursor], user: User | None, *, follow: bool
 ) -> Iterator[Decision]:
     """Yield what there is and, to ``follow``, what comes, whether or not the store is away for a while meanwhile."""
     began = False
@@ -120,7 +120,7 @@ def decisions(
             if not (follow and began):
                 raise
             click.echo(f"farmlease: {error}; trying again", err=True)
-            places = [Place(*place) for place in passed.items()]  # what was read and not yielded is read again
+            places = [AuditCursor(*place) for place in passed.items()]  # what was read and not yielded is read again
         if not follow:
             return
         began = True

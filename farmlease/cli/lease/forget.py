@@ -13,7 +13,7 @@ from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.domain import wording
 from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError
-from farmlease.store.audit_store import Erased, InUse
+from farmlease.store.audit_store import Erasure, NameInUse
 
 __all__ = ["erase", "forget", "refuse_held"]
 
@@ -52,10 +52,10 @@ def refuse_held(client: FarmClient, user: User) -> None:
             )
 
 
-def erase(client: FarmClient, history: History, pool: str, user: User) -> Erased:
+def erase(client: FarmClient, history: History, pool: str, user: User) -> Erasure:
     """Erase a name in one pool; FarmleaseError if it came to be needed meanwhile."""
     erased = client.wait(history.forget(pool, user))
-    if isinstance(erased, InUse):
+    if isinstance(erased, NameInUse):
         why = "the pool is recovering" if erased.recovering else "the user holds a lease there"
         when = "when its sessions have ended" if erased.until is None else f"after {wording.moment(erased.until)}"
         raise FarmleaseError(f"pool {pool}: {why}; the name is still in use there, ask again {when}")
