@@ -13,7 +13,7 @@ from farmlease.domain.identity import User
 from farmlease.domain.usage import Hour, hours
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
-from farmlease.store.audit_store import AuditEntry, Erased, Extent, InUse, Place
+from farmlease.store.audit_store import AuditCursor, AuditEntry, AuditExtent, Erasure, NameInUse
 
 __all__ = ["UNREADABLE", "AuditEvent", "AuditLog"]
 
@@ -55,7 +55,7 @@ class AuditLog:
         """Return the store's time, in ms."""
         return (await self._farm.leases.read_policy()).now
 
-    async def events(self, places: Sequence[Place], user: User | None = None) -> AsyncIterator[AuditEvent]:
+    async def events(self, places: Sequence[AuditCursor], user: User | None = None) -> AsyncIterator[AuditEvent]:
         """Yield the events from each place on, merged by time, and move the places past them.
 
         With ``user``, only the events about that user.
@@ -70,7 +70,7 @@ class AuditLog:
                 yield self._unsealed(head)
             heads[number] = await anext(streams[number], None)
 
-    async def extents(self, pools: Sequence[str]) -> Mapping[str, Extent]:
+    async def extents(self, pools: Sequence[str]) -> Mapping[str, AuditExtent]:
         """Return how far back the audit of each pool goes ("": the farm's own)."""
         return {pool: await self._farm.audit.extent(pool) for pool in pools}
 
@@ -79,7 +79,7 @@ class AuditLog:
         now, tallies = await self._farm.audit.usage(pool, since)
         return list(hours(tallies, since=since, now=now))
 
-    async def forget(self, pool: str, user: User) -> Erased | InUse:
+    async def forget(self, pool: str, user: User) -> Erasure | NameInUse:
         """Erase a user's name and the notes about the user in one pool ("": in the farm's own audit)."""
         index = self._farm.sealer.user_index(user)
         if not pool:

@@ -20,7 +20,7 @@ from farmlease.cli.output.format import Format, check_reader, folded, output_opt
 from farmlease.domain.identity import User
 from farmlease.domain.json_documents import Document, decision_line, timestamp
 from farmlease.errors import StoreUnavailable
-from farmlease.store.audit_store import Place
+from farmlease.store.audit_store import AuditCursor
 
 __all__ = ["audit", "event_line", "read_events"]
 
@@ -60,7 +60,7 @@ def audit(*, since: str | None, user: str | None, pool: str | None, follow: bool
         pools = ["", *all_pools(client, log)] if pool is None else [existing_pool(client, log, pool)]
         _report_truncation(client, log, pools, start)
         who = None if user is None else client.config.identities.user(user)
-        places = [Place.at(each, start) for each in pools]
+        places = [AuditCursor.at(each, start) for each in pools]
         _print(read_events(client, log, places, who, follow=follow), fmt)
 
 
@@ -74,7 +74,7 @@ def _report_truncation(client: FarmClient, log: AuditLog, pools: Sequence[str], 
 
 
 def read_events(
-    client: FarmClient, log: AuditLog, places: Sequence[Place], user: User | None, *, follow: bool
+    client: FarmClient, log: AuditLog, places: Sequence[AuditCursor], user: User | None, *, follow: bool
 ) -> Iterator[AuditEvent]:
     """Yield the events there are; with ``follow`` also every later one, across interruptions of the store."""
     began = False
@@ -88,7 +88,7 @@ def read_events(
             if not (follow and began):
                 raise
             print_stderr(f"{error}; trying again")
-            places = [Place(*place) for place in passed.items()]  # what was read and not yielded is read again
+            places = [AuditCursor(*place) for place in passed.items()]  # what was read and not yielded is read again
         if not follow:
             return
         began = True

@@ -1,8 +1,8 @@
-"""What the store has written down: the audit, how seats were used, and how a name is erased from it.
+"""The audit and the hourly usage in the store, and how a name is erased from them.
 
 Everything is read in pages, so that no list is ever held whole, here or in the server. Users are pseudonyms here, names
-and words are sealed bytes. An entry that is not of farmlease's making is handed over as far as it can be read: one
-foreign hand in the data must not hide all the rest.
+and comments are sealed bytes. An entry that farmlease did not write is returned as far as it can be read: one damaged
+entry must not hide all the rest.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +14,7 @@ from farmlease.store.keys import Shard, pools_key, trail_keys
 from farmlease.store.lease_store import Caller
 from farmlease.store.script import Argument, Script
 
-__all__ = ["AuditEntry", "AuditStore", "Erased", "Extent", "InUse", "Place"]
+__all__ = ["AuditCursor", "AuditEntry", "AuditExtent", "AuditStore", "Erasure", "NameInUse"]
 
 EXTENT = Script.load("extent")
 FORGET = Script.load("forget")
@@ -44,7 +44,7 @@ class AuditEntry:
     detail: str
     fence: int
     by: bytes  #: the administrator, sealed
-    note: bytes  #: an administrator's words, sealed
+    note: bytes  #: an administrator's comment, sealed
 
     @property
     def order(self) -> tuple[int, int]:
@@ -53,20 +53,20 @@ class AuditEntry:
 
 
 @dataclass(slots=True)
-class Place:
-    """How far somebody has read in the audit of a pool ("": of the farm itself)."""
+class AuditCursor:
+    """How far the audit of a pool ("": of the farm itself) has been read."""
 
     pool: str
-    after: str = "-"  #: id of the last entry that was passed; "-": none
+    after: str = "-"  #: id of the last entry that was read; "-": none
 
     @staticmethod
-    def at(pool: str, since: int) -> "Place":
-        """Before the first entry of ``since`` (ms) or later."""
-        return Place(pool, f"{since - 1}-{2**64 - 1}" if since > 0 else "-")
+    def at(pool: str, since: int) -> "AuditCursor":
+        """Return a cursor before the first entry of ``since`` (ms) or later."""
+        return AuditCursor(pool, f"{since - 1}-{2**64 - 1}" if since > 0 else "-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Extent:
+class AuditExtent:
     """How far back an audit goes."""
 
     entries: int
@@ -75,7 +75,7 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Erased:
+class Erasure:
     """What was erased of a user in one pool."""
 
     name: bool
@@ -83,7 +83,7 @@ class Erased:
 
 
 @dataclass(frozen=True, slots=True)
-class InUse:
+class NameInUse:
     """Nothing was erased: the user holds a lease, until ``until`` ms (None: while sessions last) or ``recovering``."""
 
     until: int | None
@@ -91,7 +91,7 @@ class InUse:
 
 
 class AuditStore:
-    """The written word of one farm. ``pool`` is "" for the audit of the farm itself."""
+    """The audit and usage of one farm. ``pool`` is "" for the audit of the farm itself."""
 
     def __init__(self, connection: Caller, farm: str) -> None:
         self._connection = connection
@@ -102,26 +102,26 @@ class AuditStore:
         _, *names = await self._connection.call(POOLS, (pools_key(self._farm),), [])
         return sorted(name.decode() for name in names)
 
-    async def entries(self, place: Place, user: str = "") -> AsyncIterator[AuditEntry]:
-        """Yield the decisions from ``place`` on, as far as they go now, and move the place on past them.
+    async def entries(self, cursor: AuditCursor, user: str = "") -> AsyncIterator[AuditEntry]:
+        """Yield the decisions from ``cursor`` on, up to the latest one, and move the cursor on past them.
 
         With ``user``, only those about this user index.
         """
-        audit, names, _ = trail_keys(self._farm, place.pool)
+        audit, names, _ = trail_keys(self._farm, cursor.pool)
         while True:
-            arguments = TRAIL.ordered({"after": place.after, "user": user, "count": _PAGE})
+            arguments = TRAIL.ordered({"after": cursor.after, "user": user, "count": _PAGE})
             _, last, *found = await self._connection.call(TRAIL, (audit, names), arguments)
             if not last:
                 return
-            place.after = last.decode()
+            cursor.after = last.decode()
             for key, name, words in zip(*(iter(found),) * 3, strict=True):
-                yield _entry(place.pool, key, name, words)
+                yield _entry(cursor.pool, key, name, words)
 
-    async def extent(self, pool: str) -> Extent:
+    async def extent(self, pool: str) -> AuditExtent:
         """Return how far back the audit of a pool goes."""
         audit, _, counts = trail_keys(self._farm, pool)
         _, entries, ever, oldest = await self._connection.call(EXTENT, (audit, counts), [])
-        return Extent(
+        return AuditExtent(
             entries=int(entries),
             cut=max(0, int(ever) - int(entries)),
             oldest_at=_order(oldest.decode())[0] if oldest else None,
@@ -130,7 +130,7 @@ class AuditStore:
     async def usage(self, pool: str, since: int) -> tuple[int, list[Hour]]:
         """Return the store's time (ms) and the tallies of a pool from the hour of ``since`` (ms) on, the latest last.
 
-        The first one may be of an earlier hour: it says what was held before. One that is damaged is left out.
+        The first one may be of an earlier hour: its seats were still held then. A damaged one is left out.
         """
         found: list[Hour] = []
         passed, start = 0, since - since % HOUR_MS
@@ -144,11 +144,11 @@ class AuditStore:
                     continue
             passed += int(over)
             if int(over) < _PAGE:
-                latest = {hour.begins_at: hour for hour in found}  # of an hour that a clock set back came to again
+                latest = {hour.begins_at: hour for hour in found}  # an hour is there twice after the clock was set back
                 return int(now), [latest[begins] for begins in sorted(latest)]
 
-    async def forget(self, pool: str, user: str, by: bytes) -> Erased | InUse:
-        """Erase a user's name and the administrators' words about the user in one pool; the rest of the trail stays.
+    async def forget(self, pool: str, user: str, by: bytes) -> Erasure | NameInUse:
+        """Erase a user's name and the administrators' comments on the user in one pool; the rest of the audit stays.
 
         Raises StoreRefused if the audit of the pool grows faster than it is read.
         """
@@ -160,21 +160,21 @@ class AuditStore:
                 case b"more":
                     continue
                 case b"held":
-                    return InUse(int(answer[1]) if answer[1] else None)
+                    return NameInUse(int(answer[1]) if answer[1] else None)
                 case b"recovering":
-                    return InUse(int(answer[1]), recovering=True)
+                    return NameInUse(int(answer[1]), recovering=True)
             after, last = answer[1].decode(), answer[2].decode()
             name, words = name or answer[3] in {b"name", b"both"}, words or answer[3] in {b"words", b"both"}
             if not after:
-                return Erased(name, words)
+                return Erasure(name, words)
         raise StoreRefused(f"pool {pool}: there is no end to its audit; look at the store with `farmlease doctor`")
 
-    async def forget_name(self, user: str, by: bytes) -> Erased:
+    async def forget_name(self, user: str, by: bytes) -> Erasure:
         """Erase a user's name from what was decided about them without a seat."""
         audit, names, counts = trail_keys(self._farm, "")
         arguments = FORGET_NAME.ordered({"user": user, "by": by})
         _, erased = await self._connection.call(FORGET_NAME, (audit, counts, names), arguments)
-        return Erased(name=erased == b"1", words=False)
+        return Erasure(name=erased == b"1", words=False)
 
     async def _run(self, script: Script, pool: str, **arguments: Argument) -> list[bytes]:
         return await self._connection.call(script, Shard(self._farm, pool).keys(), script.ordered(arguments))
@@ -186,7 +186,7 @@ def _order(entry: str) -> tuple[int, int]:
 
 
 def _entry(pool: str, key: bytes, name: bytes, words: Sequence[bytes]) -> AuditEntry:
-    """Read an entry of a stream, also one that somebody else has put there."""
+    """Read an entry of a stream, also one that farmlease did not write."""
     fields = dict(zip(words[::2], words[1::2], strict=False))
 
     def plain(field: str) -> str:

@@ -15,13 +15,15 @@ from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.errors import PolicyChanged, StoreRefused, StoreUnavailable
 from farmlease.store.answers.admin import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
-from farmlease.store.answers.recovery import NOTHING, Counted, Known, Recovering, Remains, Restored, Restoring
+from farmlease.store.answers.recovery import Counted, Recovering, Remains, Restored, Restoring
 from farmlease.store.answers.session import (
+    NOTHING,
     Beat,
     Behind,
     Claim,
     Conflict,
     Count,
+    Known,
     Refusal,
     Saved,
     SealedPolicy,

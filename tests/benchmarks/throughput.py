@@ -11,8 +11,7 @@ from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import Identities
 from farmlease.farm import Farm
-from farmlease.store.answers.recovery import NOTHING
-from farmlease.store.answers.session import Claim, Taken, Taking
+from farmlease.store.answers.session import NOTHING, Claim, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.script import Script
 from tests.benchmarks.figures import Figure, Missing, ratios, side_by_side

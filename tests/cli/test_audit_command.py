@@ -16,7 +16,7 @@ from farmlease.cli import audit as audit_command
 from farmlease.cli.client.farm import FarmClient
 from farmlease.domain.identity import User
 from farmlease.errors import StoreUnavailable
-from farmlease.store.audit_store import Place
+from farmlease.store.audit_store import AuditCursor
 from farmlease.store.keys import note_keys
 from tests.support.commands import CLEARQUEST, NODE, QLIKVIEW, ClockedHost, Host, me
 from tests.support.stores import DAY, HOUR, NINE
@@ -267,7 +267,7 @@ class Torn:
     def __init__(self) -> None:
         self.asked = 0
 
-    async def events(self, places: Sequence[Place], user: User | None) -> AsyncIterator[AuditEvent]:
+    async def events(self, places: Sequence[AuditCursor], user: User | None) -> AsyncIterator[AuditEvent]:
         """Yield what is behind a place, and move the place on first, as the real one does."""
         del user
         self.asked += 1
@@ -289,6 +289,6 @@ def test_follow_outlasts_a_store_that_goes_away(
     with asyncio.Runner() as runner:
         history: Any = Torn()
         client = FarmClient(host.config, history, runner)
-        found = audit_command.read_events(client, history, [Place("qlikview", "0")], None, follow=True)
+        found = audit_command.read_events(client, history, [AuditCursor("qlikview", "0")], None, follow=True)
         assert ["1", "2", "3", "4"] == [each.id for each in islice(found, 4)]
     assert "farmlease: the store is away; trying again\n" == capsys.readouterr().err

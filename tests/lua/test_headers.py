@@ -12,8 +12,8 @@ from redis.exceptions import NoScriptError
 
 from farmlease.errors import PolicyChanged
 from farmlease.store import script as script_module
-from farmlease.store.answers.recovery import CLOCK_LEAP_MS, NOTHING, Restoring
-from farmlease.store.answers.session import Taken
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Restoring
+from farmlease.store.answers.session import NOTHING, Taken
 from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import Answer, LeaseStore

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from farmlease.domain.usage import HOUR_MS, Hour, hours, parse_tally, sparkline, squeezed, summed
 from farmlease.errors import Damaged
 from farmlease.store.answers.session import Refusal, Taken
-from farmlease.store.audit_store import AuditStore, Erased, InUse, Place
+from farmlease.store.audit_store import AuditCursor, AuditStore, Erasure, NameInUse
 from farmlease.store.connection.connection import Connection
 from farmlease.store.lease_store import LeaseStore
 from tests.support.rules import MINUTE, Office, office, pool_of
@@ -132,7 +132,9 @@ async def test_reading_changes_nothing(timed: TimedStore) -> None:
     await pool.at("12:00")
     before, trail = pool.contents(), AuditStore(timed.connection, FARM)
     assert [HOUR // 3, 0, 0, 0] == [hour.area for hour in await used(pool)]
-    assert ["configured", "acquired", "released"] == [each.event async for each in trail.entries(Place("clearquest"))]
+    assert ["configured", "acquired", "released"] == [
+        each.event async for each in trail.entries(AuditCursor("clearquest"))
+    ]
     assert 0 == (await trail.extent("clearquest")).cut
     assert before == pool.contents()
 
@@ -184,27 +186,27 @@ async def test_a_name_is_erased_unless_it_is_needed(timed: TimedStore) -> None:
     """A lease, sessions or none, keeps the name; without one it goes, and leaves no seat behind."""
     pool, trail = await office(timed, "named", quarantine="1h"), AuditStore(timed.connection, FARM)
     taken = await pool.start("john")
-    assert InUse(None) == await trail.forget("clearquest", index("john"), b"by")
+    assert NameInUse(None) == await trail.forget("clearquest", index("john"), b"by")
     await pool.end("john", taken)
-    assert InUse(NINE + 30 * DAY) == await trail.forget("clearquest", index("john"), b"by")
+    assert NameInUse(NINE + 30 * DAY) == await trail.forget("clearquest", index("john"), b"by")
     await pool.give_back("john")
     await pool.at("10:00")
-    assert Erased(name=True, words=True) == await trail.forget("clearquest", index("john"), b"by")
-    assert Erased(name=False, words=False) == await trail.forget("clearquest", index("john"), b"by")
+    assert Erasure(name=True, words=True) == await trail.forget("clearquest", index("john"), b"by")
+    assert Erasure(name=False, words=False) == await trail.forget("clearquest", index("john"), b"by")
     assert not {"names", "records", "leases", "seats"} & pool.contents().keys()
-    found = [entry async for entry in trail.entries(Place("clearquest"), index("john"))]
+    found = [entry async for entry in trail.entries(AuditCursor("clearquest"), index("john"))]
     assert {(b"", b"")} == {(entry.name, entry.note) for entry in found}
     assert {"acquired", "released", "returned", "forgotten"} <= {entry.event for entry in found}
-    assert Erased(name=False, words=False) == await trail.forget("nowhere", index("john"), b"by")
+    assert Erasure(name=False, words=False) == await trail.forget("nowhere", index("john"), b"by")
 
 
 async def test_a_name_noted_without_a_seat_is_erased_too(timed: TimedStore) -> None:
     """Who was let in or sent away by a rule alone stands in the farm's own audit by name, until forgotten."""
     trail = AuditStore(timed.connection, FARM)
     await timed.store.note(claim("john"), "restricted", "", b"sealed")
-    assert [b"sealed"] == [entry.name async for entry in trail.entries(Place(""), index("john"))]
+    assert [b"sealed"] == [entry.name async for entry in trail.entries(AuditCursor(""), index("john"))]
     assert [True, False] == [(await trail.forget_name(index("john"), b"by")).name for _ in range(2)]
-    found = [(entry.event, entry.name) async for entry in trail.entries(Place(""), index("john"))]
+    found = [(entry.event, entry.name) async for entry in trail.entries(AuditCursor(""), index("john"))]
     assert [("restricted", b""), ("forgotten", b"")] == found
     assert (2, 0) == ((await trail.extent("")).entries, (await trail.extent("")).cut)
 
@@ -215,7 +217,10 @@ async def test_a_place_in_the_queue_is_audited_once(timed: TimedStore) -> None:
     await pool.start("john")
     assert [0, 0] == [await pool.wait("mary") for _ in range(2)]
     assert ["acquired", "queued"] == pool.events()
-    assert NODE == [entry.node async for entry in AuditStore(timed.connection, FARM).entries(Place("clearquest"))][-1]
+    assert (
+        NODE
+        == [entry.node async for entry in AuditStore(timed.connection, FARM).entries(AuditCursor("clearquest"))][-1]
+    )
 
 
 def test_the_drawing_loses_no_peak() -> None:

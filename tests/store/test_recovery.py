@@ -8,8 +8,8 @@ import pytest
 
 from farmlease.domain.model import Reason, Withdrawal
 from farmlease.store.answers.admin import Importing, Release
-from farmlease.store.answers.recovery import NOTHING, Known, Recovering, Restored, Restoring
-from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking
+from farmlease.store.answers.recovery import Recovering, Restored, Restoring
+from farmlease.store.answers.session import NOTHING, Beat, Behind, Claim, Known, Refusal, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
 from farmlease.store.script import LIFE, Argument, Script
@@ -49,7 +49,7 @@ async def knowledge(pool: Desk, node: str = NODE) -> Known:
     """Beat, and return what the node knows from then on."""
     beat = await pool.timed.store.heartbeat(pool.pool, VERSION, node, None)
     assert isinstance(beat, Beat)
-    return Known(epoch=beat.epoch, fence=beat.fence, expected=beat.now, line=beat.line)
+    return Known(epoch=beat.epoch, fence=beat.fence, expected=beat.now, clock_generation=beat.clock_generation)
 
 
 async def recover(pool: Desk, known: Known, node: str = NODE, roster: tuple[str, ...] = (NODE,)) -> Recovering:
@@ -434,7 +434,7 @@ async def test_a_clock_that_leaps_ahead_ends_nothing(timed: TimedStore, leap: in
     found = await recover(pool, known)
     assert before + MINUTE == found.now
     await pool.timed.store.restored(pool.pool.name, NODE, found.epoch, knew=True)
-    known = Known(epoch=found.epoch, expected=found.now, line=found.line)
+    known = Known(epoch=found.epoch, expected=found.now, clock_generation=found.clock_generation)
     assert Reason.CAPACITY is (await refused(pool, "mary", known)).reason
     beat = await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, known)
     assert isinstance(beat, Beat)
@@ -463,7 +463,7 @@ async def test_a_clock_that_comes_back_is_right_again(timed: TimedStore) -> None
     timed.clock.advance(HOUR)
     found = await recover(pool, replace(known, expected=before))
     timed.clock.set(before + MINUTE)
-    back = Known(epoch=found.epoch, expected=before + MINUTE, line=found.line)
+    back = Known(epoch=found.epoch, expected=before + MINUTE, clock_generation=found.clock_generation)
     beat = await beaten(pool, back)
     assert (0, before + MINUTE, found.epoch) == (beat.skew, beat.now, beat.epoch)
 
@@ -478,7 +478,9 @@ async def test_nobody_ends_when_the_time_is_right_again(timed: TimedStore) -> No
     timed.clock.set(before + MINUTE)
     await beaten(pool, Known(epoch=found.epoch), OTHER)  # booted meanwhile: it counts on from what it is told
     assert 24 * HOUR == (await beaten(pool, Known(epoch=found.epoch), OTHER)).skew
-    back = await beaten(pool, Known(epoch=found.epoch, expected=before + MINUTE, line=found.line))
+    back = await beaten(
+        pool, Known(epoch=found.epoch, expected=before + MINUTE, clock_generation=found.clock_generation)
+    )
     assert (0, {NODE, OTHER}) == (back.skew, set(await pool.timed.store.nodes(pool.pool.name)))
 
 
@@ -488,10 +490,10 @@ async def test_a_clock_that_stood_still_has_leapt_when_it_runs_again(timed: Time
     cut_off = await knowledge(pool, OTHER)
     known, before = await knowledge(pool), timed.clock.now_ms
     beat = await beaten(pool, replace(known, expected=before + 5 * MINUTE))  # by its count, and none by the clock
-    assert known.line < beat.line
+    assert known.clock_generation < beat.clock_generation
     timed.clock.advance(10 * MINUTE)
     await beaten(pool, replace(cut_off, expected=timed.clock.now_ms), OTHER)
-    here = Known(epoch=beat.epoch, expected=beat.now + 5 * MINUTE, line=beat.line)
+    here = Known(epoch=beat.epoch, expected=beat.now + 5 * MINUTE, clock_generation=beat.clock_generation)
     assert Behind.STRANGE is await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, here)
     assert before + 5 * MINUTE == (await recover(pool, here)).now
 
@@ -507,13 +509,13 @@ async def test_a_time_nobody_vouches_for_ends_nothing(timed: TimedStore, *, leap
     assert Behind.STRANGE is await pool.timed.store.heartbeat(pool.pool, VERSION, OTHER, None, NOTHING)
     await pool.timed.store.withdraw(pool.pool.name, index("nobody"), Withdrawal.RETURNED, b"")  # which counts
     found = await recover(pool, NOTHING, OTHER, ())
-    booted = Known(epoch=found.epoch, expected=found.now, line=found.line)
+    booted = Known(epoch=found.epoch, expected=found.now, clock_generation=found.clock_generation)
     assert Reason.RECOVERING is (await refused(pool, "mary", booted, OTHER)).reason
     if leapt:
         found = await recover(pool, replace(known, fence=taken.fence))
         await pool.timed.store.restored(pool.pool.name, NODE, found.epoch, knew=True)
     timed.clock.advance(WINDOW)
-    here = Known(epoch=found.epoch, expected=found.now + WINDOW, line=found.line)
+    here = Known(epoch=found.epoch, expected=found.now + WINDOW, clock_generation=found.clock_generation)
     assert (24 * HOUR if leapt else 0) == (await beaten(pool, here, OTHER)).skew
     if leapt:
         assert Reason.CAPACITY is (await refused(pool, "mary", here, OTHER)).reason
@@ -532,7 +534,7 @@ async def test_what_is_taken_back_while_no_node_lives_is_free(timed: TimedStore)
     assert (None, None, 0) == (withdrawn.quarantined_until, await pool.lease("john"), await pool.held())
     found = await recover(pool, NOTHING)
     timed.clock.advance(WINDOW)
-    booted = Known(epoch=found.epoch, expected=found.now + WINDOW, line=found.line)
+    booted = Known(epoch=found.epoch, expected=found.now + WINDOW, clock_generation=found.clock_generation)
     await beaten(pool, booted)
     assert isinstance(await ask(pool, "mary", booted, "2"), Taken)
 
@@ -570,9 +572,11 @@ async def test_a_recovery_window_that_is_over_stays_over(timed: TimedStore) -> N
     found = await recover(pool, known)
     for span in (2 * WINDOW, -10 * MINUTE):
         timed.clock.advance(span)
-    counted = Known(epoch=found.epoch, expected=found.now + 2 * WINDOW, line=found.line)
+    counted = Known(epoch=found.epoch, expected=found.now + 2 * WINDOW, clock_generation=found.clock_generation)
     beat = await beaten(pool, counted)
-    assert isinstance(await ask(pool, "john", replace(counted, expected=beat.now, line=beat.line), "7"), Taken)
+    assert isinstance(
+        await ask(pool, "john", replace(counted, expected=beat.now, clock_generation=beat.clock_generation), "7"), Taken
+    )
 
 
 async def test_a_count_from_before_a_recovery_window_does_not_close_it(timed: TimedStore) -> None:
@@ -593,10 +597,10 @@ async def test_no_line_of_counts_comes_again(timed: TimedStore) -> None:
     timed.clock.advance(1000)
     beat = await beaten(pool, replace(known, expected=known.expected + 5 * MINUTE))
     pool.timed.raw.flushall()
-    here = Known(epoch=beat.epoch, expected=beat.now, line=beat.line)
+    here = Known(epoch=beat.epoch, expected=beat.now, clock_generation=beat.clock_generation)
     found = await recover(pool, here, NODE, (NODE, OTHER))
-    late = replace(other, line=beat.line, expected=beat.now + 2 * MINUTE)
-    assert beat.line < found.line
+    late = replace(other, clock_generation=beat.clock_generation, expected=beat.now + 2 * MINUTE)
+    assert beat.clock_generation < found.clock_generation
     assert found.until == (await recover(pool, late, OTHER)).until
 
 

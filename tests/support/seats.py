@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farmlease.domain.policy import Pool
-from farmlease.store.answers.recovery import NOTHING
-from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
+from farmlease.store.answers.session import NOTHING, Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.answers.stored_lease import StoredLease
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore

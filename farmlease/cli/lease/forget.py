@@ -13,7 +13,7 @@ from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.domain import wording
 from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError
-from farmlease.store.audit_store import Erased, InUse
+from farmlease.store.audit_store import Erasure, NameInUse
 
 __all__ = ["forget"]
 
@@ -52,10 +52,10 @@ def _refuse_if_held(client: FarmClient, user: User) -> None:
             )
 
 
-def _erase(client: FarmClient, log: AuditLog, pool: str, user: User) -> Erased:
+def _erase(client: FarmClient, log: AuditLog, pool: str, user: User) -> Erasure:
     """Erase a name in one pool; FarmleaseError if the user took a lease there meanwhile."""
     erased = client.wait(log.forget(pool, user))
-    if isinstance(erased, InUse):
+    if isinstance(erased, NameInUse):
         why = "the pool is recovering" if erased.recovering else "the user holds a lease there"
         when = "when its sessions have ended" if erased.until is None else f"after {wording.moment(erased.until)}"
         raise FarmleaseError(f"pool {pool}: {why}; the name is still in use there; retry {when}")

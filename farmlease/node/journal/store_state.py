@@ -17,8 +17,8 @@ from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.sessions import SessionTable
 from farmlease.node.journal.store_clock import Moment, StoreClock
-from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Known, Recovering
-from farmlease.store.answers.session import Beat
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Recovering
+from farmlease.store.answers.session import Beat, Known
 
 __all__ = ["StoreState"]
 
@@ -87,7 +87,9 @@ class StoreState:
     def known(self, pool: str) -> Known:
         """Return what this node knows of a pool's shard: every call to the store carries it."""
         shard = self._shard(pool)
-        return Known(epoch=shard.epoch, fence=shard.fence, expected=self._clock.now(shard.time), line=shard.line)
+        return Known(
+            epoch=shard.epoch, fence=shard.fence, expected=self._clock.now(shard.time), clock_generation=shard.line
+        )
 
     def store_now(self, pool: str) -> int:
         """Return the store's time by our count, in ms; 0 if it was never read in this life of the node."""
@@ -105,7 +107,9 @@ class StoreState:
         """Remember the answer to a heartbeat. True if the number of nodes changed: the roster should be read anew."""
         before = self._shard(pool)
         after = replace(before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline)
-        self._shards[pool] = self._with_server_clock(self._with_time(after, beat.now, beat.line), beat.now + beat.skew)
+        self._shards[pool] = self._with_server_clock(
+            self._with_time(after, beat.now, beat.clock_generation), beat.now + beat.skew
+        )
         return beat.nodes != after.nodes
 
     def uncounted_ms(self, pool: str, now: int) -> int:
@@ -116,7 +120,7 @@ class StoreState:
 
     def note_recovery(self, pool: str, found: Recovering) -> None:
         """Remember the time of a store whose recovery this node has joined; the epoch only once all is restored."""
-        self._shards[pool] = self._with_time(self._shard(pool), found.now, found.line)
+        self._shards[pool] = self._with_time(self._shard(pool), found.now, found.clock_generation)
 
     def see_fence(self, pool: str, fence: int) -> None:
         """Remember the fence of a grant, which is written down with its session."""

@@ -32,8 +32,8 @@ from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
 from farmlease.node.sync.events import SeatLost, SyncEvents
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
-from farmlease.store.answers.recovery import Known, Recovering, Restoring
-from farmlease.store.answers.session import Behind, Claim, Lost
+from farmlease.store.answers.recovery import Recovering, Restoring
+from farmlease.store.answers.session import Behind, Claim, Known, Lost
 
 __all__ = ["Recovery"]
 

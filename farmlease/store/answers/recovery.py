@@ -7,36 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from farmlease.store.script import LIFE, Argument
+from farmlease.store.script import Argument
 
-__all__ = ["CLOCK_LEAP_MS", "NOTHING", "Counted", "Known", "Recovering", "Remains", "Restored", "Restoring"]
+__all__ = ["CLOCK_LEAP_MS", "Counted", "Recovering", "Remains", "Restored", "Restoring"]
 
 #: Milliseconds by which the store's time may differ from a node's estimate of it; lib/epoch.lua has the same number.
 CLOCK_LEAP_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What a node knows of a shard: the store is asked only by who knows the same one."""
-
-    epoch: int = 0  #: 0: none
-    fence: int = 0  #: highest that it has seen
-    expected: int = 0  #: ms: the store's time when it was last heard of, and what went by since; 0: unknown
-    line: int = 0  #: of counts that this one belongs to
-
-    def arguments(self) -> dict[str, Argument]:
-        """Return what each script that is asked by a node takes."""
-        return {
-            "epoch": self.epoch,
-            "seen": self.fence,
-            "life": LIFE,
-            "expected": self.expected,
-            "clock_generation": self.line,
-        }
-
-
-#: What a node knows before it ever heard of a shard, and an administrator always.
-NOTHING = Known()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +22,13 @@ class Recovering:
     epoch: int
     until: int
     now: int
-    line: int
+    clock_generation: int
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Recovering":
         """From ``recovering`` of recover.lua."""
-        epoch, until, now, line = (int(word) for word in answer[1:5])
-        return Recovering(epoch=epoch, until=until, now=now, line=line)
+        epoch, until, now, generation = (int(word) for word in answer[1:5])
+        return Recovering(epoch=epoch, until=until, now=now, clock_generation=generation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

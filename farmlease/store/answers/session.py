@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from farmlease.domain.model import Blocker, Lease, Reason
+from farmlease.store.script import LIFE, Argument
 
 __all__ = [
+    "NOTHING",
     "Beat",
     "Behind",
     "Claim",
     "Conflict",
     "Count",
+    "Known",
     "Lost",
     "Refusal",
     "Saved",
@@ -54,6 +57,30 @@ class Taking:
     name: bytes
     reservations: tuple[str, ...] = ()  #: ids of the reservations it may use
     wait_ms: int = 0  #: how long a place in the queue is kept until it asks again; 0: it does not wait
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a node knows of a shard: a store that is another one by it refuses the call (``Behind.STRANGE``)."""
+
+    epoch: int = 0  #: 0: none
+    fence: int = 0  #: highest that it has seen
+    expected: int = 0  #: ms: the node's estimate of the store's time; 0: it has none
+    clock_generation: int = 0  #: of that estimate; a new one begins when the store's time is corrected
+
+    def arguments(self) -> dict[str, Argument]:
+        """Return the last arguments of a script that compares them with the store."""
+        return {
+            "epoch": self.epoch,
+            "seen": self.fence,
+            "life": LIFE,
+            "expected": self.expected,
+            "clock_generation": self.clock_generation,
+        }
+
+
+#: What a node knows of a shard before its first heartbeat there, and an administrator always.
+NOTHING = Known()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,13 +172,13 @@ class Beat:
     fence: int
     nodes: int  #: about how many nodes there are; another number means other nodes
     skew: int  #: ms by which the store's clock leapt ahead, and which are not counted
-    line: int  #: of counts of this time
+    clock_generation: int  #: of this time
     lost: tuple[Lost, ...]
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Beat":
         """From ``alive`` of heartbeat.lua."""
-        deadline, sessions, now, epoch, fence, nodes, skew, line = (int(word) for word in answer[1:9])
+        deadline, sessions, now, epoch, fence, nodes, skew, generation = (int(word) for word in answer[1:9])
         words = [word.decode() for word in answer[9:]]
         return Beat(
             deadline=deadline,
@@ -161,7 +188,7 @@ class Beat:
             fence=fence,
             nodes=nodes,
             skew=skew,
-            line=line,
+            clock_generation=generation,
             lost=tuple(
                 Lost(session=session, user=user, fence=int(fence), reason=reason)
                 for session, user, fence, reason in zip(*(iter(words),) * 4, strict=True)
