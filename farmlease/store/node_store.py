@@ -15,7 +15,7 @@ from farmlease.store.keys import Shard, node_keys
 from farmlease.store.lease_store import Caller
 from farmlease.store.script import Script
 
-__all__ = ["Asked", "Heard", "NodeStore", "Report", "in_json"]
+__all__ = ["DrainRequest", "ReportReply", "NodeStore", "Report", "in_json"]
 
 DRAIN = Script.load("drain")
 GUESTS = Script.load("guests")
@@ -23,7 +23,7 @@ REPORT = Script.load("report")
 ROSTER = Script.load("roster")
 
 #: What was asked on a node itself since it last reported.
-Asked = Literal["drain", "undrain", ""]
+DrainRequest = Literal["drain", "undrain", ""]
 
 #: Sessions of a host that are looked at, at most: more than any host has.
 _MOST_GUESTS = 5000
@@ -45,7 +45,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReportReply:
     """The answer to a report: what is wished of the node, at what time of the store's (ms).
 
     ``namesakes``: how many other hosts report under the same name.
@@ -63,7 +63,7 @@ class NodeStore:
         self._connection = connection
         self._farm = farm
 
-    async def report(self, node: str, report: Report, known: Wish, asked: Asked, by: bytes) -> Heard:
+    async def report(self, node: str, report: Report, known: Wish, asked: DrainRequest, by: bytes) -> ReportReply:
         """Say what ``node`` is, the wish it goes by, and what was asked on it since; hear what is wished now.
 
         ``by``: who asked, sealed.
@@ -75,7 +75,7 @@ class NodeStore:
             }
         )  # fmt: skip
         _, wish, now, namesakes = await self._connection.call(REPORT, node_keys(self._farm), arguments)
-        return Heard(_wish(json.loads(wish)), int(now), int(namesakes))
+        return ReportReply(_wish(json.loads(wish)), int(now), int(namesakes))
 
     async def drain(self, node: str, *, on: bool, by: bytes) -> bool:
         """Wish that a node take no new users, or takes them again. False if no such node is known. ``by``: sealed."""

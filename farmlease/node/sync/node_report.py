@@ -21,7 +21,7 @@ from farmlease.domain.node_view import Wish
 from farmlease.errors import FarmleaseError
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.sessions import SessionTable
-from farmlease.store.node_store import Asked, NodeStore, Report
+from farmlease.store.node_store import DrainRequest, NodeStore, Report
 
 __all__ = ["NodeReport"]
 
@@ -80,7 +80,7 @@ class NodeReport:
     async def _tell(self) -> bool:
         """Report once; return whether that changed what the node is to do."""
         draining = self._journal.draining
-        asked: Asked = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
+        asked: DrainRequest = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
         heard = await self._nodes.report(self._node, self._report(), self._agreed, asked, self._by() if asked else b"")
         self.namesakes = heard.namesakes
         if heard.wish == self._agreed:
