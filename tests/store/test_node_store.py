@@ -8,7 +8,7 @@ import pytest
 
 from farmlease.domain.node_view import SILENT_MS, NodeState, NodeView, Wish, near_names
 from farmlease.store.keys import node_keys
-from farmlease.store.node_store import ReportReply, NodeStore, Report
+from farmlease.store.node_store import NodeStore, Report, ReportReply
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, named_pool
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from farmlease.cli.bench.trial import Measured, Step
     from farmlease.config.model import Config
     from farmlease.store.connection.connection import Connection
-    from farmlease.store.inspect.bench_shard import Trial
+    from farmlease.store.inspect.bench_shard import BenchShard
 
 __all__ = ["bench", "checked_prefix", "verdict"]
 
@@ -108,7 +108,7 @@ async def _perform(config: "Config", users: int, nodes: int, prefix: str | None)
     from farmlease.cli.bench.trial import measure, most_calls
     from farmlease.opening import address_of
     from farmlease.store.connection.connection import open_connection
-    from farmlease.store.inspect.bench_shard import Trial
+    from farmlease.store.inspect.bench_shard import BenchShard
 
     interrupts = Interrupts()
     interrupts.listen()
@@ -116,7 +116,7 @@ async def _perform(config: "Config", users: int, nodes: int, prefix: str | None)
         async with await open_connection(address_of(config), state_dir=config.agent.state_dir) as connection:
             if prefix is None:
                 await _refuse_leases(config, connection)
-            async with _tidied(Trial(connection, config.farm, prefix or NAME), interrupts) as trial:
+            async with _tidied(BenchShard(connection, config.farm, prefix or NAME), interrupts) as trial:
                 with progress("calls", most_calls(users, nodes)) as advance:
                     return await measure(trial, users, nodes, advance), 0
     except asyncio.CancelledError:
@@ -126,7 +126,7 @@ async def _perform(config: "Config", users: int, nodes: int, prefix: str | None)
 
 
 @asynccontextmanager
-async def _tidied(trial: "Trial", interrupts: Interrupts) -> AsyncIterator["Trial"]:
+async def _tidied(trial: "BenchShard", interrupts: Interrupts) -> AsyncIterator["BenchShard"]:
     """Remove what an earlier trial left, then, however this one ends, what it made. StoreError."""
     await trial.remove()
     await trial.limit_life()  # whoever may not do this either is refused before there is anything

@@ -18,7 +18,7 @@ from farmlease.domain.identity import Identities
 from farmlease.domain.model import LeaseView
 from farmlease.domain.wording import moment
 from farmlease.errors import FarmleaseError
-from farmlease.store.inspect.dump import DumpedKey, contents
+from farmlease.store.inspect.dump import DumpedKey, read_dump
 
 __all__ = ["Story"]
 
@@ -94,7 +94,7 @@ class Story:
 
     async def _what_redis_holds(self) -> None:
         self._say.step("What Redis holds")
-        held = await contents(self._stage.server.socket)
+        held = await read_dump(self._stage.server.socket)
         index = self._stage.farm.sealer.user_index(IDENTITIES.user(JOHN)).encode()
         for entry in held:
             if index in entry.parts and entry.kind == "hash":
