@@ -215,7 +215,7 @@ class Pool(Section):
 
     @property
     def kept_ms(self) -> int:
-        """How long, in ms, a lease that sessions keep is good for without another contact."""
+        """How long, in ms, a lease that sessions keep is good for without another contact, as acquire.lua has it."""
         return self.lease_ms if self.kind is Kind.NAMED else self.session_timeout_ms + self.linger_ms
 
     def limits(self) -> Mapping[str, int | str]:
