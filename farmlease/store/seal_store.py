@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from farmlease.domain.key_rotation import KeyReport
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.keys import Shard, node_keys, policy_key, rings_key, trail_keys
 from farmlease.store.lease_store import ScriptRunner

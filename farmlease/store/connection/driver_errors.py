@@ -97,8 +97,10 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], .
     (
         (ssl.SSLCertVerificationError,),
         StoreRefused,
-        "the certificate of the store {store} is not trusted ({reason}): "
-        "check ca_file and the host name in [store] url",
+        (
+            "the certificate of the store {store} is not trusted ({reason}): "
+            "check ca_file and the host name in [store] url"
+        ),
     ),
     (
         (ssl.SSLError,),
