@@ -321,9 +321,7 @@ class LeaseStore:
             if answer[0] != b"configure":
                 return answer
             await self.configure(pool, version, known)
-        raise StoreUnavailable(
-            f"pool {pool.name}: the store does not keep the limits of the pool: is it being emptied?"
-        )
+        raise StoreUnavailable(f"pool {pool.name}: the store does not keep its limits: is it being emptied?")
 
     async def _settled(self, script: Script, pool: str, **arguments: Argument) -> Answer:
         """Run a script until it has no more dead sessions to end first."""
