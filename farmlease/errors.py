@@ -1,19 +1,19 @@
-"""Every error farmlease raises, and the exit status each one ends a command with.
+"""Every error farmlease raises, and the exit status of a command that ends with it.
 
 ::
 
     FarmleaseError                 1   failed
-    ├── InvalidInput               2   what was typed or written cannot be meant
+    ├── InvalidInput               2   invalid input from the command line or a file
     │   ├── InvalidName                a user, session, device or pool name
     │   ├── ConfigError                farmlease.toml or its environment
     │   └── PolicyError                pools.toml
-    ├── AlreadyRunning             1   somebody else owns this folder
+    ├── AlreadyRunning             1   another process owns this folder
     ├── FileRefused                1   a vendor's file that must not be touched: a link, too large, not a file
-    ├── JournalFailed              1   the node's journal cannot be written now: a full disk, say
+    ├── JournalFailed              1   the node's journal cannot be written now, for example on a full disk
     ├── StoreError                 1
-    │   ├── StoreUnavailable       4   cannot be reached, or not now: try again
-    │   ├── StoreRefused           1   answers, but does not let us: rights, memory, read-only
-    │   └── PolicyChanged          1   somebody else applied a policy meanwhile
+    │   ├── StoreUnavailable       4   cannot be reached, or cannot answer now: retry
+    │   ├── StoreRefused           1   answers with a refusal: rights, memory, read-only
+    │   └── PolicyChanged          1   another administrator applied a policy meanwhile
     ├── AgentUnavailable           4   no agent answers on this node
     └── Damaged                    5   bytes that cannot be trusted; kept, never overwritten
         ├── RecordRejected
@@ -25,6 +25,9 @@ This module must import nothing, so that every other one can import it.
 """
 
 __all__ = [
+    "EXIT_DENIED",
+    "EXIT_FAILED",
+    "EXIT_UNAVAILABLE",
     "AgentUnavailable",
     "AlreadyRunning",
     "ConfigError",
@@ -44,29 +47,34 @@ __all__ = [
     "StoreUnavailable",
 ]
 
+#: Exit statuses of commands. A denial has one of its own, though it is an answer and no error.
+EXIT_FAILED = 1
+EXIT_DENIED = 3
+EXIT_UNAVAILABLE = 4
+
 
 class FarmleaseError(Exception):
-    """One line that says what went wrong and what to do about it."""
+    """An error with a message of one line: what went wrong and what to do."""
 
-    exit_status: int = 1
+    exit_status: int = EXIT_FAILED
 
 
 class InvalidInput(FarmleaseError):
-    """What was typed or written cannot be meant."""
+    """Input from the command line or a file that is not valid."""
 
     exit_status = 2
 
 
 class InvalidName(InvalidInput):
-    """A name of a user, session, device or pool that cannot be one."""
+    """A name of a user, session, device or pool that is not valid."""
 
 
 class ConfigError(InvalidInput):
-    """The node's configuration: names the key, the file and the nearest valid key."""
+    """An error in the node's configuration. Names the key, the file and the nearest valid key."""
 
 
 class PolicyError(InvalidInput):
-    """The farm's policy: names the file, the key and, where the parser gives it, the line."""
+    """An error in the farm's policy. Names the file, the key and, if the parser gives it, the line."""
 
 
 class AlreadyRunning(FarmleaseError):
@@ -78,31 +86,31 @@ class FileRefused(FarmleaseError):
 
 
 class JournalFailed(FarmleaseError):
-    """The node's journal cannot be read or written now, by a full disk, say. What was written before is still there."""
+    """The node's journal cannot be read or written now, for example on a full disk. Earlier entries are kept."""
 
 
 class StoreError(FarmleaseError):
-    """The store did not do what was asked; nothing was half done."""
+    """The store did not do what was requested; nothing was done in part."""
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached or cannot answer now; asking again is safe."""
+    """The store cannot be reached or cannot answer now; a retry is safe."""
 
-    exit_status = 4
+    exit_status = EXIT_UNAVAILABLE
 
 
 class StoreRefused(StoreError):
-    """The store answers but does not let us: missing rights, out of memory, read-only. Retrying does not help."""
+    """The store refuses: missing rights, out of memory, read-only. Retrying does not help."""
 
 
 class PolicyChanged(StoreError):
-    """Another administrator applied a policy since this one was read."""
+    """Another administrator applied a policy since the caller read it."""
 
 
 class AgentUnavailable(FarmleaseError):
     """No agent answers on this node."""
 
-    exit_status = 4
+    exit_status = EXIT_UNAVAILABLE
 
 
 class Damaged(FarmleaseError):
@@ -112,7 +120,7 @@ class Damaged(FarmleaseError):
 
 
 class RecordRejected(Damaged):
-    """A sealed record that does not open. Deliberately tells the reader nothing about why."""
+    """A sealed record that does not open. The message deliberately gives no reason."""
 
 
 class KeyRingRejected(Damaged):

@@ -1,22 +1,30 @@
-"""The README is true: its commands run as written, its drawing is the table."""
+"""The documents are true: their commands exist and run as written, the drawing is the table, the README stays short."""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
+import pytest
+
 from farmlease.domain.session_states import diagram
 from tests.support.agents import distant_port
+from tests.support.command_lines import check, command_lines
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+HOUSE = ROOT / "farmlease" / "README.md"
+ADMIN = ROOT / "deploy" / "ADMIN.md"
+TESTS = ROOT / "tests" / "README.md"
 
 
-def between(begin: str, end: str) -> str:
-    """Return the README's text between two of its comments."""
-    found = re.search(rf"<!-- {begin}.*?-->(.*?)<!-- {end} -->", README, re.DOTALL)
+def between(file: Path, begin: str, end: str) -> str:
+    """Return a document's text between two of its comments."""
+    found = re.search(rf"<!-- {begin}.*?-->(.*?)<!-- {end} -->", file.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -25,7 +33,7 @@ def test_the_drawing_of_a_sessions_states_is_the_table() -> None:
     """The documentation is generated from the table."""
     assert (
         diagram().strip()
-        == between("session states", "end of session states")
+        == between(HOUSE, "session states", "end of session states")
         .strip()
         .removeprefix("```mermaid")
         .removesuffix("```")
@@ -33,9 +41,9 @@ def test_the_drawing_of_a_sessions_states_is_the_table() -> None:
     )
 
 
-def commands(begin: str, end: str) -> list[str]:
-    """Return the README's blocks of commands between two of its comments."""
-    return re.findall(r"```sh\n(.*?)```", between(begin, end), re.DOTALL)
+def commands(file: Path, begin: str, end: str) -> list[str]:
+    """Return a document's blocks of commands between two of its comments."""
+    return re.findall(r"```sh\n(.*?)```", between(file, begin, end), re.DOTALL)
 
 
 def run(lines: str) -> "subprocess.CompletedProcess[str]":
@@ -66,7 +74,8 @@ def run(lines: str) -> "subprocess.CompletedProcess[str]":
 
 def test_a_rotation_runs_as_written() -> None:
     """On the machine of the tour, its agent running, a new key comes into use and the old one goes."""
-    (set_up, *_), (steps,) = commands("tour", "end of tour"), commands("rotation", "end of rotation")
+    (set_up, *_) = commands(README, "tour", "end of tour")
+    (steps,) = commands(ADMIN, "rotation", "end of rotation")
     told = run(
         f"{set_up}\nfarmlease session start 'CORP\\john' --session 7\n{steps}\nfarmlease session list\nkill %1 && wait"
     )
@@ -80,8 +89,23 @@ def test_a_rotation_runs_as_written() -> None:
 
 def test_the_tour_runs_as_written() -> None:
     """Every command of the tour does what its text says, in a shell, from an empty folder."""
-    told = run("\n".join(commands("tour", "end of tour")))
+    told = run("\n".join(commands(README, "tour", "end of tour")))
     assert r"granted qlikview to corp\john on ctx-01" in told.stdout
     assert "a borrowed licence" in told.stdout
     assert "exit status 3" in told.stdout
     assert "VALID" in told.stdout
+
+
+def test_the_readme_is_for_ten_minutes() -> None:
+    """It is one document for a stranger, and everything else stands elsewhere."""
+    assert 150 <= len(README.read_text(encoding="utf-8").splitlines()) <= 250
+
+
+@pytest.mark.parametrize("file", [README, HOUSE, TESTS], ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_every_command_of_the_documents_exists(file: Path) -> None:
+    """Each command line is one that farmlease takes; for ``deploy/`` this is tested in tests/deploy/."""
+    for line in command_lines(file):
+        try:
+            check(shlex.split(line))
+        except (click.ClickException, AssertionError, ValueError) as error:
+            pytest.fail(f"{file.name}: farmlease {line}: {error}")

@@ -1,4 +1,4 @@
-"""The README's timelines are played, line by line, against the store: what a line says happens, happens at that minute.
+"""The timelines of ``deploy/REFERENCE.md`` are played, line by line, against the store: what a line says happens, happens at that minute.
 
 A block is a header, the pool's keys as pools.toml writes them, and lines ``[day N] HH:MM  who  what  outcome`` whose
 columns are two or more spaces apart. Nodes beat every half hour until they fall silent.
@@ -16,12 +16,12 @@ import pytest
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.domain.pool import QUEUE_PLACE_MS
-from farmlease.store.answers.session import Beat, Claim, Refusal, Taken, Taking, Waiting
+from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+REFERENCE = (Path(__file__).parent.parent / "deploy" / "REFERENCE.md").read_text(encoding="utf-8")
 MIDNIGHT = NINE - 9 * HOUR
-BLOCKS = re.findall(r"```timeline\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"```timeline\n(.*?)```", REFERENCE, re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -95,6 +95,7 @@ class Player:
         claim = Claim(user=index(user), node=f"{node}#1", session=session)
         span_ms = int(span) * HOUR
         until = await self.timed.store.hold(self.pool.name, claim, self.fences[user, session], span_ms)
+        assert not isinstance(until, Behind)
         return f"held until {told(until)}" if until else "gone"
 
     async def fall_silent(self, node: str) -> str:
@@ -157,7 +158,7 @@ def moment(when: str) -> int:
 
 
 def told(at_ms: int | None) -> str:
-    """A moment as the README writes it."""
+    """A moment as the reference writes it."""
     assert at_ms is not None
     days, rest = divmod(at_ms - MIDNIGHT, DAY)
     clock = f"{rest // HOUR:02}:{rest % HOUR // 60_000:02}"
@@ -166,19 +167,19 @@ def told(at_ms: int | None) -> str:
 
 def pool_of(header: str) -> Pool:
     """The pool of a block's first line."""
-    (pool,) = parse_policy(f"pool = [{{ name = 'p', {header} }}]", "README").pools
+    (pool,) = parse_policy(f"pool = [{{ name = 'p', {header} }}]", "REFERENCE").pools
     return pool
 
 
 def test_there_are_timelines() -> None:
-    """A README without any would let everything else here pass."""
+    """A reference without any would let everything else here pass."""
     assert len(BLOCKS) >= 8
     assert all(tomllib.loads(f"pool = {{ {block.splitlines()[0]} }}") for block in BLOCKS)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0][:60])
 async def test_a_timeline_is_what_happens(timed: TimedStore, block: str) -> None:
-    """What the README says of the rules is what the store does."""
+    """What the reference says of the rules is what the store does."""
     header, *lines = block.strip().splitlines()
     timed.clock.set(MIDNIGHT)
     player = Player(timed, pool_of(header))
@@ -187,6 +188,6 @@ async def test_a_timeline_is_what_happens(timed: TimedStore, block: str) -> None
         await player.play(line)
 
 
-def test_a_place_in_the_queue_lapses_when_the_readme_says_so() -> None:
-    """The time for which agents have a place kept is the one that the README names."""
-    assert (5_000, True) == (QUEUE_PLACE_MS, "a place lapses five seconds after" in README)
+def test_a_place_in_the_queue_lapses_when_the_reference_says_so() -> None:
+    """The time for which agents have a place kept is the one that the reference names."""
+    assert (5_000, True) == (QUEUE_PLACE_MS, "A place lapses five seconds after" in " ".join(REFERENCE.split()))

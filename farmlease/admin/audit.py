@@ -1,8 +1,8 @@
-"""What happened on a farm, in clear: its audit, how its seats were used, and how a person is forgotten.
+"""What happened on a farm, in clear: the events of its audit, how its seats were used, and erasing a user's name.
 
-For administrators' commands, which hold the farm's keys. Names and words are opened where they can be; where they were
-erased, or were sealed with a key that is gone, the pseudonym stands. Nothing here is held whole: an audit of any length
-passes through.
+For administrators' commands, which hold the farm's keys. Names and notes are unsealed where possible: for an erased
+name, or one sealed with a key that is gone, the pseudonym is shown. No list is ever held whole, so that an audit of any
+length passes through.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,22 +13,22 @@ from farmlease.domain.identity import User
 from farmlease.domain.usage import Hour, hours
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
-from farmlease.store.audit_store import AuditCursor, AuditEntry, AuditExtent, AuditStore, Erasure, NameInUse
+from farmlease.store.audit_store import AuditCursor, AuditEntry, AuditExtent, Erasure, NameInUse
 
-__all__ = ["UNREADABLE", "Decision", "History"]
+__all__ = ["UNREADABLE", "AuditEvent", "AuditLog"]
 
-#: Stands for what does not open with the keys of this ring.
+#: Shown in place of what the keys of this ring do not open.
 UNREADABLE = "(unreadable with these keys)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One line of the audit. What an event has no use for is empty."""
+class AuditEvent:
+    """One entry of the audit, unsealed. Fields that do not apply to an event are empty."""
 
     at: int  #: ms, by the store's clock
     pool: str  #: "" for what concerns the whole farm
     event: str
-    user: str  #: the name, or the pseudonym where there is none any more
+    user: str  #: the name, or the pseudonym if the name was erased
     index: str  #: the pseudonym
     node: str
     incarnation: str
@@ -37,56 +37,58 @@ class Decision:
     detail: str
     fence: int
     by: str  #: the administrator
-    note: str  #: the administrator's words
+    note: str  #: the administrator's reason
     id: str  #: of the entry in its stream
 
 
-class History:
-    """The written word of one farm."""
+class AuditLog:
+    """The audit and the usage counters of one farm."""
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
-        self._trail = AuditStore(farm.store.connection, farm.name)
 
     async def pools(self) -> list[str]:
         """Return the names of all pools there ever were."""
-        return await self._trail.pools()
+        return await self._farm.audit.pools()
 
     async def now(self) -> int:
         """Return the store's time, in ms."""
-        return (await self._farm.store.read_policy()).now
+        return (await self._farm.leases.read_policy()).now
 
-    async def decisions(self, places: Sequence[AuditCursor], user: User | None = None) -> AsyncIterator[Decision]:
-        """Yield the decisions from each place on, merged by time, and move the places on. With ``user``: about them."""
+    async def events(self, places: Sequence[AuditCursor], user: User | None = None) -> AsyncIterator[AuditEvent]:
+        """Yield the events from each place on, merged by time, and move the places past them.
+
+        With ``user``, only the events about that user.
+        """
         index = "" if user is None else self._farm.sealer.user_index(user)
-        streams = [self._trail.entries(place, index) for place in places]
+        streams = [self._farm.audit.entries(place, index) for place in places]
         heads = {number: await anext(stream, None) for number, stream in enumerate(streams)}
         while waiting := [(head.order, number) for number, head in heads.items() if head is not None]:
             _, number = min(waiting)
             head = heads[number]
             if head is not None:
-                yield self._opened(head)
+                yield self._unsealed(head)
             heads[number] = await anext(streams[number], None)
 
     async def extents(self, pools: Sequence[str]) -> Mapping[str, AuditExtent]:
         """Return how far back the audit of each pool goes ("": the farm's own)."""
-        return {pool: await self._trail.extent(pool) for pool in pools}
+        return {pool: await self._farm.audit.extent(pool) for pool in pools}
 
     async def usage(self, pool: str, since: int) -> list[Hour]:
-        """Return every hour of a pool from ``since`` (ms) on, the one under way last."""
-        now, tallies = await self._trail.usage(pool, since)
+        """Return every hour of a pool from ``since`` (ms) on; the last one is the current, unfinished hour."""
+        now, tallies = await self._farm.audit.usage(pool, since)
         return list(hours(tallies, since=since, now=now))
 
     async def forget(self, pool: str, user: User) -> Erasure | NameInUse:
-        """Erase a user's name and the words about them in one pool ("": what the farm's own audit has of them)."""
+        """Erase a user's name and the notes about the user in one pool ("": in the farm's own audit)."""
         index = self._farm.sealer.user_index(user)
         if not pool:
-            return await self._trail.forget_name(index, self._farm.signature())
-        return await self._trail.forget(pool, index, self._farm.signature())
+            return await self._farm.audit.forget_name(index, self._farm.signature())
+        return await self._farm.audit.forget(pool, index, self._farm.signature())
 
-    def _opened(self, entry: AuditEntry) -> Decision:
+    def _unsealed(self, entry: AuditEntry) -> AuditEvent:
         node, _, incarnation = entry.node.partition("#")
-        return Decision(
+        return AuditEvent(
             at=entry.at,
             pool=entry.pool,
             event=entry.event,
@@ -99,7 +101,7 @@ class History:
             detail=entry.detail,
             fence=entry.fence,
             by=self._author(entry.by),
-            note=self._words(entry.user, entry.note),
+            note=self._note(entry.user, entry.note),
             id=entry.id,
         )
 
@@ -115,7 +117,7 @@ class History:
         except RecordRejected:
             return UNREADABLE
 
-    def _words(self, user: str, sealed: bytes) -> str:
+    def _note(self, user: str, sealed: bytes) -> str:
         if not sealed:
             return ""
         try:

@@ -1,6 +1,7 @@
-"""The nodes of a farm in an administrator's hands: who is there, who is to drain, and whether a node is empty.
+"""What administrators do with nodes: list them, ask that one be drained, and check whether it is empty.
 
-It reads what the nodes say and leaves wishes; what a node does about one is the node's own business.
+It reads what the nodes reported and records requests; a node carries out a request itself. This module must never
+change anything on a node.
 """
 
 from dataclasses import dataclass
@@ -8,14 +9,13 @@ from dataclasses import dataclass
 from farmlease.domain.node_view import NodeView, near_names
 from farmlease.errors import FarmleaseError, RecordRejected
 from farmlease.farm import Farm
-from farmlease.store.node_store import NodeStore
 
-__all__ = ["Occupancy", "Roster"]
+__all__ = ["NodeAdmin", "Occupancy"]
 
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """What keeps a node from being taken away. ``counted``: by the store, as the node is not heard of any more."""
+    """What is left on a node. ``counted``: the sessions were counted in the store, because the node is silent."""
 
     view: NodeView
     sessions: int
@@ -23,24 +23,23 @@ class Occupancy:
 
     @property
     def empty(self) -> bool:
-        """Whether nobody is on it, nobody new can come, and it has nothing that only it knows."""
+        """Whether the node has no session, takes no new users, and has delivered everything to the store."""
         shut = self.counted or self.view.draining
         return shut and not self.sessions and not self.view.owed and not self.view.namesakes
 
 
-class Roster:
-    """The nodes of one farm, seen by somebody who holds its keys."""
+class NodeAdmin:
+    """The nodes of one farm, for an administrator."""
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
-        self._nodes = NodeStore(farm.store.connection, farm.name)
 
     async def all(self) -> list[NodeView]:
-        """Every node that is known, by name."""
-        return await self._nodes.roster()
+        """Return every known node, by name."""
+        return await self._farm.nodes.roster()
 
     async def one(self, name: str) -> NodeView:
-        """Return a node; FarmleaseError naming near ones if there is none of exactly this name."""
+        """Return a node; FarmleaseError with similar names if there is none of exactly this name."""
         views = await self.all()
         found = next((view for view in views if view.node == name), None)
         if found is None:
@@ -48,21 +47,21 @@ class Roster:
         return found
 
     async def drain(self, name: str, *, on: bool) -> NodeView:
-        """Wish that a node take no new users, or takes them again, and return it; the audit says who wished it."""
-        if not await self._nodes.drain(name, on=on, by=self._farm.signature()):
+        """Request that a node take no new users, or take them again, and return it; the audit records the request."""
+        if not await self._farm.nodes.drain(name, on=on, by=self._farm.signature()):
             raise _unknown(name, [view.node for view in await self.all()])
         return await self.one(name)
 
     async def occupancy(self, name: str) -> Occupancy:
-        """Return what is left on a node: by its own word, or by the store's count if it is not heard of."""
+        """Return what is left on a node: as it reported, or as the store counts if the node is silent."""
         view = await self.one(name)
         if view.heard:
             return Occupancy(view, view.sessions, counted=False)
         pools = (await self._farm.policy()).pools
-        return Occupancy(view, sum([await self._nodes.guests(pool.name, name) for pool in pools]), counted=True)
+        return Occupancy(view, sum([await self._farm.nodes.guests(pool.name, name) for pool in pools]), counted=True)
 
-    def wished_by(self, view: NodeView) -> str | None:
-        """Return who made the wish of a node, in their words; None if nobody did or the words do not open."""
+    def requested_by(self, view: NodeView) -> str | None:
+        """Return who requested a node's drain or undrain; None if there was no request or the name does not open."""
         try:
             return self._farm.sealer.unseal_author(view.wish.wisher) if view.wish.wisher else None
         except RecordRejected:

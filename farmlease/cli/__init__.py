@@ -1,21 +1,21 @@
 """The command ``farmlease``: the group, where its commands live, and how every failure ends.
 
 A command's module is imported when that command is used, so that a logon pays for ``session start`` and for nothing
-else. This module must import nothing heavy (no redis, cryptography, pydantic, rich, asyncio) and must not decide
-anything: commands call down and print what comes back.
+else. This module must import nothing heavy (no redis, cryptography, pydantic, rich, asyncio) and must never decide
+anything: commands call lower rooms and print the result.
 """
 
 import errno
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
 from farmlease import __version__
-from farmlease.errors import FarmleaseError
+from farmlease.errors import EXIT_FAILED, FarmleaseError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -31,22 +31,21 @@ __all__ = [
     "COMMANDS",
     "LazyCommand",
     "LazyGroup",
-    "complain",
     "config_file",
     "example",
     "farmlease",
     "main",
-    "where_to_look",
+    "print_stderr",
 ]
 
 #: Exit status of a command the user interrupted: 128 + SIGINT, as shells count.
 INTERRUPTED = 130
-#: A file that the output goes to takes no more.
+#: Errors of a write to a full disk or past a quota.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LazyCommand(NamedTuple):
-    """Where a command lives and what ``farmlease --help`` says of it without importing it."""
+    """Where a command is defined, and its line in ``farmlease --help``, which imports none."""
 
     target: str  #: "module:attribute"
     help: str
@@ -73,14 +72,12 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "doctor": LazyCommand(
         "farmlease.cli.doctor.commands:doctor", "Examine this node and the store, and say what to do."
     ),
-    "bench": LazyCommand(
-        "farmlease.cli.bench.commands:bench", "Try the store, and say how large a farm it would carry."
-    ),
+    "bench": LazyCommand("farmlease.cli.bench.commands:bench", "Measure how large a farm this store can carry."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name, and ends each failure in one line and an exit status."""
+    """A group that imports a command when it is used, and ends each failure with one line and an exit status."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's interface
@@ -113,43 +110,46 @@ class LazyGroup(click.Group):
 
     @override
     def invoke(self, ctx: click.Context) -> None:
-        """Run the command; whatever it raises becomes one line on stderr and an exit status.
+        """Run the command; turn an exception into one line on stderr and an exit status.
 
-        What click itself ends a command with (usage errors, exits, interrupts, a closed pipe) passes through.
+        The exceptions that click itself ends a command with (usage errors, exits, interrupts, a closed pipe) pass.
         """
         try:
             super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except FarmleaseError as error:
-            complain(str(error), debug=ctx.params["debug"])
+            _print_error(str(error), debug=ctx.params["debug"])
             ctx.exit(error.exit_status)
         except Exception as error:
             if isinstance(error, EOFError) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             debug = ctx.params["debug"]
-            if unwritten := _unwritten(error):
-                complain(unwritten, debug=debug)
-                ctx.exit(1)
             advice = "" if debug else " (farmlease --debug … shows where)"
-            complain(f"{type(error).__name__}: {error}{advice}", debug=debug)
-            ctx.exit(1)
+            text = _write_failure(error) or f"{type(error).__name__}: {error}{advice}"
+            _print_error(text, debug=debug)
+            ctx.exit(EXIT_FAILED)
 
 
-def _unwritten(error: Exception) -> str:
-    """Return what to say of an answer that cannot be printed; "" for an error that is something else."""
+def _write_failure(error: BaseException) -> str:
+    """Return the message for an answer that could not be written to a full disk; "" for any other error."""
     if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
-        return f"the answer cannot be printed ({error.strerror}); mend where the output goes"
+        return f"cannot write the answer ({error.strerror}). Fix the output."
     return ""
 
 
-def complain(text: str, *, debug: bool = False) -> None:
+def print_stderr(text: str) -> None:
+    """Write ``farmlease: text`` to stderr as one line."""
+    click.echo(f"farmlease: {' '.join(text.split())}", err=True)
+
+
+def _print_error(text: str, *, debug: bool) -> None:
     """Write one line to stderr, after the traceback of the current exception if ``debug``."""
     if debug:
-        import traceback  # only when asked for
+        import traceback  # only with --debug
 
         traceback.print_exc()
-    click.echo(f"farmlease: {' '.join(text.split())}", err=True)
+    print_stderr(text)
 
 
 def config_file() -> str | None:
@@ -190,26 +190,46 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     try:
         # Unexpanded on Windows: "%", "$" and "*" in a user name or a pattern are meant as typed.
         status = farmlease.main(args, prog_name="farmlease", standalone_mode=False, windows_expand_args=False)
-    except click.exceptions.NoArgsIsHelpError as nothing:
-        nothing.show()
-        sys.exit(nothing.exit_code)
-    except click.ClickException as error:
-        complain(error.format_message().rstrip(".") + where_to_look(error))
-        sys.exit(error.exit_code)
-    except click.Abort as abort:
-        # What was behind it: a question of click's hides its own cause.
-        sys.exit(INTERRUPTED if isinstance(abort.__cause__ or abort.__context__, KeyboardInterrupt) else 1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except OSError as error:  # of the help or the version, which click prints before there is a command
-        if not (unwritten := _unwritten(error)):
+    except BaseException as error:
+        handler = next((handle for kind, handle in _FAILURES.items() if isinstance(error, kind)), None)
+        ended = None if handler is None else handler(error)
+        if ended is None:
             raise
-        complain(unwritten)
-        sys.exit(1)
+        status = ended
     sys.exit(status)
 
 
-def where_to_look(error: click.ClickException) -> str:
-    """Return the hint that ends a usage error's line."""
+def _on_usage_error(error: Any) -> int:  # noqa: ANN401 -- of the type it is registered for in _FAILURES
     ctx = error.ctx if isinstance(error, click.UsageError) else None
-    return f"; see '{ctx.command_path} --help'" if ctx is not None else ""
+    hint = f"; see '{ctx.command_path} --help'" if ctx is not None else ""
+    print_stderr(error.format_message().rstrip(".") + hint)
+    return int(error.exit_code)
+
+
+def _on_no_arguments(error: Any) -> int:  # noqa: ANN401 -- likewise
+    error.show()  # the command's help
+    return int(error.exit_code)
+
+
+def _on_abort(error: BaseException) -> int:
+    cause = error.__cause__ or error.__context__  # a question of click's hides what interrupted it
+    return INTERRUPTED if isinstance(cause, KeyboardInterrupt) else EXIT_FAILED
+
+
+def _on_write_failure(error: BaseException) -> int | None:
+    """Handle a failed write of the help or the version, which click prints before there is a command."""
+    if text := _write_failure(error):
+        print_stderr(text)
+        return EXIT_FAILED
+    return None
+
+
+#: What ends a command besides its own result, the narrower kind first, and the function that returns the exit status;
+#: None lets the exception pass.
+_FAILURES: Mapping[type[BaseException], Callable[[Any], int | None]] = {
+    click.exceptions.NoArgsIsHelpError: _on_no_arguments,
+    click.ClickException: _on_usage_error,
+    click.Abort: _on_abort,
+    KeyboardInterrupt: lambda _: INTERRUPTED,
+    OSError: _on_write_failure,
+}

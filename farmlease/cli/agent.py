@@ -12,7 +12,7 @@ __all__ = ["agent"]
 
 @click.command(epilog=example("farmlease agent", "farmlease --config /etc/farmlease/farmlease.toml agent"))
 def agent() -> None:
-    """Run this node's agent in the foreground until it is told to stop (SIGTERM, Ctrl-C)."""
+    """Run this node's agent in the foreground until it is stopped (SIGTERM, Ctrl-C)."""
     from farmlease.config.model import load_config
     from farmlease.node.daemon import run_agent
     from farmlease.node.logs import write_json_lines

@@ -1,4 +1,4 @@
-"""Asking before something is destroyed. A command must come through here before it does, and never after."""
+"""The question before a destructive change. A command must never make such a change without it."""
 
 import sys
 
@@ -11,32 +11,32 @@ __all__ = ["ask_first", "reason_option", "yes_option"]
 #: Gives a command ``--yes``, handed to it as ``yes``.
 yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")
 
-#: Characters of an administrator's reason: it is kept with the audit, which is no place for letters.
+#: Characters of an administrator's reason, which is kept in the audit.
 _LONGEST_REASON = 500
 
 
 def _checked_reason(_: click.Context, __: click.Parameter, text: str) -> str:
-    """Return a reason that says something and stays on one line."""
-    words = text.strip()
-    if not words or not words.isprintable() or len(words) > _LONGEST_REASON:
+    """Return a reason that is not empty and fits on one line."""
+    reason = text.strip()
+    if not reason or not reason.isprintable() or len(reason) > _LONGEST_REASON:
         raise click.BadParameter(f"write one line of 1 to {_LONGEST_REASON} characters.")
-    return words
+    return reason
 
 
 #: Gives a command ``--reason R``, handed to it as ``reason``.
 reason_option = click.option(
-    "--reason", metavar="R", required=True, callback=_checked_reason, help="Why, in your words, for the audit."
+    "--reason", metavar="R", required=True, callback=_checked_reason, help="Reason, in your own words, for the audit."
 )
 
 
 def ask_first(what: str, *, yes: bool) -> None:
-    """Return if the user wants it; ``what`` is a sentence without its stop. FarmleaseError if not.
+    """Return if the user confirms; ``what`` is a sentence without its full stop. FarmleaseError if not.
 
-    On a terminal the user is asked; elsewhere nobody could answer, and only ``--yes`` will do.
+    On a terminal the question is asked; elsewhere there is no answer to read, and ``--yes`` is required.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise FarmleaseError(f"{what}; nothing was changed, give --yes if you mean it")
+        raise FarmleaseError(f"{what}; nothing was changed; confirm with --yes")
     if not click.confirm(f"{what}. Go on?", err=True):
         raise FarmleaseError("nothing was changed")

@@ -1,4 +1,4 @@
-"""``farmlease device …``: the device slots of a user: which there are, free one, move one to another machine.
+"""``farmlease device …``: list a user's device slots, free one, move one to another machine.
 
 Works on the store with the farm's keys; it needs no agent. Devices are counted in named pools only.
 """
@@ -17,19 +17,17 @@ from farmlease.domain.identity import User, check_token
 from farmlease.domain.json_documents import timestamp
 from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Pool
-from farmlease.errors import FarmleaseError, InvalidInput
+from farmlease.errors import EXIT_DENIED, FarmleaseError, InvalidInput
 from farmlease.store.answers.admin import DeviceReplacement, Release, Replacement
 
-__all__ = ["denied", "device", "of_lease", "refuse_unknown", "rows", "tell", "used"]
-
-DENIED = 3
+__all__ = ["device", "session_list"]
 
 COLUMNS = ("user", "pool", "device", "until", "sessions")
 
 TABLE = (
     "user", "pool", "device",
     Column("until (UTC)", lambda row: day_and_time(row["until"]) or "in use"),
-    Column("sessions", lambda row: used(row["sessions"])),
+    Column("sessions", lambda row: session_list(row["sessions"])),
 )  # fmt: skip
 
 pool_option = click.option("--pool", metavar="P", help="Named pool of the slot (default: the only pool).")
@@ -50,11 +48,11 @@ def device() -> None:
 @click.option("--pool", metavar="P", help="Pool to look at (default: all named ones).")
 @output_option
 def list_(user: str, pool: str | None, fmt: Format) -> None:
-    """List the devices USER's licences are on. Until when is told where no session is."""
+    """List the devices USER's licences are on. A device without a session is shown with its deadline."""
     with opened_farm() as client:
         who = client.config.identities.user(user)
         chosen = [client.named_pool(pool)] if pool is not None else client.pools(None)
-        emit(rows(client, who, [each for each in chosen if each.kind is Kind.NAMED]), COLUMNS, fmt, table=TABLE)
+        emit(_device_rows(client, who, [each for each in chosen if each.kind is Kind.NAMED]), COLUMNS, fmt, table=TABLE)
 
 
 @device.command(epilog=example("farmlease device release 'CORP\\john' NB-0042"))
@@ -62,16 +60,16 @@ def list_(user: str, pool: str | None, fmt: Format) -> None:
 @click.argument("name", metavar="DEVICE")
 @pool_option
 def release(user: str, name: str, pool: str | None) -> None:
-    """Free USER's slot of DEVICE. One that was used stays taken until its last use is a quarantine ago.
+    """Free USER's slot of DEVICE. A used one stays taken until the quarantine after its last use is over.
 
-    Nothing ends: a device with sessions is refused.
+    No session ends: a device with sessions is refused.
     """
     with opened_farm() as client:
         who, where = client.config.identities.user(user), check_token("device", name)
         chosen = client.named_pool(pool)
-        released = client.wait(client.farm.release_device(chosen, who, where))
+        released = client.wait(client.lease_admin.release_device(chosen, who, where))
     if released.outcome is Release.NONE:
-        refuse_unknown(chosen, where)
+        _raise_unknown(chosen, where)
     if released.outcome is Release.IN_USE:
         raise FarmleaseError(f"sessions of the user run on device {where}; end them first")
     if released.taken_until is None:
@@ -91,54 +89,55 @@ def release(user: str, name: str, pool: str | None) -> None:
 @pool_option
 @yes_option
 def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool: str | None, yes: bool) -> None:
-    """Move USER's slot of device OLD to device NEW at once. That is for the broken notebook.
+    """Move USER's slot of device OLD to device NEW at once. Meant for a broken or lost machine.
 
-    Sessions on OLD end; then it asks first. Exit status 3 if the pool's replacements in 30 days are used up.
+    Sessions on OLD end; if there are any, it asks first. Exit status 3 if the pool's replacements in 30 days are used
+    up.
     """
     before, after = check_token("device", old), check_token("device", new)
     if before == after:
-        raise InvalidInput("the two devices are the same one; name the machine that takes its place")
+        raise InvalidInput("the two devices are the same; name the machine that replaces the old one")
     with opened_farm() as client:
         who, chosen = client.config.identities.user(user), client.named_pool(pool)
         view = client.held_lease(chosen, who)
         ending = sum(session.device == before for session in view.sessions)
         if ending:
             ask_first(f"this ends {wording.counted(ending, 'session')} of {view.user} on device {before}", yes=yes)
-        moving = client.farm.replace_device(chosen, who, before, after, note=reason, override=override)
+        moving = client.lease_admin.replace_device(chosen, who, before, after, note=reason, override=override)
         answer = client.wait(moving)
-    tell(answer, chosen, before, after)
+    _print_replacement(answer, chosen, before, after)
 
 
-def tell(answer: DeviceReplacement, pool: Pool, before: str, after: str) -> None:
-    """Print what became of a replacement; FarmleaseError if there was nothing to replace."""
+def _print_replacement(answer: DeviceReplacement, pool: Pool, before: str, after: str) -> None:
+    """Print the result of a replacement; FarmleaseError if there was no device to replace."""
     match answer.outcome:
         case Replacement.NONE:
-            refuse_unknown(pool, before)
+            _raise_unknown(pool, before)
         case Replacement.KNOWN:
             raise FarmleaseError(f"the lease is on device {after} already; free the other slot with `device release`")
         case Replacement.LIMIT:
-            click.echo(denied(answer, pool))
-            click.get_current_context().exit(DENIED)
+            click.echo(_denial_line(answer, pool))
+            click.get_current_context().exit(EXIT_DENIED)
         case Replacement.REPLACED:
             click.echo(f"replaced device {before} by {after}")
 
 
-def denied(answer: DeviceReplacement, pool: Pool) -> str:
-    """Return why a replacement is denied, and what may be done."""
+def _denial_line(answer: DeviceReplacement, pool: Pool) -> str:
+    """Return why a replacement is denied and what to do."""
     allowed = f"pool {pool.name} allows {wording.counted(pool.replacements, 'replacement')} in 30 days"
     when = f"the next one at {wording.moment(answer.next_at)}" if answer.next_at is not None else "none ever"
-    return f"denied: {allowed}, {when}; --override replaces it all the same, and the audit says so"
+    return f"denied: {allowed}, {when}; --override replaces it nevertheless and is audited"
 
 
-def rows(client: FarmClient, user: User, pools: list[Pool]) -> Iterator[Row]:
+def _device_rows(client: FarmClient, user: User, pools: list[Pool]) -> Iterator[Row]:
     """Yield each device of a user's leases."""
     for pool in pools:
-        view = client.wait(client.farm.lease(pool, user))
+        view = client.wait(client.lease_admin.lease(pool, user))
         if view is not None:
-            yield from of_lease(view)
+            yield from _rows_of_lease(view)
 
 
-def of_lease(view: LeaseView) -> Iterator[Row]:
+def _rows_of_lease(view: LeaseView) -> Iterator[Row]:
     """Yield each device of a lease."""
     for claim in view.devices:
         yield {
@@ -152,12 +151,12 @@ def of_lease(view: LeaseView) -> Iterator[Row]:
         }
 
 
-def used(sessions: object) -> str:
-    """Return sessions of a document as "7 on ctx-01, 8 on ctx-02"."""
+def session_list(sessions: object) -> str:
+    """Return the sessions of a document as "7 on ctx-01, 8 on ctx-02"."""
     listed = sessions if isinstance(sessions, list) else []
     return ", ".join(f"{each['session']} on {each['node']}" for each in listed)
 
 
-def refuse_unknown(pool: Pool, name: str) -> NoReturn:
-    """Say that a lease is not on a device."""
+def _raise_unknown(pool: Pool, name: str) -> NoReturn:
+    """Raise FarmleaseError: the lease is not on a device."""
     raise FarmleaseError(f"the user has no device {name} in pool {pool.name}; see `farmlease device list`")

@@ -1,6 +1,6 @@
-"""``farmlease health``: what a balancer's probe sees of a node, in words.
+"""``farmlease health``: a node's health as a balancer's probe sees it, in words.
 
-Asks the health listener, which needs no token and says nothing about users. Must never speak to the store.
+It asks the health listener, which needs no token and reports nothing about users. Must never contact the store.
 """
 
 import http.client
@@ -14,18 +14,17 @@ import click
 from farmlease.cli import config_file, example
 from farmlease.cli.output.format import folded
 from farmlease.config.source import read, split_address
-from farmlease.errors import AgentUnavailable, ConfigError, FarmleaseError, InvalidInput
+from farmlease.errors import EXIT_FAILED, AgentUnavailable, ConfigError, FarmleaseError, InvalidInput
 
-__all__ = ["address", "health", "lines", "own_url", "probe", "understood"]
+__all__ = ["health", "own_url", "parse_answer", "parse_url", "probe"]
 
-#: Seconds. A probe that must wait longer has its answer: the node is not well.
+#: Seconds. A node that takes longer to answer is not well.
 TIMEOUT = 5.0
 
-FAILED = 1
-#: Columns before what is continued of a check's line.
+#: Columns that the continuation of a check's line is indented by.
 _INDENT = 4
-LISTEN = "127.0.0.1:8732"  # where the listener's default, every address, is reached from the node itself
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- recognised, not listened on
+LISTEN = "127.0.0.1:8732"  # the default listener, on every address, as reached from the node itself
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared, not listened on
 WORDS = ("pass", "warn", "fail")
 
 
@@ -36,14 +35,14 @@ def health(url: str | None) -> None:
 
     Prints its status and its checks. Exit status: 0 pass or warn, 1 fail, 4 it does not answer.
     """
-    target = address(url or own_url())
+    target = parse_url(url or own_url())
     status, body = probe(target)
-    word, checks = understood(target, body)
+    word, checks = parse_answer(target, body)
     click.echo(f"{word}: {target.geturl()} (HTTP {status})")
     for line in checks:
         click.echo(folded(f"  {line}", _INDENT))
     if word == "fail":
-        click.get_current_context().exit(FAILED)
+        click.get_current_context().exit(EXIT_FAILED)
 
 
 def own_url() -> str:
@@ -59,7 +58,7 @@ def own_url() -> str:
     return f"http://[{host}]:{port}/healthz" if ":" in host else f"http://{host}:{port}/healthz"
 
 
-def address(url: str) -> SplitResult:
+def parse_url(url: str) -> SplitResult:
     """Return the parts of a URL; "ctx-02:8732" is enough of one. Raises InvalidInput."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -72,7 +71,7 @@ def address(url: str) -> SplitResult:
 
 
 def probe(target: SplitResult) -> tuple[int, str]:
-    """Return HTTP status and body; raise AgentUnavailable when nobody answers."""
+    """Return HTTP status and body; raise AgentUnavailable if the connection fails."""
     kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
     connection = kind(target.hostname or "", target.port, timeout=TIMEOUT)
     path = target.path + (f"?{target.query}" if target.query else "")
@@ -90,13 +89,13 @@ def probe(target: SplitResult) -> tuple[int, str]:
         connection.close()
 
 
-def understood(target: SplitResult, body: str) -> tuple[str, list[str]]:
-    """Return the status word and a line for each check, of the JSON or of a plain body."""
+def parse_answer(target: SplitResult, body: str) -> tuple[str, list[str]]:
+    """Return the status word and a line for each check, from a JSON or a plain body."""
     checks: list[str] = []
     try:
         document = json.loads(body)
         word = str(document["status"])
-        checks = list(lines(document.get("checks", {})))
+        checks = list(_check_lines(document.get("checks", {})))
     except (ValueError, TypeError, KeyError, AttributeError):
         word = body.split(maxsplit=1)[0].lower() if body.strip() else ""
         checks = body.strip().splitlines()[1:]
@@ -105,11 +104,11 @@ def understood(target: SplitResult, body: str) -> tuple[str, list[str]]:
     return word, checks
 
 
-def lines(checks: dict[str, list[dict[str, object]]]) -> Iterator[str]:
+def _check_lines(checks: dict[str, list[dict[str, object]]]) -> Iterator[str]:
     """Yield "name: status value output" for each check."""
     for name, entries in checks.items():
         for entry in entries:
             value = entry.get("observedValue")
-            told = "" if value is None else f" {value} {entry.get('observedUnit', '')}".rstrip()
+            observed = "" if value is None else f" {value} {entry.get('observedUnit', '')}".rstrip()
             output = f" ({entry['output']})" if entry.get("output") else ""
-            yield f"{name}: {entry.get('status', 'pass')}{told}{output}"
+            yield f"{name}: {entry.get('status', 'pass')}{observed}{output}"

@@ -1,7 +1,7 @@
-"""``farmlease run``: a program that holds a seat for as long as it lives.
+"""``farmlease run``: run a program that holds a seat until it ends.
 
-On POSIX this process *becomes* the program: its signals and exit status are its own, and the agent sees its process
-end, however it ends. On Windows the program is a child.
+On POSIX this process *becomes* the program: signals and exit status are the program's own, and the agent notices the
+end of the process, however it ends. On Windows the program is a child.
 """
 
 import os
@@ -13,12 +13,12 @@ from typing import NoReturn
 
 import click
 
-from farmlease.cli import example
-from farmlease.cli.session import begun, call, place
+from farmlease.cli import example, print_stderr
+from farmlease.cli.client.session import call_agent, session_path, start_session
 
 __all__ = ["run"]
 
-_NOT_FOUND = 127  #: as shells say it
+_NOT_FOUND = 127  #: exit statuses of shells
 _NOT_EXECUTABLE = 126
 
 
@@ -26,7 +26,7 @@ _NOT_EXECUTABLE = 126
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog=example("farmlease run --user 'CORP\\john' --pool clearquest -- clearquest -login"),
 )
-@click.option("--user", required=True, metavar="U", help="Who runs it.")
+@click.option("--user", required=True, metavar="U", help="User who runs it.")
 @click.option("--pool", metavar="P", help="Pool to take a seat of (default: as the policy says).")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-- CMD …")
 def run(user: str, pool: str | None, command: tuple[str, ...]) -> None:
@@ -36,26 +36,26 @@ def run(user: str, pool: str | None, command: tuple[str, ...]) -> None:
     """
     session = f"run-{os.getpid()}-{secrets.token_hex(4)}"
     request: dict[str, object] = {"user": user, "session": session, "pid": os.getpid()}
-    begun(request if pool is None else request | {"pool": pool})
+    start_session(request if pool is None else request | {"pool": pool})
     try:
-        become(command)
+        _become(command)
     except OSError as error:
-        click.echo(f"farmlease: cannot run {command[0]}: {error.strerror}; is it on PATH?", err=True)
-        call("DELETE", place(session))
+        print_stderr(f"cannot run {command[0]}: {error.strerror}; is it on PATH?")
+        call_agent("DELETE", session_path(session))
         status = _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
         click.get_current_context().exit(status)
 
 
 if sys.platform == "win32":
 
-    def become(command: tuple[str, ...]) -> NoReturn:
+    def _become(command: tuple[str, ...]) -> NoReturn:
         """Run the program to its end and exit with its status; the agent ends the session with this process."""
-        sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - what the user typed, as typed
+        sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the user's own command
 
 else:
 
-    def become(command: tuple[str, ...]) -> NoReturn:
+    def _become(command: tuple[str, ...]) -> NoReturn:
         """Turn this process into the program."""
-        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what is ignored stays so
+        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the program would inherit that
             signal.signal(each, signal.SIG_DFL)
-        os.execvp(command[0], command)  # noqa: S606 - what the user typed, as typed, without a shell
+        os.execvp(command[0], command)  # noqa: S606 - the user's own command, without a shell

@@ -1,7 +1,7 @@
-"""The node's configuration: ``farmlease.toml`` and what ``FARMLEASE_<SECTION>__<KEY>`` puts over it.
+"""The node's configuration: ``farmlease.toml``, and the variables ``FARMLEASE_<SECTION>__<KEY>`` that override it.
 
-Checked as a whole before anything starts. What cannot be meant is refused with key, file and the nearest valid key; it
-is never repaired. The URL of the store may hold a password, so no error text and no ``repr`` may show it.
+Checked as a whole before anything starts. An invalid key or value is refused with key, file and the nearest valid key;
+it is never repaired. The URL of the store may hold a password, so no error text and no ``repr`` may show it.
 """
 
 import os
@@ -22,12 +22,12 @@ from farmlease.domain.toml_model import (
     Location,
     Positive,
     Section,
-    checked,
     dotted,
     field_type,
+    first_fault,
     line_of,
-    refuse,
-    tell,
+    refusal,
+    validated_by,
 )
 from farmlease.errors import ConfigError, InvalidInput
 from farmlease.store.connection.address import StoreAddress, faults
@@ -56,15 +56,15 @@ def _check_path(path: Path) -> Path:
     try:
         return absolute(str(path))
     except InvalidInput as error:
-        raise refuse(str(error)) from None
+        raise refusal(str(error)) from None
 
 
 def _check_hook(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a hook without a program, or with a placeholder nobody fills."""
+    """Refuse a hook without a program, or with an unknown placeholder."""
     if command and (not command[0] or set(re.findall(r"\{\w*\}", command[0]))):
-        raise refuse("begins with the program to run, without a placeholder")
+        raise refusal("begins with the program to run, without a placeholder")
     if set(re.findall(r"\{\w*\}", " ".join(command))) - _PLACEHOLDERS:
-        raise refuse(f"has an unknown placeholder; there are {' '.join(sorted(_PLACEHOLDERS))}")
+        raise refusal(f"has an unknown placeholder; there are {' '.join(sorted(_PLACEHOLDERS))}")
     return command
 
 
@@ -74,12 +74,12 @@ def _percent(value: object) -> int:
         return 0
     form = re.fullmatch(r"([0-9]{1,3})%", value) if isinstance(value, str) else None
     if form is None or int(form[1]) > 100:  # noqa: PLR2004 - of a hundred
-        raise refuse('is written as a share of a hundred, such as "90%"')
+        raise refusal('is written as a share of a hundred, such as "90%"')
     return int(form[1])
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_check_path)]
-Address = Annotated[str, checked(split_address)]
+Address = Annotated[str, validated_by(split_address)]
 Percent = Annotated[int, BeforeValidator(_percent)]  #: written "90%"
 Hook = Annotated[tuple[str, ...], AfterValidator(_check_hook)]
 
@@ -87,7 +87,7 @@ Hook = Annotated[tuple[str, ...], AfterValidator(_check_hook)]
 class StoreSection(Section):
     """``[store]``: how the shared truth is reached."""
 
-    #: May hold a password, so it is shown to nobody; ``url.get_secret_value()`` is for ``store.connect``.
+    #: May hold a password, so it is never shown; ``url.get_secret_value()`` is for ``store.connect``.
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     username: str | None = None
     password_file: AbsolutePath | None = None
@@ -100,7 +100,7 @@ class StoreSection(Section):
     @model_validator(mode="after")
     def _leads_to_a_store(self) -> Self:
         for fault in faults(self.address):
-            raise refuse(fault.why, fault.key)
+            raise refusal(fault.why, fault.key)
         return self
 
     @property
@@ -127,25 +127,25 @@ class KeysSection(Section):
 class AgentSection(Section):
     """``[agent]``: this node's agent."""
 
-    listen: Annotated[str, checked(check_listen)] = LISTEN  #: this host only
+    listen: Annotated[str, validated_by(check_listen)] = LISTEN  #: this host only
     token_file: AbsolutePath = Field(default_factory=lambda: standard_files().token)  #: made at start if absent
     state_dir: AbsolutePath = Field(default_factory=lambda: standard_files().state)  #: journal and files kept; 0700
-    #: How often the node says that it lives, ms; the session timeout of every pool is more than twice as long.
+    #: How often the node sends its heartbeat, ms; the session timeout of every pool is more than twice as long.
     heartbeat_ms: Duration = Field(default=60_000, alias="heartbeat")
     max_sessions: Positive = 100  #: with so many sessions the node is full; for the balancer's weight
-    #: After SIGTERM, how long the agent goes on while balancers are told to send nobody any more, ms; 0: not at all.
+    #: After SIGTERM, how long the agent goes on while its health keeps new users away, ms; 0: not at all.
     shutdown_delay_ms: Duration = Field(default=0, alias="shutdown_delay")
     offline: Literal["receipt", "deny"] = "receipt"  #: whether receipts decide while the store is away
 
     @model_validator(mode="after")
     def _beats(self) -> Self:
         if not self.heartbeat_ms:
-            raise refuse("must be longer than 0", "heartbeat")
+            raise refusal("must be longer than 0", "heartbeat")
         return self
 
 
 class HealthSection(Section):
-    """``[health]``: what balancers and monitors may ask without a token."""
+    """``[health]``: what balancers and monitors may read without a token."""
 
     listen: Address = "0.0.0.0:8732"
     agent_check: Address | None = None  #: HAProxy's agent-check; off unless given
@@ -156,7 +156,7 @@ class HealthSection(Section):
 class RecoverySection(Section):
     """``[recovery]``: after a loss of the store's data."""
 
-    window_ms: Duration = Field(default=15_000, alias="window")  #: only receipts are restored for so long
+    window_ms: Duration = Field(default=15_000, alias="window")  #: for so long, only receipts are restored
 
 
 class IdentitySection(Section):
@@ -170,7 +170,7 @@ class IdentitySection(Section):
         try:
             Identities(self.domains, self.aliases)
         except InvalidInput as error:
-            raise refuse(str(error)) from None
+            raise refusal(str(error)) from None
         return self
 
 
@@ -185,9 +185,9 @@ class HooksSection(Section):
 class Config(Section):
     """All of a node's configuration. ``load_config`` makes it."""
 
-    farm: Annotated[str, checked(_check_farm)]  #: all its nodes count as one device
+    farm: Annotated[str, validated_by(_check_farm)]  #: all its nodes count as one device
     #: This host among them; default: the host name.
-    node: Annotated[str, checked(lambda text: check_token("node", text))] = Field(
+    node: Annotated[str, validated_by(lambda text: check_token("node", text))] = Field(
         default_factory=socket.gethostname, validate_default=True
     )
     store: StoreSection = Field(default_factory=StoreSection)
@@ -200,7 +200,7 @@ class Config(Section):
 
     @property
     def identities(self) -> Identities:
-        """What this node knows of its users' names; made anew at each call, so keep it."""
+        """The spellings of users' names; made anew at each call, so keep it."""
         return Identities(self.identity.domains, self.identity.aliases)
 
 
@@ -213,7 +213,7 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
     try:
         return Config.model_validate(given.merged(_value))
     except ValidationError as error:
-        where, why = tell(error, Config)
+        where, why = first_fault(error, Config)
         if where == ("farm",) and why.startswith("is required"):
             raise ConfigError(
                 f'{given.source}: farm is required: write farm = "citrix-a" at the top of it, or set FARMLEASE_FARM'
@@ -229,12 +229,12 @@ def _value(where: tuple[str, ...], text: str) -> object:
     try:
         table = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
-        return text  # a duration; or nothing valid, which its key's own check tells better
+        return text  # a duration; or invalid, and then the key's own check has the better error
     return table["value"] if len(table) == 1 else text
 
 
 def _place(given: Given, where: Location) -> str:
-    """Return where a fault is: the variable of the environment, else file, line and key."""
+    """Return the place of a fault: the variable of the environment, else file, line and key."""
     for key, override in given.overrides.items():
         unknown_section = key[: len(where)] == where and where[0] not in given.table
         if unknown_section or where[: len(key)] == key:

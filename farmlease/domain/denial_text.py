@@ -1,7 +1,7 @@
 """A denial in plain words: which limit, what blocks it, and when the first claim ends (law L8).
 
-The sentence is for the user who asked. It may name that user's own devices, hosts and sessions, and of other people's
-only how many seats are held.
+The sentence is for the user of the denied session. It may name that user's own devices, hosts and sessions, and of
+other users only the number of held seats.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,11 +35,11 @@ _SENTENCES: Mapping[Reason, str] = {
         "There is no licence pool for this ({subject}); name one with --pool, or ask your administrator."
     ),
     Reason.RECORD_REJECTED: (
-        "Your licence record of {subject} could not be trusted or put in place; "
-        "it was kept for inspection, tell your administrator."
+        "Your licence record of {subject} could not be opened or put in place; "
+        "it was kept for inspection. Tell your administrator."
     ),
 }
-#: What ``{free}`` says where the store cannot name an instant.
+#: The text of ``{free}`` where the store cannot name an instant.
 _NO_INSTANT: Mapping[Reason, str] = {
     Reason.CAPACITY: "one becomes free when a user ends",
     Reason.DEVICE_LIMIT: "none becomes free while they are in use",

@@ -1,6 +1,6 @@
 """Durations as administrators write them, ``"90s"``, ``"120m"``, ``"24h"``, ``"30d"``, and as milliseconds.
 
-A bare number is never taken for a duration, because its unit would be a guess; only 0 needs none.
+A bare number is refused, because its unit would be a guess; only 0 needs none.
 This module must stay light: ``farmlease session …`` imports it at every logon.
 """
 

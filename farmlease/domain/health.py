@@ -1,8 +1,8 @@
 """Whether a logon sent to this node now could be served (law L9), decided from plain facts.
 
-A store that is away does not make the node fail by itself: the whole farm would leave the balancer at once. Where it
-must (nobody is to be let in without it), only one that stays away does: a store that comes and goes takes no node in
-and out of the balancer. What a node knows of itself counts at once.
+A store that is away does not make the node fail by itself: the whole farm would leave the balancer at once. With
+``offline = "deny"``, where no user is admitted without it, only a store that stays away does: one that comes and goes
+moves no node in and out of the balancer. The node's own troubles count at once.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from farmlease.domain.wording import counted
 
 __all__ = ["Check", "Facts", "Health", "Status", "Steady", "health", "weight"]
 
-#: Seconds for which the store must be away, or back, without a break before that takes a node out or in.
+#: Seconds for which the store must be away, or back, without a break before a node leaves the balancer or returns.
 STEADY_AFTER = 5.0
 
 
@@ -26,37 +26,39 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the agent knows of itself."""
+    """The facts about an agent that its health depends on."""
 
     draining: bool
     stopping: bool
-    stopped: bool = False  #: nothing new is taken any more
+    stopped: bool = False  #: no new session is taken
     namesakes: int = 0  #: other hosts that report under this node's name
     store_answers: bool
-    store_lost: bool | None = None  #: whether it counts as lost: ``Steady``; None: by whether it answers now
-    offline_denies: bool  #: [agent] offline = "deny": nobody gets in while the store is away
+    store_lost: bool | None = (
+        None  #: whether it counts as lost, by ``Steady``; None: it is lost if it does not answer now
+    )
+    offline_denies: bool  #: [agent] offline = "deny": no user is admitted while the store is away
     policy_known: bool
     policy_trouble: str | None  #: why this node cannot keep the farm's policy
     journal_writes: bool
-    journal_refused: str | None = None  #: where a journal that was not believed is kept, as long as it lies there
+    journal_refused: str | None = None  #: where a refused journal is kept, as long as it is there
     damaged: int  #: entries of the journal that did not open
-    owed: int  #: what the store has yet to be told
-    refused: int  #: of that, what the store does not take
+    owed: int  #: messages to be delivered to the store
+    refused: int  #: those of them that the store refuses
     rejected: int = 0  #: receipts that did not open
-    recovering: bool = False  #: the store lost its data, and what this node has is being counted again
-    clock_off_ms: int = 0  #: by how much the store's clock has leapt, ahead or back
-    ring_trouble: str | None = None  #: why the key ring's file is not gone by, but the ring before it
+    recovering: bool = False  #: the store lost its data, and this node restores its leases
+    clock_off_ms: int = 0  #: by how much the store's clock jumped; negative: back
+    ring_trouble: str | None = None  #: why the key ring's file is not used, but the ring loaded before
     sessions: int
     max_sessions: int = 100  #: [agent] max_sessions: with so many the node is full
-    crowded: tuple[str, ...] = ()  #: what to say of each pool that is as full as [health] pool_alert
+    crowded: tuple[str, ...] = ()  #: a text for each pool that is as full as [health] pool_alert
 
 
 @dataclass(frozen=True, slots=True)
 class Steady:
     """Something that comes and goes, and counts as changed only once it has stayed changed for ``STEADY_AFTER``.
 
-    What was never well counts as well at first sight: a node that starts need not wait. Times are seconds of a clock
-    that never goes back.
+    The first time that it is well counts at once: a node that starts need not wait. Times are seconds of a clock that
+    never goes back.
     """
 
     well: bool  #: as last seen
@@ -64,7 +66,7 @@ class Steady:
     before: bool | None = None  #: what counted then; None: it had never been well
 
     def seen(self, well: bool, now: float) -> "Steady":  # noqa: FBT001 - it is what was seen
-        """Return what is known after another look."""
+        """Return the state after another observation."""
         if well is self.well:
             return self
         never_well = self.before is None and not self.well
@@ -77,7 +79,7 @@ class Steady:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at, and what to do about it if it is not well."""
+    """The result of one check, and what to do about it if it is not good."""
 
     name: str
     status: Status
@@ -86,9 +88,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The verdict. ``ready``: new logons should come here. ``draining``: only of users who have a session here.
+    """The health of a node. ``ready``: new logons may come here. ``draining``: only those of users with a session here.
 
-    ``weight``: the free share of the node in percent, for a balancer that sends more to whom has more room.
+    ``weight``: the free share of the node in percent, for a balancer that prefers nodes with more room.
     """
 
     status: Status
@@ -99,14 +101,14 @@ class Health:
 
     @property
     def why(self) -> str:
-        """What the first of the worst checks says; nothing if all is well."""
+        """The output of the first of the worst checks; empty if all pass."""
         if self.status is Status.PASS:
             return ""
         return next((check.output for check in self.checks if check.status is self.status), "")
 
 
 def health(facts: Facts) -> Health:
-    """Return the verdict on a node."""
+    """Return the health of a node."""
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _pools(facts),
         _journal(facts),
@@ -168,7 +170,7 @@ def _clock(facts: Facts) -> Check:
         seconds = abs(facts.clock_off_ms) // 1000
         text = f"the store's clock leapt {seconds} s {way}; correct it on the store's host. No lease ends by it"
         return Check("clock", Status.WARN, text)
-    return Check("clock", Status.PASS, "goes right")
+    return Check("clock", Status.PASS, "in order")
 
 
 def _keys(facts: Facts) -> Check:

@@ -1,7 +1,7 @@
 r"""Who a user is, whatever the spelling: ``CORP\alice``, ``alice@corp.example.com`` and a mapped SID are one person.
 
-Law L2 (one user, one lease) starts here: the store sees only what is derived from the canonical name. Nothing here may
-echo a name in an error text, because error texts go to logs and to other people's screens.
+Law L2 (one user, one lease) starts here: the store sees only what is derived from the canonical name. This module must
+never echo a name in an error text, because error texts go to logs and to other people's screens.
 """
 
 import re
@@ -18,7 +18,7 @@ LONGEST_NAME = 256  #: characters of a user name, as given and as canonical
 LONGEST_TOKEN = 128  #: characters of a session, device, node, pool or farm name
 
 _SEPARATORS = ("\\", "@")
-#: What no component of a name may hold: it would be a path, a pattern or a stream on one of the hosts.
+#: Characters that no component of a name may have: it would be a path, a pattern or a stream on some host.
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|@\x00]')
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -48,7 +48,7 @@ class Identities:
         self._aliases = self._targets(aliases)
 
     def user(self, text: str) -> User:
-        """Return the one person of this spelling; raises InvalidName. Asking for a canonical name changes nothing."""
+        """Return the person of this spelling; raises InvalidName. A canonical name gives the same user again."""
         canonical = self._canonical(text)
         return User(self._aliases.get(canonical, canonical))
 
@@ -164,9 +164,8 @@ def _faults(component: str) -> Iterator[str]:
         yield "begins or ends with white space; leave it out"
     if component.startswith("-"):
         yield "begins with a hyphen and would pass for an option; leave it out"
-    if component.endswith(
-        "."
-    ):  # . and .. too; and Windows drops a dot at the end, which makes it somebody else's folder
+    # This includes . and ..; and Windows drops a dot at the end, which would name another user's folder.
+    if component.endswith("."):
         yield "ends with a dot; leave it out"
     if _FORBIDDEN.search(component):
         yield 'has one of / \\ : * ? " < > | @; leave it out'

@@ -1,7 +1,6 @@
-"""Values as the documents that users, hooks and administrators' scripts see. Times are RFC 3339 in UTC.
+"""The JSON documents of the HTTP interface and of ``-o json``. Times are RFC 3339 in UTC.
 
-One place for the API's answers and for ``-o json`` of the commands, so that they cannot differ. Field names are a
-public promise: add, never rename.
+One module for both, so that they cannot differ. Field names are a public promise: add, never rename.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -137,7 +136,7 @@ def hour_document(pool: str, hour: Hour) -> Document:
 
 
 def decision_line(*, at: int, **fields: str | int) -> Document:
-    """Return a line of the audit, as ``audit -o json`` shows it; what an event has no use for is null."""
+    """Return a line of the audit, as ``audit -o json`` shows it; a field that an event does not have is null."""
     return {"at": timestamp(at), **{name: value or None for name, value in fields.items()}}
 
 

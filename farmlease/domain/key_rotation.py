@@ -1,7 +1,7 @@
-"""When a key may be used, and when it may go: decided from what the nodes say and what the store was found to hold.
+"""When a key may be used, and when it may go: decided from the nodes' reports and what the store was found to hold.
 
 A new key is readable everywhere before anything is sealed with it, and an old one goes only when nothing needs it any
-more. A node's own word decides: which keys it opens with, which one it seals with, and which ones its journal needs.
+more. A node reports which keys it opens with, which one it seals with, and which ones its journal needs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,70 +9,70 @@ from dataclasses import dataclass
 
 from farmlease.domain.wording import counted
 
-__all__ = ["Told", "Uses", "cannot_open", "in_the_way", "keys_elsewhere"]
+__all__ = ["KeyReport", "KeyUses", "cannot_open", "in_the_way", "keys_elsewhere"]
 
-#: Milliseconds more than three of its own rounds after which a node that says nothing counts as switched off.
+#: Milliseconds, beyond three of its own intervals, after which a node that does not report counts as switched off.
 _PATIENCE = 30_000
-_ROUNDS = 3
+_INTERVALS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a node said of its keys."""
+class KeyReport:
+    """A node's report of its keys."""
 
     node: str
-    silent_ms: int  #: since it said so
-    every_ms: int  #: how often it says so
+    silent_ms: int  #: since this report
+    every_ms: int  #: how often it reports
     primary: str
     opens: tuple[str, ...]
     holds: Mapping[str, int]  #: key id to entries of the node's journal, but for the primary's
 
     @property
     def alive(self) -> bool:
-        """Whether it was heard of lately."""
-        return self.silent_ms <= _ROUNDS * self.every_ms + _PATIENCE
+        """Whether the node still reports."""
+        return self.silent_ms <= _INTERVALS * self.every_ms + _PATIENCE
 
 
 @dataclass(slots=True)
-class Uses:
-    """What one key holds in the store."""
+class KeyUses:
+    """How many things in the store are sealed with one key."""
 
     records: int = 0
-    names: int = 0  #: of users, and of who drained a node
+    names: int = 0  #: of users, and of administrators who drained a node
     notes: int = 0  #: administrators' names and words in the audits
     policy: int = 0
 
     @property
     def needed(self) -> bool:
-        """Whether anything would be lost with the key that can be sealed anew."""
+        """Whether something would be lost with the key that can still be sealed anew."""
         return bool(self.records or self.names or self.policy)
 
 
-def cannot_open(told: Iterable[Told], alive: Iterable[str], key: str) -> list[str]:
+def cannot_open(reports: Iterable[KeyReport], alive: Iterable[str], key: str) -> list[str]:
     """Return, in words, each living node that cannot open what ``key`` seals; ``alive``: nodes that the pools count."""
-    told = list(told)
-    lacking = [each.node for each in told if each.alive and key not in each.opens]
-    mute = sorted(set(alive) - {each.node for each in told})
-    return [*lacking, *(f"{node} (says nothing of its keys: an older farmlease?)" for node in mute)]
+    reports = list(reports)
+    lacking = [each.node for each in reports if each.alive and key not in each.opens]
+    mute = sorted(set(alive) - {each.node for each in reports})
+    return [*lacking, *(f"{node} (does not report its keys: an older farmlease?)" for node in mute)]
 
 
-def keys_elsewhere(told: Iterable[Told], ids: Iterable[str]) -> list[str]:
+def keys_elsewhere(reports: Iterable[KeyReport], ids: Iterable[str]) -> list[str]:
     """Return each living node that has a key which is not among ``ids``: this ring is not the newest."""
     known = set(ids)
-    return [each.node for each in told if each.alive and set(each.opens) - known]
+    return [each.node for each in reports if each.alive and set(each.opens) - known]
 
 
-def in_the_way(told: Iterable[Told], alive: Iterable[str], key: str, uses: Uses) -> list[str]:
-    """Return, in words, whatever still needs ``key``."""
-    told = list(told)
+def in_the_way(reports: Iterable[KeyReport], alive: Iterable[str], key: str, uses: KeyUses) -> list[str]:
+    """Return, in words, everything that still needs ``key``."""
+    reports = list(reports)
     counts = ((uses.records, "record"), (uses.names, "name"), (uses.policy, "policy"))
     stored = [counted(number, what) for number, what in counts if number]
     found = [f"the store: {', '.join(stored)}"] if stored else []
-    for each in told:
+    for each in reports:
         silent = "" if each.alive else f", silent for {each.silent_ms // 3_600_000} h"
         if each.primary == key:
             found.append(f"{each.node}{silent}: it seals with it, as its key ring is an older one")
         elif number := each.holds.get(key, 0):
             found.append(f"{each.node}{silent}: {number} entries of its journal")
-    mute = sorted(set(alive) - {each.node for each in told})
-    return [*found, *(f"{node}: says nothing of its keys (an older farmlease?)" for node in mute)]
+    mute = sorted(set(alive) - {each.node for each in reports})
+    return [*found, *(f"{node}: does not report its keys (an older farmlease?)" for node in mute)]

@@ -1,4 +1,4 @@
-"""The values that travel between the rooms of farmlease. All are frozen; none knows how it is stored or sent.
+"""The values that the rooms of farmlease exchange. All are frozen; none knows how it is stored or sent.
 
 Times are milliseconds since 1970 UTC **by the store's clock** and end in ``_at`` (or ``until``); spans end in ``_ms``.
 """
@@ -32,11 +32,11 @@ __all__ = [
 
 
 class Kind(StrEnum):
-    """Who a seat of a pool belongs to while it is held."""
+    """What a seat of a pool belongs to while it is held."""
 
     NAMED = "named"  #: a person, for as long as the lease lasts (QlikView's named CAL)
-    FLOATING = "floating"  #: whoever has a session now (ClearQuest's floating licence)
-    NODE_LOCKED = "node_locked"  #: a host, for anybody on it
+    FLOATING = "floating"  #: a user who has a session now (ClearQuest's floating licence)
+    NODE_LOCKED = "node_locked"  #: a host, for every user on it
 
 
 class Share(StrEnum):
@@ -48,10 +48,10 @@ class Share(StrEnum):
 
 
 class Source(StrEnum):
-    """Who vouched for a grant."""
+    """What a grant rests on."""
 
     STORE = "store"
-    RECEIPT = "receipt"  #: the store could not be asked; the node's own receipt was still valid
+    RECEIPT = "receipt"  #: the store did not answer; the node's own receipt was valid
 
 
 class Reason(StrEnum):
@@ -161,7 +161,7 @@ class Restricted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocker:
-    """One of the asking user's own claims that stands in the way."""
+    """One of the user's own claims that the denied session would exceed a limit with."""
 
     node: str | None
     until: int | None  #: None while a session keeps it
@@ -241,5 +241,5 @@ class PoolUse:
 
     @property
     def free(self) -> int:
-        """Seats nobody holds: the rest of the capacity, never negative."""
+        """Seats that no lease holds: the rest of the capacity, never negative."""
         return max(0, self.capacity - self.used - self.quarantined)

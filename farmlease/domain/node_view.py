@@ -1,7 +1,7 @@
-"""A node as its farm sees it: what it says of itself, what is wished of it, and whether it is still heard of.
+"""A node as the farm knows it: its last report, the administrators' wish to drain it, and whether it still reports.
 
-A node that is silent may be off, cut off or of an older version: only the claims of its sessions, which end by the
-store's clock, say whether anybody can still be on it.
+A node that is silent may be off, cut off or of an older version. Only the claims of its sessions, which end by the
+store's clock, show whether users can still be on it.
 """
 
 import base64
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 __all__ = ["SILENT_MS", "NodeState", "NodeView", "Wish", "near_names"]
 
-#: A node that lives is heard of every few seconds; one that was not for this long, in ms, is shown as silent.
+#: A live node reports every few seconds; one that has not for this long, in ms, is shown as silent.
 SILENT_MS = 30_000
 
 
@@ -22,23 +22,23 @@ class NodeState(StrEnum):
     READY = "ready"
     DRAINING = "draining"  #: takes no new users
     FAILING = "failing"  #: cannot grant: its health says why
-    STOPPING = "stopping"  #: told to end; goes on for [agent] shutdown_delay
+    STOPPING = "stopping"  #: its agent is to end; it goes on for [agent] shutdown_delay
     STOPPED = "stopped"  #: its agent ended in order
     SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """Whether a node is to take no new users. ``version`` grows with each wish; 0: nobody ever wished anything."""
+    """Whether a node is to take no new users. ``version`` grows with each wish; 0: there never was one."""
 
     version: int = 0
     draining: bool = False
     at: int = 0  #: ms by the store's clock
-    by: str = ""  #: who wished it: sealed, in base64
+    by: str = ""  #: the administrator who made it: sealed, in base64
 
     @property
     def wisher(self) -> bytes:
-        """Who wished it, sealed; empty if nobody did, or if somebody else has written there."""
+        """The administrator who made it, sealed; empty if there is none, or if the text is not base64."""
         try:
             return base64.b64decode(self.by, validate=True)
         except ValueError:
@@ -47,23 +47,23 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
-    """What a node said when it was last heard of. Times are ms by the store's clock."""
+    """A node's last report. Times are ms by the store's clock."""
 
     node: str
     incarnation: str
     version: str  #: of farmlease
     sessions: int
-    owed: int  #: sessions that are ending, and messages that only this node has and the store has yet to hear
+    owed: int  #: sessions that are ending, and messages that this node has yet to deliver to the store
     draining: bool  #: takes no new users now
     stopping: bool  #: its agent has ended
     health: str  #: pass, warn or fail
     listen: str  #: address of its health listener
-    started_at: int  #: when this life of it was first heard of
+    started_at: int  #: first report of this incarnation
     seen_at: int
     now: int
     wish: Wish
-    leaving: bool = False  #: its agent was told to end, and goes on for a while
-    namesakes: int = 0  #: other hosts that report under the same name: then nothing here is true of all
+    leaving: bool = False  #: its agent is to end, and goes on for a while
+    namesakes: int = 0  #: other hosts that report under the same name; the fields above are then those of one of them
 
     @property
     def state(self) -> NodeState:
@@ -80,7 +80,7 @@ class NodeView:
 
     @property
     def heard(self) -> bool:
-        """Whether its agent runs, as far as anybody knows."""
+        """Whether its agent runs, as far as the store knows."""
         return self.state not in {NodeState.STOPPED, NodeState.SILENT}
 
     @property

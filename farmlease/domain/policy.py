@@ -1,13 +1,13 @@
 """The farm's policy: ``pools.toml``, and which of its pools a session may try.
 
-A policy that cannot be kept is refused with file, key and line; it is never repaired. What is in force is decided here
-for one request (``Policy.plan``); whether a seat is free is the store's to say.
+An invalid policy is refused with file, key and line; it is never repaired. ``Policy.plan`` decides which pools one
+request may try; the store decides whether a seat is free.
 """
 
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -15,13 +15,14 @@ from pydantic import Field, ValidationError, model_validator
 from farmlease.domain.identity import fold
 from farmlease.domain.model import Reason, SessionRequest
 from farmlease.domain.pool import Conditions, Patterns, Pool, check_timing
-from farmlease.domain.toml_model import Location, Section, dotted, line_of, refuse, tell
+from farmlease.domain.toml_model import Location, Section, dotted, first_fault, line_of, refusal
 from farmlease.errors import PolicyError
 
 __all__ = [
     "Denied",
     "Plan",
     "Policy",
+    "PolicyInForce",
     "Pool",
     "RestrictedUse",
     "Rule",
@@ -32,19 +33,19 @@ __all__ = [
 
 
 class Rule(Conditions):
-    """Who may use what. Without a condition it is for everybody."""
+    """Which sessions may use which pools. Without a condition it applies to every session."""
 
     sites: Patterns = ()
     apps: Patterns = ()
-    access: Literal["restricted", "denied"] | None = None  #: use without a licence, or none at all
+    access: Literal["restricted", "denied"] | None = None  #: use without a licence, or no use
     pools: Annotated[tuple[str, ...], Field(min_length=1)] = ()  #: tried in this order
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> Self:
+    def _is_unambiguous(self) -> Self:
         if self.access is not None and self.pools:
-            raise refuse("cannot stand beside pools; keep one", "access")
+            raise refusal("cannot stand beside pools; keep one", "access")
         if self.access is None and not self.pools:
-            raise refuse("gives neither pools nor access; give one")
+            raise refusal("gives neither pools nor access; give one")
         return self
 
 
@@ -60,12 +61,12 @@ class _Document(Section):
         for number, pool in enumerate(self.pool):
             seen[fold(pool.name)] += 1
             if seen[fold(pool.name)] > 1:
-                raise refuse("is the name of another pool already, case apart", "pool", number, "name")
+                raise refusal("is the name of another pool already, case apart", "pool", number, "name")
         names = {pool.name for pool in self.pool}
         for number, rule in enumerate(self.rule):
             for place, name in enumerate(rule.pools):
                 if name not in names:
-                    raise refuse(
+                    raise refusal(
                         f"no pool has this name; there are {', '.join(sorted(names))}", "rule", number, "pools", place
                     )
         return self
@@ -85,7 +86,7 @@ class RestrictedUse:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The policy lets nobody like this in; the store need not be asked."""
+    """The policy denies the session; the store need not be asked."""
 
     reason: Reason
     pool: str | None  #: as asked for
@@ -135,12 +136,29 @@ class Policy:
         return TryPools(tuple(pool for pool in map(self.pool, names) if pool is not None))
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """The policy every decision goes by, and its version. Version 0: none was ever applied, and there are no pools."""
+
+    version: int
+    policy: Policy | None
+    pools: tuple[Pool, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the pools of the policy, none without one."""
+        object.__setattr__(self, "pools", self.policy.pools if self.policy else ())
+
+    def pool(self, name: str) -> Pool | None:
+        """Return the pool of exactly this name."""
+        return self.policy.pool(name) if self.policy else None
+
+
 def parse_policy(text: str, source: str) -> Policy:
-    """Return the policy that ``text`` says; raises PolicyError naming ``source``, the key and the line."""
+    """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line."""
     try:
         document = _Document.model_validate(tomllib.loads(text))
     except ValidationError as error:
-        where, why = tell(error, _Document)
+        where, why = first_fault(error, _Document)
         raise PolicyError(f"{source}: {_place(text, where)}: {why}") from None
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"{source}: is not TOML: {error}") from error

@@ -1,4 +1,4 @@
-"""What an administrator changes by applying a policy, said before it is done."""
+"""The changes that a new policy makes, in words, for an administrator who is about to apply it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from farmlease.domain.duration import format_duration
 from farmlease.domain.policy import Policy, Pool
 from farmlease.domain.wording import counted
 
-__all__ = ["Difference", "difference"]
+__all__ = ["PolicyDiff", "diff_policies"]
 
 _SPAN = "_ms"
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """From one policy to another."""
+class PolicyDiff:
+    """The changes from one policy to another."""
 
     removed: tuple[Pool, ...]
-    lines: tuple[str, ...]  #: in words, one change to a line; empty if the two say the same
+    lines: tuple[str, ...]  #: in words, one change to a line; empty if the two are equal
 
 
-def difference(old: Policy | None, new: Policy) -> Difference:
-    """Return what ``new`` changes. Comments and the order of pools mean nothing; the order of rules does."""
+def diff_policies(old: Policy | None, new: Policy) -> PolicyDiff:
+    """Return what ``new`` changes. Comments and the order of pools do not matter; the order of rules does."""
     before = {pool.name: pool for pool in old.pools} if old else {}
     after = {pool.name: pool for pool in new.pools}
     removed = tuple(pool for name, pool in before.items() if name not in after)
@@ -34,7 +34,7 @@ def difference(old: Policy | None, new: Policy) -> Difference:
     rules = old.rules if old else ()
     if rules != new.rules:
         lines.append(f"changed rules: {len(new.rules)} instead of {len(rules)}")
-    return Difference(removed, tuple(lines))
+    return PolicyDiff(removed, tuple(lines))
 
 
 def _seats(pool: Pool) -> str:
@@ -46,7 +46,7 @@ def _changes(old: Pool, new: Pool) -> Iterator[str]:
     before, after = _values(old), _values(new)
     for key, value in after.items():
         if before[key] != value:
-            yield f"{key} {_said(before[key])} to {_said(value)}" if _short(before[key], value) else key
+            yield f"{key} {_shown(before[key])} to {_shown(value)}" if _is_plain(before[key], value) else key
 
 
 def _values(pool: Pool) -> Mapping[str, Any]:
@@ -57,12 +57,12 @@ def _values(pool: Pool) -> Mapping[str, Any]:
 
 
 class _Span(int):
-    """Milliseconds, to be told as a duration."""
+    """Milliseconds, to be shown as a duration."""
 
 
-def _said(value: int | str) -> str:
+def _shown(value: int | str) -> str:
     return format_duration(value) if isinstance(value, _Span) else str(value)
 
 
-def _short(*values: object) -> bool:
+def _is_plain(*values: object) -> bool:
     return all(isinstance(value, int | str) for value in values)

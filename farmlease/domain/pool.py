@@ -1,6 +1,6 @@
 """One pool of ``pools.toml``: the seats of one product and their rules, with the defaults an administrator may rely on.
 
-A pool that cannot be kept is refused, never repaired. Nothing here knows whether a seat is free; that is the store's.
+An invalid pool is refused, never repaired. This module does not know whether a seat is free; the store does.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from farmlease.domain.duration import format_duration
 from farmlease.domain.identity import check_token, fold
 from farmlease.domain.model import Kind, SessionRequest, Share
-from farmlease.domain.toml_model import Count, Duration, Positive, Section, checked, refuse
+from farmlease.domain.toml_model import Count, Duration, Positive, Section, refusal, validated_by
 from farmlease.errors import PolicyError
 
 __all__ = ["QUEUE_PLACE_MS", "Conditions", "Patterns", "Pool", "Reacquire", "Reserve", "check_timing"]
@@ -34,35 +34,35 @@ def _check_pool_name(text: str) -> str:
 def _check_template(template: str) -> str:
     """Refuse a place for a vendor's file that is relative, climbs, is a folder, or has an unknown placeholder."""
     if not (PurePosixPath(template).is_absolute() or PureWindowsPath(template).is_absolute()):
-        raise refuse(f"must be an absolute path, such as /home/{_USER}/.vendor/licence")
+        raise refusal(f"must be an absolute path, such as /home/{_USER}/.vendor/licence")
     rest = template.replace(_USER, "")
     if "{" in rest or "}" in rest:
-        raise refuse(f"has a brace that is not part of {_USER}, the only placeholder")
+        raise refusal(f"has a brace that is not part of {_USER}, the only placeholder")
     if not template.isprintable():
-        raise refuse("has a character that cannot be printed")
+        raise refusal("has a character that cannot be printed")
     parts = template.replace("\\", "/").split("/")
     if ".." in parts:
-        raise refuse("must not climb with ..")
+        raise refusal("must not climb with ..")
     if parts[-1] in {"", "."}:
-        raise refuse("must name a file, not a folder")
+        raise refusal("must name a file, not a folder")
     return template
 
 
 def _check_pattern(pattern: str) -> str:
     """Return the pattern in the form names are compared in."""
     if not pattern.strip():
-        raise refuse("is empty; a pattern that means everything is *")
+        raise refusal("is empty; a pattern that means everything is *")
     return fold(pattern)
 
 
-PoolName = Annotated[str, checked(_check_pool_name)]
+PoolName = Annotated[str, validated_by(_check_pool_name)]
 Template = Annotated[str, AfterValidator(_check_template)]
 #: Shell patterns, kept folded. A condition that is given but empty could never match, so it is refused.
 Patterns = Annotated[tuple[Annotated[str, AfterValidator(_check_pattern)], ...], Field(min_length=1)]
 
 
 class Conditions(Section):
-    """Whom something is for. All that are given must match, each by at least one of its patterns, blind to case.
+    """Conditions on a session. All that are given must match, each by at least one of its patterns, whatever the case.
 
     Users are compared by their canonical name, so of two spellings of one user only the canonical one matches.
     """
@@ -89,25 +89,25 @@ def _any_match(patterns: tuple[str, ...], values: Iterable[str]) -> bool:
 
 
 class Reserve(Conditions):
-    """Seats that only some may take."""
+    """Seats that only some sessions may take."""
 
     seats: Positive  #: of the pool's capacity
 
     @property
     def id(self) -> str:
-        """What the store calls this reservation: the same for the same people, whatever else the policy changes."""
+        """The reservation's name in the store: the same for the same conditions, whatever else the policy changes."""
         whom = json.dumps([sorted(self.users), sorted(self.groups), sorted(self.nodes)])
         return hashlib.sha256(whom.encode()).hexdigest()[:8]
 
     @model_validator(mode="after")
-    def _is_for_somebody(self) -> Self:
+    def _has_conditions(self) -> Self:
         if not self.model_fields_set & {"users", "groups", "nodes"}:
-            raise refuse("names nobody: give users, groups or nodes", "users")
+            raise refusal("has no condition: give users, groups or nodes", "users")
         return self
 
 
 class Reacquire(Section):
-    """How an agent tries to get a lost seat back before it gives the session up."""
+    """How often an agent asks for a new seat for a session that lost its own, before it gives the session up."""
 
     attempts: Count = 3  #: 0: never
     every_ms: Duration = Field(default=600_000, alias="every")  #: between two attempts, ms
@@ -115,7 +115,7 @@ class Reacquire(Section):
     @model_validator(mode="after")
     def _waits(self) -> Self:
         if self.attempts and not self.every_ms:
-            raise refuse("must be longer than 0", "every")
+            raise refusal("must be longer than 0", "every")
         return self
 
 
@@ -127,7 +127,7 @@ def _default_devices(data: Mapping[str, Any]) -> int:
     return 2 if data.get("kind") is Kind.NAMED else 0
 
 
-#: Field to key, of what only one kind of pool can keep.
+#: Field to key, of what only one kind of pool can have.
 _ONLY_FOR = {
     Kind.FLOATING: {"share": "share", "linger_ms": "linger"},
     Kind.NAMED: {"files": "files", "devices_per_user": "devices_per_user"},
@@ -141,7 +141,7 @@ class Pool(Section):
     kind: Kind
     #: The hosts a node_locked pool is licensed for; no other kind has them.
     nodes: Annotated[
-        tuple[Annotated[str, checked(lambda text: check_token("node", text))], ...], Field(min_length=1)
+        tuple[Annotated[str, validated_by(lambda text: check_token("node", text))], ...], Field(min_length=1)
     ] = ()
     #: Seats. Required, except for node_locked, where each node is one.
     capacity: Positive = Field(default_factory=_default_capacity)
@@ -151,7 +151,7 @@ class Pool(Section):
     sessions_per_user: Count = 0  #: sessions of one user at the same time; 0: no limit
     lease_ms: Duration = Field(default=2_592_000_000, alias="lease")  #: from the last contact; 30 d
     quarantine_ms: Duration = Field(default=86_400_000, alias="quarantine")  #: of a used slot, after last use; 24 h
-    #: A node unheard of for this long has lost its sessions; 120 min. Never 0.
+    #: A node without a heartbeat for this long loses its sessions; 120 min. Never 0.
     session_timeout_ms: Duration = Field(default=7_200_000, alias="session_timeout")
     replacements: Count = 1  #: device replacements of a user in 30 days; 0: none
     files: tuple[Template, ...] = ()  #: the vendor's files that travel with the user
@@ -168,14 +168,14 @@ class Pool(Section):
         given = self.model_fields_set
         if self.kind is Kind.NODE_LOCKED:
             if "nodes" not in given:
-                raise refuse("is required: the hosts this pool is licensed for", "nodes")
+                raise refusal("is required: the hosts this pool is licensed for", "nodes")
             if "capacity" in given:
-                raise refuse("is not for a node_locked pool, where each of its nodes is one seat", "capacity")
+                raise refusal("is not for a node_locked pool, where each of its nodes is one seat", "capacity")
         else:
             if "capacity" not in given:
-                raise refuse("is required: the number of seats", "capacity")
+                raise refusal("is required: the number of seats", "capacity")
             if "nodes" in given:
-                raise refuse("is for a node_locked pool only", "nodes")
+                raise refusal("is for a node_locked pool only", "nodes")
         return self
 
     @model_validator(mode="after")
@@ -184,20 +184,20 @@ class Pool(Section):
         for kind, keys in _ONLY_FOR.items():
             for name, key in keys.items():
                 if self.kind is not kind and name in self.model_fields_set:
-                    raise refuse(f"is for a {kind} pool only", key)
+                    raise refusal(f"is for a {kind} pool only", key)
         return self
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         for span, key in ((self.session_timeout_ms, "session_timeout"), (self.lease_ms, "lease")):
             if not span:
-                raise refuse("must be longer than 0", key)
+                raise refusal("must be longer than 0", key)
         reserved = sum(reserve.seats for reserve in self.reserve)
         if reserved > self.capacity:
-            raise refuse(f"reserves {reserved} seats of {self.capacity}", "reserve")
+            raise refusal(f"reserves {reserved} seats of {self.capacity}", "reserve")
         for key, values in (("nodes", self.nodes), ("files", self.files)):
             if len(set(map(fold, values))) < len(values):
-                raise refuse("names one twice", key)
+                raise refusal("names one twice", key)
         return self
 
     def serves(self, node: str) -> bool:
@@ -215,11 +215,11 @@ class Pool(Section):
 
     @property
     def kept_ms(self) -> int:
-        """How long, in ms, a lease that sessions keep is good for without another contact."""
+        """How long, in ms, a lease that sessions keep is good for without another contact, as acquire.lua has it."""
         return self.lease_ms if self.kind is Kind.NAMED else self.session_timeout_ms + self.linger_ms
 
     def limits(self) -> Mapping[str, int | str]:
-        """Return what the store decides by, flat: counts, spans in ms (``…_ms``), and the words of kind and share."""
+        """Return the limits that the store decides by: counts, spans in ms (``…_ms``), and kind and share."""
         return {
             "kind": self.kind.value,
             "capacity": self.capacity,

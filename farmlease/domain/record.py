@@ -1,7 +1,7 @@
-"""The borrowed-licence record as a value, and its one and only form in bytes.
+"""The borrowed-licence record as a value, and its only encoding in bytes.
 
-It says who borrowed which seat, when, and carries the vendor's files as opaque bytes: this module must never look
-inside them. It knows nothing of sealing either; the bytes it makes are sealed elsewhere before they leave the node.
+It holds user, seat and time, and the vendor's files as opaque bytes: this module must never look inside them. It does
+not seal either; ``crypto/seal.py`` seals the bytes before they leave the node.
 
 The bytes, numbers being big-endian::
 
@@ -29,7 +29,7 @@ _LENGTH_BYTES = 4
 _HEADER_AT = 1 + _LENGTH_BYTES
 _MAX_MODE = 0o777
 
-#: How a header is written, to the byte: one that is written otherwise is none of ours.
+#: The exact encoding of a header: one that is written otherwise is refused.
 _HEADERS = json.JSONEncoder(separators=(",", ":"))
 _MALFORMED = "the borrowed record is malformed: keep its bytes for inspection"
 

@@ -4,7 +4,7 @@ Its law: every state is left only by an event that the table names; any other ev
 changes nothing. A session that may hold something in the store ends through ``ending``, which survives restarts, so
 that a lost answer can leave no seat behind; only the store's own denial ends a session at once.
 
-This module must never act: it says what comes next, the agent does it and writes it down.
+This module must never act: it names the next state; the agent writes it down and acts.
 """
 
 from enum import StrEnum
@@ -26,9 +26,9 @@ class SessionState(StrEnum):
     ACTIVE = "active"  #: has its seat
     WAITING = "waiting"  #: has a place in the queue
     INVALID = "invalid"  #: its seat is lost, the agent tries to get it back
-    LOST = "lost"  #: its seat is lost for good, the user was told
-    ENDING = "ending"  #: over for the user; its end is still to be delivered to the store
-    ENDED = "ended"  #: over for everybody
+    LOST = "lost"  #: its seat is lost for good, and the hook ``lost`` was run
+    ENDING = "ending"  #: over for the user; its end has yet to be delivered to the store
+    ENDED = "ended"  #: over for the user and the store
 
     @property
     def shown(self) -> bool:
@@ -42,11 +42,11 @@ class SessionEvent(StrEnum):
     GRANTED = "granted"  #: the store, or a valid receipt, gave the seat, perhaps once more
     QUEUED = "queued"  #: the store gave a place in the queue, or confirmed it
     DENIED = "denied"  #: the store answered that it holds nothing for this session
-    UNANSWERED = "unanswered"  #: nobody could answer; the store may have taken a seat all the same
-    SEAT_LOST = "seat_lost"  #: a heartbeat told that the claim is gone
+    UNANSWERED = "unanswered"  #: there was no answer; the store may have taken a seat all the same
+    SEAT_LOST = "seat_lost"  #: the store reported that the claim is gone
     REACQUIRED = "reacquired"  #: the seat, or another one, is back
     GAVE_UP = "gave_up"  #: the last attempt to get the seat back failed, or the wait in the queue was too long
-    END_ASKED = "end_asked"  #: the user, the host or the end of its process ended it
+    END_ASKED = "end_asked"  #: the user or the host ended it, or its process has ended
     RELEASED = "released"  #: the store confirmed the end
 
 

@@ -1,7 +1,7 @@
-"""TOML documents of an administrator, checked by pydantic models, and errors that say where to look.
+"""TOML documents of an administrator, checked by pydantic models, with errors that name the place.
 
-A fault is told as one line: key, line where it is certain, what is wrong, and for an unknown key the nearest valid one.
-Nothing here may echo a value: a document may hold a password.
+An error is one line: key, line where it is certain, what is wrong, and for an unknown key the nearest valid one.
+This module must never echo a value: a document may hold a password.
 """
 
 import difflib
@@ -22,12 +22,12 @@ __all__ = [
     "Location",
     "Positive",
     "Section",
-    "checked",
     "dotted",
     "field_type",
+    "first_fault",
     "line_of",
-    "refuse",
-    "tell",
+    "refusal",
+    "validated_by",
 ]
 
 Location = tuple[str | int, ...]  #: where a value stands: ``("pool", 1, "capacity")``
@@ -38,7 +38,7 @@ _ASSIGNMENT = re.compile(r"\s*([\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=")
 #: What these rules do not follow: strings of several lines, and quoted names in a table's header.
 _UNCERTAIN = re.compile(r"""\"{3}|'{3}|^\s*\[[^\]\n]*["']""", re.MULTILINE)
 _MOST = 10**9
-#: Where pydantic speaks of Python's types, an administrator reads of TOML's.
+#: Pydantic's errors name Python's types; an administrator needs TOML's.
 _WORDS = {
     "missing": "is required",
     "model_type": "must be a table of keys",
@@ -58,19 +58,19 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-def refuse(why: str, *at: str | int) -> PydanticCustomError:
+def refusal(why: str, *at: str | int) -> PydanticCustomError:
     """Return the error for a validator to raise, at ``at`` below the value it checks."""
     return PydanticCustomError("refused", "{why}", {"why": why, "at": at})
 
 
-def checked(check: Callable[[str], object]) -> AfterValidator:
+def validated_by(check: Callable[[str], object]) -> AfterValidator:
     """Return a validator that refuses a string for which ``check`` raises InvalidInput."""
 
     def validate(text: str) -> str:
         try:
             check(text)
         except InvalidInput as error:
-            raise refuse(str(error)) from None
+            raise refusal(str(error)) from None
         return text
 
     return AfterValidator(validate)
@@ -83,7 +83,7 @@ def _milliseconds(value: object) -> int:
     try:
         return parse_duration(value if isinstance(value, str) else "")
     except InvalidInput as error:
-        raise refuse(str(error)) from None
+        raise refusal(str(error)) from None
 
 
 Duration = Annotated[int, BeforeValidator(_milliseconds)]  #: written "90s", kept as milliseconds
@@ -91,7 +91,7 @@ Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
 
 
-def tell(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
+def first_fault(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
     """Return where the first fault is and what to do about it, without any value."""
     found = error.errors(include_url=False, include_input=False)
     faults = [fault for fault in found if not _follows(fault, found)]
@@ -103,7 +103,7 @@ def tell(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]
 
 
 def _follows(fault: ErrorDetails, faults: list[ErrorDetails]) -> bool:
-    """Whether a fault goes with the one it comes from: a default that lacks a key, a list that lacks a bad entry."""
+    """Whether a fault only follows from another: a default that lacks a key, a list that lacks a bad entry."""
     where = fault["loc"]
     inside = any(where == other["loc"][:-1][: len(where)] for other in faults)
     return fault["type"] == "default_factory_not_called" or (fault["type"] == "too_short" and inside)

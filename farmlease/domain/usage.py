@@ -1,9 +1,9 @@
 """How the seats of a pool were used, hour by hour: the store's tallies read, gaps filled, and summed up.
 
 What is measured: seats are held from the decision that takes them until the decision that frees them, or until their
-deadline to the millisecond, whenever somebody notices; a seat that a session kept whose host died counts until the
+deadline to the millisecond, however late a script notices. A seat kept by a session whose host died counts until the
 first decision after the host's deadline. So a named seat counts while its lease lasts, used or not, and so does one in
-quarantine. Nothing here knows a user.
+quarantine. This module knows no user.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hour:
-    """One hour of one pool. The hour under way is counted until now, the first one of a pool from its beginning on."""
+    """One hour of one pool. The current hour is counted until now, a pool's first hour from the pool's beginning."""
 
     begins_at: int  #: ms, a full hour in UTC
     counted_ms: int  #: how much of it

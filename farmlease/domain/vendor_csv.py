@@ -1,8 +1,8 @@
-"""The vendor's books as CSV: who borrowed which machine's licence, and when (QlikView's BorrowedCalData).
+"""The vendor's list of borrowed licences as CSV: user, machine and time (QlikView's BorrowedCalData).
 
 Columns ``UserName``, ``MachineId`` and ``UtcBorrowTime``, in any order and case; others are ignored. A row that cannot
-be meant is told with its line and its reason and never stops those after it. What is read here is text only: whether
-a name can be a user's, and whether a seat is free, others decide.
+be valid is returned with its line and the reason, and never stops the rows after it. This module reads text only: it
+does not decide whether a name can be a user's, or whether a seat is free.
 """
 
 import csv
@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from farmlease.errors import InvalidInput
 
-__all__ = ["BadRow", "Booking", "borrow_time", "read_books"]
+__all__ = ["LicenceRow", "RejectedRow", "borrow_time", "read_vendor_csv"]
 
 _COLUMNS = ("UserName", "MachineId", "UtcBorrowTime")
 _DELIMITERS = (",", ";", "\t")
@@ -27,7 +27,7 @@ _HALF_DAY = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Booking:
+class LicenceRow:
     """One row: a user has a licence on a machine. ``borrowed_at`` in ms; None: assigned, never used."""
 
     line: int
@@ -37,27 +37,27 @@ class Booking:
 
 
 @dataclass(frozen=True, slots=True)
-class BadRow:
-    """One row that cannot be taken, and why: without a name, for the file has it."""
+class RejectedRow:
+    """One row that cannot be imported, and why. ``why`` holds no name: the file has it."""
 
     line: int
     why: str
 
 
-def read_books(data: bytes) -> Iterator[Booking | BadRow]:
-    """Yield each row of a CSV file in order; InvalidInput if it has not the columns or is no text at all."""
+def read_vendor_csv(data: bytes) -> Iterator[LicenceRow | RejectedRow]:
+    """Yield each row of a CSV file in order; InvalidInput if a column is missing or the file is no text."""
     lines = list(io.StringIO(_text(data), newline=""))
     start = next((number for number, line in enumerate(lines) if line.strip()), 0)
     delimiter, places = _header("".join(lines[start : start + 1]))
     for number, row in _rows(lines, start + 1, delimiter):
-        if isinstance(row, BadRow):
+        if isinstance(row, RejectedRow):
             yield row
         elif any(cell.strip() for cell in row):
-            yield _booking(number, row, places)
+            yield _licence_row(number, row, places)
 
 
 def borrow_time(text: str) -> int | None:
-    """Return the milliseconds of a time in UTC as books write it, None if it is empty; InvalidInput otherwise.
+    """Return the milliseconds of a time in UTC as vendors write it, None if it is empty; InvalidInput otherwise.
 
     RFC 3339, ``2026-01-05 09:00:00`` and ``1/5/2026 9:00:00 AM`` (month first) are known.
     """
@@ -81,7 +81,7 @@ def _text(data: bytes) -> str:
 
 
 def _header(line: str) -> tuple[str, tuple[int, ...]]:
-    """Return the delimiter and where each of the columns stands."""
+    """Return the delimiter and the position of each column."""
     for delimiter in _DELIMITERS:
         try:
             (names,) = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
@@ -93,10 +93,10 @@ def _header(line: str) -> tuple[str, tuple[int, ...]]:
     raise InvalidInput(f"the first line must name the columns {', '.join(_COLUMNS)}, each once")
 
 
-def _rows(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
-    """Yield each row with the line (from 1) it begins on. After a faulty one the reading goes on with the next line."""
+def _rows(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[int, list[str] | RejectedRow]]:
+    """Yield each row with the line (from 1) it begins on. After a faulty row, reading goes on with the next line."""
     while start < len(lines):
-        # Its own view of the lines, for a quotation mark that is never closed swallows all that follow.
+        # A reader of its own: a quotation mark that is never closed swallows all lines that follow.
         reader = csv.reader(
             (lines[place] for place in range(start, len(lines))),
             delimiter=delimiter,
@@ -110,23 +110,23 @@ def _rows(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[int, l
                 begin = start + reader.line_num
             start = len(lines)
         except csv.Error:
-            yield begin + 1, BadRow(begin + 1, "is not CSV; look at its quotation marks")
+            yield begin + 1, RejectedRow(begin + 1, "is not CSV; look at its quotation marks")
             start = begin + 1
 
 
-def _booking(line: int, row: Sequence[str], places: tuple[int, ...]) -> Booking | BadRow:
+def _licence_row(line: int, row: Sequence[str], places: tuple[int, ...]) -> LicenceRow | RejectedRow:
     cells = [row[place].strip() if place < len(row) else None for place in places]
     for column, cell in zip(_COLUMNS, cells, strict=True):
         if cell is None:
-            return BadRow(line, f"has no {column}: it ends before that column")
+            return RejectedRow(line, f"has no {column}: it ends before that column")
     user, machine, time = (cell or "" for cell in cells)
     for column, cell in ((_COLUMNS[0], user), (_COLUMNS[1], machine)):
         if not cell:
-            return BadRow(line, f"the {column} is empty")
+            return RejectedRow(line, f"the {column} is empty")
     try:
-        return Booking(line, user, machine, borrow_time(time))
+        return LicenceRow(line, user, machine, borrow_time(time))
     except InvalidInput as error:
-        return BadRow(line, str(error))
+        return RejectedRow(line, str(error))
 
 
 def _time(text: str) -> datetime:

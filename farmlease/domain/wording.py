@@ -1,4 +1,4 @@
-"""The few phrases that stand in sentences everywhere: an instant, and a number of things."""
+"""Phrases that many texts share: an instant, and a number of things."""
 
 from datetime import UTC, datetime
 

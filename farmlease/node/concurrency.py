@@ -9,6 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,7 @@ from farmlease.clock import Clock
 from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError
 
-__all__ = ["Actor", "BackgroundTasks", "Concurrency", "KeyedLocks", "in_thread", "run_group"]
+__all__ = ["Actor", "BackgroundTasks", "KeyedLocks", "Lifecycle", "Phase", "Runtime", "in_thread", "run_group"]
 
 _log = structlog.get_logger(__name__)
 
@@ -99,13 +100,38 @@ class KeyedLocks:
         return lock is not None and lock.locked()
 
 
+class Phase(Enum):
+    """How far the agent's life has got."""
+
+    RUNNING = "running"
+    LEAVING = "leaving"  #: it is about to end: balancers send no new users, and everything goes on
+    STOPPED = "stopped"  #: it starts no more sessions
+
+
+class Lifecycle:
+    """The agent's phase, which only moves on."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.RUNNING
+
+    def leave(self) -> None:
+        """Note that the agent is about to end."""
+        if self.phase is Phase.RUNNING:
+            self.phase = Phase.LEAVING
+
+    def stop(self) -> None:
+        """Note that the agent starts no more sessions."""
+        self.phase = Phase.STOPPED
+
+
 @dataclass(frozen=True, slots=True)
-class Concurrency:
-    """What every room of the node that awaits something needs: the time, the locks and the background tasks."""
+class Runtime:
+    """What each room of a running node needs: the time, the locks, the background tasks and the agent's phase."""
 
     clock: Clock
     locks: KeyedLocks = field(default_factory=KeyedLocks)
     tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The agent as a process: keeps it going, and ends in order.
 
-On SIGTERM or SIGINT: balancers are told to send nobody any more, and the agent goes on for as long as is configured.
-Then no new sessions, what is owed is delivered as far as the store lets us within three seconds, exit status 0.
+On SIGTERM or SIGINT health asks balancers to send no new users, and the agent goes on for as long as is configured.
+Then it starts no more sessions, delivers its outbox for at most three seconds, and exits with status 0.
 Sessions are left open: they belong to their users, and the next agent of this boot adopts them.
 """
 
@@ -16,47 +16,40 @@ from functools import partial
 
 import structlog
 
-from farmlease.clock import Clock, SystemClock
+from farmlease.clock import SystemClock
 from farmlease.config.model import Config
 from farmlease.config.source import UNIX
+from farmlease.farm import open_farm
 from farmlease.node.agent import Agent
 from farmlease.node.build import compose
 from farmlease.node.concurrency import Actor, run_group
 from farmlease.node.health.metrics import Metrics
-from farmlease.node.health.pool_usage import PoolUsage
 from farmlease.node.http.api import create_app
 from farmlease.node.http.auth import Access, Gate
 from farmlease.node.http.probe_answers import agent_line, answer
 from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import hosts_of, listening_socket, own_token, serving
-from farmlease.node.logs import tell_of_loop_faults
-from farmlease.node.loops import Loops
-from farmlease.node.sync.keyring_reload import LOOK_EVERY
+from farmlease.node.logs import log_loop_faults
+from farmlease.node.loops import every
 from farmlease.node.systemd import ServiceManager
-from farmlease.node.verdict import Verdict
-from farmlease.opening import open_farm
 
 __all__ = ["run_agent"]
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at whether the store answers, so that health is true and debts are paid soon.
-_LOOK_EVERY = 2.0
-#: Seconds between two looks for sessions whose process is gone or that idle.
-_WATCH_EVERY = 1.0
 #: Objects made, less those let go, after which the garbage collector looks at the newest: a session start makes some
 #: hundreds that outlive each other, and with Python's own 700 one part in ten of all work was to look at them.
 _LOOK_FOR_GARBAGE = 5_000
-#: Seconds for delivering what is owed when the agent is told to stop; it must be gone within five.
+#: Seconds for delivering the outbox when the agent stops; it must have exited within five.
 _LAST_DELIVERY = 3.0
 
 
 async def run_agent(config: Config) -> None:
-    """Run this node's agent until it is told to stop. Raises FarmleaseError if it cannot start."""
+    """Run this node's agent until a signal stops it. FarmleaseError if it cannot start."""
     clock = SystemClock()
-    told, again = _told_to_stop()
+    stop, again = _stop_signals()
     manager = ServiceManager()
-    tell_of_loop_faults()
+    log_loop_faults()
     access = Access(
         token=None if config.agent.listen.startswith(UNIX) else own_token(config.agent.token_file),
         hosts=hosts_of(config.agent.listen),
@@ -66,8 +59,6 @@ async def run_agent(config: Config) -> None:
     async with open_farm(config, owner=True) as (opened, connection):
         farm = metrics.measuring(opened)
         with compose(config, farm, clock, metrics) as node, _doors(config) as (api_socket, health_socket, *agent_check):
-            usage = PoolUsage(farm, node.policy, clock, config.health.pool_alert_percent)
-            verdict = Verdict(node.agent, usage, metrics, clock, config.agent.max_sessions)
             node.agent.adopt()
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
             _spare_the_collector()
@@ -75,15 +66,12 @@ async def run_agent(config: Config) -> None:
             await run_group(
                 [
                     serving(Gate(create_app(node.agent, node.loops, access.identities), access), api_socket),
-                    probing(partial(answer, verdict), health_socket),
-                    *(agent_checking(lambda: agent_line(verdict.health), door) for door in agent_check),
-                    _until_cancelled(_beating(node.loops, verdict, clock, config.agent.heartbeat_ms / 1000)),
-                    _until_cancelled(_watching(node.loops, verdict, clock)),
-                    _until_cancelled(_looking_after(node.loops, verdict, clock)),
-                    _until_cancelled(_counting(usage, clock)),
-                    _until_cancelled(_minding_keys(node.loops, clock)),
-                    _until_cancelled(manager.accompany(told, clock)),
-                    _until_cancelled(_ending(node.agent, (told, again), config.agent.shutdown_delay_ms / 1000)),
+                    probing(partial(answer, node.monitor), health_socket),
+                    *(agent_checking(lambda: agent_line(node.monitor.health), door) for door in agent_check),
+                    *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),
+                    _until_cancelled(node.loops.handle_events()),
+                    _until_cancelled(manager.keep_informed(stop, clock)),
+                    _until_cancelled(_ending(node.agent, (stop, again), config.agent.shutdown_delay_ms / 1000)),
                 ]
             )
     _log.info("agent.stopped", node=config.node)
@@ -104,45 +92,9 @@ def _doors(config: Config) -> Iterator[Sequence[socket.socket]]:
         yield [stack.enter_context(listening_socket(address)) for address in addresses if address is not None]
 
 
-async def _beating(loops: Loops, verdict: Verdict, clock: Clock, every: float) -> None:
-    while True:
-        await loops.beat()
-        verdict.look()
-        await clock.sleep(every)
-
-
-async def _looking_after(loops: Loops, verdict: Verdict, clock: Clock) -> None:
-    while True:
-        await clock.sleep(_WATCH_EVERY)
-        await loops.watch()
-        verdict.look()
-
-
-async def _counting(usage: PoolUsage, clock: Clock) -> None:
-    """Count the pools' seats when it is time to; a store that hangs holds up nothing else."""
-    while True:
-        await clock.sleep(_WATCH_EVERY)
-        await usage.take()
-
-
-async def _watching(loops: Loops, verdict: Verdict, clock: Clock) -> None:
-    """Notice within seconds that the store went away, or lost its data, and when it is back beat at once."""
-    while True:
-        await clock.sleep(_LOOK_EVERY)
-        await loops.look()
-        verdict.look()
-
-
-async def _minding_keys(loops: Loops, clock: Clock) -> None:
-    """Notice within seconds that an administrator put another key ring here."""
-    while True:
-        await loops.look_at_keys()
-        await clock.sleep(LOOK_EVERY)
-
-
-async def _ending(agent: Agent, told: tuple[asyncio.Event, asyncio.Event], delay: float) -> None:
-    """Wait to be told, let the balancers hear it first, then stop in order. Told again: at once."""
-    first, again = told
+async def _ending(agent: Agent, signals: tuple[asyncio.Event, asyncio.Event], delay: float) -> None:
+    """Wait for a signal, let the balancers learn of it first, then stop in order. A second signal: at once."""
+    first, again = signals
     await first.wait()
     agent.leave()
     _log.info("agent.stopping", delay_s=delay)
@@ -168,18 +120,18 @@ def _until_cancelled(work: Coroutine[None, None, None]) -> Actor:
     return Actor(run, stop)
 
 
-def _told_to_stop() -> tuple[asyncio.Event, asyncio.Event]:
+def _stop_signals() -> tuple[asyncio.Event, asyncio.Event]:
     """Return what the first SIGTERM or SIGINT from now on sets, and what the next (Windows: Ctrl-Break or Ctrl-C)."""
-    told, again = asyncio.Event(), asyncio.Event()
+    first, again = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def tell() -> None:
-        (again if told.is_set() else told).set()
+    def note() -> None:
+        (again if first.is_set() else first).set()
 
     if sys.platform == "win32":
         for each in (signal.SIGBREAK, signal.SIGINT):
-            signal.signal(each, lambda *_: loop.call_soon_threadsafe(tell))
+            signal.signal(each, lambda *_: loop.call_soon_threadsafe(note))
     else:
         for each in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(each, tell)
-    return told, again
+            loop.add_signal_handler(each, note)
+    return first, again

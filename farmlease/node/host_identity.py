@@ -1,14 +1,14 @@
-"""What tells this host, this boot and this process from another.
+"""Markers that distinguish this host, this boot and a process from others.
 
-An agent that restarts within the same boot is the same incarnation and adopts its sessions; after a reboot it is a new
-one, because the sessions of the old life are gone whatever the journal says. The marker is the system's, the name of
-the incarnation is random, so that two clones of a golden image are two incarnations.
+An agent that restarts within the same boot is the same incarnation and adopts its sessions. After a reboot it is a new
+one, because the sessions of the old life are gone whatever the journal says. The marker of a boot is the system's; the
+name of an incarnation is random, so that two clones of a golden image are two incarnations.
 
 A marker must never call a restart a reboot, nor this host another one: every session of the node would end. So only
-what cannot change while a system runs counts; addresses of network cards, which come and go, do not.
+facts count that cannot change while a system runs; addresses of network cards, which come and go, do not.
 
-Process ids are used again, so a process is known by its pid and its start, by a clock that nobody sets where the system
-has one: a host whose clock is put right must not lose its sessions for it.
+Process ids are used again, so a process is known by its pid and its start, by a clock that is never set where the
+system has one: a host whose clock is corrected must not lose its sessions.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 __all__ = [
-    "Whereabouts",
+    "HostIdentity",
     "boot_marker",
     "is_incarnation",
     "lives",
@@ -33,7 +33,7 @@ __all__ = [
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
-#: There if the machine id was made for this boot alone (a host without a disk of its own): then it tells nothing.
+#: Exists if the machine id was made for this boot alone (a host without a disk of its own); then it identifies nothing.
 _PASSING_MACHINE_ID = Path("/run/machine-id")
 #: Seconds two readings of the same boot time may differ where it is computed from a clock that is being corrected.
 _TOLERANCE = 120
@@ -41,30 +41,30 @@ _INCARNATION = re.compile(r"[0-9a-f]{12}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whereabouts:
-    """Where and when an agent runs: its node by name, the system it runs on (``''``: not known), and its boot."""
+class HostIdentity:
+    """The host of an agent: its node's name, the system (``''``: not known), and the boot."""
 
     node: str
     machine: str
     boot: str
 
     def is_host_of(self, node: str, machine: str) -> bool:
-        """Whether something of this node and machine is of this host; what is not known speaks for nobody else."""
+        """Whether this node and machine are this host's; an unknown one counts as this host's."""
         return node in {"", self.node} and (not machine or not self.machine or machine == self.machine)
 
 
 def new_incarnation() -> str:
-    """Return a name no other life of any node has: 12 hexadecimal digits."""
+    """Return a name that no other incarnation of any node has: 12 hexadecimal digits."""
     return secrets.token_hex(6)
 
 
 def is_incarnation(name: str) -> bool:
-    """Whether this is a name as ``new_incarnation`` makes them."""
+    """Whether this has the form of ``new_incarnation``."""
     return _INCARNATION.fullmatch(name) is not None
 
 
 def boot_marker() -> str:
-    """Return what tells this boot from the one before."""
+    """Return a text that is another one after each boot."""
     if sys.platform == "linux" and _BOOT_ID.exists():
         return _BOOT_ID.read_text(encoding="ascii").strip()
     return f"booted:{psutil.boot_time():.0f}"
@@ -80,10 +80,10 @@ def same_boot(one: str, other: str) -> bool:
 
 
 def machine_marker() -> str:
-    """Return what tells this installed system from every other, the same after each boot; ``''`` if nothing does.
+    """Return a text that is this installed system's own, the same after each boot; ``''`` if there is none.
 
-    A digest, as the system's own id is nobody else's business. A copy of a disk has the id of the original until the
-    image is prepared for cloning; its boot tells them apart.
+    A digest, so that the system's own id stays private. A copy of a disk has the id of the original until the image is
+    prepared for cloning; the boot distinguishes the two.
     """
     found = _machine_id()
     return hashlib.sha256(f"farmlease {found}".encode()).hexdigest()[:16] if found else ""

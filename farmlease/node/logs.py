@@ -1,7 +1,7 @@
 """The agent's log: one JSON object to a line, on standard error, without names, records or keys at the default level.
 
 Modules log events (``session.granted``) with facts; users appear as their index. Libraries' own logging goes the same
-way, warnings and above. Of an exception its type and place are told, never its text: a library's may quote anything.
+way, warnings and above. Of an exception its type and place are logged, never its text: a library's may quote anything.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-__all__ = ["tell_of_loop_faults", "write_json_lines"]
+__all__ = ["log_loop_faults", "write_json_lines"]
 
 
 def write_json_lines() -> None:
@@ -21,7 +21,7 @@ def write_json_lines() -> None:
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_texts,
+        structlog.processors.ExceptionRenderer(_without_text),
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
@@ -45,27 +45,20 @@ def write_json_lines() -> None:
     logging.captureWarnings(capture=True)
 
 
-def tell_of_loop_faults() -> None:
-    """Have the running event loop tell of faults that nobody waits for as events: its own texts quote exceptions."""
+def log_loop_faults() -> None:
+    """Log the running event loop's unhandled exceptions as events; its own texts would quote them."""
     log = structlog.get_logger(__name__)
 
-    def tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def write(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         log.error("loop.fault", exc_info=context.get("exception"))
 
-    asyncio.get_running_loop().set_exception_handler(tell)
+    asyncio.get_running_loop().set_exception_handler(write)
 
 
-def _without_texts(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Put the types of an exception and its causes, and the places it passed, where its text would be."""
-    raised = event.pop("exc_info", None)
-    if raised is True:
-        raised = sys.exc_info()[1]
-    elif isinstance(raised, tuple):
-        raised = raised[1]
-    if isinstance(raised, BaseException):
-        event["raised"] = " from ".join(type(each).__name__ for each in _chain(raised))
-        event["at"] = _places(raised.__traceback__)
-    return event
+def _without_text(exc_info: structlog.typing.ExcInfo) -> dict[str, object]:
+    """Return the types of an exception and its causes, and the places it passed."""
+    _, raised, trace = exc_info
+    return {"type": " from ".join(type(each).__name__ for each in _chain(raised)), "at": _places(trace)}
 
 
 def _chain(raised: BaseException) -> list[BaseException]:

@@ -1,86 +1,127 @@
-"""What the agent does by the clock: heartbeats, looks at the store, at the sessions and at the key ring.
+"""What the agent does periodically: heartbeats, and looks at the store, the sessions, the pools and the key ring.
 
-Nothing that goes wrong in a round ends the agent: it is in the log, and the next round comes.
+Nothing that goes wrong in a round ends the agent: it is logged, and the next round comes. This is where results go up:
+what the heartbeat and a recovery bring to light is handed to the housekeeping of the sessions here.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import structlog
 
+from farmlease.clock import Clock
 from farmlease.errors import FarmleaseError, StoreError
-from farmlease.node.health.metrics import Metrics
-from farmlease.node.journal.journal import Journal
-from farmlease.node.journal.policy_cache import PolicyCache
-from farmlease.node.journal.store_state import StoreState
+from farmlease.node.concurrency import Runtime
+from farmlease.node.health.monitor import HealthMonitor
+from farmlease.node.health.pool_usage import PoolUsage
+from farmlease.node.journal.state import State
 from farmlease.node.sessions.housekeeping import Housekeeping
-from farmlease.node.sync.heartbeat import Heartbeat
-from farmlease.node.sync.keyring_reload import KeyringReload
-from farmlease.node.sync.node_report import NodeReport
+from farmlease.node.sync.build import Sync
+from farmlease.node.sync.keyring_reload import LOOK_EVERY
 from farmlease.store.lease_store import LeaseStore
 
-__all__ = ["Loops"]
+__all__ = ["Loop", "Loops", "every"]
 
 _log = structlog.get_logger(__name__)
 
+#: Seconds between two looks at whether the store answers, so that health is true and the outbox is delivered soon.
+_LOOK_AT_STORE = 2.0
+#: Seconds between two looks for sessions whose process is gone or that idle, and at whether to count the pools.
+_WATCH = 1.0
+
+
+class Loop(NamedTuple):
+    """A step that is repeated: ``at_once``, or after the first ``seconds``."""
+
+    seconds: float
+    step: Callable[[], Awaitable[None]]
+    at_once: bool = False
+
+
+async def every(clock: Clock, loop: Loop) -> None:
+    """Repeat a step until cancelled."""
+    if not loop.at_once:
+        await clock.sleep(loop.seconds)
+    while True:
+        await loop.step()
+        await clock.sleep(loop.seconds)
+
 
 class Loops:
-    """The rounds of one node. ``daemon.py`` says when."""
+    """The periodic work of one node."""
 
     def __init__(
         self,
-        *,
+        state: State,
         store: LeaseStore,
-        journal: Journal,
-        policy: PolicyCache,
-        store_state: StoreState,
-        heartbeat: Heartbeat,
-        report: NodeReport,
+        sync: Sync,
         housekeeping: Housekeeping,
-        keyring: KeyringReload,
-        metrics: Metrics,
+        monitor: HealthMonitor,
+        usage: PoolUsage,
+        runtime: Runtime,
     ) -> None:
+        self._journal = state.journal
+        self._policy = state.policy
+        self._store_state = state.store_state
         self._store = store
-        self._journal = journal
-        self._policy = policy
-        self._store_state = store_state
-        self._heartbeat = heartbeat
-        self._report = report
+        self._sync = sync
         self._housekeeping = housekeeping
-        self._keyring = keyring
-        self._metrics = metrics
+        self._monitor = monitor
+        self._usage = usage
+        self._clock = runtime.clock
         self._looks = 0
         self._waking = asyncio.Lock()
 
+    def table(self, heartbeat_ms: int) -> list[Loop]:
+        """Return all loops of a running agent."""
+        return [
+            Loop(heartbeat_ms / 1000, self.beat, at_once=True),
+            Loop(_LOOK_AT_STORE, self.look),
+            Loop(_WATCH, self.watch),
+            Loop(_WATCH, self._usage.take),  # a loop of its own: a store that hangs holds up nothing else
+            Loop(LOOK_EVERY, self.look_at_keys, at_once=True),
+        ]
+
+    async def handle_events(self) -> None:
+        """Act on each event of the sync room as soon as it comes, until cancelled."""
+        while True:
+            await self._sync.events.wait()
+            self._housekeeping.take_events()
+
     async def beat(self) -> None:
-        """One heartbeat, with all that it brings to light."""
+        """Send one heartbeat, and begin to act on all that it brings to light."""
         self._journal.writes()
         try:
-            await self._heartbeat.round()
-            self._metrics.beaten(answered=self._policy.store_answers)
+            try:
+                await self._sync.heartbeat.round()
+            finally:
+                self._housekeeping.take_events()
+            self._monitor.count_beat()
             await self._housekeeping.count_uncounted()
             self._housekeeping.tidy()
         except FarmleaseError as error:
             _log.error("beat.failed", why=str(error))
         except Exception:  # noqa: BLE001 - the sessions of this node live as long as it beats
             _log.error("beat.failed", exc_info=True)
-        await self._report.tell()
+        await self._report()
 
     async def awake(self) -> None:
-        """Return when it is known what became of the sessions while this agent slept, or was not there, if it did.
+        """Return when this node knows what became of its sessions while the agent slept or was not running.
 
-        Whoever is answered from memory waits for this first: a stopped process or a suspended host can be away for
-        longer than the store keeps its sessions. One round for all who wait.
+        A stopped process or a suspended host can be away for longer than the store keeps its sessions, so an answer
+        from memory waits for a heartbeat first. One heartbeat serves all that wait.
         """
-        if self._heartbeat.overdue or self._waking.locked():
+        if self._is_overdue() or self._waking.locked():
             async with self._waking:
-                if self._heartbeat.overdue:
+                if self._is_overdue():
                     await self.beat()
-                    await self._heartbeat.told()
+                    await self._housekeeping.losses_known()
 
     async def look(self) -> None:
         """Ask whether the store answers and is the one that this node knew; beat at once if not, or if it is back.
 
-        Say what the node is, and hear whether it is to drain. One pool is asked about at a time, so that this costs
+        Report what the node is, and learn whether it is to drain. One pool is asked about at a time, so that this costs
         the same however many there are.
         """
         if not self._journal.works:
@@ -88,28 +129,45 @@ class Loops:
         pools = self._policy.in_force.pools
         self._looks += 1
         pool = pools[self._looks % len(pools)] if pools else None
-        if pool is None or self._policy.store_is_away or not await self._is_known(pool.name):
+        if pool is None or self._sync.availability.is_away or not await self._is_known(pool.name):
             await self.beat()
         else:
-            await self._report.tell()
+            await self._report()
+
+    async def watch(self) -> None:
+        """Look once for sessions that end by themselves: their process is gone, or they idle."""
+        self._housekeeping.take_events()
+        try:
+            self._housekeeping.watch()
+        except Exception:  # noqa: BLE001 - one process that cannot be looked at must not end the agent
+            _log.error("watch.failed", exc_info=True)
+        self._monitor.look()
+
+    async def look_at_keys(self) -> None:
+        """Look once whether the key ring's file changed, and do what that asks for."""
+        try:
+            await self._sync.keyring.look()
+        except Exception:  # noqa: BLE001 - the keys that the agent has are good for going on
+            _log.error("ring.failed", exc_info=True)
+
+    def _is_overdue(self) -> bool:
+        """Whether the store may have ended this node's sessions since the last round: the agent slept, or is new.
+
+        The wall clock may be wrong, but a paused virtual machine shows no other sign; a needless round costs little.
+        """
+        if self._sync.heartbeat.began is None:
+            return True
+        monotonic, wall = self._sync.heartbeat.began
+        asleep = max(self._clock.monotonic() * 1000 - monotonic, self._clock.now_ms() - wall)
+        return any(asleep >= pool.session_timeout_ms for pool in self._policy.in_force.pools)
+
+    async def _report(self) -> None:
+        await self._sync.report.send(self._monitor.collect())
+        self._monitor.look()
 
     async def _is_known(self, pool: str) -> bool:
         try:
             return await self._store.peek(pool, self._store_state.known(pool))
         except StoreError as error:
-            self._policy.store_failed(error)
+            self._sync.availability.failed(error)
             return True
-
-    async def watch(self) -> None:
-        """Look once for sessions that end by themselves: their process is gone, or they idle."""
-        try:
-            self._housekeeping.watch()
-        except Exception:  # noqa: BLE001 - one process that cannot be looked at must not end the agent
-            _log.error("watch.failed", exc_info=True)
-
-    async def look_at_keys(self) -> None:
-        """Look once whether the key ring's file changed, and do what that asks for."""
-        try:
-            await self._keyring.look()
-        except Exception:  # noqa: BLE001 - the keys it has are good for going on
-            _log.error("ring.failed", exc_info=True)

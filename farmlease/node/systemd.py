@@ -1,7 +1,7 @@
-"""What a service manager is told of the agent's life, by systemd's protocol: ready, stopping, and that it goes on.
+"""Notifications to a service manager by systemd's protocol: ready, stopping, and the watchdog's signs of life.
 
-Without ``NOTIFY_SOCKET`` in the environment, and on Windows, nobody is told and nothing happens. Telling never waits
-and never fails: an agent must not depend on whoever watches it.
+Without ``NOTIFY_SOCKET`` in the environment, and on Windows, nothing is sent. Sending never waits and never fails: an
+agent must not depend on its watcher.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ __all__ = ["ServiceManager"]
 
 
 class ServiceManager:
-    """Who started this process and wants to hear of it.
+    """The service manager that started this process, if there is one.
 
-    ``watchdog`` is how many seconds may pass between two signs of life before the manager takes the process for hung;
-    None: it does not wait for any.
+    ``watchdog``: seconds between two signs of life after which the manager takes the process for hung; None: it expects
+    none.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -28,26 +28,26 @@ class ServiceManager:
         self.watchdog = _watchdog(environ) if self._address else None
 
     def ready(self) -> None:
-        """Say that whoever asks now is served."""
-        self._tell("READY=1")
+        """Report that requests are served from now on."""
+        self._send("READY=1")
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
-        self._tell("STOPPING=1")
+        """Report that the process is ending."""
+        self._send("STOPPING=1")
 
     def alive(self) -> None:
-        """Give a sign of life."""
-        self._tell("WATCHDOG=1")
+        """Send a sign of life."""
+        self._send("WATCHDOG=1")
 
-    async def accompany(self, told: asyncio.Event, clock: Clock) -> None:
-        """Give signs of life, twice as often as need be, and say when the process is ``told`` to stop. Never returns.
+    async def keep_informed(self, ending: asyncio.Event, clock: Clock) -> None:
+        """Send signs of life, twice as often as required, and report the end when ``ending`` is set. Never returns.
 
-        The signs come from the loop that serves sessions: when that hangs, there are none.
+        The signs come from the event loop that serves sessions: if that hangs, there are none.
         """
         async with asyncio.TaskGroup() as signs:
             if self.watchdog is not None:
                 signs.create_task(self._live(clock, self.watchdog / 2))
-            await told.wait()
+            await ending.wait()
             self.stopping()
             await asyncio.Event().wait()
 
@@ -56,7 +56,7 @@ class ServiceManager:
             self.alive()
             await clock.sleep(every)
 
-    def _tell(self, word: str) -> None:
+    def _send(self, word: str) -> None:
         if sys.platform == "win32" or not self._address:
             return
         else:  # noqa: RET505 - mypy judges each platform by its branch
@@ -68,7 +68,7 @@ class ServiceManager:
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:
-    """Return the manager's patience in seconds. The process it is meant for is named, as a child inherits the rest."""
+    """Return the watchdog's span in seconds; None if it is another process's, whose environment this one inherited."""
     span, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if pid not in {"", str(os.getpid())} or not (span.isascii() and span.isdigit() and int(span)):
         return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from farmlease.domain.key_rotation import Told
+from farmlease.domain.key_rotation import KeyReport
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.keys import Shard, node_keys, policy_key, rings_key, trail_keys
 from farmlease.store.lease_store import ScriptRunner
@@ -109,10 +109,10 @@ class SealStore:
         return bool(answer[0] == b"resealed")
 
     async def tell(self, node: str, report: Mapping[str, object]) -> None:
-        """Report what a node can open: the fields of ``Told`` but for its name and its age."""
+        """Report what a node can open: the fields of ``KeyReport`` but for its name and its age."""
         await self._ask(TELL_KEYS, rings_key(self._farm), node=node, said=json.dumps(report))
 
-    async def rings(self) -> list[Told]:
+    async def rings(self) -> list[KeyReport]:
         """Return the last report of every node, by name."""
         _, now, *words = await self._ask(RINGS, rings_key(self._farm), kept=SILENT_FOR)
         found = zip(*(iter(words),) * 3, strict=True)
@@ -126,9 +126,9 @@ class SealStore:
         return await self._connection.call(script, (key,), script.ordered(arguments))
 
 
-def _key_report(node: bytes, at: bytes, report: bytes, now: int) -> Told:
+def _key_report(node: bytes, at: bytes, report: bytes, now: int) -> KeyReport:
     words = json.loads(report)
-    return Told(
+    return KeyReport(
         node=node.decode(),
         silent_ms=now - int(at),
         every_ms=int(words["every"]),

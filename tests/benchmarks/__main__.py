@@ -1,5 +1,7 @@
 """``python -m tests.benchmarks [--quick] [--only P3] [--json]``: what farmlease costs, against the limit and the peers.
 
+``python -m tests.benchmarks --against REV [--rounds N]``: what it costs, against what an earlier commit of it did.
+
 Real servers and processes on this machine, servers on one core and clients on the other; each figure is the ratio of two
 things measured side by side, in turns. After each the effects are checked: a figure of something that did not happen is
 none. Where other work goes on, `chrt -f 1 python -m tests.benchmarks` (as root, on Linux) lets it wait meanwhile.
@@ -7,6 +9,7 @@ none. Where other work goes on, `chrt -f 1 python -m tests.benchmarks` (as root,
 
 import argparse
 import asyncio
+import importlib
 import json
 import platform
 import sys
@@ -17,24 +20,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tests.benchmarks.agent import agent_figures
-from tests.benchmarks.etcd import etcd_figures
-from tests.benchmarks.farm import farm_figures
+from tests.benchmarks import against
 from tests.benchmarks.figures import Figure, Missing
-from tests.benchmarks.peers import peer_figures
-from tests.benchmarks.probes import probe_figures
-from tests.benchmarks.store import store_figures
-from tests.benchmarks.throughput import throughput_figures
+
+
+def _later(module: str, name: str) -> Callable[[int], Awaitable[list[Figure]]]:
+    """Import a group when it is measured: with --against nothing of the package may be in this process."""
+
+    async def measure(scale: int) -> list[Figure]:
+        found: list[Figure] = await getattr(importlib.import_module(f"tests.benchmarks.{module}"), name)(scale)
+        return found
+
+    return measure
+
 
 #: Each group and the figures that it measures.
 GROUPS: list[tuple[str, Callable[[int], Awaitable[list[Figure]]]]] = [
-    ("P1 P2 P8 P12", store_figures),
-    ("P3 P4 P13", throughput_figures),
-    ("P5 P9 P11", agent_figures),
-    ("P6", peer_figures),
-    ("P7", etcd_figures),
-    ("P10 R1", farm_figures),
-    ("P14", probe_figures),
+    ("P1 P2 P8 P12", _later("store", "store_figures")),
+    ("P3 P4 P13", _later("throughput", "throughput_figures")),
+    ("P5 P9 P11", _later("agent", "agent_figures")),
+    ("P6", _later("peers", "peer_figures")),
+    ("P7", _later("etcd", "etcd_figures")),
+    ("P10 R1", _later("farm", "farm_figures")),
+    ("P14", _later("probes", "probe_figures")),
 ]
 
 
@@ -44,16 +52,39 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it runs")
     parser.add_argument("--only", action="append", metavar="ID", help="only the group of this figure; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    parser.add_argument(
+        "--against", metavar="REV", help="measure this tree and a commit in turns; exit status 1: slower"
+    )
+    parser.add_argument(
+        "--rounds", type=_count, metavar="N", help=f"of --against: at most so many rounds (default: {against.ROUNDS})"
+    )
     options = parser.parse_args()
+    scale = 10 if options.quick else 1
+    if options.against is not None:
+        if options.only or options.json:
+            parser.error("--against has one table of its own: neither --only nor --json goes with it")
+        try:
+            sys.exit(against.compare(options.against, options.rounds or against.ROUNDS, scale))
+        except Missing as error:
+            parser.error(str(error))
+    if options.rounds is not None:
+        parser.error("--rounds goes with --against")
     figures: list[Figure] = []
     for ids, measure in GROUPS:
         if options.only is None or any(each in ids.split() for each in options.only):
-            figures += asyncio.run(measured(ids, measure, 10 if options.quick else 1))
+            figures += asyncio.run(measured(ids, measure, scale))
     if options.json:
         print(json.dumps([figure.document() for figure in figures], indent=2))  # noqa: T201 - what was asked for
     else:
         show(figures)
     sys.exit(any(figure.broken for figure in figures))
+
+
+def _count(text: str) -> int:
+    """Return a whole number of at least one; argparse makes an error of a ValueError."""
+    if (count := int(text)) < 1:
+        raise ValueError
+    return count
 
 
 async def measured(ids: str, measure: Callable[[int], Awaitable[list[Figure]]], scale: int) -> list[Figure]:

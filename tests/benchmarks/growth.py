@@ -1,6 +1,6 @@
 """``python -m tests.benchmarks.growth``: what a farm costs its Redis, computed from what its calls cost here.
 
-Prints the README's tables in Markdown, arithmetic and all, so that no figure there is made up. Server time is the
+Prints the tables of the README beside this, arithmetic and all, so that no figure there is made up. Server time is the
 server's own (INFO commandstats), bytes are what went over the network (INFO stats) and what its data take (INFO memory).
 """
 
@@ -136,7 +136,7 @@ def _entries(on: Bench) -> int:
 
 
 def page(cost: Costs, site: Site) -> str:
-    """Return the README's tables: what a call costs, then each figure, how it is computed and what comes out."""
+    """Return the tables of the README beside this: what a call costs, then each figure, how it is computed and what comes out."""
     machine = f"{os.cpu_count()} cores, {platform.machine()} {sys.platform}, Python {platform.python_version()}"
     calls = (
         ("logon, a new lease", cost.taken),

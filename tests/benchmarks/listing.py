@@ -10,13 +10,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.config.model import load_config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
 from farmlease.domain.policy import Pool, parse_policy
-from farmlease.farm import Farm
-from farmlease.opening import open_farm
+from farmlease.farm import Farm, open_farm
 from tests.benchmarks.store import SERVER
 from tests.support.servers import redis_server
 
@@ -62,7 +62,7 @@ async def fill(config: Path, count: int) -> None:
 
 async def take_over(farm: Farm, pool: Pool, version: int, number: int) -> None:
     """Take over one lease."""
-    await farm.import_lease(pool, version, User(f"corp\\user-{number:06}"), "citrix-a", None)
+    await LeaseAdmin(farm).import_lease(pool, version, User(f"corp\\user-{number:06}"), "citrix-a", None)
 
 
 def measured(config: Path, fmt: str, count: int) -> tuple[float, float]:
@@ -81,7 +81,7 @@ def measured(config: Path, fmt: str, count: int) -> tuple[float, float]:
 
 def baseline() -> float:
     """Return the megabytes of a command that lists nothing."""
-    code = f"import sys, farmlease.opening, farmlease.cli.lease\n{_PEAK}"
+    code = f"import sys, farmlease.farm, farmlease.cli.lease.commands\n{_PEAK}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     return int(done.stderr) / 1024
 

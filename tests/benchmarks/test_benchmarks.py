@@ -179,7 +179,7 @@ def test_the_empty_route_is_behind_the_same_gate() -> None:
 
 
 async def test_growth_is_measured() -> None:
-    """Each call of a trial costs time and bytes, and a lease's memory is near what the README says."""
+    """Each call of a trial costs time and bytes, and a lease's memory is near what the README beside this says."""
     found = await costs(30)
     for call in (found.taken, found.joined, found.released, found.heartbeat):
         assert (call.micros > 1, 100 < call.network < 10_000) == (True, True)
@@ -189,7 +189,7 @@ async def test_growth_is_measured() -> None:
 
 
 def test_growth_is_computed_as_it_is_shown() -> None:
-    """The arithmetic of the README's page, on round costs."""
+    """The arithmetic of the README beside this, on round costs."""
     call = Call(micros=100, network=1_000)
     cost = Costs(taken=call, joined=call, released=call, heartbeat=Call(50, 500), lease=1_000, entry=100)
     lines = page(cost, LARGE).replace("\N{MULTIPLICATION SIGN}", "x").splitlines()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from farmlease.admin.audit import Decision
+from farmlease.admin.audit import AuditEvent
 from farmlease.cli import audit as audit_command
 from farmlease.cli.client.farm import FarmClient
 from farmlease.domain.identity import User
@@ -129,11 +129,11 @@ def test_a_line_for_people_and_a_line_for_a_sheet(clocked: ClockedHost) -> None:
 
 def test_a_place_in_the_queue_is_told_in_words() -> None:
     """A bare number would be a riddle."""
-    queued = Decision(
+    queued = AuditEvent(
         at=NINE, pool="qlikview", event="queued", user=JOHN, index="", node="ctx-01", incarnation="", session="7",
         device="citrix-a", detail="2", fence=0, by="", note="", id="",
     )  # fmt: skip
-    assert audit_command.story(queued).endswith("; on ctx-01, session 7, device citrix-a; 2 ahead")
+    assert audit_command.event_line(queued).endswith("; on ctx-01, session 7, device citrix-a; 2 ahead")
 
 
 def test_a_foreign_entry_hides_no_other(clocked: ClockedHost) -> None:
@@ -215,7 +215,7 @@ def test_forgetting_again_erases_nothing(clocked: ClockedHost) -> None:
     assert 0 == clocked.run("lease", "forget", JOHN, "--yes").status
     before = lines(clocked)
     ended = clocked.run("lease", "forget", JOHN, "--yes")
-    assert (1, "farmlease: the store knows no name of this user; nothing was changed\n") == (ended.status, ended.err)
+    assert (1, "farmlease: the store has no name of this user; nothing was changed\n") == (ended.status, ended.err)
     assert before == lines(clocked)
 
 
@@ -255,7 +255,7 @@ def test_help_says_how_far_back_it_looks_without_since(host: Host, command: str,
     assert f"How far back, e.g. 24h or 30d (default: {default})." in told
 
 
-DECISION = Decision(
+DECISION = AuditEvent(
     at=NINE, pool="qlikview", event="denied", user="john", index="john", node="ctx-01", incarnation="1", session="7",
     device="citrix-a", detail="capacity", fence=0, by="", note="", id="0",
 )  # fmt: skip
@@ -267,7 +267,7 @@ class Torn:
     def __init__(self) -> None:
         self.asked = 0
 
-    async def decisions(self, places: Sequence[AuditCursor], user: User | None) -> AsyncIterator[Decision]:
+    async def events(self, places: Sequence[AuditCursor], user: User | None) -> AsyncIterator[AuditEvent]:
         """Yield what is behind a place, and move the place on first, as the real one does."""
         del user
         self.asked += 1
@@ -289,6 +289,6 @@ def test_follow_outlasts_a_store_that_goes_away(
     with asyncio.Runner() as runner:
         history: Any = Torn()
         client = FarmClient(host.config, history, runner)
-        found = audit_command.decisions(client, history, [AuditCursor("qlikview", "0")], None, follow=True)
+        found = audit_command.read_events(client, history, [AuditCursor("qlikview", "0")], None, follow=True)
         assert ["1", "2", "3", "4"] == [each.id for each in islice(found, 4)]
     assert "farmlease: the store is away; trying again\n" == capsys.readouterr().err

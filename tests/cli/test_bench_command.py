@@ -154,9 +154,7 @@ def test_a_store_that_goes_away_in_the_middle_is_told_with_what_may_be_left(tmp_
             server.process.kill()
             done = ended(process)
     assert (4, "", 1) == (done.status, done.out, len(done.err.splitlines()))
-    assert (
-        f"what the trial wrote may still be there, in keys that begin with {TRIAL}: they go by themselves" in done.err
-    )
+    assert f"keys of the trial may still exist; they begin with {TRIAL}, expire within 15 minutes" in done.err
     assert str(server.socket) in done.err
 
 
@@ -181,7 +179,7 @@ def test_a_trial_whose_effects_are_gone_has_no_figures(host: Host) -> None:
             client.delete(*Shard("citrix-a/bench", "trial").keys())
         done = ended(process)
     assert (1, "", 1) == (done.status, done.out, len(done.err.splitlines()))
-    assert "is another trial going on in this store under the same --prefix?" in done.err
+    assert "is another trial running in this store with the same --prefix?" in done.err
     assert {} == keys(host)
 
 

@@ -184,7 +184,7 @@ def test_an_answer_that_cannot_be_printed_is_told_in_one_line(
         monkeypatch.setenv("FARMLEASE_AGENT__TOKEN_FILE", str(tmp_path / "token"))
         command = [sys.executable, "-m", "farmlease", *words]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    told = "farmlease: the answer cannot be printed (No space left on device); mend where the output goes\n"
+    told = "farmlease: cannot write the answer (No space left on device). Fix the output.\n"
     assert (1, told) == (done.returncode, done.stderr)
 
 

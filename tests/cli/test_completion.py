@@ -50,7 +50,7 @@ def test_bash_completes(completed: Path, typed: tuple[str, ...], offers: list[st
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_has_its_script(completed: Path, shell: str) -> None:
-    """What the README tells to source exists for each shell."""
+    """What the documents tell to source exists for each shell."""
     done = subprocess.run(
         [completed / "farmlease"], env={"_FARMLEASE_COMPLETE": f"{shell}_source"}, capture_output=True, text=True,
         check=True,

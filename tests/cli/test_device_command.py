@@ -103,7 +103,7 @@ def test_a_second_replacement_within_30_days_needs_the_override(lent: ClockedHos
     ended = lent.run(*again)
     told = (
         "denied: pool qlikview allows 1 replacement in 30 days, the next one at 2026-02-04 09:00 UTC; "
-        "--override replaces it all the same, and the audit says so\n"
+        "--override replaces it nevertheless and is audited\n"
     )
     assert (3, told, "") == (ended.status, ended.out, ended.err)
     assert 0 == lent.run(*again, "--override").status
@@ -142,10 +142,7 @@ def test_replacing_a_device_in_use_asks_first(lent: ClockedHost) -> None:
     """Its sessions end, so --yes is needed where nobody can be asked."""
     command = ("device", "replace", JOHN, "citrix-a", "NB-0077", *WHY)
     ended = lent.run(*command)
-    told = (
-        "farmlease: this ends 1 session of corp\\john on device citrix-a; "
-        "nothing was changed, give --yes if you mean it\n"
-    )
+    told = "farmlease: this ends 1 session of corp\\john on device citrix-a; nothing was changed; confirm with --yes\n"
     assert (1, "", told) == (ended.status, ended.out, ended.err)
     assert 0 == lent.run(*command, "--yes").status
     assert ["NB-0042", "NB-0077"] == [device for device, _ in slots(lent)]
@@ -159,7 +156,7 @@ def test_replacing_a_device_in_use_asks_first(lent: ClockedHost) -> None:
         (("replace", JOHN, "NB-1", "NB-2", *WHY), 1, "the user has no device NB-1 in pool qlikview"),
         (("replace", "mary", "NB-1", "NB-2", *WHY), 1, "the user holds no lease in pool qlikview"),
         (("replace", JOHN, "NB-0042", "citrix-a", *WHY), 1, "the lease is on device citrix-a already; free the other"),
-        (("replace", JOHN, "NB-0042", "NB-0042", *WHY), 2, "the two devices are the same one"),
+        (("replace", JOHN, "NB-0042", "NB-0042", *WHY), 2, "the two devices are the same"),
         (("replace", JOHN, "NB-0042", "NB/2", *WHY), 2, "the device holds one of"),
         (("replace", JOHN, "NB-0042", "--", "-x"), 2, ""),
         (("release", JOHN, "NB-0042", "--pool", "clearquest"), 2, "pool clearquest is floating: only a named pool"),
@@ -180,5 +177,5 @@ def test_several_named_pools_need_a_name(host: Host) -> None:
     host.apply(QLIKVIEW + QLIKVIEW.replace('"qlikview"', '"second"'))
     host.lend(JOHN, ended=True)
     ended = host.run("device", "release", JOHN, "citrix-a")
-    told = "farmlease: say which pool with --pool; the pools are qlikview, second\n"
+    told = "farmlease: name the pool with --pool; the pools are qlikview, second\n"
     assert (2, "", told) == (ended.status, ended.out, ended.err)

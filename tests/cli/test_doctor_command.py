@@ -14,7 +14,6 @@ from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.farm import Farm
 from farmlease.store.keys import Shard
-from farmlease.store.seal_store import SealStore
 from tests.support.agents import agents_on, distant_port, soon
 from tests.support.authority import Authority
 from tests.support.commands import QLIKVIEW, Ended, Host, host_of
@@ -175,7 +174,7 @@ def test_the_ring_of_another_farm_does_not_open_the_policy(node: Host) -> None:
     async def tell(farm: Farm) -> None:
         ring = farm.sealer.ring
         said = {"every": 60_000, "primary": ring.primary, "opens": list(ring.ids), "holds": {}}
-        await SealStore(farm.store.connection, farm.name).tell("ctx-02", said)
+        await farm.seals.tell("ctx-02", said)
 
     node.apply(QLIKVIEW)
     node.with_farm(tell)
@@ -183,13 +182,15 @@ def test_the_ring_of_another_farm_does_not_open_the_policy(node: Host) -> None:
     keyring_file.create(node.ring_file, KeyRing.generate(0))
     report = examine(node)
     verdict, text = report.one("policy")
-    assert (FAIL, True) == (verdict, "copy the one of a node that works" in text)
+    assert (FAIL, True) == (verdict, "copy the key ring of a node that works" in text)
     assert "nodes' keys" not in report.found
 
 
 def test_no_policy_is_told(node: Host) -> None:
     """Nobody can be let in without."""
-    assert (FAIL, "none was applied to this farm; `farmlease pool apply pools.toml`") == examine(node).one("policy")
+    assert (FAIL, "no policy was applied to this farm; `farmlease pool apply pools.toml`") == examine(node).one(
+        "policy"
+    )
 
 
 def test_times_that_do_not_go_with_the_policy_are_told(node: Host, good_store: RedisServer) -> None:
@@ -272,7 +273,7 @@ def test_what_the_server_does_not_tell_is_no_failure(node: Host, good_store: Red
     with redis_server("--appendonly", "no", "--save", "900 1") as store:
         configure(node, user(store, *RIGHTS))
         verdict, text = examine(node).one("persistence")
-        assert (WARN, True) == (verdict, "it does not tell" in text)
+        assert (WARN, True) == (verdict, "does not report whether" in text)
 
 
 def test_a_user_who_may_not_ask_for_rights_is_told_so(node: Host, good_store: RedisServer) -> None:
@@ -355,7 +356,7 @@ def test_sentinels_and_their_replicas_are_examined(tmp_path: Path) -> None:
         assert OK == examine(host).verdicts()["replicas"]
         configure(host, f'url = "{topology.url}"\nwait_replicas = 3')
         verdict, text = examine(host).one("replicas")
-        assert (FAIL, True) == (verdict, "1 where each grant waits for 3" in text)
+        assert (FAIL, True) == (verdict, "1, and each grant waits for 3" in text)
         topology.replica().kill()
         configure(host, f'url = "{topology.url}"')
         assert WARN == examine(host).verdicts()["replicas"]
@@ -379,7 +380,7 @@ def test_every_master_of_a_cluster_is_examined(tmp_path: Path) -> None:
         for member in topology.members:
             member.ask("CLUSTER", "DELSLOTS", 5462)
         verdict, text = examine(host).one("cluster slots")
-        assert (FAIL, True) == (verdict, text.startswith("1 of 16384 are served by nobody"))
+        assert (FAIL, True) == (verdict, text.startswith("1 of 16384 are not served by any master"))
         others = [each for each in topology.members if each is not odd]
         for each in others[2:]:  # all replicas: nobody takes over
             each.kill()
@@ -427,7 +428,7 @@ def test_plain_text_over_the_network_is_a_warning(node: Host) -> None:
     """What goes to another host in clear is read on the way."""
     configure(node, 'url = "redis://192.0.2.1:6379/0"\ntimeout = "100ms"')
     report = examine(node)
-    assert (WARN, True) == (report.verdicts()["tls"], "192.0.2.1:6379: in clear" in report.one("tls")[1])
+    assert (WARN, True) == (report.verdicts()["tls"], "192.0.2.1:6379: not encrypted" in report.one("tls")[1])
 
 
 def test_a_table_has_one_line_for_each_thing(node: Host) -> None:
@@ -443,11 +444,11 @@ def test_a_table_has_one_line_for_each_thing(node: Host) -> None:
     [
         (
             ZeroDivisionError("of a kind\nnobody thought of"),
-            "cannot be looked at: ZeroDivisionError: of a kind nobody thought of",
+            "cannot be checked: ZeroDivisionError: of a kind nobody thought of",
         ),
         (
             PermissionError(13, "Permission denied"),
-            "may not be looked at by this user; run this as root or as the agent's own user",
+            "this user may not read it; run this as root or as the agent's own user",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from farmlease.cli.lease.import_csv import Importer
-from farmlease.domain.vendor_csv import BadRow, Booking
+from farmlease.domain.vendor_csv import LicenceRow, RejectedRow
 from farmlease.errors import StoreUnavailable
 from tests.support.commands import QLIKVIEW, ClockedHost, Host
 from tests.support.stores import DAY, HOUR, NINE
@@ -137,7 +137,7 @@ def test_a_row_beyond_a_limit_is_bad(clocked: ClockedHost) -> None:
     status, out, err = load(clocked, HEADER + rows)
     assert (1, "imported 4, known before 0, bad 2\n") == (status, out)
     assert [
-        "line 4: the user is on as many devices as are allowed: 2",
+        "line 4: the user is on as many devices as the pool allows: 2",
         "line 7: all seats of pool qlikview are taken, 3 of 3",
     ] == err.splitlines()
 
@@ -181,14 +181,14 @@ def test_a_store_that_goes_away_meanwhile_is_told_with_how_far_it_was(
 ) -> None:
     """Exit status 4, and what was imported is counted: the same again takes the rest."""
     clocked.apply(QLIKVIEW)
-    real = Importer.take
+    real = Importer.import_row
 
-    def cut(importer: Importer, row: Booking | BadRow) -> tuple[str, str]:
+    def cut(importer: Importer, row: LicenceRow | RejectedRow) -> tuple[str, str]:
         if row.line > 3:
             raise StoreUnavailable("the store is away")
         return real(importer, row)
 
-    monkeypatch.setattr(Importer, "take", cut)
+    monkeypatch.setattr(Importer, "import_row", cut)
     text = HEADER + "john,M1,\nmary,M2,\nzoe,M3,\n"
     status, out, err = load(clocked, text)
     assert (4, "") == (status, out)

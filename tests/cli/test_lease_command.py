@@ -13,6 +13,7 @@ import click
 import pytest
 import structlog
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.cli import farmlease
 from farmlease.cli.client import farm
 from farmlease.domain.json_documents import lease_document
@@ -53,7 +54,7 @@ def look(host: Host, user: str, pool: str) -> LeaseView:
         assert found.policy is not None
         chosen = found.policy.pool(pool)
         assert chosen is not None
-        view = await farm.lease(chosen, host.config.identities.user(user))
+        view = await LeaseAdmin(farm).lease(chosen, host.config.identities.user(user))
         assert view is not None
         return view
 
@@ -236,7 +237,7 @@ def test_check_needs_a_pool_where_there_are_several(lent: Host) -> None:
     """Nothing is guessed: the line names the pools."""
     ended = lent.run("lease", "check", JOHN)
     assert (2, "") == (ended.status, ended.out)
-    assert "farmlease: say which pool with --pool; the pools are clearquest, qlikview\n" == ended.err
+    assert "farmlease: name the pool with --pool; the pools are clearquest, qlikview\n" == ended.err
 
 
 def test_check_of_the_only_pool_needs_no_name(host: Host) -> None:

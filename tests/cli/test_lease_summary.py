@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from farmlease.cli.lease.summary import events, story
+from farmlease.cli.lease.summary import events, lease_summary
 from farmlease.domain.model import DeviceClaim, Kind, Lease, LeaseState, LeaseView, SessionClaim
 from farmlease.domain.node_view import SILENT_MS, NodeView, Wish
 from farmlease.store.keys import Shard
@@ -54,7 +54,7 @@ def test_a_session_of_a_silent_node_ends_with_its_deadline() -> None:
     held = view(LeaseState.ACTIVE, replace(SESSION, hold_until=NINE + 4 * HOUR), devices=())
     assert [(NINE + 4 * HOUR, told)] == events(held, POOL, silent)
     assert [(NINE + 4 * HOUR, "the hold of session 7 is over")] == events(held, POOL, {})
-    assert "which is silent since 2026-01-05 07:59 UTC" in story(active, POOL, silent)
+    assert "which is silent since 2026-01-05 07:59 UTC" in lease_summary(active, POOL, silent)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_session_of_a_silent_node_ends_with_its_deadline() -> None:
 def test_a_seat_in_use_falls_free_after_its_last_session(kind: Kind, keys: dict[str, str], told: str) -> None:
     """How long a seat outlives its sessions is the pool's rule."""
     active = view(LeaseState.ACTIVE, SESSION, kind=kind)
-    last = story(active, named_pool(**keys), {}).splitlines()[-1]
+    last = lease_summary(active, named_pool(**keys), {}).splitlines()[-1]
     assert last.endswith(f"when the last session has ended: {told}")
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from farmlease.admin.nodes import Occupancy
-from farmlease.cli.node.commands import ago
-from farmlease.cli.node.drain_wait import left, verdict
+from farmlease.cli.node.commands import time_ago
+from farmlease.cli.node.drain_wait import empty_text, remaining_text
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.node_view import SILENT_MS, NodeView, Wish
@@ -71,7 +71,7 @@ def test_what_was_wished_and_is_not_done_yet_is_told(nodes: ClockedHost) -> None
     """Between the wish and the node's next report; who drained it is there to be read."""
     assert 0 == nodes.run("node", "drain", "ctx-01").status
     ended = nodes.run("node", "drain", "ctx-03")
-    late = "it is silent now, and will hear of it when its agent runs; sessions left: 4"
+    late = "it is silent now, and will read this when its agent runs; sessions left: 4"
     assert (0, f"ctx-03 takes no new users in a few seconds; {late}\n") == (ended.status, ended.out)
     table = nodes.run("node", "list").out
     assert "ready, to drain" in table
@@ -115,8 +115,8 @@ def test_a_silent_node_is_empty_when_the_store_counts_nobody(nodes: ClockedHost)
     ended = nodes.run("node", "drain", "ctx-03", "--wait", "5s")
     assert (0, "") == (ended.status, ended.err)
     assert (
-        "ctx-03 is silent since 2026-01-05 09:00 UTC, had delivered everything then, and by the store's count nobody "
-        "is left there: safe to reimage\n"
+        "ctx-03 is silent since 2026-01-05 09:00 UTC, had delivered everything then, and by the store's count has "
+        "no session left: safe to reimage\n"
     ) == ended.out
 
 
@@ -134,31 +134,38 @@ def test_a_silent_node_with_sessions_is_not_empty(nodes: ClockedHost) -> None:
     ("occupancy", "told"),
     [
         (Occupancy(VIEW, 2, counted=False), "2 sessions left"),
-        (Occupancy(replace(VIEW, draining=False), 1, counted=False), "1 session left, and the node has not yet heard"),
-        (Occupancy(replace(VIEW, owed=3), 0, counted=False), "nobody is left, 3 things are yet to be told"),
+        (Occupancy(replace(VIEW, draining=False), 1, counted=False), "1 session left, and the node has not read"),
+        (
+            Occupancy(replace(VIEW, owed=3), 0, counted=False),
+            "no session is left, 3 session ends or saved files are not delivered",
+        ),
         (
             Occupancy(replace(VIEW, owed=3, stopping=True), 0, counted=True),
-            "are on its disk only: start its agent once",
+            "and on its disk only: start its agent once",
         ),
     ],
 )
 def test_what_is_left_is_told(occupancy: Occupancy, told: str) -> None:
     """Sessions, what only the node knows, and a node that has not heard: none of it is empty."""
     assert not occupancy.empty
-    assert told in left(occupancy)
+    assert told in remaining_text(occupancy)
 
 
 def test_empty_is_empty() -> None:
     """Nobody is on it, nobody new can come, nothing lies there that only it knows."""
     assert Occupancy(VIEW, 0, counted=False).empty
     assert not Occupancy(replace(VIEW, draining=False), 0, counted=False).empty
-    assert "ctx-01 is empty and has delivered everything: safe to reimage" == verdict(Occupancy(VIEW, 0, counted=False))
+    assert "ctx-01 is empty and has delivered everything: safe to reimage" == empty_text(
+        Occupancy(VIEW, 0, counted=False)
+    )
 
 
 def test_how_long_ago_is_read_at_a_glance() -> None:
     """By the largest unit."""
     spans = (0, 59, 60, 7199, 86_400)
-    assert ["0 s ago", "59 s ago", "1 min ago", "1 h ago", "1 d ago"] == [ago({"heard_ago_s": span}) for span in spans]
+    assert ["0 s ago", "59 s ago", "1 min ago", "1 h ago", "1 d ago"] == [
+        time_ago({"heard_ago_s": span}) for span in spans
+    ]
 
 
 def test_a_wait_shows_a_bar_on_a_terminal(nodes: ClockedHost) -> None:

@@ -35,7 +35,7 @@ def used_and_free(host: Host) -> tuple[int, int]:
                 "changed pool clearquest: sessions_per_user 3 to 1",
                 (
                     "affected: 3 seats of pool qlikview are held, 2 above the new capacity; "
-                    "they stay, and nobody new gets one until fewer are held"
+                    "they stay, and no new user gets one until fewer are held"
                 ),
                 "affected: 1 user with more than 1 device in pool qlikview: john",
                 "affected: 1 user with more than 1 session in pool clearquest: zoe",

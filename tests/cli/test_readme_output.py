@@ -1,4 +1,4 @@
-"""What the README shows of a command's output is what the command says."""
+"""What ``deploy/ADMIN.md`` shows of a command's output is what the command says."""
 
 import re
 import shlex
@@ -9,12 +9,12 @@ import pytest
 from tests.support.commands import CLEARQUEST, QLIKVIEW, ClockedHost, me
 from tests.support.stores import HOUR
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ADMIN = (Path(__file__).parents[2] / "deploy" / "ADMIN.md").read_text(encoding="utf-8")
 
 
 def shown(*words: str) -> str:
-    """Return what the README shows for a command."""
-    found = re.search(rf"```console\n\$ farmlease {re.escape(shlex.join(words))}\n(.*?)```", README, re.DOTALL)
+    """Return what the document shows for a command."""
+    found = re.search(rf"```console\n\$ farmlease {re.escape(shlex.join(words))}\n(.*?)```", ADMIN, re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -40,7 +40,7 @@ def morning(clocked: ClockedHost) -> ClockedHost:
 
 @pytest.mark.parametrize("options", [("--user", r"CORP\john"), ("--since", "1h")], ids=" ".join)
 def test_the_audit_is_as_shown(morning: ClockedHost, options: tuple[str, ...]) -> None:
-    """The README's lines are a real run's, to the letter, but for who ran it."""
+    """The document's lines are a real run's, to the letter, but for who ran it."""
     told = morning.run("audit", *options)
     assert (0, "") == (told.status, told.err)
     assert told.out.replace(me(), "root on ctx-01") == shown("audit", *options)

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import key_id_of
@@ -16,7 +17,6 @@ from farmlease.domain.model import Withdrawal
 from farmlease.farm import Farm
 from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
-from farmlease.store.seal_store import SealStore
 from tests.support.commands import CLEARQUEST, QLIKVIEW, Host, me
 
 MANY = 400
@@ -33,7 +33,7 @@ def say(host: Host, node: str, **more: object) -> None:
     usual = {"every": 60_000, "primary": found.primary, "opens": list(found.ids), "holds": {}}
 
     async def tell(farm: Farm) -> None:
-        await SealStore(farm.store.connection, farm.name).tell(node, {**usual, **more})
+        await farm.seals.tell(node, {**usual, **more})
 
     host.with_farm(tell)
 
@@ -78,11 +78,11 @@ def test_to_activate_is_refused_while_a_living_node_lacks_the_key(host: Host) ->
 
 
 def test_a_node_of_an_older_farmlease_is_in_the_way(host: Host) -> None:
-    """It holds sessions and says nothing of its keys."""
+    """It holds sessions and does not report its keys."""
     host.apply(QLIKVIEW)
     host.lend("john")
     host.run("key", "rotate")
-    assert "ctx-01 (says nothing of its keys" in host.run("key", "rotate", "--activate").err
+    assert "ctx-01 (does not report its keys" in host.run("key", "rotate", "--activate").err
 
 
 def test_without_a_pending_key_nothing_is_activated(host: Host) -> None:
@@ -95,7 +95,7 @@ def test_a_ring_that_is_not_the_newest_is_not_rotated(host: Host) -> None:
     """Two administrators on two hosts cannot each add a key that the other does not know."""
     say(host, "ctx-02", opens=[ring(host).primary, "0123abcd"])
     ended = host.run("key", "rotate")
-    assert (1, True) == (ended.status, "ctx-02 know keys that are not in" in ended.err)
+    assert (1, True) == (ended.status, "ctx-02 have keys that are not in" in ended.err)
     assert 1 == len(ring(host).ids)
 
 
@@ -119,7 +119,7 @@ def test_list_counts_what_each_key_seals(host: Host) -> None:
 
     async def revoke(farm: Farm) -> None:
         (pool,) = (await farm.policy()).pools
-        await farm.withdraw(pool, person, Withdrawal.REVOKED, "left us")
+        await LeaseAdmin(farm).withdraw(pool, person, Withdrawal.REVOKED, "left us")
 
     host.with_farm(revoke)
     found = rows(host)
@@ -159,7 +159,7 @@ def test_list_works_without_the_store(host: Host) -> None:
     host.store.process.wait()
     ended = host.run("key", "list")
     assert (0, 1) == (ended.status, ended.err.count("\n"))
-    assert "what the keys hold is not known: nothing listens" in ended.err
+    assert "cannot count what the keys seal: nothing listens" in ended.err
     assert ["?"] * 5 == ended.out.splitlines()[1].split()[-5:]
     assert None is next(iter(rows(host).values()))["records"]
 
@@ -189,7 +189,7 @@ def test_names_outlive_the_key_that_sealed_them(host: Host) -> None:
     async def deny(farm: Farm) -> None:
         index = farm.sealer.user_index(person)
         name = farm.sealer.seal_name(index, person.canonical)
-        await farm.store.note(Claim(user=index, node="ctx-01#1", session="7"), "denied", "not_entitled", name)
+        await farm.leases.note(Claim(user=index, node="ctx-01#1", session="7"), "denied", "not_entitled", name)
 
     host.with_farm(deny)
     assert 0 == host.run("node", "drain", "ctx-02").status
@@ -212,7 +212,7 @@ def test_reseal_tells_who_seals_with_an_older_key(host: Host) -> None:
     lent(host, "john")
     old, _ = rotated_with_node(host)
     say(host, "ctx-01", primary=old)
-    assert "ctx-01 seal with an older key yet" in host.run("key", "reseal").err
+    assert "ctx-01 still seal with an older key" in host.run("key", "reseal").err
 
 
 def test_reseal_is_interrupted_and_goes_on(host: Host) -> None:
@@ -278,7 +278,7 @@ def test_retire_asks_first_and_tells_of_the_notes(host: Host) -> None:
 
     async def revoke(farm: Farm) -> None:
         (pool,) = (await farm.policy()).pools
-        await farm.withdraw(pool, person, Withdrawal.REVOKED, "left us")
+        await LeaseAdmin(farm).withdraw(pool, person, Withdrawal.REVOKED, "left us")
 
     host.with_farm(revoke)
     old, _ = rotated_with_node(host)
@@ -286,7 +286,7 @@ def test_retire_asks_first_and_tells_of_the_notes(host: Host) -> None:
     ended = host.run("key", "retire", old)
     assert (1, 2) == (ended.status, len(ring(host).ids))
     assert (
-        "1 names and words of administrators in the audit become unreadable; nothing was changed, give --yes"
+        "1 names and words of administrators in the audit become unreadable; nothing was changed; confirm with --yes"
         in ended.err
     )
 

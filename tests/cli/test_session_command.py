@@ -148,13 +148,13 @@ def start_into(full: str, *more: str) -> tuple[int, str]:
 @pytest.mark.parametrize("more", [(), ("-o", "json")])
 def test_a_grant_that_nobody_can_read_is_given_back(agent: StandIn, run: Run, more: tuple[str, ...]) -> None:
     """A hook that sees a failure lets nobody in: no seat stays taken, unless the session was there before."""
-    told = "farmlease: the answer cannot be printed (No space left on device)"
-    ended = f"{told}: session 7 was started and ended again; mend where the output goes\n"
+    told = "farmlease: cannot write the answer (No space left on device)"
+    ended = f"{told}; session 7 was started and has been ended again. Fix the output and retry.\n"
     assert (1, ended) == start_into("/dev/full", *more)
     assert ("DELETE", "/v1/sessions/7", None) == agent.asked[-1]
     assert {} == agent.sessions
     run("session", "start", "john", "--session", "7")
-    goes_on = f"{told}, and it was a yes: nothing new was taken; mend where the output goes, ask again\n"
+    goes_on = f"{told}; the session was already granted. Fix the output and retry.\n"
     assert (1, goes_on) == start_into("/dev/full", *more)
     assert {"7"} == agent.sessions.keys()
 
@@ -290,7 +290,7 @@ def test_a_session_lives_by_its_commands(agent: StandIn, run: Run) -> None:
 @pytest.mark.parametrize("verb", ["touch", "hold", "save", "show"])
 def test_an_unknown_session_is_status_1(agent: StandIn, run: Run, verb: str) -> None:
     """What this node has not is told with where to look."""
-    told = "farmlease: no such session on this node; 'farmlease session list' shows what there is\n"
+    told = "farmlease: no such session on this node; list its sessions with 'farmlease session list'\n"
     assert (1, "", told) == run("session", verb, "8")
 
 
@@ -358,7 +358,7 @@ def test_without_a_token_nobody_is_asked(
 
 def test_a_silent_agent_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     """An agent that accepts and says nothing is unavailable after the timeout; ``--wait`` only lengthens it."""
-    monkeypatch.setattr("farmlease.cli.session.TIMEOUT", 0.05)
+    monkeypatch.setattr("farmlease.cli.client.session.TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listen = f"127.0.0.1:{listener.getsockname()[1]}"
         configure(folder, listen, monkeypatch)

@@ -93,7 +93,7 @@ def test_a_picture_of_nothing_and_a_place_that_is_none(morning: ClockedHost, tmp
     with morning.store.client() as client:
         client.delete("fl:{citrix-a/qlikview/0}:meta")
     ended = morning.run("usage", "--png", str(tmp_path / "x.png"))
-    assert "farmlease: nothing was counted in this time; give another --since or --pool\n" == ended.err
+    assert "farmlease: no hour was counted in this time; give another --since or --pool\n" == ended.err
 
 
 def test_hours_are_kept_for_400_days(morning: ClockedHost) -> None:

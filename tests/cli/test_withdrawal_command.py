@@ -30,7 +30,7 @@ def lost(host: Host, name: str = "qlikview") -> list[tuple[str, str]]:
         assert found.policy is not None
         chosen = found.policy.pool(name)
         assert chosen is not None
-        told = await farm.store.heartbeat(chosen, found.version, NODE, None)
+        told = await farm.leases.heartbeat(chosen, found.version, NODE, None)
         assert isinstance(told, Beat)
         return told
 
@@ -65,7 +65,7 @@ def test_sessions_are_told_at_the_next_heartbeat(clocked: ClockedHost) -> None:
     ended = clocked.run("lease", "return", JOHN, "--pool", "qlikview", "--yes")
     told = (
         f"returned {SEAT}\nit is quarantined until 2026-01-06 11:00 UTC\n"
-        "2 sessions told at the next heartbeat of each host\n"
+        "2 sessions will end at the next heartbeat of each host\n"
     )
     assert (0, told, "") == (ended.status, ended.out, ended.err)
     assert [("s-john-NB-0042", "returned"), ("s-john-citrix-a", "returned")] == sorted(lost(clocked))
@@ -101,7 +101,7 @@ def test_returning_twice_changes_nothing(clocked: ClockedHost) -> None:
     assert 0 == clocked.run("lease", "return", JOHN, "--pool", "qlikview", "--yes").status
     clocked.clock.advance(HOUR)
     ended = clocked.run("lease", "return", JOHN, "--pool", "qlikview")
-    told = "corp\\john gave the seat of pool qlikview back before; it is quarantined until 2026-01-06 09:00 UTC\n"
+    told = "corp\\john already gave the seat of pool qlikview back; it is quarantined until 2026-01-06 09:00 UTC\n"
     assert (0, told, "") == (ended.status, ended.out, ended.err)
 
 
@@ -112,12 +112,12 @@ def test_who_was_revoked_stays_out(clocked: ClockedHost) -> None:
     ended = clocked.run("lease", "revoke", JOHN, "--pool", "qlikview", "--reason", "left us", "--yes")
     told = (
         f"revoked {SEAT}\nit is quarantined until 2026-01-06 09:00 UTC\n"
-        "the user is kept out until 2026-01-06 09:00 UTC\n1 session told at the next heartbeat of each host\n"
+        "the user is kept out until 2026-01-06 09:00 UTC\n1 session will end at the next heartbeat of each host\n"
     )
     assert (0, told, "") == (ended.status, ended.out, ended.err)
     assert [("s-john-citrix-a", "revoked")] == lost(clocked)
     again = clocked.run("lease", "revoke", JOHN, "--pool", "qlikview", "--reason", "left us", "--yes")
-    assert f"{SEAT} was revoked before; nothing has changed" == again.out.splitlines()[0]
+    assert f"{SEAT} was already revoked; nothing has changed" == again.out.splitlines()[0]
     clocked.clock.set(NINE + DAY - 1)
     with pytest.raises(AssertionError, match="revoked"):
         clocked.lend(JOHN)
@@ -141,7 +141,7 @@ def test_nothing_is_taken_unasked(host: Host, verb: tuple[str, ...]) -> None:
     ended = host.run("lease", verb[0], JOHN, "--pool", "qlikview", *verb[1:])
     assert (1, "") == (ended.status, ended.out)
     assert ended.err.startswith(f"farmlease: this takes {SEAT} and ends 1 session")
-    assert ended.err.endswith("; nothing was changed, give --yes if you mean it\n")
+    assert ended.err.endswith("; nothing was changed; confirm with --yes\n")
     assert 1 == pool(host)["used"]
 
 

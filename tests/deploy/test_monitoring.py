@@ -16,7 +16,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
 RULES = (PROMETHEUS / "farmlease.rules.yml").read_text(encoding="utf-8")
 DASHBOARD = json.loads((DEPLOY / "grafana" / "farmlease.json").read_text(encoding="utf-8"))
-README = (DEPLOY.parent / "README.md").read_text(encoding="utf-8")
+BALANCERS = (DEPLOY / "BALANCERS.md").read_text(encoding="utf-8")
 #: Labels that Prometheus gives to a target: its own, and those of our scrape configuration.
 OF_TARGETS = {"job", "instance", "farm", "node"}
 #: What stands before ``(`` in an expression, or between two of them.
@@ -112,9 +112,9 @@ def test_the_dashboard_is_one() -> None:
     assert ["datasource", "farm"] == [each["name"] for each in DASHBOARD["templating"]["list"]]
 
 
-def test_the_readme_lists_every_metric() -> None:
+def test_the_documents_list_every_metric() -> None:
     """And none that there is not."""
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in NAMES if not name.endswith("_created")}
     families = {name for name in families if name != "farmlease_store_call_duration"}
-    listed = set(re.findall(r"`(farmlease_\w+)", README))
+    listed = set(re.findall(r"`(farmlease_\w+)", BALANCERS))
     assert families == listed

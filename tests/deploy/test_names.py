@@ -78,10 +78,11 @@ def test_every_file_that_is_named_is_there(file: Path) -> None:
 def test_every_path_of_http_exists(file: Path) -> None:
     """What a balancer or hook asks for is what an agent serves."""
     node = SimpleNamespace(awake=lambda: None)  # nobody asks it
-    served = {re.sub(r"\{\w+\}", "*", path) for path in create_app(node, node, Identities({}, {})).openapi()["paths"]}
+    app = create_app(node, node, Identities({}, {}))
+    served = {app.openapi_url} | {re.sub(r"\{\w+\}", "*", path) for path in app.openapi()["paths"]}
     text = file.read_text(encoding="utf-8")
     assert PROBES >= set(re.findall(r"(?<![\w.])/([a-z]+z)\b", text))
-    assert served >= {re.sub(r"/sessions/[^/]+", "/sessions/*", each) for each in re.findall(r"/v1/[\w/{}-]*\w", text)}
+    assert served >= {re.sub(r"/sessions/[^/]+", "/sessions/*", each) for each in re.findall(r"/v1/[\w/{}.-]*\w", text)}
 
 
 @EVERY_FILE

@@ -1,15 +1,15 @@
 """When a key may be used and when it may go, from what the nodes say."""
 
-from farmlease.domain.key_rotation import Told, Uses, cannot_open, in_the_way, keys_elsewhere
+from farmlease.domain.key_rotation import KeyReport, KeyUses, cannot_open, in_the_way, keys_elsewhere
 
 OLD, NEW = "aaaaaaaa", "bbbbbbbb"
 MINUTE = 60_000
 
 
-def told(node: str = "ctx-01", **more: object) -> Told:
+def told(node: str = "ctx-01", **more: object) -> KeyReport:
     """A node that is well and has done with the old key, but for ``more``."""
     usual = {"silent_ms": 0, "every_ms": MINUTE, "primary": NEW, "opens": (OLD, NEW), "holds": {}}
-    return Told(node=node, **(usual | more))  # type: ignore[arg-type] - the test's own words
+    return KeyReport(node=node, **(usual | more))  # type: ignore[arg-type] - the test's own words
 
 
 def test_a_key_may_be_used_when_every_living_node_opens_with_it() -> None:
@@ -21,11 +21,11 @@ def test_a_key_may_be_used_when_every_living_node_opens_with_it() -> None:
 
 
 def test_a_node_that_says_nothing_is_in_the_way() -> None:
-    """An agent of an older version counts sessions and says nothing of its keys: it cannot be taken to have them."""
+    """An agent of an older version counts sessions and does not report its keys: it cannot be taken to have them."""
     (line,) = cannot_open([told()], ["ctx-01", "ctx-09"], NEW)
-    assert line.startswith("ctx-09 (says nothing")
-    (line,) = in_the_way([told()], ["ctx-01", "ctx-09"], OLD, Uses())
-    assert line.startswith("ctx-09: says nothing")
+    assert line.startswith("ctx-09 (does not report")
+    (line,) = in_the_way([told()], ["ctx-01", "ctx-09"], OLD, KeyUses())
+    assert line.startswith("ctx-09: does not report")
 
 
 def test_a_living_node_that_knows_more_keys_is_named() -> None:
@@ -37,7 +37,7 @@ def test_a_living_node_that_knows_more_keys_is_named() -> None:
 
 def test_a_key_goes_when_nothing_needs_it() -> None:
     """Neither the store nor a node; administrators' words in the audit do not keep it."""
-    assert [] == in_the_way([told(), told("ctx-02")], ["ctx-01"], OLD, Uses(notes=3))
+    assert [] == in_the_way([told(), told("ctx-02")], ["ctx-01"], OLD, KeyUses(notes=3))
 
 
 def test_what_needs_a_key_is_told_with_numbers() -> None:
@@ -52,4 +52,4 @@ def test_what_needs_a_key_is_told_with_numbers() -> None:
         "ctx-01: it seals with it, as its key ring is an older one",
         "ctx-02: 7 entries of its journal",
         "ctx-03, silent for 50 h: 1 entries of its journal",
-    ] == in_the_way(nodes, [], OLD, Uses(records=2, names=1, policy=1))
+    ] == in_the_way(nodes, [], OLD, KeyUses(records=2, names=1, policy=1))

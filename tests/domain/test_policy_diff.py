@@ -3,7 +3,7 @@
 import pytest
 
 from farmlease.domain.policy import Policy, parse_policy
-from farmlease.domain.policy_diff import difference
+from farmlease.domain.policy_diff import diff_policies
 
 POOL = '[[pool]]\nname = "a"\nkind = "named"\ncapacity = 3\n'
 OTHER = '[[pool]]\nname = "b"\nkind = "named"\ncapacity = 1\n'
@@ -17,14 +17,14 @@ def policy(text: str) -> Policy:
 
 def test_the_first_policy_adds_its_pools() -> None:
     """Before the first policy there was nothing."""
-    changes = difference(None, policy(POOL + OTHER + RULES[0]))
+    changes = diff_policies(None, policy(POOL + OTHER + RULES[0]))
     told = ("added pool a: named, 3 seats", "added pool b: named, 1 seat", "changed rules: 1 instead of 0")
     assert ((), told) == (changes.removed, changes.lines)
 
 
 def test_a_removed_pool_is_told_last_and_handed_out() -> None:
     """What is taken away is known by name, to be asked about."""
-    changes = difference(policy(POOL), policy(OTHER))
+    changes = diff_policies(policy(POOL), policy(OTHER))
     assert ["a"] == [pool.name for pool in changes.removed]
     assert ("added pool b: named, 1 seat", "removed pool a") == changes.lines
 
@@ -40,7 +40,7 @@ def test_a_removed_pool_is_told_last_and_handed_out() -> None:
 )
 def test_what_means_the_same_is_no_change(old: str, new: str) -> None:
     """Order of pools, comments, a default written out and the case of a pattern change nothing."""
-    assert () == difference(policy(old), policy(new)).lines
+    assert () == diff_policies(policy(old), policy(new)).lines
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_what_means_the_same_is_no_change(old: str, new: str) -> None:
 )
 def test_a_changed_key_is_named_as_in_the_document(added: str, told: str) -> None:
     """Spans are told as durations, and what is too long for a line by its key alone."""
-    assert (f"changed pool a: {told}",) == difference(policy(POOL), policy(POOL + added)).lines
+    assert (f"changed pool a: {told}",) == diff_policies(policy(POOL), policy(POOL + added)).lines
 
 
 def test_the_order_of_rules_matters() -> None:
     """The first rule that matches decides, so another order is another policy."""
     one, other = RULES
-    changes = difference(policy(POOL + one + other), policy(POOL + other + one))
+    changes = diff_policies(policy(POOL + one + other), policy(POOL + other + one))
     assert ("changed rules: 2 instead of 2",) == changes.lines

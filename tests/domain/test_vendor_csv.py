@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmlease.domain.vendor_csv import BadRow, Booking, borrow_time, read_books
+from farmlease.domain.vendor_csv import LicenceRow, RejectedRow, borrow_time, read_vendor_csv
 from farmlease.errors import InvalidInput
 
 HEADER = "UserName,MachineId,UtcBorrowTime\n"
 NINE = int(datetime(2026, 1, 5, 9, 0, tzinfo=UTC).timestamp() * 1000)
 
 
-def read(text: str) -> list[Booking | BadRow]:
+def read(text: str) -> list[LicenceRow | RejectedRow]:
     """Return every row of a text."""
-    return list(read_books(text.encode()))
+    return list(read_vendor_csv(text.encode()))
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_no_time_is_guessed(text: str, told: str) -> None:
 def test_columns_are_found_by_their_names(text: str) -> None:
     """Order, case, delimiter, byte order mark, line ends, quotation marks and other columns make no difference."""
     (row,) = read(text)
-    assert isinstance(row, Booking)
+    assert isinstance(row, LicenceRow)
     assert ("john", "M1", NINE) == (row.user, row.machine, row.borrowed_at)
 
 
 def test_windows_text_is_read() -> None:
     """UTF-16 with its mark, as some programs of Windows save it."""
-    assert [Booking(2, "jörg", "M1", None)] == list(read_books(f"{HEADER}jörg,M1,\n".encode("utf-16")))
+    assert [LicenceRow(2, "jörg", "M1", None)] == list(read_vendor_csv(f"{HEADER}jörg,M1,\n".encode("utf-16")))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_windows_text_is_read() -> None:
 def test_what_is_no_book_is_refused_as_a_whole(data: bytes, told: str) -> None:
     """Without the columns nothing can be meant."""
     with pytest.raises(InvalidInput, match=told):
-        list(read_books(data))
+        list(read_vendor_csv(data))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_what_is_no_book_is_refused_as_a_whole(data: bytes, told: str) -> None:
 def test_a_bad_row_is_told_and_the_others_are_read(row: str, told: str) -> None:
     """Its line and its reason, without a name; a quotation mark never closed swallows nobody."""
     first, bad, third, last = read(f"{HEADER}ann,A1,\n{row}\nzoe,Z1,\nzac,Z2,\n")
-    assert (Booking(2, "ann", "A1", None), Booking(4, "zoe", "Z1", None)) == (first, third)
-    assert Booking(5, "zac", "Z2", None) == last
-    assert isinstance(bad, BadRow)
+    assert (LicenceRow(2, "ann", "A1", None), LicenceRow(4, "zoe", "Z1", None)) == (first, third)
+    assert LicenceRow(5, "zac", "Z2", None) == last
+    assert isinstance(bad, RejectedRow)
     assert 3 == bad.line
     assert told in bad.why
     assert "john" not in bad.why
@@ -141,7 +141,7 @@ def test_lines_are_counted_as_an_editor_does() -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_read_to_its_end(text: str) -> None:
     """Whatever stands in a file: each row is one or is told as bad, with rising lines."""
-    rows = list(read_books((HEADER + text).encode("utf-8", "replace")))
+    rows = list(read_vendor_csv((HEADER + text).encode("utf-8", "replace")))
     lines = [row.line for row in rows]
     assert lines == sorted(set(lines))
-    assert all(row.why for row in rows if isinstance(row, BadRow))
+    assert all(row.why for row in rows if isinstance(row, RejectedRow))

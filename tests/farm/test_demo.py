@@ -33,9 +33,9 @@ STEPS = (
 
 #: The stage, and no story on it, for those who ask only what becomes of the stage.
 UNTOLD = """
-from farmlease.cli import demo_story
+from farmlease.cli.demo import story as demo_story
 async def untold(self): pass
-demo_story.Story.tell = untold
+demo_story.Story.play = untold
 """
 
 
@@ -182,11 +182,11 @@ def test_a_step_that_does_not_hold_ends_it_with_1(place: Path) -> None:
     done = demo(
         place,
         code=(
-            "from farmlease.cli import demo_story\n"
+            "from farmlease.cli.demo import story as demo_story\n"
             "ends = demo_story.Story._ends\n"
             "async def forgetting(self, host, session):\n"
             "    await ends(self, host, session)\n"
-            "    with __import__('redis').Redis(unix_socket_path=str(self._stage.server.socket)) as store:\n"
+            "    with __import__('redis').Redis(unix_socket_path=str(self._demo.server.socket)) as store:\n"
             "        store.delete(*store.keys('*:leases'), *store.keys('*:seats'))\n"
             "demo_story.Story._ends = forgetting\n"
         ),
@@ -200,7 +200,7 @@ def test_a_step_that_does_not_hold_ends_it_with_1(place: Path) -> None:
 
 def test_an_agent_that_does_not_start_ends_it_with_1(place: Path) -> None:
     """The agent's own last words say why."""
-    code = "from farmlease.cli import demo_stage\ndemo_stage.CONFIG += 'nonsense = 1\\n'\n"
+    code = "from farmlease.cli.demo import stage as demo_stage\ndemo_stage.CONFIG += 'nonsense = 1\\n'\n"
     code += "demo_stage.load_config = lambda path, environ, load=demo_stage.load_config: load(cut(path), environ)\n"
     code += "def cut(path):\n    whole = path.read_text()\n    other = path.with_suffix('.cut')\n"
     code += "    other.write_text(whole.replace('nonsense = 1', ''))\n    return other\n"

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.config.model import load_config
 from farmlease.crypto import keyring_file
-from farmlease.opening import open_farm
+from farmlease.farm import open_farm
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
 from tests.support.commands import Ended
 from tests.support.servers import RedisServer
@@ -112,9 +113,9 @@ def opened(farm: Agents) -> list[str | None]:
     async def look() -> list[str | None]:
         async with open_farm(config) as (found, _):
             (pool,) = (await found.policy()).pools
-            leases = [lease async for lease in found.leases(pool)]
+            leases = [lease async for lease in LeaseAdmin(found).leases(pool)]
             users = [config.identities.user(lease.user) for lease in leases]
-            return [await found.fault(pool, user, "citrix-a") for user in users]
+            return [await LeaseAdmin(found).fault(pool, user, "citrix-a") for user in users]
 
     return asyncio.run(look())
 

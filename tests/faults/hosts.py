@@ -139,7 +139,7 @@ class Host:
     @property
     def member(self) -> str | None:
         """What the store calls the node."""
-        return node_member(self.name, self.node.journal.incarnation)
+        return node_member(self.name, self.node.state.journal.incarnation)
 
     async def active(self) -> dict[str, tuple[str, int]]:
         """Return every session with a seat, by what the agent says: user and fence."""
@@ -155,7 +155,7 @@ class Host:
         status = health(facts)
         if status.status != "pass":
             return f"{self.name}: " + "; ".join(check.output for check in status.checks if check.status != "pass")
-        states = {each.id: each.state for each in self.agent._sessions}
+        states = {each.id: each.state for each in self.node.state.sessions}
         odd = {
             name: state.value for name, state in states.items() if state not in {SessionState.ACTIVE, SessionState.LOST}
         }
@@ -204,8 +204,8 @@ class Host:
     # --- listening ----------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        book, memory = self.agent._sessions, self.node.store_state
-        step, beaten = book.step, memory.beaten
+        book, memory = self.node.state.sessions, self.node.state.store_state
+        step, beaten = book.step, memory.note_beat
 
         def stepped(session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:
             after = step(session, event, **changes)
@@ -222,7 +222,7 @@ class Host:
             return told
 
         book.step = stepped  # type: ignore[method-assign] # listened to, not replaced
-        memory.beaten = heard  # type: ignore[method-assign] # likewise
+        memory.note_beat = heard  # type: ignore[method-assign] # likewise
 
     def _stepped(self, before: NodeSession, event: SessionEvent, after: NodeSession) -> None:
         name, user = after.id, after.user.canonical
@@ -292,5 +292,5 @@ async def running_host(name: str, url: str, plan: Plan, history: History, folder
                     task.cancel()
                 await asyncio.gather(*host.tasks, return_exceptions=True)
                 async with asyncio.timeout(PATIENCE):
-                    await host.node.reacquire.stop()
+                    await host.node.sessions.reacquisition.stop()
                     await host.agent.settled()

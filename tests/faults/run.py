@@ -202,7 +202,7 @@ async def _counting(run: Run) -> None:
     """L1: the store's own count is never above the capacity."""
     while True:
         with suppress(StoreError):
-            count = await run.farm.store.count(run.plan.pool)
+            count = await run.farm.leases.count(run.plan.pool)
             if count is not None and count.held > run.plan.capacity:
                 run.history.violate("L1", f"the store counts {count.held} seats of {run.plan.capacity}")
         await asyncio.sleep(0.1)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.pool import Pool
 from farmlease.errors import StoreError
 from tests.faults.stage import IDENTITIES, SETTLES, Run
@@ -42,20 +43,20 @@ async def _difference(run: Run) -> str | None:
     }
     theirs = {
         (each.node.partition("#")[0], each.session, lease.user, each.fence)
-        async for lease in run.farm.leases(pool)
+        async for lease in LeaseAdmin(run.farm).leases(pool)
         for each in lease.sessions
     }
     listed = {
         (host.name, each.session, each.fence)
         for host in run.hosts
-        for each in (await run.farm.store.sessions(pool.name, host.member) if host.member else ())
+        for each in (await run.farm.leases.sessions(pool.name, host.member) if host.member else ())
     }
     known = {host.name for host in run.hosts if host.member}
     if ours != theirs:
         return f"only the agents have {sorted(ours - theirs)}, only the store has {sorted(theirs - ours)}"
     if listed != {(node, session, fence) for node, session, _, fence in ours if node in known}:
         return f"leases have {sorted(ours)}, the index {sorted(listed)}"
-    count = await run.farm.store.count(pool.name)
+    count = await run.farm.leases.count(pool.name)
     seats = {run.plan.seat(node, session, user) for node, session, user, _ in ours}
     held = count.held if count else -1
     if not len(seats) <= held <= run.plan.capacity or (run.plan.share != "named" and held != len(seats)):

@@ -96,7 +96,7 @@ async def test_a_failure_that_nobody_waits_for_is_told(error: Exception) -> None
         errands.run("fails", fails)
         await errands.done()
     (event,) = log
-    assert "errand.failed" == event["event"]
+    assert "task.failed" == event["event"]
     assert str(error) == event["why"] if isinstance(error, FileRefused) else error is event["exc_info"]
 
 

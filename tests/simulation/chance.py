@@ -10,17 +10,17 @@ import random
 import secrets
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from inspect import CO_COROUTINE
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from unittest.mock import patch
 
 import structlog
 import tenacity
-import tenacity.asyncio
+import tenacity._utils
 
 from farmlease import farm
 from farmlease.domain.policy import parse_policy
@@ -52,7 +52,7 @@ def seeded(seed: int, loop: VirtualLoop, complaints: list[str]) -> Iterator[None
         put(secrets, "token_hex", lambda count: random.randbytes(count).hex())  # noqa: S311 - see dice
         put(secrets, "token_urlsafe", lambda count: base64.urlsafe_b64encode(random.randbytes(count)).decode())  # noqa: S311 - see dice
         put(tenacity, "time", SimpleNamespace(monotonic=loop.time))
-        put(tenacity.asyncio._utils, "is_coroutine_callable", _is_coroutine_callable)
+        put(tenacity._utils, "is_coroutine_callable", _is_coroutine_callable)
         put(farm, "parse_policy", _parse_policy)
         put(policy_cache, "parse_policy", _parse_policy)
         put(record_sync, "in_thread", _inline)
@@ -79,7 +79,7 @@ _open_database = sqlite3.connect
 
 def _connect(*where: Any, **options: Any) -> sqlite3.Connection:
     """Open a file that nobody else has open: SQLite need not ask the system so before each statement."""
-    connection = _open_database(*where, **options)
+    connection: sqlite3.Connection = _open_database(*where, **options)
     if not options.get("uri"):
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     return connection
@@ -104,7 +104,7 @@ _complaints: list[list[str]] = [[]]
 def _tell(complaints: list[str]) -> None:
     _complaints[0] = complaints
 
-    def note(_: Any, __: str, event: dict[str, Any]) -> Any:
+    def note(_: Any, __: str, event: MutableMapping[str, Any]) -> NoReturn:
         _complaints[0].append(" ".join(f"{name}={value}" for name, value in event.items()))
         raise structlog.DropEvent
 

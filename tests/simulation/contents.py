@@ -1,9 +1,9 @@
 """A model of a pool as the store's own contents have it, read without any of farmlease's code."""
 
 import json
-from typing import Protocol
+from typing import Any, Protocol
 
-from tests.simulation.memory import Hash, Memory, SortedSet
+from tests.simulation.memory import Memory
 from tests.support.farm_model import Device, Leased, Model, Rules, Session
 
 __all__ = ["Holder", "take_over"]
@@ -22,11 +22,11 @@ def take_over(holder: Holder, memory: Memory, pool: str) -> None:
     tag = f"fl:{{citrix-a/{pool}/0}}:".encode()
 
     def fields(name: str) -> dict[str, str]:
-        held = memory.keys.get(tag + name.encode(), Hash())
+        held = memory.fields(tag + name.encode())
         return {field.decode(): value.decode("utf-8", "backslashreplace") for field, value in held.items()}
 
     def scores(name: str) -> dict[str, float]:
-        return {member.decode(): score for member, score in memory.keys.get(tag + name.encode(), SortedSet()).items()}
+        return {member.decode(): score for member, score in memory.scores(tag + name.encode()).items()}
 
     meta = fields("meta")
     model = Model(_rules(meta) if "policy" in meta else holder.model.rules, holder.model.now)
@@ -60,7 +60,7 @@ def _rules(meta: dict[str, str]) -> Rules:
     )  # fmt: skip
 
 
-def _lease(model: Model, user: str, document: dict) -> None:
+def _lease(model: Model, user: str, document: dict[str, Any]) -> None:
     model.leases[user] = Leased(
         id=document["id"],
         contact=document["contact"],

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from farmlease.node.files.folder import Place
+from farmlease.node.files.folder import VendorPath
 
 __all__ = ["Disk"]
 
@@ -21,7 +21,7 @@ _WAL_HEADER, _FRAME_HEADER = 32, 24
 class _Drawer:
     """The folder of one place, for the production code; see ``farmlease.node.files.folder.Folder``."""
 
-    def __init__(self, files: dict[tuple[str, str], bytes], place: Place) -> None:
+    def __init__(self, files: dict[tuple[str, str], bytes], place: VendorPath) -> None:
         self._files = files
         self._key = (place.account, place.template)
 
@@ -49,7 +49,7 @@ class Disk:
         self._saved: dict[str, bytes] = {}
 
     @contextmanager
-    def opened(self, place: Place, *, make: bool) -> Iterator[_Drawer]:
+    def opened(self, place: VendorPath, *, make: bool) -> Iterator[_Drawer]:
         """Yield the folder of a place; it is always there."""
         del make
         yield _Drawer(self.files, place)

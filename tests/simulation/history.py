@@ -7,6 +7,8 @@ but the seed: no addresses, no real times, no order of a set.
 import hashlib
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 __all__ = ["Entry", "History", "Violation"]
 
 
@@ -18,6 +20,7 @@ class Entry:
     kind: str
     words: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.at:14.6f}  {self.kind:10}  {self.words}"
 

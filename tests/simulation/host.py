@@ -11,14 +11,17 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
+from typing_extensions import override
+
 from farmlease.config.model import Config
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.farm import Farm
 from farmlease.node import build
 from farmlease.node.agent import Agent
+from farmlease.node.journal import state
+from farmlease.node.journal.outbox import NoteMessage, Outbox, ReleaseMessage, SaveMessage
 from farmlease.node.journal.sessions import NodeSession, SessionTable
-from farmlease.node.sync.outbox_delivery import NoteMessage, Outbox, ReleaseMessage, SaveMessage
 from farmlease.store.connection.connection import Connection
 from farmlease.store.lease_store import LeaseStore
 from tests.simulation.disk import Disk
@@ -26,7 +29,7 @@ from tests.simulation.loop import OWNER, VirtualLoop
 from tests.simulation.network import Network
 from tests.simulation.server import EPOCH_MS
 
-__all__ = ["FARM", "HEARTBEAT", "Host", "WatchedBook"]
+__all__ = ["FARM", "HEARTBEAT", "Host", "WatchedTable"]
 
 FARM = "citrix-a"
 HEARTBEAT = 840.0  #: seconds; just under half the session timeout
@@ -57,24 +60,26 @@ class HostClock:
         await asyncio.sleep(seconds)
 
 
-class WatchedBook(SessionTable):
-    """The production book; each step is told to the host it belongs to."""
+class WatchedTable(SessionTable):
+    """The production table; each step is reported to the host it belongs to."""
 
+    @override
     def step(self, session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:
-        """Take the step and tell it."""
+        """Take the step and report it."""
         after = super().step(session, event, **changes)
         OWNER.get().stepped(session.state, event, after)
         return after
 
 
-class WatchedDebts(Outbox):
-    """The production debts; each is told to the host that owes it."""
+class WatchedOutbox(Outbox):
+    """The production outbox; each saved record is reported to the host that sends it."""
 
-    def owe(self, debt: ReleaseMessage | SaveMessage | NoteMessage) -> None:
-        """Note the debt and tell it."""
-        super().owe(debt)
-        if isinstance(debt, SaveMessage):
-            OWNER.get().owes(debt)
+    @override
+    def add(self, message: ReleaseMessage | SaveMessage | NoteMessage) -> None:
+        """Add the message and report it."""
+        super().add(message)
+        if isinstance(message, SaveMessage):
+            OWNER.get().owes(message)
 
 
 class Host:
@@ -129,12 +134,12 @@ class Host:
     @property
     def member(self) -> str:
         """What the store calls this life of the node."""
-        return f"{self.name}#{self.node.journal.incarnation}"
+        return f"{self.name}#{self.node.state.journal.incarnation}"
 
     @property
     def book(self) -> SessionTable:
         """The agent's sessions."""
-        return self.agent._sessions
+        return self.node.state.sessions
 
     def start(self) -> None:
         """Start the agent and let it beat."""
@@ -142,9 +147,9 @@ class Host:
         try:
             self.tasks = []
             self.line = self._network.line(self.name)
-            connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)  # type: ignore[arg-type] - a line is what the connection uses of a client
+            connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)
             farm = Farm(FARM, LeaseStore(connection, FARM), self._sealer)
-            with patch.object(build, "SessionTable", WatchedBook), patch.object(build, "Outbox", WatchedDebts):
+            with patch.object(state, "SessionTable", WatchedTable), patch.object(state, "Outbox", WatchedOutbox):
                 self._opened = build.compose(self._config, farm, self.clock)
                 self.node = self._opened.__enter__()
             self.up = True
@@ -152,7 +157,8 @@ class Host:
             self.lives += 1
             self.agent.adopt()
             self._loops = [
-                self._loop.create_task(each) for each in (self._beating(), self._watching(), self._looking())
+                self._loop.create_task(each)
+                for each in (self._beating(), self._watching(), self._looking(), self.node.loops.handle_events())
             ]
         finally:
             OWNER.reset(before)
@@ -161,7 +167,7 @@ class Host:
         """End the agent without a word."""
         self.line.dead = True
         self.disk.cut()
-        self.node.journal.close()
+        self.node.state.journal.close()
         self.disk.left(torn=torn)
         self.up = False
         for task in self.tasks:
@@ -224,7 +230,7 @@ class Host:
             for _ in range(_LOOKS):
                 await self.node.loops.look()
                 await self.clock.sleep(_LOOK_EVERY)
-                if self.node.policy.store_is_away:
+                if self.node.sync.availability.is_away:
                     break
-            if self.node.policy.store_is_away and self._network.reaches(self.name):
+            if self.node.sync.availability.is_away and self._network.reaches(self.name):
                 self.stirred.set()

@@ -13,7 +13,7 @@ from farmlease.domain.session_states import SessionState
 from farmlease.node.journal.sessions import NodeSession
 from tests.simulation.host import Host
 from tests.simulation.ledger import Account, Key, Ledger
-from tests.simulation.memory import Memory, SortedSet
+from tests.simulation.memory import Memory
 
 __all__ = [
     "Told",
@@ -42,9 +42,18 @@ class Farm(Protocol):
 
     hosts: list[Host]
     ledger: Ledger
-    blows: Any  #: how often the store lost writes (``losses``), and its clock was set (``clocks``)
-    now: float  #: seconds since the run began
-    now_ms: int  #: by the store's clock
+
+    @property
+    def blows(self) -> Any:
+        """How often the store lost writes (``losses``), and its clock was set (``clocks``)."""
+
+    @property
+    def now(self) -> float:
+        """Seconds since the run began."""
+
+    @property
+    def now_ms(self) -> int:
+        """The store's clock."""
 
     def key(self, host: Host, session: NodeSession) -> Key:
         """Return how the store knows a session."""
@@ -234,10 +243,10 @@ def nothing_leaks(farm: Farm, memory: Memory) -> Iterator[str]:
             more, less = kept.items() - shown.items(), shown.items() - kept.items()
             yield f"in {pool} the store counts {sorted(more)} too many and {sorted(less)} too few"
         members = tuple(f"#{host.member}/".encode() for host in farm.hosts)  # earlier lives never ask for theirs
-        words = [name for name in memory.keys.get(tag + b"sessions", SortedSet()) if name.startswith(members)]
+        words = [name for name in memory.scores(tag + b"sessions") if name.startswith(members)]
         if words:
             yield f"{len(words)} words of lost sessions in {pool} were never acknowledged"
-        if any(until > farm.now_ms for until in memory.keys.get(tag + b"waits", SortedSet()).values()):
+        if any(until > farm.now_ms for until in memory.scores(tag + b"waits").values()):
             yield f"somebody waits in the queue of {pool} for ever"
     for host in farm.hosts:
         states = sorted({each.state.value for each in host.book} - {"active", "lost"})

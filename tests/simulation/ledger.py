@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.contents import take_over
-from tests.simulation.memory import Memory, SortedSet
+from tests.simulation.memory import Memory
 from tests.simulation.server import Carried
 from tests.support.farm_model import INF, Model, Rules
 
@@ -106,7 +106,7 @@ class Ledger:
 
     def now_ms(self, pool: str, clock_ms: int) -> int:
         """The time that scripts go by: behind the server's clock by as much as that was found to be ahead."""
-        meta = self._memory.keys.get(f"fl:{{citrix-a/{pool}/0}}:meta".encode(), {})
+        meta = self._memory.fields(f"fl:{{citrix-a/{pool}/0}}:meta".encode())
         return clock_ms - int(meta.get(b"skew", 0))
 
     # --- one script ---------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class Ledger:
 
         It ends nothing, be it over or not: the clock may have leapt.
         """
-        meta = self._memory.keys.get(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode(), {})
+        meta = self._memory.fields(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode())
         sure = max(int(meta.get(b"vouched", 0)), int(meta.get(b"taken", 0)))
         silent = self.now_ms(carried.pool, carried.now_ms) - sure > account.model.rules.timeout / 2
         return b"vouched" in meta and silent and not int(carried.arguments.get("expected", 0))
@@ -220,7 +220,7 @@ class Ledger:
     def _recovering(self, account: Account, carried: Carried) -> list[bytes] | None:
         """In a recovery window nobody new is let in."""
         model, given = account.model, carried.arguments
-        meta = self._memory.keys.get(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode(), {})
+        meta = self._memory.fields(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode())
         until, member = int(meta.get(b"recovering", 0)), (given["user"], given["node"], given["session"])
         if until <= model.now:
             return None
@@ -337,18 +337,16 @@ class Ledger:
     def _compare_contents(self, account: Account, carried: Carried) -> None:
         """The store's own sets hold exactly the claims that are alive, until exactly their deadlines."""
         tag = f"fl:{{citrix-a/{carried.pool}/0}}:".encode()
-        keys, now = self._memory.keys, account.model.now
-        seats = {
-            member.decode(): score for member, score in keys.get(tag + b"seats", SortedSet()).items() if score > now
-        }
+        scores, now = self._memory.scores, account.model.now
+        seats = {member.decode(): score for member, score in scores(tag + b"seats").items() if score > now}
         held = account.model.held()
         if seats != held:
             surplus = seats.keys() - held.keys()
             law = "L3" if surplus else "L5"
             self._complain(law, f"after {carried.name} the store holds seats {seats}, alive are {held}")
-        nodes, holds = keys.get(tag + b"nodes", SortedSet()), keys.get(tag + b"holds", SortedSet())
+        nodes, holds = scores(tag + b"nodes"), scores(tag + b"holds")
         alive = set()
-        for member in keys.get(tag + b"sessions", SortedSet()):
+        for member in scores(tag + b"sessions"):
             if member[:1] != b"#":
                 node, _, rest = member.partition(b"/")
                 session, _, user = rest.rpartition(b"/")

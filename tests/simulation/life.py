@@ -83,7 +83,7 @@ def run(
                 world.broken("fault", what.replace("\n", " | ")[-1500:])
             for host in world.hosts:
                 if host.up:
-                    host.node.journal.close()
+                    host.node.state.journal.close()
     finally:
         asyncio.set_event_loop(None)
         loop.close()

@@ -6,10 +6,13 @@ what is ready runs in the order in which it became ready, so that a run depends 
 
 import asyncio
 from asyncio import base_events
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
 from typing import Any
+
+from typing_extensions import override
 
 __all__ = ["OWNER", "Stalled", "VirtualLoop"]
 
@@ -27,7 +30,7 @@ class _Handle:
     __slots__ = ("arguments", "call", "context", "dropped", "due")
 
     def __init__(self, call: Callable[..., object], arguments: tuple[Any, ...], context: Context, due: float) -> None:
-        self.call: Callable[..., object] | None = call
+        self.call = call
         self.arguments = arguments
         self.context = context
         self.due = due
@@ -36,7 +39,7 @@ class _Handle:
     def cancel(self) -> None:
         """Do not make the call."""
         self.dropped = True
-        self.call, self.arguments = None, ()
+        self.call, self.arguments = _nothing, ()
 
     def cancelled(self) -> bool:
         """Whether the call will not be made."""
@@ -47,8 +50,16 @@ class _Handle:
         return self.due
 
 
+def _nothing() -> None:
+    """Stand in for a call that is not to be made."""
+
+
 class VirtualLoop(base_events.BaseEventLoop):
     """The loop. ``passed``: seconds since it began. ``faults``: what nobody else caught."""
+
+    #: Of the base class, which does not say so.
+    _ready: deque[_Handle]  # with handles of our own
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,11 +70,13 @@ class VirtualLoop(base_events.BaseEventLoop):
         self.set_task_factory(_owned_task)
         self.set_exception_handler(self._note)
 
+    @override
     def time(self) -> float:
         """Seconds since it began."""
         return self.passed
 
-    def call_soon(  # type: ignore[override] - a handle of our own
+    @override
+    def call_soon(  # type: ignore[override] # a handle of our own
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Handle:
         """Make the call after those that are ready now."""
@@ -71,7 +84,8 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._ready.append(handle)
         return handle
 
-    def call_at(  # type: ignore[override] - a handle of our own
+    @override
+    def call_at(  # type: ignore[override] # a handle of our own
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Handle:
         """Make the call then."""
@@ -80,16 +94,18 @@ class VirtualLoop(base_events.BaseEventLoop):
         heappush(self._timers, (when, self._asked, handle))
         return handle
 
-    def call_later(  # type: ignore[override] - a handle of our own
+    @override
+    def call_later(  # type: ignore[override] # a handle of our own
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Handle:
         """Make the call after so many seconds."""
         return self.call_at(self.passed + delay, callback, *args, context=context)
 
+    @override
     def close(self) -> None:
         """End it; tasks that are left are dropped where they stand."""
         for task in asyncio.all_tasks(self):
-            task._log_destroy_pending = False
+            task._log_destroy_pending = False  # type: ignore[attr-defined] # the standard library's own
         self._timers.clear()
         super().close()
 

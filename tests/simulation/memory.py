@@ -53,6 +53,18 @@ class Memory:
             name.removeprefix("_do_").upper().encode(): getattr(self, name) for name in dir(self) if "_do_" in name
         }
 
+    def fields(self, key: bytes) -> Hash:
+        """Return the hash of a key, an empty one if there is none."""
+        value = self.keys.get(key, Hash())
+        assert isinstance(value, Hash)
+        return value
+
+    def scores(self, key: bytes) -> SortedSet:
+        """Return the sorted set of a key, an empty one if there is none."""
+        value = self.keys.get(key, SortedSet())
+        assert isinstance(value, SortedSet)
+        return value
+
     @property
     def written(self) -> int:
         """How much was written so far."""
@@ -65,7 +77,7 @@ class Memory:
         command = self._commands.get(name)
         if command is None:
             raise UnknownCommand(name.decode())
-        texts = [each if type(each) is bytes else _text(each) for each in arguments]
+        texts = [each if isinstance(each, bytes) else _text(each) for each in arguments]
         return command(now, *texts) if name == b"XADD" else command(*texts)
 
     def back_to(self, moment: int) -> None:

@@ -27,6 +27,7 @@ from farmlease.node.sessions.acquire import SeatAcquisition
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.housekeeping import Housekeeping
+from farmlease.node.sessions.reacquire import Reacquisition
 from farmlease.node.sync.heartbeat import Heartbeat
 from farmlease.node.sync.recovery import Recovery
 from farmlease.store.connection.connection import Connection
@@ -172,8 +173,8 @@ def _write_too_late(self: SessionTable, session: Any) -> None:
 _adopt = Agent.adopt
 
 
-def _adopt_without_debts(self: Agent) -> None:
-    self._outbox._journal._rows("DELETE FROM owed")
+def _adopt_without_outbox(self: Agent) -> None:
+    self._state.journal._rows("DELETE FROM owed")
     _adopt(self)
 
 
@@ -228,7 +229,7 @@ MUTANTS = (
     lua("older policy obeyed", "Who goes by an older policy is not sent to read the new one.",
         "if limits.policy > version then return { 'policy' } end", ""),
     python("retried under a new name", "Each try of a start names another session.",
-           SeatAcquisition, "_acquire", "version, claim, taking, known",
+           SeatAcquisition, "ask_store", "version, claim, taking, known",
            "version, replace(claim, session=session.id + secrets.token_hex(2)), taking, known"),
     swapped("answered with another's answer", "A call without an answer gets the last one of its kind.",
             Connection, "call", _last_answer),
@@ -260,21 +261,21 @@ MUTANTS = (
     python("receipts never expire", "A receipt lets its user in after its lease has ended.",
            offline_rules, "admits", "not lease.has_ended(now)", "True"),
     swapped("debts forgotten at restart", "What was owed to the store is dropped when the agent starts.",
-            Agent, "adopt", _adopt_without_debts),
+            Agent, "adopt", _adopt_without_outbox),
     swapped("answered before written", "A grant is told, and not yet in the journal.", SessionTable, "_write", _write_too_late),
     python("unfinished start kept", "What a killed agent had begun is not ended by the next one.",
            Housekeeping, "tidy", "if session.state is SessionState.STARTING:", "if False:"),
     python("word not heard", "The agent acknowledges a lost session and shows it as before.",
-           SeatAcquisition, "lost", "(found.state, found.pool) == (SessionState.ACTIVE, pool)", "found is None"),
+           Reacquisition, "_is_about", "(session.state, session.pool) == (SessionState.ACTIVE, pool)", "False"),
     python("any record will do", "A session starts on a record that does not open.",
-           Granting, "receive", "except (RecordRejected, FileRefused, PolicyError) as error:",
+           Granting, "by_store", "except (RecordRejected, FileRefused, PolicyError) as error:",
            "except RecordRejected:\n            pass\n        except (FileRefused, PolicyError) as error:"),
     python("same life after a reboot", "A rebooted host takes itself for the old one.",
            Journal, "_identify", 'same_boot(known["boot"], self._here.boot)', "True"),
     python("differences not looked into", "Sessions that the store forgot are not asked about.",
            Heartbeat, "_compare", "if counts[0] == counts[1]:", "if True:", "loss"),
     python("ends not delivered", "An end is struck off before the store took it.",
-           SessionEnd, "give_back", "self._outbox.owe(", "(lambda _: None)("),
+           SessionEnd, "_give_back", "self._outbox.add(", "(lambda _: None)("),
 )  # fmt: skip
 
 
@@ -313,11 +314,13 @@ def main() -> int:
     found: list[Caught] = []
     sys.stdout.write(f"{'mutant':34}  law    seeds\n")
     with processes(given.jobs, gc.enable, batches=1) as pool:
-        for each in pool.imap(partial(hunt, seeds=given.seeds), names):
-            sys.stdout.write(f"{each.name:34}  {each.law or '-':5}  {each.seeds:5}  {ascii(each.what[:110])[1:-1]}\n")
+        for caught in pool.imap(partial(hunt, seeds=given.seeds), names):
+            sys.stdout.write(
+                f"{caught.name:34}  {caught.law or '-':5}  {caught.seeds:5}  {ascii(caught.what[:110])[1:-1]}\n"
+            )
             sys.stdout.flush()
-            found.append(each)
-    away = [each.name for each in found if not each.law]
+            found.append(caught)
+    away = [caught.name for caught in found if not caught.law]
     sys.stdout.write(f"{len(found) - len(away)} of {len(found)} caught\n")
     return 1 if away else 0
 

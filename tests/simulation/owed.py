@@ -1,6 +1,6 @@
 """Records that were taken back from a user and that the store is to be told of: each must reach it, whatever breaks."""
 
-from farmlease.node.sync.outbox_delivery import SaveMessage
+from farmlease.node.journal.outbox import SaveMessage
 from tests.simulation.server import Carried
 
 __all__ = ["Owed"]

@@ -10,6 +10,8 @@ from functools import partial
 from itertools import islice
 from multiprocessing.pool import Pool
 
+from typing_extensions import override
+
 from tests.simulation.faults import FAULTS, PROFILES
 from tests.simulation.life import Outcome, run, uncollected
 
@@ -55,6 +57,7 @@ class Report:
         if outcome.violations:
             self.failed.append(outcome)
 
+    @override
     def __str__(self) -> str:
         lines = [
             f"{self.seeds} seeds, {self.events} events, {self.passed / _YEAR:.2f} farm-years, "  # noqa: ISC004 - one line

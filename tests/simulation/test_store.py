@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from tests.simulation.faults import PROFILES
 from tests.simulation.life import run
@@ -44,7 +43,7 @@ def test_every_answer_and_all_contents_are_the_real_ones(
 ) -> None:
     """A real redis-server that gets the same calls at the same times answers the same and ends up with the same keys."""
     running, clock = timed_server
-    raw = running.client()
+    raw: Any = running.client()
     for script in scripts().values():
         raw.script_load(script.text)
     for seed in range(share, _SEEDS, _SHARES):
@@ -80,7 +79,7 @@ def contents_of(memory: Memory) -> dict[bytes, Any]:
     return found
 
 
-def contents_of_real(raw: redis.Redis) -> dict[bytes, Any]:
+def contents_of_real(raw: Any) -> dict[bytes, Any]:
     """Everything in the real store, in the same form."""
     found: dict[bytes, Any] = {}
     for key in raw.scan_iter(count=1000):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Grant, SessionRequest, Withdrawal
 from farmlease.errors import FarmleaseError
@@ -32,12 +33,12 @@ class Terms:
 
     def __init__(self, chance: Random) -> None:
         span = chance.choice
-        self._named = {
+        self._named: dict[str, Any] = {
             "name": "named", "kind": "named", "capacity": span((1, 2, 3)), "overdraft": span((0, 0, 1)),
             "devices_per_user": span((1, 2)), "sessions_per_user": span((0, 0, 1, 2)), "lease": span(("10m", "25m", "1h", "3h", "30d")),
             "quarantine": span(("0s", "40m")), "files": span(([], [FILE], [FILE])), "replacements": 1,
         }  # fmt: skip
-        self._floating = {
+        self._floating: dict[str, Any] = {
             "name": "floating", "kind": "floating", "capacity": span((1, 2, 3)), "overdraft": span((0, 0, 1)),
             "share": span(("session", "user_device", "user")), "sessions_per_user": span((0, 0, 1, 2)),
             "linger": span(("0s", "0s", "5m")), "max_hold": span(("0s", "1h", "4h")), "queue": span(("0s", "0s", "10m")),
@@ -248,17 +249,17 @@ class Workload:
         why = self._chance.choice((Withdrawal.RETURNED, Withdrawal.REVOKED))
         person, pool = self._chance.choice(self._people), self._chance.choice(self._terms.pools)
         self._stage.tell("withdraws", person.user.name, pool, why.value)
-        await self._stage.admin.withdraw(await self._pool(pool), person.user, why)
+        await LeaseAdmin(self._stage.admin).withdraw(await self._pool(pool), person.user, why)
 
     async def _free_device(self) -> None:
         person, device = self._chance.choice(self._people), self._chance.choice(("citrix-a", *_DEVICES))
         self._stage.tell("frees", person.user.name, device)
-        await self._stage.admin.release_device(await self._pool("named"), person.user, device)
+        await LeaseAdmin(self._stage.admin).release_device(await self._pool("named"), person.user, device)
 
     async def _replace_device(self) -> None:
         person, (old, new) = self._chance.choice(self._people), self._chance.sample(("citrix-a", *_DEVICES), 2)
         self._stage.tell("replaces", person.user.name, old, new)
-        await self._stage.admin.replace_device(await self._pool("named"), person.user, old, new, note="")
+        await LeaseAdmin(self._stage.admin).replace_device(await self._pool("named"), person.user, old, new, note="")
 
     async def _pool(self, name: str) -> Any:
         found = (await self._stage.admin.policy()).pool(name)

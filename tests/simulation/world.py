@@ -19,8 +19,8 @@ from farmlease.domain.policy import parse_policy
 from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import FarmleaseError, StoreError
 from farmlease.farm import Farm
+from farmlease.node.journal.outbox import SaveMessage
 from farmlease.node.journal.sessions import NodeSession
-from farmlease.node.sync.outbox_delivery import SaveMessage
 from farmlease.store.connection.connection import Connection
 from farmlease.store.lease_store import LeaseStore
 from tests.simulation import laws
@@ -92,7 +92,7 @@ class World:
         ]  # fmt: skip
         connection = Connection(
             self.network.line("admin"), describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep
-        )  # type: ignore[arg-type] - a line is what the connection uses of a client
+        )
         self.admin = Farm(FARM, LeaseStore(connection, FARM), _sealer())
         self.workload = Workload(self, self.terms, dice(seed, "workload"))
         self.blows = Blows(self, dice(seed, "blows"))
@@ -288,7 +288,7 @@ class World:
         """A heartbeat is over: what it told must show before long."""
         host.tasks = [task for task in host.tasks if not task.done()]
         lost, life = self._lost.pop(host.name, set()), host.lives
-        if lost and host.node.policy.store_answers:
+        if lost and host.node.sync.availability.answers:
             self.loop.call_later(_PROMPT, self._check_heard, host, life, lost)
 
     def _check_heard(self, host: Host, life: int, lost: set[tuple[str, str, int]]) -> None:
@@ -384,7 +384,7 @@ class World:
 
     def record(self, pool: str) -> Hash:
         """Return the sealed records of a pool."""
-        return self.server.memory.keys.get(f"fl:{{{FARM}/{pool}/0}}:records".encode(), Hash())
+        return self.server.memory.fields(f"fl:{{{FARM}/{pool}/0}}:records".encode())
 
 
 def _plain(answer: object) -> str:

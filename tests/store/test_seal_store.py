@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from farmlease.domain.key_rotation import Told
+from farmlease.domain.key_rotation import KeyReport
 from farmlease.domain.node_view import Wish
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.keys import Shard, policy_key, rings_key
@@ -133,7 +133,7 @@ async def test_each_nodes_last_word_counts(timed: TimedStore, vault: SealStore) 
     await vault.tell("ctx-02", SAID)
     await vault.tell("ctx-01", SAID)
     timed.clock.advance(4000)
-    told = Told(
+    told = KeyReport(
         node="ctx-01", silent_ms=4000, every_ms=60_000, primary="aaaaaaaa", opens=("aaaaaaaa", "bbbbbbbb"),
         holds={"bbbbbbbb": 2},
     )  # fmt: skip

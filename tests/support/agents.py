@@ -20,7 +20,7 @@ from farmlease.config.model import load_config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import parse_policy
-from farmlease.opening import open_farm
+from farmlease.farm import open_farm
 from tests.support.members import quiet_ports
 from tests.support.patience import within
 

@@ -30,10 +30,9 @@ from farmlease.domain.model import SessionRequest
 from farmlease.domain.node_view import Wish
 from farmlease.domain.policy import Policy, Pool, parse_policy
 from farmlease.domain.record import BorrowedRecord, encode
-from farmlease.farm import Farm
-from farmlease.opening import open_farm
+from farmlease.farm import Farm, open_farm
 from farmlease.store.answers.session import Claim, Taken, Taking
-from farmlease.store.node_store import NodeStore, Report
+from farmlease.store.node_store import Report
 from tests.support.servers import RedisServer
 from tests.support.stores import StoreClock
 
@@ -164,7 +163,7 @@ class Host:
             assert found.policy is not None
             chosen = found.policy.pool(pool)
             assert chosen is not None
-            await farm.store.heartbeat(chosen, found.version, NODE, None)
+            await farm.leases.heartbeat(chosen, found.version, NODE, None)
             for number, user in enumerate(users):
                 name = str(int(session) + number) if session else ""
                 await self._lend(farm, chosen, found.version, user, device, ended=ended, session=name)
@@ -179,8 +178,7 @@ class Host:
         )  # fmt: skip
 
         async def report(farm: Farm) -> None:
-            nodes = NodeStore(farm.store.connection, farm.name)
-            await nodes.report(node, replace(plain, **changes), Wish(), "", b"")
+            await farm.nodes.report(node, replace(plain, **changes), Wish(), "", b"")
 
         self.with_farm(report)
 
@@ -190,7 +188,7 @@ class Host:
 
         async def give_back(farm: Farm) -> None:
             claim = Claim(user=farm.sealer.user_index(person), node=NODE, session=f"s-{person.name}-{device}")
-            await farm.store.release(pool, claim, LATEST)
+            await farm.leases.release(pool, claim, LATEST)
 
         self.with_farm(give_back)
 
@@ -212,10 +210,10 @@ class Host:
             reservations=pool.reservations(SessionRequest(user=person, session=""), "ctx-01"),
         )
         claim = Claim(user=index, node=NODE, session=session or f"s-{person.name}-{device}")
-        taken = await farm.store.acquire(pool, version, claim, taking)
+        taken = await farm.leases.acquire(pool, version, claim, taking)
         assert isinstance(taken, Taken), taken
         if ended:
-            await farm.store.release(pool.name, claim, taken.fence)
+            await farm.leases.release(pool.name, claim, taken.fence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.config.model import Config
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Denial, Grant, LeaseView, SessionRequest
-from farmlease.domain.policy import parse_policy
+from farmlease.domain.policy import PolicyInForce, parse_policy
 from farmlease.errors import StoreRefused, StoreUnavailable
-from farmlease.farm import Farm, PolicyInForce
+from farmlease.farm import Farm
 from farmlease.node.agent import Agent
 from farmlease.node.build import Node, compose
 from farmlease.store.lease_store import LeaseStore, ScriptRunner
@@ -281,7 +282,7 @@ class Site:
         """Return a user's lease."""
         found = (await self.farm.policy()).pool(pool)
         assert found is not None
-        return await self.farm.lease(found, user)
+        return await LeaseAdmin(self.farm).lease(found, user)
 
     async def sessions(self, user: User = JOHN, pool: str = "qlikview") -> list[tuple[str, str]]:
         """The sessions of a user that the store counts."""

@@ -87,7 +87,9 @@ class Office(Desk):
 
     async def hold(self, user: str, taken: Taken, span_ms: int, session: str = "1", node: str = NODE) -> int | None:
         """Hold a session: a form is open."""
-        return await self.timed.store.hold(self.pool.name, claim(user, session, node), taken.fence, span_ms)
+        until = await self.timed.store.hold(self.pool.name, claim(user, session, node), taken.fence, span_ms)
+        assert not isinstance(until, Behind)
+        return until
 
     async def give_back(self, user: str, why: Withdrawal = Withdrawal.RETURNED) -> Withdrawn | None:
         """Let an administrator take a lease back."""

@@ -88,6 +88,7 @@ class Racer:
                 assert isinstance(answer, Waiting)
                 if arrived is None:
                     score = await self.client.zscore(queue, f"{claim.node}/{claim.session}/{claim.user}")
+                    assert score is not None
                     arrived = int(score)
                 await asyncio.sleep(0.002 * min(answer.ahead, 20))
             granted.append((answer.fence, arrived, False))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farmlease.domain.policy import Pool
-from farmlease.store.answers.session import NOTHING, Beat, Behind, Claim, Refusal, Taken, Taking
+from farmlease.store.answers.session import NOTHING, Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.answers.stored_lease import StoredLease
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
@@ -49,7 +49,9 @@ class Desk:
             record=f"record {self.asked} of {user}".encode() if record is None else record,
             name=b"sealed name of " + user.encode(),
         )
-        return await self.timed.store.acquire(self.pool, self.version, claim(user, session, node), taking)
+        answer = await self.timed.store.acquire(self.pool, self.version, claim(user, session, node), taking)
+        assert not isinstance(answer, Waiting)
+        return answer
 
     async def start(
         self, user: str, session: str = "1", node: str = NODE, device: str = FARM, record: bytes | None = None

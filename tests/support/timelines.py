@@ -73,7 +73,9 @@ class Day:
         for _ in range(5000):
             for host in self.site.hosts:
                 await host.agent.settled()
-            awake = sum(len(host.node.reacquire._tasks) for host in self.site.hosts) - len(self.sleepers)
+            awake = sum(len(host.node.sessions.reacquisition._attempts) for host in self.site.hosts) - len(
+                self.sleepers
+            )
             if awake <= 0:
                 return
             await asyncio.sleep(0.001)
@@ -103,5 +105,5 @@ def day_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Day]:
         patch.setattr("tests.support.nodes.TestClock", lambda clock: WallClock(clock, day.sleepers))
         yield day
         for host in site.hosts:
-            for task in tuple(host.node.reacquire._tasks.values()):
+            for task in tuple(host.node.sessions.reacquisition._attempts.values()):
                 task.cancel()

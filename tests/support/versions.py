@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from farmlease import __version__
 from tests.support.samples import ROOT, replaced
 
 __all__ = ["EARLIER", "LATER", "NEW_OPTION", "copy_of"]
@@ -18,13 +19,17 @@ LATER = "9.9.9"
 NEW_OPTION = "colour"
 
 _SHARD = "store/lua/lib/shard.lua"
-_VERSION = '__version__ = "0.1.0"'
+_VERSION = f'__version__ = "{__version__}"'
 _EDITS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     EARLIER: {
         "__init__.py": {_VERSION: f'__version__ = "{EARLIER}"'},
         _SHARD: {"-- shard: ": "-- shard of an earlier version: "},
-        "node/presence.py": {"async def tell(self) -> None:\n": "async def tell(self) -> None:\n        return\n"},
-        "node/ring.py": {"async def _tell(self) -> None:\n": "async def _tell(self) -> None:\n        return\n"},
+        "node/sync/node_report.py": {
+            "async def send(self, facts: Facts) -> None:\n": "async def send(self, facts: Facts) -> None:\n        return\n",
+        },
+        "node/sync/keyring_reload.py": {
+            "async def _report(self) -> None:\n": "async def _report(self) -> None:\n        return\n",
+        },
     },
     LATER: {
         "__init__.py": {_VERSION: f'__version__ = "{LATER}"'},

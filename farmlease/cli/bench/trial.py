@@ -1,7 +1,7 @@
-"""What ``farmlease bench`` does to a store: everybody logs on, the nodes beat, everybody logs off.
+"""The trial of ``farmlease bench``: all users log on, the nodes beat, all users log off.
 
-The calls are those of the agents, sealing and all, from this one process. After each step it is checked that what was
-answered is so: a figure of something that did not happen is none. It measures; it decides and prints nothing.
+The calls are those of the agents, sealing included, from this one process. After each step the effect is checked in the
+store, so that no figure is of calls that failed. It measures; it decides and prints nothing.
 """
 
 import asyncio
@@ -25,25 +25,25 @@ from farmlease.store.keys import node_member
 
 __all__ = ["Advance", "Measured", "Step", "measure", "most_calls"]
 
-#: Calls under way at once, as of an agent at its busiest.
+#: Concurrent calls, as many as a busy agent makes.
 IN_FLIGHT = 50
-#: Seconds after which a step ends with as much as it has done.
+#: Seconds after which a step ends, finished or not.
 LONGEST_STEP = 60.0
-#: Heartbeats measured at least, however few the nodes.
+#: Least number of heartbeats measured, however few the nodes.
 LEAST_BEATS = 200
 VERSION = 1
 LATEST = 2**52  #: a fence later than any
-#: With fewer leases the server's own coming and going hides what they take.
+#: With fewer leases the server's own fluctuation hides their memory.
 LEAST_LEASES = 500
 
 Job = Callable[[], Awaitable[None]]
-#: Is told of each call that is done.
+#: Called after each finished call, with the number of calls.
 Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one kind of call came to. ``store_us``: the server's own time, µs a call; None if it hides it."""
+    """The figures of one kind of call. ``store_us``: the server's own time, µs a call; None if not available."""
 
     name: str
     calls: int
@@ -55,20 +55,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a trial came to."""
+    """The figures of a trial."""
 
-    users: int  #: who got a seat; fewer than asked for if the time was up
+    users: int  #: users who got a seat; fewer than requested if the time limit was reached
     nodes: int
     steps: tuple[Step, ...]
-    bytes_per_lease: (
-        int | None
-    )  #: with a session and its lines of the audit; None if hidden, or if the leases are too few to tell
+    #: with a session and its audit entries; None if the server does not report it, or with too few leases
+    bytes_per_lease: int | None
 
 
 async def measure(trial: BenchShard, users: int, nodes: int, advance: Advance) -> Measured:
-    """Let ``users`` log on over ``nodes``, and off again. The trial's shard is empty before, and is removed by others.
+    """Let ``users`` log on over ``nodes``, and off again. The trial's shard must be empty; the caller removes it.
 
-    FarmleaseError if an answer or its effect is not as it must be; StoreError.
+    FarmleaseError if an answer or its effect is wrong; StoreError.
     """
     crowd = _Crowd(trial, users, nodes)
     await crowd.arrive()
@@ -85,22 +84,22 @@ async def measure(trial: BenchShard, users: int, nodes: int, advance: Advance) -
         users=logon.calls + 1,
         nodes=nodes,
         steps=(logon, heartbeat, logoff),
-        bytes_per_lease=_each(before.memory, after.memory, logon.calls),
+        bytes_per_lease=_bytes_each(before.memory, after.memory, logon.calls),
     )
 
 
 def most_calls(users: int, nodes: int) -> int:
-    """Return how many calls ``measure`` makes if it is not cut short."""
+    """Return how many calls ``measure`` makes if no time limit is reached."""
     return 2 * (users - 1) + nodes * _rounds(nodes)
 
 
 def _rounds(nodes: int) -> int:
-    """Return how often each node beats while that is measured."""
+    """Return how many heartbeats of each node are measured."""
     return -(-LEAST_BEATS // nodes)
 
 
 class _Crowd:
-    """Users and nodes of a farm that there is for this trial only, with keys of its own."""
+    """Users and nodes of a farm that exists for this trial only, with keys of its own."""
 
     def __init__(self, trial: BenchShard, users: int, nodes: int) -> None:
         self._store = trial.store
@@ -111,7 +110,7 @@ class _Crowd:
         self._users = users
 
     async def arrive(self) -> None:
-        """Let every node live, and the first user log on: the pool gets its limits by it, the server the scripts."""
+        """Let every node beat and the first user log on, which writes the pool's limits and loads the scripts."""
         for number in range(len(self._nodes)):
             await self.heartbeat(number)()
         await self.logon(0)()
@@ -125,46 +124,46 @@ class _Crowd:
         return job
 
     def logon(self, number: int) -> Job:
-        """Return the session start of a user who has no lease yet: it must be granted, and anew."""
+        """Return the session start of a user without a lease; it must be granted as a new lease."""
 
         async def job() -> None:
             answer = await self._ask(number)
             if not isinstance(answer, Taken) or answer.again:
-                raise _wrong("a logon", answer)
+                raise _unexpected("a logon", answer)
 
         return job
 
     def logoff(self, number: int) -> Job:
-        """Return the session's end: there must be one."""
+        """Return the end of a user's session; the session must exist."""
 
         async def job() -> None:
             answer = await self._store.release(POOL, self._claim(number), LATEST)
             if not isinstance(answer, Remains):
-                raise _wrong("a logoff", answer)
+                raise _unexpected("a logoff", answer)
 
         return job
 
     async def check_seats(self, granted: int) -> None:
-        """Check that each grant holds a seat, and that one user more is turned away by the limit."""
+        """Check that each grant holds a seat, and that the limit denies one more user."""
         count = await self._store.count(POOL)
         held = count.held if count else 0
         if held != granted:
-            raise _wrong(f"{granted} logons", f"{held} seats held")
+            raise _unexpected(f"{granted} logons", f"{held} seats held")
         if granted == self._users:
             answer = await self._ask(self._users)
             if not isinstance(answer, Refusal) or answer.reason is not Reason.CAPACITY:
-                raise _wrong("a logon over the limit", answer)
+                raise _unexpected("a logon over the limit", answer)
 
     async def check_sessions(self, expected: int) -> None:
-        """Check how many sessions all nodes have, by their heartbeats."""
+        """Check how many sessions all nodes have, as counted by their heartbeats."""
         counted = sum([(await self._beat(node)).sessions for node in self._nodes])
         if counted != expected:
-            raise _wrong("the logoffs", f"{counted} sessions counted, not {expected}")
+            raise _unexpected("the logoffs", f"{counted} sessions counted, not {expected}")
 
     async def _beat(self, node: str) -> Beat:
         answer = await self._store.heartbeat(self._pool, VERSION, node, None)
         if not isinstance(answer, Beat):
-            raise _wrong("a heartbeat", answer)
+            raise _unexpected("a heartbeat", answer)
         return answer
 
     async def _ask(self, number: int) -> object:
@@ -183,15 +182,15 @@ class _Crowd:
 
 
 async def _timed(name: str, trial: BenchShard, jobs: Iterable[Job], advance: Advance) -> Step:
-    """Do the jobs, many in flight, until all are done or the time is up."""
+    """Run the jobs, IN_FLIGHT at once, until all are done or the time limit is reached."""
     waiting, times = iter(jobs), list[float]()
     before, began = await trial.spent(), time.perf_counter()
 
     async def client() -> None:
         while time.perf_counter() - began < LONGEST_STEP and (job := next(waiting, None)) is not None:
-            asked = time.perf_counter()
+            sent = time.perf_counter()
             await job()
-            times.append((time.perf_counter() - asked) * 1000)
+            times.append((time.perf_counter() - sent) * 1000)
             advance(1)
 
     try:
@@ -207,9 +206,9 @@ async def _timed(name: str, trial: BenchShard, jobs: Iterable[Job], advance: Adv
         name=name,
         calls=len(times),
         per_second=len(times) / took,
-        p50_ms=_share(times, 0.50),
-        p99_ms=_share(times, 0.99),
-        store_us=_a_call(before, await trial.spent()),
+        p50_ms=_quantile(times, 0.50),
+        p99_ms=_quantile(times, 0.99),
+        store_us=_store_time(before, await trial.spent()),
     )
 
 
@@ -221,27 +220,27 @@ def _leaves(errors: BaseExceptionGroup[FarmleaseError]) -> Iterator[FarmleaseErr
             yield error
 
 
-def _share(times: Sequence[float], share: float) -> float:
+def _quantile(times: Sequence[float], share: float) -> float:
     """Return the time that this share of them does not exceed; 0 if there are none."""
     return times[min(len(times) - 1, int(len(times) * share))] if times else 0.0
 
 
-def _a_call(before: ServerUsage, after: ServerUsage) -> float | None:
-    """Return what the server says that a script took meanwhile, in µs."""
+def _store_time(before: ServerUsage, after: ServerUsage) -> float | None:
+    """Return the server's own time for a script meanwhile, in µs a call."""
     if before.micros is None or after.micros is None or before.calls is None or after.calls is None:
         return None
     return (after.micros - before.micros) / (after.calls - before.calls) if after.calls > before.calls else None
 
 
-def _each(before: int | None, after: int | None, count: int) -> int | None:
+def _bytes_each(before: int | None, after: int | None, count: int) -> int | None:
     if before is None or after is None or count < LEAST_LEASES:
         return None
     return max(0, (after - before) // count)
 
 
-def _wrong(what: str, found: object) -> FarmleaseError:
-    # Of an answer only its kind: what is in it may be long.
-    said = found if isinstance(found, str) else getattr(found, "reason", None) or type(found).__name__
+def _unexpected(what: str, found: object) -> FarmleaseError:
+    # Of an answer only its type: its content may be long.
+    got = found if isinstance(found, str) else getattr(found, "reason", None) or type(found).__name__
     return FarmleaseError(
-        f"{what} came to something else ({said}): is another trial going on in this store under the same --prefix?"
+        f"{what} had an unexpected result ({got}): is another trial running in this store with the same --prefix?"
     )

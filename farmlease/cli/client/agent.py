@@ -1,7 +1,7 @@
-"""One question to this node's agent, over HTTP on loopback or a Unix socket, and its answer.
+"""One request to this node's agent, over HTTP on loopback or a Unix socket, and its answer.
 
-Used at every logon: the standard library only, one connection per question, nothing repeated. Asking again is safe,
-but whether to is for the caller to say. This module must never print and never decide what an answer means to a user.
+Used at every logon: the standard library only, one connection per request, no retries. A retry is safe, and the caller
+decides on it. This module must never print and never decide what an answer means to a user.
 """
 
 import http.client
@@ -19,38 +19,32 @@ __all__ = [
     "TIMEOUT",
     "Answer",
     "ask",
-    "connect",
-    "detail",
-    "fault",
+    "error_of",
     "reason",
-    "refused",
-    "token",
-    "understood",
-    "unix_socket",
 ]
 
-#: Seconds without a byte from the agent after which it counts as unavailable. Longer than its own patience with the
-#: store, so that a slow store is answered as such and not as a silent agent.
+#: Seconds without a byte from the agent after which it counts as unavailable. Longer than the agent's own
+#: timeout for the store, so that a slow store is reported as such and not as a silent agent.
 TIMEOUT = 10.0
 
 
 class Answer(NamedTuple):
-    """What the agent said: the HTTP status and the JSON document, None where there is no body."""
+    """The agent's answer: the HTTP status and the JSON document, None without a body."""
 
     status: int
     document: object
 
     def fields(self) -> dict[str, object]:
-        """Return the document as an object; empty if it is none."""
+        """Return the document as an object; empty if it is not an object."""
         return self.document if isinstance(self.document, dict) else {}
 
 
 def ask(endpoint: Endpoint, method: str, path: str, document: object = None, *, timeout: float = TIMEOUT) -> Answer:
     """Send one request and return the answer, whatever it decides.
 
-    ``timeout`` is in seconds and bounds each wait for the agent, not their sum. Raises AgentUnavailable when nobody
-    answers or the token cannot be read, and FarmleaseError for what is no answer at all: a refused token, a failure
-    inside the agent, something that is not JSON.
+    ``timeout`` is in seconds and bounds each wait for the agent, not their sum. Raises AgentUnavailable if the agent
+    does not answer or the token cannot be read, and FarmleaseError for a refused token, a failure inside the agent, and
+    an answer that is not JSON.
     """
     headers = {"Accept": "application/json", "Connection": "close"}
     body = None
@@ -58,36 +52,36 @@ def ask(endpoint: Endpoint, method: str, path: str, document: object = None, *, 
         headers["Content-Type"] = "application/json"
         body = json.dumps(document).encode()
     if endpoint.token_file is not None:
-        headers["Authorization"] = f"Bearer {token(endpoint.token_file)}"
+        headers["Authorization"] = f"Bearer {_read_token(endpoint.token_file)}"
     try:
-        with closing(connect(endpoint, timeout)) as connection:
+        with closing(_connect(endpoint, timeout)) as connection:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             status, content = response.status, response.read()
     except TimeoutError as error:
         raise AgentUnavailable(
-            f"the agent on {endpoint.listen} did not answer within {timeout:g} s; see its log, then ask again"
+            f"the agent on {endpoint.listen} did not answer within {timeout:g} s; see its log, then retry"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise AgentUnavailable(
             f"no agent answers on {endpoint.listen} ({reason(error)}); start it with 'farmlease agent', "
             "or correct [agent] listen in the configuration"
         ) from error
-    return understood(endpoint, status, content)
+    return _parse_answer(endpoint, status, content)
 
 
-def connect(endpoint: Endpoint, timeout: float) -> http.client.HTTPConnection:
-    """Return a connection to the agent; raises OSError where nobody listens."""
+def _connect(endpoint: Endpoint, timeout: float) -> http.client.HTTPConnection:
+    """Return a connection to the agent; raises OSError if none can be made."""
     if endpoint.listen.startswith(UNIX):
         connection = http.client.HTTPConnection("localhost", timeout=timeout)
-        connection.sock = unix_socket(endpoint.listen.removeprefix(UNIX), timeout)
+        connection.sock = _unix_socket(endpoint.listen.removeprefix(UNIX), timeout)
     else:
         connection = http.client.HTTPConnection(endpoint.listen, timeout=timeout)
         connection.connect()
     return connection
 
 
-def unix_socket(path: str, timeout: float) -> socket.socket:
+def _unix_socket(path: str, timeout: float) -> socket.socket:
     """Return a socket connected to ``path``; raises OSError."""
     if sys.platform == "win32":
         raise OSError("Python has no Unix sockets on Windows; listen on 127.0.0.1:8731")
@@ -102,8 +96,8 @@ def unix_socket(path: str, timeout: float) -> socket.socket:
         return connected
 
 
-def token(file: Path) -> str:
-    """Return the token that lets a process speak to the agent over TCP; raises AgentUnavailable."""
+def _read_token(file: Path) -> str:
+    """Return the token for requests to the agent over TCP; raises AgentUnavailable."""
     try:
         text = file.read_text(encoding="ascii").strip()
     except FileNotFoundError as error:
@@ -120,15 +114,15 @@ def token(file: Path) -> str:
     return text
 
 
-def understood(endpoint: Endpoint, status: int, body: bytes) -> Answer:
-    """Return the answer in ``body``; raise FarmleaseError where there is none to be had."""
+def _parse_answer(endpoint: Endpoint, status: int, body: bytes) -> Answer:
+    """Return the answer in ``body``; raise FarmleaseError for a refused token, a failure, or other than JSON."""
     if status == http.client.UNAUTHORIZED:
         whom = "this user" if endpoint.token_file is None else f"the token in {endpoint.token_file}"
         raise FarmleaseError(
             f"the agent on {endpoint.listen} does not accept {whom}; check [agent] listen and token_file"
         )
     if status >= http.client.INTERNAL_SERVER_ERROR and status != http.client.SERVICE_UNAVAILABLE:
-        raise FarmleaseError(f"the agent failed inside (HTTP {status}); its log says why, and asking again is safe")
+        raise FarmleaseError(f"the agent failed inside (HTTP {status}); see its log. A retry is safe")
     if not body:
         return Answer(status, None)
     try:
@@ -140,27 +134,27 @@ def understood(endpoint: Endpoint, status: int, body: bytes) -> Answer:
         ) from error
 
 
-def refused(answer: Answer) -> FarmleaseError:
-    """Return the error for an answer that neither did what was asked nor denied it."""
-    text = detail(answer)
+def error_of(answer: Answer) -> FarmleaseError:
+    """Return the error for an answer that is neither a success nor a denial."""
+    text = _detail(answer)
     if answer.status == http.client.UNPROCESSABLE_ENTITY:
-        return InvalidInput(text or "the agent cannot make sense of the request")
+        return InvalidInput(text or "the agent did not understand the request")
     if answer.status == http.client.SERVICE_UNAVAILABLE:
         return AgentUnavailable(f"{text or 'the agent cannot do this now'}; try again later")
     return FarmleaseError(text or f"the agent answered HTTP {answer.status}, which this command does not expect")
 
 
-def detail(answer: Answer) -> str:
-    """Return what a problem document says, in one line: its sentence, or each field and what is wrong with it."""
+def _detail(answer: Answer) -> str:
+    """Return the text of a problem document in one line: its sentence, or each field with its fault."""
     given = answer.fields().get("detail")
     faults = given if isinstance(given, list) else answer.fields().get("errors")
     if isinstance(faults, list) and faults:
-        return "; ".join(fault(entry) for entry in faults)
+        return "; ".join(_fault(entry) for entry in faults)
     return given.strip().rstrip(".") if isinstance(given, str) else ""
 
 
-def fault(entry: object) -> str:
-    """Return "field: what is wrong" of one entry of a 422."""
+def _fault(entry: object) -> str:
+    """Return "field: fault" of one entry of a 422."""
     if not isinstance(entry, dict):
         return str(entry)
     place = entry.get("loc", ())
@@ -169,5 +163,5 @@ def fault(entry: object) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return the short words of an operating system's error."""
+    """Return the short text of an operating system's error."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,7 +1,7 @@
-"""The farm in the hands of a command: opened from the node's configuration, read, and closed again.
+"""An open farm for commands: opened from the node's configuration and closed again.
 
-Commands are plain functions; this is the one place where they wait for what is asynchronous. It decides nothing and
-prints nothing, but for the warnings of the store, which go to stderr.
+Commands are plain functions; this is the only place where they run coroutines. This module must never print, except
+for the store's warnings, which go to stderr.
 """
 
 import asyncio
@@ -17,49 +17,51 @@ from typing import TypeVar
 import psutil
 import structlog
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.cli import config_file
 from farmlease.config.model import Config, load_config
 from farmlease.domain.identity import User
 from farmlease.domain.model import Kind, LeaseView
-from farmlease.domain.policy import Policy, Pool
+from farmlease.domain.policy import Policy, PolicyInForce, Pool
 from farmlease.errors import FarmleaseError, InvalidInput, RecordRejected
-from farmlease.farm import Farm, PolicyInForce
-from farmlease.opening import open_farm
+from farmlease.farm import Farm, open_farm
 
 __all__ = ["FarmClient", "administrator", "configuration", "opened_farm", "warn_on_stderr"]
 
 T = TypeVar("T")
 
-#: Values fetched at a time. A list of any length passes through; waiting for each one alone would cost more than it.
-_AT_A_TIME = 500
+#: Values fetched by one run of the event loop: a run for each value would cost more than the value.
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class FarmClient:
-    """An open farm, for a function that cannot await."""
+    """An open farm, for functions that cannot await."""
 
     config: Config
     farm: Farm
     _runner: asyncio.Runner
 
-    def wait(self, question: Coroutine[object, object, T]) -> T:
-        """Return the answer."""
-        return self._runner.run(question)
+    @property
+    def lease_admin(self) -> LeaseAdmin:
+        """The farm's leases, for an administrator."""
+        return LeaseAdmin(self.farm)
+
+    def wait(self, coroutine: Coroutine[object, object, T]) -> T:
+        """Run a coroutine and return its result."""
+        return self._runner.run(coroutine)
 
     def each(self, source: AsyncIterator[T]) -> Iterator[T]:
-        """Yield what comes, without ever holding all of it."""
-        while values := self.wait(_some(source)):
+        """Yield the values of an asynchronous iterator, without ever holding all of them."""
+        while values := self.wait(_next_batch(source)):
             yield from values
 
     def in_force(self) -> PolicyInForce:
-        """Return the policy; RecordRejected if it was sealed with the keys of another farm or an older ring."""
+        """Return the policy; RecordRejected if it does not open with the keys of this node."""
         try:
             return self.wait(self.farm.policy())
         except RecordRejected as error:
-            raise RecordRejected(
-                f"the farm's policy does not open with the keys of {self.config.keys.file}: "
-                "take the key ring of a node of this farm"
-            ) from error
+            raise RecordRejected(f"{self.config.keys.file}: {error}") from error
 
     def policy(self) -> Policy:
         """Return the policy; FarmleaseError if there is none yet."""
@@ -67,7 +69,7 @@ class FarmClient:
         if policy is None:
             raise FarmleaseError(
                 f"no policy was applied to farm {self.farm.name} yet: "
-                "write pools.toml and give it with `farmlease pool apply pools.toml`"
+                "write pools.toml and run `farmlease pool apply pools.toml`"
             )
         return policy
 
@@ -96,29 +98,34 @@ class FarmClient:
 
     def held_lease(self, pool: Pool, user: User) -> LeaseView:
         """Return the lease of a user; FarmleaseError if there is none."""
-        view = self.wait(self.farm.lease(pool, user))
+        view = self.wait(self.lease_admin.lease(pool, user))
         if view is None:
             raise FarmleaseError(f"the user holds no lease in pool {pool.name}")
         return view
+
+    def seats_held(self, pool: Pool) -> int:
+        """Return how many seats of a pool are held now, quarantined ones included."""
+        use = self.wait(self.farm.use(pool))
+        return use.used + use.quarantined
 
     def one_pool(self, name: str | None) -> Pool:
         """Return the pool of this name, or the only one; InvalidInput naming the pools if there are more."""
         pools = self.pools(name)
         if len(pools) > 1:
-            raise InvalidInput(f"say which pool with --pool; the pools are {_names(self.policy())}")
+            raise InvalidInput(f"name the pool with --pool; the pools are {_names(self.policy())}")
         return pools[0]
 
 
 def configuration() -> Config:
-    """Return the configuration that ``farmlease --config``, the environment or the standard place gives."""
+    """Return the configuration of ``farmlease --config``, of the environment or of the standard place."""
     path = config_file()
     return load_config(None if path is None else Path(path))
 
 
 def administrator(node: str) -> str:
-    """Return who runs this command, as the audit shows it: the operating system's user, and the host.
+    """Return the user who runs this command, as the audit shows it: the operating system's user, and the host.
 
-    Where sudo was used, the one who used it. It is what the system says, and proves nothing against its root.
+    Under sudo, the user who called it. Not guaranteed against root, who can set any name.
     """
     user = psutil.Process().username()
     caller = os.environ.get("SUDO_USER", "") if user == "root" else ""
@@ -127,7 +134,7 @@ def administrator(node: str) -> str:
 
 @contextmanager
 def opened_farm() -> Iterator[FarmClient]:
-    """Open the farm of the configuration; an embedded store that runs already is joined."""
+    """Open the farm of the configuration; if its embedded store is already running, connect to that."""
     warn_on_stderr()
     config = configuration()
     with asyncio.Runner() as runner:
@@ -139,11 +146,11 @@ def opened_farm() -> Iterator[FarmClient]:
             runner.run(stack.aclose())
 
 
-async def _some(source: AsyncIterator[T]) -> list[T]:
+async def _next_batch(source: AsyncIterator[T]) -> list[T]:
     values: list[T] = []
     async for value in source:
         values.append(value)
-        if len(values) == _AT_A_TIME:
+        if len(values) == _BATCH:
             break
     return values
 
@@ -153,7 +160,7 @@ def _names(policy: Policy) -> str:
 
 
 def warn_on_stderr() -> None:
-    """Keep stdout for the answer: a program may be reading it."""
+    """Log warnings to stderr: a program may be reading stdout."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -1,6 +1,6 @@
 """``farmlease demo``: the whole story on this machine, played by real processes, in some seconds.
 
-What it shows must have happened; a step that does not hold ends it with status 1. It leaves nothing behind.
+Guaranteed: it shows only what happened, a step whose check fails ends it with status 1, and it leaves nothing behind.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from farmlease.cli import example
 from farmlease.cli.signals import Interrupts
 
 if TYPE_CHECKING:
-    from farmlease.cli.demo.printer import Voice
-    from farmlease.cli.demo.stage import Stage
+    from farmlease.cli.demo.printer import DemoPrinter
+    from farmlease.cli.demo.stage import DemoFarm
     from farmlease.store.connection.embedded_binary import ServerProgram
 
 __all__ = ["demo"]
@@ -36,66 +36,66 @@ def demo(keep: bool) -> None:  # noqa: FBT001 -- an option
     """
     import structlog
 
-    from farmlease.cli.demo.printer import Voice
+    from farmlease.cli.demo.printer import DemoPrinter
     from farmlease.cli.demo.stage import needed_program
 
-    # What the store's starter logs would stand between the lines; failures come as errors anyway.
+    # Logs of the store's start would appear between the lines; failures are raised as errors anyway.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    status = asyncio.run(_perform(Voice(), needed_program(), keep=keep))
+    status = asyncio.run(_perform(DemoPrinter(), needed_program(), keep=keep))
     click.get_current_context().exit(status)
 
 
-async def _perform(voice: "Voice", program: "ServerProgram", *, keep: bool) -> int:
-    """Set the stage, tell the story, clear the stage; return the exit status."""
-    from farmlease.cli.demo.stage import staged
+async def _perform(printer: "DemoPrinter", program: "ServerProgram", *, keep: bool) -> int:
+    """Start the farm, play the story, remove the farm; return the exit status."""
+    from farmlease.cli.demo.stage import demo_farm
     from farmlease.cli.demo.story import Story
 
     began = time.monotonic()
     interrupts = Interrupts()
     interrupts.listen()
-    voice.title("farmlease demo: a borrowed licence follows its user across two hosts")
-    told = False
+    printer.title("farmlease demo: a borrowed licence follows its user across two hosts")
+    played = False
     try:
-        async with staged(program) as stage:
+        async with demo_farm(program) as farm:
             try:
                 interrupts.check()
-                await Story(stage, voice).tell()
+                await Story(farm, printer).play()
                 interrupts.check()
-                told = True
+                played = True
                 if keep:
-                    await _keep(stage, voice)
+                    await _keep(farm, printer)
             finally:
                 interrupts.ignore()
     except asyncio.CancelledError:
         if interrupts.signal is None:
             raise
-        if not told:
-            voice.closing("Interrupted. Processes have ended and the folder is removed.")
+        if not played:
+            printer.closing("Interrupted. Processes have ended and the folder is removed.")
             return 128 + interrupts.signal
-    ended = {host.name: host.process.returncode for host in stage.hosts.values() if host.process}
-    if set(ended.values()) != {0} or stage.folder.exists():
-        voice.closing(f"The stage was not left in order: agents ended with {ended}, folder {stage.folder}.")
+    ended = {host.name: host.process.returncode for host in farm.hosts.values() if host.process}
+    if set(ended.values()) != {0} or farm.folder.exists():
+        printer.closing(f"The demo did not clean up: agents ended with {ended}, folder {farm.folder}.")
         return 1
-    voice.closing(
-        f"All of it held. Both agents and the store have ended and {stage.folder} is removed; "
+    printer.closing(
+        f"All of it held. Both agents and the store have ended and {farm.folder} is removed; "
         f"{time.monotonic() - began:.1f} s in all."
     )
     return 0
 
 
-async def _keep(stage: "Stage", voice: "Voice") -> None:
+async def _keep(farm: "DemoFarm", printer: "DemoPrinter") -> None:
     """Print what to try and wait for Ctrl-C. FarmleaseError if an agent ends meanwhile."""
-    voice.closing("Everything keeps running until Ctrl-C. Try, in another terminal:")
-    for command in _commands(stage):
-        voice.command(command)
+    printer.closing("Everything keeps running until Ctrl-C. Try, in another terminal:")
+    for command in _commands(farm):
+        printer.command(command)
     with contextlib.suppress(asyncio.CancelledError):
-        raise await stage.an_agent_ended()
+        raise await farm.agent_end()
 
 
-def _commands(stage: "Stage") -> list[str]:
-    """Return commands that work now, in the order printed."""
-    one, two = (shlex.join([*_program(), "--config", str(host.config)]) for host in stage.hosts.values())
-    file = shlex.quote(str(stage.licence_file("john")))
+def _commands(farm: "DemoFarm") -> list[str]:
+    """Return commands to try, which work in the order printed."""
+    one, two = (shlex.join([*_program(), "--config", str(host.config)]) for host in farm.hosts.values())
+    file = shlex.quote(str(farm.licence_file("john")))
     commands = [
         f"{one} session list",
         f"cat {file}",
@@ -111,12 +111,12 @@ def _commands(stage: "Stage") -> list[str]:
         f"{one} health",
     ]
     if shutil.which("redis-cli"):
-        commands.append(f"redis-cli -s {shlex.quote(str(stage.server.socket))} keys '*'")
+        commands.append(f"redis-cli -s {shlex.quote(str(farm.server.socket))} keys '*'")
     return commands
 
 
 def _program() -> list[str]:
-    """Return how this program is called here."""
+    """Return how this program was called."""
     called = sys.argv[0]
     if Path(called).name != "farmlease":
         return [sys.executable, "-m", "farmlease"]

@@ -1,7 +1,7 @@
-"""The demo's stage: a real redis-server, two real agents as processes, and everything they need in one folder.
+"""The demo's farm: a real redis-server, two real agents as processes, and everything they need in one folder.
 
-Guaranteed: whatever happens in between, short of a kill -9, the processes have ended and the folder is gone when
-``staged`` returns. Nothing outside that folder is read or written, and no setting of the user's environment counts.
+Guaranteed: whatever happens in between, short of a kill -9, the processes have ended and the folder is removed when
+``demo_farm`` returns. Nothing outside that folder is read or written, and no setting of the user's environment is used.
 """
 
 import asyncio
@@ -20,19 +20,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from farmlease.cli.client.agent import Answer, ask
-from farmlease.cli.health import address, probe
+from farmlease.cli.health import parse_url, probe
 from farmlease.config.model import load_config
 from farmlease.config.source import UNIX, Endpoint
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.errors import AgentUnavailable, FarmleaseError
-from farmlease.farm import Farm
-from farmlease.opening import open_farm
+from farmlease.farm import Farm, open_farm
 from farmlease.store.connection.embedded import EmbeddedServer
 from farmlease.store.connection.embedded_binary import ServerProgram, server_program
 
-__all__ = ["FARM", "NODES", "Host", "Stage", "needed_program", "staged"]
+__all__ = ["FARM", "NODES", "DemoFarm", "Host", "demo_farm", "needed_program"]
 
 FARM = "citrix-a"
 NODES = ("ctx-01", "ctx-02")
@@ -78,11 +77,11 @@ POLL = 0.02
 
 
 def needed_program() -> ServerProgram:
-    """Return the redis-server the two agents will share; FarmleaseError says what to install where there is none."""
+    """Return the redis-server the two agents will share; FarmleaseError with what to install if there is none."""
     program = None if sys.platform == "win32" else server_program()
     if program is None:
         raise FarmleaseError(
-            "the demo needs a redis-server that two agents can share, and finds none (an in-memory stand-in serves one "
+            "the demo needs a redis-server that two agents can share, and found none (an in-memory stand-in serves one "
             "process only): install redis-server 6.2 or later (apt install redis-server, brew install redis), or "
             "pip install 'farmlease[embedded]'; on Windows use WSL"
         )
@@ -101,7 +100,7 @@ class Host:
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def launch(self) -> None:
-        """Start the agent, away from the terminal: Ctrl-C is the demo's to handle."""
+        """Start the agent in a session of its own, so that only the demo receives Ctrl-C."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FARMLEASE_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - this very program
@@ -114,82 +113,82 @@ class Host:
             )
 
     async def ready(self) -> None:
-        """Return when the agent would be sent users; FarmleaseError if it ends or takes too long."""
+        """Return when the agent is ready for users; FarmleaseError if it ends or takes too long."""
         deadline = time.monotonic() + READY_WITHIN
         while self.running and time.monotonic() < deadline:
             if await asyncio.to_thread(self._passes):
                 return
             await asyncio.sleep(POLL)
-        raise FarmleaseError(f"the agent of {self.name} does not get ready: {self.last_words()}")
+        raise FarmleaseError(f"the agent of {self.name} does not get ready: {self.last_log_line()}")
 
     async def ask(self, method: str, path: str, document: object = None) -> Answer:
         """Ask the agent as the host's own commands do."""
         return await asyncio.to_thread(ask, self.endpoint, method, path, document)
 
-    async def trouble(self) -> str:
-        """Return what the health listener says of a store that is away; FarmleaseError if it does not notice."""
-        return await self._store_is(well=False)
+    async def store_failure(self) -> str:
+        """Return the health listener's text on a store that is away; FarmleaseError if it reports none in time."""
+        return await self._store_report(passes=False)
 
-    async def well(self) -> None:
-        """Return when the agent has nothing to complain of its store; FarmleaseError if that takes too long."""
-        await self._store_is(well=True)
+    async def store_recovered(self) -> None:
+        """Return when the health listener reports that the store is well; FarmleaseError if that takes too long."""
+        await self._store_report(passes=True)
 
-    async def _store_is(self, *, well: bool) -> str:
-        """Ask the health listener, which looks once a second, until it says so; return its words on the store."""
-        deadline, told = time.monotonic() + READY_WITHIN, ""
+    async def _store_report(self, *, passes: bool) -> str:
+        """Poll the health listener, which checks once a second, until the store passes or not; return its text."""
+        deadline, report = time.monotonic() + READY_WITHIN, ""
         while time.monotonic() < deadline:
-            _, body = await asyncio.to_thread(probe, address(self.health_url))
+            _, body = await asyncio.to_thread(probe, parse_url(self.health_url))
             (store,) = json.loads(body)["checks"]["store"]
-            told = f"{store['status']}: {store['output']}"
-            if (store["status"] == "pass") is well:
-                return told
+            report = f"{store['status']}: {store['output']}"
+            if (store["status"] == "pass") is passes:
+                return report
             await asyncio.sleep(POLL)
-        raise FarmleaseError(f"the agent of {self.name} goes on saying of its store: {told}")
+        raise FarmleaseError(f"the agent of {self.name} still reports about its store: {report}")
 
     @property
     def running(self) -> bool:
         """Whether the agent's process lives."""
         return self.process is not None and self.process.poll() is None
 
-    def last_words(self) -> str:
-        """Return the end of the agent's log."""
+    def last_log_line(self) -> str:
+        """Return the last line of the agent's log."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"
 
     def _passes(self) -> bool:
         try:
-            status, _ = probe(address(self.health_url))
+            status, _ = probe(parse_url(self.health_url))
         except AgentUnavailable:
             return False
         return status == 200  # noqa: PLR2004 - an HTTP status
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What the story is played on."""
+class DemoFarm:
+    """The running store, agents and files of the demo."""
 
     folder: Path
     program: ServerProgram
     server: EmbeddedServer
     hosts: dict[str, Host]
-    farm: Farm  #: an administrator's look at the farm
+    farm: Farm  #: as an administrator opens it
     pool: Pool
 
     def licence_file(self, user: str) -> Path:
         """Return where the vendor's program keeps a user's borrowed licence on the hosts."""
         return Path(self.pool.files[0].format(user=user))
 
-    async def an_agent_ended(self) -> FarmleaseError:
-        """Wait until an agent ends, and return what it last said."""
+    async def agent_end(self) -> FarmleaseError:
+        """Wait until an agent ends; return the error with its last log line."""
         while all(host.running for host in self.hosts.values()):  # noqa: ASYNC110 - a process's end sets no event
             await asyncio.sleep(0.2)
         host = next(host for host in self.hosts.values() if not host.running)
-        return FarmleaseError(f"the agent of {host.name} ended: {host.last_words()}")
+        return FarmleaseError(f"the agent of {host.name} ended: {host.last_log_line()}")
 
 
 @asynccontextmanager
-async def staged(program: ServerProgram) -> AsyncIterator[Stage]:
-    """Set the stage; take everything away again at the end, however that comes."""
+async def demo_farm(program: ServerProgram) -> AsyncIterator[DemoFarm]:
+    """Start the store and the agents; remove everything at the end, whatever happens in between."""
     async with AsyncExitStack() as stack:
         folder = _new_folder()
         stack.callback(shutil.rmtree, folder)
@@ -209,7 +208,7 @@ async def staged(program: ServerProgram) -> AsyncIterator[Stage]:
         for host in hosts.values():
             host.launch()
         await asyncio.gather(*(host.ready() for host in hosts.values()))
-        yield Stage(folder, program, server, hosts, farm, policy.pools[0])
+        yield DemoFarm(folder, program, server, hosts, farm, policy.pools[0])
 
 
 def _new_folder() -> Path:
@@ -238,7 +237,7 @@ def _host(folder: Path, node: str, server: EmbeddedServer, port: int) -> Host:
 
 
 def _free_ports(wanted: int) -> list[int]:
-    """Return ports nobody listens on, below those the system gives to outgoing connections."""
+    """Return unused ports, below the range of outgoing connections."""
     found: list[int] = []
     for port in random.sample(range(20_000, 32_000), 100):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):

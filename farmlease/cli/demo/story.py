@@ -1,7 +1,7 @@
-"""The demo's story, step by step. Every line shown is what the agents, the store or the disk just said.
+"""The demo's story, step by step. Every line shown was just read from the agents, the store or the disk.
 
-The users' sessions go through the agents' HTTP interface, as a host's logon hooks do it; seats and leases are looked up
-as an administrator does it. A step that does not hold raises FarmleaseError, which ends the demo with status 1.
+The users' sessions go through the agents' HTTP interface, as with a host's logon hooks; seats and leases are read as an
+administrator does. A step whose check fails raises FarmleaseError, which ends the demo with status 1.
 """
 
 import asyncio
@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.cli.client.agent import Answer
-from farmlease.cli.demo.printer import Voice
-from farmlease.cli.demo.stage import FARM, NODES, Host, Stage
+from farmlease.cli.demo.printer import DemoPrinter
+from farmlease.cli.demo.stage import FARM, NODES, DemoFarm, Host
 from farmlease.domain.identity import Identities
 from farmlease.domain.model import LeaseView
 from farmlease.domain.wording import moment
@@ -31,18 +32,18 @@ DELIVERED_WITHIN = 10.0  #: seconds
 
 
 class Story:
-    """One telling on one stage."""
+    """One run of the story on one farm."""
 
-    def __init__(self, stage: Stage, voice: Voice) -> None:
-        self._stage = stage
-        self._say = voice
-        self._one, self._two = (stage.hosts[node] for node in NODES)
-        self._file = stage.licence_file("john")
+    def __init__(self, demo: DemoFarm, printer: DemoPrinter) -> None:
+        self._demo = demo
+        self._printer = printer
+        self._one, self._two = (demo.hosts[node] for node in NODES)
+        self._file = demo.licence_file("john")
         self._lease_id = ""
         self._carried = b""
 
-    async def tell(self) -> None:
-        """Tell all of it. Raises FarmleaseError where reality does not follow."""
+    async def play(self) -> None:
+        """Play all steps. Raises FarmleaseError where a check fails."""
         self._cast()
         await self._john_starts()
         await self._john_is_sent_elsewhere()
@@ -55,105 +56,107 @@ class Story:
     # --- the steps ----------------------------------------------------------------------------------------------------
 
     def _cast(self) -> None:
-        version = ".".join(map(str, self._stage.program.version))
-        pool = self._stage.pool
-        self._say.fact("store", f"redis-server {version}, started for this demo")
-        self._say.fact("hosts", f"{self._one.name} and {self._two.name}, an agent process each; together farm {FARM}")
-        self._say.fact(
+        version = ".".join(map(str, self._demo.program.version))
+        pool = self._demo.pool
+        self._printer.fact("store", f"redis-server {version}, started for this demo")
+        self._printer.fact(
+            "hosts", f"{self._one.name} and {self._two.name}, an agent process each; together farm {FARM}"
+        )
+        self._printer.fact(
             "policy", f"pool {pool.name}: {pool.capacity} named seats, {pool.devices_per_user} devices per user"
         )
-        self._say.fact("files", f"{self._stage.folder}, removed at the end")
+        self._printer.fact("files", f"{self._demo.folder}, removed at the end")
 
     async def _john_starts(self) -> None:
-        self._say.step(f"John starts QlikView on {self._one.name}")
+        self._printer.step(f"John starts QlikView on {self._one.name}")
         self._lease_id = await self._granted(self._one, JOHN, "7", seats=1)
         self._carried = self._program_writes()
         await self._ends(self._one, "7")
         lease = await self._lease(JOHN)
-        _must((), lease.sessions, "John's sessions after their end")
-        self._say.fact("lease", f"stays John's until {moment(lease.lease.expires_at)}, with no session open")
+        _expect((), lease.sessions, "John's sessions after their end")
+        self._printer.fact("lease", f"stays John's until {moment(lease.lease.expires_at)}, with no session open")
 
     async def _john_is_sent_elsewhere(self) -> None:
-        self._say.step(f"The balancer sends John to {self._two.name}, who is spelt differently there")
+        self._printer.step(f"The balancer sends John to {self._two.name}, who is spelt differently there")
         await self._same_lease(self._two, "john@corp.example.com", "3")
 
     async def _devices(self) -> None:
-        self._say.step("John's own machines")
+        self._printer.step("John's own machines")
         await self._granted(self._two, JOHN, "4", seats=1, device=NOTEBOOK)
-        _must(204, (await self._two.ask("DELETE", "/v1/sessions/4")).status, "the status of an end")
+        _expect(204, (await self._two.ask("DELETE", "/v1/sessions/4")).status, "the status of an end")
         answer = await self._denied(self._two, JOHN, "5", "device_limit", device=HOME_PC)
         blocking = {claim["device"] for claim in _listed(answer, "blocking")}
-        _must({FARM, NOTEBOOK}, blocking, "the devices that stand in the way")
-        _holds("a denial says until when", so=answer.fields()["retry_at"] is not None)
+        _expect({FARM, NOTEBOOK}, blocking, "the devices that stand in the way")
+        _expect_true("a denial says until when", so=answer.fields()["retry_at"] is not None)
 
     async def _others(self) -> None:
-        self._say.step("Others take the other seats")
+        self._printer.step("Others take the other seats")
         await self._granted(self._one, r"CORP\mary", "8", seats=2)
         await self._granted(self._two, r"CORP\peter", "6", seats=3)
         await self._denied(self._one, r"CORP\susan", "9", "capacity")
 
     async def _what_redis_holds(self) -> None:
-        self._say.step("What Redis holds")
-        held = await read_dump(self._stage.server.socket)
-        index = self._stage.farm.sealer.user_index(IDENTITIES.user(JOHN)).encode()
+        self._printer.step("What Redis holds")
+        held = await read_dump(self._demo.server.socket)
+        index = self._demo.farm.sealer.user_index(IDENTITIES.user(JOHN)).encode()
         for entry in held:
             if index in entry.parts and entry.kind == "hash":
                 value = entry.parts[entry.parts.index(index) + 1]
-                self._say.fact("HGET", f"{entry.key.decode()} {index.decode()}")
-                self._say.raw("", _printable(value))
-        files = _file_contents(self._stage.server.folder)
+                self._printer.fact("HGET", f"{entry.key.decode()} {index.decode()}")
+                self._printer.raw("", _printable(value))
+        files = _file_contents(self._demo.server.folder)
         haystack = b"\n".join([*_texts(held), *files])
-        _holds("the search finds what is there", so=_times_found(NODES[0], haystack) > 0)
+        _expect_true("the search finds what is there", so=_times_found(NODES[0], haystack) > 0)
         for secret in SECRETS:
-            _must(0, _times_found(secret, haystack), f"how often {secret} stands in the store in clear")
-        self._say.fact(
+            _expect(0, _times_found(secret, haystack), f"how often {secret} stands in the store in clear")
+        self._printer.fact(
             "searched",
             f"{len(held)} keys and {len(files)} files of the store, {len(haystack):,} bytes, for "
             f"{', '.join(SECRETS)}, in any case: not there. Names of hosts and devices are.",
         )
 
     async def _outage(self) -> None:
-        self._say.step("The store goes away")
-        await self._stage.server.stop()
-        self._say.fact("store", "redis-server has ended")
+        self._printer.step("The store goes away")
+        await self._demo.server.stop()
+        self._printer.fact("store", "redis-server has ended")
         await self._denied(self._one, r"CORP\susan", "9", "offline")
         self._carried = self._program_writes()
         await self._ends(self._two, "3")
-        self._say.fact(self._two.name, f"its health is {await self._two.trouble()}")
+        self._printer.fact(self._two.name, f"its health is {await self._two.store_failure()}")
 
     async def _recovery(self) -> None:
-        self._say.step("The store is back")
+        self._printer.step("The store is back")
         before = await self._restart()
         lease = await self._delivered("3")
         waited = time.monotonic() - before
-        self._say.fact(self._two.name, f"delivered John's end and his file {waited:.1f} s after the store's start")
-        _must(3, lease.record_version, "the version of John's record after two changes of his file")
-        await asyncio.gather(self._one.well(), self._two.well())
-        self._say.fact("hosts", "have counted again what they had, before anybody new is let in")
+        self._printer.fact(self._two.name, f"delivered John's end and his file {waited:.1f} s after the store's start")
+        _expect(3, lease.record_version, "the version of John's record after two changes of his file")
+        await asyncio.gather(self._one.store_recovered(), self._two.store_recovered())
+        self._printer.fact("hosts", "have counted again what they had, before anybody new is let in")
         await self._same_lease(self._one, JOHN, "10")
         working = await self._one.ask("GET", "/v1/sessions/8")
-        _must("active", working.fields().get("state"), "the state of Mary's session")
-        self._say.fact(self._one.name, "Mary's session has been active all the time")
+        _expect("active", working.fields().get("state"), "the state of Mary's session")
+        self._printer.fact(self._one.name, "Mary's session has been active all the time")
 
-    # --- what the steps are made of -----------------------------------------------------------------------------------
+    # --- parts of the steps -------------------------------------------------------------------------------------------
 
     async def _granted(self, host: Host, user: str, session: str, *, seats: int, device: str | None = None) -> str:
         """Start a session that must be granted with so many seats in use then; return the lease's id."""
-        before = (await self._stage.farm.use(self._stage.pool)).used
+        before = (await self._demo.farm.use(self._demo.pool)).used
         answer = await self._start(host, user, session, device)
         document = answer.fields()
-        _must((201, "granted"), (answer.status, document.get("decision")), f"the answer to {user}")
-        use = await self._stage.farm.use(self._stage.pool)
-        _must(seats, use.used, f"the seats in use after {user} started")
+        _expect((201, "granted"), (answer.status, document.get("decision")), f"the answer to {user}")
+        use = await self._demo.farm.use(self._demo.pool)
+        _expect(seats, use.used, f"the seats in use after {user} started")
         lease = await self._lease(user)
         where = device or FARM
         devices = sorted(claim.device for claim in lease.devices)
-        _holds(f"the lease of {user} is on {where}", so=where in devices)
+        _expect_true(f"the lease of {user} is on {where}", so=where in devices)
         seat = "still {} of {} seats in use" if before == use.used else "seat {} of {}"
-        self._say.granted(
+        self._printer.granted(
             host.name,
             f"{answer.status} granted to {document['user']}: {seat.format(use.used, use.capacity)}, "
-            f"device {len(devices)} of {self._stage.pool.devices_per_user} ({where}), lease {lease.lease.id}",
+            f"device {len(devices)} of {self._demo.pool.devices_per_user} ({where}), lease {lease.lease.id}",
         )
         return lease.lease.id
 
@@ -161,38 +164,38 @@ class Story:
         """Start a session that must be denied for this reason."""
         answer = await self._start(host, user, session, device)
         document = answer.fields()
-        _must(("denied", reason), (document.get("decision"), document.get("reason")), f"the answer to {user}")
-        _must(503 if reason == "offline" else 409, answer.status, f"the status of a denial for {reason}")
+        _expect(("denied", reason), (document.get("decision"), document.get("reason")), f"the answer to {user}")
+        _expect(503 if reason == "offline" else 409, answer.status, f"the status of a denial for {reason}")
         whom = f"{user} on {device}" if device else user
-        self._say.denied(host.name, f"{answer.status} denied to {whom}, {reason}: {document['detail']}")
+        self._printer.denied(host.name, f"{answer.status} denied to {whom}, {reason}: {document['detail']}")
         return answer
 
     async def _same_lease(self, host: Host, user: str, session: str) -> None:
         """John starts again somewhere: same lease, same seat, and his file is there as he left it."""
-        _holds("no file of John's is on a host before he starts", so=not self._file.exists())
-        seats = (await self._stage.farm.use(self._stage.pool)).used
-        _must(self._lease_id, await self._granted(host, user, session, seats=seats), "the id of John's lease")
-        _must(self._carried, _read(self._file), "the content of John's file")
-        self._say.granted(
+        _expect_true("no file of John's is on a host before he starts", so=not self._file.exists())
+        seats = (await self._demo.farm.use(self._demo.pool)).used
+        _expect(self._lease_id, await self._granted(host, user, session, seats=seats), "the id of John's lease")
+        _expect(self._carried, _read(self._file), "the content of John's file")
+        self._printer.granted(
             host.name, f"the same lease; {self._file.name} is back, byte for byte: {_shown(self._carried)}"
         )
 
     async def _ends(self, host: Host, session: str) -> None:
-        """John ends a session, whether or not the store can hear of it."""
+        """John ends a session, whether or not the store is available."""
         answer = await host.ask("DELETE", f"/v1/sessions/{session}")
-        _must(204, answer.status, "the status of an end")
-        _holds("John's file has left the host", so=not self._file.exists())
-        self._say.fact(host.name, f"{answer.status} John ends; {self._file.name} has left the host")
+        _expect(204, answer.status, "the status of an end")
+        _expect_true("John's file has left the host", so=not self._file.exists())
+        self._printer.fact(host.name, f"{answer.status} John ends; {self._file.name} has left the host")
 
     async def _restart(self) -> float:
         """Start the store again on its folder; return when it began."""
         began = time.monotonic()
-        await self._stage.server.start()
-        self._say.fact("store", f"redis-server runs again on {self._stage.server.folder}")
+        await self._demo.server.start()
+        self._printer.fact("store", f"redis-server runs again on {self._demo.server.folder}")
         return began
 
     async def _delivered(self, session: str) -> LeaseView:
-        """Wait until the store has heard that John's session ended; return his lease."""
+        """Wait until the end of John's session is delivered to the store; return his lease."""
         deadline = time.monotonic() + DELIVERED_WITHIN
         while time.monotonic() < deadline:
             lease = await self._lease(JOHN)
@@ -206,7 +209,7 @@ class Story:
         return await host.ask("POST", "/v1/sessions", document)
 
     async def _lease(self, user: str) -> LeaseView:
-        lease = await self._stage.farm.lease(self._stage.pool, IDENTITIES.user(user))
+        lease = await LeaseAdmin(self._demo.farm).lease(self._demo.pool, IDENTITIES.user(user))
         if lease is None:
             raise FarmleaseError(f"the demo does not hold: {user} has no lease")
         return lease
@@ -216,24 +219,24 @@ class Story:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         content = f"UserName=john UtcBorrowTime={now}".encode()
         _write(self._file, content)
-        self._say.fact("program", f"writes {self._file.name}: {_shown(content)}")
+        self._printer.fact("program", f"writes {self._file.name}: {_shown(content)}")
         return content
 
 
-def _must(expected: object, actual: object, what: str) -> None:
-    """Raise FarmleaseError unless what is told is so."""
+def _expect(expected: object, actual: object, what: str) -> None:
+    """Raise FarmleaseError unless ``actual`` is ``expected``."""
     if expected != actual:
         raise FarmleaseError(f"the demo does not hold: {what} should be {expected!r} and is {actual!r}")
 
 
-def _holds(what: str, *, so: bool) -> None:
-    """Raise FarmleaseError unless what is told is so."""
+def _expect_true(what: str, *, so: bool) -> None:
+    """Raise FarmleaseError unless ``so``."""
     if not so:
         raise FarmleaseError(f"the demo does not hold: it is not so that {what}")
 
 
 def _times_found(word: str, haystack: bytes) -> int:
-    """Count a word in any case, standing alone: a random pseudonym may well have its four letters in the middle."""
+    """Count a word in any case, standing alone: a random pseudonym may contain its letters."""
     alone = rb"(?<![\w-])" + re.escape(word.encode()) + rb"(?![\w-])"
     return len(re.findall(alone, haystack, re.IGNORECASE))
 
@@ -263,7 +266,7 @@ def _printable(value: bytes) -> str:
 
 
 def _shown(content: bytes) -> str:
-    """Return the content of the vendor's file as it stands there."""
+    """Return the content of the vendor's file in quotes."""
     return f'"{content.decode()}"'
 
 

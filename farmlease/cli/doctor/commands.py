@@ -1,6 +1,6 @@
-"""``farmlease doctor``: looks at everything a node stands on, and says of each thing whether it is well and what to do.
+"""``farmlease doctor``: checks everything a node depends on, with a verdict and what to do for each.
 
-Each look is guarded: whatever is broken is one line, and the others are looked at all the same. Nothing is changed.
+An exception in one check is a finding and never ends the others. Nothing is changed.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from farmlease.cli.doctor.node import agent_findings, configured, file_findings,
 from farmlease.cli.doctor.store import store_findings
 from farmlease.cli.output.format import Format, emit, output_option
 from farmlease.domain.diagnosis.finding import Finding, Verdict
+from farmlease.errors import EXIT_FAILED
 
-__all__ = ["COLUMNS", "doctor", "examined"]
+__all__ = ["COLUMNS", "doctor"]
 
 COLUMNS = ("check", "verdict", "finding")
-FAILED = 1
 
 
 @click.command(epilog=example("farmlease doctor", "farmlease doctor -o json"))
@@ -29,15 +29,15 @@ def doctor(fmt: Format) -> None:
     Exit status: 0 if nothing fails (warnings do not count), 1 otherwise.
     """
     warn_on_stderr()
-    findings = list(examined())
+    findings = list(_findings())
     rows = ({"check": each.check, "verdict": each.verdict.value, "finding": each.text} for each in findings)
     emit(rows, COLUMNS, fmt)
     if any(each.verdict is Verdict.FAIL for each in findings):
-        click.get_current_context().exit(FAILED)
+        click.get_current_context().exit(EXIT_FAILED)
 
 
-def examined() -> Iterator[Finding]:
-    """Look at one thing after the other."""
+def _findings() -> Iterator[Finding]:
+    """Run one check after the other."""
     config, findings = configured()
     yield from findings
     if config is None:

@@ -1,4 +1,4 @@
-"""What the doctor looks at on this host: configuration, key ring, files, disk, and the agent that should be running."""
+"""The doctor's checks of this host: configuration, key ring, files, disk, and the agent that should be running."""
 
 import json
 import os
@@ -22,19 +22,19 @@ from farmlease.domain.diagnosis import node as judge
 from farmlease.domain.diagnosis.finding import Finding, failed, fine
 from farmlease.errors import FarmleaseError
 from farmlease.node.journal.journal import FILE
-from farmlease.node.journal.sqlite import glance_at
+from farmlease.node.journal.sqlite import inspect_file
 
 __all__ = ["agent_findings", "configured", "file_findings", "guarded", "ring_findings", "why"]
 
 
-def guarded(check: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return what a look finds; whatever goes wrong in it is a finding too."""
+def guarded(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Return the findings of a check; an exception in it is one more finding."""
     findings: list[Finding] = []
     try:
-        for each in look():
-            findings.append(each)  # noqa: PERF402 - what was found before it went wrong counts
-    except Exception as error:  # noqa: BLE001 - a doctor who breaks down helps nobody
-        findings.append(failed(check, why(error)))
+        for each in check():
+            findings.append(each)  # noqa: PERF402 - findings before an exception count
+    except Exception as error:  # noqa: BLE001 - one broken check must not end the others
+        findings.append(failed(name, why(error)))
     return findings
 
 
@@ -43,41 +43,41 @@ def why(error: Exception) -> str:
     if isinstance(error, FarmleaseError):
         return " ".join(str(error).split())
     if isinstance(error, PermissionError):
-        return "may not be looked at by this user; run this as root or as the agent's own user"
-    return f"cannot be looked at: {type(error).__name__}: {' '.join(str(error).split())}"
+        return "this user may not read it; run this as root or as the agent's own user"
+    return f"cannot be checked: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def configured() -> tuple[Config | None, list[Finding]]:
-    """Look at the interpreter and the configuration; None where that cannot be used."""
+    """Check the interpreter and the configuration; the configuration is None if it is not valid."""
     found: list[Config] = []
 
-    def look() -> Iterator[Finding]:
+    def check() -> Iterator[Finding]:
         yield judge.python(sys.version_info[:3])
         found.append(configuration())
         path, _ = find(config_file(), os.environ)
         source = str(path) if path.exists() else "the environment"
         yield fine("configuration", f"{source}: node {found[0].node} of farm {found[0].farm}")
 
-    findings = guarded("configuration", look)
+    findings = guarded("configuration", check)
     return (found[0] if found else None), findings
 
 
 def ring_findings(config: Config) -> tuple[KeyRing | None, list[Finding]]:
-    """Look at the key ring; None where there is none that can be used."""
+    """Check the key ring; the ring is None if it cannot be loaded."""
     found: list[KeyRing] = []
 
-    def look() -> Iterator[Finding]:
+    def check() -> Iterator[Finding]:
         ring = keyring_file.load(config.keys.file)
         found.append(ring)
         old = tuple(each for each in ring.ids if ring.state(each) is KeyState.OLD)
         yield judge.ring(judge.RingFacts(primary=ring.primary, pending=ring.pending, old=old))
 
-    findings = guarded("key ring", look)
+    findings = guarded("key ring", check)
     return (found[0] if found else None), findings
 
 
 def file_findings(config: Config) -> Iterator[Finding]:
-    """Look at the files that must be private, at the journal, and at the room for it."""
+    """Check the files that must be private, the journal, and the free disk space."""
     agent, store = config.agent, config.store
     yield from guarded("state_dir", lambda: [judge.file("state_dir", _facts("folder", agent.state_dir))])
     if not agent.listen.startswith(UNIX):
@@ -94,7 +94,7 @@ def _private(name: str, path: Path) -> list[Finding]:
 
 
 def agent_findings() -> Iterator[Finding]:
-    """Ask the agent of this node, as its users and as a balancer would."""
+    """Check that the agent of this node answers its API, and what its health listener reports."""
     yield from guarded("agent", _agent)
     yield from guarded("health", _health)
 
@@ -110,7 +110,7 @@ def _facts(what: str, path: Path, absent: str | None = None) -> judge.FileFacts:
 
 
 def _journal(path: Path) -> Finding:
-    glance = glance_at(path)
+    glance = inspect_file(path)
     return judge.journal(str(path), sound=None if glance is None else glance.sound)
 
 
@@ -127,13 +127,13 @@ def _agent() -> Iterator[Finding]:
         count = len(answer.document)
         yield fine("agent", f"answers on {endpoint.listen}, {wording.counted(count, 'session')}")
     else:
-        yield failed("agent", str(agent.refused(answer)))
+        yield failed("agent", str(agent.error_of(answer)))
 
 
 def _health() -> Iterator[Finding]:
-    target = health_command.address(health_command.own_url())
+    target = health_command.parse_url(health_command.own_url())
     _, body = health_command.probe(target)
-    word, _ = health_command.understood(target, body)
+    word, _ = health_command.parse_answer(target, body)
     checks = json.loads(body)["checks"]
-    told = {name: [(str(each["status"]), str(each.get("output", ""))) for each in checks[name]] for name in checks}
-    yield from judge.health(word, told)
+    results = {name: [(str(each["status"]), str(each.get("output", ""))) for each in checks[name]] for name in checks}
+    yield from judge.health(word, results)

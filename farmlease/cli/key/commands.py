@@ -2,15 +2,15 @@
 
 import click
 
-from farmlease.cli import example
+from farmlease.cli import example, print_stderr
 from farmlease.cli.client.farm import configuration
-from farmlease.cli.key.rotation import Keys, opened_keys, reseal, retire, rotate
+from farmlease.cli.key.rotation import KeysClient, opened_keys, reseal, retire, rotate
 from farmlease.cli.output.format import Column, Format, day_and_time, emit, output_option
 from farmlease.clock import SystemClock
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.json_documents import timestamp
-from farmlease.domain.key_rotation import Told, Uses
+from farmlease.domain.key_rotation import KeyReport, KeyUses
 from farmlease.errors import FarmleaseError
 
 __all__ = ["key"]
@@ -20,7 +20,7 @@ TABLE = (
     "id", "state", Column("created (UTC)", lambda row: day_and_time(row["created_at"])),
     "records", "names", "notes", "policy", "nodes",
 )  # fmt: skip
-#: Of a key that seals something in the store and is not in the ring.
+#: State of a key that seals something in the store and is not in the ring.
 MISSING = "missing"
 
 
@@ -28,22 +28,22 @@ MISSING = "missing"
 def key() -> None:
     """Make, list and change the keys that seal the farm's records.
 
-    A new key in four steps: `rotate` adds it; copy the ring to every node; `rotate --activate` seals with it from then
-    on, and copy the ring again; `reseal`, then `retire` the old one, and copy the ring a last time. An agent that
-    systemd gave a copy of the ring (LoadCredential) is restarted after each.
+    Change the key in four steps: `rotate` adds a new one; copy the ring to every node. `rotate --activate` seals with
+    it from then on; copy the ring again. `reseal` replaces the seals of the old key. `retire` removes the old key; copy
+    the ring a last time. Restart an agent that systemd gave a copy of the ring (LoadCredential) after each copy.
     """
 
 
 @key.command(epilog=example("farmlease key generate"))
 def generate() -> None:
-    """Make the key ring of a new farm. That is done once, and the ring copied to all its nodes.
+    """Make the key ring of a new farm. Do it once, and copy the ring to all nodes.
 
     The file is the one of [keys] file in the configuration. It is never overwritten.
     """
     path = configuration().keys.file
     ring = KeyRing.generate(SystemClock().now_ms())
     keyring_file.create(path, ring)
-    click.echo(f"made {path} with key {ring.primary}; copy it to every node of the farm and keep it from all others")
+    click.echo(f"made {path} with key {ring.primary}; copy it to every node of the farm and keep it secret")
 
 
 @key.command("list", epilog=example("farmlease key list", "farmlease key list -o json"))
@@ -51,18 +51,20 @@ def generate() -> None:
 def list_(fmt: Format) -> None:
     """List the keys of this node's ring. Shown are not their secrets, but what each one seals in the store.
 
-    NOTES are administrators' names and words in the audit; NODES are the living ones that say they can open with
-    it. While the store is away these are not known.
+    NOTES are administrators' names and words in the audit; NODES are the living nodes that reported they have the key.
+    While the store is unavailable these are unknown.
     """
     ring = keyring_file.load(configuration().keys.file)
-    uses: dict[str, Uses] | None = None
-    told: list[Told] = []
+    uses: dict[str, KeyUses] | None = None
+    reports: list[KeyReport] = []
     try:
         with opened_keys() as keys:
-            uses, told = _counted(keys)
+            uses, reports = _counted(keys)
     except FarmleaseError as error:
-        click.echo(f"farmlease: what the keys hold is not known: {error}", err=True)
-    emit([_row(ring, each, uses, told, fmt) for each in (*ring.ids, *_missing(ring, uses))], COLUMNS, fmt, table=TABLE)
+        print_stderr(f"cannot count what the keys seal: {error}")
+    emit(
+        [_row(ring, each, uses, reports, fmt) for each in (*ring.ids, *_missing(ring, uses))], COLUMNS, fmt, table=TABLE
+    )
 
 
 key.add_command(rotate)
@@ -70,16 +72,18 @@ key.add_command(reseal)
 key.add_command(retire)
 
 
-def _counted(keys: Keys) -> tuple[dict[str, Uses], list[Told]]:
+def _counted(keys: KeysClient) -> tuple[dict[str, KeyUses], list[KeyReport]]:
     return keys.uses(), keys.nodes()[0]
 
 
-def _missing(ring: KeyRing, uses: dict[str, Uses] | None) -> list[str]:
-    """Keys that are gone and needed. Of one that has only notes left that was told before it went."""
+def _missing(ring: KeyRing, uses: dict[str, KeyUses] | None) -> list[str]:
+    """Return the keys that seal something needed and are not in the ring. A key that seals only notes is not needed."""
     return sorted(key_id for key_id, found in (uses or {}).items() if found.needed and key_id not in ring.ids)
 
 
-def _row(ring: KeyRing, key_id: str, uses: dict[str, Uses] | None, told: list[Told], fmt: Format) -> dict[str, object]:
+def _row(
+    ring: KeyRing, key_id: str, uses: dict[str, KeyUses] | None, reports: list[KeyReport], fmt: Format
+) -> dict[str, object]:
     created = next((timestamp(each.created_at) for each in ring.keys if each.id == key_id), None)
     row: dict[str, object] = {
         "id": key_id,
@@ -89,11 +93,11 @@ def _row(ring: KeyRing, key_id: str, uses: dict[str, Uses] | None, told: list[To
     }
     if uses is None:
         return row | dict.fromkeys(("records", "names", "notes", "policy", "nodes"), "?" if fmt == "table" else None)
-    found = uses.get(key_id, Uses())
+    found = uses.get(key_id, KeyUses())
     return row | {
         "records": found.records,
         "names": found.names,
         "notes": found.notes,
         "policy": bool(found.policy),
-        "nodes": sum(each.alive and key_id in each.opens for each in told),
+        "nodes": sum(each.alive and key_id in each.opens for each in reports),
     }

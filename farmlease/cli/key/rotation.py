@@ -1,7 +1,7 @@
-"""``farmlease key rotate``, ``reseal`` and ``retire``: a new key into use, and an old one out of it.
+"""``farmlease key rotate``, ``reseal`` and ``retire``: put a new key into use, and take an old one out of use.
 
-Each step is refused while it could lose anything, and says what stands in the way. Only the key ring's file on this
-host and seals in the store are changed; the file is copied to the nodes by the administrator.
+Each step is refused while it could lose data, with the reason. Only the key ring's file on this host and seals in the
+store are changed; the administrator copies the file to the nodes.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -11,32 +11,31 @@ from typing import TypeVar
 
 import click
 
-from farmlease.admin.audit import History
-from farmlease.admin.reseal import Resealing
-from farmlease.cli import complain, example
+from farmlease.admin.audit import AuditLog
+from farmlease.admin.reseal import Resealer
+from farmlease.cli import example, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.cli.output.progress import progress
 from farmlease.clock import SystemClock
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.keyring_file import change
-from farmlease.domain.key_rotation import Told, Uses, cannot_open, in_the_way, keys_elsewhere
+from farmlease.domain.key_rotation import KeyReport, KeyUses, cannot_open, in_the_way, keys_elsewhere
 from farmlease.errors import FarmleaseError, RecordRejected
-from farmlease.store.seal_store import SealStore
 
-__all__ = ["Keys", "opened_keys", "reseal", "retire", "rotate"]
+__all__ = ["KeysClient", "opened_keys", "reseal", "retire", "rotate"]
 
 T = TypeVar("T")
 
-#: What a copied ring asks for besides where an agent does not read the file itself.
+#: What to do after copying the ring, for agents that do not read the file itself.
 _RESTART = "restart agents that systemd gave a copy of it (LoadCredential)"
 
-force_option = click.option("--force", is_flag=True, help="Go on whatever stands in the way; it is told as a warning.")
+force_option = click.option("--force", is_flag=True, help="Go on despite an objection; it is printed as a warning.")
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The farm's keys and seals in the hands of a command."""
+class KeysClient:
+    """An open farm, for the commands about its keys."""
 
     client: FarmClient
     pools: tuple[str, ...]  #: of the policy in force
@@ -47,42 +46,37 @@ class Keys:
         return self.client.farm.sealer.ring
 
     @property
-    def vault(self) -> SealStore:
-        """The seals in the store."""
-        return SealStore(self.client.farm.store.connection, self.client.farm.name)
-
-    @property
-    def resealing(self) -> Resealing:
-        """The seals, counted and sealed anew."""
+    def resealer(self) -> Resealer:
+        """Counts the seals of the store and seals them anew."""
         farm = self.client.farm
-        ever = self.client.wait(History(farm).pools())
-        return Resealing(farm.store, self.vault, farm.sealer, sorted({*ever, *self.pools}))
+        ever = self.client.wait(AuditLog(farm).pools())
+        return Resealer(farm, sorted({*ever, *self.pools}))
 
-    def uses(self) -> dict[str, Uses]:
-        """What each key holds in the store."""
-        return self.client.wait(self.resealing.uses())
+    def uses(self) -> dict[str, KeyUses]:
+        """Return how much each key seals in the store."""
+        return self.client.wait(self.resealer.uses())
 
-    def nodes(self) -> tuple[list[Told], list[str]]:
-        """What the nodes say of their keys, and which nodes the pools count as alive."""
-        store = self.client.farm.store
-        members = [member for pool in self.pools for member in self.client.wait(store.nodes(pool))]
-        return self.client.wait(self.vault.rings()), sorted({member.partition("#")[0] for member in members})
+    def nodes(self) -> tuple[list[KeyReport], list[str]]:
+        """Return what the nodes reported about their keys, and the nodes that the pools count as alive."""
+        farm = self.client.farm
+        members = [member for pool in self.pools for member in self.client.wait(farm.leases.nodes(pool))]
+        return self.client.wait(farm.seals.rings()), sorted({member.partition("#")[0] for member in members})
 
-    def steps(self, source: AsyncIterator[T]) -> Iterator[T]:
-        """Yield each value as it comes."""
+    def batches(self, source: AsyncIterator[T]) -> Iterator[T]:
+        """Yield the values of an asynchronous iterator, each as soon as it is there."""
 
-        async def following() -> T | None:
+        async def following_one() -> T | None:
             return await anext(source, None)
 
-        while (value := self.client.wait(following())) is not None:
+        while (value := self.client.wait(following_one())) is not None:
             yield value
 
 
 @contextmanager
-def opened_keys() -> Iterator[Keys]:
+def opened_keys() -> Iterator[KeysClient]:
     """Open the farm of the configuration for work on its keys."""
     with opened_farm() as client:
-        yield Keys(client, tuple(pool.name for pool in client.in_force().pools))
+        yield KeysClient(client, tuple(pool.name for pool in client.in_force().pools))
 
 
 @click.command(epilog=example("farmlease key rotate", "farmlease key rotate --activate"))
@@ -91,30 +85,30 @@ def opened_keys() -> Iterator[Keys]:
 def rotate(*, activate: bool, force: bool) -> None:
     """Add a new key to this node's ring. With --activate, seal with it from then on.
 
-    Copy the ring to every node after either step; agents read it again within seconds. One that systemd gave a copy
-    of it (LoadCredential) must be restarted. To activate is refused while a living node cannot open with the new key,
-    and so is a ring that is not the newest.
+    Copy the ring to every node after either step; agents reload it within seconds. Restart an agent that systemd gave
+    a copy of the ring (LoadCredential). Refused: --activate while a living node does not have the new key, and either
+    step with a ring that is not the newest.
     """
     with opened_keys() as keys:
         path, ring = keys.client.config.keys.file, keys.ring
-        told, alive = keys.nodes()
-        if others := keys_elsewhere(told, ring.ids):
-            _object(
-                f"{_listed(others)} know keys that are not in {path}: bring all nodes to the newest ring first", force
+        reports, alive = keys.nodes()
+        if others := keys_elsewhere(reports, ring.ids):
+            _refuse(
+                f"{_listed(others)} have keys that are not in {path}: copy the newest ring to all nodes first", force
             )
         if not activate:
-            _add(keys, cannot_open(told, alive, ring.pending or ""))
+            _add(keys, cannot_open(reports, alive, ring.pending or ""))
             return
         if ring.pending is None:
             raise FarmleaseError(f"no key is waiting in {path}: add one with `farmlease key rotate`")
-        if lacking := cannot_open(told, alive, ring.pending):
-            _object(f"key {ring.pending} does not open on {_listed(lacking)} yet: copy {path} there first", force)
+        if lacking := cannot_open(reports, alive, ring.pending):
+            _refuse(f"key {ring.pending} does not open on {_listed(lacking)} yet: copy {path} there first", force)
         change(path, ring, KeyRing.activated)
         click.echo(f"key {ring.pending} seals from now on; copy {path} to every node of the farm,")
         click.echo(f"{_RESTART}, then run `farmlease key reseal`")
 
 
-def _add(keys: Keys, lacking: list[str]) -> None:
+def _add(keys: KeysClient, lacking: list[str]) -> None:
     path, ring = keys.client.config.keys.file, keys.ring
     if ring.pending is not None:
         missing = f"copy {path} to {_listed(lacking)}, then" if lacking else "every node can open with it:"
@@ -128,27 +122,26 @@ def _add(keys: Keys, lacking: list[str]) -> None:
 def reseal() -> None:
     """Seal everything in the store anew with the primary key. That is records, names and the policy.
 
-    May be interrupted at any time and run again: each seal is the old one or the new one, and what a node saves
-    meanwhile is never written over. Administrators' names and words in the audit stay as they are: a trail is not
-    rewritten.
-    Nodes seal what lies on their own disks anew by themselves.
+    It may be interrupted at any time and run again: each seal is the old one or the new one, and what a node saves
+    meanwhile is never overwritten. Administrators' names and words in the audit stay as they are: an audit is not
+    rewritten. Nodes themselves seal the data on their own disks anew.
     """
     with opened_keys() as keys:
         primary = keys.ring.primary
-        total = sum(_sealed(uses) for key_id, uses in keys.uses().items() if key_id != primary)
+        total = sum(_seal_count(uses) for key_id, uses in keys.uses().items() if key_id != primary)
         done = left = 0
         try:
             with progress("sealing anew", total) as advance:
-                for step in keys.steps(keys.resealing.reseal()):
-                    done, left = done + step.resealed, left + step.left
-                    advance(step.resealed + step.left)
+                for batch in keys.batches(keys.resealer.reseal()):
+                    done, left = done + batch.resealed, left + batch.left
+                    advance(batch.resealed + batch.left)
         except KeyboardInterrupt:
             click.echo(f"stopped: {done} of {total} sealed anew with key {primary}; run it again to go on", err=True)
             raise
         click.echo(f"sealed {done} anew with key {primary}")
         if others := [each.node for each in keys.nodes()[0] if each.alive and each.primary != primary]:
-            complain(
-                f"{_listed(others)} seal with an older key yet: copy the ring there, {_RESTART}; then run this again"
+            print_stderr(
+                f"{_listed(others)} still seal with an older key: copy the ring there, {_RESTART}; then run this again"
             )
         if left:
             raise RecordRejected(f"{left} seals do not open with this ring and were left as they are; see key list")
@@ -161,8 +154,8 @@ def reseal() -> None:
 def retire(key_id: str, *, yes: bool, force: bool) -> None:
     """Remove key ID from this node's ring. Copy the ring to every node afterwards.
 
-    Refused while the store or a node's journal needs the key, saying how much and where. Administrators' names and
-    words in the audit that it sealed become unreadable for good; so does what --force leaves behind.
+    Refused while the store or a node's journal needs the key, with how much and where. Administrators' names and words
+    in the audit that it sealed become unreadable for good; so does whatever else still needs the key with --force.
     """
     with opened_keys() as keys:
         path, ring = keys.client.config.keys.file, keys.ring
@@ -170,11 +163,11 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
             raise FarmleaseError(f"there is no key of this id in {path}: see `farmlease key list`")
         if key_id == ring.primary:
             raise FarmleaseError(f"key {key_id} is the primary: bring another one into use first (key rotate)")
-        told, alive = keys.nodes()
-        uses = keys.uses().get(key_id, Uses())  # after the nodes: who has done with the key brings nothing in any more
-        if blocked := in_the_way(told, alive, key_id, uses):
+        reports, alive = keys.nodes()
+        uses = keys.uses().get(key_id, KeyUses())  # after the nodes: a node without the key adds no more seals of it
+        if blocked := in_the_way(reports, alive, key_id, uses):
             advice = "run `farmlease key reseal`, and see that every node has the newest ring"
-            _object(f"key {key_id} is still needed by {'; '.join(blocked)}; {advice}", force)
+            _refuse(f"key {key_id} is still needed by {'; '.join(blocked)}; {advice}", force)
         whose = f"{uses.notes} names and words of administrators in the audit"
         notes = f", and {whose} become unreadable" if uses.notes else ""
         ask_first(f"this removes key {key_id} from {path} for good{notes}", yes=yes)
@@ -183,15 +176,15 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
         click.echo(f"and {_RESTART}")
 
 
-def _sealed(uses: Uses) -> int:
+def _seal_count(uses: KeyUses) -> int:
     return uses.records + uses.names + uses.policy
 
 
-def _object(what: str, force: bool) -> None:  # noqa: FBT001 - the option as it was given
-    """Refuse; with ``--force`` only warn."""
+def _refuse(objection: str, force: bool) -> None:  # noqa: FBT001 - the option as it was given
+    """Raise FarmleaseError with an objection; with ``--force`` only print it."""
     if not force:
-        raise FarmleaseError(f"{what} (--force goes on all the same)")
-    complain(f"warning: {what}")
+        raise FarmleaseError(f"{objection} (--force goes on nevertheless)")
+    print_stderr(f"warning: {objection}")
 
 
 def _listed(names: list[str]) -> str:

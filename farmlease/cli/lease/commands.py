@@ -1,7 +1,7 @@
-"""``farmlease lease …``: who holds which licence of the farm, and how it is taken back.
+"""``farmlease lease …``: list, show and check the leases of the farm, and take them back.
 
 Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke``, ``import`` and ``forget``
-change anything, and all but ``import`` ask before they do.
+change anything; all but ``import`` ask first.
 """
 
 import sys
@@ -9,35 +9,36 @@ from collections.abc import Iterator
 
 import click
 
-from farmlease.admin.nodes import Roster
+from farmlease.admin.nodes import NodeAdmin
 from farmlease.cli import example
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
-from farmlease.cli.device import used
+from farmlease.cli.device import session_list
 from farmlease.cli.lease.forget import forget
 from farmlease.cli.lease.import_csv import import_
-from farmlease.cli.lease.summary import STORY_INDENT, story
+from farmlease.cli.lease.summary import SUMMARY_INDENT, lease_summary
 from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, folded, follow_option, output_option
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
 from farmlease.domain.identity import check_token
 from farmlease.domain.json_documents import lease_document
 from farmlease.domain.model import LeaseState, LeaseView, Withdrawal
-from farmlease.errors import FarmleaseError
+from farmlease.errors import EXIT_DENIED, FarmleaseError
 from farmlease.store.answers.admin import Withdrawn
 
-__all__ = ["lease", "listed", "moving", "of_pools", "of_user", "seat_of", "tell", "with_bar"]
+__all__ = ["lease"]
 
-INVALID = 3
-#: Leases between two moves of the bar.
+#: Exit status of ``check`` for a lease that is not valid: as for a denial.
+INVALID = EXIT_DENIED
+#: Leases between two updates of the progress bar.
 _STEP = 100
 
 COLUMNS = ("user", "pool", "kind", "state", "devices", "sessions", "issued_at", "expires_at", "fence", "overdraft")
 
 TABLE = (
     "user", "pool", Column("state", lambda row: f"{row['state']}{', overdraft' * bool(row['overdraft'])}"),
-    Column("devices", lambda row: ", ".join(listed(row["devices"]))),
-    Column("sessions", lambda row: used(row["sessions"])),
+    Column("devices", lambda row: ", ".join(_device_names(row["devices"]))),
+    Column("sessions", lambda row: session_list(row["sessions"])),
     Column("expires (UTC)", lambda row: day_and_time(row["expires_at"])),
 )  # fmt: skip
 
@@ -68,23 +69,23 @@ def lease() -> None:
 @output_option
 @follow_option
 def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format, watch: bool) -> None:
-    """List the leases of the farm as they come. A hundred thousand are never held at once.
+    """List the leases of the farm as they are read. A list of any length is never held in memory.
 
-    A table shows what people look for; JSON and CSV have all there is. Where only the list goes into a file, a bar on
-    the terminal shows how far it is.
+    A table shows the usual columns; JSON and CSV have all. With the list redirected into a file, the terminal shows a
+    progress bar.
     """
     with opened_farm() as client:
 
         def views() -> Iterator[LeaseView]:
-            found = of_user(client, user, pool) if user is not None else of_pools(client, pool)
+            found = _leases_of_user(client, user, pool) if user is not None else _leases_of_pools(client, pool)
             return (view for view in found if state in {None, view.state})
 
         if watch:
-            from farmlease.cli.output.watch import Watched, follow
+            from farmlease.cli.output.watch import WatchedList, watch_list
 
             rows = lambda: map(lease_document, views())  # noqa: E731 - as long as its only use
-            follow(Watched(rows=rows, key=("user", "pool"), table=TABLE, moving=moving), fmt)
-        counted = views() if user is not None else with_bar(client, pool, views())
+            watch_list(WatchedList(rows=rows, key=("user", "pool"), table=TABLE, volatile=_volatile), fmt)
+        counted = views() if user is not None else _with_progress(client, pool, views())
         emit(map(lease_document, counted), COLUMNS, fmt, table=TABLE)
 
 
@@ -93,16 +94,16 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
 @pool_option
 @output_option
 def show(user: str, pool: str | None, fmt: Format) -> None:
-    """Tell what USER holds, and what happens next. Seats, devices and sessions are told with their times."""
+    """Show what USER holds and what happens next. Seats, devices and sessions are shown with their times."""
     with opened_farm() as client:
-        views = list(of_user(client, user, pool))
-        hosts = {host.node: host for host in client.wait(Roster(client.farm).all())} if fmt == "table" else {}
+        views = list(_leases_of_user(client, user, pool))
+        hosts = {host.node: host for host in client.wait(NodeAdmin(client.farm).all())} if fmt == "table" else {}
         pools = {each.name: each for each in client.pools(pool)}
     if not views:
         raise FarmleaseError("the user holds no lease" + (f" in pool {pool}" if pool else ""))
     if fmt == "table":
-        told = "\n\n".join(story(view, pools[view.pool], hosts) for view in views)
-        click.echo("\n".join(folded(line, STORY_INDENT) for line in told.split("\n")))
+        text = "\n\n".join(lease_summary(view, pools[view.pool], hosts) for view in views)
+        click.echo("\n".join(folded(line, SUMMARY_INDENT) for line in text.split("\n")))
     else:
         emit(map(lease_document, views), COLUMNS, fmt)
 
@@ -117,14 +118,14 @@ def show(user: str, pool: str | None, fmt: Format) -> None:
 @click.option("--pool", metavar="P", help="Pool to look at (default: the only one).")
 @click.option("--device", metavar="D", help="Machine outside the farm (default: the farm).")
 def check(user: str, pool: str | None, device: str | None) -> None:
-    """Say whether USER holds a valid lease on a device. It is valid if its record is there and opens.
+    """Check whether USER holds a valid lease on a device. It is valid if its record exists and opens.
 
-    Prints VALID, or INVALID and why with exit status 3. A record that does not open is exit status 5.
+    Prints VALID, or INVALID with the reason and exit status 3. If the record does not open: exit status 5.
     """
     with opened_farm() as client:
         who = client.config.identities.user(user)
         where = client.config.farm if device is None else check_token("device", device)
-        why = client.wait(client.farm.fault(client.one_pool(pool), who, where))
+        why = client.wait(client.lease_admin.fault(client.one_pool(pool), who, where))
     click.echo("VALID" if why is None else f"INVALID: {why}")
     if why is not None:
         click.get_current_context().exit(INVALID)
@@ -135,10 +136,10 @@ def check(user: str, pool: str | None, device: str | None) -> None:
 @from_pool_option
 @yes_option
 def return_(user: str, pool: str, *, yes: bool) -> None:
-    """Give back what USER holds in a pool. It is as if they had done it themselves.
+    """Give back what USER holds in a pool. It has the same effect as if the user did it.
 
     A named seat that was used stays quarantined until its last use is long enough ago; any other is free at once.
-    Sessions end. The user may come back at any time.
+    Sessions end. The user may take a seat again at any time.
     """
     with opened_farm() as client:
         (chosen,) = client.pools(pool)
@@ -146,11 +147,11 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
         view = client.held_lease(chosen, who)
         if view.state is LeaseState.QUARANTINED:
             until = wording.moment(view.lease.expires_at)
-            click.echo(f"{view.user} gave the seat of pool {view.pool} back before; it is quarantined until {until}")
+            click.echo(f"{view.user} already gave the seat of pool {view.pool} back; it is quarantined until {until}")
             return
-        ask_first(f"this takes {seat_of(view)}", yes=yes)
-        withdrawn = client.wait(client.farm.withdraw(chosen, who, Withdrawal.RETURNED))
-    tell(view, "returned", withdrawn)
+        ask_first(f"this takes {_seat_text(view)}", yes=yes)
+        withdrawn = client.wait(client.lease_admin.withdraw(chosen, who, Withdrawal.RETURNED))
+    _print_withdrawal(view, "returned", withdrawn)
 
 
 @lease.command(epilog=example("farmlease lease revoke 'CORP\\john' --pool qlikview --reason 'left us' --yes"))
@@ -161,72 +162,70 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
 def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
     """Take back what USER holds in a pool. The user is kept out for the time of the pool's quarantine.
 
-    Otherwise as ``return``. To keep somebody out for good, write a rule with access = "denied".
+    Otherwise as ``return``. To keep a user out for good, write a rule with access = "denied".
     """
     with opened_farm() as client:
         (chosen,) = client.pools(pool)
         who = client.config.identities.user(user)
         view = client.held_lease(chosen, who)
-        ask_first(f"this takes {seat_of(view)} and keeps the user out for a while", yes=yes)
-        withdrawn = client.wait(client.farm.withdraw(chosen, who, Withdrawal.REVOKED, reason))
-    tell(view, "revoked", withdrawn)
+        ask_first(f"this takes {_seat_text(view)} and keeps the user out for a while", yes=yes)
+        withdrawn = client.wait(client.lease_admin.withdraw(chosen, who, Withdrawal.REVOKED, reason))
+    _print_withdrawal(view, "revoked", withdrawn)
 
 
 lease.add_command(import_)
 lease.add_command(forget)
 
 
-def of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:
-    """Yield the leases of a pool, or of all, as they come."""
+def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:
+    """Yield the leases of a pool, or of all pools, as they are read."""
     for each in client.pools(pool):
-        yield from client.each(client.farm.leases(each))
+        yield from client.each(client.lease_admin.leases(each))
 
 
-def of_user(client: FarmClient, user: str, pool: str | None) -> Iterator[LeaseView]:
+def _leases_of_user(client: FarmClient, user: str, pool: str | None) -> Iterator[LeaseView]:
     """Yield one user's leases."""
     who = client.config.identities.user(user)
     for each in client.pools(pool):
-        view = client.wait(client.farm.lease(each, who))
+        view = client.wait(client.lease_admin.lease(each, who))
         if view is not None:
             yield view
 
 
-def with_bar(client: FarmClient, pool: str | None, views: Iterator[LeaseView]) -> Iterator[LeaseView]:
-    """Pass leases on; where only the list goes elsewhere, a bar on the terminal tells how far it is."""
+def _with_progress(client: FarmClient, pool: str | None, views: Iterator[LeaseView]) -> Iterator[LeaseView]:
+    """Yield the same leases; show a progress bar on the terminal if only stdout is redirected."""
     if sys.stdout.isatty() or not sys.stderr.isatty():
         yield from views
         return
-    from farmlease.cli.pool.commands import seats_held
-
-    with progress("leases", sum(seats_held(client, each) for each in client.pools(pool))) as advance:
+    with progress("leases", sum(client.seats_held(each) for each in client.pools(pool))) as advance:
         for passed, view in enumerate(views, 1):
             yield view
             if passed % _STEP == 0:
                 advance(_STEP)
 
 
-def listed(devices: object) -> list[str]:
-    """Return the names of a document's devices."""
+def _device_names(devices: object) -> list[str]:
+    """Return the device names of a lease document."""
     return [each["device"] for each in devices] if isinstance(devices, list) else []
 
 
-def moving(row: Row) -> tuple[str, ...]:
-    """Return what of a lease moves with the clock: the end of one that is in use."""
+def _volatile(row: Row) -> tuple[str, ...]:
+    """Return the keys that change with the clock alone: the expiry of a lease in use."""
     return ("expires_at",) if row["state"] == LeaseState.ACTIVE else ()
 
 
-def seat_of(view: LeaseView) -> str:
-    """Return what would be taken, in words for a question."""
+def _seat_text(view: LeaseView) -> str:
+    """Return what would be taken, for a question."""
     sessions = f" and ends {wording.counted(len(view.sessions), 'session')}" if view.sessions else ""
     return f"the {view.kind} seat of {view.user} in pool {view.pool}{sessions}"
 
 
-def tell(view: LeaseView, done: str, withdrawn: Withdrawn | None) -> None:
-    """Print what became of a lease that was taken back; FarmleaseError if it had ended before."""
+def _print_withdrawal(view: LeaseView, verb: str, withdrawn: Withdrawn | None) -> None:
+    """Print the result of a return or revocation; FarmleaseError if the lease ended meanwhile."""
     if withdrawn is None:
-        raise FarmleaseError(f"the user holds no lease in pool {view.pool} any more; it ended meanwhile")
+        raise FarmleaseError(f"the user holds no lease in pool {view.pool} any more: it has just ended")
     seat = f"the {view.kind} seat of {view.user} in pool {view.pool}"
-    click.echo(f"{done} {seat}" if withdrawn.changed else f"{seat} was {done} before; nothing has changed")
+    click.echo(f"{verb} {seat}" if withdrawn.changed else f"{seat} was already {verb}; nothing has changed")
     if withdrawn.quarantined_until is None:
         click.echo("it is free for others now")
     else:
@@ -234,4 +233,4 @@ def tell(view: LeaseView, done: str, withdrawn: Withdrawn | None) -> None:
     if withdrawn.barred_until is not None:
         click.echo(f"the user is kept out until {wording.moment(withdrawn.barred_until)}")
     if view.sessions:
-        click.echo(f"{wording.counted(len(view.sessions), 'session')} told at the next heartbeat of each host")
+        click.echo(f"{wording.counted(len(view.sessions), 'session')} will end at the next heartbeat of each host")

@@ -1,7 +1,7 @@
-"""``farmlease lease import``: take over the leases that stand in the vendor's own books.
+"""``farmlease lease import``: take over the leases recorded by the vendor.
 
 Row by row, each an atomic decision of the store, so that a second run finishes what a first one left and changes
-nothing else. A row that cannot be taken is told and never stops those after it.
+nothing else. A row that cannot be imported is reported and never stops the rows after it.
 """
 
 from collections import Counter
@@ -9,21 +9,21 @@ from pathlib import Path
 
 import click
 
-from farmlease.cli import example
+from farmlease.cli import example, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
 from farmlease.domain.identity import check_token
 from farmlease.domain.model import Reason
 from farmlease.domain.policy import Pool
-from farmlease.domain.vendor_csv import BadRow, Booking, read_books
-from farmlease.errors import FarmleaseError, InvalidInput, InvalidName
+from farmlease.domain.vendor_csv import LicenceRow, RejectedRow, read_vendor_csv
+from farmlease.errors import EXIT_FAILED, FarmleaseError, InvalidInput, InvalidName
 from farmlease.store.answers.admin import Import, ImportOutcome
 from farmlease.store.answers.session import Behind
 
-__all__ = ["Importer", "content_of", "import_"]
+__all__ = ["Importer", "import_"]
 
-#: How often the policy may change under one row before something is wrong.
+#: Changes of the policy during the import of one row, before it fails.
 _MOST_CHANGES = 5
 _BAD = "bad"
 
@@ -39,36 +39,36 @@ def import_(file: Path, pool: str) -> None:
 
     Exit status: 0 every row is in, 1 some rows were bad; they are listed with their line, and the others are in.
     """
-    content = content_of(file)
+    content = _read_file(file)
     try:
-        rows = list(read_books(content))
+        rows = list(read_vendor_csv(content))
     except InvalidInput as error:
         raise InvalidInput(f"{file}: {error}") from None
     with opened_farm() as client:
         importer = Importer(client, client.named_pool(pool))
-        told = Counter[str]()
+        counts = Counter[str]()
         try:
             with progress("rows", len(rows)) as advance:
                 for row in rows:
-                    outcome, why = importer.take(row)
-                    told[outcome] += 1
+                    outcome, why = importer.import_row(row)
+                    counts[outcome] += 1
                     if why:
-                        click.echo(f"farmlease: {file}: line {row.line}: {why}", err=True)
+                        print_stderr(f"{file}: line {row.line}: {why}")
                     advance(1)
         except (FarmleaseError, KeyboardInterrupt):
-            click.echo(f"stopped: {_tally(told)}; run it again to go on", err=True)
+            click.echo(f"stopped: {_tally(counts)}; run it again to go on", err=True)
             raise
-    click.echo(_tally(told))
-    if told[_BAD]:
-        click.get_current_context().exit(1)
+    click.echo(_tally(counts))
+    if counts[_BAD]:
+        click.get_current_context().exit(EXIT_FAILED)
 
 
-def _tally(told: Counter[str]) -> str:
-    return f"imported {told[Import.IMPORTED]}, known before {told[Import.KNOWN]}, bad {told[_BAD]}"
+def _tally(counts: Counter[str]) -> str:
+    return f"imported {counts[Import.IMPORTED]}, known before {counts[Import.KNOWN]}, bad {counts[_BAD]}"
 
 
-def content_of(file: Path) -> bytes:
-    """Return a file's bytes; InvalidInput if there is none."""
+def _read_file(file: Path) -> bytes:
+    """Return a file's bytes; InvalidInput if it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:
@@ -76,39 +76,39 @@ def content_of(file: Path) -> bytes:
 
 
 class Importer:
-    """Gives rows to the store, by the policy in force."""
+    """Imports rows into a pool, by the policy in force."""
 
     def __init__(self, client: FarmClient, pool: Pool) -> None:
         self._client = client
         self._pool = pool
         self._version = client.in_force().version
 
-    def take(self, row: Booking | BadRow) -> tuple[str, str]:
-        """Return what became of a row, and if it is bad, why."""
-        if isinstance(row, BadRow):
+    def import_row(self, row: LicenceRow | RejectedRow) -> tuple[str, str]:
+        """Import a row; return the outcome and, if the row is bad, the reason."""
+        if isinstance(row, RejectedRow):
             return _BAD, row.why
         try:
-            outcome = self._ask(row)
+            outcome = self._import(row)
         except InvalidName as error:
             return _BAD, str(error)
         if outcome.outcome in {Import.IMPORTED, Import.KNOWN}:
             return outcome.outcome, ""
-        return _BAD, self._why(outcome)
+        return _BAD, self._reason(outcome)
 
-    def _ask(self, row: Booking) -> ImportOutcome:
+    def _import(self, row: LicenceRow) -> ImportOutcome:
         user = self._client.config.identities.user(row.user)
         machine = check_token("machine id", row.machine)
         for _ in range(_MOST_CHANGES):
-            question = self._client.farm.import_lease(self._pool, self._version, user, machine, row.borrowed_at)
-            outcome = self._client.wait(question)
+            importing = self._client.lease_admin.import_lease(self._pool, self._version, user, machine, row.borrowed_at)
+            outcome = self._client.wait(importing)
             if not isinstance(outcome, Behind):
                 return outcome
             self._version = self._client.in_force().version
             self._pool = self._client.named_pool(self._pool.name)
-        raise FarmleaseError("the policy keeps changing; is somebody applying policies in a loop?")
+        raise FarmleaseError("the policy keeps changing; is a script applying policies in a loop?")
 
-    def _why(self, outcome: ImportOutcome) -> str:
-        """Return what stands in the way of a row."""
+    def _reason(self, outcome: ImportOutcome) -> str:
+        """Return why the store refused a row."""
         pool = self._pool
         if outcome.outcome is Import.FUTURE:
             return "the time is in the future by the store's clock; is it in UTC?"
@@ -117,7 +117,7 @@ class Importer:
         reasons = {
             Reason.CAPACITY: f"all seats of pool {pool.name} are taken, {pool.capacity} of {pool.capacity}",
             Reason.RESERVED: f"the free seats of pool {pool.name} are reserved for others",
-            Reason.DEVICE_LIMIT: f"the user is on as many devices as are allowed: {pool.devices_per_user}",
+            Reason.DEVICE_LIMIT: f"the user is on as many devices as the pool allows: {pool.devices_per_user}",
             Reason.QUARANTINED: "the user's seat was given back and is quarantined",
             Reason.REVOKED: "the user's seat was revoked, and the user is kept out for now",
             Reason.RECOVERING: "the store lost data or changed its master; run it again in a minute",

@@ -1,4 +1,4 @@
-"""The whole story of one lease, in words: what it is, where it is used, and what happens next and when."""
+"""One lease in words: what it is, where it is used, and what happens next and when."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -10,36 +10,36 @@ from farmlease.domain.node_view import NodeView
 from farmlease.domain.policy import Pool
 from farmlease.domain.wording import moment
 
-__all__ = ["STORY_INDENT", "Event", "events", "since", "story"]
+__all__ = ["SUMMARY_INDENT", "Event", "events", "lease_summary"]
 
 
 class Event(NamedTuple):
-    """Something that happens to a lease by itself, at ``at`` (ms) by the store's clock, if nobody comes before."""
+    """What happens to a lease without the user, at ``at`` (ms) by the store's clock."""
 
     at: int
     what: str
 
 
-#: Columns before what each line says.
-STORY_INDENT = 12
+#: Columns before the text of each line.
+SUMMARY_INDENT = 12
 
 
-def story(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView]) -> str:
-    """Return a lease in words, a line for each thing. ``hosts``: the farm's nodes by name, as far as they are known."""
+def lease_summary(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView]) -> str:
+    """Return a lease in words, a line for each fact. ``hosts``: the known nodes of the farm by name."""
     beyond = ", beyond the capacity" if view.overdraft else ""
     devices = [
         f"{claim.device} ({'in use now' if claim.until is None else f'until {moment(claim.until)}'})"
         for claim in view.devices
     ]
     sessions = [
-        f"{claim.session} on {claim.node} since {since(claim.started_at)}{_trouble(hosts.get(claim.node))}"
+        f"{claim.session} on {claim.node} since {_past(claim.started_at)}{_silent_note(hosts.get(claim.node))}"
         for claim in view.sessions
     ]
-    last = "now" if view.sessions else since(view.last_contact_at)
+    last = "now" if view.sessions else _past(view.last_contact_at)
     return "\n".join(
         [
             f"{view.user} holds a {view.kind} seat of pool {view.pool}, {view.state}{beyond}",
-            f"  lease     {view.lease.id} since {since(view.lease.issued_at)}",
+            f"  lease     {view.lease.id} since {_past(view.lease.issued_at)}",
             *_listed("devices", devices),
             *_listed("sessions", sessions),
             f"  contact   {last}",
@@ -50,7 +50,7 @@ def story(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView]) -> str:
 
 
 def events(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView]) -> list[Event]:
-    """Return what happens to a lease if nobody comes before, in order."""
+    """Return what happens to a lease if the user does not come back, in order."""
     return sorted(_events(view, pool, hosts))
 
 
@@ -73,16 +73,16 @@ def _events(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView]) -> Itera
 
 
 def _next(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView]) -> list[str]:
-    told = [f"{moment(event.at)} {event.what}" for event in events(view, pool, hosts)]
+    lines = [f"{moment(event.at)} {event.what}" for event in events(view, pool, hosts)]
     if view.sessions:
         kept = {Kind.NAMED: pool.lease_ms, Kind.FLOATING: pool.linger_ms}.get(view.kind, 0)
         later = f"{format_duration(kept)} later, if nobody comes before" if kept else "at once"
-        told.append(f"when the last session has ended: the seat falls free {later}")
-    return told
+        lines.append(f"when the last session has ended: the seat falls free {later}")
+    return lines
 
 
-def _trouble(host: NodeView | None) -> str:
-    return "" if host is None or host.heard else f", which is {host.state} since {since(host.seen_at)}"
+def _silent_note(host: NodeView | None) -> str:
+    return "" if host is None or host.heard else f", which is {host.state} since {_past(host.seen_at)}"
 
 
 def _listed(title: str, lines: list[str]) -> list[str]:
@@ -91,6 +91,6 @@ def _listed(title: str, lines: list[str]) -> list[str]:
     return [f"  {title:<9} {first}", *(f"{'':12}{other}" for other in others)]
 
 
-def since(at_ms: int) -> str:
-    """Return a past instant as a person reads it, rounded down to the minute."""
+def _past(at_ms: int) -> str:
+    """Return a past time, rounded down to the minute."""
     return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d %H:%M UTC}"

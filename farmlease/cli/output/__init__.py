@@ -1,1 +1,1 @@
-"""How answers are printed: tables, JSON, CSV, progress."""
+"""Output of answers: tables, JSON, CSV, progress."""

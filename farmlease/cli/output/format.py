@@ -1,8 +1,8 @@
-"""How lists look: a table for people, JSON and CSV for programs. The only place that knows.
+"""The formats of lists: a table for people, JSON and CSV for programs.
 
 A cell is shown as it is: nothing is cut, coloured by its content or read as markup. Rows are printed as they come, so
-that a list may be of any length. What only a table or a terminal needs is imported when there is one and not before, so
-that a command that prints one line never pays for it.
+that a list may be of any length. Modules that only a table or a terminal needs are imported when one is printed, so
+that a command that prints one line never pays for them.
 """
 
 import errno
@@ -38,7 +38,7 @@ __all__ = [
     "write_table",
 ]
 
-#: Columns that are too few to fold a line in.
+#: Terminals narrower than this get unfolded lines.
 _NARROWEST = 60
 
 Format = Literal["table", "json", "csv"]
@@ -47,20 +47,23 @@ Row = Mapping[str, object]
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
-def output_option(command: Command) -> Command:
-    """Give a command ``-o table|json|csv``, handed to it as ``fmt``."""
-    return click.option(
-        "-o", "--output", "fmt", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
-        help="How to print it.",
-    )(command)  # fmt: skip
-
-
-def follow_option(command: Command) -> Command:
-    """Give a command ``--follow``, handed to it as ``watch``: see ``watch.py``."""
-    return click.option(
-        "--follow", "watch", is_flag=True,
-        help="Go on: drawn anew on a terminal, elsewhere changes as lines of JSON. Ctrl-C ends it.",
-    )(command)  # fmt: skip
+#: Gives a command ``-o table|json|csv``, handed to it as ``fmt``.
+output_option = click.option(
+    "-o",
+    "--output",
+    "fmt",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
+#: Gives a command ``--follow``, handed to it as ``watch``: see ``watch.py``.
+follow_option = click.option(
+    "--follow",
+    "watch",
+    is_flag=True,
+    help="Keep watching: redrawn on a terminal, elsewhere changes as lines of JSON. End with Ctrl-C.",
+)
 
 
 def emit(
@@ -69,7 +72,7 @@ def emit(
     """Print ``rows`` to stdout as they come: none of the three ever holds all of them.
 
     ``columns`` are the keys shown, in order, in a table and in CSV; "lease.id" reaches into a nested object and is
-    headed "lease_id". A missing key or None is an empty cell. ``table``: what people see instead, if not the same.
+    headed "lease_id". A missing key or None is an empty cell. ``table``: the columns of a table, if different.
     JSON is a list of the whole rows, one to a line.
     """
     if fmt == "json":
@@ -81,7 +84,7 @@ def emit(
 
 
 def emit_one(row: Row, columns: Sequence[str], fmt: Format) -> None:
-    """Print one thing: a JSON object, one CSV line under its header, or a table of its properties."""
+    """Print one row: a JSON object, one CSV line under its header, or a table of its properties."""
     if fmt == "json":
         write_json(row)
     elif fmt == "csv":
@@ -91,18 +94,18 @@ def emit_one(row: Row, columns: Sequence[str], fmt: Format) -> None:
 
 
 def check_reader() -> None:
-    """Raise BrokenPipeError, as a write would, if who reads stdout has hung up; for who may not write for long.
+    """Raise BrokenPipeError if the reader of stdout has closed it; for commands that may not write for a long time.
 
-    Windows does not say; there a write finds out.
+    Windows has no such check; there the next write fails.
     """
     if sys.platform != "win32":
         try:
             stdout = sys.stdout.fileno()
         except (OSError, ValueError):
-            return  # not the system's
-        look = select.poll()
-        look.register(stdout, 0)  # what ends it is told unasked
-        if any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0)):
+            return  # not a file of the operating system
+        poll = select.poll()
+        poll.register(stdout, 0)  # errors and hang-ups are always reported
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
@@ -122,7 +125,7 @@ def write_rows(rows: Iterable[Row]) -> None:
 
 
 def write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """Print CSV with a header. Every cell is quoted and none is altered: a program must read back what was there."""
+    """Print CSV with a header. Every cell is quoted and none is altered: a program must read back the same text."""
     import csv
 
     # Text streams end lines as the platform does, so the writer must not.
@@ -138,7 +141,7 @@ def write_table(rows: Iterable[Row], columns: Sequence["str | Column"]) -> None:
 
 
 def draw(lines: Iterable[Sequence[str]], headings: Sequence[str] | None) -> None:
-    """Print a table: within the terminal's width with cells folded, else as wide as it must be, in plain columns."""
+    """Print a table: on a terminal within its width with cells folded, elsewhere as wide as its cells."""
     from farmlease.cli.output.table import write
 
     write(lines, headings, _width() if sys.stdout.isatty() else None)
@@ -156,21 +159,21 @@ def titles(columns: Sequence["str | Column"]) -> list[str]:
 
 
 class Column(NamedTuple):
-    """A column of a table that shows a row in words of its own."""
+    """A column of a table with its own text for a row."""
 
     name: str
     show: Callable[[Row], str]
 
 
 def heading(column: str) -> str:
-    """Return the name a column is headed with."""
+    """Return the heading of a column."""
     return column.replace(".", "_")
 
 
 def cell(row: Row, column: str) -> str:
     """Return the text of one cell."""
     value: object = row
-    if "." not in column:  # nearly all of them, in lists that may be long
+    if "." not in column:  # the usual case, in lists that may be long
         return text(row.get(column))
     for key in column.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -178,7 +181,7 @@ def cell(row: Row, column: str) -> str:
 
 
 def text(value: object) -> str:
-    """Return a value in words: lists by "; ", the values of an object by blanks, without those that are None."""
+    """Return a value as text: lists joined by "; ", the values of an object by blanks, without None."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -193,20 +196,24 @@ def text(value: object) -> str:
 
 
 def folded(line: str, indent: int) -> str:
-    """Fold a line at the terminal's width, what is continued that far in; elsewhere it stays one."""
+    """Fold a line at the terminal's width, its continuation indented; elsewhere it stays one line."""
     import textwrap
 
     width = _width()
     if not sys.stdout.isatty() or len(line) <= width or width < _NARROWEST:
         return line
     return textwrap.fill(
-        line, width, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        drop_whitespace=True,
+        break_on_hyphens=False,
         replace_whitespace=False,
-    )  # fmt: skip
+    )
 
 
 def day_and_time(value: object) -> str:
-    """Return a time of a document (RFC 3339, UTC) as "2026-12-21 09:00"; nothing for none."""
+    """Return a time of a document (RFC 3339, UTC) as "2026-12-21 09:00"; empty for none."""
     return str(value)[:16].replace("T", " ") if value else ""
 
 

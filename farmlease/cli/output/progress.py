@@ -1,4 +1,4 @@
-"""A bar for work that takes its time: on stderr, on a terminal, and nowhere else. It must never print an answer."""
+"""A progress bar for long work: only if stderr is a terminal. It must never print an answer."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ __all__ = ["progress"]
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar while this lasts; yields what is told each number of things that are done."""
+    """Show a bar; yield the function to call with each number of finished items."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

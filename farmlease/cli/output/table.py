@@ -1,7 +1,8 @@
-"""Tables for people, drawn as the rows come: the first page says how wide the columns are, and no row waits long.
+"""Tables for people, printed as the rows come: the first page decides how wide the columns are.
 
 On a terminal a table keeps within its width: long cells are folded, never cut. In a pipe each row is one line, however
-long. What a cell holds is shown as it is, but for what a terminal would obey.
+long. A cell's text is shown as it is, without control characters. rich.table would need all rows before the first line;
+this module must never hold more than a page of them.
 """
 
 import os
@@ -18,10 +19,10 @@ __all__ = ["Line", "screen_lines", "write"]
 
 Line = Sequence[str]
 
-#: Rows that are measured, and written at a time.
+#: Rows that are measured and written at a time.
 PAGE = 500
 _GAP = 2
-#: Where a cell may be broken, best first: between the things of a list, between words, at a name's joints.
+#: Where a cell may be broken, best first: between the items of a list, between words, at separators inside a name.
 _PIECES = (re.compile(r".*?, |.+"), re.compile(r"[^ ]* |[^ ]+"), re.compile(r"[^-\\@._/ ]*[-\\@._/ ]|[^-\\@._/ ]+"))
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 #: No column is made narrower than this, or than its longest word if that is shorter.
@@ -45,7 +46,7 @@ def write(lines: Iterable[Line], headings: Line | None, width: int | None) -> No
 
 
 def screen_lines(lines: Iterable[Line], headings: Line, width: int, height: int) -> tuple[list[str], bool]:
-    """Return what fits on a screen, the head included, and whether there is more."""
+    """Return the lines that fit on a screen, with the headings, and whether there are more."""
     source = map(_clean, lines)
     first = list(islice(source, height))
     columns = _columns([headings, *first], width)
@@ -56,21 +57,21 @@ def screen_lines(lines: Iterable[Line], headings: Line, width: int, height: int)
 
 
 class _Column(NamedTuple):
-    """How wide a column is, and whether it holds numbers, which stand below each other by their last digit."""
+    """How wide a column is, and whether it holds numbers, which are aligned to the right."""
 
     width: int
     numbers: bool
 
 
 def _columns(lines: Sequence[Line], width: int | None) -> list[_Column]:
-    """Measure columns. The first says what a row is about: a session's id is no number, even if it looks like one."""
+    """Measure columns. The first names the row: a session's id is no number, even if it looks like one."""
     columns = list(zip(*lines, strict=True))
     numbers = [at > 0 and len(cells) > 1 and all(map(_NUMBER.fullmatch, cells[1:])) for at, cells in enumerate(columns)]
     return [_Column(*each) for each in zip(_widths(lines, width), numbers, strict=True)]
 
 
 def _widths(lines: Sequence[Line], width: int | None) -> list[int]:
-    """Return the columns' widths: what their cells need; the widest give way until the table fits, if it must."""
+    """Return the columns' widths: as their cells need; the widest are narrowed until the table fits."""
     columns = list(zip(*lines, strict=True))
     needed = [max(map(_width, column)) for column in columns]
     if width is None:
@@ -112,7 +113,7 @@ def _joined(cells: Line, columns: Sequence[_Column]) -> str:
 
 
 def _folded(cell: str, width: int) -> Iterator[str]:
-    """Yield a cell in parts no wider than ``width``, broken where it reads best or, if it must be, anywhere."""
+    """Yield a cell in parts no wider than ``width``, broken at separators or, if there are none, anywhere."""
     part = ""
     for piece in _pieces(cell, width, *_PIECES):
         if _width((part + piece).rstrip()) <= width:
@@ -127,7 +128,7 @@ def _folded(cell: str, width: int) -> Iterator[str]:
 
 
 def _pieces(cell: str, width: int, where: re.Pattern[str], *finer: re.Pattern[str]) -> Iterator[str]:
-    """Yield a cell in pieces, each with the sign it may be broken after; only what is too wide is broken finer."""
+    """Yield a cell in pieces, each with the separator at its end; only pieces that are too wide are broken finer."""
     for piece in where.findall(cell):
         if finer and _width(piece.rstrip()) > width:
             yield from _pieces(piece, width, *finer)
@@ -136,12 +137,12 @@ def _pieces(cell: str, width: int, where: re.Pattern[str], *finer: re.Pattern[st
 
 
 def _width(cell: str) -> int:
-    """Return how many columns of a terminal a cell takes. rich would remember each cell that it ever measured."""
+    """Return how many columns of a terminal a cell takes; rich's cell_len, which caches cells, only if not ASCII."""
     return len(cell) if cell.isascii() else cell_len(cell)
 
 
 def _clean(line: Line) -> Line:
-    """Return a row without what a terminal would obey or break a line at."""
+    """Return a row with control characters and line breaks replaced."""
     if all(map(str.isprintable, line)):
         return line
     return ["".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in cell) for cell in line]

@@ -1,8 +1,10 @@
 """``farmlease pool …``: the farm's policy and how full its pools are.
 
-``apply`` is the only command here that changes anything, and it changes what the administrator was shown, or nothing.
+Only ``apply`` changes anything. It applies the policy over the version it compared with, or nothing.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -11,15 +13,25 @@ from farmlease.cli import example
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.cli.output.format import Format, emit, emit_one, output_option
-from farmlease.cli.pool.impact import affected
+from farmlease.cli.pool.impact import impact_lines
 from farmlease.domain.json_documents import pool_document
-from farmlease.domain.policy import Policy, Pool, check_timing, parse_policy
-from farmlease.domain.policy_diff import difference
+from farmlease.domain.policy import Policy, check_timing, parse_policy
+from farmlease.domain.policy_diff import diff_policies
 from farmlease.errors import PolicyError
 
-__all__ = ["check_heartbeat", "pool", "seats_held", "text_of"]
+__all__ = ["pool"]
 
 COLUMNS = ("name", "kind", "capacity", "used", "quarantined", "free", "reserved", "queued")
+
+
+@dataclass(frozen=True, slots=True)
+class _Preview:
+    """What a new policy would change, compared with the one of ``version``."""
+
+    version: int
+    unchanged: bool
+    lines: Sequence[str]
+    removed: Mapping[str, int]  #: pools that would be removed while seats are held in them, with the number of seats
 
 
 @click.group()
@@ -29,35 +41,29 @@ def pool() -> None:
 
 @pool.command(epilog=example("farmlease pool apply pools.toml --dry-run", "farmlease pool apply pools.toml"))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Only say what would change, and for whom.")
+@click.option("--dry-run", is_flag=True, help="Only print what would change, and for whom.")
 @yes_option
 def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
-    """Put the policy in FILE in force on every node. What that changes, and for whom, is told.
+    """Put the policy in FILE in force on every node. It prints what that changes, and for whom.
 
-    It holds from the next decision on. Nobody loses a seat by it; a pool that is removed while leases are held in it
-    needs --yes.
+    It holds from the next decision on. No user loses a seat by it; removing a pool in which leases are held needs
+    --yes.
     """
-    policy = parse_policy(text_of(file), str(file))
+    policy = parse_policy(_read_text(file), str(file))
     with opened_farm() as client:
-        check_heartbeat(client, policy, file)
-        found = client.in_force()
-        if found.policy is not None and found.policy.text == policy.text:
-            click.echo("unchanged")
+        _check_heartbeat(client, policy, file)
+        preview = _preview(client, policy)
+        for line in preview.lines:
+            click.echo(line)
+        if preview.unchanged:
             return
-        changes = difference(found.policy, policy)
-        for line in changes.lines or ("changed the text only",):
-            click.echo(line)
-        held = {each.name: seats_held(client, each) for each in (found.policy.pools if found.policy else ())}
-        for line in affected(client, found.policy, policy, held):
-            click.echo(line)
         if dry_run:
             click.echo("dry run: nothing was applied")
             return
-        gone = {each.name: held[each.name] for each in changes.removed if held[each.name]}
-        if gone:
-            told = ", ".join(f"{name} ({count} held)" for name, count in gone.items())
-            ask_first(f"this removes pools with leases: {told}", yes=yes)
-        applied = client.wait(client.farm.apply(policy, over=found.version))
+        if preview.removed:
+            pools = ", ".join(f"{name} ({count} held)" for name, count in preview.removed.items())
+            ask_first(f"this removes pools with leases: {pools}", yes=yes)
+        applied = client.wait(client.farm.apply(policy, over=preview.version))
     click.echo(f"applied policy {applied.version}")
 
 
@@ -86,8 +92,23 @@ def export() -> None:
         click.echo(client.policy().text.encode(), nl=False)
 
 
-def text_of(file: Path) -> str:
-    """Return the text of a policy's file, line ends and all; PolicyError if there is none."""
+def _preview(client: FarmClient, policy: Policy) -> _Preview:
+    """Compare a policy with the one in force, and list the users that its limits affect."""
+    found = client.in_force()
+    if found.policy is not None and found.policy.text == policy.text:
+        return _Preview(found.version, unchanged=True, lines=["unchanged"], removed={})
+    changes = diff_policies(found.policy, policy)
+    held = {each.name: client.seats_held(each) for each in found.pools}
+    return _Preview(
+        found.version,
+        unchanged=False,
+        lines=[*(changes.lines or ("changed the text only",)), *impact_lines(client, found.policy, policy, held)],
+        removed={each.name: held[each.name] for each in changes.removed if held[each.name]},
+    )
+
+
+def _read_text(file: Path) -> str:
+    """Return the text of a policy's file, with its line ends; PolicyError if it cannot be read as UTF-8."""
     try:
         text = file.read_bytes().decode()
     except FileNotFoundError:
@@ -96,21 +117,15 @@ def text_of(file: Path) -> str:
         raise PolicyError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError:
         raise PolicyError(f"{file}: is not UTF-8 text; save it as such") from None
-    if text.startswith("\N{BYTE ORDER MARK}"):  # TOML has none, and the parser's complaint would puzzle
+    if text.startswith("\N{BYTE ORDER MARK}"):  # TOML has none, and the parser's message would not say so
         raise PolicyError(f"{file}: begins with a byte order mark; save it as UTF-8 without one")
     return text
 
 
-def check_heartbeat(client: FarmClient, policy: Policy, file: Path) -> None:
-    """Refuse a pool that one late heartbeat would empty; PolicyError."""
+def _check_heartbeat(client: FarmClient, policy: Policy, file: Path) -> None:
+    """Raise PolicyError for a pool whose session_timeout one late heartbeat would exceed."""
     for each in policy.pools:
         try:
             check_timing(client.config.agent.heartbeat_ms, each)
         except PolicyError as error:
             raise PolicyError(f"{file}: {error}") from None
-
-
-def seats_held(client: FarmClient, pool: Pool) -> int:
-    """Return how many seats of a pool are held now, the quarantined among them."""
-    use = client.wait(client.farm.use(pool))
-    return use.used + use.quarantined

@@ -1,7 +1,7 @@
-"""Whom a new policy touches, said before it is applied. It reads the store and changes nothing.
+"""Which users a new policy affects, before it is applied. It reads the store and changes nothing.
 
-What a policy takes, it takes from decisions to come: a lease, a session and a device that are there stay. So this tells
-who holds more than the new limits allow, not who loses it.
+A policy changes later decisions only: existing leases, sessions and devices stay. So this lists the users who hold more
+than the new limits allow; none of them loses anything.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,34 +11,34 @@ from farmlease.domain import wording
 from farmlease.domain.model import LeaseView
 from farmlease.domain.policy import Policy, Pool
 
-__all__ = ["affected"]
+__all__ = ["impact_lines"]
 
-#: Names told in one line; of those beyond, the number.
+#: Names listed in one line; the others are counted.
 _MOST_NAMES = 10
 
 
-def affected(client: FarmClient, old: Policy | None, new: Policy, held: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line for each limit that is exceeded from now on; ``held`` says how many seats of each old pool are."""
+def impact_lines(client: FarmClient, old: Policy | None, new: Policy, held: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for each new limit that is exceeded; ``held``: seats held in each old pool."""
     for before in old.pools if old else ():
         after = new.pool(before.name)
         if after is None:
             if held[before.name]:
-                yield from _told(client, before, [(f"leases in the removed pool {before.name}", lambda _: True)])
+                yield from _user_lines(client, before, [(f"leases in the removed pool {before.name}", lambda _: True)])
             continue
         if after.capacity < before.capacity and held[before.name] > after.capacity:
             yield (
                 f"affected: {held[before.name]} seats of pool {after.name} are held, "
-                f"{held[before.name] - after.capacity} above the new capacity; they stay, and nobody new gets one "
+                f"{held[before.name] - after.capacity} above the new capacity; they stay, and no new user gets one "
                 "until fewer are held"
             )
-        yield from _told(client, before, list(_exceeded(before, after)))
+        yield from _user_lines(client, before, list(_exceeded(before, after)))
 
 
 _Exceeds = Callable[[LeaseView], bool]
 
 
 def _exceeded(before: Pool, after: Pool) -> Iterator[tuple[str, _Exceeds]]:
-    """Yield each limit of a user that got lower, in words, with what tells whether a lease exceeds it."""
+    """Yield each limit per user that got lower, in words, with the test whether a lease exceeds it."""
     if after.kind is not before.kind:
         yield f"{before.kind} leases in pool {after.name}, which becomes {after.kind}", lambda _: True
     devices, sessions = after.devices_per_user, after.sessions_per_user
@@ -60,17 +60,17 @@ def _exceeded(before: Pool, after: Pool) -> Iterator[tuple[str, _Exceeds]]:
 
 
 def _lower(before: int, after: int) -> bool:
-    """Whether a limit got lower; 0 is none."""
+    """Whether a limit got lower; 0 means no limit."""
     return after != 0 and (before == 0 or after < before)
 
 
-def _told(client: FarmClient, pool: Pool, questions: list[tuple[str, _Exceeds]]) -> Iterator[str]:
-    """Yield a line for each question that is true of somebody; the leases are read once, and not without need."""
-    if not questions:
+def _user_lines(client: FarmClient, pool: Pool, limits: list[tuple[str, _Exceeds]]) -> Iterator[str]:
+    """Yield a line for each limit that any user exceeds; the leases are read once, and only if there is a limit."""
+    if not limits:
         return
-    found: dict[str, list[str]] = {what: [] for what, _ in questions}
-    for view in client.each(client.farm.leases(pool)):
-        for what, exceeds in questions:
+    found: dict[str, list[str]] = {what: [] for what, _ in limits}
+    for view in client.each(client.lease_admin.leases(pool)):
+        for what, exceeds in limits:
             if exceeds(view):
                 found[what].append(view.user)
     for what, users in found.items():
@@ -79,6 +79,6 @@ def _told(client: FarmClient, pool: Pool, questions: list[tuple[str, _Exceeds]])
 
 
 def _names(users: list[str]) -> str:
-    told = ", ".join(sorted(users)[:_MOST_NAMES])
+    listed = ", ".join(sorted(users)[:_MOST_NAMES])
     more = len(users) - _MOST_NAMES
-    return f"{told} and {more} more" if more > 0 else told
+    return f"{listed} and {more} more" if more > 0 else listed

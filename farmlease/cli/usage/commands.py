@@ -9,20 +9,20 @@ from pathlib import Path
 
 import click
 
-from farmlease.admin.audit import History
+from farmlease.admin.audit import AuditLog
 from farmlease.cli import example
-from farmlease.cli.audit import known_pools, one_of, since_option, since_when
 from farmlease.cli.client.farm import opened_farm
+from farmlease.cli.client.history import all_pools, existing_pool, since_ms, since_option
 from farmlease.cli.output.format import Column, Format, Row, output_option, write_csv, write_json, write_table
 from farmlease.domain.json_documents import Document, hour_document, timestamp
 from farmlease.domain.usage import Hour, sparkline, squeezed, summed
 from farmlease.errors import FarmleaseError
 
-__all__ = ["draw_png", "each_hour", "reasons", "summaries", "tell_denials", "usage"]
+__all__ = ["usage"]
 
 COLUMNS = ("hour", "pool", "capacity", "peak", "average", "denied", "denials")
 TOTALS = ("pool", "seats", "peak", Column("at (UTC)", lambda row: str(row["at"])), "average", "denied")
-#: Characters of the drawing of a pool's use.
+#: Characters of the sparkline of a pool's use.
 WIDTH = 24
 
 
@@ -36,7 +36,10 @@ WIDTH = 24
 @click.option("--pool", metavar="P", help="Only this pool (default: all there ever were).")
 @since_option("24h")
 @click.option(
-    "--png", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Draw it into FILE (extra 'plot')."
+    "--png",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw a picture into FILE (extra 'plot').",
 )
 @output_option
 def usage(*, pool: str | None, since: str | None, png: Path | None, fmt: Format) -> None:
@@ -47,31 +50,31 @@ def usage(*, pool: str | None, since: str | None, png: Path | None, fmt: Format)
     one for as long as its lease lasts, quarantine included.
     """
     with opened_farm() as client:
-        history = History(client.farm)
-        pools = known_pools(client, history) if pool is None else [one_of(client, history, pool)]
-        start = since_when(client, history, since or "24h")
-        found = {each: client.wait(history.usage(each, start)) for each in pools}
+        log = AuditLog(client.farm)
+        pools = all_pools(client, log) if pool is None else [existing_pool(client, log, pool)]
+        start = since_ms(client, log, since or "24h")
+        found = {each: client.wait(log.usage(each, start)) for each in pools}
     if png is not None:
-        draw_png(found, png)
+        _draw_png(found, png)
         click.echo(f"drew {png}")
     elif fmt == "json":
-        write_json(list(each_hour(found)))
+        write_json(list(_hour_rows(found)))
     elif fmt == "csv":
-        write_csv(({**row, "denials": reasons(row["denials"])} for row in each_hour(found)), COLUMNS)
+        write_csv(({**row, "denials": _denial_counts(row["denials"])} for row in _hour_rows(found)), COLUMNS)
     else:
         terminal = sys.stdout.isatty()
-        write_table(summaries(found), (*TOTALS, "hours") if terminal else (*TOTALS, "denials"))
+        write_table(_pool_rows(found), (*TOTALS, "hours") if terminal else (*TOTALS, "denials"))
         if terminal:
-            tell_denials(found)
+            _print_denials(found)
 
 
-def each_hour(found: Mapping[str, list[Hour]]) -> Iterator[Document]:
+def _hour_rows(found: Mapping[str, list[Hour]]) -> Iterator[Document]:
     """Yield a row for each hour of each pool."""
     for pool, hours in found.items():
         yield from (hour_document(pool, hour) for hour in hours)
 
 
-def summaries(found: Mapping[str, list[Hour]]) -> Iterator[Row]:
+def _pool_rows(found: Mapping[str, list[Hour]]) -> Iterator[Row]:
     """Yield a row for each pool that was ever counted."""
     for pool, hours in found.items():
         if not hours:
@@ -84,28 +87,28 @@ def summaries(found: Mapping[str, list[Hour]]) -> Iterator[Row]:
             "at": (timestamp(total.peak_at) or "")[:16].replace("T", " "),
             "average": f"{total.average:.1f}",
             "denied": sum(total.denials.values()),
-            "denials": reasons(total.denials),
+            "denials": _denial_counts(total.denials),
             "hours": sparkline(squeezed([hour.peak for hour in hours], WIDTH), total.capacity or total.peak),
         }
 
 
-def tell_denials(found: Mapping[str, list[Hour]]) -> None:
+def _print_denials(found: Mapping[str, list[Hour]]) -> None:
     """Print why sessions were denied, below the table."""
-    for row in summaries(found):
+    for row in _pool_rows(found):
         if row["denied"]:
             click.echo(f"{row['pool']}: denied for {row['denials']}")
 
 
-def reasons(denials: Mapping[str, int]) -> str:
+def _denial_counts(denials: Mapping[str, int]) -> str:
     """Return "capacity 3, device_limit 1"."""
     return ", ".join(f"{reason} {number}" for reason, number in denials.items())
 
 
-def draw_png(found: Mapping[str, list[Hour]], file: Path) -> None:
-    """Draw it; FarmleaseError if the extra or the disk is missing, or there is nothing to draw."""
+def _draw_png(found: Mapping[str, list[Hour]], file: Path) -> None:
+    """Write the picture; FarmleaseError if there are no hours, matplotlib is missing or the file cannot be written."""
     drawn = {pool: hours for pool, hours in found.items() if hours}
     if not drawn:
-        raise FarmleaseError("nothing was counted in this time; give another --since or --pool")
+        raise FarmleaseError("no hour was counted in this time; give another --since or --pool")
     try:
         from farmlease.cli.usage.plot import picture
     except ModuleNotFoundError as error:

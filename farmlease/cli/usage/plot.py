@@ -1,7 +1,7 @@
-"""How the seats of pools were used, as a picture. The only module that imports matplotlib; made when it is asked for.
+"""How the seats of pools were used, as a picture. The only module that imports matplotlib.
 
-The same hours give the same picture, to the byte, with the same version of matplotlib: no screen, no user's settings
-and no time of day have a part in it.
+The same hours give the same picture, to the byte, with the same version of matplotlib: it depends on no screen, no
+user's settings and no time of day.
 """
 
 import io
@@ -18,13 +18,13 @@ from farmlease.domain.usage import HOUR_MS, Hour, summed
 
 __all__ = ["picture"]
 
-#: Blue for what is held, grey for the limit, red for who was denied: told apart by everybody, also in grey.
+#: Blue for what is held, grey for the limit, red for who was denied: distinguishable by the colour-blind and in grey.
 _HELD, _AVERAGE, _LIMIT, _DENIED, _INK, _FAINT = "#2a78b5", "#8fc1e3", "#555555", "#c8433a", "#333333", "#e4e4e4"
 _INCHES, _PANEL, _DOTS = 11.0, 3.1, 120
 
 
 def picture(found: Mapping[str, Sequence[Hour]]) -> bytes:
-    """Return a PNG with a panel for each pool; none of them without an hour."""
+    """Return a PNG with a panel for each pool; each must have an hour."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rc("font", family="DejaVu Sans", size=9)
@@ -50,10 +50,15 @@ def _draw(axes: Any, pool: str, hours: Sequence[Hour]) -> None:  # noqa: ANN401 
     top = max(total.capacity, total.peak, 1)
     if total.capacity:
         axes.stairs(
-            [hour.capacity for hour in hours], times, baseline=None, color=_LIMIT, linewidth=1.2, linestyle=(0, (5, 3)),
+            [hour.capacity for hour in hours],
+            times,
+            baseline=None,
+            color=_LIMIT,
+            linewidth=1.2,
+            linestyle=(0, (5, 3)),
             label="seats",
-        )  # fmt: skip
-    axes.set_ylim(0, top * (1.35 if any(denied) else 1.1))  # room for who was denied above what was held
+        )
+    axes.set_ylim(0, top * (1.35 if any(denied) else 1.1))  # room for the denials above what was held
     axes.set_xlim(times[0], times[-1])
     axes.set_ylabel("seats")
     axes.yaxis.set_major_locator(ticker.MaxNLocator(nbins=5, integer=True))
@@ -74,7 +79,7 @@ def _draw(axes: Any, pool: str, hours: Sequence[Hour]) -> None:  # noqa: ANN401 
 
 
 def _draw_denied(axes: Any, times: Sequence[datetime], denied: Sequence[int]) -> None:  # noqa: ANN401 - as above
-    """Draw who was denied as bars that hang from the top, on an axis of their own."""
+    """Draw the denials as bars that hang from the top, on an axis of their own."""
     other = axes.twinx()
     other.stairs(denied, times, fill=True, color=_DENIED, alpha=0.75)
     other.set_ylim(max(denied) * 5, 0)

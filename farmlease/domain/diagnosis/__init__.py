@@ -1,1 +1,1 @@
-"""What ``farmlease doctor`` finds, judged from facts alone."""
+"""The findings of ``farmlease doctor``, decided from facts alone."""

@@ -1,4 +1,4 @@
-"""What the doctor thinks of a node: its keys, files, times and agent."""
+"""The doctor's checks of a node: its keys, files, times and agent."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ __all__ = ["FileFacts", "RingFacts", "disk", "file", "health", "journal", "polic
 
 OLDEST_PYTHON = (3, 11)
 _MB = 1 << 20
-#: Free bytes below which a journal may soon not be written, and below which somebody should look.
+#: Free bytes below which the journal may soon not be written, and below which an administrator should make room.
 _FULL, _FILLING = 50 * _MB, 500 * _MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RingFacts:
-    """What is in the key ring, by key ids."""
+    """The key ring's keys, by id."""
 
     primary: str
     pending: str | None
@@ -26,18 +26,18 @@ class RingFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFacts:
-    """What a private file or folder looks like. ``mode``: None where it is not there, or means nothing."""
+    """The state of a private file or folder. ``mode``: None if it is missing, or where modes mean nothing."""
 
     what: str
     path: str
     exists: bool
-    is_kind: bool  #: a folder where one is expected, a plain file where that is
+    is_kind: bool  #: it is a folder or a regular file, as expected
     mode: int | None
     absent: str | None = None  #: what to do if it is not there; None: it need not be
 
 
 def python(version: tuple[int, ...]) -> Finding:
-    """Judge the interpreter."""
+    """Check the interpreter."""
     text = ".".join(map(str, version[:3]))
     if version < OLDEST_PYTHON:
         return failed("python", f"{text}; farmlease needs 3.11 or newer")
@@ -45,7 +45,7 @@ def python(version: tuple[int, ...]) -> Finding:
 
 
 def ring(facts: RingFacts) -> Finding:
-    """Judge the key ring."""
+    """Check the key ring."""
     if facts.pending is not None:
         advice = "copy the ring to every node, then `farmlease key rotate --activate`"
         return warned("key ring", f"key {facts.pending} waits to be activated; {advice}")
@@ -56,7 +56,7 @@ def ring(facts: RingFacts) -> Finding:
 
 
 def file(check: str, facts: FileFacts) -> Finding:
-    """Judge a file or folder that must be private."""
+    """Check a file or folder that must be private."""
     if not facts.exists:
         if facts.absent is not None:
             return failed(check, f"there is no {facts.what} {facts.path}; {facts.absent}")
@@ -70,7 +70,7 @@ def file(check: str, facts: FileFacts) -> Finding:
 
 
 def disk(path: str, free: int, total: int) -> Finding:
-    """Judge the room on the disk of ``path``, in bytes."""
+    """Check the room on the disk of ``path``, in bytes."""
     room = f"{free // _MB} MB of {total // _MB} MB free on the disk of {path}"
     if free < _FULL:
         return failed("disk", f"{room}; make room, or no session starts")
@@ -80,17 +80,17 @@ def disk(path: str, free: int, total: int) -> Finding:
 
 
 def journal(path: str, *, sound: bool | None) -> Finding:
-    """Judge what the node remembers. ``sound``: whether it is a whole journal; None where nothing was written yet."""
+    """Check the journal. ``sound``: whether it is whole; None if nothing was written to it yet."""
     if sound is None:
         return fine("journal", f"{path} is not there yet; the agent makes it")
     if not sound:
-        kept = "restart the agent: it keeps this one for inspection and begins a new one"
+        kept = "restart the agent: it moves this one to kept/ for inspection and begins a new one"
         return failed("journal", f"{path} is damaged; look at the disk of state_dir, then {kept}")
     return fine("journal", f"{path} is whole")
 
 
 def timing(heartbeat_ms: int, timeout_ms: int, window_ms: int, in_force: Policy | None) -> Iterator[Finding]:
-    """Judge whether the node's times go together, and with the farm's policy."""
+    """Check the node's times against each other, and against the farm's policy."""
     found: list[Finding] = []
     for pool in in_force.pools if in_force else ():
         try:
@@ -98,24 +98,26 @@ def timing(heartbeat_ms: int, timeout_ms: int, window_ms: int, in_force: Policy 
         except PolicyError as error:
             found.append(failed("times", str(error)))
     if 2 * timeout_ms >= heartbeat_ms:
-        found.append(warned("times", "one slow call can cost a heartbeat; set [store] timeout below half of heartbeat"))
+        found.append(
+            warned("times", "one slow call can delay a heartbeat; set [store] timeout below half of heartbeat")
+        )
     if not window_ms:
-        text = "no recovery window: a store that lost its data lets new users in first; set [recovery] window"
+        text = "no recovery window: a store that lost its data admits new users at once; set [recovery] window"
         found.append(warned("times", text))
     yield from found or [fine("times", f"heartbeat {heartbeat_ms / 1000:g} s, store timeout {timeout_ms / 1000:g} s")]
 
 
 def policy(version: int, in_force: Policy | None) -> Finding:
-    """Judge the policy that was opened."""
+    """Check the policy in force."""
     if in_force is None:
-        return failed("policy", "none was applied to this farm; `farmlease pool apply pools.toml`")
+        return failed("policy", "no policy was applied to this farm; `farmlease pool apply pools.toml`")
     pools = ", ".join(pool.name for pool in in_force.pools)
     return fine("policy", f"version {version}, opened; pools: {pools}")
 
 
 def health(status: str, checks: Mapping[str, Iterable[tuple[str, str]]]) -> Iterator[Finding]:
-    """Judge what the agent says of its health: by check, status and words."""
-    bad = [f"{name}: {text}" for name, entries in checks.items() for word, text in entries if word != "pass"]
+    """Check the health that the agent reports: by check, status and text."""
+    bad = [f"{name}: {text}" for name, entries in checks.items() for state, text in entries if state != "pass"]
     make = {"pass": fine, "warn": warned}.get(status, failed)
     for text in bad or [status]:
         yield make("health", text)

@@ -1,6 +1,6 @@
-"""What the doctor thinks of a store: from what each of its servers says of itself to findings.
+"""The doctor's checks of a store, by what each of its servers reports of itself.
 
-A server that keeps nothing, evicts keys or lacks a right fails: sooner or later it loses leases or stops a script
+A server that persists nothing, evicts keys or denies a right fails: sooner or later it loses leases or stops a script
 half-way. What only makes an accident worse is a warning.
 """
 
@@ -13,38 +13,38 @@ __all__ = ["Certificate", "Rights", "ServerFacts", "ShardFacts", "Wiring", "cove
 
 OLDEST = (6, 2)
 SLOTS = 16_384
-#: Milliseconds by which clocks may differ without anybody noticing.
+#: Milliseconds by which clocks may differ without a warning.
 _CLOCK_OFF_MS = 5_000
 _DAY_MS = 24 * 3_600_000
-#: Days before its end from which a certificate is warned of.
+#: Days before a certificate ends from which on there is a warning.
 _SOON = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rights:
-    """What ACL DRYRUN says of our user. ``unknown``: why it could not be asked, empty if it could."""
+    """What ACL DRYRUN reports of our user. ``unknown``: why it could not be run; empty if it was."""
 
     user: str = "default"
     unknown: str = ""
     denied: tuple[str, ...] = ()  #: commands and keys that scripts and agents need
-    beyond: tuple[str, ...] = ()  #: what nobody needs, and this user may
+    beyond: tuple[str, ...] = ()  #: rights that farmlease does not need, and this user has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What one server says of itself. ``saves``: its ``save`` points, None if it does not tell."""
+    """What one server reports of itself. ``saves``: its ``save`` points; None if it does not report them."""
 
     info: Mapping[str, str]
     saves: str | None
     rights: Rights
-    ahead_ms: int | None  #: its clock, before this host's; None: it does not tell
+    ahead_ms: int | None  #: by how much its clock is ahead of this host's; None: not known
     wait_replicas: int  #: [store] wait_replicas
     watched: bool  #: part of a Cluster, or under Sentinels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFacts:
-    """What a pool's data say of their past. ``known``: whether it has limits at all."""
+    """The state of a pool's data. ``known``: whether the store has the pool's limits."""
 
     pool: str
     known: bool
@@ -54,7 +54,7 @@ class ShardFacts:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Until when a certificate is good; ms, by whose calendar it says itself."""
+    """A certificate, and the last instant (ms since 1970 UTC) for which it is good."""
 
     what: str
     ends_at: int
@@ -62,7 +62,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """How the network to the store is protected. ``plain``: hosts beyond this one that are spoken to in clear."""
+    """How the network to the store is protected. ``plain``: other hosts that are reached without encryption."""
 
     encrypted: bool
     plain: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Wiring:
 
 
 def server(facts: ServerFacts) -> Iterator[Finding]:
-    """Judge one server."""
+    """Check one server."""
     yield _version(facts.info)
     yield _persistence(facts.info, facts.saves)
     yield _memory(facts.info)
@@ -101,12 +101,13 @@ def _persistence(info: Mapping[str, str], saves: str | None) -> Finding:
         return failed("persistence", "the last snapshot failed; look at the server's disk and log")
     if saves:
         return warned(
-            "persistence", f"snapshots only (save {saves}): a crash forgets the minutes since; appendonly yes"
+            "persistence",
+            f"snapshots only (save {saves}): a crash loses the minutes since the last one; set appendonly yes",
         )
     if saves is None:
-        text = "no append-only file, and whether there are snapshots it does not tell; set appendonly yes"
+        text = "no append-only file, and the server does not report whether it takes snapshots; set appendonly yes"
         return warned("persistence", text)
-    return failed("persistence", "keeps nothing on its disk, a restart forgets every lease; set appendonly yes")
+    return failed("persistence", "nothing is written to disk: a restart loses every lease; set appendonly yes")
 
 
 def _memory(info: Mapping[str, str]) -> Finding:
@@ -114,7 +115,7 @@ def _memory(info: Mapping[str, str]) -> Finding:
     if policy == "noeviction":
         limit = info.get("maxmemory_human", "0B")
         return fine("maxmemory-policy", f"noeviction, maxmemory {'not limited' if limit == '0B' else limit}")
-    return failed("maxmemory-policy", f"{policy or 'unknown'}: may throw leases away; set maxmemory-policy noeviction")
+    return failed("maxmemory-policy", f"{policy or 'unknown'}: may evict leases; set maxmemory-policy noeviction")
 
 
 def _replicas(facts: ServerFacts) -> Finding:
@@ -122,13 +123,13 @@ def _replicas(facts: ServerFacts) -> Finding:
     at_least = "min_slaves_good_slaves" in facts.info
     if count < facts.wait_replicas:
         advice = "bring them up, or lower [store] wait_replicas"
-        return failed(check, f"{count} where each grant waits for {facts.wait_replicas}; {advice}")
+        return failed(check, f"{count}, and each grant waits for {facts.wait_replicas}; {advice}")
     if facts.watched and not count:
-        return warned(check, "none: nothing takes over when this master dies; see why they are away")
+        return warned(check, "none: no server takes over when this master dies; find out why they are away")
     if count and not at_least:
         advice = "set min-replicas-to-write 1"
-        return warned(check, f"{count}, but a master that is cut off from them goes on taking writes; {advice}")
-    return fine(check, f"{count}, min-replicas-to-write is set" if count else "none, and none are waited for")
+        return warned(check, f"{count}, but a master that is cut off from them still accepts writes; {advice}")
+    return fine(check, f"{count}, min-replicas-to-write is set" if count else "none, and no grant waits for any")
 
 
 def _rights(rights: Rights) -> Iterator[Finding]:
@@ -144,20 +145,20 @@ def _rights(rights: Rights) -> Iterator[Finding]:
         yield fine("rights", f"user {rights.user} may do all that is needed")
     if rights.beyond:
         may = ", ".join(rights.beyond)
-        yield warned("rights", f"user {rights.user} also may {may}; give agents a user of their own")
+        yield warned("rights", f"user {rights.user} may also {may}; give agents a user of their own")
 
 
 def _clock(ahead_ms: int) -> Finding:
     seconds = abs(ahead_ms) / 1000
     if abs(ahead_ms) <= _CLOCK_OFF_MS:
-        return fine("clock", "goes with this host's")
+        return fine("clock", "agrees with this host's clock")
     way = "ahead of" if ahead_ms > 0 else "behind"
-    text = f"the store's clock is {seconds:.0f} s {way} this host's; correct the wrong one (leases go by the store's)"
+    text = f"the store's clock, by which leases end, is {seconds:.0f} s {way} this host's; correct the wrong one"
     return warned("clock", text)
 
 
 def shard(facts: ShardFacts) -> Finding:
-    """Judge a pool's data."""
+    """Check a pool's data."""
     check = "data"
     if facts.skew_ms:
         text = f"the store's clock leapt {facts.skew_ms // 1000} s ahead; correct it. No lease ends by it"
@@ -170,18 +171,19 @@ def shard(facts: ShardFacts) -> Finding:
 
 
 def coverage(ranges: list[tuple[int, int]], state: Mapping[str, str]) -> Finding:
-    """Judge which slots of a Cluster are served: the assigned, but for those whose master is down by ``state``."""
+    """Check that all slots of a Cluster are served: those assigned, without those whose master is down by ``state``."""
     served = len({slot for first, last in ranges for slot in range(first, last + 1)})
     lacking = SLOTS - served + int(state.get("cluster_slots_fail", "0"))
     if lacking:
         return failed(
-            "cluster slots", f"{lacking} of {SLOTS} are served by nobody; see CLUSTER NODES, and mend or assign"
+            "cluster slots",
+            f"{lacking} of {SLOTS} are not served by any master; see CLUSTER NODES, then repair or assign them",
         )
     return fine("cluster slots", f"all {SLOTS} are served")
 
 
 def wiring(facts: Wiring) -> Iterator[Finding]:
-    """Judge how the network to the store is protected."""
+    """Check how the network to the store is protected."""
     if facts.trouble:
         yield failed("tls", facts.trouble)
     for each in facts.certificates:
@@ -194,7 +196,9 @@ def wiring(facts: Wiring) -> Iterator[Finding]:
             yield fine("tls", f"{each.what} is good for {left} days")
     if facts.plain:
         hosts = ", ".join(facts.plain)
-        yield warned("tls", f"{hosts}: in clear over the network, with names of hosts and devices; use rediss://")
+        yield warned(
+            "tls", f"{hosts}: not encrypted, so that the network shows names of hosts and devices; use rediss://"
+        )
     elif not facts.encrypted:
         yield fine("tls", "not needed: the store is on this host")
     elif not facts.certificates and not facts.trouble:

@@ -1,12 +1,12 @@
-"""How a vendor's file is reached in a folder that belongs to the user, who may be hostile while the agent is root.
+"""Access to a vendor's file in a folder that belongs to the user, who may be hostile while the agent is root.
 
-A path has a trusted beginning, which the administrator wrote and which may be anything, and the user's own territory
-behind it, where nothing may be followed and only regular files with one single name are touched.
+A path has a trusted beginning, which the administrator wrote and which may hold links, and the user's territory behind
+it, where no link is followed and only regular files with a single name are touched.
 
-Here is the walk by path, for Windows. **It is racy:** a component is looked at and then used by its name, and whoever
-may rename things in between (the user, in his own folder) can swap it for a junction. Windows offers Python no way to
-open a file relative to an open folder. ``places_posix`` has that way and is used everywhere else; this module runs
-there too, so that its rules can be tested, but must never serve an agent there.
+This module walks by path, for Windows. **It is racy:** a component is checked and then used by its name, and the user,
+who may rename things in his own folder, can swap it for a junction in between. Windows offers Python no way to open a
+file relative to an open folder. ``folder_posix`` has that way and is used everywhere else. This module runs there too,
+so that its rules can be tested, but must never serve an agent there.
 """
 
 import os
@@ -22,19 +22,19 @@ from typing import Protocol
 from farmlease import private_file
 from farmlease.errors import FileRefused
 
-__all__ = ["ATTEMPTS", "LEFTOVER", "MAX_NAMES", "Folder", "PathFolder", "Place", "by_path"]
+__all__ = ["ATTEMPTS", "LEFTOVER", "MAX_NAMES", "Folder", "PathFolder", "VendorPath", "by_path"]
 
-#: Files of this prefix are farmlease's own, on their way to their place. What is left over, a killed agent left.
+#: Prefix of farmlease's own files that are still being written. One that stays was left by a killed agent.
 LEFTOVER = ".farmlease-"
-#: How many names of a folder are looked at for leftovers: a user with millions of files must not hold up the agent.
+#: How many names of a folder are searched for leftovers: a user with millions of files must not delay the agent.
 MAX_NAMES = 10_000
-#: How often a file that is being changed by somebody else is tried before it is refused.
+#: How often a file that another process is changing is tried before it is refused.
 ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where one of the vendor's files lies for one user."""
+class VendorPath:
+    """The path of one vendor's file for one user."""
 
     template: str  #: as the policy writes it; the only part that may appear in an error
     account: str  #: the user's name on this node
@@ -48,28 +48,28 @@ class Place:
 
 
 class Folder(Protocol):
-    """The folder of a place, found without following anything of the user's.
+    """The folder of a file, found without following a link of the user's.
 
     Every method raises ``FileRefused`` for what must not be touched, and ``OSError`` for what the system refuses.
     """
 
     def read(self, limit: int) -> tuple[int, bytes] | None:
-        """Permission bits and content of the place's file, None if there is none; refused over ``limit`` bytes."""
+        """Return permission bits and content of the file, None if there is none; refused over ``limit`` bytes."""
 
     def write(self, content: bytes) -> None:
-        """Put ``content`` in place: readers see the old file or the whole new one, also after a loss of power."""
+        """Replace the file: readers see the old one or the whole new one, also after a loss of power."""
 
     def remove(self) -> None:
-        """Remove the place's file if there is one."""
+        """Remove the file if there is one."""
 
     def sweep(self) -> None:
-        """Remove what a killed agent left over."""
+        """Remove the unfinished files of a killed agent."""
 
 
 class PathFolder:
     """A folder known by its path; see the module's warning."""
 
-    def __init__(self, place: Place, path: Path) -> None:
+    def __init__(self, place: VendorPath, path: Path) -> None:
         self._place = place
         self._path = path
         self._file = path / place.name
@@ -107,7 +107,7 @@ class PathFolder:
                         Path(entry.path).unlink()
 
     def _look(self) -> os.stat_result | None:
-        """Return what lies at the place, by its own name; None if nothing does."""
+        """Return the status of the file, links not followed; None if there is none."""
         try:
             seen = self._file.lstat()
         except FileNotFoundError:
@@ -120,8 +120,8 @@ class PathFolder:
 
 
 @contextmanager
-def by_path(place: Place, *, make: bool) -> Iterator[PathFolder | None]:
-    """Yield the place's folder, or None if it is missing and shall not be made.
+def by_path(place: VendorPath, *, make: bool) -> Iterator[PathFolder | None]:
+    """Yield the file's folder, or None if it is missing and is not to be made.
 
     New folders and files get the access rights they inherit from the folder above.
     """
@@ -147,6 +147,6 @@ def by_path(place: Place, *, make: bool) -> Iterator[PathFolder | None]:
 
 
 def _is_link(seen: os.stat_result) -> bool:
-    """Whether this leads elsewhere: a symbolic link, a junction, or any other reparse point of Windows."""
+    """Whether this is a symbolic link, a junction, or another reparse point of Windows."""
     reparse: int = getattr(seen, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT
     return stat.S_ISLNK(seen.st_mode) or bool(reparse)

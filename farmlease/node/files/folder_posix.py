@@ -1,8 +1,8 @@
-"""How a vendor's file is reached on Linux and its relatives, without a race that the user could win.
+"""Access to a vendor's file on POSIX systems, without a race that the user could win.
 
-Each folder of the user's territory is opened from the one before it (``dir_fd``), never followed, and kept open; the
+Each folder of the user's territory is opened from the one before it (``dir_fd``), never by a link, and kept open; the
 file is then named only relative to the folder that was checked. So a folder swapped for a link a moment later changes
-nothing. What a file is gets asked of the open file, not of its name.
+nothing. The type of a file is read from the open file, not by its name.
 
 This module must never open, change owner of, or write to anything that is not inside the folder it holds open. Calls
 to the system may block for as long as the file system does; they belong into a thread.
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from farmlease.errors import FileRefused
-from farmlease.node.files.folder import ATTEMPTS, LEFTOVER, MAX_NAMES, Place
+from farmlease.node.files.folder import ATTEMPTS, LEFTOVER, MAX_NAMES, VendorPath
 
 __all__ = ["DescriptorFolder", "Owner", "by_descriptor"]
 
-assert sys.platform != "win32"  # noqa: S101 - how mypy is told that the rest is not for Windows
+assert sys.platform != "win32"  # noqa: S101 - for mypy: the rest is not for Windows
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: Opening must not wait either: for the writer of a FIFO, or for a lease that the user took on the file.
@@ -35,21 +35,21 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose a file shall be, and who else may own what is found in the territory."""
+    """The owner of new files, and the owners accepted for files found in the user's territory."""
 
     uid: int
     gid: int
     known: frozenset[int]
 
     def knows(self, seen: os.stat_result) -> bool:
-        """Whether this belongs to the user or to whom his topmost folder belongs.
+        """Whether this belongs to the user, or to the owner of his topmost folder.
 
-        Somebody else's file may have been moved here: in a folder of his own the user may rename what is not his.
+        A file of another user may have been moved here: in a folder of his own the user may rename any file.
         """
         return seen.st_uid in self.known
 
     def give(self, descriptor: int) -> None:
-        """Hand an open file or folder, made by the agent, to the user. Only root can."""
+        """Change the owner of an open file or folder, made by the agent, to the user. Only root can."""
         if os.geteuid() == 0:
             os.fchown(descriptor, self.uid, self.gid)
 
@@ -57,7 +57,7 @@ class Owner:
 class DescriptorFolder:
     """An open folder in the user's territory."""
 
-    def __init__(self, place: Place, descriptor: int, owner: Owner) -> None:
+    def __init__(self, place: VendorPath, descriptor: int, owner: Owner) -> None:
         self._place = place
         self._folder = descriptor
         self._owner = owner
@@ -73,7 +73,7 @@ class DescriptorFolder:
         raise self._place.refused("is being written all the time: end the program and save again")
 
     def _read(self, limit: int) -> tuple[int, bytes] | None:
-        """Return permission bits and content, or None if somebody wrote meanwhile."""
+        """Return permission bits and content, or None if the file was written meanwhile."""
         with os.fdopen(os.open(self._place.name, _FILE, dir_fd=self._folder), "rb") as file:
             before = self._checked(os.fstat(file.fileno()))
             content = file.read(limit + 1)
@@ -117,7 +117,7 @@ class DescriptorFolder:
                 os.unlink(self._place.name, dir_fd=self._folder)
 
     def sweep(self) -> None:
-        """See ``Folder``. A leftover is not locked; what another agent is still writing is."""
+        """See ``Folder``. A leftover is not locked; a file that another agent is still writing is."""
         with os.scandir(self._folder) as entries:
             names = [entry.name for entry in islice(entries, MAX_NAMES) if entry.name.startswith(LEFTOVER)]
         for name in names:
@@ -131,7 +131,7 @@ class DescriptorFolder:
             os.unlink(name, dir_fd=self._folder)
 
     def _look(self) -> os.stat_result | None:
-        """Return what lies at the place, or None. Asked before opening it: a device may act on being opened."""
+        """Return the file's status, or None. Read before opening it: a device may act on being opened."""
         try:
             return self._checked(os.stat(self._place.name, dir_fd=self._folder, follow_symlinks=False))
         except FileNotFoundError:
@@ -148,10 +148,10 @@ class DescriptorFolder:
 
 
 @contextmanager
-def by_descriptor(place: Place, *, make: bool) -> Iterator[DescriptorFolder | None]:
-    """Yield the place's open folder, or None if it is missing and shall not be made.
+def by_descriptor(place: VendorPath, *, make: bool) -> Iterator[DescriptorFolder | None]:
+    """Yield the file's open folder, or None if it is missing and is not to be made.
 
-    New folders are 0700 and the user's. Raises ``FileRefused`` where a folder is a link, no folder, or somebody else's.
+    New folders are 0700 and the user's. Raises ``FileRefused`` where a folder is a link, no folder, or another user's.
     """
     with ExitStack() as stack:
         try:
@@ -177,7 +177,7 @@ def by_descriptor(place: Place, *, make: bool) -> Iterator[DescriptorFolder | No
         yield DescriptorFolder(place, folder, owner)
 
 
-def _descend(place: Place, folder: int, name: str, owner: Owner | None, *, make: bool) -> int | None:
+def _descend(place: VendorPath, folder: int, name: str, owner: Owner | None, *, make: bool) -> int | None:
     """Open the folder ``name`` in the open ``folder``, made if asked for; None if it is missing."""
     made = False
     below = _open_folder(place, folder, name)
@@ -201,7 +201,7 @@ def _descend(place: Place, folder: int, name: str, owner: Owner | None, *, make:
     return below
 
 
-def _open_folder(place: Place, folder: int, name: str) -> int | None:
+def _open_folder(place: VendorPath, folder: int, name: str) -> int | None:
     try:
         return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
@@ -212,11 +212,11 @@ def _open_folder(place: Place, folder: int, name: str) -> int | None:
     raise place.refused("has a link or a file where a folder should be: write the real path in the policy")
 
 
-def _settle(place: Place, folder: int, owner: Owner, *, made: bool, make: bool) -> None:
-    """Refuse a folder of somebody else's; hand the user the one that was made for him just now.
+def _settle(place: VendorPath, folder: int, owner: Owner, *, made: bool, make: bool) -> None:
+    """Refuse a folder of another user; give the user the one that was made for him just now.
 
-    An empty 0700 folder of root's is one that an agent made and was killed before it could hand it over. Empty is
-    asked of the just made one too: its name may have been swapped for another folder of root's before it was opened.
+    An empty 0700 folder of root's was made by an agent that was killed before it could change the owner. The new folder
+    must be empty too: its name may have been swapped for another folder of root's before it was opened.
     """
     seen = os.fstat(folder)
     ours = seen.st_uid == os.geteuid()
@@ -224,14 +224,14 @@ def _settle(place: Place, folder: int, owner: Owner, *, made: bool, make: bool) 
         os.fchmod(folder, 0o700)
         owner.give(folder)
     elif not ours and not owner.knows(seen):
-        raise place.refused("has a folder in its path that is somebody else's: change its owner")
+        raise place.refused("has a folder of another user in its path: change its owner")
 
 
-def _owner(place: Place, trusted: int) -> Owner | None:
-    """Whose the files shall be: the account of the user's name, else the owner of his topmost folder.
+def _owner(place: VendorPath, trusted: int) -> Owner | None:
+    """Return the owner of new files: the account of the user's name, else the owner of his topmost folder.
 
-    The topmost, because he can neither rename it nor change its owner; deeper down he may move folders of others in.
-    None if root finds neither. An agent that is not root makes files that are its own.
+    The topmost, because he can neither rename it nor change its owner; below it he may move in folders of others. None
+    if root finds neither. An agent that is not root makes files that are its own.
     """
     found: list[tuple[int, int]] = []
     with suppress(KeyError, ValueError):
@@ -245,5 +245,5 @@ def _owner(place: Place, trusted: int) -> Owner | None:
     return Owner(*found[0], frozenset(uid for uid, _ in found)) if found else None
 
 
-def _stranger(place: Place) -> FileRefused:
+def _stranger(place: VendorPath) -> FileRefused:
     return place.refused("is for a user without account or folder on this node: make the folder, owned by the user")

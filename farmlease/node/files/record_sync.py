@@ -1,14 +1,14 @@
-"""The user's record while it is on this node: opened, its files put in place, taken back, and removed again.
+"""The user's record while it is on this node: opened, its files placed, changes collected, and files removed again.
 
-Guaranteed: a record that does not open is kept and never overwritten; so is a file that would be replaced by another
-content, and the older of two that were changed at once. Callers let only one of these run for a user at a time.
+Guaranteed: a record that does not open is kept as evidence and never overwritten; so is a file that would be replaced
+by another content, and the loser of two versions that were made at once. Callers run one of these at a time for a user.
 
-Once another node's version has won, what changes here afterwards never goes over it: it is kept, until the winner's
-files are put in place or ours are removed.
+Once another node's version has won, later changes here never replace it: they are kept as evidence until the winner's
+files are placed or ours are removed.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 
 import structlog
@@ -22,30 +22,15 @@ from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.concurrency import in_thread
 from farmlease.node.files.vendor_files import VendorFiles
 from farmlease.node.journal.evidence import Evidence, as_label
+from farmlease.node.journal.outbox import SaveMessage
 from farmlease.node.journal.receipts import Receipt, Receipts, new_line
+from farmlease.node.journal.sessions import NodeSession
 
-__all__ = ["MadeHere", "RecordSync", "Version"]
+__all__ = ["RecordSync", "Version"]
 
 _log = structlog.get_logger(__name__)
 
 Version = tuple[int, bytes]  #: a record's version and its sealed bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MadeHere:
-    """A version of a record that was made on this node, as the store is told of it."""
-
-    pool: str
-    user: str  #: user index
-    lease_id: str
-    line: str
-    version: int
-    record: bytes
-
-    @property
-    def binding(self) -> RecordBinding:
-        """What the record is sealed for."""
-        return RecordBinding(pool=self.pool, user_index=self.user, lease_id=self.lease_id, version=self.version)
 
 
 class RecordSync:
@@ -57,18 +42,18 @@ class RecordSync:
         self._evidence = evidence
         self._clock = clock
 
-    async def receive(self, user: User, pool: Pool, taken: Receipt, *, place: bool) -> None:
-        """Open a record and keep its receipt; put its files in place, unless the user's sessions use them already.
+    async def receive(self, session: NodeSession, pool: Pool, taken: Receipt, *, place: bool) -> None:
+        """Open a record, keep its receipt, and ``place`` its files; not where the user's sessions use them already.
 
-        RecordRejected if it does not open, FileRefused if a file cannot be put in place, PolicyError if it has no
-        place on this system.
+        RecordRejected if it does not open, FileRefused if a file cannot be placed, PolicyError if its path is none on
+        this system.
         """
-        index = self._sealer.user_index(user)
+        user, index = session.user, session.claim.user
         record = self._open(index, pool.name, taken)
         mine = self._receipts.find(index, pool.name)
         if not place:
-            # What lies here came with our receipt, and a later change must be compared with that one. Only a lease that
-            # began anew under a running session has nothing to lose, and needs what lies here.
+            # The files here came with our receipt, and a later change must be compared with that one. Only a lease that
+            # began anew under a running session has no other files to lose, and needs the ones here.
             if mine is None or (mine.lease.id != taken.lease.id and not record.files):
                 mine = replace(taken, files=mine.files if mine else pool.files)
             same = mine.lease.id == taken.lease.id
@@ -79,29 +64,33 @@ class RecordSync:
         if not pool.files:
             self._receipts.keep(index, pool.name, replace(taken, files=(), placing=False))
             return
-        files = VendorFiles(pool.files)
-        self._receipts.keep(index, pool.name, replace(taken, files=pool.files, placing=True))
+        files, receipt = VendorFiles(pool.files), replace(taken, files=pool.files, placing=False)
         named = [file for file in record.files if file.name in pool.files]
+        if not named:
+            await in_thread(lambda: files.take(user))  # refuses at the start what could not be collected at the end
+            self._receipts.keep(index, pool.name, receipt)
+            return
+        self._receipts.keep(index, pool.name, replace(receipt, placing=True))
         await in_thread(lambda: self._place(index, user, files, named))
         self._update(index, pool.name, placing=False)
 
-    def cares(self, user: User, pool: str) -> bool:
-        """Whether files of the user may lie on this node's disk because of us."""
-        mine = self._receipts.find(self._sealer.user_index(user), pool)
+    def has_files(self, session: NodeSession) -> bool:
+        """Whether files that we placed for the user may be on this node's disk."""
+        mine = self._receipts.find(session.claim.user, session.pool)
         return mine is not None and bool(mine.files)
 
-    async def take_back(self, user: User, pool: str) -> tuple[Receipt | None, Mapping[str, FileRefused]]:
+    async def collect_changes(self, session: NodeSession) -> tuple[Receipt | None, Mapping[str, FileRefused]]:
         """Return the receipt of a new version if the user's files were changed, and the files that were refused.
 
         A file that is missing stays in the record as it was. FileRefused if they do not fit into a record.
         """
-        index = self._sealer.user_index(user)
+        user, pool, index = session.user, session.pool, session.claim.user
         mine = self._receipts.find(index, pool)
         if mine is None or not mine.files:
             return None, {}
         templates = mine.files
         found, refused = await in_thread(lambda: _taken(user, templates))
-        mine = self._receipts.find(index, pool)  # the store may have told meanwhile that another node was first
+        mine = self._receipts.find(index, pool)  # meanwhile the store may have reported that another node was first
         if mine is None or mine.placing:
             return None, refused
         record = self._open(index, pool, mine)
@@ -115,39 +104,39 @@ class RecordSync:
         sealed = self._sealer.seal_record(binding, encode(replace(record, files=tuple(files.values()))))
         return replace(mine, version=binding.version, record=sealed), refused
 
-    def took_back(self, user: User, pool: str, receipt: Receipt) -> None:
-        """Keep the receipt of what was taken back, once the store is to be told of it."""
-        self._receipts.keep(self._sealer.user_index(user), pool, receipt)
+    def keep_changes(self, session: NodeSession, receipt: Receipt) -> None:
+        """Keep the receipt of collected changes, once the message to the store is written."""
+        self._receipts.keep(session.claim.user, session.pool, receipt)
 
-    async def clear(self, user: User, pool: str, *, spare: Iterable[str]) -> None:
-        """Remove the user's files from this node, but for those to ``spare``, which stay in our care."""
-        index = self._sealer.user_index(user)
+    async def remove_files(self, session: NodeSession, *, spare: Iterable[str]) -> None:
+        """Remove the user's files from this node, but for those to ``spare``, which the receipt goes on naming."""
+        user, pool, index = session.user, session.pool, session.claim.user
         mine = self._receipts.find(index, pool)
         if mine is None or not mine.files:
             return
         spared = tuple(spare)
         gone = [template for template in mine.files if template not in spared]
-        # What was only being put in place and has other content by now is not ours to remove.
+        # A file that was only being placed, and has other content by now, is not ours to remove.
         ours = self._open(index, pool, mine).files if mine.placing else None
         await in_thread(lambda: _remove(user, gone, ours))
         self._update(index, pool, files=spared, placing=False)
 
-    def lost_race(self, mine: MadeHere, theirs: Version) -> None:
-        """Two nodes changed the record at once and the other was first: its version counts, ours is kept."""
+    def lose_conflict(self, mine: SaveMessage, theirs: Version) -> None:
+        """Two nodes changed the record at once and the other was first: its version counts, ours becomes evidence."""
         self._keep_record("conflict", mine)
-        _log.warning("record.conflict", user=mine.user, pool=mine.pool, version=theirs[0])
-        receipt = self._receipts.find(mine.user, mine.pool)
+        _log.warning("record.conflict", user=mine.claim.user, pool=mine.pool, version=theirs[0])
+        receipt = self._receipts.find(mine.claim.user, mine.pool)
         if receipt is not None and receipt.line == mine.line:
-            self._receipts.keep(mine.user, mine.pool, _settled(replace(receipt, winner=theirs)))
+            self._receipts.keep(mine.claim.user, mine.pool, _settled(replace(receipt, winner=theirs)))
 
-    def lease_gone(self, mine: MadeHere) -> None:
-        """A file came back for a lease that has ended: it is kept."""
+    def lease_gone(self, mine: SaveMessage) -> None:
+        """A change was collected for a lease that has ended: it is kept as evidence."""
         self._keep_record("lease-gone", mine)
-        _log.warning("record.lease_gone", user=mine.user, pool=mine.pool)
+        _log.warning("record.lease_gone", user=mine.claim.user, pool=mine.pool)
 
-    async def yield_to_winner(self, user: User, pool: str) -> bool:
-        """If another node's version won over ours, put its files in place and return True."""
-        index = self._sealer.user_index(user)
+    async def yield_to_winner(self, session: NodeSession) -> bool:
+        """Place another node's files if its version won over ours; return whether it did."""
+        user, pool, index = session.user, session.pool, session.claim.user
         mine = self._receipts.find(index, pool)
         if mine is None or mine.winner is None:
             return False
@@ -161,7 +150,7 @@ class RecordSync:
         return True
 
     def _open(self, index: str, pool: str, receipt: Receipt) -> BorrowedRecord:
-        """Return the record; RecordRejected, and the bytes are kept, if it was sealed for anything else."""
+        """Return the record; RecordRejected, and the bytes kept as evidence, if it was sealed for anything else."""
         try:
             binding = _binding(index, pool, receipt, version=receipt.version)
             return decode(self._sealer.unseal_record(binding, receipt.record))
@@ -173,7 +162,7 @@ class RecordSync:
     def _place(
         self, index: str, user: User, files: VendorFiles, arriving: list[VendorFile], known: Iterable[VendorFile] = ()
     ) -> None:
-        """Put files in place; what lies there with other content, and is not kept or recorded yet, is kept first."""
+        """Place files; one that is there with other content, and in no record, is kept as evidence first."""
         replaced = {file.name for file in arriving}
         contents = {(file.name, file.content) for file in (*arriving, *known)}
         for file in files.take(user):
@@ -181,13 +170,13 @@ class RecordSync:
                 self._keep_files("replaced", index, [file])
         files.place(user, arriving)
 
-    def _keep_record(self, why: str, mine: MadeHere) -> None:
+    def _keep_record(self, why: str, mine: SaveMessage) -> None:
         try:
             record = decode(self._sealer.unseal_record(mine.binding, mine.record))
-        except RecordRejected:  # its key has been retired: the bytes are all there is
-            self._evidence.keep(why, as_label(mine.user), mine.record, self._clock.now_ms())
+        except RecordRejected:  # its key has been retired: only the sealed bytes can be kept
+            self._evidence.keep(why, as_label(mine.claim.user), mine.record, self._clock.now_ms())
         else:
-            self._keep_files(why, mine.user, record.files)
+            self._keep_files(why, mine.claim.user, record.files)
 
     def _keep_files(self, why: str, index: str, files: Iterable[VendorFile]) -> None:
         for file in files:
@@ -196,7 +185,7 @@ class RecordSync:
             _log.warning("file.kept", why=why, user=index, kept=str(path))
 
     def _update(self, index: str, pool: str, *, placing: bool, files: tuple[str, ...] | None = None) -> None:
-        """Change a receipt as it stands now: the store's word of a winner may have come in between."""
+        """Change a receipt as it is now: the store may have reported a winner in between."""
         receipt = self._receipts.find(index, pool)
         if receipt is not None:
             files = receipt.files if files is None else files
@@ -208,12 +197,12 @@ def _binding(index: str, pool: str, receipt: Receipt, *, version: int) -> Record
 
 
 def _is_ahead(mine: Receipt, taken: Receipt) -> bool:
-    """Whether what was saved here has not reached the store yet."""
+    """Whether a version made here has not reached the store yet."""
     return mine.lease.id == taken.lease.id and mine.version > taken.version and mine.winner is None
 
 
 def _settled(receipt: Receipt) -> Receipt:
-    """With none of our files on the disk any more there is nothing that could go over the winner."""
+    """Return the receipt with the winner as its version, if none of our files is on the disk any more."""
     if receipt.winner is None or receipt.files:
         return receipt
     version, record = receipt.winner
@@ -221,13 +210,13 @@ def _settled(receipt: Receipt) -> Receipt:
 
 
 def _changed(recorded: Iterable[VendorFile], found: Iterable[VendorFile]) -> list[VendorFile]:
-    """The files on the disk whose content is not the record's; the mode on the disk is ours, not the user's."""
+    """The files on the disk whose content is not the record's. Their mode does not count: we set it."""
     contents = {file.name: file.content for file in recorded}
     return [file for file in found if contents.get(file.name) != file.content]
 
 
 def _taken(user: User, templates: Iterable[str]) -> tuple[list[VendorFile], dict[str, FileRefused]]:
-    """Return the files that are there, and those that must not be touched: one refusal does not hold up the others."""
+    """Return the files that are there, and the refusals of others, by template."""
     found: list[VendorFile] = []
     refused: dict[str, FileRefused] = {}
     for template in templates:

@@ -1,10 +1,10 @@
-"""The vendor's files of a pool on this node: put in place for a user, taken back, removed.
+"""The vendor's files of a pool on this node: written for a user, read again, removed.
 
-They lie where the vendor's program looks for them, in folders of the user's. The agent is often root there and the
-user may be hostile, so nothing of the user's is ever followed: links, hard links, FIFOs, devices, folders and files
-of somebody else's are refused. What the files hold is never looked at.
+They are where the vendor's program expects them, in folders of the user's. The agent is often root and the user may be
+hostile, so no link of the user's is ever followed: links, hard links, FIFOs, devices, folders, and files of other users
+are refused. This module must never look into a file.
 
-Not promised: all or nothing across several files. Each one is put in place whole or not at all; a refusal in the
+Not guaranteed: all or nothing across several files. Each one is put in place whole or not at all; a refusal in the
 middle leaves those before it in place.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from farmlease.domain.identity import User
 from farmlease.domain.record import MAX_RECORD_BYTES, VendorFile
 from farmlease.errors import FileRefused, PolicyError
-from farmlease.node.files.folder import Folder, Place
+from farmlease.node.files.folder import Folder, VendorPath
 
 if sys.platform == "win32":
     from farmlease.node.files.folder import by_path as opened
@@ -26,11 +26,11 @@ else:
 
 __all__ = ["VendorFiles"]
 
-#: Stands in a template for the user's canonical name without its domain.
+#: Placeholder in a template for the user's canonical name without its domain.
 USER = "{user}"
 
-#: What Windows would take for another name than it looks: streams and wildcards, devices, short names (``ALICEL~1``),
-#: and endings that it drops.
+#: Names that Windows would read as other ones: streams and wildcards, devices, short names (``ALICEL~1``), and endings
+#: that it drops.
 _ALIAS_ON_WINDOWS = re.compile(r'.*[<>:"|?*~]|(con|prn|aux|nul|com\d|lpt\d)(\..*)?$|.*[. ]$', re.IGNORECASE | re.DOTALL)
 
 
@@ -52,7 +52,7 @@ class VendorFiles:
         self._limit = limit
 
     def place(self, user: User, files: Sequence[VendorFile]) -> None:
-        """Put each file in place, whole or not at all, 0600 and the user's own whatever mode it had elsewhere.
+        """Write each file, whole or not at all, 0600 and owned by the user, whatever mode it had elsewhere.
 
         Missing folders from the user's on are made 0700. A file that the policy does not name, or over the limit, is
         refused before any is written. The owner is the account of the user's name, else the owner of his topmost
@@ -85,7 +85,7 @@ class VendorFiles:
         return tuple(taken)
 
     def remove(self, user: User) -> None:
-        """Remove the files that are there. One refusal does not save the others; the first is raised at the end."""
+        """Remove the files that are there. A refusal is raised after the others were removed."""
         refusals = []
         for template in self._templates:
             try:
@@ -100,7 +100,7 @@ class VendorFiles:
 
     @contextmanager
     def _folder(self, user: User, template: str, *, make: bool = False) -> Iterator[Folder | None]:
-        """Yield the folder of a template's file. What the system refuses becomes ``FileRefused``."""
+        """Yield the folder of a template's file. An error of the system becomes ``FileRefused``."""
         place = _place(template, user.name)
         try:
             with opened(place, make=make) as folder:
@@ -122,12 +122,12 @@ def _check(template: str) -> None:
         raise PolicyError(f"files: {template!r} has a placeholder other than {USER}: use that one only")
 
 
-def _place(template: str, name: str) -> Place:
-    """Return where the template leads for the user. His name was checked when it became a ``User``; again here."""
+def _place(template: str, name: str) -> VendorPath:
+    """Return the path of a template's file for a user. The name was checked by ``User``, and is again here."""
     alias = sys.platform == "win32" and _ALIAS_ON_WINDOWS.match(name)
     if name in {"", ".", ".."} or any(sign in name for sign in "/\\\0") or alias:
         raise FileRefused(f"the file {template} cannot be for this user: the name cannot be a folder's on this node")
     parts = Path(template).parts
     first = next((at for at, part in enumerate(parts) if USER in part), len(parts) - 1)
     *folders, file = (part.replace(USER, name) for part in parts[first:])
-    return Place(template=template, account=name, trusted=Path(*parts[:first]), folders=tuple(folders), name=file)
+    return VendorPath(template=template, account=name, trusted=Path(*parts[:first]), folders=tuple(folders), name=file)

@@ -1,1 +1,1 @@
-"""What is told about this node."""
+"""What this node reports about itself: health and metrics."""

@@ -1,7 +1,7 @@
 """What a node measures of itself, for Prometheus.
 
-The parts tell it what happens; a page is made of that and of what the agent knew when it last looked. Must never ask
-the store or the journal, and no label may hold what a user, or anybody who asks for a session, can choose: names of
+The rooms count events here; a page is made of the counts and of the facts that health last collected. Must never ask
+the store or the journal, and no label may hold what a user, or the caller of a start, can choose: names of
 pools come from the policy, all others from lists in the program.
 """
 
@@ -71,7 +71,7 @@ class Metrics:
         self._hooks = Counter(
             "farmlease_hook_runs", "Hooks that were run: ok, failed, or timeout.", ["hook", "outcome"], registry=ours
         )
-        # A series that begins with its first event hides that event from whoever looks for an increase.
+        # A series that begins with its first event hides that event from a query for an increase.
         for outcome in ("answered", "failed"):
             self._heartbeats.labels(outcome)
         for hook in Hook:
@@ -111,7 +111,7 @@ class Metrics:
         build = gauge("build_info", "This program.", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
 
-    # --- what the parts tell ------------------------------------------------------------------------------------------
+    # --- what is counted --------------------------------------------------------------------------------------------
 
     def decided(self, decision: Decision, pools: Collection[str]) -> None:
         """Count an answer to a session that wanted to start; ``pools``: the names that are in the policy."""
@@ -139,7 +139,7 @@ class Metrics:
 
     def measuring(self, farm: Farm) -> Farm:
         """Return the farm with every call of its store measured."""
-        return Farm(farm.name, LeaseStore(_Measured(farm.store.connection, self), farm.name), farm.sealer)
+        return Farm(farm.name, LeaseStore(_Measured(farm.leases.connection, self), farm.name), farm.sealer)
 
     def called(self, verb: str, began: float, error: StoreError | None = None) -> None:
         """Note a call of the store that began at ``began`` by the clock's seconds."""
@@ -205,7 +205,7 @@ class Metrics:
 
 
 class _Measured:
-    """A way to the store that tells how long it took."""
+    """A connection that measures each call."""
 
     def __init__(self, caller: ScriptRunner, metrics: Metrics) -> None:
         self._caller = caller

@@ -1,77 +1,122 @@
-"""How this node is: the facts that its health, its metrics and the farm's list of nodes go by.
+"""The node's health as it stands: facts are collected once a second, and answered as often as they are asked for.
 
-Must never wait, nor ask anybody else: what is not known here is not told.
+However many probes come, and however slow the disk is, a probe touches neither the store nor the journal. What the node
+itself decides, draining and stopping, counts in the very next answer.
 """
 
-from farmlease.domain.health import Facts
+from dataclasses import replace
+
+from farmlease.domain.health import Facts, Health, Steady, health
 from farmlease.errors import JournalFailed
-from farmlease.node.journal.journal import Journal
-from farmlease.node.journal.policy_cache import PolicyCache
-from farmlease.node.journal.receipts import Receipts
-from farmlease.node.journal.sessions import SessionTable
-from farmlease.node.journal.store_state import StoreState
-from farmlease.node.sync.keyring_reload import KeyringReload
-from farmlease.node.sync.node_report import NodeReport
-from farmlease.node.sync.outbox_delivery import Outbox
-from farmlease.node.sync.recovery import Recovery
+from farmlease.node.concurrency import Phase, Runtime
+from farmlease.node.health.metrics import Metrics
+from farmlease.node.health.pool_usage import PoolUsage
+from farmlease.node.journal.state import State
+from farmlease.node.sync.build import Sync
 
 __all__ = ["HealthMonitor"]
 
+#: Seconds for which one page of metrics serves all who scrape.
+_PAGE_LASTS = 1.0
+
 
 class HealthMonitor:
-    """The condition of one node. ``leaving``: it was told to end; ``stopped``: it takes no more sessions."""
+    """The health of one node, for balancers, for monitors and for its report to the farm."""
 
     def __init__(
         self,
+        state: State,
+        sync: Sync,
+        usage: PoolUsage,
+        metrics: Metrics,
+        runtime: Runtime,
         *,
-        journal: Journal,
-        policy: PolicyCache,
-        sessions: SessionTable,
-        outbox: Outbox,
-        receipts: Receipts,
-        store_state: StoreState,
-        recovery: Recovery,
-        report: NodeReport,
-        keyring: KeyringReload,
         offline_denies: bool,
+        max_sessions: int,
     ) -> None:
-        self._journal = journal
-        self._policy = policy
-        self._sessions = sessions
-        self._outbox = outbox
-        self._receipts = receipts
-        self._store_state = store_state
-        self._recovery = recovery
-        self._report = report
-        self._keyring = keyring
+        self._state = state
+        self._sync = sync
+        self._usage = usage
+        self._metrics = metrics
+        self._clock = runtime.clock
+        self._lifecycle = runtime.lifecycle
         self._offline_denies = offline_denies
-        self.leaving = self.stopped = False
-        report.facts = self.facts
+        self._max_sessions = max_sessions
+        self._page: tuple[float, bytes] | None = None
+        self._facts = self.collect()
+        self._store = Steady(self._facts.store_answers, self._clock.monotonic())
 
-    def facts(self) -> Facts:
-        """What this node's health is judged by."""
-        journal_writes, owed = self._journal.works, 0
+    def collect(self) -> Facts:
+        """Return the facts as they are now. It reads the journal, and asks nothing else."""
+        state, sync = self._state, self._sync
+        journal_writes, owed = state.journal.works, 0
         try:
-            owed = self._outbox.pending()
+            owed = state.outbox.pending()
         except JournalFailed:
             journal_writes = False
         return Facts(
-            draining=self._report.draining,
-            stopping=self.leaving,
-            stopped=self.stopped,
-            namesakes=self._report.namesakes,
-            store_answers=self._policy.store_answers,
+            draining=state.journal.draining,
+            stopping=self._lifecycle.phase is not Phase.RUNNING,
+            stopped=self._lifecycle.phase is Phase.STOPPED,
+            namesakes=sync.report.namesakes,
+            store_answers=sync.availability.answers,
             offline_denies=self._offline_denies,
-            policy_known=self._policy.in_force.policy is not None,
-            policy_trouble=self._policy.trouble,
+            policy_known=state.policy.in_force.policy is not None,
+            policy_trouble=state.policy.trouble,
             journal_writes=journal_writes,
-            journal_refused=self._journal.refused,
-            damaged=self._sessions.damaged,
+            journal_refused=state.journal.refused,
+            damaged=state.sessions.damaged,
             owed=owed,
-            refused=self._outbox.refused,
-            rejected=self._receipts.rejected,
-            recovering=self._recovery.under_way,
-            clock_off_ms=self._store_state.clock_off_ms,
-            ring_trouble=self._keyring.trouble,
-            sessions=sum(each.state.shown for each in self._sessions),
+            refused=sync.delivery.refused,
+            rejected=state.receipts.rejected,
+            recovering=sync.recovery.under_way,
+            clock_off_ms=state.store_state.clock_off_ms,
+            ring_trouble=sync.keyring.trouble,
+            sessions=sum(each.state.shown for each in state.sessions),
         )
+
+    def count_beat(self) -> None:
+        """Count a heartbeat in the metrics, by whether the store answered."""
+        self._metrics.beaten(answered=self._sync.availability.answers)
+
+    def look(self) -> None:
+        """Collect the facts anew. A disk that does not even list a folder counts as one that cannot be written."""
+        try:
+            self._facts = self.collect()
+        except OSError:
+            self._facts = replace(self._facts, journal_writes=False)
+        self._store = self._store.seen(self._facts.store_answers, self._clock.monotonic())
+
+    @property
+    def facts(self) -> Facts:
+        """The facts as last collected, and what the node has decided since."""
+        return replace(
+            self._facts,
+            draining=self._state.journal.draining,
+            stopping=self._lifecycle.phase is not Phase.RUNNING,
+            store_lost=not self._store.counts(self._clock.monotonic()),
+            max_sessions=self._max_sessions,
+            crowded=tuple(self._usage.crowded.values()),
+        )
+
+    @property
+    def health(self) -> Health:
+        """The node's health, judged from the facts."""
+        return health(self.facts)
+
+    @property
+    def page(self) -> bytes:
+        """The metrics, as Prometheus scrapes them."""
+        now = self._clock.monotonic()
+        if self._page is None or now - self._page[0] >= _PAGE_LASTS:
+            facts, usage = self.facts, self._usage
+            page = self._metrics.page(
+                facts,
+                health(facts),
+                [each for each in self._state.sessions if each.state.shown],
+                usage.uses,
+                crowded=usage.crowded,
+                counted_at=usage.counted_at,
+            )
+            self._page = now, page
+        return self._page[1]

@@ -1,7 +1,7 @@
 """How full the farm's pools are, as far as this node needs to know: for its metrics and for an early warning.
 
-Asked of the store once a minute, pool by pool, and remembered in between. A store that is away is not asked: what was
-counted last is dropped when it is too old to be told.
+The store is asked once a minute, pool by pool, and the counts are kept in between. A store that is away is not asked;
+counts that are too old are dropped.
 """
 
 from farmlease.clock import Clock
@@ -9,21 +9,25 @@ from farmlease.domain.model import Kind, PoolUse
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
 from farmlease.node.journal.policy_cache import PolicyCache
+from farmlease.node.sync.availability import StoreAvailability
 
 __all__ = ["PoolUsage"]
 
 #: Seconds between two counts of the pools.
 EVERY = 60.0
-#: Seconds after which a count says nothing any more.
+#: Seconds after which a count is too old.
 STALE_AFTER = 300.0
 
 
 class PoolUsage:
     """The pools' seats as counted last. ``alert_percent``: from which share on a pool is crowded; 0: never."""
 
-    def __init__(self, farm: Farm, policy: PolicyCache, clock: Clock, alert_percent: int) -> None:
+    def __init__(
+        self, farm: Farm, policy: PolicyCache, availability: StoreAvailability, clock: Clock, alert_percent: int
+    ) -> None:
         self._farm = farm
         self._policy = policy
+        self._availability = availability
         self._clock = clock
         self._alert = alert_percent
         self._asked_at: float | None = None
@@ -44,7 +48,7 @@ class PoolUsage:
 
     @property
     def crowded(self) -> dict[str, str]:
-        """Each pool that is as full as the alert says, and what to say of it. A node_locked one is full by nature."""
+        """Each pool that is as full as the alert says, with a sentence. A node_locked one is full by nature."""
         found = {}
         for use in self.uses:
             taken = use.capacity - use.free
@@ -56,12 +60,12 @@ class PoolUsage:
         """Count the pools, if it is time to. A store that is away is no error."""
         now, in_force = self._clock.monotonic(), self._policy.in_force
         due = self._asked_at is None or now - self._asked_at >= EVERY or self._version != in_force.version
-        if not due or not in_force.pools or not self._policy.store_answers:
+        if not due or not in_force.pools or not self._availability.answers:
             return
         self._asked_at, self._version = now, in_force.version
         try:
             self._uses = tuple([await self._farm.use(pool) for pool in in_force.pools])
         except StoreError as error:
-            self._policy.store_failed(error)
+            self._availability.failed(error)
         else:
             self._counted_at = now

@@ -222,7 +222,7 @@ def _shown(session: NodeSession) -> Document:
 
 
 def _waiting(session: NodeSession) -> Document:
-    """Return what there is to say of a session that has no seat yet."""
+    """Return the document of a session that has no seat yet."""
     return {
         "user": session.user.canonical,
         "pool": session.pool,

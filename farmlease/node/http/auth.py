@@ -1,7 +1,7 @@
-"""Who may talk to the agent: decided before a request is read.
+"""Who may call the agent: decided before a request is read.
 
 A foreign ``Host`` or any ``Origin`` is a browser that was led here (403); over TCP the token is asked for (401), over a
-Unix socket the kernel says who calls; a body over 64 KiB is cut off (413).
+Unix socket the kernel names the caller; a body over 64 KiB is cut off (413).
 """
 
 import hmac
@@ -51,14 +51,14 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How callers prove who they are. ``token`` None: the socket is a Unix one, and the kernel tells."""
+    """How callers prove who they are. ``token`` None: it is a Unix socket, and the kernel names the caller."""
 
     token: str | None
     hosts: frozenset[str]
     identities: Identities
 
     def caller(self, scope: Scope) -> Caller | None:
-        """Return who calls, or None for somebody unknown."""
+        """Return the caller; None for an unknown one."""
         if self.token is None:
             return self._peer(scope)
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
@@ -137,7 +137,7 @@ class _Bounded:
 
 
 class PeerProtocol(H11Protocol):
-    """HTTP/1.1 that tells the application who is at the other end of a Unix socket, as the kernel says."""
+    """HTTP/1.1 that gives the application the uid at the other end of a Unix socket, as the kernel has it."""
 
     @override
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
@@ -157,7 +157,7 @@ def _peer_uid(sock: Any) -> int | None:  # noqa: ANN401 - asyncio's TransportSoc
 
 
 def problem(status: int, detail: str, **fields: object) -> JSONResponse:
-    """Return an answer that says what is wrong, as RFC 9457 has it."""
+    """Return a problem document in the form of RFC 9457."""
     title = HTTPStatus(status).phrase
     document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None

@@ -1,7 +1,6 @@
-"""What balancers and monitors are told without a token: whether a logon sent here now is going to be served.
+"""The answers of the health listener, which needs no token: whether this node can serve a logon sent to it now.
 
-Says nothing about users, touches neither store nor journal, and takes no order: whoever reaches it can look, and that
-is all. How the questions get here is the business of ``probe_server.py``.
+An answer names no user, touches neither store nor journal, and changes nothing. ``probe_server.py`` reads the requests.
 """
 
 import json
@@ -11,7 +10,7 @@ from types import MappingProxyType
 
 from farmlease.domain.health import Check, Health, Status
 from farmlease.node.health.metrics import CONTENT_TYPE
-from farmlease.node.verdict import Verdict
+from farmlease.node.health.monitor import HealthMonitor
 
 __all__ = ["Answer", "agent_line", "answer"]
 
@@ -33,22 +32,22 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=lambda: _ALLOW)
 
 
-def answer(verdict: Verdict, method: str, path: str, accept: str = "") -> Answer:
+def answer(monitor: HealthMonitor, method: str, path: str, accept: str = "") -> Answer:
     """Answer one request of the health listener. ``accept``: the header as it came."""
     as_json = _JSON in accept.lower()
     match path if method in _METHODS else None:
         case None:
-            return Answer(405, _TEXT, b"only to be looked at, by GET, HEAD or OPTIONS\n")
+            return Answer(405, _TEXT, b"method not allowed: use GET, HEAD or OPTIONS\n")
         case "/livez":
             alive = Health(status=Status.PASS, ready=True, checks=())
             return _document(alive) if as_json else Answer(200, _TEXT, b"pass\n")
         case "/readyz":
-            found = verdict.health
+            found = monitor.health
             return _document(found) if as_json else Answer(_status(found), _TEXT, _words(found))
         case "/healthz":
-            return _document(verdict.health)
+            return _document(monitor.health)
         case "/metrics":
-            return Answer(200, CONTENT_TYPE, verdict.page)
+            return Answer(200, CONTENT_TYPE, monitor.page)
         case _:
             return Answer(404, _TEXT, b"there are /livez, /readyz, /healthz and /metrics\n")
 
@@ -56,7 +55,7 @@ def answer(verdict: Verdict, method: str, path: str, accept: str = "") -> Answer
 def agent_line(found: Health) -> bytes:
     """Return what HAProxy's agent-check reads: one line in ASCII.
 
-    ``ready`` takes back a drain said before and ``up`` a down, since nobody but the agent can.
+    ``ready`` takes back an earlier drain and ``up`` an earlier down: only the agent can.
     """
     if found.status is Status.FAIL:
         reason = found.why.encode("ascii", "replace").decode("ascii")

@@ -1,9 +1,9 @@
 """The doors for balancers and monitors: the health listener's HTTP, and HAProxy's agent-check.
 
-Anybody in the network can come here, so nobody gets much: a request has no body, a bounded head and a few seconds to
-arrive; there are only so many connections, and where one more comes the one that has been here longest without a
-request goes. A request is answered on the spot, in some tens of microseconds: probes share the processor with logons,
-and a thousand of them a second must not be noticed there. That is why there is no framework here.
+Any host in the network can connect here, so a caller gets little: a request has no body, a bounded head and a few
+seconds to arrive; at most 256 connections are open, and a new one evicts the one idle longest. A request is answered
+within some tens of microseconds: probes share the processor with logons, and a thousand of them a second must not slow
+a logon down. That is why no framework parses them.
 """
 
 import asyncio
@@ -198,7 +198,7 @@ def probing(answering: Answering, listener: socket.socket) -> Actor:
 
 
 def agent_checking(line: Callable[[], bytes], listener: socket.socket) -> Actor:
-    """Return the actor that says ``line()`` to each connection on a listening socket until it is interrupted."""
+    """Return the actor that sends ``line()`` to each connection on a listening socket until it is interrupted."""
     return _serving(lambda others: _AgentCheck(others, line), listener)
 
 

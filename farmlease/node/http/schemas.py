@@ -1,6 +1,6 @@
 """The documents that the agent's HTTP interface takes and gives, as its OpenAPI schema shows them.
 
-Field names are a public promise. What is bad input is told with the name of its field, never with the input itself.
+Field names are a public promise. Bad input is answered with the name of its field, never with the input itself.
 """
 
 from typing import Annotated, Any, Literal

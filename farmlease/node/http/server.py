@@ -1,7 +1,7 @@
 """How the agent is reached: its listening sockets, its token, and the servers on them.
 
 Sockets are made here, not by the HTTP server, so that an address in use is one clear error, and a Unix socket that a
-killed agent left behind is no obstacle while one that somebody answers on is never taken away.
+killed agent left behind is removed, and one on which another process listens is not.
 """
 
 import contextlib
@@ -128,7 +128,7 @@ if sys.platform == "win32":
 else:
 
     def _unix_socket(path: Path) -> socket.socket:
-        """Anybody may connect: the kernel tells who it is, and the gate lets each act for himself only."""
+        """Return a socket on which any user may connect: the kernel names the caller, who may act for himself only."""
         with socket.socket(socket.AF_UNIX) as probe:
             if path.is_socket() and probe.connect_ex(str(path)) != 0:
                 path.unlink()

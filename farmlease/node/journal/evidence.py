@@ -1,8 +1,8 @@
-"""What is kept for inspection: bytes that were refused as damaged, and files that lost against a newer version.
+"""Files kept for inspection: bytes that were refused as damaged, and files that lost against a newer version.
 
 They may be the evidence of an attack or a user's only copy. So this module must never overwrite or delete what it
-keeps, and when the folder is full it refuses more instead of pushing out the oldest: an attacker could fill it on
-purpose. An administrator looks at the files and moves them away.
+keeps. A full folder refuses more instead of dropping the oldest: an attacker could fill it on purpose. An administrator
+inspects the files and moves them away.
 """
 
 import re
@@ -21,7 +21,7 @@ from farmlease.private_file import UNFINISHED
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "Evidence", "as_label"]
 
-#: Most files in the folder; a farm that reaches this has a problem that more files do not explain better.
+#: Most files in the folder; more would explain no problem better.
 MAX_FILES = 1000
 #: Most bytes in the folder: 256 MiB, so that the agent's journal beside it always has room.
 MAX_BYTES = 256 << 20
@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 
 def as_label(*parts: str) -> str:
-    """Return a label made of ``parts``, whatever signs they hold; two that differ only in such signs may look alike."""
+    """Return ``parts`` as a label, with ``_`` for any other character, so that two labels may be equal."""
     return "u" + re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))[:96] + "u"
 
 
@@ -47,10 +47,10 @@ class Evidence:
     def keep(self, kind: str, label: str, data: bytes, now_ms: int) -> Path:
         """Write ``data`` to a new file ``<utc time>-<kind>-<label>``, 0600 and on the disk, and return its path.
 
-        ``kind`` says why ("rejected-record"), ``label`` of what; it must not be a user's name, for anybody may see a
-        file's name in a backup or a log: use the user index. Both are letters, digits, ``.``, ``_`` and ``-``, at most
-        100 (else ``InvalidName``). ``now_ms`` is this host's time. The same bytes of the same kind and label are kept
-        once. Raises ``FileRefused`` when the folder is full or the disk refuses: then do not overwrite the original.
+        ``kind`` is the reason ("rejected-record"), ``label`` the subject. A label must not be a user's name, as backups
+        and logs show names of files: use the user index. Both are letters, digits, ``.``, ``_`` and ``-``, at most 100
+        (else ``InvalidName``). ``now_ms`` is this host's time. The same bytes of the same kind and label are kept once.
+        Raises ``FileRefused`` when the folder is full or the disk refuses: then do not overwrite the original.
         """
         name = _name(kind, label)
         try:
@@ -64,8 +64,8 @@ class Evidence:
     def move(self, kind: str, label: str, files: Iterable[Path], notes: Mapping[str, bytes], now_ms: int) -> Path:
         """Move files of the state folder, as they are, into a new folder named like a kept file, and return it.
 
-        They are moved in the order given; ``notes`` are small files, by name, that say more of them, as far as there
-        is room. A full folder refuses this not: it costs no room. Raises ``InvalidName`` and ``FileRefused`` as
+        They are moved in the order given. ``notes``: small files by name, written beside them if there is room. A full
+        folder does not refuse this, as it takes no room. Raises ``InvalidName`` and ``FileRefused`` as
         ``keep``.
         """
         name = _name(kind, label)
@@ -76,7 +76,7 @@ class Evidence:
                 for file in files:
                     file.rename(place / file.name)
                 for note, text in notes.items():
-                    with suppress(OSError):  # the disk is full: what counts has been moved
+                    with suppress(OSError):  # the disk is full; the files themselves have been moved
                         (place / note).write_bytes(text)
                 private_file.sync_folder(place)
                 private_file.sync_folder(self._folder)
@@ -85,7 +85,7 @@ class Evidence:
         return place
 
     def list(self, kind: str = "") -> tuple[Path, ...]:
-        """Return what is kept, or what is of a kind, the oldest first."""
+        """Return the kept files, all or those of a kind, the oldest first."""
         if not self._folder.is_dir():
             return ()
         found = (path for path in self._folder.iterdir() if not path.name.startswith(UNFINISHED))
@@ -114,8 +114,10 @@ class Evidence:
             if size == len(data) and _is_copy(path, name, data):
                 return path
         if len(kept) >= self._max_files or sum(sizes.values()) + len(data) > self._max_bytes:
-            _log.error("kept_full", folder=str(self._folder), files=len(kept), bytes=sum(sizes.values()), refused=name)
-            raise FileRefused(f"the folder {self._folder} is full: look at what is kept there and move it away")
+            _log.error(
+                "evidence.full", folder=str(self._folder), files=len(kept), bytes=sum(sizes.values()), refused=name
+            )
+            raise FileRefused(f"the folder {self._folder} is full: inspect the files in it and move them away")
         return self._write(f"{_stamp(now_ms)}-{name}", data)
 
     def _write(self, name: str, data: bytes) -> Path:
@@ -141,6 +143,6 @@ def _stamp(now_ms: int) -> str:
 
 
 def _is_copy(path: Path, name: str, data: bytes) -> bool:
-    """Whether ``path`` keeps these very bytes under this name already; its time does not matter."""
+    """Whether ``path`` has exactly these bytes under this name, whatever its time."""
     _, _, rest = path.name.partition("Z-")
     return rest.partition("~")[0] == name and path.is_file() and path.read_bytes() == data

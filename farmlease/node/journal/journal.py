@@ -1,14 +1,16 @@
-"""What a node must still know after ``kill -9``: who it is, its open sessions, receipts, and what it owes the store.
+"""What a node must still know after ``kill -9``: its identity, its sessions and receipts, and messages to the store.
 
 Guaranteed: what was written before an answer was given is there after the agent was killed. Not guaranteed: the last
 moments before the *host* lost power (write-ahead log, synchronised at checkpoints); a reboot ends all sessions anyway.
-A journal that is not the one this node left here is never gone by: ``integrity.py`` tells.
+A journal that is not the one this node left here is never used: ``integrity.py`` checks that.
 
-Bodies are opaque here: the agent seals them before they come and opens them when it reads. A journal is one file in
+Bodies are opaque here: the tables above seal them before writing and open them after reading. A journal is one file in
 the state folder, for its owner only, and belongs to one agent at a time.
 """
 
-from contextlib import AbstractContextManager, suppress
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from farmlease.errors import AlreadyRunning, JournalFailed
-from farmlease.node.host_identity import Whereabouts, boot_marker, machine_marker, new_incarnation, same_boot
+from farmlease.node.host_identity import HostIdentity, boot_marker, machine_marker, new_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
-from farmlease.node.journal.integrity import KIND, Finding, Mark, examine, set_aside
-from farmlease.node.journal.sqlite import Database
+from farmlease.node.journal.integrity import KIND, JournalCheck, Mark, check_journal, move_to_evidence
+from farmlease.node.journal.sqlite import open_file
 
 __all__ = ["FILE", "Journal", "OutboxRow", "SessionRow"]
 
@@ -29,7 +31,7 @@ FILE = "journal.sqlite"  #: in the state folder
 _SEALED = ("session", "receipt", "owed", "document")
 
 
-#: Lives of the node that are remembered: an older copy of the store's data may know sessions of them.
+#: Earlier incarnations that are remembered: an older copy of the store's data may have sessions of them.
 _LIVES_KEPT = 16
 
 
@@ -44,7 +46,7 @@ class SessionRow:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """Something the store has yet to be told, in order of ``number``; its sealed body says what."""
+    """A message that the store has yet to take; messages are sent in the order of ``number``. The body is sealed."""
 
     number: int
     session: str
@@ -52,44 +54,48 @@ class OutboxRow:
 
 
 class Journal:
-    """An open journal. ``incarnation`` is this life of the node; ``previous`` are the last before it, ended by reboots.
+    """An open journal. ``incarnation``: this life of the node; ``previous``: the last ones before it, ended by reboots.
 
-    Every method that reads or writes raises JournalFailed where that cannot be done now.
+    Every method that reads or writes raises JournalFailed if the disk refuses.
     """
 
-    def __init__(self, database: Database, lock: FileLock, mark: Path, here: Whereabouts, finding: Finding) -> None:
-        self._database = database
+    def __init__(
+        self, connection: sqlite3.Connection, lock: FileLock, mark: Path, here: HostIdentity, checked: JournalCheck
+    ) -> None:
+        #: Whether the last statement worked, or the last attempt to write since then.
+        self.works = True
+        self._connection = connection
         self._lock = lock
         self._mark = mark
         self._here = here
         self._refused: tuple[Path, ...] = ()
-        self._generation = finding.generation
-        self.incarnation, self.previous = self._identify(finding)
-        #: Whether the node was told to take no new users.
+        self._generation = checked.generation
+        self.incarnation, self.previous = self._identify(checked)
+        #: Whether the node takes no new users.
         self.draining = bool(self._rows("SELECT 1 FROM node WHERE name = 'draining'"))
 
     @classmethod
     def open(cls, folder: Path, *, node: str, evidence: Evidence, now_ms: int) -> "Journal":
         """Open the journal of a state folder, making both if need be; the folder is its owner's alone from then on.
 
-        A journal that is not the one this node left there goes to ``kept``, and a new one begins. ``now_ms`` is this
-        host's time. AlreadyRunning if an agent has the folder; JournalRejected if a later version of farmlease wrote
-        the journal: it is left as it is; JournalFailed if the disk refuses.
+        A journal that is not the one this node left there is moved to ``evidence``, and a new one begins. ``now_ms``:
+        this host's time. AlreadyRunning if an agent has the folder; JournalRejected if a later version of farmlease
+        wrote the journal: it is left as it is; JournalFailed if the disk refuses.
         """
         lock = _locked(folder)
         try:
-            here = Whereabouts(node=node, machine=machine_marker(), boot=boot_marker())
+            here = HostIdentity(node=node, machine=machine_marker(), boot=boot_marker())
             path, mark = folder / FILE, folder / "journal.mark"
             seen = Mark.read(mark)
-            finding = examine(path, here, seen, now_ms)
-            if finding.fault is not None:
-                set_aside(path, finding, seen, evidence, now_ms)
-            database = Database(path)
+            checked = check_journal(path, here, seen, now_ms)
+            if checked.fault is not None:
+                move_to_evidence(path, checked, seen, evidence, now_ms)
+            connection = open_file(path)
             try:
-                journal = cls(database, lock, mark, here, finding)
+                journal = cls(connection, lock, mark, here, checked)
                 journal._refused = evidence.list(KIND)
             except BaseException:
-                database.close()
+                connection.close()
                 raise
         except BaseException:
             lock.release()
@@ -97,18 +103,27 @@ class Journal:
         return journal
 
     def close(self) -> None:
-        """Give the folder back."""
-        self.writes()  # so that a copy taken since the last heartbeat is older than what is left here
-        self._database.close()
+        """Close the file and release the folder."""
+        self.writes()  # so that a copy made since the last heartbeat is older than the file left here
+        self._connection.close()
         self._lock.release()
 
-    def together(self) -> AbstractContextManager[None]:
-        """Write everything inside or nothing of it."""
-        return self._database.together()
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make all writes inside one transaction: all of them last, or none."""
+        self._rows("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._rows("COMMIT")
+        except BaseException:
+            # A failed write may have ended the transaction; one left open would hold back all later writes.
+            if self._connection.in_transaction:
+                self._rows("ROLLBACK")
+            raise
 
     @property
     def refused(self) -> str | None:
-        """Where a journal that was refused is kept, below the state folder, until somebody moves it away."""
+        """Where a refused journal is kept, below the state folder; None once an administrator has moved it away."""
         found = next((path for path in self._refused if path.exists()), None)
         return None if found is None else f"{found.parent.name}/{found.name}"
 
@@ -117,40 +132,35 @@ class Journal:
         self._rows("REPLACE INTO node VALUES ('draining', '')" if on else "DELETE FROM node WHERE name = 'draining'")
         self.draining = on
 
-    @property
-    def works(self) -> bool:
-        """Whether it did what it was last asked, or could be written when that was last tried."""
-        return self._database.works
-
     def writes(self) -> bool:
-        """Whether the journal can be written now: one small write tells. It counts the journal's state on."""
+        """Return whether the journal can be written now, by a small write that gives its state the next number."""
         try:
             self._rows("REPLACE INTO node VALUES ('generation', ?)", str(self._generation + 1))
         except JournalFailed:
             return False
-        self._database.works = True
+        self.works = True
         self._generation += 1
         self._leave_mark(self.incarnation)
         return True
 
     def document(self, name: str) -> bytes | None:
-        """Return a document that was kept under this name."""
+        """Return the document of this name."""
         return self._body("SELECT body FROM document WHERE name = ?", name)
 
     def write_document(self, name: str, body: bytes) -> None:
-        """Keep a document, over the older one of the same name."""
+        """Write a document, over the older one of the same name."""
         self._rows("REPLACE INTO document VALUES (?, ?)", name, body)
 
-    def entries(self) -> list[SessionRow]:
+    def sessions(self) -> list[SessionRow]:
         """Every open session."""
         return [SessionRow(*row) for row in self._rows("SELECT id, state, body FROM session")]
 
-    def write_entry(self, entry: SessionRow) -> None:
-        """Write a session, over an older entry of the same id."""
+    def write_session(self, entry: SessionRow) -> None:
+        """Write a session, over the older one of the same id."""
         self._rows("REPLACE INTO session VALUES (?, ?, ?)", entry.id, entry.state, entry.body)
 
-    def remove_entry(self, session: str) -> None:
-        """Forget a session."""
+    def remove_session(self, session: str) -> None:
+        """Remove a session."""
         self._rows("DELETE FROM session WHERE id = ?", session)
 
     def receipt(self, user: str, pool: str) -> bytes | None:
@@ -158,51 +168,51 @@ class Journal:
         return self._body("SELECT body FROM receipt WHERE user = ? AND pool = ?", user, pool)
 
     def write_receipt(self, user: str, pool: str, body: bytes) -> None:
-        """Keep a receipt, over the older one of the same user and pool."""
+        """Write a receipt, over the older one of the same user and pool."""
         self._rows("REPLACE INTO receipt VALUES (?, ?, ?)", user, pool, body)
 
     def remove_receipt(self, user: str, pool: str) -> None:
-        """Forget a receipt."""
+        """Remove a receipt."""
         self._rows("DELETE FROM receipt WHERE user = ? AND pool = ?", user, pool)
 
     def receipts(self, pool: str) -> list[str]:
-        """Whose receipts of a pool there are, by user index."""
+        """The user indexes of a pool's receipts."""
         return [user for (user,) in self._rows("SELECT user FROM receipt WHERE pool = ? ORDER BY user", pool)]
 
     def all_receipts(self) -> list[tuple[str, str]]:
-        """Whose receipts of which pools there are, by user index."""
+        """User index and pool of every receipt."""
         return [(user, pool) for user, pool in self._rows("SELECT user, pool FROM receipt ORDER BY user, pool")]
 
     def sealed_with(self) -> dict[str, int]:
-        """How many bodies name each key, by the four bytes behind the first of each; what is in clear has none."""
+        """Count the bodies sealed with each key, by the key id in bytes 2 to 5; a body in clear has none."""
         bodies = " UNION ALL ".join(f"SELECT body FROM {table}" for table in _SEALED)  # noqa: S608 - names of ours
         sealed = f"SELECT hex(substr(body, 2, 4)) AS key FROM ({bodies}) WHERE substr(body, 1, 1) = x'01'"  # noqa: S608
         found = self._rows(f"SELECT key, count(*) FROM ({sealed}) GROUP BY key")  # noqa: S608 - the same
         return {key.lower(): int(count) for key, count in found}
 
-    def owe(self, session: str, body: bytes) -> None:
-        """Note something the store must be told."""
+    def add_message(self, session: str, body: bytes) -> None:
+        """Write a message for the store."""
         self._rows("INSERT INTO owed (session, body) VALUES (?, ?)", session, body)
 
-    def next_owed(self, after: int) -> OutboxRow | None:
-        """Return the oldest of what the store has yet to be told, behind number ``after``."""
+    def next_message(self, after: int) -> OutboxRow | None:
+        """Return the oldest message with a number above ``after``."""
         rows = self._rows("SELECT number, session, body FROM owed WHERE number > ? ORDER BY number LIMIT 1", after)
         return OutboxRow(*rows[0]) if rows else None
 
-    def owes(self, session: str | None = None) -> int:
-        """How much the store has yet to be told: about one session, or in all."""
+    def message_count(self, session: str | None = None) -> int:
+        """Count the messages for the store: those about one session, or all."""
         if session is None:
             ((count,),) = self._rows("SELECT count(*) FROM owed")
         else:
             ((count,),) = self._rows("SELECT count(*) FROM owed WHERE session = ?", session)
         return int(count)
 
-    def amend_owed(self, number: int, body: bytes) -> None:
-        """Write another body for something that the store has yet to be told."""
+    def replace_message(self, number: int, body: bytes) -> None:
+        """Write another body for a message."""
         self._rows("UPDATE owed SET body = ? WHERE number = ?", body, number)
 
-    def settle(self, number: int) -> None:
-        """Strike off what has been told."""
+    def remove_message(self, number: int) -> None:
+        """Remove a message that the store has taken."""
         self._rows("DELETE FROM owed WHERE number = ?", number)
 
     def _body(self, question: str, *values: str) -> bytes | None:
@@ -210,14 +220,19 @@ class Journal:
         return bytes(rows[0][0]) if rows else None
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
-        return self._database.rows(statement, *values)
+        """Execute one statement and return its rows."""
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            self.works = False
+            raise JournalFailed(f"the journal does not work ({error}); look at the disk of state_dir") from error
 
-    def _identify(self, finding: Finding) -> tuple[str, tuple[str, ...]]:
-        """Return this incarnation and those that are over, written down before anybody is told."""
+    def _identify(self, checked: JournalCheck) -> tuple[str, tuple[str, ...]]:
+        """Return this incarnation and the earlier ones, written down before they are used."""
         known = dict(self._rows("SELECT name, value FROM node"))
         adopted = "incarnation" in known and same_boot(known["boot"], self._here.boot)
         incarnation = known["incarnation"] if adopted else new_incarnation()
-        previous = tuple(life for life in finding.lives if life != incarnation)[-_LIVES_KEPT:]
+        previous = tuple(life for life in checked.lives if life != incarnation)[-_LIVES_KEPT:]
         rows = {
             **asdict(self._here),
             "incarnation": incarnation,
@@ -229,20 +244,20 @@ class Journal:
                 for row in rows.items():
                     self._rows("REPLACE INTO node VALUES (?, ?)", *row)
                 if not adopted:
-                    # Those sessions died with the boot, but their files may still lie here: the agent ends them in
-                    # due form.
+                    # Those sessions died with the boot, but their files may still be on the disk: the agent ends
+                    # each session in the usual way.
                     self._rows("UPDATE session SET state = 'ending'")
         except JournalFailed:
             if not adopted:
                 raise
-            # The disk is full: the sessions live by this agent's heartbeat, and what it is to know of them is here.
+            # The disk is full: the sessions live by this agent's heartbeat, and the journal has them already.
         else:
             self._leave_mark(incarnation)
         return incarnation, previous
 
     def _leave_mark(self, incarnation: str) -> None:
         mark = Mark(**asdict(self._here), incarnation=incarnation, generation=self._generation)
-        with suppress(OSError):  # one that lags behind accuses nobody
+        with suppress(OSError):  # a mark that lags behind refuses no journal
             mark.write(self._mark)
 
 

@@ -1,8 +1,8 @@
-"""What this node keeps of each lease it had a session of: the lease, the record as last seen, and its files here.
+"""What this node keeps of each lease that it had a session of: the lease, its record as last seen, and its files here.
 
-From a receipt a session may start while the store is away, and the lease is restored where the store lost it. It is
-sealed for this node, says of which life of the node it is and until when it is good, and lies in the journal. One that
-does not open is kept for inspection and counts as none.
+A receipt admits a session while the store is away, and a lease that the store lost is restored from it. It is sealed
+for this node, names the life of the node in which it was made and when its lease ends, and lies in the journal. A
+receipt that does not open is kept as evidence and counts as none.
 """
 
 import secrets
@@ -15,7 +15,7 @@ import structlog
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
-from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
+from farmlease.crypto.seal import NodeSealer, RecordBinding
 from farmlease.domain.model import Lease
 from farmlease.errors import RecordRejected
 from farmlease.node.journal.evidence import Evidence, as_label
@@ -46,14 +46,14 @@ class Receipt:
     line: str = field(default_factory=new_line)
     name: bytes = b""  #: of the user, sealed
     document: bytes = b""  #: the lease as the store had it, to be restored from; empty once it was given up
-    incarnation: str = ""  #: life of the node in which the store granted it; only in this one it lets anybody in
+    incarnation: str = ""  #: life of the node in which the store granted it; it admits sessions in this one only
     files: tuple[str, ...] = ()  #: templates of the files that may lie on this node's disk
     placing: bool = False  #: they were being put in place; no session has used them yet
     #: Version and sealed record that another node saved before ours of this line arrived: that one counts.
     winner: tuple[int, bytes] | None = None
 
     def granted_anew(self, taken: "Receipt") -> "Receipt":
-        """Return this receipt with what a later grant says of the same lease, but with its own record."""
+        """Return this receipt with the lease as a later grant has it, and with its own record."""
         return replace(self, lease=taken.lease, name=taken.name, document=taken.document, incarnation=taken.incarnation)
 
 
@@ -63,16 +63,15 @@ _FORM = TypeAdapter(Receipt)
 class Receipts:
     """The receipts of one node, by user index and pool."""
 
-    def __init__(self, *, journal: Journal, sealer: Sealer, evidence: Evidence, node: str, clock: Clock) -> None:
+    def __init__(self, journal: Journal, sealer: NodeSealer, evidence: Evidence, clock: Clock) -> None:
         self._journal = journal
         self._sealer = sealer
         self._evidence = evidence
-        self._node = node
         self._clock = clock
         self.rejected = 0  #: how many did not open
 
     def of_pool(self, pool: str) -> Iterator[tuple[str, Receipt]]:
-        """Every receipt of a pool that opens, with its user's index."""
+        """Yield every receipt of a pool that opens, with its user's index."""
         for index in self._journal.receipts(pool):
             receipt = self.find(index, pool)
             if receipt is not None:
@@ -84,7 +83,7 @@ class Receipts:
         if body is None:
             return None
         try:
-            return _FORM.validate_json(self._sealer.unseal(Purpose.RECEIPT, self._node, ("receipt", index, pool), body))
+            return _FORM.validate_json(self._sealer.unseal(("receipt", index, pool), body))
         except (RecordRejected, ValidationError):
             path = self._evidence.keep("rejected-receipt", as_label(index), body, self._clock.now_ms())
             _log.error("receipt.rejected", user=index, pool=pool, kept=str(path))
@@ -95,13 +94,13 @@ class Receipts:
     def keep(self, index: str, pool: str, receipt: Receipt) -> None:
         """Keep a receipt, over the older one."""
         anew = _FORM.dump_json(self._anew(index, pool, receipt))
-        body = self._sealer.seal(Purpose.RECEIPT, self._node, ("receipt", index, pool), anew)
+        body = self._sealer.seal(("receipt", index, pool), anew)
         self._journal.write_receipt(index, pool, body)
 
     def reseal(self, index: str, pool: str) -> None:
         """Keep a receipt anew if the sealer's primary does not seal it yet."""
         body = self._journal.receipt(index, pool)
-        if body is not None and not self._sealer.is_fresh(body):
+        if body is not None and not self._sealer.are_fresh(body):
             receipt = self.find(index, pool)
             if receipt is not None:
                 self.keep(index, pool, receipt)
@@ -122,7 +121,7 @@ class Receipts:
         return receipt.incarnation == self._journal.incarnation
 
     def renew(self, index: str, pool: str, remains: Remains) -> None:
-        """Note what is left of a lease after the end of a session; a receipt that is good for nothing is dropped."""
+        """Note what is left of a lease after the end of a session; a receipt without a use is removed."""
         receipt = self.find(index, pool)
         if receipt is None:
             return
@@ -131,7 +130,7 @@ class Receipts:
         self._put(index, pool, replace(receipt, lease=lease, document=remains.document))
 
     def give_up(self, index: str, pool: str) -> None:
-        """The lease is not this user's any more: it is not to be restored, and lets nobody in."""
+        """Note that the lease is not this user's any more: its receipt restores nothing and admits no session."""
         receipt = self.find(index, pool)
         if receipt is not None:
             self._put(index, pool, replace(receipt, document=b""))
@@ -139,14 +138,14 @@ class Receipts:
     def _anew(self, index: str, pool: str, receipt: Receipt) -> Receipt:
         """Return a receipt with its parts sealed by the same key as the whole: no other is needed to open it.
 
-        A part that does not open stays as it is; whoever wants to use it will refuse it.
+        A part that does not open stays as it is; it is refused where it is used.
         """
-        if all(map(self._sealer.is_fresh, (receipt.record, receipt.name, *((receipt.winner or ())[1:])))):
+        if self._sealer.are_fresh(receipt.record, receipt.name, *((receipt.winner or ())[1:])):
             return receipt
         with suppress(RecordRejected):
             receipt = replace(receipt, record=self._record(index, pool, receipt, receipt.version, receipt.record))
         with suppress(RecordRejected):
-            receipt = replace(receipt, name=self._sealer.reseal_name(index, receipt.name))
+            receipt = replace(receipt, name=self._sealer.farm.reseal_name(index, receipt.name))
         with suppress(RecordRejected):
             if receipt.winner is not None:
                 version, record = receipt.winner
@@ -155,7 +154,7 @@ class Receipts:
 
     def _record(self, index: str, pool: str, receipt: Receipt, version: int, record: bytes) -> bytes:
         binding = RecordBinding(pool=pool, user_index=index, lease_id=receipt.lease.id, version=version)
-        return self._sealer.reseal_record(binding, record)
+        return self._sealer.farm.reseal_record(binding, record)
 
     def _put(self, index: str, pool: str, receipt: Receipt) -> None:
         if receipt.document or receipt.files:

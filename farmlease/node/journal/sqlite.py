@@ -1,24 +1,22 @@
-"""The journal's file as SQLite sees it: opened, looked at without touching it, and its errors in our own words.
+"""The journal's file as SQLite sees it: its tables, how it is opened, and how it is inspected without a change.
 
-The only user of SQLite. A look must never change the file: what turns out to be damaged is evidence.
+An inspection must never change the file: what turns out to be damaged is evidence.
 """
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from farmlease.errors import JournalFailed, JournalRejected
 
-__all__ = ["Database", "Glance", "files_of", "glance_at"]
+__all__ = ["FileState", "files_of", "inspect_file", "open_file"]
 
 _FORMAT = 1
-#: Seconds to wait for somebody else who writes to the file (nobody should): the whole agent waits with it.
+#: Seconds to wait for another process that writes to the file (none should): the whole agent waits with it.
 _PATIENCE = 0.5
-#: Table, then its columns that hold text; what a row is about stands in ``body``.
+#: Each table with its columns that hold text; the content of a row is in ``body``.
 _TEXTS = {
     "node": ("name", "value"),
     "document": ("name",),
@@ -37,7 +35,7 @@ CREATE INDEX owed_of ON owed (session);
 PRAGMA user_version = {_FORMAT};
 COMMIT;
 """
-#: What SQLite says where not the file is at fault but the disk, its rights, or somebody else who has it open.
+#: SQLite's errors for which not the file is at fault but the disk, its rights, or another process that has it open.
 _NOT_THE_FILE = frozenset(
     {
         sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
@@ -48,60 +46,35 @@ _NOT_THE_FILE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
-    """What a look found: whether the file is a whole journal, and what it says of its node as far as that opens."""
+class FileState:
+    """What an inspection found: whether the file is a whole journal, and what could be read of its node."""
 
     sound: bool
     node: dict[str, str] = field(default_factory=dict)
 
 
-class Database:
-    """An open journal file, made if there was none. JournalFailed if the disk refuses, now or later."""
+def open_file(path: Path) -> sqlite3.Connection:
+    """Open a journal file, made if there was none. JournalFailed if the disk refuses.
 
-    def __init__(self, path: Path) -> None:
-        #: False from the first statement that fails until whoever tries anew says otherwise.
-        self.works = True
-        try:
-            # Made with its final rights before SQLite fills it: never readable by others, not even for a moment.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
-        except OSError as error:
-            raise JournalFailed(f"cannot open {path} ({error.strerror}); correct its rights") from error
-        try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            if _version(self._connection) == 0:
-                self._connection.executescript(_TABLES)
-        except BaseException as error:
-            self._connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise JournalFailed(f"cannot open {path} ({error}); look at its disk") from error
-            raise
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._connection.close()
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Write everything inside or nothing of it."""
-        self.rows("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.rows("COMMIT")
-        except BaseException:
-            # A failed write may have ended the transaction; one left open would swallow all that is written later.
-            if self._connection.in_transaction:
-                self.rows("ROLLBACK")
-            raise
-
-    def rows(self, statement: str, *values: object) -> list[Any]:
-        """Carry out one statement and return what it finds."""
-        try:
-            return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            self.works = False
-            raise JournalFailed(f"the journal does not work ({error}); look at the disk of state_dir") from error
+    Statements are carried out at once (autocommit), unless the caller begins a transaction.
+    """
+    try:
+        # Made with its final rights before SQLite fills it, so that others can read it at no moment.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
+    except OSError as error:
+        raise JournalFailed(f"cannot open {path} ({error.strerror}); correct its rights") from error
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if _version(connection) == 0:
+            connection.executescript(_TABLES)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise JournalFailed(f"cannot open {path} ({error}); look at its disk") from error
+        raise
+    return connection
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -109,36 +82,59 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
 
 
-def glance_at(path: Path) -> Glance | None:
-    """Look at a journal without changing it; None if nothing was ever written to it.
+def inspect_file(path: Path) -> FileState | None:
+    """Read a journal without changing it; None if nothing was ever written to it.
 
-    JournalRejected if a later version of farmlease wrote it, JournalFailed if the disk does not let us look.
+    JournalRejected if a later version of farmlease wrote it, JournalFailed if the disk does not let us read it.
     """
     if not any(part.exists() and part.stat().st_size for part in files_of(path)[:2]):
         return None
     if not path.exists():
-        return Glance(sound=False)
-    node: dict[str, str] = {}
-    # Without a log there is nobody who writes, and a look as at any other file leaves none behind.
-    still = "" if files_of(path)[1].exists() else "&immutable=1"
-    where = f"{path.resolve().as_uri()}?mode=ro{still}"
+        return FileState(sound=False)
     try:
-        with closing(sqlite3.connect(where, uri=True, timeout=_PATIENCE)) as connection:
-            version = _version(connection)
-            if version > _FORMAT:
-                raise JournalRejected(
-                    f"{path} was written by a later version of farmlease (format {version}); run that version"
-                )
-            if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                return None
-            with suppress(sqlite3.DatabaseError):
-                node = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM node")}
-            return Glance(version == _FORMAT and _is_whole(connection), node)
+        with closing(sqlite3.connect(_read_only(path), uri=True, timeout=_PATIENCE)) as connection:
+            return _inspected(path, connection)
     except sqlite3.Error as error:
-        # Without a code it was Python that could not make text of what it read.
-        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_THE_FILE:
-            raise JournalFailed(f"cannot look at {path} ({error}); look at its disk and its rights") from error
-        return Glance(sound=False, node=node)
+        if _is_damage(error):
+            return FileState(sound=False)
+        raise JournalFailed(f"cannot look at {path} ({error}); look at its disk and its rights") from error
+
+
+def _inspected(path: Path, connection: sqlite3.Connection) -> FileState | None:
+    version = _version(connection)
+    if version > _FORMAT:
+        raise JournalRejected(
+            f"{path} was written by a later version of farmlease (format {version}); run that version"
+        )
+    if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return None
+    node = _node(connection)
+    try:
+        sound = version == _FORMAT and _is_whole(connection)
+    except sqlite3.Error as error:
+        if not _is_damage(error):
+            raise
+        sound = False
+    return FileState(sound, node)
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is at fault. An error without a code is Python's, which could not make text of what it read."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _NOT_THE_FILE
+
+
+def _read_only(path: Path) -> str:
+    """Return the URI by which SQLite reads a file and leaves nothing beside it."""
+    # Without a log there is no process that writes, and the file can be read as one that never changes.
+    still = "" if files_of(path)[1].exists() else "&immutable=1"
+    return f"{path.resolve().as_uri()}?mode=ro{still}"
+
+
+def _node(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return what a journal says of its node, as far as that can be read."""
+    with suppress(sqlite3.DatabaseError):
+        return {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM node")}
+    return {}
 
 
 def _version(connection: sqlite3.Connection) -> int:

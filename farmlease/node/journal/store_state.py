@@ -1,10 +1,8 @@
-"""What this node remembers of the store: which one it was, who else was there, and what time it was.
+"""What this node remembers of the store: which one it was, which nodes it counted, and what time it showed.
 
-By it the node notices a store that was emptied, rolled back or replaced, and goes on counting the store's time while
-the store is away. Guaranteed: the time is the store's own plus what this host's monotonic clock counted since; the
-host's wall clock has no part in it. A count follows the store's clock by very little at each heartbeat, so that a clock
-that stands still is noticed however often it is heard. And the fence of a grant is in the journal from before anybody
-hears of the grant: with its session, and from the end of that on in the memory.
+From it the node notices a store that was emptied, rolled back or replaced, and estimates the store's time while the
+store is away. Guaranteed: the fence of a grant is in the journal before the grant is answered: with its session, and
+from the end of that session on in the document of fences.
 """
 
 from dataclasses import dataclass, field, replace
@@ -14,10 +12,11 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
-from farmlease.crypto.seal import Purpose, Sealer
+from farmlease.crypto.seal import NodeSealer
 from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.sessions import SessionTable
+from farmlease.node.journal.store_clock import Moment, StoreClock
 from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Recovering
 from farmlease.store.answers.session import Beat, Known
 
@@ -27,20 +26,9 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-#: A count follows the store's clock by one part in so many of the time that went by: two clocks are never the same.
-_FOLLOWS = 100
-
 _DOCUMENT = "memory"
 #: The highest fence of each pool, apart from the rest, which is long: it may have to be written between two heartbeats.
 _FENCES = "fences"
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """A clock's time, in ms, at a moment of this host's monotonic clock, in seconds."""
-
-    ms: int
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +40,10 @@ class _Shard:
     deadline: int = 0
     nodes: int = 0  #: how many there were when the roster was read
     roster: tuple[str, ...] = ()
-    time: _Moment | None = None  #: of the store, as it was last heard of
-    line: int = 0  #: of counts to which that belongs
-    clock: _Moment | None = None  #: of its server, as it has gone on since this node first heard of it
-    off_ms: int = 0  #: by how much the server's clock was off when it was last heard of: ahead or behind
+    time: Moment | None = None  #: estimate of the store's time
+    line: int = 0  #: generation of the time estimate; the scripts begin a new one when the clock is corrected
+    clock: Moment | None = None  #: estimate of the server's own clock, from when this node first read it
+    off_ms: int = 0  #: by how much the server's clock differed when it was last read: ahead or behind
 
 
 _UNKNOWN = _Shard()
@@ -72,13 +60,12 @@ _FENCES_FORM = TypeAdapter(dict[str, int])
 
 
 class StoreState:
-    """The memory of one node. It outlives the agent; after a boot the time is forgotten."""
+    """What one node remembers of the store. It outlives the agent; after a boot the time is forgotten."""
 
-    def __init__(self, *, journal: Journal, sealer: Sealer, node: str, clock: Clock, sessions: SessionTable) -> None:
+    def __init__(self, journal: Journal, sealer: NodeSealer, sessions: SessionTable, clock: Clock) -> None:
         self._journal = journal
         self._sealer = sealer
-        self._node = node
-        self._clock = clock
+        self._clock = StoreClock(clock)
         found = self._read(_DOCUMENT, _FORM) or _Remembered()
         self._shards = dict(found.shards)
         #: Pool to the fence that is in the journal whatever becomes of its sessions.
@@ -94,44 +81,46 @@ class StoreState:
 
     @property
     def clock_off_ms(self) -> int:
-        """By how much the store's clock is off from when this node first heard of it, in ms: ahead or behind."""
+        """By how much the store's clock differs from when this node first read it, in ms: ahead or behind."""
         return max((each.off_ms for each in self._shards.values()), key=abs, default=0)
 
     def known(self, pool: str) -> Known:
-        """Return what the store is to be asked with."""
+        """Return what this node knows of a pool's shard: every call to the store carries it."""
         shard = self._shard(pool)
         return Known(
-            epoch=shard.epoch, fence=shard.fence, expected=self._since(shard.time), clock_generation=shard.line
+            epoch=shard.epoch, fence=shard.fence, expected=self._clock.now(shard.time), clock_generation=shard.line
         )
 
     def store_now(self, pool: str) -> int:
-        """The store's time in ms, counted on since it was last heard; 0 if it never was in this life."""
-        return self._since(self._shard(pool).time)
+        """Return the store's time by our count, in ms; 0 if it was never read in this life of the node."""
+        return self._clock.now(self._shard(pool).time)
 
     def is_alive(self, pool: str) -> bool:
-        """Whether this node's deadline in a pool has not passed by the store's time, as far as that is known here."""
+        """Whether this node's deadline in a pool is still to come, by the store's time as estimated here."""
         return 0 < self.store_now(pool) < self._shard(pool).deadline
 
     def roster(self, pool: str) -> tuple[str, ...]:
-        """Every node (node#incarnation) that was alive in a pool when that was last asked."""
+        """Return every node (node#incarnation) that was alive in a pool when the store was last asked for them."""
         return self._shard(pool).roster
 
-    def beaten(self, pool: str, beat: Beat) -> bool:
-        """Remember what a heartbeat said. True if the roster should be read anew."""
+    def note_beat(self, pool: str, beat: Beat) -> bool:
+        """Remember the answer to a heartbeat. True if the number of nodes changed: the roster should be read anew."""
         before = self._shard(pool)
         after = replace(before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline)
-        self._shards[pool] = self._told(self._timed(after, beat.now, beat.clock_generation), beat.now + beat.skew)
+        self._shards[pool] = self._with_server_clock(
+            self._with_time(after, beat.now, beat.clock_generation), beat.now + beat.skew
+        )
         return beat.nodes != after.nodes
 
-    def behind(self, pool: str, now: int) -> int:
-        """By how many ms the store's time went on without being counted here, if it is ``now``; 0 if by little."""
-        heard = self._shard(pool).time
-        ahead = 0 if heard is None else now - self._since(heard)
+    def uncounted_ms(self, pool: str, now: int) -> int:
+        """Return how far the store's time, which is ``now``, is ahead of our count, in ms; 0 if by little."""
+        read = self._shard(pool).time
+        ahead = 0 if read is None else now - self._clock.now(read)
         return ahead if ahead > CLOCK_LEAP_MS else 0
 
-    def entered(self, pool: str, found: Recovering) -> None:
-        """Remember the time of a store that is taking this node in; the epoch only once all is restored."""
-        self._shards[pool] = self._timed(self._shard(pool), found.now, found.clock_generation)
+    def note_recovery(self, pool: str, found: Recovering) -> None:
+        """Remember the time of a store whose recovery this node has joined; the epoch only once all is restored."""
+        self._shards[pool] = self._with_time(self._shard(pool), found.now, found.clock_generation)
 
     def see_fence(self, pool: str, fence: int) -> None:
         """Remember the fence of a grant, which is written down with its session."""
@@ -140,42 +129,42 @@ class StoreState:
             self._shards[pool] = replace(shard, fence=fence)
 
     def keep_fence(self, pool: str) -> None:
-        """Write a pool's fence down, unless it is: the session that had it is about to leave the journal.
+        """Write a pool's fence into the journal, if the session that holds it is about to leave the journal.
 
-        The store may forget it, and only the fence tells. JournalFailed if the disk refuses.
+        A store that lost data is recognised by it. JournalFailed if the disk refuses.
         """
         if self._shard(pool).fence > self._written.get(pool, 0):
             self._write_fences()
 
     def held_until(self, pool: str, until: int, span_ms: int) -> int:
-        """Return when a hold is over that the store has just given for ``span_ms``, until ``until`` by its clock.
+        """Return when a hold ends that the store has just given for ``span_ms``, until ``until`` by its clock.
 
-        It is later where that clock has stood still since it was heard last: once it runs on, that time has passed for
-        the hold too.
+        It ends later if the store's clock has stood still since it was last read: once that clock runs on, the time has
+        passed for the hold too.
         """
-        heard = self._shard(pool).time
-        counted = self._since(heard)
-        if heard is None or counted - (until - span_ms) <= CLOCK_LEAP_MS:
+        read = self._shard(pool).time
+        counted = self._clock.now(read)
+        if read is None or counted - (until - span_ms) <= CLOCK_LEAP_MS:
             return until
-        return until + min(counted - (until - span_ms), counted - heard.ms)
+        return until + min(counted - (until - span_ms), counted - read.ms)
 
-    def met(self, pool: str, nodes: list[str], count: int) -> None:
-        """Remember who is there."""
+    def note_nodes(self, pool: str, nodes: list[str], count: int) -> None:
+        """Remember which nodes are alive in a pool, and how many the store counted."""
         self._shards[pool] = replace(self._shard(pool), nodes=count, roster=tuple(nodes))
 
     def recovered(self, pool: str, found: Recovering) -> None:
-        """All that this node has is restored: this is the store that it knows from now on."""
+        """Remember the epoch: all that this node has is restored, so this is the store that it knows from now on."""
         self._shards[pool] = replace(self._shard(pool), epoch=found.epoch)
         self.write()
 
     def write(self) -> None:
-        """Write the memory down. A disk that does not take it is no reason to stop."""
+        """Write everything into the journal. If the disk refuses, that is logged and the agent goes on."""
         try:
             body = _FORM.dump_json(_Remembered(incarnation=self._journal.incarnation, shards=self._shards))
             self._write(_DOCUMENT, body)
             self._write_fences()
         except JournalFailed as error:
-            _log.error("memory.not_written", why=str(error))
+            _log.error("store_state.not_written", why=str(error))
 
     def _write_fences(self) -> None:
         fences = {pool: each.fence for pool, each in self._shards.items()}
@@ -183,42 +172,28 @@ class StoreState:
         self._written = fences
 
     def _write(self, name: str, body: bytes) -> None:
-        self._journal.write_document(name, self._sealer.seal(Purpose.RECEIPT, self._node, (name,), body))
+        self._journal.write_document(name, self._sealer.seal((name,), body))
 
     def _shard(self, pool: str) -> _Shard:
         return self._shards.get(pool, _UNKNOWN)
 
-    def _timed(self, shard: _Shard, now: int, line: int) -> _Shard:
-        """Count the store's time on; from anew where it does not go on as counted."""
-        return replace(shard, time=self._followed(shard.time if line == shard.line else None, now), line=line)
+    def _with_time(self, shard: _Shard, now: int, line: int) -> _Shard:
+        """Correct our estimate of the store's time; begin a new one if the scripts began a new generation of theirs."""
+        return replace(shard, time=self._clock.corrected(shard.time if line == shard.line else None, now), line=line)
 
-    def _told(self, shard: _Shard, clock: int) -> _Shard:
-        """Tell by how much the server's clock is off."""
-        followed = self._followed(shard.clock, clock)
-        off = 0 if shard.clock is None else clock - self._since(shard.clock)
-        if abs(off) <= CLOCK_LEAP_MS:
-            off = 0
+    def _with_server_clock(self, shard: _Shard, shown: int) -> _Shard:
+        """Note by how much the server's own clock differs from our estimate of it."""
+        off = self._clock.offset(shard.clock, shown)
         if bool(off) != bool(shard.off_ms):
             _log.error("store.clock", off_ms=off) if off else _log.info("store.clock_right")
-        return replace(shard, clock=shard.clock if off else followed, off_ms=off)
-
-    def _followed(self, moment: _Moment | None, shown: int) -> _Moment:
-        """Return our count of a clock that shows ``shown`` now, a little nearer to that; a new one if it has leapt."""
-        at = self._clock.monotonic()
-        if moment is None or abs(shown - self._since(moment)) > CLOCK_LEAP_MS:
-            return _Moment(shown, at)
-        most = round((at - moment.at) * 1000 / _FOLLOWS)
-        return _Moment(self._since(moment) + max(-most, min(shown - self._since(moment), most)), at)
-
-    def _since(self, moment: _Moment | None) -> int:
-        return 0 if moment is None else moment.ms + round((self._clock.monotonic() - moment.at) * 1000)
+        return replace(shard, clock=shard.clock if off else self._clock.corrected(shard.clock, shown), off_ms=off)
 
     def _read(self, name: str, form: TypeAdapter[T]) -> T | None:
         body = self._journal.document(name)
         if body is None:
             return None
         try:
-            return form.validate_json(self._sealer.unseal(Purpose.RECEIPT, self._node, (name,), body))
+            return form.validate_json(self._sealer.unseal((name,), body))
         except (RecordRejected, ValidationError):
-            _log.error("memory.rejected")
+            _log.error("store_state.rejected")
             return None

@@ -1,41 +1,36 @@
-"""One session's seat: asked of the store, confirmed, lost, asked for again, and given up where that fails.
+"""Acquiring a seat of one pool for one session: ask the store, or go by the node's receipts while it is away.
 
-Guaranteed: a question is in the journal before the store is asked, and its answer before anybody hears it. A question
-that ends without an answer, in whatever way, is undone: the store is told to give back what it may have taken.
-Callers hold the session's turn.
+Guaranteed: the question is in the journal before the store is asked, and the answer before it is returned. A question
+that ends without an answer, in whatever way, is undone: the store gets a message to give back what it may have taken.
+Callers hold the session's lock.
 """
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Literal
 
-import structlog
-
-from farmlease.clock import Clock
 from farmlease.domain import denial_text
 from farmlease.domain.model import Denial, Grant, Reason, SessionRequest
-from farmlease.domain.policy import Pool
+from farmlease.domain.policy import PolicyInForce, Pool
 from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.errors import JournalFailed, StoreError, StoreUnavailable
-from farmlease.farm import Farm, PolicyInForce
-from farmlease.node.concurrency import KeyedLocks
-from farmlease.node.journal.policy_cache import PolicyCache
-from farmlease.node.journal.receipts import Receipts
-from farmlease.node.journal.sessions import NodeSession, SessionTable
-from farmlease.node.journal.store_state import StoreState
+from farmlease.farm import Farm
+from farmlease.node.concurrency import Runtime
+from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.journal.state import State
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.offline import OfflineAdmission
-from farmlease.node.sessions.reacquire import BY_HAND
-from farmlease.node.sync.recovery import Recovery
-from farmlease.store.answers.session import Beat, Behind, Lost, Refusal, Taken, Taking, Waiting
+from farmlease.node.sync.build import Sync
+from farmlease.store.answers.session import Behind, Refusal, Taken, Taking, Waiting
 from farmlease.store.lease_store import Acquired
 
-__all__ = ["SeatAcquisition"]
+__all__ = ["Answer", "SeatAcquisition"]
 
-_log = structlog.get_logger(__name__)
+#: What a session is answered by one pool; POLICY: the policy has changed, and the start is to be planned anew.
+Answer = Grant | Denial | Waiting | Literal[Behind.POLICY]
 
 #: Seconds for which a store that was away is asked before a receipt decides.
 _BRIEFLY = 0.5
@@ -48,40 +43,33 @@ class SeatAcquisition:
 
     def __init__(
         self,
-        *,
+        state: State,
         farm: Farm,
-        node: str,
-        policy: PolicyCache,
-        sessions: SessionTable,
-        receipts: Receipts,
-        store_state: StoreState,
+        sync: Sync,
         granting: Granting,
         ending: SessionEnd,
-        locks: KeyedLocks,
-        clock: Clock,
-        beat: Callable[[int, Pool], Awaitable[Beat | Behind]],
-        recovery: Recovery,
         offline: OfflineAdmission,
+        runtime: Runtime,
     ) -> None:
+        self._node = state.node
+        self._sessions = state.sessions
+        self._store_state = state.store_state
+        self._policy = state.policy
         self._farm = farm
-        self._node = node
-        self._policy = policy
-        self._sessions = sessions
-        self._receipts = receipts
-        self._store_state = store_state
+        self._availability = sync.availability
+        self._heartbeat = sync.heartbeat
+        self._recovery = sync.recovery
         self._granting = granting
         self._ending = ending
-        self._locks = locks
-        self._clock = clock
-        self._beat = beat
-        self._recovery = recovery
         self._offline = offline
+        self._locks = runtime.locks
+        self._clock = runtime.clock
         self._counting = asyncio.Lock()
 
     async def ask(
         self, request: SessionRequest, held: NodeSession | None, in_force: PolicyInForce, pool: Pool, wait_ms: int = 0
-    ) -> Grant | Denial | Waiting | None:
-        """Ask for a seat, or for the one of a ``held`` session once more. None: the policy changed, plan anew.
+    ) -> Answer:
+        """Ask for a seat, or for the one of a ``held`` session once more.
 
         With ``wait_ms`` a session that gets no seat gets a place in the queue, kept for so long.
         """
@@ -89,73 +77,81 @@ class SeatAcquisition:
             return denial_text.denial(Reason.WRONG_NODE, pool.name)
         session = held or self._sessions.begin(request, pool, request.device or self._farm.name)
         try:
-            answer = await self._asked(session, in_force.version, pool, wait_ms)
-            if isinstance(answer, Behind):
-                return await self._behind(session, pool, answer)
-            return await self._told(session, pool, answer)
+            return await self._by_store(session, in_force.version, pool, wait_ms)
         except StoreError as error:
-            self._policy.store_failed(error)
+            self._availability.failed(error)
             if held is not None and held.grant is not None:
                 return replace(held.grant, again=True)
-            if held is None and (receipt := self._offline.receipt(session, pool)):
-                return await self._granting.let_in(session, pool, receipt)
-            self._undo(session)
-            raise
+            receipt = self._offline.receipt(session, pool) if held is None else None
+            if receipt is None:
+                self._undo(session)
+                raise
         except Exception:
             self._undo(session)
             raise
+        return await self._granting.by_receipt(session, pool, receipt)
 
-    async def _asked(self, session: NodeSession, version: int, pool: Pool, wait_ms: int) -> Acquired:
-        """Ask the store; only briefly if it has been away and there is a receipt to go by."""
-        go_by_receipt = self._policy.store_is_away and self._offline.receipt(session, pool) is not None
+    async def _by_store(self, session: NodeSession, version: int, pool: Pool, wait_ms: int) -> Answer:
+        """Ask the store; only briefly if it has been away and a receipt would grant the session."""
+        has_receipt = self._availability.is_away and self._offline.receipt(session, pool) is not None
         try:
-            async with asyncio.timeout(_BRIEFLY if go_by_receipt else None):
+            async with asyncio.timeout(_BRIEFLY if has_receipt else None):
                 if session.state is SessionState.STARTING:
                     await self.count(pool)
-                return await self._acquire(session, version, pool, wait_ms)
+                answer = await self.ask_store(session, version, pool, wait_ms)
         except TimeoutError:
             raise StoreUnavailable("the store was away, and does not answer at once") from None
+        return await self._write(session, pool, answer)
+
+    async def ask_store(self, session: NodeSession, version: int, pool: Pool, wait_ms: int = 0) -> Acquired:
+        """Ask the store for a seat: one round trip, unless this node's heartbeat has to come first."""
+        claim = session.claim
+        lease_id = secrets.token_urlsafe(12)
+        taking = Taking(
+            device=session.device,
+            lease_id=lease_id,
+            record=self._farm.first_record(pool, session.user, session.device, lease_id, self._clock.now_ms()),
+            name=self._farm.sealer.seal_name(claim.user, session.user.canonical),
+            reservations=session.reservations,
+            wait_ms=wait_ms,
+        )
+        known = self._store_state.known(pool.name)
+        seen = known.fence
+        for _ in range(_MOST_LAPSES):
+            answer = await self._farm.leases.acquire(pool, version, claim, taking, known)
+            if _is_old(answer, session, seen):  # a copy of the store from before the end of an earlier session
+                await self._farm.leases.release(pool.name, claim, seen)
+            elif answer is not Behind.LAPSED:
+                return answer
+            elif isinstance(beat := await self._heartbeat.beat(version, pool), Behind):
+                return beat
+            known = self._store_state.known(pool.name)
+        raise StoreError(
+            "the node's registration expires before it can be used: session_timeout is shorter than a round trip"
+        )
+
+    async def accept(self, session: NodeSession, pool: Pool, taken: Taken) -> None:
+        """Grant an invalid session the seat that the store gave it anew."""
+        await self._granting.by_store(session, pool, taken)
 
     async def count(self, pool: Pool) -> None:
-        """Have every session counted that a receipt let in, before anybody new. What has no seat is lost.
+        """Have the store count every session that a receipt granted, before any new one. What gets no seat is lost.
 
-        StoreError if the store cannot be asked: then nobody new is let in either.
+        StoreError if the store cannot be asked: then no new session gets a seat either.
         """
         async with self._counting:
             for each in self._sessions.uncounted(pool.name):
                 async with self._locks.session(each.id):
                     session = self._sessions.find(each.id)
                     if session is not None and session.pool == pool.name and session.is_uncounted:
-                        await self._count(session, pool)
+                        answer = await self.ask_store(session, self._policy.in_force.version, pool)
+                        await self._write(session, pool, answer)
 
-    async def _count(self, session: NodeSession, pool: Pool) -> None:
-        answer = await self._acquire(session, self._policy.in_force.version, pool, 0)
-        if isinstance(answer, Behind):
-            await self._behind(session, pool, answer)
-        else:
-            await self._told(session, pool, answer)
-
-    async def _behind(self, session: NodeSession, pool: Pool, answer: Behind) -> Grant | Denial | Waiting | None:
-        """The store does not decide yet: the policy has changed, or it is not the store that this node knew."""
-        if answer is Behind.STRANGE:
-            self._recovery.begin(pool.name)
-        if session.state is SessionState.STARTING:
-            self._ending.deny(session)
-        if answer is not Behind.STRANGE:
-            return None
-        if session.grant is not None:
-            return replace(session.grant, again=True)
-        if session.state is SessionState.WAITING:
-            return Waiting(ahead=0)
-        return denial_text.denial(Reason.RECOVERING, pool.name, retry_at=await self._recovery.until(pool.name))
-
-    async def _told(
-        self, session: NodeSession, pool: Pool, answer: Taken | Waiting | Refusal
-    ) -> Grant | Denial | Waiting:
-        """Write the store's answer down."""
+    async def _write(self, session: NodeSession, pool: Pool, answer: Acquired) -> Answer:
+        """Write the store's answer into the journal, and return what the session is answered."""
         match answer:
             case Taken():
-                return await self._granting.receive(session, pool, answer)
+                return await self._granting.by_store(session, pool, answer)
             case Waiting():
                 if session.state is not SessionState.WAITING:  # a journal entry for each question would be too much
                     self._sessions.step(session, SessionEvent.QUEUED)
@@ -163,101 +159,30 @@ class SeatAcquisition:
             case Refusal():
                 await self._turn_away(session, answer)
                 return denial_text.denial(
-                    answer.reason, pool.name, retry_at=answer.retry_at, blocking=answer.blocking,
-                    held=answer.held, capacity=answer.capacity,
-                )  # fmt: skip
+                    answer.reason,
+                    pool.name,
+                    retry_at=answer.retry_at,
+                    blocking=answer.blocking,
+                    held=answer.held,
+                    capacity=answer.capacity,
+                )
+            case Behind.STRANGE:
+                return await self._while_recovering(session, pool)
+        if session.state is SessionState.STARTING:
+            self._ending.deny(session)
+        return Behind.POLICY
 
-    async def confirm(self, name: str) -> bool:
-        """Ask about every session of a pool; those the store knows are not touched.
-
-        False if that was cut short, or a session was counted anew: a late end may take its seat once more.
-        """
-        nothing_new = True
-        for each in self._sessions:
-            async with self._locks.session(each.id):
-                session = self._sessions.find(each.id)
-                in_force = self._policy.in_force
-                pool = in_force.pool(name)
-                if pool is None or session is None or session.pool != name or session.state is not SessionState.ACTIVE:
-                    continue
-                request = SessionRequest(user=session.user, session=session.id, pool=name, pid=session.pid)
-                decision = await self.ask(request, session, in_force, pool)
-                if decision is None or not self._policy.store_answers:
-                    return False
-                if isinstance(decision, Grant) and not decision.again:
-                    nothing_new = False
-        return nothing_new
-
-    async def lost(self, pool: str, lost: Lost) -> None:
-        """The store took a seat: its session is invalid or, if nobody is to try again, lost. The store hears of it."""
-        found = self._sessions.find(lost.session)
-        gone: NodeSession | None = None
-        if (
-            found is not None
-            and (found.state, found.pool) == (SessionState.ACTIVE, pool)
-            and self._ending.claim(found).user == lost.user
-            and found.grant is not None
-            and found.grant.fence <= lost.fence
-        ):
-            rule = self._policy.in_force.pool(pool)
-            if lost.reason in BY_HAND:
-                self._receipts.give_up(lost.user, pool)
-            if lost.reason in BY_HAND or found.is_uncounted or rule is None or not rule.reacquire.attempts:
-                gone = self._ending.lose(found, lost.reason)
-            else:
-                self._ending.invalidate(found, lost.reason)
-        self._ending.hear(pool, lost)
-        if gone is not None:
-            await self._ending.leave(gone)
-
-    async def reacquire(self, session: NodeSession) -> bool:
-        """Ask once for another seat for an invalid session. True if that settled it, one way or the other."""
-        in_force = self._policy.in_force
-        pool = in_force.pool(session.pool)
-        if pool is None:
-            return False
-        try:
-            answer = await self._acquire(session, in_force.version, pool, 0)
-        except StoreError as error:
-            self._policy.store_failed(error)
-            return False
-        if answer is Behind.STRANGE:
-            self._recovery.begin(pool.name)
-        elif isinstance(answer, Behind):
-            await self._policy.read_policy()
-        if isinstance(answer, Taken):
-            await self._granting.receive(session, pool, answer)
-            return True
-        if isinstance(answer, Refusal) and answer.reason is Reason.REVOKED:
-            await self._ending.surrender(session, answer.reason.value)
-            return True
-        return False
-
-    async def _acquire(self, session: NodeSession, version: int, pool: Pool, wait_ms: int) -> Acquired:
-        """Ask the store: one round trip, unless this node has to show first that it lives."""
-        index = self._farm.sealer.user_index(session.user)
-        lease_id = secrets.token_urlsafe(12)
-        taking = Taking(
-            device=session.device,
-            lease_id=lease_id,
-            record=self._farm.first_record(pool, session.user, session.device, lease_id, self._clock.now_ms()),
-            name=self._farm.sealer.seal_name(index, session.user.canonical),
-            reservations=session.reservations,
-            wait_ms=wait_ms,
-        )
-        claim, seen = self._ending.claim(session), self._store_state.known(pool.name).fence
-        for _ in range(_MOST_LAPSES):
-            known = self._store_state.known(pool.name)
-            answer = await self._farm.store.acquire(pool, version, claim, taking, known)
-            if _is_old(answer, session, seen):  # a copy of the store from before the end of an earlier session
-                await self._farm.store.release(pool.name, claim, seen)
-                continue
-            if answer is not Behind.LAPSED:
-                return answer
-            beaten = await self._beat(version, pool)
-            if isinstance(beaten, Behind):
-                return beaten
-        raise StoreError("the node lapses as fast as it beats; is session_timeout shorter than a round trip?")
+    async def _while_recovering(self, session: NodeSession, pool: Pool) -> Grant | Denial | Waiting:
+        """The store is not the one that this node knew: it decides nothing before the pool is recovered."""
+        self._recovery.begin(pool.name)
+        if session.state is SessionState.STARTING:
+            self._ending.deny(session)
+        if session.grant is not None:
+            return replace(session.grant, again=True)
+        if session.state is SessionState.WAITING:
+            return Waiting(ahead=0)
+        retry_at = await self._recovery.until(pool.name)
+        return denial_text.denial(Reason.RECOVERING, pool.name, retry_at=retry_at)
 
     async def _turn_away(self, session: NodeSession, refusal: Refusal) -> None:
         """The store holds nothing for this session (any more)."""
@@ -269,7 +194,7 @@ class SeatAcquisition:
             await self._ending.leave(self._ending.lose(session, refusal.reason.value))
 
     def _undo(self, session: NodeSession) -> None:
-        """Undo a start that has no answer. What cannot be written down now is undone with a later heartbeat."""
+        """Undo a start that got no answer. What cannot be written now is undone with a later heartbeat."""
         found = self._sessions.find(session.id)
         with suppress(JournalFailed):
             if found is not None and found.state is SessionState.STARTING:
@@ -279,6 +204,6 @@ class SeatAcquisition:
 
 
 def _is_old(answer: Acquired, session: NodeSession, seen: int) -> bool:
-    """Whether a session without a seat is told that it was granted before, by a fence older than its question."""
+    """Whether a session without a seat is answered that it was granted before, by a fence older than its question."""
     new = session.state in {SessionState.STARTING, SessionState.WAITING}
     return new and isinstance(answer, Taken) and answer.again and answer.fence <= seen

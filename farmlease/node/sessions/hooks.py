@@ -1,8 +1,8 @@
-"""Programs of the administrator that are told what became of a session: ``granted``, ``ended``, ``lost``.
+"""The administrator's programs that run when a session is ``granted``, has ``ended`` or is ``lost``.
 
-A hook is run without a shell, its arguments are replaced one by one and never split, and names that could pass for an
-option are refused long before (``domain/identity.py``). It has ten seconds. What it does or fails to do changes no
-lease, and what it prints goes to the log at debug level, for it may hold names.
+A hook is run without a shell. Its placeholders are filled one by one and never split, and names that could pass for an
+option are refused before (``domain/identity.py``). It may take ten seconds. Its result changes no lease, and its output
+goes to the log at debug level, as it may hold names.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ class Hook(StrEnum):
 
 
 class Hooks:
-    """The hooks of one node; an event without a command is nothing.
+    """The hooks of one node; an event without a command runs nothing.
 
-    ``ran`` is told each hook that was run, by name, and how that ended: ok, failed or timeout.
+    ``ran`` is called with each hook that was run, by name, and its result: ok, failed or timeout.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Hooks:
         self._ran = ran
         self._numbers = itertools.count()
 
-    def tell(self, hook: Hook, session: NodeSession, reason: str = "") -> None:
+    def run(self, hook: Hook, session: NodeSession, reason: str = "") -> None:
         """Run a hook in the background."""
         command = self._commands.get(hook, ())
         if command:
@@ -73,7 +73,7 @@ def _filled(part: str, values: Mapping[str, str]) -> str:
 
 
 async def _run(hook: Hook, session: str, command: list[str]) -> str:
-    """Run a command; return how that ended."""
+    """Run a command; return its result: ok, failed or timeout."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
@@ -97,7 +97,7 @@ async def _run(hook: Hook, session: str, command: list[str]) -> str:
 
 
 async def _output(process: Process) -> tuple[bytes, int]:
-    """Return the beginning of what a hook prints, and how many bytes that was in all; the rest is not kept."""
+    """Return the beginning of a hook's output, and the number of bytes of all of it."""
     kept, printed = b"", 0
     while process.stdout is not None and (chunk := await process.stdout.read(65_536)):
         kept += chunk[: _LONGEST_OUTPUT - len(kept)]

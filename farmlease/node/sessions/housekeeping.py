@@ -1,63 +1,57 @@
-"""What the agent does about its sessions without being asked: what a heartbeat or a restart brings to light.
+"""What the agent does about its sessions by itself: what a heartbeat, a restart or the host brings to light.
 
-Must never wait for the store or a disk itself: everything that may take its time is an errand.
+Must never wait for the store or a disk itself: what may take its time is a background task.
 """
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from farmlease.domain.model import Reason
+from farmlease.domain.model import Grant, LossReason, SessionRequest
 from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError
-from farmlease.node.concurrency import BackgroundTasks, KeyedLocks
-from farmlease.node.journal.policy_cache import PolicyCache
-from farmlease.node.journal.sessions import NodeSession, SessionTable
+from farmlease.node.concurrency import Runtime
+from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.journal.state import State
 from farmlease.node.sessions.acquire import SeatAcquisition
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.liveness import Liveness
 from farmlease.node.sessions.reacquire import Reacquisition
-from farmlease.node.sync.heartbeat import Heartbeat
-from farmlease.node.sync.outbox_delivery import Outbox
-from farmlease.node.sync.recovery import Recovery
-from farmlease.store.answers.session import Lost
+from farmlease.node.sync.build import Sync
+from farmlease.node.sync.events import CountsDiffer, SeatLost
+from farmlease.store.answers.session import Behind
 
 __all__ = ["Housekeeping"]
 
+#: Seconds to wait for sessions whose seat was lost: their lock may be held by a disk that hangs.
+_PATIENCE = 2.0
+
 
 class Housekeeping:
-    """The upkeep of one node's sessions."""
+    """The housekeeping of one node's sessions."""
 
     def __init__(
         self,
-        *,
-        heartbeat: Heartbeat,
-        policy: PolicyCache,
-        sessions: SessionTable,
-        outbox: Outbox,
-        ending: SessionEnd,
+        state: State,
+        sync: Sync,
         acquisition: SeatAcquisition,
-        locks: KeyedLocks,
-        tasks: BackgroundTasks,
-        reacquire: Reacquisition,
+        ending: SessionEnd,
+        reacquisition: Reacquisition,
         liveness: Liveness,
-        recovery: Recovery,
+        runtime: Runtime,
     ) -> None:
-        self._policy = policy
-        self._sessions = sessions
-        self._outbox = outbox
-        self._ending = ending
+        self._sessions = state.sessions
+        self._outbox = state.outbox
+        self._policy = state.policy
+        self._sync = sync
         self._acquisition = acquisition
-        self._locks = locks
-        self._tasks = tasks
-        self._reacquire = reacquire
+        self._ending = ending
+        self._reacquisition = reacquisition
         self._liveness = liveness
-        self._recovery = recovery
-        heartbeat.lost = self._seat_lost
-        heartbeat.differs = self._differs
-        recovery.lost = self._seat_lost
+        self._locks = runtime.locks
+        self._tasks = runtime.tasks
 
     def tidy(self) -> None:
-        """End what nobody works on any more: starts without an answer, ends cut short, sessions of a removed pool."""
+        """End what is left over: starts without an answer, ends cut short, sessions of a removed pool."""
         policy = self._policy.in_force.policy
         for session in self._sessions:
             if self._locks.is_locked(session.id):
@@ -65,80 +59,94 @@ class Housekeeping:
             if session.state is SessionState.STARTING:
                 self._ending.abandon(session)
             elif session.state is SessionState.INVALID:
-                self._try_again(session)
+                self._reacquisition.begin(session)
             elif session.state is SessionState.ENDING and not self._outbox.pending(session.id):
                 self._finish(session, self._ending.end)
             elif session.state is SessionState.ACTIVE and policy is not None and policy.pool(session.pool) is None:
-                # An administrator removed the session's pool: nobody holds a seat of it any more.
-                self._finish(session, partial(self._ending.surrender, reason=Reason.UNKNOWN_POOL.value))
+                # An administrator removed the session's pool: no session holds a seat of it any more.
+                self._finish(session, partial(self._ending.surrender, reason=LossReason.UNKNOWN_POOL))
 
     async def count_uncounted(self) -> None:
-        """The store is back: have every session counted that a receipt let in."""
+        """Have the store count every session that a receipt granted, now that it is back."""
         try:
             for pool in self._policy.in_force.pools:
                 await self._acquisition.count(pool)
             if self._outbox.pending():  # ends that had to wait for that
-                await self._outbox.deliver()
+                await self._sync.recovery.deliver()
         except StoreError as error:
-            self._policy.store_failed(error)
+            self._sync.availability.failed(error)
 
     def abandon_waits(self) -> None:
-        """After a restart nobody waits for an answer any more: places in the queue are given up."""
+        """After a restart no caller waits for an answer any more: give up the places in the queue."""
         for session in self._sessions:
             if session.state is SessionState.WAITING:
                 self._ending.stop_waiting(session)
 
     def watch(self) -> None:
         """End the sessions whose process is gone or that idle."""
-        self._liveness.look(self._process_gone, self._idle)
+        found = self._liveness.look()
+        for session in found.gone:
+            self._finish(session, self._ending.end)
+        for session in found.idle:
+            self._finish(session, partial(self._ending.surrender, reason=LossReason.IDLE))
 
-    def _process_gone(self, session: NodeSession) -> None:
-        self._finish(session, self._ending.end)
+    # --- what the heartbeat and a recovery brought to light -----------------------------------------------------------
 
-    def _idle(self, session: NodeSession) -> None:
-        self._finish(session, partial(self._ending.surrender, reason="idle"))
+    def take_events(self) -> bool:
+        """Begin to act on the events that the sync room has added; return whether there were any."""
+        events = self._sync.events.take()
+        for event in events:
+            match event:
+                case SeatLost(pool, lost):
+                    name = f"lost {pool} {lost.session} {lost.fence}"
+                    self._tasks.run(name, partial(self._reacquisition.seat_lost, pool, lost))
+                case CountsDiffer(pool):
+                    self._tasks.run(f"differs {pool}", partial(self._examine, event))
+        return bool(events)
+
+    async def losses_known(self) -> None:
+        """Wait until the reported losses are in the session table; a disk that hangs holds this up a little."""
+        self.take_events()
+        await self._tasks.named("lost ", _PATIENCE)
+
+    async def _examine(self, event: CountsDiffer) -> None:
+        """Ask the store about each session of a pool, and give back what only the store counts."""
+        whole = await self._confirm(event.pool)
+        whole = await self._sync.recovery.reconcile(event.pool) and whole
+        await self._sync.recovery.deliver()
+        if whole:
+            self._sync.heartbeat.examined(event)
+
+    async def _confirm(self, name: str) -> bool:
+        """Ask for every session of a pool once more; those that the store knows are not touched.
+
+        False if that was cut short, or a session was counted anew: a late end may take its seat once more.
+        """
+        nothing_new = True
+        for each in self._sessions:
+            async with self._locks.session(each.id):
+                session = self._sessions.find(each.id)
+                in_force = self._policy.in_force
+                pool = in_force.pool(name)
+                if pool is None or session is None or session.pool != name or session.state is not SessionState.ACTIVE:
+                    continue
+                request = SessionRequest(user=session.user, session=session.id, pool=name, pid=session.pid)
+                answer = await self._acquisition.ask(request, session, in_force, pool)
+                if answer is Behind.POLICY or not self._sync.availability.answers:
+                    return False
+                if isinstance(answer, Grant) and not answer.again:
+                    nothing_new = False
+        return nothing_new
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
 
     def _finish(self, session: NodeSession, act: Callable[[NodeSession], Awaitable[None]]) -> None:
-        """Begin to finish a session by ``act``, unless it has changed by the time that its turn comes."""
+        """Begin to finish a session by ``act``, unless it has changed by the time that its lock is free."""
 
         async def finish() -> None:
             async with self._locks.session(session.id):
                 if self._sessions.find(session.id) is session:
                     await act(session)
-            await self._outbox.deliver()
+            await self._sync.recovery.deliver()
 
         self._tasks.run(f"finish {session.id}", finish)
-
-    async def _seat_lost(self, pool: str, lost: Lost) -> None:
-        async with self._locks.session(lost.session):
-            await self._acquisition.lost(pool, lost)
-            found = self._sessions.find(lost.session)
-        if found is not None and found.state is SessionState.INVALID:
-            self._try_again(found)
-        await self._outbox.deliver()
-
-    def _try_again(self, session: NodeSession) -> None:
-        """Begin the attempts to get an invalid session its seat back, unless they are under way."""
-        pool = self._policy.in_force.pool(session.pool)
-        if pool is not None:
-            attempt, give_up = partial(self._attempt, session.id), partial(self._give_up, session.id)
-            self._reacquire.begin(session.id, pool.reacquire, attempt, give_up)
-
-    async def _attempt(self, session: str) -> bool:
-        async with self._locks.session(session):
-            found = self._sessions.find(session)
-            settled = found is None or found.state is not SessionState.INVALID
-            return settled or (found is not None and await self._acquisition.reacquire(found))
-
-    async def _give_up(self, session: str) -> None:
-        async with self._locks.session(session):
-            found = self._sessions.find(session)
-            if found is not None and found.state is SessionState.INVALID:
-                await self._ending.surrender(found, found.lost_because or "timeout")
-        await self._outbox.deliver()
-
-    async def _differs(self, pool: str) -> bool:
-        whole = await self._acquisition.confirm(pool)
-        whole = await self._recovery.reconcile(pool) and whole
-        await self._outbox.deliver()
-        return whole

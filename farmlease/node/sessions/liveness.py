@@ -1,31 +1,37 @@
-"""What ends a session from the host's side: its process is gone, or nobody has touched it for too long.
+"""What ends a session from the host's side: its process is gone, or it had no activity for too long.
 
 Looked at once a second. Idle time is counted by the host's monotonic clock from the last sign of activity, and anew
 after a restart of the agent; a session that is held, by the store's time, does not idle.
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 from farmlease.clock import Clock
 from farmlease.domain.session_states import SessionState
 from farmlease.node.host_identity import lives
-from farmlease.node.journal.policy_cache import PolicyCache
-from farmlease.node.journal.sessions import NodeSession, SessionTable
-from farmlease.node.journal.store_state import StoreState
+from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.journal.state import State
 
-__all__ = ["Liveness"]
+__all__ = ["Ended", "Liveness"]
 
 _MAY_IDLE = frozenset({SessionState.ACTIVE, SessionState.INVALID})
+
+
+class Ended(NamedTuple):
+    """Sessions that are to end: their process is ``gone``, or they are ``idle``."""
+
+    gone: list[NodeSession]
+    idle: list[NodeSession]
 
 
 class Liveness:
     """The watch over one node's sessions."""
 
-    def __init__(self, sessions: SessionTable, clock: Clock, policy: PolicyCache, store_state: StoreState) -> None:
-        self._sessions = sessions
+    def __init__(self, state: State, clock: Clock) -> None:
+        self._sessions = state.sessions
+        self._policy = state.policy
+        self._store_state = state.store_state
         self._clock = clock
-        self._policy = policy
-        self._store_state = store_state
         self._active_at: dict[tuple[str, int], float] = {}
 
     def touch(self, session: str) -> None:
@@ -34,16 +40,14 @@ class Liveness:
         if found is not None:
             self._active_at[_key(found)] = self._clock.monotonic()
 
-    def look(self, gone: Callable[[NodeSession], None], idle: Callable[[NodeSession], None]) -> None:
-        """Look at every session once, and call ``gone`` or ``idle`` for those that are."""
+    def look(self) -> Ended:
+        """Look at every session once; return those that are to end."""
         sessions = [each for each in self._sessions if each.state.shown]
         now = self._clock.monotonic()
         self._active_at = {_key(each): self._active_at.get(_key(each), now) for each in sessions}
-        for session in sessions:
-            if self._is_gone(session):
-                gone(session)
-            elif session.state in _MAY_IDLE and self._is_idle(session):
-                idle(session)
+        gone = [each for each in sessions if self._is_gone(each)]
+        idle = [each for each in sessions if each not in gone and each.state in _MAY_IDLE and self._is_idle(each)]
+        return Ended(gone, idle)
 
     def _is_gone(self, session: NodeSession) -> bool:
         return session.pid is not None and (session.pid_started is None or not lives(session.pid, session.pid_started))

@@ -1,8 +1,8 @@
-"""The node's key ring while the agent runs: read again when its file changes, and told to the farm.
+"""The node's key ring while the agent runs: read again when its file changes, and reported to the farm.
 
-Guaranteed: a ring that is broken, another farm's, or older than the one in force is refused, and that one stays. A key
-that is gone from the file is let go only when nothing on this node is sealed with it any more, and not before what was
-under way has reached the store. Until then this node does not say that it has done with the key.
+Guaranteed: a key ring that is broken, another farm's, or older than the one in use is refused, and the one in use
+stays. A key that is gone from the file is dropped only when it seals nothing on this node any more, and not before all
+calls under way have reached the store. Until then this node reports the key as in use.
 
 This module must never write a secret anywhere, and never stop a session because of a file.
 """
@@ -16,18 +16,12 @@ import structlog
 from farmlease.clock import Clock
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
-from farmlease.crypto.seal import Sealer
 from farmlease.errors import FarmleaseError, JournalFailed, KeyRingRejected, StoreError
+from farmlease.farm import Farm
 from farmlease.node.concurrency import in_thread
-from farmlease.node.journal.journal import Journal
-from farmlease.node.journal.policy_cache import PolicyCache
-from farmlease.node.journal.receipts import Receipts
-from farmlease.node.journal.sessions import SessionTable
-from farmlease.node.journal.store_state import StoreState
-from farmlease.node.sync.outbox_delivery import Outbox
-from farmlease.store.seal_store import SealStore
+from farmlease.node.journal.state import State
 
-__all__ = ["LOOK_EVERY", "KeyringReload"]
+__all__ = ["LOOK_EVERY", "KeyringReload", "KeyringTiming"]
 
 _log = structlog.get_logger(__name__)
 
@@ -48,50 +42,36 @@ class _Change:
     before: str
 
 
-class KeyringReload:
-    """The care for one node's key ring. ``trouble``: why the file is not gone by, if so."""
+@dataclass(frozen=True, slots=True)
+class KeyringTiming:
+    """``every_ms``: between two reports to the farm. ``store_timeout_ms``: what a call to the store may take."""
 
-    def __init__(
-        self,
-        *,
-        path: Path,
-        node: str,
-        sealer: Sealer,
-        vault: SealStore,
-        journal: Journal,
-        sessions: SessionTable,
-        receipts: Receipts,
-        outbox: Outbox,
-        policy: PolicyCache,
-        store_state: StoreState,
-        clock: Clock,
-        every_ms: int,
-        store_timeout_ms: int,
-    ) -> None:
-        self._path = path
-        self._node = node
-        self._sealer = sealer
-        self._vault = vault
-        self._journal = journal
-        self._sessions = sessions
-        self._receipts = receipts
-        self._outbox = outbox
-        self._policy = policy
-        self._store_state = store_state
+    every_ms: int
+    store_timeout_ms: int
+
+
+class KeyringReload:
+    """The reloading of one node's key ring. ``trouble``: why the file is not in use, if so."""
+
+    def __init__(self, state: State, farm: Farm, clock: Clock, path: Path, timing: KeyringTiming) -> None:
+        self._state = state
+        self._sealer = farm.sealer
+        self._seals = farm.seals
         self._clock = clock
-        self._every_ms = every_ms
-        self._settles = 2 * store_timeout_ms / 1000 + _MARGIN
-        self._ring = sealer.ring  #: as in the file
+        self._path = path
+        self._every_ms = timing.every_ms
+        self._settles = 2 * timing.store_timeout_ms / 1000 + _MARGIN
+        self._ring = farm.sealer.ring  #: as in the file
         self._stamp: _Stamp | None = None
         self._change: _Change | None = None
         self._unsure = True  #: whether anything in the journal may be sealed with another key than the primary
         self._holds: dict[str, int] = {}  #: how much of it was, when that was last looked into
         self._failing = False
-        self._told: tuple[float, dict[str, object]] | None = None
+        self._reported: tuple[float, dict[str, object]] | None = None
         self.trouble: str | None = None
 
     async def look(self) -> None:
-        """Look once: at the file, at what is sealed with other keys than its primary, at who should be told."""
+        """Read the file if it changed, seal anew what its primary key does not seal, and report the keys in use."""
         await self._reread()
         try:
             await self._reseal()
@@ -103,9 +83,9 @@ class KeyringReload:
             self._failing = False
             self._settle()
         try:
-            await self._tell()
+            await self._report()
         except StoreError as error:
-            _log.debug("ring.not_told", why=str(error))
+            _log.debug("ring.not_reported", why=str(error))
 
     async def _reread(self) -> None:
         stamp = await in_thread(lambda: _stamp(self._path))
@@ -122,7 +102,7 @@ class KeyringReload:
         self._stamp = stamp
 
     def _adopt(self, ring: KeyRing) -> None:
-        """Go by a ring, and open with the one before too."""
+        """Use a key ring, and still open with the one before."""
         if ring == self._ring:
             return
         before = self._sealer.ring
@@ -132,8 +112,8 @@ class KeyringReload:
             lacking = f"{self._path} is an older key ring, without key {before.primary}: copy the newest one here"
             raise KeyRingRejected(lacking)
         self._sealer.adopt(ring.with_keys_of(before))
-        told = self._change.before if self._change else before.primary
-        self._change = _Change(self._clock.monotonic(), ring, told)
+        reported = self._change.before if self._change else before.primary
+        self._change = _Change(self._clock.monotonic(), ring, reported)
         self._unsure = True
         self._ring = ring
         _log.info("ring.adopted", primary=ring.primary, keys=list(ring.ids))
@@ -148,12 +128,13 @@ class KeyringReload:
         self._holds = self._stale()
         if not self._holds:
             return
-        self._sessions.reseal()
-        self._policy.reseal()
-        self._store_state.write()
-        self._outbox.reseal()
-        for number, (index, pool) in enumerate(self._journal.all_receipts()):
-            self._receipts.reseal(index, pool)
+        state = self._state
+        state.sessions.reseal()
+        state.policy.reseal()
+        state.store_state.write()
+        state.outbox.reseal()
+        for number, (index, pool) in enumerate(state.journal.all_receipts()):
+            state.receipts.reseal(index, pool)
             if number % 50 == 0:
                 await asyncio.sleep(0)
         self._holds = self._stale()
@@ -161,7 +142,7 @@ class KeyringReload:
 
     def _stale(self) -> dict[str, int]:
         """Return how much of the journal each key seals, but for the primary."""
-        return {key: count for key, count in self._journal.sealed_with().items() if key != self._ring.primary}
+        return {key: count for key, count in self._state.journal.sealed_with().items() if key != self._ring.primary}
 
     def _settle(self) -> None:
         """Let go of what is gone from the file, once nothing can need it."""
@@ -172,17 +153,17 @@ class KeyringReload:
             self._change = None
         self._unsure = False
 
-    async def _tell(self) -> None:
-        said: dict[str, object] = {
+    async def _report(self) -> None:
+        report: dict[str, object] = {
             "every": self._every_ms,
             "primary": self._change.before if self._change else self._ring.primary,
             "opens": list(self._ring.ids),
             "holds": self._holds,
         }
         now = self._clock.monotonic()
-        if self._told is None or self._told[1] != said or now - self._told[0] >= self._every_ms / 1000:
-            await self._vault.tell(self._node, said)
-            self._told = (now, said)
+        if self._reported is None or self._reported[1] != report or now - self._reported[0] >= self._every_ms / 1000:
+            await self._seals.tell(self._state.node, report)
+            self._reported = (now, report)
 
 
 def _stamp(path: Path) -> _Stamp:

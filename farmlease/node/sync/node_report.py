@@ -1,16 +1,15 @@
-"""What this node says of itself in the store, and what it is told there: whether to take new users.
+"""This node's report about itself to the store, and the answer: whether to take new users.
 
-One wish, wherever it was made: an administrator's command leaves it in the store, this node's own API leaves it in the
-journal, and each report brings the two together. The journal has what the node goes by, so that a store that is away,
-or lost its data, neither drains a node nor undrains one.
+There is one wish to drain, wherever it was made: an administrator's command writes it into the store, this node's own
+API into the journal, and each report brings the two together. The node goes by its journal, so that a store that is
+away, or lost its data, neither drains a node nor undrains one.
 
-Must never fail: a report that does not get through is made again at the next look.
+Must never fail: a report that does not get through is sent again at the next look.
 """
 
 import asyncio
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import structlog
 
@@ -19,8 +18,7 @@ from farmlease.crypto.seal import Sealer
 from farmlease.domain.health import Facts, health
 from farmlease.domain.node_view import Wish
 from farmlease.errors import FarmleaseError
-from farmlease.node.journal.journal import Journal
-from farmlease.node.journal.sessions import SessionTable
+from farmlease.node.journal.state import State
 from farmlease.store.node_store import DrainRequest, NodeStore, Report
 
 __all__ = ["NodeReport"]
@@ -32,23 +30,18 @@ _AGREED = "wish"
 
 
 class NodeReport:
-    """One node in its farm's list. ``facts`` is set by who knows them."""
+    """One node's entry in its farm's list. ``namesakes``: how many other hosts last reported under its name."""
 
-    facts: Callable[[], Facts]
-
-    def __init__(
-        self, *, nodes: NodeStore, node: str, listen: str, journal: Journal, sessions: SessionTable, sealer: Sealer
-    ) -> None:
+    def __init__(self, state: State, nodes: NodeStore, sealer: Sealer, listen: str) -> None:
+        self._node = state.node
+        self._journal = state.journal
+        self._sessions = state.sessions
         self._nodes = nodes
-        self._node = node
-        self._listen = listen
-        self._journal = journal
-        self._sessions = sessions
         self._sealer = sealer
-        self._agreed = self._remembered()
-        self._turn = asyncio.Lock()
-        self._heard = True
-        #: How many other hosts reported under this node's name when it last did.
+        self._listen = listen
+        self._agreed = self._restored()
+        self._lock = asyncio.Lock()
+        self._failing = False
         self.namesakes = 0
 
     @property
@@ -57,49 +50,49 @@ class NodeReport:
         return self._journal.draining
 
     def drain(self, *, on: bool) -> None:
-        """Take no new users, or take them again: at once, and the store hears of it with the next report."""
+        """Take no new users, or take them again, at once; the next report carries it to the store."""
         if on != self._journal.draining:
             self._journal.drain(on=on)
             _log.info("node.drain", on=on, asked="here")
 
-    async def tell(self) -> None:
-        """Report to the store and do what is wished there."""
-        async with self._turn:
+    async def send(self, facts: Facts) -> None:
+        """Send a report, and do what the store's answer asks for."""
+        async with self._lock:
             try:
-                if await self._tell():
-                    await self._tell()  # what it does now is another thing than what it just said
+                if await self._send(facts):  # this node drains now, or no longer: that is to be reported too
+                    await self._send(replace(facts, draining=self.draining))
             except FarmleaseError as error:
-                if self._heard:  # whether the store answers is told by who asks it for seats
+                if not self._failing:  # whether the store answers is reported by those who ask it for seats
                     _log.warning("node.not_reported", why=str(error))
-                self._heard = False
-            except Exception:  # noqa: BLE001 - what a node says of itself must not end what it does
+                self._failing = True
+            except Exception:  # noqa: BLE001 - a report must not end what it reports on
                 _log.error("node.not_reported", exc_info=True)
             else:
-                self._heard = True
+                self._failing = False
 
-    async def _tell(self) -> bool:
-        """Report once; return whether that changed what the node is to do."""
+    async def _send(self, facts: Facts) -> bool:
+        """Send one report; return whether the answer changed what the node is to do."""
         draining = self._journal.draining
         asked: DrainRequest = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
-        heard = await self._nodes.report(self._node, self._report(), self._agreed, asked, self._by() if asked else b"")
-        self.namesakes = heard.namesakes
-        if heard.wish == self._agreed:
+        report, by = self._report(facts), self._by() if asked else b""
+        answer = await self._nodes.report(self._node, report, self._agreed, asked, by)
+        self.namesakes = answer.namesakes
+        if answer.wish == self._agreed:
             return False
         with self._journal.together():
-            self._journal.write_document(_AGREED, json.dumps(asdict(heard.wish)).encode())
-            # What was asked here while the store was answering stands, and is told with the next report.
-            if self._journal.draining == draining and draining != heard.wish.draining:
-                self._journal.drain(on=heard.wish.draining)
-                _log.info("node.drain", on=heard.wish.draining, asked="elsewhere")
-        self._agreed = heard.wish
+            self._journal.write_document(_AGREED, json.dumps(asdict(answer.wish)).encode())
+            # What was asked here while the store was answering stands, and goes out with the next report.
+            if self._journal.draining == draining and draining != answer.wish.draining:
+                self._journal.drain(on=answer.wish.draining)
+                _log.info("node.drain", on=answer.wish.draining, asked="elsewhere")
+        self._agreed = answer.wish
         return self._journal.draining != draining
 
     def _by(self) -> bytes:
-        """Return who asked, as far as a token says who, sealed with the key of the day."""
+        """Return who asked, as far as a token tells, sealed with the primary key."""
         return self._sealer.seal_author(f"somebody on {self._node} itself")
 
-    def _report(self) -> Report:
-        facts = self.facts()
+    def _report(self, facts: Facts) -> Report:
         return Report(
             incarnation=self._journal.incarnation,
             version=__version__,
@@ -113,12 +106,12 @@ class NodeReport:
         )
 
     def _unsettled(self) -> int:
-        """How many sessions are starting or ending, and nothing is owed for them yet: files are on their way, say."""
-        return sum(not each.state.shown and not self._journal.owes(each.id) for each in self._sessions)
+        """Count the sessions that start or end without a message in the outbox yet: their files are being moved."""
+        return sum(not each.state.shown and not self._journal.message_count(each.id) for each in self._sessions)
 
-    def _remembered(self) -> Wish:
+    def _restored(self) -> Wish:
         body = self._journal.document(_AGREED)
         try:
             return Wish() if body is None else Wish(**json.loads(body))
         except (ValueError, TypeError):
-            return Wish()  # then the store's word counts, and what the journal does about it
+            return Wish()  # then the store's answer decides

@@ -1,38 +1,37 @@
-"""After the store lost its data, or another server took over: what this node has is counted again, before anybody new.
+"""After the store lost its data, or another server took over: what this node has is counted again, before new sessions.
 
-1. The store is told which store this node knew. It begins a new epoch if there is reason to, and lets nobody in who is
-   new until every node known before has come, or the recovery window is over.
+1. This node sends the store the epoch it knew. The store begins a new epoch if there is reason to, and admits nothing
+   new until every node known before has restored, or the recovery window is over.
 2. Every lease this node keeps a receipt of, and every session that lives here, is restored: after a random moment, so
    that a farm does not come all at once, and no faster than some hundreds a second.
-3. What does not fit is asked for again while the window lasts: a node that has not come yet may make room. What then
-   has no seat is told to its session.
+3. What does not fit is asked for again while the window lasts: a node that has not restored yet may make room. A
+   session that then has no seat is lost.
 4. What the store counts for this node and the node does not have is given back.
 
-Until that is done the node keeps to the epoch it knew, so that nothing it does reaches a store that has not heard what
-it has.
+Until that is done the node keeps the epoch it knew, so that none of its calls is carried out by a store that does not
+have its leases yet.
 """
 
-import json
 import random
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
-from farmlease.clock import Clock
-from farmlease.domain.model import Source
+from farmlease.domain.lease_document import LeaseDocument
+from farmlease.domain.model import LossReason, Source
 from farmlease.domain.pool import Pool
 from farmlease.domain.session_states import SessionState
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
-from farmlease.node.concurrency import BackgroundTasks, KeyedLocks
-from farmlease.node.journal.policy_cache import PolicyCache
-from farmlease.node.journal.receipts import Receipt, Receipts
-from farmlease.node.journal.sessions import NodeSession, SessionTable
-from farmlease.node.journal.store_state import StoreState
-from farmlease.node.sync.outbox_delivery import ANY_FENCE, Outbox, ReleaseMessage
+from farmlease.node.concurrency import Runtime
+from farmlease.node.journal.outbox import ANY_FENCE, ReleaseMessage
+from farmlease.node.journal.receipts import Receipt
+from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.journal.state import State
+from farmlease.node.sync.availability import StoreAvailability
+from farmlease.node.sync.events import SeatLost, SyncEvents
+from farmlease.node.sync.outbox_delivery import OutboxDelivery
 from farmlease.store.answers.recovery import Recovering, Restoring
 from farmlease.store.answers.session import Behind, Claim, Known, Lost
 
@@ -59,37 +58,31 @@ _MAY_HOLD = _HOLDS | {SessionState.STARTING, SessionState.INVALID}
 class Recovery:
     """The recovery of one node."""
 
-    #: Told each session whose seat is gone.
-    lost: Callable[[str, Lost], Coroutine[Any, Any, None]]
-
     def __init__(
         self,
-        *,
+        state: State,
         farm: Farm,
-        member: str,
-        store_state: StoreState,
-        sessions: SessionTable,
-        receipts: Receipts,
-        outbox: Outbox,
-        policy: PolicyCache,
-        locks: KeyedLocks,
-        tasks: BackgroundTasks,
-        clock: Clock,
+        availability: StoreAvailability,
+        delivery: OutboxDelivery,
+        events: SyncEvents,
+        runtime: Runtime,
         window_ms: int,
     ) -> None:
+        self._member = state.member
+        self._store_state = state.store_state
+        self._sessions = state.sessions
+        self._receipts = state.receipts
+        self._outbox = state.outbox
+        self._policy = state.policy
         self._farm = farm
-        self._member = member
-        self._store_state = store_state
-        self._sessions = sessions
-        self._receipts = receipts
-        self._outbox = outbox
-        self._policy = policy
-        self._locks = locks
-        self._tasks = tasks
-        self._clock = clock
+        self._availability = availability
+        self._delivery = delivery
+        self._events = events
+        self._clock = runtime.clock
+        self._locks = runtime.locks
+        self._tasks = runtime.tasks
         self._window_ms = window_ms
         self._under_way: dict[str, int] = {}
-        outbox.estranged = self.begin
 
     @property
     def under_way(self) -> bool:
@@ -100,22 +93,31 @@ class Recovery:
         """Return when to ask for a session of a pool that is being recovered, in ms of the store; None: unknown."""
         now = self._store_state.store_now(pool)
         with suppress(StoreError):
-            now = now or (await self._farm.store.read_policy()).now
+            now = now or (await self._farm.leases.read_policy()).now
         return max(self._under_way.get(pool, 0), now + _SOON_MS) if now else None
+
+    async def deliver(self) -> None:
+        """Deliver the outbox; begin to recover each pool whose store is not the one that this node knew.
+
+        StoreUnavailable if the store does not answer.
+        """
+        report = await self._delivery.deliver()
+        for pool in report.strange:
+            self.begin(pool)
 
     def begin(self, pool: str) -> None:
         """Begin to recover a pool, unless that is under way."""
         self._tasks.run(f"recover {pool}", lambda: self._recover(pool))
 
     async def reconcile(self, pool: str) -> bool:
-        """Give back what the store counts for this node and the node does not have: an answer came too late, say.
+        """Give back what the store counts for this node and the node does not have, such as a late answer's seat.
 
         False if there was something, given back or not to be judged yet: then it is to be looked into again. A late
         copy of a question may bring back what was given back before a heartbeat has seen that it was gone.
         """
         unknown, whole = await self._unknown(pool)
         for claim, fence in unknown:
-            self._outbox.owe(ReleaseMessage(pool=pool, claim=claim, fence=fence))
+            self._outbox.add(ReleaseMessage(pool=pool, claim=claim, fence=fence))
         return whole and not unknown
 
     async def _unknown(self, pool: str) -> tuple[list[tuple[Claim, int]], bool]:
@@ -124,7 +126,7 @@ class Recovery:
         And whether that is all: not if something is under way about one of them.
         """
         found, whole = list[tuple[Claim, int]](), True
-        for counted in await self._farm.store.sessions(pool, self._member):
+        for counted in await self._farm.leases.sessions(pool, self._member):
             ours = self._sessions.find(counted.session)
             same = ours is not None and (ours.pool, self._index(ours)) == (pool, counted.user)
             state = ours.state if ours is not None and same else None
@@ -146,35 +148,35 @@ class Recovery:
             pool = self._policy.in_force.pool(name)
             if pool is not None:
                 await self._restore(pool)
-                await self._outbox.deliver()
+                await self.deliver()
         except StoreError as error:  # the next heartbeat begins anew
-            self._policy.store_failed(error)
+            self._availability.failed(error)
         finally:
             self._under_way.pop(name, None)
 
     async def _restore(self, pool: Pool) -> None:
         known, version = self._store_state.known(pool.name), self._policy.in_force.version
-        found = await self._farm.store.recover(
+        found = await self._farm.leases.recover(
             pool, version, self._member, known, window_ms=self._window_ms, roster=self._store_state.roster(pool.name)
         )
         if isinstance(found, Behind):
             await self._policy.read_policy()
             return
-        self._move_holds(pool.name, self._store_state.behind(pool.name, found.now))
-        self._store_state.entered(pool.name, found)
+        self._move_holds(pool.name, self._store_state.uncounted_ms(pool.name, found.now))
+        self._store_state.note_recovery(pool.name, found)
         self._under_way[pool.name] = found.until
         _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
         unknown, _ = await self._unknown(pool.name)
         for claim, fence in unknown:  # what ended since the store's copy has others' seats
-            await self._farm.store.release(pool.name, claim, fence, Known(epoch=found.epoch))
+            await self._farm.leases.release(pool.name, claim, fence, Known(epoch=found.epoch))
         if await self._restore_all(pool, version, found, in_time):
             await self.reconcile(pool.name)
-            if await self._farm.store.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
-                # Who else is here now: before the next heartbeat tells, the store may lose its data again.
-                here = await self._farm.store.nodes(pool.name)
-                self._store_state.met(pool.name, sorted({*self._store_state.roster(pool.name), *here}), 0)
+            if await self._farm.leases.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
+                # Which nodes are here now: the store may lose its data again before the next heartbeat.
+                here = await self._farm.leases.nodes(pool.name)
+                self._store_state.note_nodes(pool.name, sorted({*self._store_state.roster(pool.name), *here}), 0)
                 self._store_state.recovered(pool.name, found)
                 _log.info("store.recovered", pool=pool.name, epoch=found.epoch)
 
@@ -208,15 +210,15 @@ class Recovery:
             _log.error("lease.not_restored", pool=pool.name, user=index, why="no seat is free")
             self._receipts.give_up(index, pool.name)
             for session in self._living(pool.name).get(index, []):
-                await self._lost(pool.name, session, "capacity")
+                self._add_lost(pool.name, session, LossReason.CAPACITY)
         return True
 
     def _restoring(self, pool: str, index: str, receipt: Receipt, sessions: list[NodeSession]) -> Restoring | None:
         """Return what is known of a lease; None if there is nothing to restore."""
         sessions = [each for each in sessions if each.grant and each.grant.lease.id == receipt.lease.id]
-        if not receipt.document or (not sessions and self._has_lapsed(pool, receipt)):
+        if not receipt.document or (not sessions and receipt.lease.has_ended(self._store_state.store_now(pool))):
             return None
-        lease = json.loads(receipt.document)
+        lease = LeaseDocument.parse(receipt.document)
         return Restoring(
             user=index,
             document=receipt.document,
@@ -228,7 +230,7 @@ class Recovery:
 
     async def _restore_one(self, pool: Pool, version: int, epoch: int, restoring: Restoring) -> bool | None:
         """Restore a lease and its sessions. True if that is to be tried again, None if the epoch is over."""
-        outcome = await self._farm.store.restore(pool, version, self._member, epoch, restoring)
+        outcome = await self._farm.leases.restore(pool, version, self._member, epoch, restoring)
         if isinstance(outcome, Behind):
             return None
         if outcome.ended:
@@ -237,11 +239,11 @@ class Recovery:
             session = self._sessions.find(name)
             if session is None or session.grant is None or self._is_over(session):
                 continue
-            if outcome.ended or outcome.refused.get(name, "capacity") != "capacity":
-                await self._lost(pool.name, session, outcome.refused.get(name, "timeout"))
+            if outcome.ended or outcome.refused.get(name, LossReason.CAPACITY) != LossReason.CAPACITY:
+                self._add_lost(pool.name, session, outcome.refused.get(name, LossReason.TIMEOUT))
             elif name not in outcome.refused:
                 self._counted(session, restoring.sessions[name]["fence"], outcome.fences.get(name))
-        return outcome.again or "capacity" in outcome.refused.values()
+        return outcome.again or LossReason.CAPACITY in outcome.refused.values()
 
     def _counted(self, session: NodeSession, asked: object, later: int | None) -> None:
         """The store has its seat now, perhaps by a later grant whose answer was lost: its end must name that one."""
@@ -252,7 +254,7 @@ class Recovery:
             self._sessions.amend(session, grant=grant)
 
     def _living(self, pool: str) -> dict[str, list[NodeSession]]:
-        """Return the sessions of a pool that the store is to hear of, by user index."""
+        """Return the sessions of a pool that are to be restored, by user index."""
         found: dict[str, list[NodeSession]] = {}
         for each in self._sessions:
             if each.pool == pool and each.state in _HOLDS and each.grant is not None:
@@ -263,25 +265,22 @@ class Recovery:
         """Whether it ended with a boot. It is not counted again: its end may name the life that it was of."""
         return session.state is SessionState.ENDING and not self._sessions.is_of_this_life(session)
 
-    def _claim(self, session: NodeSession, lease: dict[str, Any]) -> dict[str, object]:
-        """Return a session in the form that a lease document has it; what the store wrote of it comes first."""
-        written = dict(lease["sessions"])  # an empty table may have been written as a list
-        claim = written.get(f"{self._member}/{session.id}")
-        # Which seat it sits on the store wrote down with it, if not here: one that a receipt let in has none yet.
-        known = {"started": lease["contact"]} if claim is None else {"seat": self._index(session), **claim}
+    def _claim(self, session: NodeSession, lease: LeaseDocument) -> dict[str, object]:
+        """Return a session in the form in which the store restores it."""
         assert session.grant is not None  # noqa: S101 - _living has only those with one
-        more = {} if session.hold_until is None else {"hold": session.hold_until}
-        more |= {"over": 1} if self._is_over(session) else {}
-        return {**known, "device": session.device, "fence": session.grant.fence, **more}
+        return lease.claim(
+            f"{self._member}/{session.id}",
+            user=self._index(session),
+            device=session.device,
+            fence=session.grant.fence,
+            hold_until=session.hold_until,
+            over=self._is_over(session),
+        )
 
-    async def _lost(self, pool: str, session: NodeSession, reason: str) -> None:
-        assert session.grant is not None  # noqa: S101 - of those that have one
+    def _add_lost(self, pool: str, session: NodeSession, reason: str) -> None:
+        assert session.grant is not None  # noqa: S101 - _living has only those with one
         lost = Lost(session=session.id, user=self._index(session), fence=session.grant.fence, reason=reason)
-        await self.lost(pool, lost)
-
-    def _has_lapsed(self, pool: str, receipt: Receipt) -> bool:
-        """Whether a lease without a session has ended, by the store's time."""
-        return receipt.lease.expires_at <= self._store_state.store_now(pool)
+        self._events.add(SeatLost(pool, lost))
 
     def _index(self, session: NodeSession) -> str:
-        return self._farm.sealer.user_index(session.user)
+        return session.claim.user

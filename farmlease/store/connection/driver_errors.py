@@ -97,12 +97,15 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], .
     (
         (ssl.SSLCertVerificationError,),
         StoreRefused,
-        "the certificate of the store {store} is not trusted ({why}): check ca_file and the host name in [store] url",
+        (
+            "the certificate of the store {store} is not trusted ({reason}): "
+            "check ca_file and the host name in [store] url"
+        ),
     ),
     (
         (ssl.SSLError,),
         StoreRefused,
-        "no TLS with the store {store} ({why}): check that it serves rediss://, and cert_file and key_file",
+        "no TLS with the store {store} ({reason}): check that it serves rediss://, and cert_file and key_file",
     ),
     ((PermissionError,), StoreRefused, "the socket of the store {store} may not be opened by this user"),
     (
@@ -155,7 +158,7 @@ def _translate_network(store: str, chain: list[BaseException]) -> StoreError:
         for kinds, refusal, advice in _NETWORK:
             if isinstance(one, kinds):
                 reason = getattr(one, "verify_message", None) or getattr(one, "reason", None) or "no reason given"
-                return refusal(advice.format(store=store, why=str(reason).replace("_", " ").lower()))
+                return refusal(advice.format(store=store, reason=str(reason).replace("_", " ").lower()))
         if isinstance(one, OSError) and one.errno in _NO_WAY:
             return StoreUnavailable(
                 f"there is no way to the store {store} ({os.strerror(one.errno).lower()}): check the network, and the "

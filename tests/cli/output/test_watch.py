@@ -11,7 +11,7 @@ import click
 import pytest
 
 from farmlease.cli.output.format import Row
-from farmlease.cli.output.watch import Watched, follow
+from farmlease.cli.output.watch import WatchedList, watch_list
 from farmlease.errors import StoreUnavailable
 from tests.support.commands import QLIKVIEW, Host
 from tests.support.patience import within
@@ -28,8 +28,8 @@ def told(looks: Iterable[list[Row] | Exception], capsys: pytest.CaptureFixture[s
             raise now
         return now
 
-    watched = Watched(rows=rows, key=("user",), table=("user",), moving=lambda _: ("until",))
-    follow(watched, "table", rest=rests.append, looks=len(waiting))
+    watched = WatchedList(rows=rows, key=("user",), table=("user",), volatile=lambda _: ("until",))
+    watch_list(watched, "table", pause=rests.append, reads=len(waiting))
     assert all(rest >= 2 for rest in rests)
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
@@ -63,7 +63,7 @@ def test_a_store_that_is_away_for_a_moment_ends_nothing(capsys: pytest.CaptureFi
 def test_csv_cannot_be_watched() -> None:
     """A change is no row."""
     with pytest.raises(click.UsageError, match="leave -o csv out"):
-        follow(Watched(rows=list, key=(), table=()), "csv")
+        watch_list(WatchedList(rows=list, key=(), table=()), "csv")
 
 
 def test_on_a_terminal_the_list_is_drawn_anew(host: Host) -> None:

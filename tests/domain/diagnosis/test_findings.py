@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from farmlease.crypto.certificates import ends_at
 from farmlease.domain.diagnosis import node, store
-from farmlease.domain.diagnosis.finding import Finding, Verdict, failed, fine, merged, warned
+from farmlease.domain.diagnosis.finding import Finding, Verdict, failed, fine, merge_servers, warned
 from farmlease.domain.diagnosis.store import Certificate, Rights, ServerFacts, Wiring
 from tests.support.authority import Authority
 
@@ -57,7 +57,7 @@ def test_what_is_wrong_with_a_server(info: dict[str, str], check: str, verdict: 
 def test_what_is_the_same_on_all_servers_stands_once() -> None:
     """What is not is told with the servers' names."""
     same, odd, usual = fine("version", "7"), failed("memory", "evicts"), fine("memory", "keeps")
-    found = merged([("one", [same, usual]), ("two", [same, odd]), ("three", [same, usual])])
+    found = merge_servers([("one", [same, usual]), ("two", [same, odd]), ("three", [same, usual])])
     assert [same, fine("memory", "one, three: keeps"), failed("memory", "two: evicts")] == found
 
 

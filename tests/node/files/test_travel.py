@@ -8,7 +8,7 @@ import pytest
 from farmlease.domain.model import Reason
 from farmlease.errors import FileRefused
 from farmlease.node.files.vendor_files import VendorFiles
-from farmlease.node.sessions import end
+from farmlease.node.sessions import session_files
 from tests.support.nodes import JOHN, MARY, Host, Site
 from tests.support.seats import contents
 from tests.support.stores import HOUR
@@ -375,7 +375,7 @@ async def test_a_receipt_that_does_not_open_is_kept(site: Site) -> None:
     await moved(host, b"content")
     await host.granted(JOHN)
     (index,) = (name.decode() for name in records(site))
-    journal = host.node.journal
+    journal = host.node.state.journal
     journal.write_receipt(index, "qlikview", b"damaged")
     await host.end()
     assert ({}, [], b"content") == (host.states, await site.sessions(), host.read())
@@ -390,7 +390,7 @@ async def test_a_disk_that_hangs_holds_up_its_user_only(site: Site, monkeypatch:
     """john's home hangs: his session ends or is denied in time, mary's starts, and later nothing is lost or left."""
     host = site.host()
     answers = threading.Event()
-    monkeypatch.setattr(end, "PATIENCE", 0.0)
+    monkeypatch.setattr(session_files, "_PATIENCE", 0.0)
     await host.beat()
     original = getattr(VendorFiles, verb)
 
@@ -400,17 +400,17 @@ async def test_a_disk_that_hangs_holds_up_its_user_only(site: Site, monkeypatch:
         return original(files, user, *more)
 
     if verb == "take":
-        monkeypatch.setattr(end, "PATIENCE", 20.0)
+        monkeypatch.setattr(session_files, "_PATIENCE", 20.0)
         await host.granted(JOHN)
         host.write(b"changed")
-        monkeypatch.setattr(end, "PATIENCE", 0.0)
+        monkeypatch.setattr(session_files, "_PATIENCE", 0.0)
         monkeypatch.setattr(VendorFiles, verb, hangs)
         await host.end()
     else:
         monkeypatch.setattr(VendorFiles, verb, hangs)
         assert Reason.RECORD_REJECTED is (await host.denied(JOHN)).reason
     assert ({}, []) == (host.states, await site.sessions())
-    monkeypatch.setattr(end, "PATIENCE", 20.0)
+    monkeypatch.setattr(session_files, "_PATIENCE", 20.0)
     await host.granted(MARY, "8")
     answers.set()
     await host.agent.settled()

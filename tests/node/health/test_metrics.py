@@ -9,9 +9,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from farmlease.errors import JournalFailed, StoreError
+from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.health.pool_usage import STALE_AFTER, PoolUsage
 from farmlease.node.journal.journal import Journal
-from farmlease.node.verdict import Verdict
 from farmlease.store.lease_store import LeaseStore
 from tests.support.nodes import JOHN, MARY, Host, Site, site
 from tests.support.stores import HOUR
@@ -30,19 +30,19 @@ class Node:
     """A host and what is told of it."""
 
     host: Host
-    census: PoolUsage
-    verdict: Verdict
+    usage: PoolUsage
+    monitor: HealthMonitor
 
     async def beat(self) -> None:
         """One heartbeat, a count of the pools if it is time, and a look."""
         await self.host.beat()
-        await self.census.take()
-        self.verdict.look()
+        await self.usage.take()
+        self.monitor.look()
 
     def families(self) -> list[Metric]:
         """A scrape, a second after the one before."""
         self.host.site.timed.clock.advance(1_000)
-        return list(text_string_to_metric_families(self.verdict.page.decode()))
+        return list(text_string_to_metric_families(self.monitor.page.decode()))
 
     def value(self, name: str, **labels: str) -> float | None:
         """One sample of a scrape; None if it is not there."""
@@ -57,8 +57,12 @@ class Node:
 
 def observed(host: Host, alert: int = 90) -> Node:
     """What a daemon makes around an agent."""
-    census = PoolUsage(host.farm, host.node.policy, host.clock, alert)
-    return Node(host, census, Verdict(host.agent, census, host.node.metrics, host.clock, max_sessions=4))
+    node = host.node
+    usage = PoolUsage(host.farm, node.state.policy, node.sync.availability, host.clock, alert)
+    monitor = HealthMonitor(
+        node.state, node.sync, usage, node.metrics, node.runtime, offline_denies=False, max_sessions=4
+    )
+    return Node(host, usage, monitor)
 
 
 @pytest.fixture
@@ -91,8 +95,8 @@ async def test_nothing_of_users_is_in_it(node: Node) -> None:
     before = len(node.families()[0].samples)
     for number in range(20):
         await host.denied(MARY, f"canary-{number}", pool=f"canary-pool-{number}")
-    node.verdict.look()
-    page = node.verdict.page.decode()
+    node.monitor.look()
+    page = node.monitor.page.decode()
     for word in (JOHN.canonical, JOHN.name, MARY.name, host.farm.sealer.user_index(JOHN), john.lease.id):
         assert word not in page
     assert "canary" not in page.lower()
@@ -123,7 +127,7 @@ async def test_decisions_are_counted_by_what_they_were(site: Site) -> None:
 async def test_the_state_of_the_node(node: Node) -> None:
     """Sessions by pool and state, the weight, and what health goes by."""
     await node.host.granted(JOHN)
-    node.verdict.look()
+    node.monitor.look()
     assert 1 == node.value("farmlease_sessions", pool="qlikview", state="active")
     assert (1, 0, 0.75, 4) == (
         node.value("farmlease_ready"),
@@ -146,7 +150,7 @@ async def test_the_state_of_the_node(node: Node) -> None:
         node.value("farmlease_health_check", check="sessions"),
     )
     await node.host.end()
-    node.verdict.look()
+    node.monitor.look()
     assert None is node.value("farmlease_sessions", pool="qlikview", state="active")
 
 
@@ -185,38 +189,38 @@ async def test_being_asked_touches_neither_store_nor_journal(node: Node, monkeyp
     monkeypatch.setattr(Journal, "refused", property(unreadable))
     for _ in range(3):
         assert 1 == node.value("farmlease_ready")
-        assert node.verdict.health.ready
+        assert node.monitor.health.ready
     assert calls == len(node.host.line.calls)
-    node.verdict.look()
-    assert "the journal cannot be written" in node.verdict.health.why
-    assert not node.verdict.health.ready
+    node.monitor.look()
+    assert "the journal cannot be written" in node.monitor.health.why
+    assert not node.monitor.health.ready
 
 
 async def test_a_thousand_scrapes_are_one_page(node: Node) -> None:
     """Making a page costs milliseconds: it is made once a second, however many want it."""
-    first = node.verdict.page
-    assert all(node.verdict.page is first for _ in range(1000))
+    first = node.monitor.page
+    assert all(node.monitor.page is first for _ in range(1000))
     node.host.site.timed.clock.advance(1_000)
-    assert node.verdict.page is not first
+    assert node.monitor.page is not first
 
 
 async def test_calls_of_the_store_by_verb(node: Node) -> None:
     """How long each took, and which failed how."""
     metrics = node.host.node.metrics
     farm = metrics.measuring(node.host.farm)
-    await farm.store.count("qlikview")
+    await farm.leases.count("qlikview")
     for fault, times in ((node.host.line.cut, 2), (node.host.line.refused, 1)):
         fault.add("count")
         for _ in range(times):
             with pytest.raises(StoreError):
-                await farm.store.count("qlikview")
+                await farm.leases.count("qlikview")
         fault.clear()
     assert 4 == node.value("farmlease_store_call_duration_seconds_count", verb="count")
     assert (2, 1) == (
         node.value("farmlease_store_call_failures_total", verb="count", error="unavailable"),
         node.value("farmlease_store_call_failures_total", verb="count", error="refused"),
     )
-    assert isinstance(farm.store, LeaseStore)
+    assert isinstance(farm.leases, LeaseStore)
 
 
 # --- the pools ----------------------------------------------------------------------------------------------------------
@@ -254,7 +258,7 @@ async def test_the_seats_of_the_pools(crowd: Node) -> None:
 
 async def test_a_crowded_pool_is_a_warning_and_no_more(crowd: Node) -> None:
     """90 % of the seats: metric and health say so, and the node stays ready. A node_locked pool is full by nature."""
-    found = crowd.verdict.health
+    found = crowd.monitor.health
     assert (True, "warn", "pool clearquest: 9 of 10 seats are taken; see `farmlease pool list`") == (
         found.ready,
         found.status.value,
@@ -266,8 +270,8 @@ async def test_a_crowded_pool_is_a_warning_and_no_more(crowd: Node) -> None:
     )
     for alert, is_crowded in ((91, False), (0, False), (1, True)):
         node = observed(crowd.host, alert)
-        await node.census.take()
-        assert is_crowded == (node.verdict.health.status.value == "warn")
+        await node.usage.take()
+        assert is_crowded == (node.monitor.health.status.value == "warn")
 
 
 async def test_pools_are_counted_once_a_minute(crowd: Node) -> None:
@@ -301,7 +305,7 @@ async def test_an_old_count_is_not_told(crowd: Node) -> None:
     crowd.host.site.timed.clock.advance(int(STALE_AFTER * 1000))
     assert None is crowd.value("farmlease_pool_capacity_seats", pool="clearquest")
     assert math.isnan(crowd.value("farmlease_pool_count_age_seconds") or 0)
-    assert {} == crowd.census.crowded
+    assert {} == crowd.usage.crowded
 
 
 async def test_a_store_that_fails_while_it_counts_is_an_outage_like_any_other(crowd: Node) -> None:
@@ -309,7 +313,7 @@ async def test_a_store_that_fails_while_it_counts_is_an_outage_like_any_other(cr
     crowd.host.site.timed.clock.advance(HOUR // 2)
     await crowd.host.beat()
     crowd.host.line.cut.add("count")
-    await crowd.census.take()
+    await crowd.usage.take()
     assert not crowd.host.agent.facts().store_answers
     crowd.host.line.cut.clear()
     crowd.host.site.timed.clock.advance(MINUTE)

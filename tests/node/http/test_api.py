@@ -246,8 +246,8 @@ async def test_a_file_that_must_not_be_touched(api: Browserless, host: Host) -> 
 async def test_a_full_disk(api: Browserless, host: Host, monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     """503 with what to look at for a new session; the agent beats on, and when there is room nothing has leaked."""
     await api("POST", "/v1/sessions", start())
-    journal = host.node.journal
-    connection = journal._database._connection
+    journal = host.node.state.journal
+    connection = journal._connection
 
     class Full:
         """A connection to a database on a full disk."""
@@ -260,7 +260,7 @@ async def test_a_full_disk(api: Browserless, host: Host, monkeypatch: pytest.Mon
                 raise sqlite3.OperationalError("database or disk is full")
             return connection.execute(statement, values)
 
-    monkeypatch.setattr(journal._database, "_connection", Full())
+    monkeypatch.setattr(journal, "_connection", Full())
     answer = await api("POST", "/v1/sessions", start(r"CORP\mary", "8"))
     assert "look at the disk of state_dir" in problem(answer, 503)
     problem(await api("DELETE", "/v1/sessions/7"), 503)
@@ -280,7 +280,7 @@ async def test_a_disk_that_fills_between_question_and_answer(
 ) -> None:
     """The store has given a seat and the journal cannot take it: no grant, and the seat goes back when it can."""
     await host.beat()
-    journal = host.node.journal
+    journal = host.node.state.journal
     original = journal._rows
 
     def refuse(statement: str, *values: object) -> list[Any]:

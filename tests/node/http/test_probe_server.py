@@ -111,7 +111,7 @@ async def test_a_balancers_request(knock: Knock, request_: bytes) -> None:
 
 
 async def test_head_has_no_body_and_says_how_long_it_were(knock: Knock) -> None:
-    """The same head as GET's."""
+    """The same head as that of GET."""
     answer = await to_the_end(await knock(), b"HEAD /livez HTTP/1.0\r\nAccept: a/b\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert (True, b"") == (f"Content-Length: {len('HEAD /livez a/b?')}".encode() in head, body)

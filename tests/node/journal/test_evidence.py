@@ -94,7 +94,7 @@ def test_full(folder: Path, limits: dict[str, int]) -> None:
     paths = (kept.keep("conflict", "x", b"1", NOW), kept.keep("conflict", "x", b"2", NOW))
     with capture_logs() as logs, pytest.raises(FileRefused, match="full"):
         kept.keep("conflict", "x", b"3", NOW)
-    assert [("kept_full", "error")] == [(line["event"], line["log_level"]) for line in logs]
+    assert [("evidence.full", "error")] == [(line["event"], line["log_level"]) for line in logs]
     assert paths == kept.list()
     assert paths[0] == kept.keep("conflict", "x", b"1", NOW)
     paths[0].unlink()

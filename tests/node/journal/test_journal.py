@@ -64,14 +64,14 @@ def test_a_killed_agent_leaves_no_lock(folder: Path) -> None:
     """The lock ends with its process, however that ends; what was written before is there."""
     script = (
         "import os, sys; from pathlib import Path; from tests.support.journals import opened\n"
-        "journal = opened(Path(sys.argv[1])); journal.owe('7', b'debt'); os.kill(os.getpid(), 9)"
+        "journal = opened(Path(sys.argv[1])); journal.add_message('7', b'debt'); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(folder)], check=False, cwd=ROOT)
     assert -signal.SIGKILL == killed.returncode
     journal = opened(folder)
-    owed = journal.next_owed(0)
+    owed = journal.next_message(0)
     assert owed is not None
-    assert (b"debt", 1) == (owed.body, journal.owes())
+    assert (b"debt", 1) == (owed.body, journal.message_count())
     journal.close()
 
 
@@ -96,17 +96,17 @@ def test_all_or_nothing(journal: Journal) -> None:
     """What is written together is there together, or not at all."""
     with journal.together():
         journal.write_receipt("john", "qlikview", b"1")
-        journal.owe("7", b"debt")
+        journal.add_message("7", b"debt")
 
     def fails() -> None:
         with journal.together():
             journal.write_receipt("john", "qlikview", b"2")
-            journal.settle(1)
+            journal.remove_message(1)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fails()
-    assert (b"1", 1) == (journal.receipt("john", "qlikview"), journal.owes("7"))
+    assert (b"1", 1) == (journal.receipt("john", "qlikview"), journal.message_count("7"))
 
 
 def test_a_full_disk_fails_one_write_and_not_those_after_it(folder: Path, journal: Journal) -> None:
@@ -120,46 +120,46 @@ def test_a_full_disk_fails_one_write_and_not_those_after_it(folder: Path, journa
     with pytest.raises(JournalFailed, match="look at the disk of state_dir"):
         fill()
     assert journal.writes()
-    journal.owe("7", b"debt")
+    journal.add_message("7", b"debt")
     journal.close()
     again = opened(folder)
-    assert (1, None) == (again.owes(), again.document("large"))
+    assert (1, None) == (again.message_count(), again.document("large"))
     again.close()
 
 
 def test_debts_in_order(journal: Journal) -> None:
     """Debts are found oldest first, one at a time, also those that were noted meanwhile."""
-    journal.owe("7", b"1")
-    journal.owe("8", b"2")
-    first = journal.next_owed(0)
+    journal.add_message("7", b"1")
+    journal.add_message("8", b"2")
+    first = journal.next_message(0)
     assert first is not None
-    journal.settle(first.number)
-    journal.owe("7", b"3")
-    second = journal.next_owed(first.number)
+    journal.remove_message(first.number)
+    journal.add_message("7", b"3")
+    second = journal.next_message(first.number)
     assert second is not None
-    third = journal.next_owed(second.number)
+    third = journal.next_message(second.number)
     assert third is not None
     assert [b"1", b"2", b"3"] == [first.body, second.body, third.body]
-    assert (2, 1, 0) == (journal.owes(), journal.owes("8"), journal.owes("9"))
-    assert journal.next_owed(third.number) is None
+    assert (2, 1, 0) == (journal.message_count(), journal.message_count("8"), journal.message_count("9"))
+    assert journal.next_message(third.number) is None
 
 
 def test_what_is_remembered(folder: Path) -> None:
     """Sessions, receipts, documents and draining outlive the agent."""
     journal = opened(folder)
-    journal.write_entry(SessionRow("7", "active", b"body"))
+    journal.write_session(SessionRow("7", "active", b"body"))
     journal.write_document("policy", b"text")
     journal.drain(on=True)
     journal.close()
     again = opened(folder)
     assert ([SessionRow("7", "active", b"body")], b"text", True) == (
-        again.entries(), again.document("policy"), again.draining,
+        again.sessions(), again.document("policy"), again.draining,
     )  # fmt: skip
     again.drain(on=False)
-    again.remove_entry("7")
+    again.remove_session("7")
     again.close()
     last = opened(folder)
-    assert ([], False) == (last.entries(), last.draining)
+    assert ([], False) == (last.sessions(), last.draining)
     last.close()
 
 
@@ -191,11 +191,11 @@ def test_a_reboot_ends_every_session(folder: Path, monkeypatch: pytest.MonkeyPat
     """Whatever the journal says, the sessions of the old life are over; their files may still lie here."""
     with booted(monkeypatch) as reboot:
         journal = opened(folder)
-        journal.write_entry(SessionRow("7", "active", b"body"))
+        journal.write_session(SessionRow("7", "active", b"body"))
         journal.close()
         reboot()
         again = opened(folder)
-        assert [SessionRow("7", "ending", b"body")] == again.entries()
+        assert [SessionRow("7", "ending", b"body")] == again.sessions()
         again.close()
 
 

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from farmlease.domain.health import Status, health
 from farmlease.errors import JournalFailed, JournalRejected
-from farmlease.node.host_identity import Whereabouts, machine_marker
+from farmlease.node.host_identity import HostIdentity, machine_marker
 from farmlease.node.journal import sqlite
 from farmlease.node.journal.integrity import Mark
 from farmlease.node.journal.journal import FILE, Journal
@@ -38,8 +38,8 @@ from farmlease.node.journal.journal import SessionRow
 from tests.support.journals import opened
 journal = opened(Path(sys.argv[1]))
 for number in range(300):
-    journal.write_entry(SessionRow(str(number), "active", bytes(500)))
-    journal.owe(str(number), b"debt")
+    journal.write_session(SessionRow(str(number), "active", bytes(500)))
+    journal.add_message(str(number), b"debt")
     journal.write_receipt(f"user {number}", "qlikview", bytes(100))
     if number % 100 == 99:
         journal.writes()
@@ -98,7 +98,7 @@ def edit(folder: Path, **rows: str) -> None:
 
 def look(journal: Journal) -> tuple[str, tuple[str, ...], int, int]:
     """The life of an open journal, those that are over, and how much it holds; closes it."""
-    found = journal.incarnation, journal.previous, len(journal.entries()), journal.owes()
+    found = journal.incarnation, journal.previous, len(journal.sessions()), journal.message_count()
     journal.close()
     return found
 
@@ -137,7 +137,7 @@ def test_killed_between_journal_and_mark(folder: Path, life: str, lag: int) -> N
     [
         ("Evidence.move", 1),
         *(("Path.rename", part) for part in (1, 2, 3)),
-        *(("Database.rows", number) for number in range(1, 12)),
+        *(("Journal._rows", number) for number in range(1, 12)),
         *(("Mark.write", number) for number in (1, 2)),
     ],
 )
@@ -146,7 +146,7 @@ def test_killed_while_it_is_opened(folder: Path, life: str, place: str, call: in
     (folder / "journal.sqlite").write_bytes(b"garbage" * 5000)
     script = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom itertools import count\n"
-        "from farmlease.node.journal.sqlite import Database\nfrom farmlease.node.journal.evidence import Evidence\n"
+        "from farmlease.node.journal.journal import Journal\nfrom farmlease.node.journal.evidence import Evidence\n"
         "from farmlease.node.journal.integrity import Mark\nfrom tests.support.journals import opened\n"
         f"calls, real = count(1), {place}\n"
         "def deadly(*args, **more):\n"
@@ -258,10 +258,10 @@ def test_any_damage_at_all(folder: Path, seed: int) -> None:
     path.write_bytes(data)
     journal = opened(folder)
     with journal.together():
-        journal.owe("new", b"debt")
+        journal.add_message("new", b"debt")
         journal.write_document("policy", b"text")
     assert (True, b"text") == (journal.writes(), journal.document("policy"))
-    assert all(isinstance(entry.body, bytes) for entry in journal.entries())
+    assert all(isinstance(entry.body, bytes) for entry in journal.sessions())
     journal.close()
     opened(folder).close()
 
@@ -395,7 +395,7 @@ def test_a_system_that_cannot_tell_itself(
 def test_machine_markers() -> None:
     """The same for all of this host's life, and not the id itself, which is nobody else's business."""
     assert machine_marker() == machine_marker()
-    one = Whereabouts(node=NODE, machine="a", boot="1")
+    one = HostIdentity(node=NODE, machine="a", boot="1")
     asked = [(NODE, "a"), (NODE, ""), ("", ""), (NODE, "b"), ("ctx-02", "a")]
     assert [True, True, True, False, False] == [one.is_host_of(*each) for each in asked]
 
@@ -471,8 +471,8 @@ def test_a_look_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     opened(folder).close()
     before = sorted(folder.iterdir())
-    glance = sqlite.glance_at(folder / FILE)
-    assert (True, before) == (glance is not None and glance.sound, sorted(folder.iterdir()))
+    state = sqlite.inspect_file(folder / FILE)
+    assert (True, before) == (state is not None and state.sound, sorted(folder.iterdir()))
 
 
 async def test_a_farm_with_a_damaged_journal(site: Site) -> None:

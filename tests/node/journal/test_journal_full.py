@@ -50,13 +50,13 @@ class Disk:
 @contextmanager
 def full(host: Host, at: int, *, stays: bool) -> Iterator[Disk]:
     """Let the disk be full from the n-th write on."""
-    database: Any = host.node.journal._database
-    disk = Disk(database._connection, at, stays=stays)
-    database._connection = disk
+    journal: Any = host.node.state.journal
+    disk = Disk(journal._connection, at, stays=stays)
+    journal._connection = disk
     try:
         yield disk
     finally:
-        database._connection = disk._real
+        journal._connection = disk._real
 
 
 async def start(host: Host) -> bool:

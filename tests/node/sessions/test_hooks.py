@@ -34,7 +34,7 @@ async def run(
 ) -> list[tuple[str, str]]:
     """Tell a hook and wait for it; return what was told of how it ended."""
     errands, ended = BackgroundTasks(), list[tuple[str, str]]()
-    Hooks({hook: tuple(command)}, errands, lambda *how: ended.append(how)).tell(hook, session, reason)
+    Hooks({hook: tuple(command)}, errands, lambda *how: ended.append(how)).run(hook, session, reason)
     await errands.done()
     return ended
 
@@ -96,7 +96,7 @@ async def test_a_hook_that_fails_is_told_in_the_log(command: list[str]) -> None:
 async def test_an_event_without_a_hook_is_nothing() -> None:
     """Only what is configured is run."""
     errands = BackgroundTasks()
-    Hooks({Hook.LOST: ("/does/not/exist",)}, errands, lambda *_: None).tell(Hook.GRANTED, a_session())
+    Hooks({Hook.LOST: ("/does/not/exist",)}, errands, lambda *_: None).run(Hook.GRANTED, a_session())
     assert not errands._tasks
 
 
@@ -106,7 +106,7 @@ async def test_the_next_session_of_an_id_has_its_own_hook(tmp_path: Path) -> Non
     hooks = Hooks({Hook.GRANTED: (told_by(tmp_path), "{user}")}, errands, lambda *_: None)
     users = [IDENTITIES.user(name) for name in ("CORP\\john", "CORP\\mary")]
     for user in users:
-        hooks.tell(Hook.GRANTED, a_session(user))
+        hooks.run(Hook.GRANTED, a_session(user))
     await errands.done()
     assert sorted(user.canonical for user in users) == sorted((tmp_path / "told").read_text().splitlines())
 

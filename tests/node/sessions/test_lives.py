@@ -130,7 +130,7 @@ async def test_the_same_difference_is_looked_into_once(site: Site) -> None:
     claim = Claim(user=index("ghost"), node=node, session="ghost")
     taking = Taking(device=FARM, lease_id="x", record=b"x", name=b"x")
     in_force = await site.farm.policy()
-    assert isinstance(await site.farm.store.acquire(in_force.pools[0], in_force.version, claim, taking), Taken)
+    assert isinstance(await site.farm.leases.acquire(in_force.pools[0], in_force.version, claim, taking), Taken)
     host.line.calls.clear()
     for _ in range(3):
         await host.beat()

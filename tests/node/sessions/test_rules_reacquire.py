@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.model import Grant, Withdrawal
 from tests.support.nodes import JOHN, MARY, Host, Site
 from tests.support.timelines import Day, day_on
@@ -109,7 +110,7 @@ async def test_who_lost_the_seat_by_hand_does_not_try(day: Day, why: Withdrawal)
     await day.at("09:10")
     pool = policy.pool("clearquest")
     assert pool is not None
-    await day.site.farm.withdraw(pool, JOHN, why)
+    await LeaseAdmin(day.site.farm).withdraw(pool, JOHN, why)
     assert {"7": "active"} == host.states
     await day.at("09:11", host)
     assert {"7": "lost"} == host.states
@@ -124,11 +125,11 @@ async def test_who_lost_the_seat_twice_hears_of_the_later_one(day: Day) -> None:
     assert pool is not None
     await host.granted(JOHN)
     await day.at("09:10")
-    await day.site.farm.withdraw(pool, JOHN, Withdrawal.RETURNED)
+    await LeaseAdmin(day.site.farm).withdraw(pool, JOHN, Withdrawal.RETURNED)
     await day.at("09:11")
     await host.granted(JOHN)
     await day.at("09:12")
-    await day.site.farm.withdraw(pool, JOHN, Withdrawal.REVOKED)
+    await LeaseAdmin(day.site.farm).withdraw(pool, JOHN, Withdrawal.REVOKED)
     await day.at("09:13", host)
     assert {"7": "lost"} == host.states
     assert "lost 7 revoked" == day.hooks[-1]
@@ -160,7 +161,7 @@ async def test_a_restarted_agent_goes_on_trying(day: Day) -> None:
     """11:35 the agent is killed and started again: still invalid, and active ten minutes later."""
     first, second, _ = await john_is_silent(day)
     await day.at("11:35", second)
-    await first.node.reacquire.stop()  # a killed process has no tasks
+    await first.node.sessions.reacquisition.stop()  # a killed process has no tasks
     await second.end()
     first.restart()
     await day.settled()

@@ -35,7 +35,7 @@ async def look(host: Host, site: Site) -> None:
 
 def ids_in(host: Host) -> set[str]:
     """Which keys the host's journal needs."""
-    return set(host.node.journal.sealed_with())
+    return set(host.node.state.journal.sealed_with())
 
 
 async def word(site: Site) -> tuple[str, tuple[str, ...], dict[str, int]]:
@@ -62,7 +62,7 @@ async def with_everything(site: Site) -> Host:
     host.write(b"borrowed")
     await host.save()
     await host.end("8")
-    assert host.agent._outbox.pending()
+    assert host.node.state.outbox.pending()
     return host
 
 
@@ -79,13 +79,13 @@ async def test_a_new_ring_is_gone_by_and_the_journal_sealed_anew(site: Site) -> 
     await look(host, site)
     assert new.without(old) == host.farm.sealer.ring
     for each in (JOHN, MARY):
-        receipt = host.node.receipts.find(host.farm.sealer.user_index(each), "qlikview")
+        receipt = host.node.state.receipts.find(host.farm.sealer.user_index(each), "qlikview")
         assert receipt is not None
         assert {new.primary} == {key_id_of(receipt.record), key_id_of(receipt.name)}
     # The old key is gone for good now, and all that waited is carried out; the store itself was not resealed.
     host.line.cut.clear()
     await host.beat()
-    assert 0 == host.agent._outbox.pending()
+    assert 0 == host.node.state.outbox.pending()
     assert (2, [("ctx-01", "7")]) == (await site.record_version(), await site.sessions())
     index = host.farm.sealer.user_index(JOHN)
     stored = await SealStore(site.timed.connection, FARM).record("qlikview", index)
@@ -132,7 +132,7 @@ async def test_a_full_disk_keeps_the_key(site: Site, monkeypatch: pytest.MonkeyP
     host.line.cut.clear()
     new = site.ring.grown(1).activated()
     with monkeypatch.context() as patch:
-        patch.setattr(host.node.receipts, "reseal", lambda *_: None)
+        patch.setattr(host.node.state.receipts, "reseal", lambda *_: None)
         put(host, new.without(site.ring.primary))
         await look(host, site)
         primary, opens, holds = await word(site)
@@ -204,7 +204,7 @@ async def test_a_save_whose_answer_was_lost_is_no_conflict_after_resealing(site:
     host.farm.sealer.adopt(new)
     host.line.deaf.clear()
     await host.beat()
-    assert 0 == host.agent._outbox.pending()
+    assert 0 == host.node.state.outbox.pending()
     assert [] == list(kept(host.folder))
 
 
@@ -226,7 +226,7 @@ async def test_a_journal_that_cannot_be_written_does_not_silence_the_node(
         raise JournalFailed("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(host.node.journal, "write_receipt", full)
+        patch.setattr(host.node.state.journal, "write_receipt", full)
         put(host, new)
         await look(host, site)
         (told,) = await SealStore(site.timed.connection, FARM).rings()
@@ -241,7 +241,7 @@ async def test_a_journal_that_is_all_fresh_is_not_searched_again(site: Site, mon
     host = await with_everything(site)
     await look(host, site)
     searched: list[int] = []
-    journal, real = host.node.journal, host.node.journal.sealed_with
+    journal, real = host.node.state.journal, host.node.state.journal.sealed_with
     monkeypatch.setattr(journal, "sealed_with", lambda: searched.append(1) or real())
     await look(host, site)
     assert [] == searched

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from farmlease import __version__
-from farmlease.admin.nodes import Roster
+from farmlease.admin.nodes import NodeAdmin
 from farmlease.domain.health import Status, health
 from farmlease.domain.model import Reason
 from farmlease.domain.node_view import NodeState
@@ -16,17 +16,17 @@ from tests.support.stores import HOUR, TimedStore
 
 
 @pytest.fixture
-def roster(site: Site) -> Roster:
+def roster(site: Site) -> NodeAdmin:
     """The nodes as an administrator sees them."""
-    return Roster(Farm(site.farm.name, site.farm.store, site.farm.sealer, by="anna on desk-7"))
+    return NodeAdmin(Farm(site.farm.name, site.farm.leases, site.farm.sealer, by="anna on desk-7"))
 
 
-async def drained(roster: Roster, *, on: bool = True, node: str = "ctx-01") -> None:
+async def drained(roster: NodeAdmin, *, on: bool = True, node: str = "ctx-01") -> None:
     """Drain a node from anywhere, or undrain it."""
     await roster.drain(node, on=on)
 
 
-async def test_a_node_is_there_from_its_first_beat(site: Site, roster: Roster) -> None:
+async def test_a_node_is_there_from_its_first_beat(site: Site, roster: NodeAdmin) -> None:
     """Its sessions, version and health are in the list; what keeps it from being taken away as well."""
     host = site.host()
     assert [] == await roster.all()
@@ -40,7 +40,7 @@ async def test_a_node_is_there_from_its_first_beat(site: Site, roster: Roster) -
     assert (1, False) == ((await roster.occupancy("ctx-01")).sessions, (await roster.occupancy("ctx-01")).empty)
 
 
-async def test_a_drain_from_anywhere_holds_from_the_next_look(site: Site, roster: Roster) -> None:
+async def test_a_drain_from_anywhere_holds_from_the_next_look(site: Site, roster: NodeAdmin) -> None:
     """Nobody new gets in, who is here may come back, the health says so, and a restart changes nothing."""
     host = site.host()
     await host.beat()
@@ -58,22 +58,22 @@ async def test_a_drain_from_anywhere_holds_from_the_next_look(site: Site, roster
     await host.granted(MARY, "8")
 
 
-async def test_a_drain_on_the_node_is_seen_everywhere_and_taken_back_anywhere(site: Site, roster: Roster) -> None:
+async def test_a_drain_on_the_node_is_seen_everywhere_and_taken_back_anywhere(site: Site, roster: NodeAdmin) -> None:
     """The node's own API moves the same switch as an administrator elsewhere."""
     host = site.host()
     await host.beat()
     host.agent.drain(on=True)
     await host.node.loops.look()
     view = await roster.one("ctx-01")
-    assert (NodeState.DRAINING, "somebody on ctx-01 itself") == (view.state, roster.wished_by(view))
+    assert (NodeState.DRAINING, "somebody on ctx-01 itself") == (view.state, roster.requested_by(view))
     await drained(roster, on=False)
     await host.node.loops.look()
     assert not host.agent.draining
-    assert "anna on desk-7" == roster.wished_by(await roster.one("ctx-01"))
+    assert "anna on desk-7" == roster.requested_by(await roster.one("ctx-01"))
 
 
 @pytest.mark.parametrize("on", [True, False])
-async def test_an_emptied_store_neither_drains_nor_undrains(site: Site, roster: Roster, *, on: bool) -> None:
+async def test_an_emptied_store_neither_drains_nor_undrains(site: Site, roster: NodeAdmin, *, on: bool) -> None:
     """L7: what was wished of a node is in its journal and goes back into the store."""
     host = site.host()
     await host.beat()
@@ -87,10 +87,10 @@ async def test_an_emptied_store_neither_drains_nor_undrains(site: Site, roster: 
     await host.beat()
     assert on is host.agent.draining
     view = await roster.one("ctx-01")
-    assert (on, "anna on desk-7") == (view.draining, roster.wished_by(view))
+    assert (on, "anna on desk-7") == (view.draining, roster.requested_by(view))
 
 
-async def test_a_node_drains_while_the_store_is_away(site: Site, roster: Roster) -> None:
+async def test_a_node_drains_while_the_store_is_away(site: Site, roster: NodeAdmin) -> None:
     """What was asked on the node holds at once and is told when the store is back."""
     host = site.host()
     await host.beat()
@@ -103,7 +103,7 @@ async def test_a_node_drains_while_the_store_is_away(site: Site, roster: Roster)
     assert (True, True) == (host.agent.draining, (await roster.one("ctx-01")).wish.draining)
 
 
-async def test_who_drains_while_the_store_answers_is_not_overruled(site: Site, roster: Roster) -> None:
+async def test_who_drains_while_the_store_answers_is_not_overruled(site: Site, roster: NodeAdmin) -> None:
     """An answer that was on its way when somebody drained the node here does not undo that."""
     host = site.host()
     await host.beat()
@@ -126,7 +126,7 @@ async def test_who_drains_while_the_store_answers_is_not_overruled(site: Site, r
     assert (True, True) == (host.agent.draining, (await roster.one("ctx-01")).draining)
 
 
-async def test_a_report_that_fails_harms_nothing(site: Site, roster: Roster) -> None:
+async def test_a_report_that_fails_harms_nothing(site: Site, roster: NodeAdmin) -> None:
     """A store that refuses reports is asked for seats as before."""
     host = site.host()
     host.line.refused.add("report")
@@ -139,7 +139,7 @@ async def test_a_report_that_fails_harms_nothing(site: Site, roster: Roster) -> 
     assert 1 == (await roster.one("ctx-01")).sessions
 
 
-async def test_two_hosts_of_one_name_are_told_by_both(site: Site, roster: Roster) -> None:
+async def test_two_hosts_of_one_name_are_told_by_both(site: Site, roster: NodeAdmin) -> None:
     """Clones of an image: each works, with a health that warns, and none is said to be empty."""
     hosts = [site.host(), site.host()]
     for host in (*hosts, *hosts):
@@ -153,7 +153,7 @@ async def test_two_hosts_of_one_name_are_told_by_both(site: Site, roster: Roster
     assert not (await roster.occupancy("ctx-01")).empty
 
 
-async def test_an_agent_that_ends_says_so(site: Site, roster: Roster) -> None:
+async def test_an_agent_that_ends_says_so(site: Site, roster: NodeAdmin) -> None:
     """One that was told to end takes sessions until it does and is shown as stopping, then as stopped, then as ready."""
     host = site.host()
     await host.beat()
@@ -169,7 +169,7 @@ async def test_an_agent_that_ends_says_so(site: Site, roster: Roster) -> None:
     assert NodeState.READY is (await roster.one("ctx-01")).state
 
 
-async def test_a_node_is_empty_when_the_store_has_heard_everything(site: Site, roster: Roster) -> None:
+async def test_a_node_is_empty_when_the_store_has_heard_everything(site: Site, roster: NodeAdmin) -> None:
     """A saved file that only the node has keeps it from being taken away."""
     host = site.host()
     await host.beat()
@@ -186,7 +186,7 @@ async def test_a_node_is_empty_when_the_store_has_heard_everything(site: Site, r
     assert (await roster.occupancy("ctx-01")).empty
 
 
-async def test_a_silent_node_is_empty_when_its_sessions_are_over(site: Site, roster: Roster) -> None:
+async def test_a_silent_node_is_empty_when_its_sessions_are_over(site: Site, roster: NodeAdmin) -> None:
     """Nobody answers for it, so the store counts: its sessions end with its deadline."""
     host = site.host()
     await host.beat()
@@ -199,7 +199,7 @@ async def test_a_silent_node_is_empty_when_its_sessions_are_over(site: Site, ros
     assert (await roster.occupancy("ctx-01")).empty
 
 
-async def test_an_unknown_node_names_near_ones(site: Site, roster: Roster) -> None:
+async def test_an_unknown_node_names_near_ones(site: Site, roster: NodeAdmin) -> None:
     """A mistyped name is answered with those that are like it."""
     with pytest.raises(FarmleaseError, match="no node has reported to this farm yet"):
         await drained(roster)
@@ -211,7 +211,7 @@ async def test_an_unknown_node_names_near_ones(site: Site, roster: Roster) -> No
         await roster.one("something else")
 
 
-async def test_who_drained_is_not_to_be_read_in_redis(timed: TimedStore, site: Site, roster: Roster) -> None:
+async def test_who_drained_is_not_to_be_read_in_redis(timed: TimedStore, site: Site, roster: NodeAdmin) -> None:
     """L10: an administrator's name is sealed like any other."""
     host: Host = site.host()
     await host.beat()

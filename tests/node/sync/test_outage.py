@@ -135,12 +135,12 @@ async def test_a_debt_copied_from_another_node_is_not_delivered(site: Site) -> N
     await two.granted(JOHN)
     two.line.cut.add("*")
     await two.end()
-    owed = two.node.journal.next_owed(0)
+    owed = two.node.state.journal.next_message(0)
     assert owed is not None
-    one.node.journal.owe(owed.session, owed.body)
+    one.node.state.journal.add_message(owed.session, owed.body)
     await one.beat()
     assert (0, [("ctx-02", "7")]) == (one.agent.facts().owed, await site.sessions(JOHN))
-    assert [(f"rejected-debt-{owed.number}", owed.body)] == one.kept
+    assert [(f"rejected-message-{owed.number}", owed.body)] == one.kept
 
 
 async def test_many_who_wait_for_a_hanging_store_wait_together(site: Site) -> None:

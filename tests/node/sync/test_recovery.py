@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, Reason, Source, Withdrawal
+from farmlease.node.journal.outbox import ANY_FENCE
 from farmlease.node.journal.receipts import Receipts
-from farmlease.node.sync.outbox_delivery import ANY_FENCE
 from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
 from tests.support.nodes import FARM, JOHN, MARY, Host, Site, booted
@@ -172,7 +173,7 @@ async def test_a_lease_that_was_withdrawn_does_not_come_back(farm: Site) -> None
     await host.granted(JOHN)
     pool = (await farm.farm.policy()).pool("qlikview")
     assert pool is not None
-    await farm.farm.withdraw(pool, JOHN, Withdrawal.RETURNED)
+    await LeaseAdmin(farm.farm).withdraw(pool, JOHN, Withdrawal.RETURNED)
     await beaten(host)
     emptied(farm)
     await beaten(host)
@@ -376,7 +377,7 @@ async def test_without_room_they_are_lost(site: Site) -> None:
     pool = (await site.farm.policy()).pool("qlikview")
     assert pool is not None
     site.timed.clock.advance(DAY)
-    lease = await site.farm.withdraw(
+    lease = await LeaseAdmin(site.farm).withdraw(
         pool, JOHN, Withdrawal.RETURNED
     )  # fmt: skip
     assert lease is not None
@@ -450,7 +451,7 @@ async def test_a_receipt_that_does_not_open_is_kept_and_told(site: Site, monkeyp
     host = site.host()
     await host.granted(JOHN)
     await host.end()
-    journal = host.node.journal
+    journal = host.node.state.journal
     (index,) = journal.receipts("qlikview")
     body = journal.receipt(index, "qlikview")
     assert body is not None
@@ -720,7 +721,7 @@ async def test_a_fence_survives_the_agent_and_the_store(farm: Site, *, ended: bo
     host.kill()
     emptied(farm)
     host.boot()
-    assert johns.fence == host.node.store_state.known("qlikview").fence
+    assert johns.fence == host.node.state.store_state.known("qlikview").fence
     await beaten(host)
     await beaten(host)
     marys = await host.granted(MARY, "8")

@@ -9,7 +9,7 @@ from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import parse_policy
 from farmlease.errors import AlreadyRunning, KeyRingRejected, StoreUnavailable
-from farmlease.opening import open_farm
+from farmlease.farm import open_farm
 from tests.support.commands import QLIKVIEW, Host, host_of
 from tests.support.servers import RedisServer, require
 

@@ -1,0 +1,147 @@
+"""Requests about sessions to this node's agent, and what a command prints and exits with for each answer.
+
+Used at every logon, so this module must import neither redis, cryptography, pydantic, asyncio nor rich. A denial is
+printed to stdout like any answer and ends the command with its own exit status; an error is raised.
+"""
+
+import http.client
+import os
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+from urllib.parse import quote
+
+import click
+
+from farmlease.cli import config_file
+from farmlease.cli.client.agent import TIMEOUT, Answer, ask, error_of, reason
+from farmlease.config.source import agent_endpoint
+from farmlease.domain.duration import parse_duration
+from farmlease.errors import EXIT_DENIED, EXIT_UNAVAILABLE, FarmleaseError, InvalidInput
+
+__all__ = [
+    "call_agent",
+    "expect_success",
+    "format_instant",
+    "grant_line",
+    "list_sessions",
+    "option_seconds",
+    "session_path",
+    "start_session",
+    "undo_start",
+]
+
+
+def call_agent(method: str, path: str, document: object = None, *, extra_seconds: float = 0.0) -> Answer:
+    """Send a request to this node's agent; the answer may take ``extra_seconds`` longer than usual."""
+    return ask(agent_endpoint(config_file(), os.environ), method, path, document, timeout=TIMEOUT + extra_seconds)
+
+
+def start_session(request: dict[str, object], fmt: str | None = None, *, extra_seconds: float = 0.0) -> Answer:
+    """Request a session and return the grant; on a denial print it and exit."""
+    answer = call_agent("POST", "/v1/sessions", request, extra_seconds=extra_seconds)
+    document = answer.fields()
+    decision = document.get("decision")
+    if decision == "denied":
+        _exit_denied(document, fmt)
+    if answer.status not in {http.client.OK, http.client.CREATED} or decision not in {"granted", "restricted"}:
+        raise error_of(answer)
+    return answer
+
+
+def undo_start(session_id: str, answer: Answer, error: OSError) -> FarmleaseError:
+    """End the session of a grant that could not be written to stdout; return the error to raise.
+
+    The caller sees a failure and refuses the logon, so no seat may stay taken for it. A session that existed before
+    this command is in use: it is not ended.
+    """
+    what = f"cannot write the answer ({reason(error)})"
+    if answer.status != http.client.CREATED:
+        return FarmleaseError(f"{what}; the session was already granted. Fix the output and retry.")
+    try:
+        expect_success(call_agent("DELETE", session_path(session_id)))
+    except FarmleaseError as failure:
+        return FarmleaseError(f"{what}; session {session_id} was started and cannot be ended: {failure}")
+    return FarmleaseError(
+        f"{what}; session {session_id} was started and has been ended again. Fix the output and retry."
+    )
+
+
+def expect_success(answer: Answer) -> Answer:
+    """Return an answer with a 2xx status; print a denial and exit, raise FarmleaseError for anything else."""
+    if http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES:
+        return answer
+    if answer.fields().get("decision") == "denied":
+        _exit_denied(answer.fields(), None)
+    if answer.status == http.client.NOT_FOUND:
+        raise FarmleaseError("no such session on this node; list its sessions with 'farmlease session list'")
+    raise error_of(answer)
+
+
+def list_sessions() -> list[dict[str, object]]:
+    """Return the sessions that the agent lists; FarmleaseError if its answer is not a list."""
+    rows = expect_success(call_agent("GET", "/v1/sessions")).document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise FarmleaseError("the agent's answer is not a list of sessions; is it of the same version as this command?")
+    return rows
+
+
+def session_path(session_id: str) -> str:
+    """Return the URL path of a session; any character is allowed in its id."""
+    if not session_id:
+        raise click.BadParameter("a session id must not be empty.", param_hint="'ID'")
+    return f"/v1/sessions/{quote(session_id, safe='')}"
+
+
+def option_seconds(option: str, span: str | None) -> float:
+    """Return the duration given to an option, in seconds; 0 if not given. Raises a usage error naming the option."""
+    if span is None:
+        return 0.0
+    try:
+        return parse_duration(span) / 1000
+    except (InvalidInput, ValueError) as error:
+        raise click.BadParameter(str(error), param_hint=f"'{option}'") from error
+
+
+def grant_line(document: dict[str, object]) -> str:
+    """Return a grant or restricted use as one line."""
+    whom = f"{document.get('user')} on {document.get('node')}"
+    if document.get("decision") == "restricted":
+        return f"restricted use for {whom}, without a licence"
+    lease = document.get("lease")
+    until = lease.get("expires_at") if isinstance(lease, dict) else None
+    notes = [f"lease expires {format_instant(until)}"]
+    if document.get("overdraft"):
+        notes.append("on overdraft")
+    if document.get("source") == "receipt":
+        notes.append("by this node's receipt while the store is away")
+    return f"granted {document.get('pool')} to {whom}, {', '.join(notes)}"
+
+
+def format_instant(value: object, *, round_up: bool = False) -> str:
+    """Return an RFC 3339 time as "2026-12-21 09:00 UTC"; ``round_up``: to the next full minute, never too early."""
+    try:
+        time = datetime.fromisoformat(str(value)).astimezone(UTC)
+    except ValueError:
+        return str(value)
+    if round_up and (time.second or time.microsecond):
+        time += timedelta(minutes=1)
+    return f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def _exit_denied(document: dict[str, object], fmt: str | None) -> NoReturn:
+    """Print a denial and exit: status 4 if the store could not be reached (no limit was checked), else 3."""
+    if fmt == "json":
+        from farmlease.cli.output.format import write_json
+
+        write_json(document)
+    else:
+        click.echo(_denial_line(document))
+    click.get_current_context().exit(EXIT_UNAVAILABLE if document.get("reason") == "offline" else EXIT_DENIED)
+
+
+def _denial_line(document: dict[str, object]) -> str:
+    """Return a denial as one line: the agent's sentence and, unless the sentence has it, when to try again."""
+    sentence = str(document.get("detail") or document.get("reason")).strip().rstrip(".")
+    retry_at = document.get("retry_at")
+    when = format_instant(retry_at, round_up=True) if retry_at else ""
+    return f"denied: {sentence}" if when in sentence else f"denied: {sentence}; try again after {when}"
