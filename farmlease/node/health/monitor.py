@@ -79,13 +79,14 @@ class HealthMonitor:
         """Count a heartbeat in the metrics, by whether the store answered."""
         self._metrics.beaten(answered=self._sync.availability.answers)
 
-    def look(self) -> None:
-        """Collect the facts anew. A disk that does not even list a folder counts as one that cannot be written."""
+    def look(self) -> Facts:
+        """Collect the facts anew, and return them. A disk that does not list a folder counts as one not writable."""
         try:
             self._facts = self.collect()
         except OSError:
             self._facts = replace(self._facts, journal_writes=False)
         self._store = self._store.seen(self._facts.store_answers, self._clock.monotonic())
+        return self._facts
 
     @property
     def facts(self) -> Facts:

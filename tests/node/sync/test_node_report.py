@@ -11,6 +11,7 @@ from farmlease.domain.model import Reason
 from farmlease.domain.node_view import NodeState
 from farmlease.errors import FarmleaseError
 from farmlease.farm import Farm
+from farmlease.node.journal.journal import Journal
 from tests.support.nodes import JOHN, MARY, Host, Site
 from tests.support.stores import HOUR, TimedStore
 
@@ -224,3 +225,21 @@ async def test_who_drained_is_not_to_be_read_in_redis(timed: TimedStore, site: S
         else str(raw.hgetall("fl:{citrix-a}:nodes"))
     )  # type: ignore[union-attr] - a plain client is not asynchronous
     assert "anna" not in kept
+
+
+async def test_a_disk_that_cannot_be_looked_at_stops_no_heartbeat(
+    site: Site, roster: NodeAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that the system does not list makes the node's report worse, and ends no loop of the agent."""
+    host = site.host()
+    await host.beat()
+
+    def unreadable(_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(Journal, "refused", property(unreadable))
+    await host.node.loops.beat()
+    await host.node.loops.look()
+    await host.node.loops.watch()
+    (view,) = await roster.all()
+    assert ("fail", False) == (view.health, host.node.monitor.health.ready)
