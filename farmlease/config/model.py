@@ -1,7 +1,7 @@
-"""The node's configuration: ``farmlease.toml`` and what ``FARMLEASE_<SECTION>__<KEY>`` puts over it.
+"""The node's configuration: ``farmlease.toml``, and the variables ``FARMLEASE_<SECTION>__<KEY>`` that override it.
 
-Checked as a whole before anything starts. What cannot be meant is refused with key, file and the nearest valid key; it
-is never repaired. The URL of the store may hold a password, so no error text and no ``repr`` may show it.
+Checked as a whole before anything starts. An invalid key or value is refused with key, file and the nearest valid key;
+it is never repaired. The URL of the store may hold a password, so no error text and no ``repr`` may show it.
 """
 
 import os
@@ -60,7 +60,7 @@ def _check_path(path: Path) -> Path:
 
 
 def _check_hook(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a hook without a program, or with a placeholder nobody fills."""
+    """Refuse a hook without a program, or with an unknown placeholder."""
     if command and (not command[0] or set(re.findall(r"\{\w*\}", command[0]))):
         raise refusal("begins with the program to run, without a placeholder")
     if set(re.findall(r"\{\w*\}", " ".join(command))) - _PLACEHOLDERS:
@@ -87,7 +87,7 @@ Hook = Annotated[tuple[str, ...], AfterValidator(_check_hook)]
 class StoreSection(Section):
     """``[store]``: how the shared truth is reached."""
 
-    #: May hold a password, so it is shown to nobody; ``url.get_secret_value()`` is for ``store.connect``.
+    #: May hold a password, so it is never shown; ``url.get_secret_value()`` is for ``store.connect``.
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     username: str | None = None
     password_file: AbsolutePath | None = None
@@ -130,10 +130,10 @@ class AgentSection(Section):
     listen: Annotated[str, validated_by(check_listen)] = LISTEN  #: this host only
     token_file: AbsolutePath = Field(default_factory=lambda: standard_files().token)  #: made at start if absent
     state_dir: AbsolutePath = Field(default_factory=lambda: standard_files().state)  #: journal and files kept; 0700
-    #: How often the node says that it lives, ms; the session timeout of every pool is more than twice as long.
+    #: How often the node sends its heartbeat, ms; the session timeout of every pool is more than twice as long.
     heartbeat_ms: Duration = Field(default=60_000, alias="heartbeat")
     max_sessions: Positive = 100  #: with so many sessions the node is full; for the balancer's weight
-    #: After SIGTERM, how long the agent goes on while balancers are told to send nobody any more, ms; 0: not at all.
+    #: After SIGTERM, how long the agent goes on while its health keeps new users away, ms; 0: not at all.
     shutdown_delay_ms: Duration = Field(default=0, alias="shutdown_delay")
     offline: Literal["receipt", "deny"] = "receipt"  #: whether receipts decide while the store is away
 
@@ -145,7 +145,7 @@ class AgentSection(Section):
 
 
 class HealthSection(Section):
-    """``[health]``: what balancers and monitors may ask without a token."""
+    """``[health]``: what balancers and monitors may read without a token."""
 
     listen: Address = "0.0.0.0:8732"
     agent_check: Address | None = None  #: HAProxy's agent-check; off unless given
@@ -156,7 +156,7 @@ class HealthSection(Section):
 class RecoverySection(Section):
     """``[recovery]``: after a loss of the store's data."""
 
-    window_ms: Duration = Field(default=15_000, alias="window")  #: only receipts are restored for so long
+    window_ms: Duration = Field(default=15_000, alias="window")  #: for so long, only receipts are restored
 
 
 class IdentitySection(Section):
@@ -200,7 +200,7 @@ class Config(Section):
 
     @property
     def identities(self) -> Identities:
-        """What this node knows of its users' names; made anew at each call, so keep it."""
+        """The spellings of users' names; made anew at each call, so keep it."""
         return Identities(self.identity.domains, self.identity.aliases)
 
 
@@ -229,12 +229,12 @@ def _value(where: tuple[str, ...], text: str) -> object:
     try:
         table = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
-        return text  # a duration; or nothing valid, which its key's own check tells better
+        return text  # a duration; or invalid, and then the key's own check has the better error
     return table["value"] if len(table) == 1 else text
 
 
 def _place(given: Given, where: Location) -> str:
-    """Return where a fault is: the variable of the environment, else file, line and key."""
+    """Return the place of a fault: the variable of the environment, else file, line and key."""
     for key, override in given.overrides.items():
         unknown_section = key[: len(where)] == where and where[0] not in given.table
         if unknown_section or where[: len(key)] == key:

@@ -1,8 +1,8 @@
-"""Where a node's configuration stands, what it says before anybody judges it, and the address of the node's agent.
+"""Where a node's configuration is, its content before any check, and the address of the node's agent.
 
-``farmlease session …`` runs at every logon and needs no more than that, so nothing heavy may be imported here, and
+``farmlease session …`` runs at every logon and needs no more than that, so this module must import nothing heavy, and
 values are named tuples: a data class takes most of a millisecond to define.
-``config`` builds on the same search, the same environment and the same defaults; there is no second mechanism.
+``config/model.py`` builds on the same search, the same environment and the same defaults; there is no second mechanism.
 """
 
 import os
@@ -41,7 +41,7 @@ _LONGEST_SOCKET_PATH = 107  #: bytes, by the kernel's structure
 
 
 class StandardFiles(NamedTuple):
-    """Where an administrator finds farmlease's files unless told otherwise."""
+    """The default places of farmlease's files."""
 
     config: Path
     keyring: Path
@@ -57,7 +57,7 @@ class Override(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a file and the environment say, not yet judged."""
+    """The content of a file and of the environment, not yet checked."""
 
     source: str  #: the file
     text: str  #: its text; empty if there is none
@@ -83,11 +83,11 @@ class Endpoint(NamedTuple):
     """Where the node's agent answers."""
 
     listen: str  #: ``host:port`` on this host, or ``unix:/path``
-    token_file: Path | None  #: None on a Unix socket, where the kernel says who asks
+    token_file: Path | None  #: None on a Unix socket, where the kernel identifies the caller
 
 
 def standard_files() -> StandardFiles:
-    """Return the places of this operating system."""
+    """Return the default places on this operating system."""
     if sys.platform == "win32":
         folder = Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "farmlease"
         return StandardFiles(folder / "farmlease.toml", folder / "keyring.json", folder / "token", folder / "state")
@@ -99,13 +99,13 @@ def standard_files() -> StandardFiles:
 
 
 def find(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
-    """Return the file to read, and whether somebody named it, so that it must exist."""
+    """Return the file to read, and whether an option or variable named it, so that it must exist."""
     named = config if config is not None else environ.get(f"{_PREFIX}CONFIG") or None
     return (standard_files().config, False) if named is None else (Path(named), True)
 
 
 def read(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Given:
-    """Return what the configuration says; raises ConfigError if the file cannot be read or is no TOML."""
+    """Return the configuration, unchecked; raises ConfigError if the file cannot be read or is no TOML."""
     path, named = find(config, environ)
     try:
         text = path.read_bytes().decode("utf-8")
@@ -125,7 +125,7 @@ def read(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> G
 
 
 def _overrides(environ: Mapping[str, str]) -> dict[tuple[str, ...], Override]:
-    """Return the keys the environment sets. Other variables of our prefix are somebody else's and left alone."""
+    """Return the keys the environment sets. Other variables of our prefix are not ours and ignored."""
     overrides = {}
     for variable, text in environ.items():
         if variable.startswith(_PREFIX):
@@ -136,7 +136,7 @@ def _overrides(environ: Mapping[str, str]) -> dict[tuple[str, ...], Override]:
 
 
 def agent_endpoint(config: str | None, environ: Mapping[str, str]) -> Endpoint:
-    """Return where the agent of this node answers; raises ConfigError. The rest of the configuration is not judged."""
+    """Return where the agent of this node answers; raises ConfigError. The rest of the configuration is not checked."""
     given = read(config, environ)
     agent = given.merged().get("agent", {})
     if not isinstance(agent, dict):

@@ -1,1 +1,1 @@
-"""Keys, seals and certificates: the only room that knows cryptography."""
+"""Keys, seals and certificates: the only room that imports ``cryptography``."""

@@ -25,11 +25,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class KeyState(StrEnum):
-    """What a key is for."""
+    """The use of a key."""
 
     PRIMARY = "primary"  #: seals, and opens
-    PENDING = "pending"  #: opens; is to be the primary once every node has it
-    OLD = "old"  #: opens what was sealed before
+    PENDING = "pending"  #: opens; becomes the primary once every node has it
+    OLD = "old"  #: opens what was sealed with it before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +74,16 @@ class KeyRing:
         return self.ids[-1] if self.ids[-1] != self.primary else None
 
     def state(self, key_id: str) -> KeyState:
-        """Return what a key of the ring is for."""
+        """Return the use of a key of the ring."""
         distance = self.ids.index(key_id) - self.ids.index(self.primary)
         return KeyState.PRIMARY if distance == 0 else KeyState.PENDING if distance > 0 else KeyState.OLD
 
     def is_of_the_farm(self, other: "KeyRing") -> bool:
-        """Whether another ring gives users the same pseudonyms: only then it is a state of this one."""
+        """Whether another ring gives users the same pseudonyms: only then is it a state of this one."""
         return hmac.compare_digest(self.index, other.index)
 
     def grown(self, now_ms: int) -> "KeyRing":
-        """Return the ring with one more key, pending, made at ``now_ms``; but later than any, whatever clocks show."""
+        """Return the ring with one more key, pending, made at ``now_ms`` but later than any other."""
         made_at = max(now_ms, *(key.created_at + 1 for key in self.keys))
         return replace(self, keys=(*self.keys, _random_key(made_at)))
 
@@ -107,7 +107,7 @@ class KeyRing:
 
     @classmethod
     def parse(cls, text: bytes) -> "KeyRing | str":
-        """Return the ring of a file's text, or what is wrong with it in words that quote nothing of it."""
+        """Return the ring of a file's text, or what is wrong with it, without a quotation."""
         return _parsed_ring(text)
 
     def to_json(self) -> bytes:

@@ -78,7 +78,7 @@ def change(path: Path, seen: KeyRing, to: Callable[[KeyRing], KeyRing]) -> KeyRi
             replace(path, changed)
             return changed
     except Timeout:
-        raise FarmleaseError(f"somebody else is changing {path} just now; try again in a moment") from None
+        raise FarmleaseError(f"another process is changing {path} just now; try again in a moment") from None
     except OSError as error:
         raise FarmleaseError(f"cannot lock the key ring {path}: {error.strerror}; run as its owner or root") from error
 

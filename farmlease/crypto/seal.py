@@ -1,8 +1,8 @@
-"""Sealing: what leaves a node is encrypted and opens only for whom it was sealed. The only user of ``cryptography``.
+"""Sealing: everything that leaves a node is encrypted, and opens only for what it was sealed for.
 
 Guaranteed: sealed bytes open only with a key of the ring, for the same purpose, farm, subject and context; anything
-else is refused with one and the same error, which tells nothing about why. Two sealings of one text differ.
-Not guaranteed: that sealed bytes are the latest ones. Whoever can write to the store can put back an older version
+else is refused with one and the same error, which does not tell the reason. Two sealings of one text differ.
+Not guaranteed: that sealed bytes are the latest ones. Anyone who can write to the store can put back an older version
 that was sealed for the same context; the record version in the binding and the store's own checks are for that.
 A root user of a node can read the key ring, and with it everything.
 
@@ -48,13 +48,13 @@ _TAG_BYTES = 16
 _NONCE_AT = 1 + KEY_ID_BYTES
 _CIPHERTEXT_AT = _NONCE_AT + _NONCE_BYTES
 _USER_INDEX_BYTES = 16
-_AUTHOR = ("by",)  #: context of who decided something: sets it apart from words about a user
+_AUTHOR = ("by",)  #: context of an author: keeps it apart from notes about a user
 
 _REJECTED = "sealed data was refused as damaged or not meant for here: keep the bytes and ask the farm's administrator"
 
 
 class Purpose(StrEnum):
-    """What is sealed; each purpose has its own keys."""
+    """Kinds of sealed data; each has its own keys."""
 
     RECORD = "record"
     NAME = "name"
@@ -66,7 +66,7 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordBinding:
-    """What a sealed record belongs to; it opens for nothing else."""
+    """The context of a sealed record; it opens with no other."""
 
     pool: str
     user_index: str
@@ -75,7 +75,7 @@ class RecordBinding:
 
 
 class _SubKey(NamedTuple):
-    """The key of one purpose and subject, and how the associated data of all that it seals begins."""
+    """The key of one purpose and subject, and the first part of the associated data of everything it seals."""
 
     cipher: AESGCM
     associated: bytes
@@ -94,11 +94,11 @@ class Sealer:
 
     @property
     def ring(self) -> KeyRing:
-        """The keys it goes by."""
+        """The keys in use."""
         return self._ring
 
     def adopt(self, ring: KeyRing) -> None:
-        """Go by a later state of the same ring; no other thread may be sealing. KeyRingRejected if it is another's.
+        """Use a later state of the same ring; no other thread may be sealing. KeyRingRejected if it is another farm's.
 
         Its secret for pseudonyms must be the same: with another one every user would look like a new user.
         """
@@ -165,16 +165,16 @@ class Sealer:
         """Return a user's name sealed with the primary. RecordRejected as ``unseal_name``."""
         return self.reseal(Purpose.NAME, user_index, (), sealed)
 
-    def seal_author(self, who: str) -> bytes:
-        """Seal who decided something that is written down: an administrator, in the system's words."""
-        return self.seal(Purpose.NOTE, "", _AUTHOR, _utf8(who))
+    def seal_author(self, author: str) -> bytes:
+        """Seal the author of a decision for the audit: an administrator's name as the system has it."""
+        return self.seal(Purpose.NOTE, "", _AUTHOR, _utf8(author))
 
     def unseal_author(self, sealed: bytes) -> str:
-        """Return who decided it. RecordRejected as ``unseal``."""
+        """Return the author. RecordRejected as ``unseal``."""
         return self.unseal(Purpose.NOTE, "", _AUTHOR, sealed).decode("utf-8", "surrogatepass")
 
     def reseal_author(self, sealed: bytes) -> bytes:
-        """Return who decided it, sealed with the primary. RecordRejected as ``unseal``."""
+        """Return the author, sealed with the primary. RecordRejected as ``unseal``."""
         return self.reseal(Purpose.NOTE, "", _AUTHOR, sealed)
 
     def _opened(self, purpose: Purpose, subject: str, context: tuple[str, ...], sealed: bytes) -> bytes | None:

@@ -1,7 +1,7 @@
 """A denial in plain words: which limit, what blocks it, and when the first claim ends (law L8).
 
-The sentence is for the user who asked. It may name that user's own devices, hosts and sessions, and of other people's
-only how many seats are held.
+The sentence is for the user of the denied session. It may name that user's own devices, hosts and sessions, and of
+other users only the number of held seats.
 """
 
 from collections.abc import Mapping, Sequence

@@ -164,9 +164,8 @@ def _faults(component: str) -> Iterator[str]:
         yield "begins or ends with white space; leave it out"
     if component.startswith("-"):
         yield "begins with a hyphen and would pass for an option; leave it out"
-    if component.endswith(
-        "."
-    ):  # . and .. too; and Windows drops a dot at the end, which makes it somebody else's folder
+    # This includes . and ..; and Windows drops a dot at the end, which would name another user's folder.
+    if component.endswith("."):
         yield "ends with a dot; leave it out"
     if _FORBIDDEN.search(component):
         yield 'has one of / \\ : * ? " < > | @; leave it out'

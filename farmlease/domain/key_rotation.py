@@ -48,31 +48,31 @@ class KeyUses:
         return bool(self.records or self.names or self.policy)
 
 
-def cannot_open(told: Iterable[KeyReport], alive: Iterable[str], key: str) -> list[str]:
+def cannot_open(reports: Iterable[KeyReport], alive: Iterable[str], key: str) -> list[str]:
     """Return, in words, each living node that cannot open what ``key`` seals; ``alive``: nodes that the pools count."""
-    told = list(told)
-    lacking = [each.node for each in told if each.alive and key not in each.opens]
-    mute = sorted(set(alive) - {each.node for each in told})
-    return [*lacking, *(f"{node} (says nothing of its keys: an older farmlease?)" for node in mute)]
+    reports = list(reports)
+    lacking = [each.node for each in reports if each.alive and key not in each.opens]
+    mute = sorted(set(alive) - {each.node for each in reports})
+    return [*lacking, *(f"{node} (does not report its keys: an older farmlease?)" for node in mute)]
 
 
-def keys_elsewhere(told: Iterable[KeyReport], ids: Iterable[str]) -> list[str]:
+def keys_elsewhere(reports: Iterable[KeyReport], ids: Iterable[str]) -> list[str]:
     """Return each living node that has a key which is not among ``ids``: this ring is not the newest."""
     known = set(ids)
-    return [each.node for each in told if each.alive and set(each.opens) - known]
+    return [each.node for each in reports if each.alive and set(each.opens) - known]
 
 
-def in_the_way(told: Iterable[KeyReport], alive: Iterable[str], key: str, uses: KeyUses) -> list[str]:
+def in_the_way(reports: Iterable[KeyReport], alive: Iterable[str], key: str, uses: KeyUses) -> list[str]:
     """Return, in words, everything that still needs ``key``."""
-    told = list(told)
+    reports = list(reports)
     counts = ((uses.records, "record"), (uses.names, "name"), (uses.policy, "policy"))
     stored = [counted(number, what) for number, what in counts if number]
     found = [f"the store: {', '.join(stored)}"] if stored else []
-    for each in told:
+    for each in reports:
         silent = "" if each.alive else f", silent for {each.silent_ms // 3_600_000} h"
         if each.primary == key:
             found.append(f"{each.node}{silent}: it seals with it, as its key ring is an older one")
         elif number := each.holds.get(key, 0):
             found.append(f"{each.node}{silent}: {number} entries of its journal")
-    mute = sorted(set(alive) - {each.node for each in told})
-    return [*found, *(f"{node}: says nothing of its keys (an older farmlease?)" for node in mute)]
+    mute = sorted(set(alive) - {each.node for each in reports})
+    return [*found, *(f"{node}: does not report its keys (an older farmlease?)" for node in mute)]

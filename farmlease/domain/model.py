@@ -241,5 +241,5 @@ class PoolUse:
 
     @property
     def free(self) -> int:
-        """Seats nobody holds: the rest of the capacity, never negative."""
+        """Seats that no lease holds: the rest of the capacity, never negative."""
         return max(0, self.capacity - self.used - self.quarantined)

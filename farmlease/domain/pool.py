@@ -102,7 +102,7 @@ class Reserve(Conditions):
     @model_validator(mode="after")
     def _has_conditions(self) -> Self:
         if not self.model_fields_set & {"users", "groups", "nodes"}:
-            raise refusal("names nobody: give users, groups or nodes", "users")
+            raise refusal("has no condition: give users, groups or nodes", "users")
         return self
 
 
@@ -215,7 +215,7 @@ class Pool(Section):
 
     @property
     def kept_ms(self) -> int:
-        """How long, in ms, a lease that sessions keep is good for without another contact."""
+        """How long, in ms, a lease that sessions keep is good for without another contact, as acquire.lua has it."""
         return self.lease_ms if self.kind is Kind.NAMED else self.session_timeout_ms + self.linger_ms
 
     def limits(self) -> Mapping[str, int | str]:

@@ -21,7 +21,7 @@ def write_json_lines() -> None:
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_texts,
+        structlog.processors.ExceptionRenderer(_without_text),
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
@@ -55,17 +55,10 @@ def log_loop_faults() -> None:
     asyncio.get_running_loop().set_exception_handler(write)
 
 
-def _without_texts(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Replace an exception by the types of it and its causes, and the places it passed."""
-    raised = event.pop("exc_info", None)
-    if raised is True:
-        raised = sys.exc_info()[1]
-    elif isinstance(raised, tuple):
-        raised = raised[1]
-    if isinstance(raised, BaseException):
-        event["raised"] = " from ".join(type(each).__name__ for each in _chain(raised))
-        event["at"] = _places(raised.__traceback__)
-    return event
+def _without_text(exc_info: structlog.typing.ExcInfo) -> dict[str, object]:
+    """Return the types of an exception and its causes, and the places it passed."""
+    _, raised, trace = exc_info
+    return {"type": " from ".join(type(each).__name__ for each in _chain(raised)), "at": _places(trace)}
 
 
 def _chain(raised: BaseException) -> list[BaseException]:

@@ -39,15 +39,15 @@ class ServiceManager:
         """Send a sign of life."""
         self._send("WATCHDOG=1")
 
-    async def keep_informed(self, told: asyncio.Event, clock: Clock) -> None:
-        """Send signs of life, twice as often as required, and report the end when ``told`` is set. Never returns.
+    async def keep_informed(self, ending: asyncio.Event, clock: Clock) -> None:
+        """Send signs of life, twice as often as required, and report the end when ``ending`` is set. Never returns.
 
         The signs come from the event loop that serves sessions: if that hangs, there are none.
         """
         async with asyncio.TaskGroup() as signs:
             if self.watchdog is not None:
                 signs.create_task(self._live(clock, self.watchdog / 2))
-            await told.wait()
+            await ending.wait()
             self.stopping()
             await asyncio.Event().wait()
 

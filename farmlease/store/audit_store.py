@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from farmlease.domain.usage import HOUR_MS, Hour, parse_tally
 from farmlease.errors import Damaged, StoreRefused
 from farmlease.store.keys import Shard, pools_key, trail_keys
-from farmlease.store.lease_store import Caller
+from farmlease.store.lease_store import ScriptRunner
 from farmlease.store.script import Argument, Script
 
 __all__ = ["AuditCursor", "AuditEntry", "AuditExtent", "AuditStore", "Erasure", "NameInUse"]
@@ -93,7 +93,7 @@ class NameInUse:
 class AuditStore:
     """The audit and usage of one farm. ``pool`` is "" for the audit of the farm itself."""
 
-    def __init__(self, connection: Caller, farm: str) -> None:
+    def __init__(self, connection: ScriptRunner, farm: str) -> None:
         self._connection = connection
         self._farm = farm
 

@@ -87,14 +87,14 @@ def pools_key(farm: str) -> str:
 
 
 def rings_key(farm: str) -> str:
-    """Return the key of what each node says of its key ring: a hash of node to when (ms), a blank and its words."""
+    """Return the key of what each node reports of its key ring: a hash of node to when (ms), a blank and its report."""
     return f"fl:{{{farm}}}:rings"
 
 
 def node_keys(farm: str) -> tuple[str, str, str]:
-    """Return the keys of what the nodes say of themselves.
+    """Return the keys of what the nodes report of themselves.
 
-    They are the nodes (hash: node to what it said last and what is wished of it, JSON), and the audit (stream) and the
+    They are the nodes (hash: node to its last report and what is wished of it, JSON), and the audit (stream) and the
     counts (hash) of what was decided without a seat.
     """
     audit, counts, *_ = note_keys(farm)

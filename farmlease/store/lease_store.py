@@ -1,10 +1,10 @@
 """The shared truth: one method per script.
 
-Guaranteed: each method is one atomic decision of the store, and repeating it changes nothing, so that a lost reply is
-answered by asking again. Not guaranteed: that a write survives a fail-over to a replica that had not received it.
+Guaranteed: each method is one atomic decision of the store, and repeating it changes nothing, so that the call can be
+repeated after a lost reply. Not guaranteed: that a write survives a fail-over to a replica that had not received it.
 
-A method asks again by itself where the answer says only that there was more to tidy up, or that the shard had not yet
-heard of the policy. Errors are ``StoreUnavailable`` and ``StoreRefused``; a limit in the way is an answer.
+A method repeats its call where the answer is only that there was more to sweep, or that the shard did not have the
+policy's limits yet. Errors are ``StoreUnavailable`` and ``StoreRefused``; a limit in the way is an answer.
 """
 
 import json
@@ -35,7 +35,7 @@ from farmlease.store.answers.stored_lease import StoredLease
 from farmlease.store.keys import Shard, note_keys, policy_key, pools_key
 from farmlease.store.script import LIFE, Argument, Script
 
-__all__ = ["Acquired", "Caller", "LeaseStore"]
+__all__ = ["Acquired", "LeaseStore", "ScriptRunner"]
 
 Answer = list[Any]
 
@@ -65,7 +65,7 @@ WITHDRAW = Script.load("withdraw")
 #: A call ends at most this many times a script's bound of dead sessions (64): 64,000 in all, then something is wrong.
 _MOST_ROUNDS = 1000
 _PAGE = 500
-#: Leases to a page of a list: it holds up whoever else asks the store, for some 30 µs each.
+#: Leases to a page of a list: each takes some 30 µs, for which all other calls of the store wait.
 _LISTED = 200
 #: How often a store may lose a pool's limits in the middle of one call.
 _MOST_LOSSES = 3
@@ -74,8 +74,8 @@ _MOST_LOSSES = 3
 Acquired = Taken | Refusal | Waiting | Behind
 
 
-class Caller(Protocol):
-    """What a store needs of a connection."""
+class ScriptRunner(Protocol):
+    """Runs scripts; what a store needs of a connection."""
 
     async def call(self, script: Script, keys: tuple[str, ...], args: list[Argument]) -> Answer:
         """Run a script once or, after a lost reply, again, and return its answer."""
@@ -84,7 +84,7 @@ class Caller(Protocol):
 class LeaseStore:
     """The farm's leases in Redis."""
 
-    def __init__(self, connection: Caller, farm: str) -> None:
+    def __init__(self, connection: ScriptRunner, farm: str) -> None:
         self.connection = connection
         self.farm = farm
 
@@ -116,7 +116,7 @@ class LeaseStore:
         return Beat.parse(answer) if answer[0] == b"alive" else Behind(answer[0].decode())
 
     async def peek(self, pool: str, known: Known) -> bool:
-        """Whether this is still the store that a node knew; costs next to nothing."""
+        """Whether this is still the store that a node knew; costs little."""
         return bool((await self._run(PEEK, pool, **known.arguments()))[0] == b"known")
 
     async def recover(
@@ -205,26 +205,26 @@ class LeaseStore:
         return int(answer[1]) if answer[0] == b"held" else None
 
     async def withdraw(self, pool: str, user: str, why: Withdrawal, note: bytes, by: bytes = b"") -> Withdrawn | None:
-        """Give a user's lease back, or revoke it; None if there is none to give back. ``by``: who does, sealed."""
+        """Give a lease back, or revoke it; None if there is none to give back. ``by``: the administrator, sealed."""
         answer = await self._settled(WITHDRAW, pool, user=user, reason=why, note=note, by=by)
         return Withdrawn.parse(answer) if answer[0] == b"withdrawn" else None
 
     async def release_device(self, pool: str, user: str, device: str, by: bytes = b"") -> DeviceRelease:
-        """Free a device slot. ``by``: who does, sealed."""
+        """Free a device slot. ``by``: the administrator, sealed."""
         answer = await self._settled(RELEASE_DEVICE, pool, user=user, device=device, by=by)
         return DeviceRelease.parse(answer)
 
     async def replace_device(
         self, pool: str, user: str, old: str, new: str, *, override: bool, note: bytes, by: bytes = b""
     ) -> DeviceReplacement:
-        """Move a device slot to another machine. ``by``: who does, sealed."""
+        """Move a device slot to another machine. ``by``: the administrator, sealed."""
         answer = await self._settled(
             REPLACE_DEVICE, pool, user=user, old=old, new=new, override="1" if override else "", note=note, by=by
         )
         return DeviceReplacement.parse(answer)
 
     async def import_lease(self, pool: Pool, version: int, importing: Importing) -> ImportOutcome | Behind:
-        """Take over a lease from the vendor's books."""
+        """Take over a lease that the vendor's records have."""
         answer = await self._decide(
             IMPORT, pool, version, NOTHING,
             user=importing.user, device=importing.device,
@@ -321,7 +321,7 @@ class LeaseStore:
             if answer[0] != b"configure":
                 return answer
             await self.configure(pool, version, known)
-        raise StoreUnavailable(f"pool {pool.name}: the store forgets what it is told; is somebody emptying it?")
+        raise StoreUnavailable(f"pool {pool.name}: the store does not keep its limits: is it being emptied?")
 
     async def _settled(self, script: Script, pool: str, **arguments: Argument) -> Answer:
         """Run a script until it has no more dead sessions to end first."""

@@ -1,7 +1,7 @@
-"""What the nodes of a farm say of themselves, and what administrators wish of them: one method per script.
+"""What the nodes of a farm report of themselves, and what administrators wish of them: one method per script.
 
-Guaranteed: a wish is kept until another takes its place; repeating a call changes nothing. Not guaranteed: that what a
-node said is still so. No limit depends on anything here. Errors are ``StoreUnavailable`` and ``StoreRefused``.
+Guaranteed: a wish is kept until another takes its place; repeating a call changes nothing. Not guaranteed: that a
+node's report is still true. No limit depends on anything here. Errors are ``StoreUnavailable`` and ``StoreRefused``.
 """
 
 import base64
@@ -12,26 +12,26 @@ from typing import Any, Literal
 
 from farmlease.domain.node_view import SILENT_MS, NodeView, Wish
 from farmlease.store.keys import Shard, node_keys
-from farmlease.store.lease_store import Caller
+from farmlease.store.lease_store import ScriptRunner
 from farmlease.store.script import Script
 
-__all__ = ["Asked", "Heard", "NodeStore", "Report", "in_json"]
+__all__ = ["DrainRequest", "NodeStore", "Report", "ReportReply", "in_json"]
 
 DRAIN = Script.load("drain")
 GUESTS = Script.load("guests")
 REPORT = Script.load("report")
 ROSTER = Script.load("roster")
 
-#: What was asked on a node itself since it last reported.
-Asked = Literal["drain", "undrain", ""]
+#: What an administrator asked on the node itself since it last reported.
+DrainRequest = Literal["drain", "undrain", ""]
 
-#: Sessions of a host that are looked at, at most: more than any host has.
+#: Sessions of a host that are counted, at most: more than any host has.
 _MOST_GUESTS = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a node says of itself; see ``NodeView``."""
+    """What a node reports of itself; see ``NodeView``."""
 
     incarnation: str
     version: str
@@ -45,7 +45,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReportReply:
     """The answer to a report: what is wished of the node, at what time of the store's (ms).
 
     ``namesakes``: how many other hosts report under the same name.
@@ -59,14 +59,14 @@ class Heard:
 class NodeStore:
     """The nodes of one farm in Redis."""
 
-    def __init__(self, connection: Caller, farm: str) -> None:
+    def __init__(self, connection: ScriptRunner, farm: str) -> None:
         self._connection = connection
         self._farm = farm
 
-    async def report(self, node: str, report: Report, known: Wish, asked: Asked, by: bytes) -> Heard:
-        """Say what ``node`` is, the wish it goes by, and what was asked on it since; hear what is wished now.
+    async def report(self, node: str, report: Report, known: Wish, asked: DrainRequest, by: bytes) -> ReportReply:
+        """Report what ``node`` is, the wish it follows, and what was asked on it since; return what is wished now.
 
-        ``by``: who asked, sealed.
+        ``by``: the administrator who asked, sealed.
         """
         arguments = REPORT.ordered(
             {
@@ -75,7 +75,7 @@ class NodeStore:
             }
         )  # fmt: skip
         _, wish, now, namesakes = await self._connection.call(REPORT, node_keys(self._farm), arguments)
-        return Heard(_wish(json.loads(wish)), int(now), int(namesakes))
+        return ReportReply(_wish(json.loads(wish)), int(now), int(namesakes))
 
     async def drain(self, node: str, *, on: bool, by: bytes) -> bool:
         """Wish that a node take no new users, or takes them again. False if no such node is known. ``by``: sealed."""
@@ -92,7 +92,7 @@ class NodeStore:
         return sorted(found, key=lambda view: view.node)
 
     async def guests(self, pool: str, node: str) -> int:
-        """How many sessions of a pool live on a host, by the store's own count, whatever the host says."""
+        """How many sessions of a pool live on a host, by the store's own count, whatever the host reports."""
         arguments = GUESTS.ordered({"node": node, "most": _MOST_GUESTS})
         _, count = await self._connection.call(GUESTS, Shard(self._farm, pool).keys(), arguments)
         return int(count)
@@ -122,6 +122,6 @@ def _view(node: str, entry: Mapping[str, Any], now: int) -> NodeView:
         seen_at=int(entry["seen"]),
         now=now,
         wish=_wish(entry["wish"]),
-        leaving=entry.get("leaving", False),  # an earlier version does not say
+        leaving=entry.get("leaving", False),  # an earlier version does not report it
         namesakes=int(entry.get("namesakes", 0)) if now - int(entry["seen"]) <= SILENT_MS else 0,
     )

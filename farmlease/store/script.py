@@ -15,8 +15,8 @@ __all__ = ["LIFE", "SHARED", "Argument", "Script", "script_names"]
 
 Argument = bytes | str | int
 
-#: Stands in for an argument that only the connection knows: which life of which server carries the call out. A master
-#: has another life after a restart, and so has the replica that takes its place.
+#: Stands in for an argument that only the connection knows: which life of which server runs the script. A master has
+#: another life after a restart, and so has the replica that takes its place.
 LIFE = "\0life"
 
 _ENTRY = re.compile(r"^-- (?P<section>KEYS|ARGV|    ) +(?P<number>\d+) (?P<name>\w+)")

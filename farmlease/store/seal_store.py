@@ -1,8 +1,8 @@
-"""What is sealed in the store, seen from outside: which key each seal names, how one is replaced, who can open what.
+"""The sealed bytes in the store, unopened: which key each names, how one is replaced, which node can open which.
 
 Guaranteed: a seal is replaced only where it is still the one that was read, so that a record that was saved meanwhile
-is never written over. Not guaranteed: that a walk counts what comes or goes meanwhile; what is there during all of it
-is seen at least once.
+is never overwritten. Not guaranteed: that a walk counts what comes or goes meanwhile; a seal that is there all the time
+is counted at least once.
 
 This module must never open a seal, nor hold more than a page of them.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from farmlease.domain.key_rotation import KeyReport
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.keys import Shard, node_keys, policy_key, rings_key, trail_keys
-from farmlease.store.lease_store import Caller
+from farmlease.store.lease_store import ScriptRunner
 from farmlease.store.node_store import in_json
 from farmlease.store.script import Argument, Script
 
@@ -32,7 +32,7 @@ SEALED = Script.load("sealed")
 SEALS = Script.load("seals")
 TELL_KEYS = Script.load("tell_keys")
 
-#: Milliseconds for which a node that says nothing any more is remembered.
+#: Milliseconds for which a silent node is remembered.
 SILENT_FOR = 90 * 24 * 3_600_000
 _PAGE = 500
 
@@ -56,12 +56,12 @@ class SealedRecord:
 class SealStore:
     """The seals of one farm. ``pool`` is "" for what was decided without a seat."""
 
-    def __init__(self, connection: Caller, farm: str) -> None:
+    def __init__(self, connection: ScriptRunner, farm: str) -> None:
         self._connection = connection
         self._farm = farm
 
     async def seals(self, pool: str, kind: Kind) -> AsyncIterator[tuple[str, bytes]]:
-        """Every user of a pool who has such a seal, with its first bytes, a page at a time."""
+        """Yield every user of a pool with such a seal, and its first bytes, a page at a time."""
         cursor = b"0"
         while True:
             _, cursor, *words = await self._ask(SEALS, self._hash(pool, kind), cursor=cursor, count=_PAGE)
@@ -71,7 +71,7 @@ class SealStore:
                 return
 
     async def notes(self, pool: str) -> AsyncIterator[bytes]:
-        """The first bytes of all sealed words in an audit, a page at a time."""
+        """Yield the first bytes of all sealed comments and names in an audit, a page at a time."""
         audit, begin = trail_keys(self._farm, pool)[0], "-"
         while begin:
             _, behind, *heads = await self._ask(NOTES, audit, begin=begin, count=_PAGE)
@@ -103,20 +103,20 @@ class SealStore:
         return bool(answer[0] == b"resealed")
 
     async def reseal_wish(self, node: str, old: bytes, new: bytes) -> bool:
-        """Replace the seal of who wished what is wished of a node; False if it is another wish by now."""
+        """Replace the sealed administrator of a node's wish; False if it is another wish by now."""
         key = node_keys(self._farm)[0]
         answer = await self._ask(RESEAL_WISH, key, node=node, old=in_json(old), new=in_json(new))
         return bool(answer[0] == b"resealed")
 
-    async def tell(self, node: str, said: Mapping[str, object]) -> None:
-        """Say what a node can open: the fields of ``KeyReport`` but for its name and when it was heard."""
-        await self._ask(TELL_KEYS, rings_key(self._farm), node=node, said=json.dumps(said))
+    async def tell(self, node: str, report: Mapping[str, object]) -> None:
+        """Report what a node can open: the fields of ``KeyReport`` but for its name and its age."""
+        await self._ask(TELL_KEYS, rings_key(self._farm), node=node, said=json.dumps(report))
 
     async def rings(self) -> list[KeyReport]:
-        """Return what every node said last, by name."""
+        """Return the last report of every node, by name."""
         _, now, *words = await self._ask(RINGS, rings_key(self._farm), kept=SILENT_FOR)
         found = zip(*(iter(words),) * 3, strict=True)
-        return sorted((_told(*each, now=int(now)) for each in found), key=lambda told: told.node)
+        return sorted((_key_report(*each, now=int(now)) for each in found), key=lambda report: report.node)
 
     def _hash(self, pool: str, kind: Kind) -> str:
         """Return the key of the seals of one kind."""
@@ -126,8 +126,8 @@ class SealStore:
         return await self._connection.call(script, (key,), script.ordered(arguments))
 
 
-def _told(node: bytes, at: bytes, said: bytes, now: int) -> KeyReport:
-    words = json.loads(said)
+def _key_report(node: bytes, at: bytes, report: bytes, now: int) -> KeyReport:
+    words = json.loads(report)
     return KeyReport(
         node=node.decode(),
         silent_ms=now - int(at),

@@ -78,11 +78,11 @@ def test_to_activate_is_refused_while_a_living_node_lacks_the_key(host: Host) ->
 
 
 def test_a_node_of_an_older_farmlease_is_in_the_way(host: Host) -> None:
-    """It holds sessions and says nothing of its keys."""
+    """It holds sessions and does not report its keys."""
     host.apply(QLIKVIEW)
     host.lend("john")
     host.run("key", "rotate")
-    assert "ctx-01 (says nothing of its keys" in host.run("key", "rotate", "--activate").err
+    assert "ctx-01 (does not report its keys" in host.run("key", "rotate", "--activate").err
 
 
 def test_without_a_pending_key_nothing_is_activated(host: Host) -> None:

@@ -119,6 +119,6 @@ def test_of_two_who_change_the_ring_at_once_one_is_refused(path: Path) -> None:
 def test_who_holds_the_lock_is_not_waited_for(path: Path) -> None:
     """The error says to try again."""
     before = path.read_bytes()
-    with FileLock(path.with_name(".keyring.json.lock")), pytest.raises(FarmleaseError, match="somebody else"):
+    with FileLock(path.with_name(".keyring.json.lock")), pytest.raises(FarmleaseError, match="another process"):
         grow(path)
     assert before == path.read_bytes()

@@ -21,11 +21,11 @@ def test_a_key_may_be_used_when_every_living_node_opens_with_it() -> None:
 
 
 def test_a_node_that_says_nothing_is_in_the_way() -> None:
-    """An agent of an older version counts sessions and says nothing of its keys: it cannot be taken to have them."""
+    """An agent of an older version counts sessions and does not report its keys: it cannot be taken to have them."""
     (line,) = cannot_open([told()], ["ctx-01", "ctx-09"], NEW)
-    assert line.startswith("ctx-09 (says nothing")
+    assert line.startswith("ctx-09 (does not report")
     (line,) = in_the_way([told()], ["ctx-01", "ctx-09"], OLD, KeyUses())
-    assert line.startswith("ctx-09: says nothing")
+    assert line.startswith("ctx-09: does not report")
 
 
 def test_a_living_node_that_knows_more_keys_is_named() -> None:

@@ -203,7 +203,7 @@ RULE = "[[rule]]\n"
             ONE + "reserve = [{ users = ['a'], seats = 2 }, { nodes = ['b'], seats = 2 }]\n",
             r"reserve: reserves 4 seats of 3",
         ),
-        (ONE + "reserve = [{ seats = 2 }]\n", r"line 5: pool\[0\].reserve\[0\].users: names nobody"),
+        (ONE + "reserve = [{ seats = 2 }]\n", r"line 5: pool\[0\].reserve\[0\].users: has no condition"),
         (ONE + "reserve = [{ users = ['a'], sites = ['x'], seats = 2 }]\n", r"reserve\[0\].sites: unknown key"),
         (ONE + ONE.replace("qlikview", "QlikView"), r"line 6: pool\[1\].name: is the name of another pool"),
         (

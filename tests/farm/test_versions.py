@@ -147,7 +147,7 @@ def test_a_node_that_does_not_say_which_keys_it_has_holds_a_new_one_up(farm: Age
     soon(lambda: "ctx-03" not in typed(farm["ctx-02"], "key", "rotate", "--activate").err, "ctx-03 reads no new ring")
     told = typed(farm["ctx-02"], "key", "rotate", "--activate")
     assert 1 == told.status
-    assert "ctx-01 (says nothing of its keys: an older farmlease?)" in told.err
+    assert "ctx-01 (does not report its keys: an older farmlease?)" in told.err
 
 
 def test_a_policy_with_what_a_version_does_not_know(farm: Agents, tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ def test_of_an_exception_only_type_and_place() -> None:
         logging.getLogger('uvicorn.error').error('fault', exc_info=True)
     """
     for line in lines(program):
-        assert ("fault", "KeyError from ValueError") == (line["event"], line["raised"])
-        assert any(place.endswith("fails") for place in line["at"])
+        assert ("fault", "KeyError from ValueError") == (line["event"], line["exception"]["type"])
+        assert any(place.endswith("fails") for place in line["exception"]["at"])
 
 
 def test_a_fault_of_the_event_loop_is_told_without_its_text() -> None:
@@ -68,4 +68,4 @@ def test_a_fault_of_the_event_loop_is_told_without_its_text() -> None:
     asyncio.run(main())
     """
     (line,) = lines(program)
-    assert ("loop.fault", "ValueError") == (line["event"], line["raised"])
+    assert ("loop.fault", "ValueError") == (line["event"], line["exception"]["type"])

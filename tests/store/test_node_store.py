@@ -8,7 +8,7 @@ import pytest
 
 from farmlease.domain.node_view import SILENT_MS, NodeState, NodeView, Wish, near_names
 from farmlease.store.keys import node_keys
-from farmlease.store.node_store import Heard, NodeStore, Report
+from farmlease.store.node_store import NodeStore, Report, ReportReply
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, named_pool
 
@@ -31,7 +31,7 @@ class Roll:
     ) -> Wish:
         """Report, and return what is wished."""
         heard = await self.nodes.report(node, replace(REPORT, **changes), known, asked, b"node" if asked else b"")
-        assert isinstance(heard, Heard)
+        assert isinstance(heard, ReportReply)
         assert self.timed.clock.now_ms == heard.now
         return heard.wish
 

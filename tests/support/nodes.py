@@ -22,7 +22,7 @@ from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.agent import Agent
 from farmlease.node.build import Node, compose
-from farmlease.store.lease_store import Caller, LeaseStore
+from farmlease.store.lease_store import LeaseStore, ScriptRunner
 from farmlease.store.script import Argument, Script
 from tests.support.stores import StoreClock, TimedStore
 
@@ -61,7 +61,7 @@ class TestClock:
 class Line:
     """The way to the store, with faults. A script's name, or ``*`` for each, in a set makes it fail that way."""
 
-    real: Caller
+    real: ScriptRunner
     cut: set[str] = field(default_factory=set)  #: not carried out
     deaf: set[str] = field(default_factory=set)  #: carried out, its answer is lost
     doubled: set[str] = field(default_factory=set)  #: its answer is lost, and it is asked again at once

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from farmlease.cli.bench.trial import Measured, Step
     from farmlease.config.model import Config
     from farmlease.store.connection.connection import Connection
-    from farmlease.store.inspect.bench_shard import Trial
+    from farmlease.store.inspect.bench_shard import BenchShard
 
 __all__ = ["bench"]
 
@@ -133,7 +133,7 @@ async def _run_trial(config: "Config", users: int, nodes: int, prefix: str | Non
     """Run the trial; return its figures, or None and the signal that ended it."""
     from farmlease.cli.bench.trial import measure, most_calls
     from farmlease.store.connection.connection import open_connection
-    from farmlease.store.inspect.bench_shard import Trial
+    from farmlease.store.inspect.bench_shard import BenchShard
 
     interrupts = Interrupts()
     interrupts.listen()
@@ -141,7 +141,7 @@ async def _run_trial(config: "Config", users: int, nodes: int, prefix: str | Non
         async with await open_connection(config.store.address, state_dir=config.agent.state_dir) as connection:
             if prefix is None:
                 await _refuse_leases(config, connection)
-            async with _cleaned_up(Trial(connection, config.farm, prefix or NAME), interrupts) as trial:
+            async with _cleaned_up(BenchShard(connection, config.farm, prefix or NAME), interrupts) as trial:
                 with progress("calls", most_calls(users, nodes)) as advance:
                     return await measure(trial, users, nodes, advance), 0
     except asyncio.CancelledError:
@@ -151,7 +151,7 @@ async def _run_trial(config: "Config", users: int, nodes: int, prefix: str | Non
 
 
 @asynccontextmanager
-async def _cleaned_up(trial: "Trial", interrupts: Interrupts) -> AsyncIterator["Trial"]:
+async def _cleaned_up(trial: "BenchShard", interrupts: Interrupts) -> AsyncIterator["BenchShard"]:
     """Remove the keys of an earlier trial and, however this one ends, its own. StoreError if that fails."""
     await trial.remove()
     await trial.limit_life()  # fails without the rights for it, before there are any keys

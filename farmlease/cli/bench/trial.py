@@ -20,7 +20,7 @@ from farmlease.errors import FarmleaseError
 from farmlease.farm import Farm
 from farmlease.store.answers.recovery import Remains
 from farmlease.store.answers.session import Beat, Claim, Refusal, Taken, Taking
-from farmlease.store.inspect.bench_shard import POOL, Spent, Trial
+from farmlease.store.inspect.bench_shard import POOL, BenchShard, ServerUsage
 from farmlease.store.keys import node_member
 
 __all__ = ["Advance", "Measured", "Step", "measure", "most_calls"]
@@ -64,7 +64,7 @@ class Measured:
     bytes_per_lease: int | None
 
 
-async def measure(trial: Trial, users: int, nodes: int, advance: Advance) -> Measured:
+async def measure(trial: BenchShard, users: int, nodes: int, advance: Advance) -> Measured:
     """Let ``users`` log on over ``nodes``, and off again. The trial's shard must be empty; the caller removes it.
 
     FarmleaseError if an answer or its effect is wrong; StoreError.
@@ -101,7 +101,7 @@ def _rounds(nodes: int) -> int:
 class _Crowd:
     """Users and nodes of a farm that exists for this trial only, with keys of its own."""
 
-    def __init__(self, trial: Trial, users: int, nodes: int) -> None:
+    def __init__(self, trial: BenchShard, users: int, nodes: int) -> None:
         self._store = trial.store
         self._farm = Farm(trial.farm, trial.store, Sealer(KeyRing.generate(0), trial.farm))
         self._pool = Pool(name=POOL, kind=Kind.NAMED, capacity=users)
@@ -181,7 +181,7 @@ class _Crowd:
         return Claim(user=index, node=self._nodes[number % len(self._nodes)], session=f"bench-{number}")
 
 
-async def _timed(name: str, trial: Trial, jobs: Iterable[Job], advance: Advance) -> Step:
+async def _timed(name: str, trial: BenchShard, jobs: Iterable[Job], advance: Advance) -> Step:
     """Run the jobs, IN_FLIGHT at once, until all are done or the time limit is reached."""
     waiting, times = iter(jobs), list[float]()
     before, began = await trial.spent(), time.perf_counter()
@@ -225,7 +225,7 @@ def _quantile(times: Sequence[float], share: float) -> float:
     return times[min(len(times) - 1, int(len(times) * share))] if times else 0.0
 
 
-def _store_time(before: Spent, after: Spent) -> float | None:
+def _store_time(before: ServerUsage, after: ServerUsage) -> float | None:
     """Return the server's own time for a script meanwhile, in µs a call."""
     if before.micros is None or after.micros is None or before.calls is None or after.calls is None:
         return None

@@ -19,7 +19,7 @@ from farmlease.domain.identity import Identities
 from farmlease.domain.model import LeaseView
 from farmlease.domain.wording import moment
 from farmlease.errors import FarmleaseError
-from farmlease.store.inspect.dump import DumpedKey, contents
+from farmlease.store.inspect.dump import DumpedKey, read_dump
 
 __all__ = ["Story"]
 
@@ -49,7 +49,7 @@ class Story:
         await self._john_is_sent_elsewhere()
         await self._devices()
         await self._others()
-        await self._what_redis_expect_true()
+        await self._what_redis_holds()
         await self._outage()
         await self._recovery()
 
@@ -95,9 +95,9 @@ class Story:
         await self._granted(self._two, r"CORP\peter", "6", seats=3)
         await self._denied(self._one, r"CORP\susan", "9", "capacity")
 
-    async def _what_redis_expect_true(self) -> None:
+    async def _what_redis_holds(self) -> None:
         self._printer.step("What Redis holds")
-        held = await contents(self._demo.server.socket)
+        held = await read_dump(self._demo.server.socket)
         index = self._demo.farm.sealer.user_index(IDENTITIES.user(JOHN)).encode()
         for entry in held:
             if index in entry.parts and entry.kind == "hash":

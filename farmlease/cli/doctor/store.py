@@ -14,7 +14,7 @@ from farmlease.domain.policy import PolicyInForce
 from farmlease.errors import RecordRejected, StoreError
 from farmlease.farm import Farm
 from farmlease.store.connection.connection import Connection, open_connection
-from farmlease.store.inspect.server_facts import Examination
+from farmlease.store.inspect.server_facts import ServerInspection
 from farmlease.store.inspect.tls_facts import wiring_of
 from farmlease.store.lease_store import LeaseStore
 
@@ -32,7 +32,7 @@ async def store_findings(config: Config, ring: KeyRing | None) -> list[Finding]:
             await connection.ping()
         except StoreError as error:
             return [failed("store", why(error)), *found]
-        examination = Examination(
+        examination = ServerInspection(
             connection, config.farm, user=address.username, wait_replicas=config.store.wait_replicas
         )
         checks: list[tuple[str, Check]] = [
@@ -60,7 +60,7 @@ async def _wiring(config: Config) -> AsyncIterator[Finding]:
         yield each
 
 
-async def _servers(config: Config, connection: Connection, examination: Examination) -> AsyncIterator[Finding]:
+async def _servers(config: Config, connection: Connection, examination: ServerInspection) -> AsyncIterator[Finding]:
     cluster = (await connection.server_info()).mode == "cluster"
     watched = cluster or urlsplit(config.store.url.get_secret_value()).scheme == "redis+sentinel"
     if cluster:
@@ -78,7 +78,7 @@ async def _servers(config: Config, connection: Connection, examination: Examinat
 
 
 async def _farm(
-    config: Config, connection: Connection, examination: Examination, ring: KeyRing | None
+    config: Config, connection: Connection, examination: ServerInspection, ring: KeyRing | None
 ) -> AsyncIterator[Finding]:
     if ring is None:
         yield failed("policy", "cannot be opened without a key ring; fix that first")

@@ -25,7 +25,7 @@ from farmlease.node.files.folder import ATTEMPTS, LEFTOVER, MAX_NAMES, VendorPat
 
 __all__ = ["DescriptorFolder", "Owner", "by_descriptor"]
 
-assert sys.platform != "win32"  # noqa: S101 - how mypy is told that the rest is not for Windows
+assert sys.platform != "win32"  # noqa: S101 - for mypy: the rest is not for Windows
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: Opening must not wait either: for the writer of a FIFO, or for a lease that the user took on the file.
@@ -224,7 +224,7 @@ def _settle(place: VendorPath, folder: int, owner: Owner, *, made: bool, make: b
         os.fchmod(folder, 0o700)
         owner.give(folder)
     elif not ours and not owner.knows(seen):
-        raise place.refused("has a folder in its path that is somebody else's: change its owner")
+        raise place.refused("has a folder of another user in its path: change its owner")
 
 
 def _owner(place: VendorPath, trusted: int) -> Owner | None:

@@ -24,6 +24,7 @@ from farmlease.node.files.vendor_files import VendorFiles
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.outbox import SaveMessage
 from farmlease.node.journal.receipts import Receipt, Receipts, new_line
+from farmlease.node.journal.sessions import NodeSession
 
 __all__ = ["RecordSync", "Version"]
 
@@ -41,13 +42,13 @@ class RecordSync:
         self._evidence = evidence
         self._clock = clock
 
-    async def receive(self, user: User, pool: Pool, taken: Receipt, *, place: bool) -> None:
+    async def receive(self, session: NodeSession, pool: Pool, taken: Receipt, *, place: bool) -> None:
         """Open a record, keep its receipt, and ``place`` its files; not where the user's sessions use them already.
 
         RecordRejected if it does not open, FileRefused if a file cannot be placed, PolicyError if its path is none on
         this system.
         """
-        index = self._sealer.user_index(user)
+        user, index = session.user, session.claim.user
         record = self._open(index, pool.name, taken)
         mine = self._receipts.find(index, pool.name)
         if not place:
@@ -63,23 +64,27 @@ class RecordSync:
         if not pool.files:
             self._receipts.keep(index, pool.name, replace(taken, files=(), placing=False))
             return
-        files = VendorFiles(pool.files)
-        self._receipts.keep(index, pool.name, replace(taken, files=pool.files, placing=True))
+        files, receipt = VendorFiles(pool.files), replace(taken, files=pool.files, placing=False)
         named = [file for file in record.files if file.name in pool.files]
+        if not named:
+            await in_thread(lambda: files.take(user))  # refuses at the start what could not be collected at the end
+            self._receipts.keep(index, pool.name, receipt)
+            return
+        self._receipts.keep(index, pool.name, replace(receipt, placing=True))
         await in_thread(lambda: self._place(index, user, files, named))
         self._update(index, pool.name, placing=False)
 
-    def has_files(self, user: User, pool: str) -> bool:
+    def has_files(self, session: NodeSession) -> bool:
         """Whether files that we placed for the user may be on this node's disk."""
-        mine = self._receipts.find(self._sealer.user_index(user), pool)
+        mine = self._receipts.find(session.claim.user, session.pool)
         return mine is not None and bool(mine.files)
 
-    async def collect_changes(self, user: User, pool: str) -> tuple[Receipt | None, Mapping[str, FileRefused]]:
+    async def collect_changes(self, session: NodeSession) -> tuple[Receipt | None, Mapping[str, FileRefused]]:
         """Return the receipt of a new version if the user's files were changed, and the files that were refused.
 
         A file that is missing stays in the record as it was. FileRefused if they do not fit into a record.
         """
-        index = self._sealer.user_index(user)
+        user, pool, index = session.user, session.pool, session.claim.user
         mine = self._receipts.find(index, pool)
         if mine is None or not mine.files:
             return None, {}
@@ -99,13 +104,13 @@ class RecordSync:
         sealed = self._sealer.seal_record(binding, encode(replace(record, files=tuple(files.values()))))
         return replace(mine, version=binding.version, record=sealed), refused
 
-    def keep_changes(self, user: User, pool: str, receipt: Receipt) -> None:
+    def keep_changes(self, session: NodeSession, receipt: Receipt) -> None:
         """Keep the receipt of collected changes, once the message to the store is written."""
-        self._receipts.keep(self._sealer.user_index(user), pool, receipt)
+        self._receipts.keep(session.claim.user, session.pool, receipt)
 
-    async def remove_files(self, user: User, pool: str, *, spare: Iterable[str]) -> None:
+    async def remove_files(self, session: NodeSession, *, spare: Iterable[str]) -> None:
         """Remove the user's files from this node, but for those to ``spare``, which the receipt goes on naming."""
-        index = self._sealer.user_index(user)
+        user, pool, index = session.user, session.pool, session.claim.user
         mine = self._receipts.find(index, pool)
         if mine is None or not mine.files:
             return
@@ -129,9 +134,9 @@ class RecordSync:
         self._keep_record("lease-gone", mine)
         _log.warning("record.lease_gone", user=mine.claim.user, pool=mine.pool)
 
-    async def yield_to_winner(self, user: User, pool: str) -> bool:
+    async def yield_to_winner(self, session: NodeSession) -> bool:
         """Place another node's files if its version won over ours; return whether it did."""
-        index = self._sealer.user_index(user)
+        user, pool, index = session.user, session.pool, session.claim.user
         mine = self._receipts.find(index, pool)
         if mine is None or mine.winner is None:
             return False

@@ -22,7 +22,7 @@ from farmlease.errors import StoreError, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.sessions.hooks import Hook
-from farmlease.store.lease_store import Caller, LeaseStore
+from farmlease.store.lease_store import LeaseStore, ScriptRunner
 from farmlease.store.script import Argument, Script
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -207,7 +207,7 @@ class Metrics:
 class _Measured:
     """A connection that measures each call."""
 
-    def __init__(self, caller: Caller, metrics: Metrics) -> None:
+    def __init__(self, caller: ScriptRunner, metrics: Metrics) -> None:
         self._caller = caller
         self._metrics = metrics
 

@@ -16,7 +16,7 @@ from farmlease.crypto.seal import NodeSealer
 from farmlease.domain.identity import User
 from farmlease.domain.model import Grant, SessionRequest, Source
 from farmlease.domain.pool import Pool
-from farmlease.domain.session_states import SessionEvent, SessionState, next_state
+from farmlease.domain.session_states import TABLE, SessionEvent, SessionState, next_state
 from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.host_identity import started_at
 from farmlease.node.journal.evidence import Evidence, as_label
@@ -142,7 +142,8 @@ class SessionTable:
     def step(self, session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:  # noqa: ANN401 - fields of OpenSession
         """Take a session to the state after ``event``, in the journal too; one that has ended is removed."""
         self.changes += 1
-        after = replace(session, state=next_state(session.state, event), **changes)
+        state = TABLE[session.state].get(event) or next_state(session.state, event)  # which raises
+        after = replace(session, state=state, **changes)
         if after.state is SessionState.ENDED:
             self._journal.remove_session(after.id)
             self._drop(after.id)

@@ -50,7 +50,7 @@ class SessionFiles:
         async def place() -> None:
             async with self._locks.user(session.user):
                 unused = not self._sessions.uses_files(session.user, pool.name)
-                await self._records.receive(session.user, pool, receipt, place=unused)
+                await self._records.receive(session, pool, receipt, place=unused)
 
         await self._patiently(place())
 
@@ -72,14 +72,14 @@ class SessionFiles:
 
         async def give_way() -> bool:
             async with self._locks.user(session.user):
-                return await self._records.yield_to_winner(session.user, session.pool)
+                return await self._records.yield_to_winner(session)
 
         return await self._patiently(give_way())
 
     async def leave(self, session: NodeSession) -> None:
         """Take the user's files back and, after the last session here, remove them. JournalFailed: to be repeated."""
         try:
-            if self._records.has_files(session.user, session.pool):
+            if self._records.has_files(session):
                 await self._patiently(self._leave(session))
         except JournalFailed:
             raise  # what changed in the files is still to be written down: the session leaves when that is possible
@@ -101,13 +101,13 @@ class SessionFiles:
         async with self._locks.user(session.user):
             _, refused = await self._save(session)
             if not self._sessions.needs_files(session.user, session.pool):
-                await self._records.remove_files(session.user, session.pool, spare=refused)
+                await self._records.remove_files(session, spare=refused)
         for refusal in refused.values():
             _log.error("file.refused", session=session.id, pool=session.pool, why=str(refusal))
 
     async def _save(self, session: NodeSession) -> tuple[bool, Mapping[str, FileRefused]]:
         """Take the files back; write the new version and its message, all or nothing."""
-        changed, refused = await self._records.collect_changes(session.user, session.pool)
+        changed, refused = await self._records.collect_changes(session)
         if changed is not None:
             message = SaveMessage(
                 pool=session.pool,
@@ -118,6 +118,6 @@ class SessionFiles:
                 record=changed.record,
             )
             with self._journal.together():
-                self._records.keep_changes(session.user, session.pool, changed)
+                self._records.keep_changes(session, changed)
                 self._outbox.add(message)
         return changed is not None, refused

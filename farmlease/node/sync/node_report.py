@@ -19,7 +19,7 @@ from farmlease.domain.health import Facts, health
 from farmlease.domain.node_view import Wish
 from farmlease.errors import FarmleaseError
 from farmlease.node.journal.state import State
-from farmlease.store.node_store import Asked, NodeStore, Report
+from farmlease.store.node_store import DrainRequest, NodeStore, Report
 
 __all__ = ["NodeReport"]
 
@@ -73,7 +73,7 @@ class NodeReport:
     async def _send(self, facts: Facts) -> bool:
         """Send one report; return whether the answer changed what the node is to do."""
         draining = self._journal.draining
-        asked: Asked = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
+        asked: DrainRequest = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
         report, by = self._report(facts), self._by() if asked else b""
         answer = await self._nodes.report(self._node, report, self._agreed, asked, by)
         self.namesakes = answer.namesakes

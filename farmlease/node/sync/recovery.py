@@ -143,7 +143,7 @@ class Recovery:
         return found, whole
 
     async def _recover(self, name: str) -> None:
-        self._under_way[name] = 0  # here, not before: an errand of this name may be ending just now
+        self._under_way[name] = 0  # here, not before: a task of this name may be ending just now
         try:
             pool = self._policy.in_force.pool(name)
             if pool is not None:

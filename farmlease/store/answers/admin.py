@@ -90,7 +90,7 @@ class DeviceReplacement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importing:
-    """A lease from the vendor's books. ``borrowed_at`` None: assigned, never used."""
+    """A lease that the vendor's records have. ``borrowed_at`` None: assigned, never used."""
 
     user: str  #: user index
     device: str

@@ -1,4 +1,4 @@
-"""What a node remembers of the store, and what it restores after the store lost it, as values.
+"""What a node restores after the store lost it, and what the store answers to that, as values.
 
 Users are pseudonyms here and records are sealed bytes, as everywhere in this room.
 """
@@ -17,7 +17,7 @@ CLOCK_LEAP_MS = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovering:
-    """A node was taken into an epoch. ``until``: nobody new is let in before; it may be over."""
+    """A node was taken into an epoch. ``until``: no new session starts before; it may be over."""
 
     epoch: int
     until: int
@@ -68,9 +68,9 @@ class Restored:
     def parse(answer: Sequence[bytes]) -> "Restored":
         """From ``restored``, ``full`` or ``ended`` of restore.lua."""
         words = [word.decode() for word in answer[1:]]
-        told = [*zip(*(iter(words),) * 3, strict=True)]
-        refused = {session: reason for session, reason, _ in told if reason}
-        fences = {session: int(fence) for session, reason, fence in told if not reason}
+        changed = [*zip(*(iter(words),) * 3, strict=True)]
+        refused = {session: reason for session, reason, _ in changed if reason}
+        fences = {session: int(fence) for session, reason, fence in changed if not reason}
         return Restored(ended=answer[0] == b"ended", again=answer[0] == b"full", refused=refused, fences=fences)
 
 

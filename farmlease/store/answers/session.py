@@ -1,7 +1,7 @@
-"""What the store answers to nodes and their sessions, as values. Parsing stands beside the value it makes.
+"""What nodes send to the store for their sessions, and its answers, as values; parsing stands beside the value.
 
 Users are pseudonyms here (the *user index*), names and records are sealed bytes: the store and everything in this
-module work without a key. What administrators are answered is in ``admin.py`` and ``stored_lease.py``.
+module work without a key. The answers to administrators are in ``admin.py`` and ``stored_lease.py``.
 """
 
 import json
@@ -49,7 +49,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taking:
-    """What a session that asks for a seat brings with it; the last three are used only if it takes a new lease."""
+    """The arguments of a session that asks for a seat; lease id, record and name are used only for a new lease."""
 
     device: str
     lease_id: str
@@ -153,7 +153,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """A session that was taken from its node, and why."""
+    """A session that the store terminated, and why."""
 
     session: str
     user: str  #: user index
@@ -163,7 +163,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """A heartbeat was taken. ``lost``: sessions taken from this node, told again until it releases them."""
+    """A heartbeat was accepted. ``lost``: terminated sessions of this node, repeated until it releases them."""
 
     deadline: int
     sessions: int  #: how many sessions of this node the store counts
@@ -171,7 +171,7 @@ class Beat:
     epoch: int
     fence: int
     nodes: int  #: about how many nodes there are; another number means other nodes
-    skew: int  #: ms by which the store's clock leapt ahead, and which are not counted
+    skew: int  #: ms by which the store's clock jumped ahead, and which are not counted
     clock_generation: int  #: of this time
     lost: tuple[Lost, ...]
 
@@ -205,7 +205,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Somebody else saved first: this is the record that counts."""
+    """Another node saved first: this is the record that counts."""
 
     version: int
     record: bytes
@@ -218,7 +218,7 @@ class Count:
     held: int  #: seats, the quarantined among them
     quarantined: int
     capacity: int
-    reserved: int  #: reserved seats that nobody uses
+    reserved: int  #: reserved seats that are not in use
     waiting: int
     policy_version: int
     now: int

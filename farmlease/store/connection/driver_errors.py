@@ -52,7 +52,7 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
     "MOVED": (StoreRefused, "is part of a Redis Cluster: write [store] url as redis+cluster://host:port"),
     "CROSSSLOT": (StoreRefused, "is part of a Redis Cluster: write [store] url as redis+cluster://host:port"),
     "LOADING": (StoreUnavailable, "is still loading its data: try again in a moment"),
-    "BUSY": (StoreUnavailable, "is busy with somebody's long script: try again, or see SCRIPT KILL"),
+    "BUSY": (StoreUnavailable, "is busy with a long script of another client: try again, or see SCRIPT KILL"),
     "TRYAGAIN": (StoreUnavailable, "is moving data: try again in a moment"),
     "CLUSTERDOWN": (StoreUnavailable, "is a Redis Cluster that is down: see CLUSTER INFO"),
     "MASTERDOWN": (StoreUnavailable, "has lost its master: try again when there is a new one"),
@@ -97,12 +97,15 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], .
     (
         (ssl.SSLCertVerificationError,),
         StoreRefused,
-        "the certificate of the store {store} is not trusted ({said}): check ca_file and the host name in [store] url",
+        (
+            "the certificate of the store {store} is not trusted ({reason}): "
+            "check ca_file and the host name in [store] url"
+        ),
     ),
     (
         (ssl.SSLError,),
         StoreRefused,
-        "no TLS with the store {store} ({said}): check that it serves rediss://, and cert_file and key_file",
+        "no TLS with the store {store} ({reason}): check that it serves rediss://, and cert_file and key_file",
     ),
     ((PermissionError,), StoreRefused, "the socket of the store {store} may not be opened by this user"),
     (
@@ -145,8 +148,8 @@ def _translate(store: str, chain: list[BaseException]) -> StoreError:
     for one in chain:
         if isinstance(one, answers.ResponseError):
             # A server's error may quote arguments; they are cut off.
-            said = re.split(r", with args|\n", str(one), maxsplit=1)[0][:200]
-            return StoreRefused(f"the store {store} refused: {said}")
+            text = re.split(r", with args|\n", str(one), maxsplit=1)[0][:200]
+            return StoreRefused(f"the store {store} refused: {text}")
     return _translate_network(store, chain)
 
 
@@ -154,8 +157,8 @@ def _translate_network(store: str, chain: list[BaseException]) -> StoreError:
     for one in chain:
         for kinds, refusal, advice in _NETWORK:
             if isinstance(one, kinds):
-                said = getattr(one, "verify_message", None) or getattr(one, "reason", None) or "no reason given"
-                return refusal(advice.format(store=store, said=str(said).replace("_", " ").lower()))
+                reason = getattr(one, "verify_message", None) or getattr(one, "reason", None) or "no reason given"
+                return refusal(advice.format(store=store, reason=str(reason).replace("_", " ").lower()))
         if isinstance(one, OSError) and one.errno in _NO_WAY:
             return StoreUnavailable(
                 f"there is no way to the store {store} ({os.strerror(one.errno).lower()}): check the network, and the "

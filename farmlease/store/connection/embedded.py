@@ -45,11 +45,11 @@ log = structlog.get_logger()
 SOCKET = "redis.sock"
 #: Longest path of a Unix socket in bytes, the closing NUL not counted (macOS has the least of all: 104 with it).
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
-#: How long an owner waits (seconds) for another one to leave the folder: a command that only reads is gone sooner.
+#: How long an owner waits (seconds) for another one to leave the folder: a command that only reads ends sooner.
 OWNER_PATIENCE = 2.0
 #: How long (seconds) a server may take to answer, to load its data, and to end.
 ANSWER_WITHIN, LOAD_WITHIN, END_WITHIN = 10.0, 300.0, 10.0
-#: How long (seconds) it is waited for one reply, and until it is asked again.
+#: How long (seconds) one reply may take, and until the next attempt.
 REPLY_WITHIN, POLL = 1.0, 0.02
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 30.0
 
@@ -60,7 +60,7 @@ exec 3<&0 </dev/null
 "$@" 3<&- &
 server=$!
 {
-    # The watcher. It lets go of the log, whose lock stands for the server.
+    # The watcher. It closes the log, whose lock stands for the server.
     exec >/dev/null 2>&1
     read -r nothing <&3
     kill -TERM "$server"
@@ -87,14 +87,14 @@ class EmbeddedStore:
 
 
 async def embedded_store(folder: Path, *, owner: bool) -> EmbeddedStore:
-    """Start the server of ``folder``, or join it if somebody else runs it and we need not be its owner.
+    """Start the server of ``folder``, or join it if another process runs it and we need not be its owner.
 
     Raises AlreadyRunning (only with ``owner``), ConfigError for a folder that cannot serve, StoreUnavailable if the
     server does not start.
     """
     socket = folder / SOCKET
     if not owner and _belongs_to_another_user(folder):
-        return EmbeddedStore(socket)  # root looking into an agent's store must not leave files of its own there
+        return EmbeddedStore(socket)  # root reading an agent's store must not leave files of its own there
     program = None if sys.platform == "win32" else await asyncio.to_thread(server_program)  # no Unix sockets there
     server = EmbeddedServer(folder, program)
     try:
@@ -246,16 +246,16 @@ class EmbeddedServer:
             status = await self._guard.wait()
             log.error("store.embedded_ended", folder=str(self.folder), status=status)
             pause = SHORTEST_PAUSE if loop.time() - since > LONGEST_PAUSE else min(2 * pause, LONGEST_PAUSE)
-            self._let_go()
+            self._close_lifeline()
             await asyncio.sleep(pause)
             try:
                 await self._launch(program)
             except (FarmleaseError, OSError) as error:
-                log.error("store.embedded_not_started", folder=str(self.folder), error=str(error))  # noqa: TRY400 - expected, and said whole
+                log.error("store.embedded_not_started", folder=str(self.folder), error=str(error))  # noqa: TRY400 - expected, and logged whole
 
     async def _end(self) -> None:
         """Close the lifeline, so that the guard ends the server; and should it not, end both."""
-        self._let_go()
+        self._close_lifeline()
         if self._guard is None:
             return
         try:
@@ -265,7 +265,7 @@ class EmbeddedServer:
             _kill_group(self._guard.pid)
             await self._guard.wait()
 
-    def _let_go(self) -> None:
+    def _close_lifeline(self) -> None:
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
@@ -284,7 +284,7 @@ def _memory() -> driver.Redis:
 
 
 def _prepare(folder: Path) -> None:
-    """Make the folder, and refuse one that others can look into; changing its mode could be somebody's surprise."""
+    """Make the folder, and refuse one that others can look into; its mode is not changed, for it may be meant."""
     try:
         for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
@@ -301,13 +301,13 @@ def _prepare(folder: Path) -> None:
 
 def _belongs_to_another_user(folder: Path) -> bool:
     if sys.platform != "win32":
-        with contextlib.suppress(OSError):  # not there yet, or not to be looked into: whoever opens it will see
+        with contextlib.suppress(OSError):  # not there yet, or not to be read: opening it will fail then
             return folder.stat().st_uid != os.geteuid()
     return False
 
 
 def _locked(descriptor: int) -> bool:
-    """Lock an open file if nobody has; the lock ends with the last process that has this opening of it."""
+    """Lock an open file if it is not locked; the lock ends with the last process that has this opening of it."""
     if sys.platform != "win32":
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -323,7 +323,7 @@ def _kill_group(leader: int) -> None:
 
 
 async def _shut_down(socket: Path) -> None:
-    """Ask whichever server listens there to end; it does not answer if it does."""
+    """Ask whichever server listens there to end; one that ends does not answer."""
     with contextlib.suppress(RedisError, OSError):
         async with unix_client(socket, REPLY_WITHIN) as client:
             await client.shutdown()

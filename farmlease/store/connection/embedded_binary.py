@@ -49,10 +49,10 @@ def server_program() -> ServerProgram | None:
 
 
 def _version(path: str) -> tuple[int, ...]:
-    """Ask a redis-server for its version; () if it cannot even say that."""
+    """Ask a redis-server for its version; () if it does not answer that."""
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, timeout=10, check=False, text=True)  # noqa: S603 - the administrator's own redis-server
+        shown = subprocess.run([path, "--version"], capture_output=True, timeout=10, check=False, text=True)  # noqa: S603 - the administrator's own redis-server
     except (OSError, subprocess.SubprocessError):
         return ()
-    match = re.search(r"v=([\d.]+)", said.stdout)
+    match = re.search(r"v=([\d.]+)", shown.stdout)
     return tuple(int(part) for part in match[1].split(".") if part) if match else ()

@@ -44,8 +44,8 @@ class Cluster:
     """The member of a Redis Cluster that has the keys of a call.
 
     The driver's own client for a Cluster is not used: it sends ASKING and the command that it is for over different
-    network connections, does not say over which one it sent a script (WAIT must follow there), and when the Cluster is
-    down it ends the connection of every call under way.
+    network connections, does not report over which one it sent a script (WAIT must follow there), and ends the
+    connection of every call under way when the Cluster is down.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Everything a store holds, as bytes: to look behind farmlease's back, for showing and for searching.
+"""Everything a store holds, as bytes, read past farmlease: to show it and to search it.
 
-It reads whole keys, so it is for a store of a demonstration or a test, and nothing may be decided by what it returns.
+It reads whole keys, so it is for the store of a demonstration or a test. Nothing may be decided by what it returns.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Any
 from farmlease.store.connection.driver_errors import DRIVER_ERRORS, store_error
 from farmlease.store.connection.socket import unix_client
 
-__all__ = ["DumpedKey", "contents"]
+__all__ = ["DumpedKey", "read_dump"]
 
 ENOUGH = 30.0  #: seconds to read all of it
 
@@ -26,7 +26,7 @@ class DumpedKey:
     parts: tuple[bytes, ...]
 
 
-async def contents(socket: Path) -> tuple[DumpedKey, ...]:
+async def read_dump(socket: Path) -> tuple[DumpedKey, ...]:
     """Return every key of the store on a Unix socket, in order of their names. Raises StoreError."""
     outside = sys.exception()
     try:

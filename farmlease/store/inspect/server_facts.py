@@ -1,6 +1,6 @@
-"""What a store says of itself and lets us do, as facts for the doctor. Nothing is changed, and nothing is judged here.
+"""What a store reports of itself and allows us, as facts for the doctor. Nothing is changed, and nothing judged here.
 
-A right that is lacking is a fact too: whatever a server refuses to tell is left out. StoreError where it cannot be
+A right that is lacking is a fact too: what a server refuses to answer is left out. StoreError where it cannot be
 reached at all.
 """
 
@@ -17,7 +17,7 @@ from farmlease.store.connection.connection import Connection
 from farmlease.store.connection.socket import Channel, parse_info
 from farmlease.store.keys import Shard, node_keys, note_keys, policy_key, pools_key, rings_key
 
-__all__ = ["SAMPLES", "Examination"]
+__all__ = ["SAMPLES", "ServerInspection"]
 
 #: An example of every command that scripts use, behind the command and its key: ACL DRYRUN wants whole commands.
 SAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -28,7 +28,7 @@ SAMPLES: Mapping[str, tuple[str, ...]] = {
     "ZRANGEBYSCORE": ("0", "1"), "ZRANK": ("m",), "ZREM": ("m",), "ZREMRANGEBYSCORE": ("0", "1"),
     "ZREVRANGE": ("0", "1"), "ZREVRANGEBYSCORE": ("1", "0"), "ZSCORE": ("m",),
 }  # fmt: skip
-#: What is said outside scripts, or without a key in them.
+#: Commands that are sent outside scripts, or have no key in them.
 _PLAIN = (("TIME",), ("INFO",), ("WAIT", "0", "1"), ("CLIENT", "SETNAME", "farmlease"))
 _SCRIPTS = (("EVAL", "return 1", "1"), ("EVALSHA", "0" * 40, "1"))
 _SLOTS = (("CLUSTER", "SLOTS"),)
@@ -42,8 +42,8 @@ _BEYOND: Mapping[str, tuple[str, ...]] = {
 _ASKS_NO_MORE = "a server before 7.0 has no ACL DRYRUN"
 
 
-class Examination:
-    """A look at the store of a farm. ``user``: the ACL user of the configuration."""
+class ServerInspection:
+    """Reads the facts of a farm's store. ``user``: the ACL user of the configuration."""
 
     def __init__(self, connection: Connection, farm: str, *, user: str | None, wait_replicas: int) -> None:
         self._connection = connection
@@ -65,7 +65,7 @@ class Examination:
         return [(first, last) for first, last, _ in await self._slots()]
 
     async def cluster_state(self) -> Mapping[str, str]:
-        """Return what a member of a Cluster says of it; nothing where it does not tell."""
+        """Return CLUSTER INFO of a member; empty where it does not answer that."""
 
         async def read(channel: Channel) -> Mapping[str, str]:
             try:
@@ -93,7 +93,7 @@ class Examination:
         return facts
 
     async def shard(self, pool: str) -> ShardFacts:
-        """Ask what a pool's data say of their past."""
+        """Read the state of a pool's epoch and time."""
         meta = Shard(self._farm, pool).keys()[0]
 
         async def read(channel: Channel) -> ShardFacts:
@@ -176,7 +176,7 @@ async def _denied(channel: Channel, user: str, words: Sequence[str]) -> str | No
 
 
 async def _ahead(channel: Channel) -> int | None:
-    """Return by how many ms the server's clock is ahead of ours; None if it does not tell."""
+    """Return by how many ms the server's clock is ahead of ours; None if it does not answer that."""
     before = time.time_ns()
     try:
         seconds, micros = map(int, await channel.execute("TIME"))

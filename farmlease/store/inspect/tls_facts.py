@@ -1,6 +1,6 @@
 """How the network to a store is protected, as facts for the doctor: in clear or not, and until when.
 
-Connects to each server that the address names, and says nothing to it.
+Connects to each server that the address names, and sends it nothing.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re
 
 
 async def wiring_of(address: StoreAddress) -> Wiring:
-    """Look at the way to a store. ConfigError for an address that cannot be meant."""
+    """Inspect the connection to a store. ConfigError for an address with a fault."""
     url, now_ms = split_url(address), time.time_ns() // 1_000_000
     if not is_encrypted(address, url):
         return Wiring(encrypted=False, plain=tuple(f"{host}:{port}" for host, port in hosts(url) if not _is_here(host)))
@@ -43,10 +43,10 @@ async def wiring_of(address: StoreAddress) -> Wiring:
 def _why(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "it did not answer in time; does it serve rediss://?"
-    # asyncio puts the address into what the system said.
+    # asyncio puts the address into the system's text.
     plain = os.strerror(error.errno) if error.errno else "no answer"
-    said = getattr(error, "verify_message", None) or getattr(error, "reason", None) or plain
-    return str(said).replace("_", " ").lower()
+    reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or plain
+    return str(reason).replace("_", " ").lower()
 
 
 def _own(address: StoreAddress) -> Iterator[Certificate]:

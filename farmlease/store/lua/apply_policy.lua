@@ -1,4 +1,4 @@
--- apply_policy: replace the farm's policy, unless somebody else did meanwhile.
+-- apply_policy: replace the farm's policy, unless another administrator did meanwhile.
 -- Applying the same bytes again after a lost reply gives the first answer again.
 --
 -- KEYS  1 policy    string  version, a line feed, the sealed policy

@@ -1,7 +1,7 @@
--- drain: an administrator wishes that a node take no new users, or takes the wish back. The node hears it when it next
--- reports. Wishing what is wished already changes nothing.
+-- drain: an administrator wishes that a node take no new users, or takes the wish back. The node reads it with its
+-- next report. Repeating a wish changes nothing.
 --
--- KEYS  1 nodes     hash    node -> what it said last, when, and what is wished of it (JSON)
+-- KEYS  1 nodes     hash    node -> its last report, when, and what is wished of it (JSON)
 --       2 audit     stream  decisions of the whole farm
 --       3 counts    hash    event -> how many of them were ever written to the audit
 -- ARGV  1 node      name of the node

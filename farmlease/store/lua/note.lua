@@ -1,4 +1,4 @@
--- note: a decision that the policy took without asking for a seat: use without a licence, or none at all. Counted and
+-- note: a decision that the policy took without a seat: use without a licence, or none at all. Counted and
 -- audited, once for each session.
 --
 -- KEYS  1 audit     stream  such decisions of the whole farm

@@ -1,4 +1,4 @@
--- notes: a page of the audit's sealed words, by their first bytes, which name the key. Writes nothing.
+-- notes: a page of the audit's sealed comments and names, by their first bytes, which name the key. Writes nothing.
 --
 -- KEYS  1 audit     stream  decisions
 -- ARGV  1 begin     '-' to begin, then what the page before answered

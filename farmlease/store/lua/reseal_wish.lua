@@ -1,7 +1,7 @@
--- reseal_wish: who wished that a node drain, or not, sealed with another key, unless something else is wished by now.
+-- reseal_wish: the administrator of a node's wish, sealed with another key, unless something else is wished by now.
 -- Resealing the same again after a lost reply gives the first answer again.
 --
--- KEYS  1 nodes     hash    node -> what it said last, when, and what is wished of it (JSON)
+-- KEYS  1 nodes     hash    node -> its last report, when, and what is wished of it (JSON)
 -- ARGV  1 node      name of the node
 --       2 old       base64: sealed bytes that were read
 --       3 new       base64: the same name, sealed anew

@@ -1,10 +1,10 @@
--- rings: what every node said of its keys. Who was silent for too long is forgotten.
+-- rings: what every node reported of its keys. A node that was silent for too long is forgotten.
 --
--- KEYS  1 rings     hash    node -> when it said so (ms), a blank, and what it said (JSON)
+-- KEYS  1 rings     hash    node -> when it reported (ms), a blank, and its report (JSON)
 -- ARGV  1 kept      ms for which a silent node is remembered
 --
 -- Answers
---   rings, now ms, then triples: node, when ms, what it said (JSON)
+--   rings, now ms, then triples: node, when ms, its report (JSON)
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)

@@ -1,6 +1,6 @@
 -- roster: every node that ever reported and was not forgotten. Writes nothing.
 --
--- KEYS  1 nodes     hash    node -> what it said last, when, and what is wished of it (JSON)
+-- KEYS  1 nodes     hash    node -> its last report, when, and what is wished of it (JSON)
 -- ARGV  none
 --
 -- Answers

@@ -1,5 +1,5 @@
 -- seals: a page of what is sealed of users: the first bytes of each, which name its key. Writes nothing.
--- What is there during the whole walk is listed at least once.
+-- A seal that is there during the whole walk is listed at least once.
 --
 -- KEYS  1 sealed    hash    user index -> sealed record, or sealed user name
 -- ARGV  1 cursor    '0' to begin, then what the page before answered

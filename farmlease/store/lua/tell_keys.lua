@@ -1,7 +1,7 @@
--- tell_keys: a node says which keys it can open with, which one it seals with, and which ones its journal still needs.
+-- tell_keys: a node reports which keys it can open with, which one it seals with, and which its journal still needs.
 --
--- KEYS  1 rings     hash    node -> when it said so (ms), a blank, and what it said (JSON)
--- ARGV  1 node      name of the node; of its lives the last word counts
+-- KEYS  1 rings     hash    node -> when it reported (ms), a blank, and its report (JSON)
+-- ARGV  1 node      name of the node; the last report counts, of any incarnation
 --       2 said      JSON
 --
 -- Answers

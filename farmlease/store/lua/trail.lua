@@ -1,5 +1,5 @@
 -- trail: a page of an audit, a pool's or the farm's own. Writes nothing.
--- Whatever stands there is handed over as it is: the reader judges it.
+-- An entry is returned as it stands: the reader judges it.
 --
 -- KEYS  1 audit     stream  decisions
 --       2 names     hash    user index -> sealed user name
@@ -14,13 +14,13 @@ local after, user = ARGV[1], ARGV[2]
 local found = redis.call('XRANGE', KEYS[1], after == '-' and after or '(' .. after, '+', 'COUNT', ARGV[3])
 local answer = { 'page', #found > 0 and found[#found][1] or '' }
 for _, entry in ipairs(found) do
-  local who = ''
+  local subject = ''
   for at = 1, #entry[2], 2 do
-    if entry[2][at] == 'user' then who = entry[2][at + 1] end
+    if entry[2][at] == 'user' then subject = entry[2][at + 1] end
   end
-  if user == '' or who == user then
+  if user == '' or subject == user then
     answer[#answer + 1] = entry[1]
-    answer[#answer + 1] = who ~= '' and redis.call('HGET', KEYS[2], who) or ''
+    answer[#answer + 1] = subject ~= '' and redis.call('HGET', KEYS[2], subject) or ''
     answer[#answer + 1] = entry[2]
   end
 end

@@ -486,7 +486,7 @@ async def test_refusals_of_the_server_have_words_for_the_administrator(program: 
 
 
 async def test_a_busy_server_is_asked_again() -> None:
-    """A server kept busy by somebody's long script is unavailable for now, and a try after that succeeds."""
+    """A server kept busy by a long script of another client is unavailable for now, and a try after that succeeds."""
     with redis_server("--lua-time-limit", "5") as running, running.client() as client, running.client() as killer:
         endless = asyncio.create_task(asyncio.to_thread(spin, client))
 
@@ -496,7 +496,7 @@ async def test_a_busy_server_is_asked_again() -> None:
 
         waits = Recorder(meanwhile=end_it)
         async with connected(running.url, sleep=waits) as connection:
-            with pytest.raises(StoreUnavailable, match="busy with somebody's long script"):
+            with pytest.raises(StoreUnavailable, match="busy with a long script of another client"):
                 await repeated(connection.ping)
             assert [b"x", 0, None, [1]] == await connection.call(ECHO, [], ["x"])
         await endless

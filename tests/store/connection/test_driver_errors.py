@@ -181,7 +181,7 @@ def is_busy(client: redis.Redis) -> bool:
         (lambda world: demoted(world, serves_stale="no"), StoreUnavailable, "has lost its master"),
         (lambda world: setting(world, "min-replicas-to-write", "1", "0"), StoreUnavailable, "too few replicas"),
         (without_disk, StoreRefused, "cannot write to its disk"),
-        (busy, StoreUnavailable, "is busy with somebody's long script"),
+        (busy, StoreUnavailable, "is busy with a long script of another client"),
     ],
     ids=["READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY"],
 )

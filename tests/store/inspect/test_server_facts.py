@@ -8,7 +8,7 @@ import pytest
 
 from farmlease.domain.diagnosis.store import ServerFacts
 from farmlease.store.connection.connection import StoreAddress, open_connection
-from farmlease.store.inspect.server_facts import SAMPLES, Examination
+from farmlease.store.inspect.server_facts import SAMPLES, ServerInspection
 from farmlease.store.keys import policy_key
 from farmlease.store.script import Script, script_names
 from tests.support.servers import RedisServer, redis_server
@@ -32,7 +32,7 @@ async def asked(store: RedisServer, folder: Path, *rights: str) -> ServerFacts:
         password.write_text("secret")
         address = StoreAddress(url=store.url, username="agent", password_file=password)
         async with await open_connection(address) as connection:
-            examination = Examination(connection, "citrix-a", user="agent", wait_replicas=0)
+            examination = ServerInspection(connection, "citrix-a", user="agent", wait_replicas=0)
             facts = await examination.server(policy_key("citrix-a"), cluster=False, watched=False)
         assert before == client.dbsize()
         return facts
