@@ -123,6 +123,25 @@ def test_every_test_file_that_is_named_is_there(page: Path) -> None:
     assert [] == sorted(name for name in named if not any(each == name or each.endswith(f"/{name}") for each in here))
 
 
+def test_every_rule_is_tested_in_the_rooms_of_its_row() -> None:
+    """Each file of the map from rule to test lies in a room of its row, and each room of a row has one of its files."""
+    tests = ROOT / "tests"
+    (table,) = re.findall(
+        r"^\| rule \| test file \| room \|\n\|[-|]+\|\n((?:\|.*\n)+)",
+        (tests / "README.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    wrong = list[str]()
+    for row in table.splitlines():
+        _, files, cell = row.removeprefix("| ").removesuffix(" |").split(" | ")
+        rooms = [tests / each.strip("` ").replace("top", "") for each in cell.split(", ")]
+        names = re.findall(r"`(test_\w+\.py)`", files)
+        wrong += [name for name in names if not any((room / name).exists() for room in rooms)]
+        wrong += [f"{room}: {row}" for room in rooms if not any((room / name).exists() for name in names)]
+    assert len(table.splitlines()) > 30
+    assert [] == wrong
+
+
 HOUSE = ROOT / "farmlease"
 
 

@@ -94,6 +94,10 @@ def test_the_tour_runs_as_written() -> None:
     assert "a borrowed licence" in told.stdout
     assert "exit status 3" in told.stdout
     assert "VALID" in told.stdout
+    (shown,) = re.findall(r"\n\n```\n(.*?)```", between(README, "tour", "end of tour"), re.DOTALL)
+    printed = told.stdout.splitlines()
+    for line in shown.splitlines():
+        assert any(each.startswith(line.removesuffix("…")) for each in printed), line
 
 
 def test_the_readme_is_for_ten_minutes() -> None:
