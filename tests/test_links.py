@@ -154,6 +154,19 @@ def test_every_room_and_module_on_the_map_is_there() -> None:
     assert [] == sorted(name for name in named if not (HOUSE / name).exists() and not (ROOT / name).exists())
 
 
+def test_every_class_and_method_on_the_map_is_there() -> None:
+    """The map names no class that is not defined, and none of its methods or fields that its file does not name."""
+    sources = [file.read_text(encoding="utf-8") for file in HOUSE.rglob("*.py")]
+    named = re.findall(r"`(_?[A-Z][a-z]\w+)(?:\.(\w+))?`", (HOUSE / "README.md").read_text(encoding="utf-8"))
+    defined = {name: [text for text in sources if f"\nclass {name}" in text] for name, _ in named}
+    assert len(defined) > 15
+    assert [] == sorted(
+        f"{name}.{member}"
+        for name, member in named
+        if not any(re.search(rf"\b{member}\b", text) for text in defined[name])
+    )
+
+
 def test_every_room_is_on_the_map() -> None:
     """A room that nobody drew is not found; the commands' folders are one for each noun, and named as one."""
     drawn = set(re.findall(r"`((?:\w+/)+)`", (HOUSE / "README.md").read_text(encoding="utf-8")))

@@ -20,7 +20,9 @@ def events() -> frozenset[str]:
     for file in (ROOT / "farmlease").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             match node:
-                case ast.Call(func=ast.Attribute(value=ast.Name(id="_log")), args=[ast.Constant(value=str(event)), *_]):
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="_log" | "log")), args=[ast.Constant(value=str(event)), *_]
+                ):
                     found.add(event)
     return frozenset(found)
 
@@ -58,7 +60,7 @@ def test_the_changelog_names_the_renamed_events() -> None:
 
 def test_events_are_found_where_they_stand(tmp_path: Path) -> None:
     """The search sees events in the package and in a page, and takes no file for one."""
-    assert {"store.away", "session.granted", "agent.ready"} <= events()
+    assert {"store.away", "session.granted", "agent.ready", "loop.fault"} <= events()
     page = tmp_path / "page.md"
     (tmp_path / "store.rdb").touch()
     page.write_text(

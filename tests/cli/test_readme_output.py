@@ -2,10 +2,14 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from farmlease.admin.nodes import Occupancy
+from farmlease.cli.node.drain_wait import empty_text, remaining_text
+from farmlease.domain.node_view import NodeView, Wish
 from tests.support.commands import CLEARQUEST, QLIKVIEW, ClockedHost, me
 from tests.support.stores import HOUR
 
@@ -49,3 +53,18 @@ def test_the_audit_is_as_shown(morning: ClockedHost, options: tuple[str, ...]) -
 def test_usage_is_as_shown(morning: ClockedHost) -> None:
     """So is the table, with the drawing that a terminal gets."""
     assert shown("usage") == morning.run_on_terminal("usage", NO_COLOR="1")
+
+
+def test_the_drain_is_as_shown() -> None:
+    """While a node empties, the lines are those that the command prints for what is left on it."""
+    view = NodeView(
+        node="ctx-02", incarnation="a", version="0.1.0", sessions=2, owed=0, draining=False, stopping=False,
+        health="pass", listen="", started_at=0, seen_at=0, now=0, wish=Wish(),
+    )  # fmt: skip
+    shut = replace(view, draining=True)
+    printed = [
+        f"ctx-02: {remaining_text(Occupancy(each, count, counted=False))}"
+        for each, count in ((view, 2), (shut, 2), (shut, 1))
+    ]
+    printed.append(empty_text(Occupancy(shut, 0, counted=False)))
+    assert "\n".join(["$ farmlease node drain ctx-02 --wait 8h", *printed, "$ "]) in ADMIN
