@@ -10,11 +10,9 @@ from contextlib import asynccontextmanager
 
 from farmlease.config.model import Config
 from farmlease.crypto import keyring_file
-from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
-from farmlease.domain.identity import User
+from farmlease.crypto.seal import Purpose, Sealer
 from farmlease.domain.model import PoolUse
 from farmlease.domain.policy import Policy, PolicyInForce, Pool, parse_policy
-from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.errors import RecordRejected
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.audit_store import AuditStore
@@ -91,15 +89,6 @@ class Farm:
             kept=count.reserved if count else pool.reserved_seats,
             queued=count.waiting if count else 0,
         )
-
-    def first_record(self, pool: Pool, user: User, device: str, lease_id: str, borrowed_at: int) -> bytes:
-        """Return the sealed first record, without files, of a new lease."""
-        index = self.sealer.user_index(user)
-        record = BorrowedRecord(
-            user=user.canonical, pool=pool.name, seat=index, device=device, borrowed_at=borrowed_at, files=()
-        )
-        binding = RecordBinding(pool=pool.name, user_index=index, lease_id=lease_id, version=1)
-        return self.sealer.seal_record(binding, encode(record))
 
     def signature(self) -> bytes:
         """Return the administrator, sealed, for the audit; empty for an agent."""

@@ -30,7 +30,6 @@ FLOORS: list[set[str]] = [
     {"node.sessions"},
     {"node.health"},
     {"node.agent", "node.loops"},
-    {"node.verdict"},
     {"node.http", "node.build"},
     {"node.daemon"},
     {"cli"},

@@ -72,7 +72,9 @@ class LeaseAdmin:
             device=device,
             borrowed_at=borrowed_at,
             lease_id=lease_id,
-            record=self._farm.first_record(pool, user, device, lease_id, borrowed_at or 0),
+            record=self._farm.sealer.seal_first_record(
+                pool.name, user, device=device, lease_id=lease_id, borrowed_at=borrowed_at or 0
+            ),
             name=self._farm.sealer.seal_name(index, user.canonical),
             reservations=pool.reservations(SessionRequest(user=user, session=""), ""),
             by=self._farm.signature(),

@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from farmlease.crypto.keyring import KEY_ID_BYTES, SECRET_BYTES, KeyRing
 from farmlease.domain.identity import User
+from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.errors import KeyRingRejected, RecordRejected
 
 __all__ = ["NodeSealer", "Purpose", "RecordBinding", "Sealer", "key_id_of"]
@@ -140,6 +141,16 @@ class Sealer:
     def seal_record(self, binding: RecordBinding, data: bytes) -> bytes:
         """Seal an encoded record."""
         return self.seal(Purpose.RECORD, binding.user_index, _record_context(binding), data)
+
+    def seal_first_record(self, pool: str, user: User, *, device: str, lease_id: str, borrowed_at: int) -> bytes:
+        """Seal the first record, without files, of a new lease. ``borrowed_at``: ms since 1970 UTC."""
+        index = self.user_index(user)
+        record = BorrowedRecord(
+            user=user.canonical, pool=pool, seat=index, device=device, borrowed_at=borrowed_at, files=()
+        )
+        return self.seal_record(
+            RecordBinding(pool=pool, user_index=index, lease_id=lease_id, version=1), encode(record)
+        )
 
     def unseal_record(self, binding: RecordBinding, sealed: bytes) -> bytes:
         """Return the encoded record. Raises ``RecordRejected`` when it was sealed for anything but this binding."""

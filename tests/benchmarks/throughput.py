@@ -78,7 +78,7 @@ async def rate(on: Bench, clients: int, calls: int) -> float:
             taking = Taking(
                 device=FARM,
                 lease_id=lease_id,
-                record=farm.first_record(POOL, user, FARM, lease_id, 0),
+                record=farm.sealer.seal_first_record(POOL.name, user, device=FARM, lease_id=lease_id, borrowed_at=0),
                 name=farm.sealer.seal_name(index, user.canonical),
             )
             claim = Claim(user=index, node=NODE, session=f"{prefix}-{number}")
@@ -98,7 +98,7 @@ async def theirs(on: Bench, clients: int, calls: int) -> float:
     has users of its own.
     """
     script, before, these = Script.load("acquire"), on.seats(), secrets.token_hex(2)
-    record, name = await sample()
+    record, name = sample()
     arguments = script.ordered(
         {
             "policy": VERSION, "user": f"{these}__rand_int____rand_int__", "node": NODE, "session": f"{these}__rand_int____rand_int__",
@@ -119,12 +119,11 @@ async def theirs(on: Bench, clients: int, calls: int) -> float:
     return float(list(csv.reader(out.decode().splitlines()))[1][1])
 
 
-async def sample() -> tuple[bytes, bytes]:
+def sample() -> tuple[bytes, bytes]:
     """Return a record and a name as ``rate`` sends them."""
     sealer = Sealer(KeyRing.generate(0), FARM)
     user = USERS.user("user-01234567-01234")
-    async with bench() as on:
-        record = Farm(FARM, on.store, sealer).first_record(POOL, user, FARM, secrets.token_urlsafe(12), 0)
+    record = sealer.seal_first_record(POOL.name, user, device=FARM, lease_id=secrets.token_urlsafe(12), borrowed_at=0)
     return record, sealer.seal_name(sealer.user_index(user), user.canonical)
 
 

@@ -168,7 +168,9 @@ class _Crowd:
 
     async def _ask(self, number: int) -> object:
         user, lease_id = self._user(number), secrets.token_urlsafe(12)
-        record = self._farm.first_record(self._pool, user, self._farm.name, lease_id, 0)
+        record = self._farm.sealer.seal_first_record(
+            self._pool.name, user, device=self._farm.name, lease_id=lease_id, borrowed_at=0
+        )
         name = self._farm.sealer.seal_name(self._farm.sealer.user_index(user), user.canonical)
         taking = Taking(device=self._farm.name, lease_id=lease_id, record=record, name=name)
         return await self._store.acquire(self._pool, VERSION, self._claim(number), taking)

@@ -105,13 +105,15 @@ class SeatAcquisition:
 
     async def ask_store(self, session: NodeSession, version: int, pool: Pool, wait_ms: int = 0) -> Acquired:
         """Ask the store for a seat: one round trip, unless this node's heartbeat has to come first."""
-        claim = session.claim
+        claim, sealer = session.claim, self._farm.sealer
         lease_id = secrets.token_urlsafe(12)
         taking = Taking(
             device=session.device,
             lease_id=lease_id,
-            record=self._farm.first_record(pool, session.user, session.device, lease_id, self._clock.now_ms()),
-            name=self._farm.sealer.seal_name(claim.user, session.user.canonical),
+            record=sealer.seal_first_record(
+                pool.name, session.user, device=session.device, lease_id=lease_id, borrowed_at=self._clock.now_ms()
+            ),
+            name=sealer.seal_name(claim.user, session.user.canonical),
             reservations=session.reservations,
             wait_ms=wait_ms,
         )
