@@ -232,7 +232,7 @@ def test_a_stopping_agent_leaves_before_it_is_gone(farm: Farm) -> None:
 def test_an_outage_of_the_store_leaves_all_hosts_in(farm: Farm) -> None:
     """L9: while the store hangs, and after many checks more, every host is up with its weight."""
     agents, balancer = farm.agents, farm.balancer
-    farm.leases.process.send_signal(signal.SIGSTOP)
+    farm.store.process.send_signal(signal.SIGSTOP)
     try:
         eventually(
             lambda: all(agent.health().body.startswith(b"warn the store") for agent in agents), lambda: "no outage"
@@ -243,6 +243,6 @@ def test_an_outage_of_the_store_leaves_all_hosts_in(farm: Farm) -> None:
             time.sleep(0.2)
         assert set(NODES) == {balancer.arrives(f"meanwhile{number}") for number in range(12)}
     finally:
-        farm.leases.process.send_signal(signal.SIGCONT)
+        farm.store.process.send_signal(signal.SIGCONT)
     for node in NODES:
         balancer.shows(node, "UP", 100)

@@ -3,7 +3,10 @@
 Any host in the network can connect here, so a caller gets little: a request has no body, a bounded head and a few
 seconds to arrive; at most 256 connections are open, and a new one evicts the one idle longest. A request is answered
 within some tens of microseconds: probes share the processor with logons, and a thousand of them a second must not slow
-a logon down. That is why no framework parses them.
+a logon down.
+
+That is why requests are parsed by hand. With h11 0.16 as the parser, measured on 2026-11-29, a probe took 37 µs of CPU
+instead of 19, in as many lines; and h11 refuses an HTTP/1.1 request without Host, which this listener answers.
 """
 
 import asyncio
