@@ -100,7 +100,7 @@ class Agent:
         await self._sync.heartbeat.deliver()
         await self._runtime.tasks.done()
         await self._sync.heartbeat.deliver()
-        await self._sync.report.send(self._monitor.look())
+        await self._sync.report.send(self._monitor.look)
 
     def _as_it_stands(self, session: NodeSession) -> NodeSession:
         """Return a session with the present end of its lease, which moves on while the store counts the session."""

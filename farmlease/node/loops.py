@@ -162,7 +162,8 @@ class Loops:
         return any(asleep >= pool.session_timeout_ms for pool in self._policy.in_force.pools)
 
     async def _report(self) -> None:
-        await self._sync.report.send(self._monitor.look())
+        await self._sync.report.send(self._monitor.look)
+        self._monitor.look()
 
     async def _is_known(self, pool: str) -> bool:
         try:

@@ -64,13 +64,10 @@ class RecordSync:
         if not pool.files:
             self._receipts.keep(index, pool.name, replace(taken, files=(), placing=False))
             return
-        files, receipt = VendorFiles(pool.files), replace(taken, files=pool.files, placing=False)
+        files = VendorFiles(pool.files)
+        # Before the disk is touched: what the store reports meanwhile is noted in the receipt and must stay there.
+        self._receipts.keep(index, pool.name, replace(taken, files=pool.files, placing=True))
         named = [file for file in record.files if file.name in pool.files]
-        if not named:
-            await in_thread(lambda: files.take(user))  # refuses at the start what could not be collected at the end
-            self._receipts.keep(index, pool.name, receipt)
-            return
-        self._receipts.keep(index, pool.name, replace(receipt, placing=True))
         await in_thread(lambda: self._place(index, user, files, named))
         self._update(index, pool.name, placing=False)
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from farmlease.domain.model import Grant, LossReason, SessionRequest
 from farmlease.domain.session_states import SessionState
-from farmlease.errors import StoreError
+from farmlease.errors import JournalFailed, StoreError
 from farmlease.node.concurrency import Runtime
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
@@ -49,10 +49,14 @@ class Housekeeping:
         self._liveness = liveness
         self._locks = runtime.locks
         self._tasks = runtime.tasks
+        self._unwritten: list[SeatLost] = []
 
     def tidy(self) -> None:
-        """End what is left over: starts without an answer, ends cut short, sessions of a removed pool."""
+        """End what is left over: starts without an answer, ends cut short, lost seats, sessions of a removed pool."""
         policy = self._policy.in_force.policy
+        unwritten, self._unwritten = self._unwritten, []
+        for event in unwritten:
+            self._sync.events.add(event)
         for session in self._sessions:
             if self._locks.is_locked(session.id):
                 continue
@@ -98,11 +102,18 @@ class Housekeeping:
         for event in events:
             match event:
                 case SeatLost(pool, lost):
-                    name = f"lost {pool} {lost.session} {lost.fence}"
-                    self._tasks.run(name, partial(self._reacquisition.seat_lost, pool, lost))
+                    self._tasks.run(f"lost {pool} {lost.session} {lost.fence}", partial(self._lose, event))
                 case CountsDiffer(pool):
                     self._tasks.run(f"differs {pool}", partial(self._examine, event))
         return bool(events)
+
+    async def _lose(self, event: SeatLost) -> None:
+        """Act on a lost seat; again with the next heartbeat if the journal cannot be written now."""
+        try:
+            await self._reacquisition.seat_lost(event.pool, event.lost)
+        except JournalFailed:
+            self._unwritten.append(event)
+            raise
 
     async def losses_known(self) -> None:
         """Wait until the reported losses are in the session table; a disk that hangs holds this up a little."""

@@ -6,6 +6,8 @@ after a restart of the agent; a session that is held, by the store's time, does 
 
 from typing import NamedTuple
 
+import structlog
+
 from farmlease.clock import Clock
 from farmlease.domain.session_states import SessionState
 from farmlease.node.host_identity import lives
@@ -13,6 +15,8 @@ from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
 
 __all__ = ["Ended", "Liveness"]
+
+_log = structlog.get_logger(__name__)
 
 _MAY_IDLE = frozenset({SessionState.ACTIVE, SessionState.INVALID})
 
@@ -33,6 +37,7 @@ class Liveness:
         self._store_state = state.store_state
         self._clock = clock
         self._active_at: dict[tuple[str, int], float] = {}
+        self._unseen: set[str] = set()  #: sessions whose process could not be looked at; each is logged once
 
     def touch(self, session: str) -> None:
         """Note a sign of activity."""
@@ -45,12 +50,29 @@ class Liveness:
         sessions = [each for each in self._sessions if each.state.shown]
         now = self._clock.monotonic()
         self._active_at = {_key(each): self._active_at.get(_key(each), now) for each in sessions}
-        gone = [each for each in sessions if self._is_gone(each)]
-        idle = [each for each in sessions if each not in gone and each.state in _MAY_IDLE and self._is_idle(each)]
+        self._unseen &= {each.id for each in sessions}
+        gone: list[NodeSession] = []
+        idle: list[NodeSession] = []
+        for each in sessions:
+            if self._is_gone(each):
+                gone.append(each)
+            elif each.state in _MAY_IDLE and self._is_idle(each):
+                idle.append(each)
         return Ended(gone, idle)
 
     def _is_gone(self, session: NodeSession) -> bool:
-        return session.pid is not None and (session.pid_started is None or not lives(session.pid, session.pid_started))
+        """Whether a session's process is gone. One that cannot be looked at is not, and holds up no other session."""
+        try:
+            gone = session.pid is not None and (
+                session.pid_started is None or not lives(session.pid, session.pid_started)
+            )
+        except Exception:  # noqa: BLE001 - whatever the system says of this process
+            if session.id not in self._unseen:
+                _log.error("watch.failed", session=session.id, exc_info=True)
+            self._unseen.add(session.id)
+            return False
+        self._unseen.discard(session.id)
+        return gone
 
     def _is_idle(self, session: NodeSession) -> bool:
         pool = self._policy.in_force.pool(session.pool)

@@ -9,7 +9,8 @@ Must never fail: a report that does not get through is sent again at the next lo
 
 import asyncio
 import json
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 
 import structlog
 
@@ -55,12 +56,12 @@ class NodeReport:
             self._journal.drain(on=on)
             _log.info("node.drain", on=on, asked="here")
 
-    async def send(self, facts: Facts) -> None:
-        """Send a report, and do what the store's answer asks for."""
+    async def send(self, collect: Callable[[], Facts]) -> None:
+        """Send a report, and do what the store's answer asks for. ``collect`` returns the facts as they are then."""
         async with self._lock:
             try:
-                if await self._send(facts):  # this node drains now, or no longer: that is to be reported too
-                    await self._send(replace(facts, draining=self.draining))
+                if await self._send(collect):  # this node drains now, or no longer: that is to be reported too
+                    await self._send(collect)
             except FarmleaseError as error:
                 if not self._failing:  # whether the store answers is reported by those who ask it for seats
                     _log.warning("node.not_reported", why=str(error))
@@ -70,11 +71,12 @@ class NodeReport:
             else:
                 self._failing = False
 
-    async def _send(self, facts: Facts) -> bool:
+    async def _send(self, collect: Callable[[], Facts]) -> bool:
         """Send one report; return whether the answer changed what the node is to do."""
         draining = self._journal.draining
         asked: DrainRequest = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
-        report, by = self._report(facts), self._by() if asked else b""
+        by = self._by() if asked else b""
+        report = self._report(collect())  # at this moment: a report must not call a node empty that no longer is
         answer = await self._nodes.report(self._node, report, self._agreed, asked, by)
         self.namesakes = answer.namesakes
         if answer.wish == self._agreed:

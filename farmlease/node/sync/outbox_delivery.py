@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReport:
-    """What one delivery met. ``strange``: pools whose store is not the one that this node knew; it took nothing."""
+    """What was met since the last report. ``strange``: pools whose store is another one and took nothing."""
 
     strange: frozenset[str]
 
@@ -35,7 +35,7 @@ class DeliveryReport:
 class _Round:
     """What one round has met so far."""
 
-    strange: set[str] = field(default_factory=set)  #: pools
+    strange: set[str]  #: pools
     unsaved: set[tuple[str, str]] = field(default_factory=set)  #: whose next version must not pass a refused one
     refused: dict[int, str] = field(default_factory=dict)  #: number to why
 
@@ -60,6 +60,8 @@ class OutboxDelivery:
         self._next: asyncio.Task[DeliveryReport] | None = None
         self._rounds: set[asyncio.Task[DeliveryReport]] = set()
         self._refused: dict[int, str] = {}
+        #: Pools that a round found strange and has not reported yet, as the store went away before its end.
+        self._strange: set[str] = set()
 
     @property
     def refused(self) -> int:
@@ -82,11 +84,11 @@ class OutboxDelivery:
     async def _round(self) -> DeliveryReport:
         async with self._delivering:
             self._next = None
-            met = _Round()
+            met = _Round(self._strange)
             for number, message in self._outbox.messages():
                 if not met.must_wait(message) and not self._must_wait(message):
                     await self._try(number, message, met)
-            self._refused = met.refused
+            self._refused, self._strange = met.refused, set()
             return DeliveryReport(frozenset(met.strange))
 
     async def _try(self, number: int, message: Message, met: _Round) -> None:

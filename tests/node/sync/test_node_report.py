@@ -243,3 +243,34 @@ async def test_a_disk_that_cannot_be_looked_at_stops_no_heartbeat(
     await host.node.loops.watch()
     (view,) = await roster.all()
     assert ("fail", False) == (view.health, host.node.monitor.health.ready)
+
+
+async def test_who_starts_while_the_drain_arrives_is_in_the_next_report(site: Site, roster: NodeAdmin) -> None:
+    """A node is not called empty by facts from before its answer: somebody could reimage it."""
+    host = site.host()
+    await host.beat()
+    await drained(roster)
+    with host.line.holding("report") as held:
+        looking = asyncio.create_task(host.node.loops.look())
+        await held()
+        await host.granted(JOHN)
+    await looking
+    left = await roster.occupancy("ctx-01")
+    assert (True, 1, False) == (left.view.draining, left.view.sessions, left.empty)
+
+
+async def test_a_report_that_waited_for_another_has_the_facts_of_now(site: Site, roster: NodeAdmin) -> None:
+    """What got into the outbox while an earlier report was under way is in the later one."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.beat()
+    with host.line.holding("report") as held:
+        first = asyncio.create_task(host.node.loops.look())
+        await held()
+        second = asyncio.create_task(host.node.loops.look())
+        await asyncio.sleep(0.01)
+        host.line.cut.add("release")
+        await host.end()
+    await asyncio.gather(first, second)
+    (view,) = await roster.all()
+    assert (0, 1) == (view.sessions, view.owed)

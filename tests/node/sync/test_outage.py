@@ -6,6 +6,8 @@ import pytest
 
 from farmlease.domain.model import Grant, Reason
 from farmlease.domain.wording import moment
+from farmlease.errors import StoreUnavailable
+from farmlease.node.journal.outbox import ReleaseMessage
 from tests.support.nodes import JOHN, MARY, Site
 
 MINUTE = 60_000
@@ -196,3 +198,28 @@ async def test_a_fault_in_the_middle_of_a_start_leaves_no_seat(site: Site, monke
     await host.beat()
     assert ({}, [], None) == (host.states, await site.sessions(), host.read())
     assert isinstance(await host.start(JOHN), Grant)
+
+
+async def test_a_strange_store_is_reported_even_if_the_store_goes_away_in_the_same_round(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a cut-short delivery found out is in the report of the next one."""
+    host = site.host()
+    delivery, outbox = host.node.sync.delivery, host.node.state.outbox
+    claim = host.node.state.sessions.claim_of(JOHN, "7")
+    for pool in ("one", "two"):
+        outbox.add(ReleaseMessage(pool=pool, claim=claim, fence=1))
+    away = [True]
+
+    async def sent(number: int, message: ReleaseMessage) -> bool:
+        if message.pool == "two" and away:
+            raise StoreUnavailable("away: the test wanted it to be")
+        if message.pool == "two":
+            outbox.settle(number)
+        return message.pool == "two"
+
+    monkeypatch.setattr(delivery, "_send", sent)
+    with pytest.raises(StoreUnavailable):
+        await delivery.deliver()
+    away.clear()
+    assert {"one"} == (await delivery.deliver()).strange
