@@ -108,7 +108,7 @@ def read(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> G
     """Return the configuration, unchecked; raises ConfigError if the file cannot be read or is no TOML."""
     path, named = find(config, environ)
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError:
         if named:
             raise ConfigError(f"{path}: there is no such file; write it, or name another one") from None

@@ -75,7 +75,6 @@ def test_a_changed_limit_holds_at_once(host: Host) -> None:
         ("pool = [", "is not TOML"),
         (QLIKVIEW + "capcity = 3\n", 'line 6: pool[0].capcity: unknown key; the nearest valid one is "capacity"'),
         (b"\xff[[pool]]", "is not UTF-8 text"),
-        (b"\xef\xbb\xbf" + QLIKVIEW.encode(), "byte order mark"),
         (QLIKVIEW + 'session_timeout = "2m"\n', "pool qlikview: session_timeout 2m is not more than twice"),
         (QLIKVIEW + "nodes = ['n']\n", "line 6: pool[0].nodes: is for a node_locked pool only"),
         (QLIKVIEW + "reserve = [{ users = ['x'], seats = 4 }]\n", "line 6: pool[0].reserve: reserves 4 seats of 3"),
@@ -89,6 +88,14 @@ def test_what_cannot_be_kept_is_refused(host: Host, policy: str | bytes, told: s
     assert ended.err.startswith(f"farmlease: {file}: ")
     assert told in ended.err
     assert 0 == host.version()
+
+
+def test_a_policy_of_an_editor_on_windows(host: Host) -> None:
+    """A byte order mark and carriage returns change nothing; what is in force has no mark."""
+    text = QLIKVIEW.replace("\n", "\r\n")
+    assert 0 == host.run("pool", "apply", host.write(b"\xef\xbb\xbf" + text.encode())).status
+    assert 3 == json.loads(host.run("pool", "show", "qlikview", "-o", "json").out)["capacity"]
+    assert "unchanged\n" == host.run("pool", "apply", host.write(text.encode())).out
 
 
 def test_every_rule_is_kept_whatever_the_kind(host: Host) -> None:

@@ -340,7 +340,15 @@ def test_no_agent_is_status_4_and_says_what_to_do(
     assert 1 == err.count("\n")
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "there is no token file"), ("", "holds no token")])
+def test_a_token_of_an_editor_on_windows(agent: StandIn, folder: Path, run: Run) -> None:
+    """A byte order mark and a carriage return around a token are no part of it."""
+    (folder / "token").write_bytes(b"\xef\xbb\xbf" + TOKEN.encode() + b"\r\n")
+    assert 0 == run("session", "list")[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, "there is no token file"), ("", "holds no token"), ("tökèn", "holds no token")]
+)
 def test_without_a_token_nobody_is_asked(
     content: str | None, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:

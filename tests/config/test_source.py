@@ -63,6 +63,14 @@ def test_both_refuse_the_same(tmp_path: Path, text: str) -> None:
         agent_endpoint(str(file), {})
 
 
+def test_a_file_of_an_editor_on_windows(tmp_path: Path) -> None:
+    """A byte order mark and carriage returns change nothing, for a logon and for the agent."""
+    file = tmp_path / "x.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + b'farm = "citrix-a"\r\n[agent]\r\nlisten = "127.0.0.1:9000"\r\n')
+    assert "127.0.0.1:9000" == agent_endpoint(str(file), {}).listen
+    assert ("citrix-a", "127.0.0.1:9000") == (load_config(file, {}).farm, load_config(file, {}).agent.listen)
+
+
 def test_a_fault_elsewhere_does_not_stop_a_logon(tmp_path: Path) -> None:
     """Only the two keys that are needed are judged."""
     file = tmp_path / "x.toml"

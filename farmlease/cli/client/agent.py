@@ -99,7 +99,7 @@ def _unix_socket(path: str, timeout: float) -> socket.socket:
 def _read_token(file: Path) -> str:
     """Return the token for requests to the agent over TCP; raises AgentUnavailable."""
     try:
-        text = file.read_text(encoding="ascii").strip()
+        text = file.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError as error:
         raise AgentUnavailable(
             f"there is no token file {file}; the agent makes it: start it with 'farmlease agent', "
@@ -109,7 +109,7 @@ def _read_token(file: Path) -> str:
         raise AgentUnavailable(
             f"cannot read the agent's token file {file} ({reason(error)}); run this as root or as the agent's own user"
         ) from error
-    if not text or not text.isprintable():
+    if not text or not (text.isascii() and text.isprintable()):
         raise AgentUnavailable(f"the token file {file} holds no token; remove it and start the agent again")
     return text
 

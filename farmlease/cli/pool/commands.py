@@ -108,17 +108,15 @@ def _preview(client: FarmClient, policy: Policy) -> _Preview:
 
 
 def _read_text(file: Path) -> str:
-    """Return the text of a policy's file, with its line ends; PolicyError if it cannot be read as UTF-8."""
+    """Return the text of a policy's file, as it is but for a byte order mark; PolicyError if it is not UTF-8."""
     try:
-        text = file.read_bytes().decode()
+        text = file.read_bytes().decode("utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError:
         raise PolicyError(f"{file}: there is no such file") from None
     except OSError as error:
         raise PolicyError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError:
         raise PolicyError(f"{file}: is not UTF-8 text; save it as such") from None
-    if text.startswith("\N{BYTE ORDER MARK}"):  # TOML has none, and the parser's message would not say so
-        raise PolicyError(f"{file}: begins with a byte order mark; save it as UTF-8 without one")
     return text
 
 

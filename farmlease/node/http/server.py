@@ -104,7 +104,7 @@ def own_token(path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         if not os.path.lexists(path):
             private_file.create([path], f"{secrets.token_urlsafe(32)}\n".encode())
-        token = private_file.read(path, _MAX_TOKEN).decode("ascii").strip()
+        token = private_file.read(path, _MAX_TOKEN).decode("utf-8-sig").strip()
     except NotPrivate as error:
         if error.flaw is Flaw.MODE:
             raise ConfigError(
@@ -115,7 +115,7 @@ def own_token(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read or made ({error.strerror}); correct [agent] token_file") from error
     except UnicodeDecodeError:
         token = ""
-    if not token:
+    if not token or not token.isascii():
         raise ConfigError(f"{path}: holds no token; delete it, and the agent makes another one")
     return token
 

@@ -248,7 +248,7 @@ def credentials(address: StoreAddress, url: SplitResult) -> dict[str, str | None
     if address.password_file is None:
         return {"username": username, "password": unquote(url.password) if url.password else None}
     try:
-        password = address.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        password = address.password_file.read_text(encoding="utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = _reason(error) if isinstance(error, OSError) else "not text"
         raise ConfigError(f"[store] password_file {address.password_file} cannot be read: {reason}") from None

@@ -375,6 +375,10 @@ async def test_a_user_and_a_password_file_let_us_in(guarded: RedisServer, tmp_pa
         with pytest.raises(StoreRefused, match="denies this user a command or a key"):
             await connection.call(script("return redis.call('GET', KEYS[1])"), ["other:a"], [])
 
+    secret.write_bytes(b"\xef\xbb\xbf" + PASSWORD.encode() + b"\r\n")  # as an editor on Windows leaves it
+    async with connected(url, username="agent", password_file=secret) as connection:
+        assert [b"x", 1, None, [1]] == await connection.call(ECHO, ["fl:a"], ["x"])
+
     secret.write_text("wrong-one")
     waits = Recorder()
     async with connected(url, username="agent", password_file=secret, sleep=waits) as connection:
