@@ -13,14 +13,14 @@ __all__ = ["denial"]
 
 #: One sentence for each reason. ``{free}`` says when the first claim ends, ``{when}`` when to try again.
 _SENTENCES: Mapping[Reason, str] = {
-    Reason.CAPACITY: "All seats of {subject} are taken ({held} of {capacity}); {free}.",
+    Reason.CAPACITY: "All seats of {subject} are taken{how_many}; {free}.",
     Reason.DEVICE_LIMIT: (
         "Your licence in {subject} is on {count} devices already, and {capacity} are allowed: {devices}; {free}."
     ),
     Reason.SESSION_LIMIT: (
         "You have {count} sessions in {subject}, and {capacity} are allowed: {sessions}; end one of them."
     ),
-    Reason.RESERVED: "The free seats of {subject} are reserved for others; try again when a user has ended.",
+    Reason.RESERVED: "The free seats of {subject} are reserved for others; try again later.",
     Reason.QUARANTINED: "The free seats of {subject} were given back too recently; {free}.",
     Reason.WRONG_NODE: "The licence of {subject} belongs to other hosts; start the program on one of them.",
     Reason.NOT_ENTITLED: "You may not use {subject}; ask your administrator for the right to.",
@@ -31,17 +31,21 @@ _SENTENCES: Mapping[Reason, str] = {
         "try again {when}."
     ),
     Reason.DRAINING: "This host takes no new sessions; start again and the balancer will send you to another one.",
-    Reason.UNKNOWN_POOL: (
-        "There is no licence pool for this ({subject}); name one with --pool, or ask your administrator."
-    ),
+    Reason.UNKNOWN_POOL: "There is no licence {subject}; name another with --pool, or ask your administrator.",
     Reason.RECORD_REJECTED: (
         "Your licence record of {subject} could not be opened or put in place; "
         "it was kept for inspection. Tell your administrator."
     ),
 }
+#: The sentences for a request that names no pool, and for which the policy has none.
+_WITHOUT_POOL: Mapping[Reason, str] = {
+    Reason.CAPACITY: "All seats are taken; try again later.",
+    Reason.NOT_ENTITLED: "You may not use this; ask your administrator for the right to.",
+    Reason.UNKNOWN_POOL: "There is no licence pool for this; name one with --pool, or ask your administrator.",
+}
 #: The text of ``{free}`` where the store cannot name an instant.
 _NO_INSTANT: Mapping[Reason, str] = {
-    Reason.CAPACITY: "one becomes free when a user ends",
+    Reason.CAPACITY: "each is in use now",
     Reason.DEVICE_LIMIT: "none becomes free while they are in use",
     Reason.QUARANTINED: "try again later",
 }
@@ -58,10 +62,11 @@ def denial(
 ) -> Denial:
     """Return the denial with its sentence."""
     at = None if retry_at is None else moment(retry_at)
-    detail = _SENTENCES[reason].format(
-        subject=f"pool {pool}" if pool else "no pool",
-        held=held,
+    sentence = _SENTENCES[reason] if pool else _WITHOUT_POOL.get(reason, _SENTENCES[reason])
+    detail = sentence.format(
+        subject=f"pool {pool}",
         capacity=capacity,
+        how_many="" if held is None else f" ({held} of {capacity})",
         count=len(blocking),
         devices=", ".join(f"{claim.device} ({_until(claim)})" for claim in blocking),
         sessions=", ".join(f"{claim.session} on {claim.node}" for claim in blocking),
