@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 
 from farmlease.crypto.seal import Purpose, RecordBinding, key_id_of
@@ -42,6 +43,14 @@ class _Seal:
 
 
 _Read = Callable[[], Awaitable[_Seal]]
+
+
+class _Resealed(Enum):
+    """What became of one seal."""
+
+    FRESH = "fresh"  #: the primary had made it already
+    DONE = "done"
+    LEFT = "left"  #: it does not open, or is replaced all the time
 
 
 class Resealer:
@@ -110,21 +119,21 @@ class Resealer:
     async def _reseal_batch(self, reads: Iterable[_Read]) -> ResealedBatch:
         """Replace seals; each replacement is atomic, whatever happens to the others."""
         done = await asyncio.gather(*map(self._reseal_one, reads))
-        return ResealedBatch(resealed=done.count(True), left=done.count(False))
+        return ResealedBatch(resealed=done.count(_Resealed.DONE), left=done.count(_Resealed.LEFT))
 
-    async def _reseal_one(self, read: _Read) -> bool | None:
-        """Replace a seal. None if the primary seals it already, False if it is left as it is."""
+    async def _reseal_one(self, read: _Read) -> _Resealed:
+        """Replace a seal, unless the primary made it."""
         for _ in range(_TRIES):
             found = await read()
             if self._sealer.is_fresh(found.sealed):
-                return None
+                return _Resealed.FRESH
             try:
                 new = found.reseal(found.sealed)
             except RecordRejected:
-                return False
+                return _Resealed.LEFT
             if await found.replace(new):
-                return True
-        return False
+                return _Resealed.DONE
+        return _Resealed.LEFT
 
     async def _policy(self) -> _Seal:
         found = await self._farm.leases.read_policy()

@@ -25,7 +25,7 @@ _EDITS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "__init__.py": {_VERSION: f'__version__ = "{EARLIER}"'},
         _SHARD: {"-- shard: ": "-- shard of an earlier version: "},
         "node/sync/node_report.py": {
-            "async def send(self, facts: Facts) -> None:\n": "async def send(self, facts: Facts) -> None:\n        return\n",
+            "async def send(self, collect: Callable[[], Facts]) -> None:\n": "async def send(self, collect: Callable[[], Facts]) -> None:\n        return\n",
         },
         "node/sync/keyring_reload.py": {
             "async def _report(self) -> None:\n": "async def _report(self) -> None:\n        return\n",

@@ -15,6 +15,7 @@ have its leases yet.
 import random
 from contextlib import suppress
 from dataclasses import replace
+from enum import Enum
 
 import structlog
 
@@ -53,6 +54,14 @@ _AGAIN = 0.5
 _HOLDS = frozenset({SessionState.ACTIVE, SessionState.ENDING})
 #: States of a session for which the store may rightly count a seat; one that waits has none, but while it asks.
 _MAY_HOLD = _HOLDS | {SessionState.STARTING, SessionState.INVALID}
+
+
+class _Restored(Enum):
+    """What became of one lease that was sent to the store."""
+
+    DONE = "done"  #: restored, or ended: its sessions are counted, or know that they are lost
+    NO_SEAT = "no seat"  #: there was no seat for it or for one of its sessions: to be tried again
+    EPOCH_OVER = "epoch over"  #: another epoch has begun: the recovery begins anew
 
 
 class Recovery:
@@ -197,11 +206,13 @@ class Recovery:
                 if number % _BATCH == 0 and number:
                     await self._clock.sleep(_BATCH / RATE)
                 restoring = self._restoring(pool.name, index, receipt, living.get(index, []))
-                outcome = await self._restore_one(pool, version, found.epoch, restoring) if restoring else False
-                if outcome is None:
-                    return False
-                if outcome:
-                    left.append((index, receipt))
+                if restoring is None:
+                    continue
+                match await self._restore_one(pool, version, found.epoch, restoring):
+                    case _Restored.EPOCH_OVER:
+                        return False
+                    case _Restored.NO_SEAT:
+                        left.append((index, receipt))
             waiting = left
             if not waiting:
                 break
@@ -228,11 +239,11 @@ class Recovery:
             name=receipt.name,
         )
 
-    async def _restore_one(self, pool: Pool, version: int, epoch: int, restoring: Restoring) -> bool | None:
-        """Restore a lease and its sessions. True if that is to be tried again, None if the epoch is over."""
+    async def _restore_one(self, pool: Pool, version: int, epoch: int, restoring: Restoring) -> _Restored:
+        """Restore a lease and its sessions."""
         outcome = await self._farm.leases.restore(pool, version, self._member, epoch, restoring)
         if isinstance(outcome, Behind):
-            return None
+            return _Restored.EPOCH_OVER
         if outcome.ended:
             self._receipts.give_up(restoring.user, pool.name)
         for name in restoring.sessions:
@@ -243,7 +254,8 @@ class Recovery:
                 self._add_lost(pool.name, session, outcome.refused.get(name, LossReason.TIMEOUT))
             elif name not in outcome.refused:
                 self._counted(session, restoring.sessions[name]["fence"], outcome.fences.get(name))
-        return outcome.again or LossReason.CAPACITY in outcome.refused.values()
+        full = outcome.again or LossReason.CAPACITY in outcome.refused.values()
+        return _Restored.NO_SEAT if full else _Restored.DONE
 
     def _counted(self, session: NodeSession, asked: object, later: int | None) -> None:
         """The store has its seat now, perhaps by a later grant whose answer was lost: its end must name that one."""
