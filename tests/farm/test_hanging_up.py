@@ -105,12 +105,19 @@ def shown(agent: RunningAgent) -> set[str]:
     return {each["session"] for each in agent.request("GET", "/v1/sessions").document}
 
 
+def waiting(agent: RunningAgent) -> set[str]:
+    """The sessions that wait for a seat. The agent notices within a second or so that a waiting client has gone."""
+    rows = agent.request("GET", "/v1/sessions").document
+    return {each["session"] for each in rows if each["state"] == "waiting"}
+
+
 def test_clients_that_hang_up(farm: Agents, store: RedisServer) -> None:
     """L1, L3: whatever was asked by whoever did not stay to hear it, store and node agree, and all of it can be ended."""
     agent = farm["ctx-01"]
     with ThreadPoolExecutor(CLIENTS) as threads:
         unheard = sum(threads.map(lambda seed: be_rude(farm, seed), range(CLIENTS)))
     assert CLIENTS * TIMES / 10 < unheard, "these clients were too patient to prove anything"
+    soon(lambda: not waiting(agent), f"{waiting(agent)} wait for clients that have gone")
     soon(lambda: counted(store) == shown(agent), f"{counted(store)} but {shown(agent)}\n{agent.log_text}")
     for user in USERS:
         for pool in POOLS:
