@@ -4,6 +4,7 @@ An option that would be ignored or would leave a doubt is refused. A URL may hol
 part of it. The configuration applies the same rules when it is read: ``faults``.
 """
 
+import re
 import ssl
 import sys
 from collections.abc import Iterator
@@ -118,13 +119,23 @@ def split_url(address: StoreAddress) -> SplitResult:
     """Split the URL of an address that has no fault; ConfigError for the first one otherwise."""
     for fault in faults(address):
         raise ConfigError(f"[store] {fault.key} {fault.why}")
-    return urlsplit(address.url)
+    return _split(address.url)
+
+
+def _split(url: str) -> SplitResult:
+    """Split a URL that may name several hosts: newer Pythons take an IPv6 address behind a comma for a mistake."""
+    scheme, separator, rest = url.partition("://")
+    hosts_end = re.search(r"[/?#]|$", rest)
+    if not separator or hosts_end is None:
+        return urlsplit(url)
+    at = hosts_end.start()
+    return urlsplit(f"{scheme}://{rest[at:]}")._replace(netloc=rest[:at])
 
 
 def _parsed(url: str) -> SplitResult | None:
     """Split a URL, or return None: the standard library's error would show a part of it, maybe of the password."""
     try:
-        parts = urlsplit(url)
+        parts = _split(url)
         if parts.scheme in _FORMS:
             hosts(parts)
     except ValueError:

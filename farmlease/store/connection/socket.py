@@ -197,7 +197,8 @@ def end_tls(writer: StreamWriter) -> None:
 
     Nor may the event loop last for so long, and a connection that is open at its end stays open.
     """
-    writer.close()
+    if not writer.is_closing():  # a second close would take the protocol from the transport, before Python 3.11.5
+        writer.close()
     writer.transport.abort()
 
 
