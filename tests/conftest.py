@@ -1,12 +1,17 @@
 """Fixtures of all rooms."""
 
 import os
+import signal
 import subprocess
 
 import pytest
 
 from tests.support.servers import require
 from tests.support.stores import server, timed, timed_server
+
+# In a shell's background SIGINT is ignored, and every program that a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = [
     "pytest_addoption",
