@@ -14,7 +14,7 @@ from pathlib import PurePath
 import structlog
 
 from farmlease.clock import Clock
-from farmlease.crypto.seal import RecordBinding, Sealer
+from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.policy import Pool
 from farmlease.domain.record import BorrowedRecord, VendorFile, decode, encode
@@ -97,7 +97,7 @@ class RecordSync:
         if not changed or mine.winner is not None:
             return None, refused
         files = {file.name: file for file in (*record.files, *found)}
-        binding = _binding(index, pool, mine, version=mine.version + 1)
+        binding = mine.binding(index, pool, mine.version + 1)
         sealed = self._sealer.seal_record(binding, encode(replace(record, files=tuple(files.values()))))
         return replace(mine, version=binding.version, record=sealed), refused
 
@@ -149,7 +149,7 @@ class RecordSync:
     def _open(self, index: str, pool: str, receipt: Receipt) -> BorrowedRecord:
         """Return the record; RecordRejected, and the bytes kept as evidence, if it was sealed for anything else."""
         try:
-            binding = _binding(index, pool, receipt, version=receipt.version)
+            binding = receipt.binding(index, pool, receipt.version)
             return decode(self._sealer.unseal_record(binding, receipt.record))
         except RecordRejected:
             path = self._evidence.keep("rejected-record", as_label(index), receipt.record, self._clock.now_ms())
@@ -187,10 +187,6 @@ class RecordSync:
         if receipt is not None:
             files = receipt.files if files is None else files
             self._receipts.keep(index, pool, _settled(replace(receipt, placing=placing, files=files)))
-
-
-def _binding(index: str, pool: str, receipt: Receipt, *, version: int) -> RecordBinding:
-    return RecordBinding(pool=pool, user_index=index, lease_id=receipt.lease.id, version=version)
 
 
 def _is_ahead(mine: Receipt, taken: Receipt) -> bool:

@@ -52,6 +52,10 @@ class Receipt:
     #: Version and sealed record that another node saved before ours of this line arrived: that one counts.
     winner: tuple[int, bytes] | None = None
 
+    def binding(self, index: str, pool: str, version: int) -> RecordBinding:
+        """Return what a version of this lease's record is sealed for."""
+        return RecordBinding(pool=pool, user_index=index, lease_id=self.lease.id, version=version)
+
     def granted_anew(self, taken: "Receipt") -> "Receipt":
         """Return this receipt with the lease as a later grant has it, and with its own record."""
         return replace(self, lease=taken.lease, name=taken.name, document=taken.document, incarnation=taken.incarnation)
@@ -153,8 +157,7 @@ class Receipts:
         return receipt
 
     def _record(self, index: str, pool: str, receipt: Receipt, version: int, record: bytes) -> bytes:
-        binding = RecordBinding(pool=pool, user_index=index, lease_id=receipt.lease.id, version=version)
-        return self._sealer.farm.reseal_record(binding, record)
+        return self._sealer.farm.reseal_record(receipt.binding(index, pool, version), record)
 
     def _put(self, index: str, pool: str, receipt: Receipt) -> None:
         if receipt.document or receipt.files:
