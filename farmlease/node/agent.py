@@ -14,7 +14,7 @@ import structlog
 
 from farmlease.domain.health import Facts
 from farmlease.domain.session_states import SessionState
-from farmlease.node.concurrency import Phase, Runtime
+from farmlease.node.concurrency import Runtime
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
@@ -83,11 +83,6 @@ class Agent:
             await self._runtime.tasks.done()
             if not self._sessions.housekeeping.take_events():
                 return
-
-    @property
-    def leaving(self) -> bool:
-        """Whether it is about to end."""
-        return self._runtime.lifecycle.phase is not Phase.RUNNING
 
     def leave(self) -> None:
         """Announce that this node is about to end, to balancers at once and to the farm; everything goes on."""
