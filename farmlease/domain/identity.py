@@ -12,14 +12,27 @@ from types import MappingProxyType
 
 from farmlease.errors import ConfigError, InvalidName
 
-__all__ = ["LONGEST_NAME", "LONGEST_TOKEN", "Identities", "User", "check_token", "fold"]
+__all__ = [
+    "LONGEST_ID",
+    "LONGEST_NAME",
+    "LONGEST_TOKEN",
+    "Identities",
+    "User",
+    "check_id",
+    "check_token",
+    "device_name",
+    "fold",
+]
 
 LONGEST_NAME = 256  #: characters of a user name, as given and as canonical
-LONGEST_TOKEN = 128  #: characters of a session, device, node, pool or farm name
+LONGEST_ID = 256  #: characters of the id of a session or a device, as given
+LONGEST_TOKEN = 128  #: characters of a node, pool or farm name
 
 _SEPARATORS = ("\\", "@")
 #: Characters that no component of a name may have: it would be a path, a pattern or a stream on some host.
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|@\x00]')
+#: Control characters, and halves of a pair that are no text.
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -102,8 +115,32 @@ def fold(text: str) -> str:
     return text
 
 
+def device_name(text: str, farm: str) -> str:
+    """Return the one name of a device, whatever the spelling: folded, but for the farm, which is called as it is.
+
+    Machine ids differ in case and width between a vendor's list, a host and whoever types them.
+    """
+    folded = fold(text)
+    return farm if folded == fold(farm) else folded
+
+
+def check_id(kind: str, text: str) -> str:
+    """Return ``text`` if it can be the id of a ``kind`` (session, device); raises InvalidName.
+
+    Hosts and vendors choose these ids: ``RDP-Tcp#12``, ``pts/3``, a machine id with blanks. Any character will do that
+    is no control character.
+    """
+    if not text:
+        raise InvalidName(f"the {kind} is empty; give one")
+    if len(text) > LONGEST_ID:
+        raise InvalidName(f"the {kind} is longer than {LONGEST_ID} characters; give a shorter one")
+    if _NO_TEXT.search(text):
+        raise InvalidName(f"the {kind} holds a control character, or is no text; leave it out")
+    return text
+
+
 def check_token(kind: str, text: str, limit: int = LONGEST_TOKEN, forbidden: str = "/#") -> str:
-    """Return ``text`` if it can name a ``kind`` (session, device, node, pool, farm); raises InvalidName.
+    """Return ``text`` if it can name a ``kind`` (node, pool, farm); raises InvalidName.
 
     The store joins such names with ``/`` and ``#``; a name that holds one could pass for another.
     """

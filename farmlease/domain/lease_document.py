@@ -2,13 +2,16 @@
 
 The scripts write it; ``store/lua/leases.lua`` lists its fields. Python reads it in lists, to admit a session while the
 store is away, and to hand the lease back to a store that lost it. It is one JSON object; all times are ms by the
-store's clock. This module must never write a document: a field that it does not know would be lost.
+store's clock. Ids of sessions and devices stand in it as ``domain/stored_id.py`` says, and are decoded here.
+This module must never write a document: a field that it does not know would be lost.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
+
+from farmlease.domain.stored_id import SHOWN
 
 __all__ = ["LeaseDocument", "SessionEntry"]
 
@@ -20,7 +23,8 @@ class SessionEntry:
     device: str
     started_at: int
     fence: int
-    seat: str | None = None  #: None: the seat named by the user index, as for every named lease
+    #: As the store has it, undecoded. None: the seat named by the user index, as for every named lease.
+    seat: str | None = None
     hold_until: int | None = None  #: kept until then whatever its node does
 
 
@@ -46,8 +50,8 @@ class LeaseDocument:
             issued_at=int(lease["issued"]),
             contact_at=int(lease["contact"]),
             record_version=int(lease["version"]),
-            devices={name: int(device["until"]) for name, device in _table(lease["devices"]).items()},
-            sessions={name: _session(session) for name, session in _table(lease["sessions"]).items()},
+            devices={name.translate(SHOWN): int(device["until"]) for name, device in _table(lease["devices"]).items()},
+            sessions={name.translate(SHOWN): _session(session) for name, session in _table(lease["sessions"]).items()},
             returned=lease.get("back") is not None,
             overdraft="+" in _table(lease.get("charges")).values(),
         )
@@ -64,7 +68,7 @@ class LeaseDocument:
     def claim(
         self, session: str, *, user: str, device: str, fence: int, hold_until: int | None, over: bool
     ) -> dict[str, object]:
-        """Return a session of this lease as ``restore.lua`` takes it.
+        """Return a session of this lease as ``restore.lua`` takes it, its device as given.
 
         ``session`` is ``node#incarnation/session``, ``user`` the user index. ``over``: the session ended with its
         node's boot, so that it is a last contact and no more. Start, seat and hold are the store's own where the
@@ -91,7 +95,7 @@ def _table(value: Any) -> dict[str, Any]:  # noqa: ANN401 - any part of a docume
 
 def _session(entry: dict[str, Any]) -> SessionEntry:
     return SessionEntry(
-        device=entry["device"],
+        device=str(entry["device"]).translate(SHOWN),
         started_at=int(entry["started"]),
         fence=int(entry["fence"]),
         seat=entry.get("seat"),

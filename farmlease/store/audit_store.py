@@ -8,6 +8,7 @@ entry must not hide all the rest.
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from farmlease.domain.stored_id import SHOWN
 from farmlease.domain.usage import HOUR_MS, Hour, parse_tally
 from farmlease.errors import Damaged, StoreRefused
 from farmlease.store.keys import Shard, pools_key, trail_keys
@@ -202,9 +203,9 @@ def _entry(pool: str, key: bytes, name: bytes, words: Sequence[bytes]) -> AuditE
         user=plain("user"),
         name=name,
         node=plain("node"),
-        session=plain("session"),
-        device=plain("device"),
-        detail=plain("detail"),
+        session=plain("session").translate(SHOWN),
+        device=plain("device").translate(SHOWN),
+        detail=plain("detail").translate(SHOWN),  # of a replacement it names the device before
         fence=int(fence) if fence.isdecimal() else 0,
         by=fields.get(b"by", b""),
         note=fields.get(b"note", b""),

@@ -4,15 +4,18 @@ Guaranteed: each method is one atomic decision of the store, and repeating it ch
 repeated after a lost reply. Not guaranteed: that a write survives a fail-over to a replica that had not received it.
 
 A method repeats its call where the answer is only that there was more to sweep, or that the shard did not have the
-policy's limits yet. Errors are ``StoreUnavailable`` and ``StoreRefused``; a limit in the way is an answer.
+policy's limits yet, or asks what the devices of a lease are called: those of farmlease 0.1.0 stand there in any
+spelling, and folding them is no work for a script. Errors are ``StoreUnavailable`` and ``StoreRefused``; a limit in the way is an answer.
 """
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
+from farmlease.domain.identity import device_name
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool
+from farmlease.domain.stored_id import SHOWN, STORED
 from farmlease.errors import PolicyChanged, StoreRefused, StoreUnavailable
 from farmlease.store.answers.admin import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
 from farmlease.store.answers.recovery import Counted, Recovering, Remains, Restored, Restoring
@@ -91,10 +94,9 @@ class LeaseStore:
     async def acquire(self, pool: Pool, version: int, claim: Claim, taking: Taking, known: Known = NOTHING) -> Acquired:
         """Let a session start if every limit of ``pool`` (of policy ``version``) allows it; one round trip."""
         answer = await self._decide(
-            ACQUIRE, pool, version, known,
-            user=claim.user, node=claim.node, session=claim.session,
-            device=taking.device, lease=taking.lease_id, record=taking.record, name=taking.name,
-            reservations=json.dumps(taking.reservations), wait=taking.wait_ms, **known.arguments(),
+            ACQUIRE, pool, version, known, **_claimed(claim),
+            device=taking.device.translate(STORED), spellings="", lease=taking.lease_id, record=taking.record,
+            name=taking.name, reservations=json.dumps(taking.reservations), wait=taking.wait_ms, **known.arguments(),
         )  # fmt: skip
         match answer[0]:
             case b"granted" | b"again":
@@ -131,7 +133,9 @@ class LeaseStore:
 
     async def restore(self, pool: Pool, version: int, node: str, epoch: int, restoring: Restoring) -> Restored | Behind:
         """Count a lease, and this node's sessions of it, again, as far as the limits allow."""
-        answer = await self._decide(RESTORE, pool, version, NOTHING, node=node, epoch=epoch, **restoring.arguments())
+        answer = await self._decide(
+            RESTORE, pool, version, NOTHING, node=node, epoch=epoch, spellings="", **restoring.arguments()
+        )
         if answer[0] in {b"restored", b"full", b"ended"}:
             return Restored.parse(answer)
         return Behind(answer[0].decode())
@@ -147,7 +151,9 @@ class LeaseStore:
         while True:
             _, *words = await self._run(SESSIONS, pool, node=node, after=len(found), count=_PAGE)
             page = zip(*(iter(words),) * 3, strict=True)
-            found += [Counted(session.decode(), user.decode(), int(fence)) for session, user, fence in page]
+            found += [
+                Counted(session.decode().translate(SHOWN), user.decode(), int(fence)) for session, user, fence in page
+            ]
             if len(words) < 3 * _PAGE:
                 return found
 
@@ -161,9 +167,7 @@ class LeaseStore:
 
         ``Behind.STRANGE`` if this is not the store that is ``known``: then nothing was done.
         """
-        answer = await self._settled(
-            RELEASE, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence, **known.arguments()
-        )
+        answer = await self._settled(RELEASE, pool, **_claimed(claim), fence=fence, **known.arguments())
         if answer[0] == b"strange":
             return Behind.STRANGE
         return Remains.parse(answer) if answer[0] == b"released" else None
@@ -176,9 +180,8 @@ class LeaseStore:
         ``Behind.STRANGE`` if this is not the store that is ``known``: then nothing was done.
         """
         answer = await self._settled(
-            SAVE, pool, user=claim.user, node=claim.node, session=claim.session, lease=lease_id, version=version,
-            record=record, **known.arguments(),
-        )  # fmt: skip
+            SAVE, pool, **_claimed(claim), lease=lease_id, version=version, record=record, **known.arguments()
+        )
         match answer[0]:
             case b"saved":
                 return Saved(version=int(answer[1]))
@@ -196,10 +199,7 @@ class LeaseStore:
 
         ``Behind.STRANGE`` if this is not the store that is ``known``: then nothing was done.
         """
-        answer = await self._settled(
-            HOLD, pool, user=claim.user, node=claim.node, session=claim.session, fence=fence, span=span_ms,
-            **known.arguments(),
-        )  # fmt: skip
+        answer = await self._settled(HOLD, pool, **_claimed(claim), fence=fence, span=span_ms, **known.arguments())
         if answer[0] == b"strange":
             return Behind.STRANGE
         return int(answer[1]) if answer[0] == b"held" else None
@@ -211,7 +211,9 @@ class LeaseStore:
 
     async def release_device(self, pool: str, user: str, device: str, by: bytes = b"") -> DeviceRelease:
         """Free a device slot. ``by``: the administrator, sealed."""
-        answer = await self._settled(RELEASE_DEVICE, pool, user=user, device=device, by=by)
+        answer = await self._settled(
+            RELEASE_DEVICE, pool, user=user, device=device.translate(STORED), spellings="", by=by
+        )
         return DeviceRelease.parse(answer)
 
     async def replace_device(
@@ -219,15 +221,16 @@ class LeaseStore:
     ) -> DeviceReplacement:
         """Move a device slot to another machine. ``by``: the administrator, sealed."""
         answer = await self._settled(
-            REPLACE_DEVICE, pool, user=user, old=old, new=new, override="1" if override else "", note=note, by=by
-        )
+            REPLACE_DEVICE, pool, user=user, old=old.translate(STORED), new=new.translate(STORED), spellings="",
+            override="1" if override else "", note=note, by=by,
+        )  # fmt: skip
         return DeviceReplacement.parse(answer)
 
     async def import_lease(self, pool: Pool, version: int, importing: Importing) -> ImportOutcome | Behind:
         """Take over a lease that the vendor's records have."""
         answer = await self._decide(
             IMPORT, pool, version, NOTHING,
-            user=importing.user, device=importing.device,
+            user=importing.user, device=importing.device.translate(STORED), spellings="",
             borrowed="" if importing.borrowed_at is None else importing.borrowed_at,
             lease=importing.lease_id, record=importing.record, name=importing.name,
             reservations=json.dumps(importing.reservations), life=LIFE, by=importing.by,
@@ -236,12 +239,7 @@ class LeaseStore:
 
     async def note(self, claim: Claim, event: str, detail: str = "", name: bytes = b"") -> int:
         """Count and audit what the policy decided without a seat; return how many of these there were."""
-        arguments = NOTE.ordered(
-            {
-                "event": event, "user": claim.user, "node": claim.node, "session": claim.session, "detail": detail,
-                "name": name,
-            }
-        )  # fmt: skip
+        arguments = NOTE.ordered({"event": event, **_claimed(claim), "detail": detail, "name": name})
         answer = await self.connection.call(NOTE, note_keys(self.farm), arguments)
         return int(answer[1])
 
@@ -324,14 +322,29 @@ class LeaseStore:
         raise StoreUnavailable(f"pool {pool.name}: the store does not keep its limits: is it being emptied?")
 
     async def _settled(self, script: Script, pool: str, **arguments: Argument) -> Answer:
-        """Run a script until it has no more dead sessions to end first."""
+        """Run a script until it has no more dead sessions to end, and no more devices to name, first."""
         for _ in range(_MOST_ROUNDS):
             answer = await self._run(script, pool, **arguments)
-            if answer[0] != b"more":
-                return answer
+            match answer[0]:
+                case b"more":
+                    continue
+                case b"spelled":
+                    arguments["spellings"] = self._named(json.loads(answer[1]))
+                case _:
+                    return answer
         raise StoreRefused(
             f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`"
         )
 
+    def _named(self, spellings: Iterable[str]) -> str:
+        """Return what each device of a lease is called, by the spelling in which the store has it."""
+        names = {stored: device_name(stored.translate(SHOWN), self.farm) for stored in spellings}
+        return json.dumps({stored: name.translate(STORED) for stored, name in names.items()})
+
     async def _run(self, script: Script, pool: str, **arguments: Argument) -> Answer:
         return await self.connection.call(script, Shard(self.farm, pool).keys(), script.ordered(arguments))
+
+
+def _claimed(claim: Claim) -> dict[str, Argument]:
+    """Return the arguments by which a script knows a session."""
+    return {"user": claim.user, "node": claim.node, "session": claim.session.translate(STORED)}

@@ -42,6 +42,7 @@ FIELDS = {"1", "by", "note", "name", "words", "both"}
 #: Arguments that a value gives as a whole.
 SPREAD = {
     "known.arguments()": NOTHING.arguments().keys(),
+    "_claimed(claim)": {"user", "node", "session"},
     "restoring.arguments()": Restoring(
         user="", document=b"", sessions={}, version=1, record=b"", name=b""
     ).arguments().keys(),
@@ -86,6 +87,8 @@ def passed() -> dict[str, list[set[str]]]:
                 (values,) = node.args
                 assert isinstance(values, ast.Dict)
                 names = {str(ast.literal_eval(key)) for key in values.keys if key is not None}
+                for key, value in zip(values.keys, values.values, strict=True):
+                    names |= SPREAD[ast.unparse(value)] if key is None else set()
                 found[scripts[ast.unparse(node.func.value)]].append(names)
             case "call", [script, _, "[]"] if script in scripts:
                 found[scripts[script]].append(set())
@@ -262,6 +265,12 @@ async def node_dies_again_and_again(pool: Desk, taken: Taken) -> None:
         await asked()
 
 
+async def a_device_has_another_spelling(pool: Desk) -> None:
+    """Ask for a user whose lease has a device that may be the same under another name."""
+    await pool.start("jane", device="NB-1")
+    await pool.start("jane", "2", device="nb-1")
+
+
 async def policies_differ(pool: Desk) -> None:
     """Go by a policy that is behind, then by one the pool did not hear of yet."""
     for asked, beaten in ((1, 1), (3, 4)):
@@ -276,6 +285,7 @@ async def test_answers_have_the_fields_their_headers_name(timed: TimedStore) -> 
     pool = desk(replace(timed, store=LeaseStore(recording, "citrix-a")), capacity=80)
     await nothing_is_there(pool)
     taken = await sessions_come_and_go(pool)
+    await a_device_has_another_spelling(pool)
     await node_dies_again_and_again(pool, taken)
     await policies_differ(pool)
     for name in set(NAMES) - ELSEWHERE:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from farmlease.domain.identity import device_name
 from farmlease.domain.model import Reason
 from farmlease.store.answers.session import Behind
 from tests.support.seats import FARM, NODE, OTHER, Desk, claim, desk
@@ -249,9 +250,19 @@ async def test_a_clock_put_back_shortens_no_lease(timed: TimedStore) -> None:
 
 
 ODD = [
-    "x" * 128,
-    "Ω" * 128,
+    "x" * 256,
+    "Ω" * 256,
     "RDP Tcp 7",
+    "RDP-Tcp#12",
+    "ICA-TCP#3",
+    "pts/3",
+    " / # ",
+    "#",
+    "/",
+    "//#a/#",
+    "-x",
+    "Büro 12/Süd",
+    "\u202e\u200b\u2028",
     "日本 セッション",
     "%s%n %1",
     "[a-z]*.^$",
@@ -265,20 +276,22 @@ ODD = [
 
 @pytest.mark.parametrize("name", ODD)
 async def test_any_name_of_a_session_or_device_will_do(timed: TimedStore, name: str) -> None:
-    """Names of sessions and devices are opaque: up to 128 characters, spaces, any script, what looks like a pattern."""
+    """Ids of sessions and devices are opaque: up to 256 characters, spaces, any script, what joins names in a key."""
+    device = device_name(name, FARM)
     pool = desk(timed, capacity=1, devices_per_user=1, sessions_per_user=1)
     await pool.beat()
-    taken = await pool.start("john", name, device=name)
+    taken = await pool.start("john", name, device=device)
     lease = await pool.lease("john")
     assert lease is not None
-    assert [(name, name)] == [(each.session, each.device) for each in lease.sessions]
-    assert [name] == [each.session for each in (await pool.refused("john", "other", device=name)).blocking]
-    assert [name] == [each.device for each in (await pool.refused("john", "other", device="other")).blocking]
+    assert [(name, device)] == [(each.session, each.device) for each in lease.sessions]
+    assert [name] == [each.session for each in (await pool.refused("john", "other", device=device)).blocking]
+    assert [device] == [each.device for each in (await pool.refused("john", "other", device="other")).blocking]
+    assert [name] == [each.session for each in await timed.store.sessions(pool.pool.name, NODE)]
     timed.clock.advance(2 * HOUR)
     assert [name] == [lost.session for lost in (await pool.beat()).lost]
     await pool.end("john", taken, name)
     assert () == (await pool.beat()).lost
-    await pool.end("john", await pool.start("john", name, device=name), name)
+    await pool.end("john", await pool.start("john", name, device=device), name)
     assert 0 == (await pool.beat()).sessions
 
 

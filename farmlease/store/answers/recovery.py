@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from farmlease.domain.stored_id import SHOWN, STORED
 from farmlease.store.script import Argument
 
 __all__ = ["CLOCK_LEAP_MS", "Counted", "Recovering", "Remains", "Restored", "Restoring"]
@@ -37,7 +38,7 @@ class Restoring:
 
     user: str  #: user index
     document: bytes  #: the lease as an answer of the store had it
-    #: Session id to device, started, fence and, if there is one, hold; with ``over`` it ended with the node's boot.
+    #: Session id to what ``LeaseDocument.claim`` returns of it.
     sessions: Mapping[str, Mapping[str, object]]
     version: int  #: of the record
     record: bytes  #: sealed
@@ -48,7 +49,12 @@ class Restoring:
         return {
             "user": self.user,
             "lease": self.document,
-            "sessions": json.dumps(self.sessions),
+            "sessions": json.dumps(
+                {
+                    session.translate(STORED): {**claim, "device": str(claim["device"]).translate(STORED)}
+                    for session, claim in self.sessions.items()
+                }
+            ),
             "record_version": self.version,
             "record": self.record,
             "name": self.name,
@@ -67,7 +73,7 @@ class Restored:
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Restored":
         """From ``restored``, ``full`` or ``ended`` of restore.lua."""
-        words = [word.decode() for word in answer[1:]]
+        words = [word.decode().translate(SHOWN) for word in answer[1:]]
         changed = [*zip(*(iter(words),) * 3, strict=True)]
         refused = {session: reason for session, reason, _ in changed if reason}
         fences = {session: int(fence) for session, reason, fence in changed if not reason}

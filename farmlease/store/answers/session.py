@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from farmlease.domain.model import Blocker, Lease, Reason
+from farmlease.domain.stored_id import SHOWN
 from farmlease.store.script import LIFE, Argument
 
 __all__ = [
@@ -141,8 +142,8 @@ class Refusal:
             capacity=int(capacity),
             blocking=tuple(
                 Blocker(
-                    device=entry.get("device"),
-                    session=entry.get("session"),
+                    device=_shown(entry.get("device")),
+                    session=_shown(entry.get("session")),
                     node=entry.get("node"),
                     until=_whole(entry.get("until")),
                 )
@@ -179,7 +180,7 @@ class Beat:
     def parse(answer: Sequence[bytes]) -> "Beat":
         """From ``alive`` of heartbeat.lua."""
         deadline, sessions, now, epoch, fence, nodes, skew, generation = (int(word) for word in answer[1:9])
-        words = [word.decode() for word in answer[9:]]
+        words = [word.decode().translate(SHOWN) for word in answer[9:]]
         return Beat(
             deadline=deadline,
             sessions=sessions,
@@ -240,6 +241,10 @@ class SealedPolicy:
     version: int
     sealed: bytes
     now: int
+
+
+def _shown(stored: str | None) -> str | None:
+    return None if stored is None else stored.translate(SHOWN)
 
 
 def _whole(number: float | None) -> int | None:

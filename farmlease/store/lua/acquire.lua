@@ -6,12 +6,13 @@
 --       2 user          user index
 --       3 node          node#incarnation
 --       4 session       session id, unique on the node
---       5 device        the farm's name, or an outside machine id
+--       5 device        the farm's name, or an outside machine id, folded
 --       6 lease         id for the lease, if this takes a new one
 --       7 record        sealed record of version 1 for that new lease
 --       8 name          sealed user name
 --       9 reservations  JSON list: ids of the reservations this session may use
 --      10 wait          ms for which a place in the queue is kept until asked again; 0: do not wait
+--      11 spellings     JSON object: what devices of the lease are called, see lib/leases.lua; '' before that was asked
 --       then what the node knows, as lib/shard.lua names it
 --
 -- Answers
@@ -25,11 +26,12 @@
 --   configure                the shard does not have this policy's limits yet: configure it, then ask again
 --   policy                   the shard has a newer policy: read it, plan anew
 --   strange                  this is not the store that the node knew: recover, then ask again
+--   spelled, JSON list       devices of the lease stand there in these spellings: ask again with their names
 --   more                     more dead sessions or lapsed places than one call may end: ask again at once
 
 local version, user, node, session = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local device, lease_id, record, name = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local reservations, wait = ARGV[9], tonumber(ARGV[10])
+local reservations, wait, spellings = ARGV[9], tonumber(ARGV[10]), ARGV[11]
 local key = node .. '/' .. session
 local member = key .. '/' .. user
 
@@ -129,7 +131,8 @@ if not alive(NODES, node) then return { 'lapsed' } end
 
 -- 2. What is no longer alive does not count.
 if sweep() then return { 'more' } end
-local lease = settled_lease(user)
+local lease, spelled = named_lease(user, device, spellings)
+if spelled then return spelled end
 if lease and lease.sessions[key] then
   call('HSET', META, 'fence', text(state.fence)) -- for a WAIT after this call, if the first answer was lost
   return granted('again', lease, cjson.encode(lease), call('HGET', RECORDS, user))

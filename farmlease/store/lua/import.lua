@@ -4,14 +4,15 @@
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy        version of the policy the caller goes by
 --       2 user          user index
---       3 device        machine id
+--       3 device        machine id, folded
 --       4 borrowed      ms, or '' for a licence assigned but never used
 --       5 lease         id for the lease, if this makes a new one
 --       6 record        sealed record of version 1 for that new lease
 --       7 name          sealed user name
 --       8 reservations  JSON list: ids of the reservations the user may use
 --       9 life          of the server
---       10 by           sealed name of the administrator, for the audit
+--      10 by           sealed name of the administrator, for the audit
+--      11 spellings    as acquire's
 --
 -- Answers
 --   imported                 the user has this device now, or has it for longer
@@ -19,6 +20,7 @@
 --   future                   borrowed later than now
 --   ended, when ms           the lease would have ended by now
 --   denied, reason           a limit stands in the way, or an administrator who took the lease back
+--   spelled, JSON list       devices of the lease stand there in these spellings: ask again with their names
 --   configure, policy, more  as acquire's
 
 local version, user, device = tonumber(ARGV[1]), ARGV[2], ARGV[3]
@@ -31,7 +33,8 @@ if sweep() then return { 'more' } end
 
 -- 1. Is anything of it new?
 if borrowed and borrowed > now then return { 'future' } end
-local lease = settled_lease(user)
+local lease, spelled = named_lease(user, device, ARGV[11])
+if spelled then return spelled end
 local claim = lease and lease.devices[device]
 if claim and device_deadline(lease, device) <= now then claim = nil end
 if claim and not (borrowed and (claim.unused or borrowed > claim.seen)) then return { 'known' } end

@@ -3,19 +3,22 @@
 --
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
---       2 device    the farm's name, or an outside machine id
+--       2 device    the farm's name, or an outside machine id, folded
 --       3 by        sealed name of the administrator, for the audit
+--       4 spellings as acquire's
 --
 -- Answers
 --   released, until when the slot stays taken ms or '' if it is free
 --   in_use          sessions of the user run on it: end them first
 --   none            the user's lease is not on this device
+--   spelled, JSON list   devices of the lease stand there in these spellings: ask again with their names
 --   more            as acquire's
 
 local user, device = ARGV[1], ARGV[2]
 if not load_limits() or limits.kind ~= 'named' then return { 'none' } end
 if sweep() then return { 'more' } end -- a session that ends later would take the slot anew
-local lease = settled_lease(user)
+local lease, spelled = named_lease(user, device, ARGV[4])
+if spelled then return spelled end
 local claim = lease and lease.devices[device]
 if not claim or device_deadline(lease, device) <= now then return { 'none' } end
 if uses(lease, 'device', device) then return { 'in_use' } end

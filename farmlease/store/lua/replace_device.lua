@@ -3,11 +3,12 @@
 --
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
---       2 old       device whose slot is to move
---       3 new       device it moves to
+--       2 old       device whose slot is to move, folded
+--       3 new       device it moves to, likewise
 --       4 override  '1': also beyond the pool's replacements in 30 days
 --       5 note      sealed comment of the administrator, for the audit
 --       6 by        sealed name of the administrator, likewise
+--       7 spellings as acquire's
 --
 -- Loss reasons: replaced
 --
@@ -16,6 +17,7 @@
 --   limit, when ms or ''   no replacement is left until then; '': this pool allows none
 --   known           the user's lease is on the new device already: the old one can only be released
 --   none            the user's lease is not on the old device
+--   spelled, JSON list     devices of the lease stand there in these spellings: ask again with their names
 --   more            more sessions than one call may end: ask again at once
 
 local user, old, new, override = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -23,7 +25,8 @@ local SPAN = 30 * 24 * 3600 * 1000
 
 if not load_limits() or limits.kind ~= 'named' then return { 'none' } end
 if sweep() then return { 'more' } end
-local lease = settled_lease(user)
+local lease, spelled = named_lease(user, old, ARGV[7])
+if spelled then return spelled end
 if not lease then return { 'none' } end
 
 local function on(device)

@@ -13,6 +13,7 @@
 --       7 record_version
 --       8 record    sealed record of that version
 --       9 name      sealed user name
+--      10 spellings as acquire's
 --
 -- Loss reasons: timeout, capacity, session_limit
 --
@@ -20,12 +21,14 @@
 --   restored, then threes: session, reason, fence: sessions that were not, and why; or, without a reason, that were,
 --                            and which fence the store had given them after the one that the node knows
 --   full                     the lease has no session here, and there is no seat for it
+--   spelled, JSON list       devices of the lease, here or as the node knows it, stand there in these spellings: ask
+--                            again with their names
 --   ended                    the lease is over, or was given up for a later one: its sessions have lost their seats
 --   configure, policy, strange, more  as acquire's
 
 local version, user, node, epoch = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local mine, wanted = cjson.decode(ARGV[5]), cjson.decode(ARGV[6])
-local record_version, record, name = tonumber(ARGV[7]), ARGV[8], ARGV[9]
+local record_version, record, name, spellings = tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
 
 local refused = policy_differs(version)
 if refused then return refused end
@@ -44,6 +47,19 @@ local function merge(lease)
   end
   if #(mine.replaced or {}) > #(lease.replaced or {}) then lease.replaced = mine.replaced end
   if not mine.unused then lease.unused = nil end
+  lease.folded = lease.folded or mine.folded
+end
+
+-- Gives the devices that the node knows their names, those of its sessions too. Returns the answer that asks for them.
+local function name_mine()
+  local doubtful = doubtful_spellings(mine, '')
+  if #doubtful == 0 then return nil end
+  local names = cjson.decode(spellings ~= '' and spellings or '{}')
+  local instead = ask_names(doubtful, names)
+  if instead then return instead end
+  name_devices(user, mine, names)
+  name_devices(user, { devices = {}, sessions = wanted }, names)
+  return nil
 end
 
 -- Drops the devices that were in use longest ago where both together are more than the pool allows.
@@ -100,7 +116,9 @@ end
 -- 1. Whose lease is it?
 local bar = deadline_of(call('ZSCORE', BARRED, user))
 if bar and bar > now then return { 'ended' } end
-local lease = settled_lease(user)
+local lease, spelled = named_lease(user, '', spellings)
+spelled = spelled or name_mine()
+if spelled then return spelled end
 if lease and lease.id ~= mine.id and lease.issued >= mine.issued then return { 'ended' } end
 if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end
 local contacts = last_contacts()

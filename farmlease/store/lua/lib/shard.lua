@@ -28,6 +28,9 @@
 --      15 awaited     zset    node#incarnation -> 0: has yet to restore what it has in this epoch, 1: has done so
 --      16 usage       zset    tally of an hour that is over -> beginning of that hour (ms)
 --
+-- Sessions and devices have any id that hosts and vendors give them. Python encodes / and # in them, and decodes what
+-- comes back: in every key, argument and answer an id holds neither, so that names can be joined with both.
+--
 -- What the node knows: the last arguments of each script whose header says so.
 -- ARGV  1 epoch             of the shard, as the node knows it; 0: none
 --       2 seen              highest fence that the node has seen
