@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from farmlease.config.model import Config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.seal import Purpose, Sealer
+from farmlease.domain.identity import device_name
 from farmlease.domain.model import PoolUse
 from farmlease.domain.policy import Policy, PolicyInForce, Pool, parse_policy
 from farmlease.errors import RecordRejected
@@ -89,6 +90,10 @@ class Farm:
             kept=count.reserved if count else pool.reserved_seats,
             queued=count.waiting if count else 0,
         )
+
+    def device(self, text: str) -> str:
+        """Return the one name of a device of any spelling; the farm, as a device, is called as it is configured."""
+        return device_name(text, self.name)
 
     def signature(self) -> bytes:
         """Return the administrator, sealed, for the audit; empty for an agent."""

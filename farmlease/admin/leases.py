@@ -49,7 +49,7 @@ class LeaseAdmin:
     async def release_device(self, pool: Pool, user: User, device: str) -> DeviceRelease:
         """Free a user's device slot; a used one stays taken until the quarantine after its last use is over."""
         return await self._farm.leases.release_device(
-            pool.name, self._farm.sealer.user_index(user), device, self._farm.signature()
+            pool.name, self._farm.sealer.user_index(user), self._farm.device(device), self._farm.signature()
         )
 
     async def replace_device(
@@ -58,8 +58,9 @@ class LeaseAdmin:
         """Move a user's device slot to another machine at once; the pool limits how often in 30 days."""
         index = self._farm.sealer.user_index(user)
         sealed = self._note(index, note)
+        before, after = self._farm.device(old), self._farm.device(new)
         return await self._farm.leases.replace_device(
-            pool.name, index, old, new, override=override, note=sealed, by=self._farm.signature()
+            pool.name, index, before, after, override=override, note=sealed, by=self._farm.signature()
         )
 
     async def import_lease(
@@ -67,6 +68,7 @@ class LeaseAdmin:
     ) -> ImportOutcome | Behind:
         """Import a lease that the vendor recorded; ``borrowed_at`` in ms, None if it was never used."""
         index, lease_id = self._farm.sealer.user_index(user), secrets.token_urlsafe(12)
+        device = self._farm.device(device)
         importing = Importing(
             user=index,
             device=device,
@@ -91,7 +93,7 @@ class LeaseAdmin:
             return f"the user has no lease in pool {pool.name}"
         if stored.quarantined:
             return f"the lease in pool {pool.name} was given back"
-        if device not in {claim.device for claim in stored.devices}:
+        if self._farm.device(device) not in {claim.device for claim in stored.devices}:
             return f"the lease is not on device {device}"
         decode(self._farm.sealer.unseal_record(stored.binding(pool.name), stored.record))
         return None

@@ -13,7 +13,7 @@ from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
 from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, output_option
 from farmlease.domain import wording
-from farmlease.domain.identity import User, check_token
+from farmlease.domain.identity import User, check_id
 from farmlease.domain.json_documents import timestamp
 from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Pool
@@ -65,7 +65,7 @@ def release(user: str, name: str, pool: str | None) -> None:
     No session ends: a device with sessions is refused.
     """
     with opened_farm() as client:
-        who, where = client.config.identities.user(user), check_token("device", name)
+        who, where = client.config.identities.user(user), _device(client, name)
         chosen = client.named_pool(pool)
         released = client.wait(client.lease_admin.release_device(chosen, who, where))
     if released.outcome is Release.NONE:
@@ -94,10 +94,10 @@ def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool:
     Sessions on OLD end; if there are any, it asks first. Exit status 3 if the pool's replacements in 30 days are used
     up.
     """
-    before, after = check_token("device", old), check_token("device", new)
-    if before == after:
-        raise InvalidInput("the two devices are the same; name the machine that replaces the old one")
     with opened_farm() as client:
+        before, after = _device(client, old), _device(client, new)
+        if before == after:
+            raise InvalidInput("the two devices are the same; name the machine that replaces the old one")
         who, chosen = client.config.identities.user(user), client.named_pool(pool)
         view = client.held_lease(chosen, who)
         ending = sum(session.device == before for session in view.sessions)
@@ -106,6 +106,11 @@ def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool:
         moving = client.lease_admin.replace_device(chosen, who, before, after, note=reason, override=override)
         answer = client.wait(moving)
     _print_replacement(answer, chosen, before, after)
+
+
+def _device(client: FarmClient, text: str) -> str:
+    """Return the name of a device of any spelling; InvalidName if it can be none."""
+    return client.farm.device(check_id("device", text))
 
 
 def _print_replacement(answer: DeviceReplacement, pool: Pool, before: str, after: str) -> None:

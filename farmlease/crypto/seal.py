@@ -94,6 +94,11 @@ class Sealer:
         self._index = lru_cache(maxsize=SUB_KEYS_CACHED)(self._make_index)
 
     @property
+    def farm(self) -> str:
+        """The farm that it seals for."""
+        return self._farm
+
+    @property
     def ring(self) -> KeyRing:
         """The keys in use."""
         return self._ring

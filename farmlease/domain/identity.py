@@ -120,6 +120,8 @@ def device_name(text: str, farm: str) -> str:
 
     Machine ids differ in case and width between a vendor's list, a host and whoever types them.
     """
+    if text == farm:
+        return farm
     folded = fold(text)
     return farm if folded == fold(farm) else folded
 

@@ -8,9 +8,10 @@ This module must never write a document: a field that it does not know would be 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from farmlease.domain.identity import device_name
 from farmlease.domain.stored_id import SHOWN
 
 __all__ = ["LeaseDocument", "SessionEntry"]
@@ -55,6 +56,20 @@ class LeaseDocument:
             returned=lease.get("back") is not None,
             overdraft="+" in _table(lease.get("charges")).values(),
         )
+
+    def named(self, farm: str) -> Self:
+        """Return the lease with each device under its name: farmlease 0.1.0 stored it in any spelling.
+
+        Of two spellings of one device the later deadline stays, as in the store at the user's next contact.
+        """
+        devices = dict[str, int]()
+        for spelling, until in self.devices.items():
+            name = device_name(spelling, farm)
+            devices[name] = max(until, devices.get(name, until))
+        sessions = {
+            name: replace(session, device=device_name(session.device, farm)) for name, session in self.sessions.items()
+        }
+        return replace(self, devices=devices, sessions=sessions)
 
     def device_deadlines(self, now: int) -> dict[str, int | None]:
         """Return the devices that the lease is on at ``now``, each with its deadline; None while a session uses it."""

@@ -3,9 +3,9 @@
 Guaranteed: each method is one atomic decision of the store, and repeating it changes nothing, so that the call can be
 repeated after a lost reply. Not guaranteed: that a write survives a fail-over to a replica that had not received it.
 
-A method repeats its call where the answer is only that there was more to sweep, or that the shard did not have the
-policy's limits yet, or asks what the devices of a lease are called: those of farmlease 0.1.0 stand there in any
-spelling, and folding them is no work for a script. Errors are ``StoreUnavailable`` and ``StoreRefused``; a limit in the way is an answer.
+A method repeats its call where the answer is only that there was more to sweep, that the shard did not have the limits
+of the policy yet, or that a lease of farmlease 0.1.0 has devices whose names no script can tell. Errors are
+``StoreUnavailable`` and ``StoreRefused``; a limit in the way is an answer.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
 from farmlease.domain.identity import device_name
+from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.domain.stored_id import SHOWN, STORED
@@ -251,7 +252,7 @@ class LeaseStore:
         _, index, document, expires, name, record, now = answer
         return StoredLease.parse(
             user=index,
-            document=document,
+            lease=self._lease(document),
             expires=expires,
             name=name,
             record=record,
@@ -267,7 +268,12 @@ class LeaseStore:
             for user, document, expires, name in zip(*(iter(entries),) * 4, strict=True):
                 if user not in seen:
                     yield StoredLease.parse(
-                        user=user, document=document, expires=expires, name=name, now=int(now), kept_ms=pool.kept_ms
+                        user=user,
+                        lease=self._lease(document),
+                        expires=expires,
+                        name=name,
+                        now=int(now),
+                        kept_ms=pool.kept_ms,
                     )
                 seen.add(user)
             if cursor == b"0":
@@ -323,23 +329,29 @@ class LeaseStore:
 
     async def _settled(self, script: Script, pool: str, **arguments: Argument) -> Answer:
         """Run a script until it has no more dead sessions to end, and no more devices to name, first."""
+        names = dict[str, str]()
         for _ in range(_MOST_ROUNDS):
             answer = await self._run(script, pool, **arguments)
             match answer[0]:
                 case b"more":
                     continue
                 case b"spelled":
-                    arguments["spellings"] = self._named(json.loads(answer[1]))
+                    names |= self._named(json.loads(answer[1]))
+                    arguments["spellings"] = json.dumps(names)
                 case _:
                     return answer
         raise StoreRefused(
             f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`"
         )
 
-    def _named(self, spellings: Iterable[str]) -> str:
-        """Return what each device of a lease is called, by the spelling in which the store has it."""
+    def _lease(self, document: bytes) -> LeaseDocument:
+        """Return a lease document with its devices under the names that they will have at the next contact."""
+        return LeaseDocument.parse(document).named(self.farm)
+
+    def _named(self, spellings: Iterable[str]) -> dict[str, str]:
+        """Return what devices are called, by the spellings in which the store has them, in its own form both."""
         names = {stored: device_name(stored.translate(SHOWN), self.farm) for stored in spellings}
-        return json.dumps({stored: name.translate(STORED) for stored, name in names.items()})
+        return {stored: name.translate(STORED) for stored, name in names.items()}
 
     async def _run(self, script: Script, pool: str, **arguments: Argument) -> Answer:
         return await self.connection.call(script, Shard(self.farm, pool).keys(), script.ordered(arguments))

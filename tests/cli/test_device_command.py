@@ -41,15 +41,15 @@ def test_list_is_every_device_of_the_named_pools(lent: ClockedHost) -> None:
     """Until when the slot is taken, or the sessions that keep it; a floating seat has no slots to count."""
     session = {"node": "ctx-01", "session": "s-john-citrix-a"}
     rows = [
-        {"user": "corp\\john", "pool": "qlikview", "device": "NB-0042", "until": "2026-02-04T09:00:00.000Z",
-         "sessions": []},
         {"user": "corp\\john", "pool": "qlikview", "device": "citrix-a", "until": None, "sessions": [session]},
+        {"user": "corp\\john", "pool": "qlikview", "device": "nb-0042", "until": "2026-02-04T09:00:00.000Z",
+         "sessions": []},
     ]  # fmt: skip
     assert rows == devices(lent)
     assert rows == devices(lent, "--pool", "qlikview")
     table = lent.run("device", "list", "john@corp.example.com").out.splitlines()
     assert ["USER", "POOL", "DEVICE", "UNTIL (UTC)", "SESSIONS"] == re.split(r"\s{2,}", table[0])
-    assert [["NB-0042", "2026-02-04 09:00"], ["citrix-a", "in use", "s-john-citrix-a on ctx-01"]] == [
+    assert [["citrix-a", "in use", "s-john-citrix-a on ctx-01"], ["nb-0042", "2026-02-04 09:00"]] == [
         re.split(r"\s{2,}", line)[2:] for line in table[1:]
     ]
     assert "[]\n" == lent.run("device", "list", "nobody", "-o", "json").out
@@ -61,9 +61,9 @@ def test_a_used_slot_is_free_a_quarantine_after_its_last_use(lent: ClockedHost) 
     lent.lend(JOHN)
     lent.clock.advance(HOUR)
     released = lent.run("device", "release", JOHN, "NB-0042")
-    told = "released device NB-0042; its slot stays taken until 2026-01-06 09:00 UTC\n"
+    told = "released device nb-0042; its slot stays taken until 2026-01-06 09:00 UTC\n"
     assert (0, told, "") == (released.status, released.out, released.err)
-    assert ("NB-0042", "2026-01-06T09:00:00.000Z") in slots(lent)
+    assert ("nb-0042", "2026-01-06T09:00:00.000Z") in slots(lent)
     lent.clock.set(NINE + DAY - 1)
     with pytest.raises(AssertionError, match="device_limit"):
         lent.lend(JOHN, device="NB-0077")
@@ -81,8 +81,8 @@ def test_a_device_in_use_is_not_released(lent: ClockedHost) -> None:
 def test_the_broken_notebook(lent: ClockedHost) -> None:
     """At 09:00 the slot of the old notebook is the new one's at once, as long as it was the old one's."""
     ended = lent.run("device", "replace", JOHN, "NB-0042", "NB-0077", *WHY)
-    assert (0, "replaced device NB-0042 by NB-0077\n", "") == (ended.status, ended.out, ended.err)
-    assert [("NB-0077", "2026-02-04T09:00:00.000Z"), ("citrix-a", None)] == slots(lent)
+    assert (0, "replaced device nb-0042 by nb-0077\n", "") == (ended.status, ended.out, ended.err)
+    assert [("citrix-a", None), ("nb-0077", "2026-02-04T09:00:00.000Z")] == slots(lent)
     lent.lend(JOHN, device="NB-0077", ended=True)
     with pytest.raises(AssertionError, match="device_limit"):
         lent.lend(JOHN, device="NB-0042")
@@ -92,7 +92,7 @@ def test_replacing_twice_changes_nothing(lent: ClockedHost) -> None:
     """The same replacement asked for again is done already, and uses up none."""
     for _ in range(2):
         ended = lent.run("device", "replace", JOHN, "NB-0042", "NB-0077", *WHY)
-        assert (0, "replaced device NB-0042 by NB-0077\n") == (ended.status, ended.out)
+        assert (0, "replaced device nb-0042 by nb-0077\n") == (ended.status, ended.out)
 
 
 def test_a_second_replacement_within_30_days_needs_the_override(lent: ClockedHost) -> None:
@@ -107,7 +107,7 @@ def test_a_second_replacement_within_30_days_needs_the_override(lent: ClockedHos
     )
     assert (3, told, "") == (ended.status, ended.out, ended.err)
     assert 0 == lent.run(*again, "--override").status
-    assert "NB-0078" == slots(lent)[0][0]
+    assert "nb-0078" == slots(lent)[-1][0]
     with lent.store.client() as client:
         (audit,) = client.keys("*qlikview*:audit")
         entries = [entry for _, entry in client.xrange(audit) if entry[b"event"] == b"device_replaced"]
@@ -145,19 +145,21 @@ def test_replacing_a_device_in_use_asks_first(lent: ClockedHost) -> None:
     told = "farmlease: this ends 1 session of corp\\john on device citrix-a; nothing was changed; confirm with --yes\n"
     assert (1, "", told) == (ended.status, ended.out, ended.err)
     assert 0 == lent.run(*command, "--yes").status
-    assert ["NB-0042", "NB-0077"] == [device for device, _ in slots(lent)]
+    assert ["nb-0042", "nb-0077"] == [device for device, _ in slots(lent)]
 
 
 @pytest.mark.parametrize(
     ("args", "status", "told"),
     [
-        (("release", JOHN, "NB-1"), 1, "the user has no device NB-1 in pool qlikview; see `farmlease device list`"),
-        (("release", "mary", "NB-1"), 1, "the user has no device NB-1 in pool qlikview; see `farmlease device list`"),
-        (("replace", JOHN, "NB-1", "NB-2", *WHY), 1, "the user has no device NB-1 in pool qlikview"),
+        (("release", JOHN, "NB-1"), 1, "the user has no device nb-1 in pool qlikview; see `farmlease device list`"),
+        (("release", "mary", "NB-1"), 1, "the user has no device nb-1 in pool qlikview; see `farmlease device list`"),
+        (("replace", JOHN, "NB-1", "NB-2", *WHY), 1, "the user has no device nb-1 in pool qlikview"),
         (("replace", "mary", "NB-1", "NB-2", *WHY), 1, "the user holds no lease in pool qlikview"),
         (("replace", JOHN, "NB-0042", "citrix-a", *WHY), 1, "the lease is on device citrix-a already; free the other"),
         (("replace", JOHN, "NB-0042", "NB-0042", *WHY), 2, "the two devices are the same"),
-        (("replace", JOHN, "NB-0042", "NB/2", *WHY), 2, "the device holds one of"),
+        (("replace", JOHN, "NB-0042", "nb-0042", *WHY), 2, "the two devices are the same"),
+        (("replace", JOHN, "NB-0042", "NB\x1b2", *WHY), 2, "the device holds a control character"),
+        (("replace", JOHN, "NB-0042", "x" * 257, *WHY), 2, "the device is longer than 256 characters"),
         (("replace", JOHN, "NB-0042", "--", "-x"), 2, ""),
         (("release", JOHN, "NB-0042", "--pool", "clearquest"), 2, "pool clearquest is floating: only a named pool"),
         (("list", JOHN, "--pool", "clearquest"), 2, "pool clearquest is floating: only a named pool"),

@@ -203,7 +203,7 @@ class Host:
         )
         binding = RecordBinding(pool=pool.name, user_index=index, lease_id=lease_id, version=1)
         taking = Taking(
-            device=device,
+            device=farm.device(device),
             lease_id=lease_id,
             record=farm.sealer.seal_record(binding, encode(record)),
             name=farm.sealer.seal_name(index, person.canonical),

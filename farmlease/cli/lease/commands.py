@@ -20,7 +20,7 @@ from farmlease.cli.lease.summary import SUMMARY_INDENT, lease_summary
 from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, folded, follow_option, output_option
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
-from farmlease.domain.identity import check_token
+from farmlease.domain.identity import check_id
 from farmlease.domain.json_documents import lease_document
 from farmlease.domain.model import LeaseState, LeaseView, Withdrawal
 from farmlease.errors import EXIT_DENIED, FarmleaseError
@@ -124,7 +124,7 @@ def check(user: str, pool: str | None, device: str | None) -> None:
     """
     with opened_farm() as client:
         who = client.config.identities.user(user)
-        where = client.config.farm if device is None else check_token("device", device)
+        where = client.config.farm if device is None else check_id("device", device)
         why = client.wait(client.lease_admin.fault(client.one_pool(pool), who, where))
     click.echo("VALID" if why is None else f"INVALID: {why}")
     if why is not None:

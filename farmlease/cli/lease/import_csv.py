@@ -13,7 +13,7 @@ from farmlease.cli import example, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
-from farmlease.domain.identity import check_token
+from farmlease.domain.identity import check_id
 from farmlease.domain.model import Reason
 from farmlease.domain.policy import Pool
 from farmlease.domain.vendor_csv import LicenceRow, RejectedRow, read_vendor_csv
@@ -97,7 +97,7 @@ class Importer:
 
     def _import(self, row: LicenceRow) -> ImportOutcome:
         user = self._client.config.identities.user(row.user)
-        machine = check_token("machine id", row.machine)
+        machine = check_id("machine id", row.machine)
         for _ in range(_MOST_CHANGES):
             importing = self._client.lease_admin.import_lease(self._pool, self._version, user, machine, row.borrowed_at)
             outcome = self._client.wait(importing)

@@ -1,26 +1,28 @@
 """The agent's HTTP interface: turns JSON into values, asks the agent, turns values into JSON. It decides nothing.
 
-``Gate`` has let the caller in before anything here runs. Every answer that is not a success is ``problem+json`` whose
-``detail`` is one sentence for a person.
+``Gate`` has let the caller in before anything here runs, and a path is routed as ``path_as_sent`` has it. Every answer
+that is not a success is ``problem+json`` whose ``detail`` is one sentence for a person.
 """
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 import structlog
 from fastapi import Body, Depends, FastAPI, Path, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
+from pydantic import BeforeValidator
 from starlette.exceptions import HTTPException
 
 from farmlease import __version__
-from farmlease.domain.identity import LONGEST_TOKEN, Identities
+from farmlease.domain.identity import LONGEST_ID, Identities, check_id
 from farmlease.domain.json_documents import Document, decision_document, timestamp
 from farmlease.domain.model import Decision, Denial, Grant, Reason
 from farmlease.domain.session_states import IllegalEvent
-from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected
+from farmlease.errors import FarmleaseError, FileRefused, InvalidInput, JournalFailed, PolicyError, RecordRejected
 from farmlease.node.agent import Agent
 from farmlease.node.http.auth import Caller, problem
 from farmlease.node.http.schemas import (
@@ -41,7 +43,20 @@ __all__ = ["create_app"]
 
 _log = structlog.get_logger(__name__)
 
-SessionId = Annotated[str, Path(min_length=1, max_length=LONGEST_TOKEN, description="unique on the node")]
+
+def _given_id(segment: str) -> str:
+    """Return the id in a segment of a path; ValueError if it is none."""
+    try:
+        return check_id("session", unquote_to_bytes(segment).decode())
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+
+
+SessionId = Annotated[
+    str,
+    BeforeValidator(_given_id),
+    Path(min_length=1, max_length=LONGEST_ID, description="unique on the node; any characters, percent-encoded"),
+]
 
 #: Seconds between two looks whether a caller that waits is still there.
 _LOOK_EVERY = 1.0

@@ -1,7 +1,8 @@
 """Who may call the agent: decided before a request is read.
 
 A foreign ``Host`` or any ``Origin`` is a browser that was led here (403); over TCP the token is asked for (401), over a
-Unix socket the kernel names the caller; a body over 64 KiB is cut off (413).
+Unix socket the kernel names the caller; a body over 64 KiB is cut off (413). What is let in is routed by its path as it
+was sent.
 """
 
 import hmac
@@ -13,6 +14,7 @@ from asyncio import Transport
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -25,7 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from farmlease.domain.identity import Identities, User
 from farmlease.errors import InvalidName
 
-__all__ = ["MAX_BODY", "Access", "Caller", "Gate", "PeerProtocol", "problem"]
+__all__ = ["MAX_BODY", "Access", "Caller", "Gate", "PeerProtocol", "path_as_sent", "problem"]
 
 MAX_BODY = 64 << 10  #: bytes of a request's body
 
@@ -113,7 +115,17 @@ class Gate:
         if not length.isdecimal() or int(length) > MAX_BODY:
             return problem(413, f"the body is larger than {MAX_BODY} bytes")
         scope["farmlease.caller"] = caller
+        scope["path"] = path_as_sent(scope)
         return None
+
+
+def path_as_sent(scope: Scope) -> str:
+    """Return the path of a request undecoded, so that a session may be called ``pts/3``.
+
+    Whatever a caller encodes without need, each segment is encoded in one way.
+    """
+    segments = scope["raw_path"].partition(b"?")[0].split(b"/")
+    return "/".join(quote(unquote_to_bytes(segment), safe="") for segment in segments)
 
 
 class _TooLargeError(HTTPException):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from farmlease.domain.duration import parse_duration
-from farmlease.domain.identity import LONGEST_NAME, LONGEST_TOKEN, Identities, check_token
+from farmlease.domain.identity import LONGEST_ID, LONGEST_NAME, LONGEST_TOKEN, Identities, check_id, check_token
 from farmlease.domain.model import SessionRequest
 from farmlease.errors import InvalidInput
 
@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 Token = Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
+#: Of a session or a device: any characters but control characters.
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 
 
 class StartBody(BaseModel):
@@ -34,20 +36,20 @@ class StartBody(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     user: str = Field(min_length=1, max_length=LONGEST_NAME, description=r"CORP\john, john@corp.example.com or john")
-    session: Token = Field(description="unique on the node")
+    session: Id = Field(description="unique on the node")
     pool: Token | None = None
     app: Token | None = None
     site: Token | None = None
     groups: list[Token] = Field(default=[], max_length=1000)
-    device: Token | None = Field(default=None, description="an outside machine id; the farm by default")
+    device: Id | None = Field(default=None, description="an outside machine id; the farm by default")
     pid: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(default=None, description="the session ends with it")
     wait: Token | None = Field(default=None, description='longest wait in the queue, such as "10m"')
 
     def request(self, identities: Identities) -> SessionRequest:
         """Return the request as a value; FieldError names the field that cannot be meant."""
-        for field in ("session", "pool", "device"):
+        for field, check in (("session", check_id), ("pool", check_token), ("device", check_id)):
             if getattr(self, field) is not None:
-                _checked(field, check_token, field, getattr(self, field))
+                _checked(field, check, field, getattr(self, field))
         return SessionRequest(
             user=_checked("user", identities.user, self.user),
             session=self.session,

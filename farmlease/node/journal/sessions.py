@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 
 from farmlease.clock import Clock
 from farmlease.crypto.seal import NodeSealer
-from farmlease.domain.identity import User
+from farmlease.domain.identity import User, device_name
 from farmlease.domain.model import Grant, SessionRequest, Source
 from farmlease.domain.pool import Pool
 from farmlease.domain.session_states import TABLE, SessionEvent, SessionState, next_state
@@ -202,4 +202,6 @@ class SessionTable:
         # The state outside the seal is what a reboot may have changed; it can only take a session towards its end.
         session = _FORM.validate_json(plain)
         claim = self.claim_of(session.user, session.id)
-        return replace(session, state=SessionState(entry.state), claim=claim)
+        device = device_name(session.device, self._sealer.farm.farm)  # farmlease 0.1.0 wrote it in any spelling
+        grant = None if session.grant is None else replace(session.grant, device=device)
+        return replace(session, state=SessionState(entry.state), device=device, grant=grant, claim=claim)

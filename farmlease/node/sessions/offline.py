@@ -40,7 +40,7 @@ class OfflineAdmission:
         admitted = offline_rules.admits(
             pool,
             receipt.lease,
-            LeaseDocument.parse(receipt.document),
+            LeaseDocument.parse(receipt.document).named(self._sealer.farm),
             device=session.device,
             sessions=[each.device for each in of_user if each.pool == pool.name and each.state is SessionState.ACTIVE],
             now=now,

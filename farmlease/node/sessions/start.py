@@ -82,6 +82,8 @@ class SessionStart:
         a seat or the wait is over; ``end_session`` ends it before, and so does a caller who hangs up: then the place in
         the queue is given up. What was begun is carried out even if the caller goes away.
         """
+        if request.device is not None:
+            request = replace(request, device=self._farm.device(request.device))
         before = self._sessions.find(request.session) if request.wait_ms else None
         try:
             decision = await self._until_decided(request, only)

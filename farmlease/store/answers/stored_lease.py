@@ -36,10 +36,16 @@ class StoredLease:
 
     @staticmethod
     def parse(
-        *, user: bytes, document: bytes, expires: bytes, name: bytes, now: int, kept_ms: int, record: bytes = b""
+        *,
+        user: bytes,
+        lease: LeaseDocument,
+        expires: bytes,
+        name: bytes,
+        now: int,
+        kept_ms: int,
+        record: bytes = b"",
     ) -> "StoredLease":
         """From an entry of look_up.lua or list.lua; ``kept_ms`` dates a lease that its sessions keep."""
-        lease = LeaseDocument.parse(document)
         return StoredLease(
             user=user.decode(),
             lease=Lease(id=lease.id, issued_at=lease.issued_at, expires_at=int(expires) if expires else now + kept_ms),
