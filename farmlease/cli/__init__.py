@@ -36,6 +36,7 @@ __all__ = [
     "farmlease",
     "main",
     "print_stderr",
+    "printable",
 ]
 
 #: Exit status of a command the user interrupted: 128 + SIGINT, as shells count.
@@ -138,9 +139,19 @@ def _write_failure(error: BaseException) -> str:
     return ""
 
 
+def printable(text: str) -> str:
+    """Return one line as a terminal may have it: what it could obey, or would not show, is replaced.
+
+    Ids of sessions and devices are any that hosts and vendors give; they may turn the direction of a line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
 def print_stderr(text: str) -> None:
     """Write ``farmlease: text`` to stderr as one line."""
-    click.echo(f"farmlease: {' '.join(text.split())}", err=True)
+    click.echo(printable(f"farmlease: {' '.join(text.split())}"), err=True)
 
 
 def _print_error(text: str, *, debug: bool) -> None:

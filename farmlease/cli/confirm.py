@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from farmlease.cli import printable
 from farmlease.errors import FarmleaseError
 
 __all__ = ["ask_first", "reason_option", "yes_option"]
@@ -38,5 +39,5 @@ def ask_first(what: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise FarmleaseError(f"{what}; nothing was changed; confirm with --yes")
-    if not click.confirm(f"{what}. Go on?", err=True):
+    if not click.confirm(printable(f"{what}. Go on?"), err=True):
         raise FarmleaseError("nothing was changed")

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from farmlease.cli import example
+from farmlease.cli import example, printable
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
 from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, output_option
@@ -73,9 +73,11 @@ def release(user: str, name: str, pool: str | None) -> None:
     if released.outcome is Release.IN_USE:
         raise FarmleaseError(f"sessions of the user run on device {where}; end them first")
     if released.taken_until is None:
-        click.echo(f"released device {where}; its slot is free now")
+        click.echo(printable(f"released device {where}; its slot is free now"))
     else:
-        click.echo(f"released device {where}; its slot stays taken until {wording.moment(released.taken_until)}")
+        click.echo(
+            printable(f"released device {where}; its slot stays taken until {wording.moment(released.taken_until)}")
+        )
 
 
 @device.command(
@@ -124,7 +126,7 @@ def _print_replacement(answer: DeviceReplacement, pool: Pool, before: str, after
             click.echo(_denial_line(answer, pool))
             click.get_current_context().exit(EXIT_DENIED)
         case Replacement.REPLACED:
-            click.echo(f"replaced device {before} by {after}")
+            click.echo(printable(f"replaced device {before} by {after}"))
 
 
 def _denial_line(answer: DeviceReplacement, pool: Pool) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from farmlease.cli import config_file, example
+from farmlease.cli import config_file, example, printable
 from farmlease.cli.client.session import (
     call_agent,
     expect_success,
@@ -122,7 +122,7 @@ def start(
 def end(session_id: str) -> None:
     """End session ID; ending it again does no harm."""
     expect_success(call_agent("DELETE", session_path(session_id)))
-    click.echo(f"ended session {session_id}")
+    click.echo(printable(f"ended session {session_id}"))
 
 
 @session.command(epilog=example("farmlease session touch 7"))
@@ -130,7 +130,7 @@ def end(session_id: str) -> None:
 def touch(session_id: str) -> None:
     """Report that the user of session ID is active. The idle timeout starts anew."""
     expect_success(call_agent("POST", session_path(session_id) + "/activity"))
-    click.echo(f"touched session {session_id}")
+    click.echo(printable(f"touched session {session_id}"))
 
 
 @session.command(epilog=example("farmlease session hold 7 --for 4h"))
@@ -142,7 +142,7 @@ def hold(session_id: str, span: str | None) -> None:
     answer = expect_success(
         call_agent("POST", session_path(session_id) + "/hold", {} if span is None else {"for": span})
     )
-    click.echo(f"holding session {session_id} until {format_instant(answer.fields().get('hold_until'))}")
+    click.echo(printable(f"holding session {session_id} until {format_instant(answer.fields().get('hold_until'))}"))
 
 
 @session.command(epilog=example("farmlease session save 7"))
@@ -150,7 +150,7 @@ def hold(session_id: str, span: str | None) -> None:
 def save(session_id: str) -> None:
     """Take the vendor's files of session ID into the user's record now."""
     expect_success(call_agent("POST", session_path(session_id) + "/save"))
-    click.echo(f"saved the files of session {session_id}")
+    click.echo(printable(f"saved the files of session {session_id}"))
 
 
 @session.command(

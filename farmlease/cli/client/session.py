@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import click
 
-from farmlease.cli import config_file
+from farmlease.cli import config_file, printable
 from farmlease.cli.client.agent import TIMEOUT, Answer, ask, error_of, reason
 from farmlease.config.source import agent_endpoint
 from farmlease.domain.duration import parse_duration
@@ -86,10 +86,10 @@ def list_sessions() -> list[dict[str, object]]:
 
 
 def session_path(session_id: str) -> str:
-    """Return the URL path of a session; any character is allowed in its id."""
+    """Return the URL path of a session; the agent judges its id, whatever the command line holds."""
     if not session_id:
         raise click.BadParameter("a session id must not be empty.", param_hint="'ID'")
-    return f"/v1/sessions/{quote(session_id, safe='')}"
+    return f"/v1/sessions/{quote(session_id, safe='', errors='surrogatepass')}"
 
 
 def option_seconds(option: str, span: str | None) -> float:
@@ -135,7 +135,7 @@ def _exit_denied(document: dict[str, object], fmt: str | None) -> NoReturn:
 
         write_json(document)
     else:
-        click.echo(_denial_line(document))
+        click.echo(printable(_denial_line(document)))
     click.get_current_context().exit(EXIT_UNAVAILABLE if document.get("reason") == "offline" else EXIT_DENIED)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 
 from farmlease.admin.nodes import NodeAdmin
-from farmlease.cli import example
+from farmlease.cli import example, printable
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
 from farmlease.cli.device import session_list
@@ -126,7 +126,7 @@ def check(user: str, pool: str | None, device: str | None) -> None:
         who = client.config.identities.user(user)
         where = client.config.farm if device is None else check_id("device", device)
         why = client.wait(client.lease_admin.fault(client.one_pool(pool), who, where))
-    click.echo("VALID" if why is None else f"INVALID: {why}")
+    click.echo("VALID" if why is None else printable(f"INVALID: {why}"))
     if why is not None:
         click.get_current_context().exit(INVALID)
 

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 import click
 
+from farmlease.cli import printable
+
 __all__ = [
     "Column",
     "Format",
@@ -125,13 +127,18 @@ def write_rows(rows: Iterable[Row]) -> None:
 
 
 def write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """Print CSV with a header. Every cell is quoted and none is altered: a program must read back the same text."""
+    """Print CSV with a header, every cell quoted. None is altered, so that a program reads back the same text.
+
+    A terminal is no program: there a cell is shown as in a table.
+    """
     import csv
+
+    shown = printable if sys.stdout.isatty() else str
 
     # Text streams end lines as the platform does, so the writer must not.
     writer = csv.writer(sys.stdout, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow([heading(column) for column in columns])
-    writer.writerows([cell(row, column) for column in columns] for row in rows)
+    writer.writerows([shown(cell(row, column)) for column in columns] for row in rows)
     sys.stdout.flush()
 
 
@@ -199,6 +206,7 @@ def folded(line: str, indent: int) -> str:
     """Fold a line at the terminal's width, its continuation indented; elsewhere it stays one line."""
     import textwrap
 
+    line = printable(line)
     width = _width()
     if not sys.stdout.isatty() or len(line) <= width or width < _NARROWEST:
         return line

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import click
 from rich.cells import cell_len, chop_cells
 
+from farmlease.cli import printable
+
 __all__ = ["Line", "screen_lines", "write"]
 
 Line = Sequence[str]
@@ -142,7 +144,7 @@ def _width(cell: str) -> int:
 
 
 def _clean(line: Line) -> Line:
-    """Return a row with control characters and line breaks replaced."""
+    """Return a row with control and formatting characters and line breaks replaced."""
     if all(map(str.isprintable, line)):
         return line
-    return ["".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in cell) for cell in line]
+    return [printable(cell) for cell in line]

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from farmlease import __version__
@@ -45,11 +46,11 @@ _log = structlog.get_logger(__name__)
 
 
 def _given_id(segment: str) -> str:
-    """Return the id in a segment of a path; ValueError if it is none."""
+    """Return the id in a segment of a path, for pydantic."""
     try:
-        return check_id("session", unquote_to_bytes(segment).decode())
+        return check_id("session", unquote_to_bytes(segment).decode(errors="surrogateescape"))
     except InvalidInput as error:
-        raise ValueError(str(error)) from None
+        raise PydanticCustomError("id", "{why}", {"why": str(error)}) from None
 
 
 SessionId = Annotated[

@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -346,3 +347,76 @@ async def test_the_schema_says_every_call(api: Browserless) -> None:
             for status, response in call["responses"].items():
                 if status >= "400":
                     assert ["application/problem+json"] == list(response["content"])
+
+
+# --- ids as hosts give them -----------------------------------------------------------------------------------------------
+
+IDS = [
+    "RDP-Tcp#12",
+    "ICA-TCP#3",
+    "pts/3",
+    "7/save",
+    "7/activity",
+    "a/hold/save",
+    "/",
+    "#",
+    "?pool=qlikview",
+    "%2F",
+    "%",
+    "..",
+    " 7 ",
+    "-x",
+    "Büro 12",
+    "日本",
+    "\u202e7",
+    "x" * 256,
+]
+
+
+@pytest.mark.parametrize("session", IDS)
+async def test_a_session_may_have_any_id(api: Browserless, host: Host, session: str) -> None:
+    """Started by JSON, addressed by its path in percent-encoding; each call is about this one and no other."""
+    path = f"/v1/sessions/{quote(session, safe='')}"
+    await host.beat()
+    others = [start("mary", "7"), start("mary", session[:-1] or "8")]
+    assert {201} == {(await api("POST", "/v1/sessions", other)).status for other in others}
+    granted = await api("POST", "/v1/sessions", start(session=session))
+    assert (201, session) == (granted.status, granted.document["session"])
+    assert 200 == (await api("POST", "/v1/sessions", start(session=session))).status
+    assert session == (await api("GET", path)).document["session"]
+    assert session in [shown["session"] for shown in (await api("GET", "/v1/sessions")).document]
+    assert 204 == (await api("POST", f"{path}/activity")).status
+    assert session == (await api("POST", f"{path}/save")).document["session"]
+    assert 409 == (await api("POST", f"{path}/hold")).status  # a named pool allows none
+    assert 204 == (await api("DELETE", path)).status
+    assert 404 == (await api("GET", path)).status
+    assert {other["session"]: "active" for other in others} == host.states
+
+
+@pytest.mark.parametrize("segment", ["%FF", "%00", "a%0Ab", "%C2%9B", "%ED%A0%80", "x" * 257])
+async def test_a_path_whose_id_is_none_names_the_field(api: Browserless, segment: str) -> None:
+    """What is no text, holds a control character or is too long is refused, as in the body of a start."""
+    for method, suffix in (("GET", ""), ("DELETE", ""), ("POST", "/activity"), ("POST", "/hold"), ("POST", "/save")):
+        told = problem(await api(method, f"/v1/sessions/{segment}{suffix}"), 422, field="session")
+        assert told.startswith("session: the session ")
+
+
+async def test_a_path_may_be_encoded_in_any_way(api: Browserless, host: Host) -> None:
+    """Encoded or not where that changes nothing, and in either case: it is the same session."""
+    await host.beat()
+    await api("POST", "/v1/sessions", start(session="a~b/c#1"))
+    for path in ("/v1/sessions/a~b%2fc%231", "/v1/sessions/%61%7Eb%2Fc%231", "/v1/%73essions/a~b%2Fc%231"):
+        assert "a~b/c#1" == (await api("GET", path)).document["session"]
+
+
+async def test_a_device_is_the_same_in_any_spelling(api: Browserless, host: Host) -> None:
+    """Asked for in another spelling it is the same session; the farm's name in any spelling is the farm."""
+    await host.beat()
+    granted = await api("POST", "/v1/sessions", start(device="NB-17/Süd #2"))
+    again = await api("POST", "/v1/sessions", start(device="nb-17/SÜD #2"))
+    assert (201, 200, "nb-17/süd #2") == (granted.status, again.status, again.document["device"])
+    assert granted.document == again.document
+    farm = await api("POST", "/v1/sessions", start(session="8", device=FARM.upper()))
+    assert (201, FARM) == (farm.status, farm.document["device"])
+    denied = await api("POST", "/v1/sessions", start(session="9", device="NB-18"))
+    assert ["citrix-a", "nb-17/süd #2"] == sorted(each["device"] for each in denied.document["blocking"])
