@@ -93,8 +93,9 @@ class LeaseAdmin:
             return f"the user has no lease in pool {pool.name}"
         if stored.quarantined:
             return f"the lease in pool {pool.name} was given back"
-        if self._farm.device(device) not in {claim.device for claim in stored.devices}:
-            return f"the lease is not on device {device}"
+        name = self._farm.device(device)
+        if name not in {claim.device for claim in stored.devices}:
+            return f"the lease is not on device {name}"
         decode(self._farm.sealer.unseal_record(stored.binding(pool.name), stored.record))
         return None
 

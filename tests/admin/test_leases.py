@@ -44,7 +44,7 @@ def test_every_lease_is_listed_by_name(lent: Host) -> None:
     [
         (JOHN, FARM, None),
         (ZOE, FARM, "the user has no lease in pool qlikview"),
-        (JOHN, "NB-0042", "the lease is not on device NB-0042"),
+        (JOHN, "NB-0042", "the lease is not on device nb-0042"),
     ],
 )
 def test_a_fault_says_what_is_missing(lent: Host, user: User, device: str, fault: str | None) -> None:

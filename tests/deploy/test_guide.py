@@ -63,7 +63,7 @@ def see_it_work(farm: Farm, told: str) -> None:
 def replaced(farm: Farm, told: str) -> None:
     """The new notebook is mary's."""
     listed = farm.type("ctx-02", r"farmlease device list 'CORP\mary' -o csv")
-    assert ("NB-4712" in listed, "NB-4711" in listed) == (True, False), told
+    assert ("nb-4712" in listed, "nb-4711" in listed) == (True, False), told
 
 
 def balanced(farm: Farm, told: str) -> None:

@@ -146,7 +146,7 @@ def test_it_tells_the_whole_story_and_leaves_nothing(told: Told) -> None:
     said = plain(told.done.stdout)
     assert 4 == len(re.findall(r"granted to corp\\john: .*?lease \S+", said))
     assert 1 == len(set(re.findall(r"granted to corp\\john: [^:]*lease (\S+)", said)))
-    assert "409 denied to CORP\\john on PC-HOME, device_limit" in said
+    assert "409 denied to CORP\\john on pc-home, device_limit" in said
     assert "503 denied to CORP\\susan, offline" in said
     assert said.count("byte for byte") == 2
 

@@ -120,7 +120,7 @@ def test_every_lease_is_listed(shell: Shell) -> None:
     assert {
         (r"corp\john", "qlikview", "active", "citrix-a"),
         (r"corp\lisa", "qlikview", "active", "citrix-a"),
-        (r"corp\mary", "qlikview", "idle", "NB-4712 2026-02-02T09:00:00.000Z; citrix-a 2026-02-02T09:00:00.000Z"),
+        (r"corp\mary", "qlikview", "idle", "citrix-a 2026-02-02T09:00:00.000Z; nb-4712 2026-02-02T09:00:00.000Z"),
         (r"corp\otto", "qlikview", "idle", "citrix-a 2026-01-30T09:00:00.000Z"),
         (r"corp\anna", "qlikview", "quarantined", "citrix-a 2026-02-04T09:00:00.000Z"),
         (r"corp\peter", "qlikview", "quarantined", "citrix-a 2026-02-04T09:00:00.000Z"),
@@ -150,7 +150,7 @@ def test_every_pool_has_its_counts(shell: Shell, pool: str, expected: str) -> No
     [
         ("john", (), "VALID\n"),
         ("mary", ("--device", "NB-4712"), "VALID\n"),
-        ("mary", ("--device", "NB-4711"), "INVALID: the lease is not on device NB-4711\n"),
+        ("mary", ("--device", "NB-4711"), "INVALID: the lease is not on device nb-4711\n"),
         ("anna", (), "INVALID: the lease in pool qlikview was given back\n"),
         ("emil", (), "INVALID: the user has no lease in pool qlikview\n"),
     ],
@@ -158,6 +158,16 @@ def test_every_pool_has_its_counts(shell: Shell, pool: str, expected: str) -> No
 def test_every_record_opens(shell: Shell, user: str, options: tuple[str, ...], expected: str) -> None:
     """With the keys of the snapshot a record opens, bound to its pool, user, lease and version."""
     assert expected == shell.run("lease", "check", rf"CORP\{user}", "--pool", "qlikview", *options).out
+
+
+def test_a_device_is_known_in_any_spelling(shell: Shell) -> None:
+    """The notebook that 0.1.0 wrote in capitals was replaced then; that is not done twice, and its slot is freed."""
+    mary = r"CORP\mary"
+    again = shell.run("device", "replace", mary, "nb-4711", "Nb-4712", "--reason", "again", "--yes")
+    assert (0, "replaced device nb-4711 by nb-4712\n", "") == (again.status, again.out, again.err)
+    freed = shell.run("device", "release", mary, "nb-4712")
+    assert 0 == freed.status
+    assert freed.out.startswith("released device nb-4712; ")
 
 
 def test_the_audit_is_told(shell: Shell) -> None:

@@ -25,7 +25,7 @@ __all__ = ["Story"]
 
 JOHN = r"CORP\john"
 IDENTITIES = Identities({"CORP": "corp.example.com"})
-NOTEBOOK, HOME_PC = "NB-4711", "PC-HOME"
+NOTEBOOK, HOME_PC = "nb-4711", "pc-home"
 #: What must not be found in clear: every user, and the words of the vendor's file.
 SECRETS = ("john", "mary", "peter", "susan", "BorrowedCalData", "UtcBorrowTime")
 DELIVERED_WITHIN = 10.0  #: seconds
