@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from farmlease.domain.identity import device_name
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.domain.pool import QUEUE_PLACE_MS
@@ -68,7 +69,7 @@ class Player:
             await self.beat(node)
         mine = tuple(each.id for each in self.pool.reserve if user in each.users)
         taking = Taking(
-            device=device or "citrix-a", lease_id=secrets.token_hex(6), record=b"record", name=b"name",
+            device=device_name(device or "citrix-a", "citrix-a"), lease_id=secrets.token_hex(6), record=b"record", name=b"name",
             reservations=mine, wait_ms=QUEUE_PLACE_MS if waits else 0,
         )  # fmt: skip
         claim = Claim(user=index(user), node=f"{node}#1", session=session)
@@ -120,14 +121,15 @@ class Player:
 
     async def release_device(self, _: str, user: str, device: str) -> str:
         """An administrator frees a device slot."""
-        done = await self.timed.store.release_device(self.pool.name, index(user), device)
+        done = await self.timed.store.release_device(self.pool.name, index(user), device_name(device, "citrix-a"))
         return f"slot free {told(done.taken_until)}" if done.taken_until else str(done.outcome)
 
     async def replace_device(self, _: str, user: str, old: str, new: str) -> str:
         """A broken notebook is replaced."""
         done = await self.timed.store.replace_device(
-            self.pool.name, index(user), old, new, override=False, note=b"note"
-        )
+            self.pool.name, index(user), device_name(old, "citrix-a"), device_name(new, "citrix-a"), override=False,
+            note=b"note",
+        )  # fmt: skip
         return f"denied until {told(done.next_at)}" if done.next_at else str(done.outcome)
 
     async def held(self, _: str) -> str:

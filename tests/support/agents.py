@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from farmlease.config.model import load_config
 from farmlease.crypto import keyring_file
@@ -95,7 +96,7 @@ class RunningAgent:
 
     def end(self, session: str) -> Reply:
         """End a session."""
-        return self.request("DELETE", f"/v1/sessions/{session}")
+        return self.request("DELETE", f"/v1/sessions/{quote(session, safe='')}")
 
     def health(self, path: str = "/readyz") -> Reply:
         """Ask the health listener."""
