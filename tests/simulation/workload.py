@@ -24,8 +24,10 @@ __all__ = ["IDENTITIES", "Stage", "Terms", "Workload"]
 
 IDENTITIES = Identities({"CORP": "corp.example.com"})
 MINUTE = 60_000
+#: Ids of sessions, also such as terminals and Windows give them.
+_IDS = ("1", "pts/2", "RDP-Tcp#3", "pts/2/RDP #4")
 _NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
-_DEVICES = ("nb-1", "nb-2")
+_DEVICES = ("nb-1", "NB-2")  # a machine is one whatever its spelling
 FILE = "/home/{user}/cal.pgo"
 
 
@@ -114,7 +116,7 @@ class Workload:
         names = _NAMES[: chance.randint(4, 6)]
         self._people = [Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES))) for name in names]
         self._guests: dict[str, list[User]] = {}  #: by host, who had a session there
-        self._ids = [str(number) for number in range(1, chance.randint(3, 5))]
+        self._ids = list(_IDS[: chance.randint(3, 5) - 1])
         self._acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (10, self._start), (3, self._retry), (1, self.rush), (4, self._come_back), (4, self._insist), (6, self._end), (4, self._save), (3, self._hold), (1, self._touch),
             (1, self._withdraw), (1, self._free_device), (1, self._replace_device), (1, self._drain),

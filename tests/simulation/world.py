@@ -17,6 +17,7 @@ from farmlease.crypto.seal import Sealer
 from farmlease.domain.model import Decision, SessionRequest
 from farmlease.domain.policy import parse_policy
 from farmlease.domain.session_states import SessionEvent, SessionState
+from farmlease.domain.stored_id import STORED
 from farmlease.errors import FarmleaseError, StoreError
 from farmlease.farm import Farm
 from farmlease.node.journal.outbox import SaveMessage
@@ -144,7 +145,7 @@ class World:
         index = self._indices.get(session.user.canonical)
         if index is None:
             index = self._indices[session.user.canonical] = _sealer().user_index(session.user)
-        return index, host.member, session.id
+        return index, host.member, session.id.translate(STORED)
 
     def hears(self, host: Host) -> bool:
         """Whether a host could reach the store for long enough to have told what it has."""
