@@ -13,7 +13,10 @@ from dataclasses import replace
 import structlog
 
 from farmlease.domain.health import Facts
+from farmlease.domain.identity import Identities
+from farmlease.domain.model import SessionRequest
 from farmlease.domain.session_states import SessionState
+from farmlease.node.accounts.accounts import NoAnswer
 from farmlease.node.concurrency import Runtime
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.journal.sessions import NodeSession
@@ -55,6 +58,19 @@ class Agent:
         """Return every session that the API shows, as it stands now, by id."""
         shown = (each for each in self._state.sessions if each.state.shown)
         return sorted(map(self._as_it_stands, shown), key=lambda each: each.id)
+
+    async def with_groups(self, request: SessionRequest, name: str, identities: Identities) -> SessionRequest:
+        """Return a request with the groups that the host knows of, too. ``name``: the user as the caller spells him.
+
+        A user whom the host does not know has those that were given. If the host cannot be asked, and nothing is known
+        from before, the groups are None, whatever was given: so no rule that denies by a group is passed by.
+        """
+        found = await self._runtime.accounts.account(request.user, name, identities)
+        if found is NoAnswer.NONE:
+            return request
+        if found is NoAnswer.UNKNOWN:
+            return replace(request, groups=None)
+        return replace(request, groups=tuple(dict.fromkeys((*found.groups, *(request.groups or ())))))
 
     @property
     def draining(self) -> bool:

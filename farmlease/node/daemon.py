@@ -20,6 +20,7 @@ from farmlease.clock import SystemClock
 from farmlease.config.model import Config
 from farmlease.config.source import UNIX
 from farmlease.farm import open_farm
+from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.agent import Agent
 from farmlease.node.build import compose
 from farmlease.node.concurrency import Actor, run_group
@@ -50,15 +51,21 @@ async def run_agent(config: Config) -> None:
     stop, again = _stop_signals()
     manager = ServiceManager()
     log_loop_faults()
+    accounts = Accounts(clock)
     access = Access(
         token=None if config.agent.listen.startswith(UNIX) else own_token(config.agent.token_file),
         hosts=hosts_of(config.agent.listen),
         identities=config.identities,
+        accounts=accounts,
+        trust=frozenset(config.agent.trust),
     )
     metrics = Metrics(clock)
     async with open_farm(config, owner=True) as (opened, connection):
         farm = metrics.measuring(opened)
-        with compose(config, farm, clock, metrics) as node, _doors(config) as (api_socket, health_socket, *agent_check):
+        with (
+            compose(config, farm, clock, metrics, accounts) as node,
+            _doors(config) as (api_socket, health_socket, *agent_check),
+        ):
             node.agent.adopt()
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
             _spare_the_collector()
