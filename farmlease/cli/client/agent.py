@@ -64,8 +64,8 @@ def ask(endpoint: Endpoint, method: str, path: str, document: object = None, *, 
         ) from error
     except PermissionError as error:
         raise AgentUnavailable(
-            f"this user may not open {endpoint.listen.removeprefix(UNIX)}: its mode is to be 0666, as the agent makes it, "
-            "and each folder above it must let all users through (chmod 755)"
+            f"this user may not open {endpoint.listen.removeprefix(UNIX)}: the agent makes it for all users (0666), "
+            "and each folder above it must let them through (chmod 755)"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise AgentUnavailable(
