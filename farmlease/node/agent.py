@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from farmlease.domain.health import Facts
-from farmlease.domain.identity import Identities
+from farmlease.domain.identity import User
 from farmlease.domain.model import SessionRequest
 from farmlease.domain.session_states import SessionState
 from farmlease.node.accounts.accounts import NoAnswer
@@ -46,6 +46,8 @@ class Agent:
         self.save_session = sessions.save.save_session
         self.hold_session = sessions.hold.hold_session
         self.touch = sessions.liveness.touch
+        self.known_policy = sessions.start.known_policy
+        self.deny_without_policy = sessions.start.deny_without_policy
 
     # --- what is asked about sessions and about the node --------------------------------------------------------------
 
@@ -59,13 +61,17 @@ class Agent:
         shown = (each for each in self._state.sessions if each.state.shown)
         return sorted(map(self._as_it_stands, shown), key=lambda each: each.id)
 
-    async def with_groups(self, request: SessionRequest, name: str, identities: Identities) -> SessionRequest:
+    def person(self, text: str) -> User:
+        """Return the person of this spelling, by the farm's table of who is who; raises InvalidName."""
+        return self._state.policy.in_force.identity.user(text)
+
+    async def with_groups(self, request: SessionRequest, name: str) -> SessionRequest:
         """Return a request with the groups that the host knows of, too. ``name``: the user as the caller spells him.
 
         A user whom the host does not know has those that were given. If the host cannot be asked, and nothing is known
         from before, the groups are None, whatever was given: so no rule that denies by a group is passed by.
         """
-        found = await self._runtime.accounts.account(request.user, name, identities)
+        found = await self._runtime.accounts.account(request.user, name, self._state.policy.in_force.identity)
         if found is NoAnswer.NONE:
             return request
         if found is NoAnswer.UNKNOWN:

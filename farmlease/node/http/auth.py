@@ -26,10 +26,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from farmlease.domain.identity import Identities, User
+from farmlease.domain.identity import User
 from farmlease.errors import InvalidName
 from farmlease.node.accounts.accounts import Accounts, NoAnswer
 from farmlease.node.host_identity import owner
+from farmlease.node.journal.policy_cache import PolicyCache
 
 __all__ = ["MAX_BODY", "Access", "Caller", "Gate", "NotYours", "PeerProtocol", "problem"]
 
@@ -93,7 +94,7 @@ class Access:
 
     token: str | None
     hosts: frozenset[str]
-    identities: Identities
+    policy: PolicyCache  #: whose table says who is who
     accounts: Accounts
     trust: frozenset[str] = frozenset()
 
@@ -123,7 +124,7 @@ class Access:
             if isinstance(name, NoAnswer):
                 return name
             try:
-                return Caller(self.identities.user(name), uid, name, self.trust)
+                return Caller(self.policy.in_force.identity.user(name), uid, name, self.trust)
             except InvalidName:
                 return NoAnswer.NONE
 
