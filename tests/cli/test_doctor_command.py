@@ -278,7 +278,7 @@ def test_a_token_that_nobody_reads_any_more_is_told(node: Host, good_store: Redi
     report = examine(node)
     if given:
         verdict, text = report.one("listen")
-        advice = f"call `farmlease session start`, or ask the socket without a token, then delete {node.folder}/token"
+        advice = f"call `farmlease session start`, or ask the socket without a token; delete {node.folder}/token"
         assert (WARN, True) == (verdict, advice in text)
     elif not Path("/run/farmlease/token").exists():
         assert (OK, "unix:/run/farmlease/agent.sock") == report.one("listen")

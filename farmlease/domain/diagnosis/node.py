@@ -103,7 +103,7 @@ def listen(facts: ListenFacts) -> Iterator[Finding]:
     """Check the way to the agent, and what is left of an earlier one."""
     if facts.old_token is not None:
         advice = (
-            f"let hooks call `farmlease session start`, or ask the socket without a token, then delete {facts.old_token}; "
+            f"let hooks call `farmlease session start`, or ask the socket without a token; delete {facts.old_token}; "
             'or set [agent] listen = "127.0.0.1:8731" to stay with TCP'
         )
         yield warned("listen", f"the agent listens on {facts.address} since 0.2.0, and no more on TCP: {advice}")
