@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from farmlease import __version__
 from farmlease.domain.identity import LONGEST_TOKEN, User
 from farmlease.domain.json_documents import Document, decision_document, timestamp
-from farmlease.domain.model import Decision, Denial, Grant, Reason
+from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest
 from farmlease.domain.session_states import IllegalEvent
 from farmlease.errors import (
     CannotHold,
@@ -32,7 +32,7 @@ from farmlease.errors import (
     RecordRejected,
 )
 from farmlease.node.agent import Agent
-from farmlease.node.http.auth import Caller, problem
+from farmlease.node.http.auth import Caller, NotYours, problem
 from farmlease.node.http.schemas import (
     FieldError,
     GrantDocument,
@@ -110,8 +110,8 @@ def _add_start(app: FastAPI, agent: Agent) -> None:
         caller = Caller.of(http)
         if not caller.may_act_for(request.user):
             return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
-        work = agent.start_session(request, caller.only)
-        decision = await (_while_connected(http, work) if request.wait_ms else work)
+        caller.check(body.said, request.pid)
+        decision = await _decided(agent, request, caller.name or body.user, http)
         if decision is None:
             return problem(503, "the caller is gone; its place in the queue is given up")
         if isinstance(decision, Denial):
@@ -220,6 +220,10 @@ def _answer_bad_input(app: FastAPI) -> None:
     async def bad_field(_: Request, error: FieldError) -> Response:
         return problem(422, str(error), field=error.field)
 
+    @app.exception_handler(NotYours)
+    async def not_yours(_: Request, error: NotYours) -> Response:
+        return problem(403, str(error), field=error.field)
+
     @app.exception_handler(RequestValidationError)
     async def bad_input(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
@@ -259,6 +263,20 @@ def _error_answer(error: FarmleaseError, **where: str) -> JSONResponse:
             return _fault()
         case _:
             return problem(503, "the agent cannot do this now; the administrator finds the reason in its log")
+
+
+async def _decided(agent: Agent, request: SessionRequest, name: str, http: Request) -> Decision | None:
+    """Return the decision about a user of this name on the host; None if a caller who waits has hung up.
+
+    If a policy that asks for groups came into force meanwhile, after one that did not, nobody had looked them up: a
+    denial is then asked for again.
+    """
+    while True:
+        looked_up = agent.reads_groups
+        work = agent.start_session(await agent.with_groups(request, name), Caller.of(http).only)
+        decision = await (_while_connected(http, work) if request.wait_ms else work)
+        if looked_up or not agent.reads_groups or not isinstance(decision, Denial):
+            return decision
 
 
 async def _while_connected(http: Request, work: Coroutine[Any, Any, Decision]) -> Decision | None:
