@@ -122,3 +122,10 @@ def test_who_holds_the_lock_is_not_waited_for(path: Path) -> None:
     with FileLock(path.with_name(".keyring.json.lock")), pytest.raises(FarmleaseError, match="another process"):
         grow(path)
     assert before == path.read_bytes()
+
+
+def test_a_ring_may_have_been_through_an_editor_on_windows(path: Path) -> None:
+    """A byte order mark and carriage returns change nothing."""
+    ring = keyring_file.load(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert ring == keyring_file.load(path)

@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from farmlease.cli.output.format import Format, emit, emit_one, output_option
+from farmlease.cli.output.format import Format, emit, emit_one, output_option, write_csv
 
 LONG = "a-pool-with-a-very-long-name-" * 10
 ROWS: list[dict[str, object]] = [
@@ -129,3 +129,15 @@ def test_only_a_table_costs_rich() -> None:
         "emit([{'a': 1}], ['a'], 'json'); emit([{'a': 1}], ['a'], 'csv')\nassert 'rich' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_csv_on_a_terminal_holds_nothing_that_it_could_obey(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program reads a cell as it was; a terminal is shown a sign for what would turn the direction of a line."""
+    rows = [{"session": "a\u202eb\x9b"}]
+    write_csv(rows, ["session"])
+    assert '"session"\n"a\u202eb\x9b"\n' == capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    write_csv(rows, ["session"])
+    assert '"session"\n"a\ufffdb\ufffd"\n' == capsys.readouterr().out
