@@ -10,7 +10,7 @@ from tests.benchmarks.checkout import Checkout
 from tests.benchmarks.traced import OUTSIDE, Calls
 
 MOST_FILES = 45
-MOST_CROSSINGS = 135
+MOST_CROSSINGS = 133
 
 
 @pytest.fixture(scope="module")
