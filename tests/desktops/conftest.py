@@ -40,6 +40,8 @@ def farm() -> Iterator[Farm]:
         missing("root, who may make machines of namespaces,")
     folder = Path(tempfile.mkdtemp(prefix="fl-desktops-"))
     folder.chmod(0o755)
-    with farm_of_desktops(folder) as made:
-        yield made
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with farm_of_desktops(folder) as made:
+            yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

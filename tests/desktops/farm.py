@@ -77,6 +77,9 @@ class Watch(threading.Thread):
         self.join()
 
     def _note(self, what: str, number: int) -> None:
+        if number > 2:
+            import subprocess
+            print("OVER", what, number, time.time(), subprocess.run("ps -eo pid,ppid,stat,etimes,user,uid,args | grep -E ' 300[1-6] '", shell=True, capture_output=True, text=True).stdout)
         self.most[what] = max(self.most[what], number)
 
     def _seats(self, pool: str) -> int:
@@ -109,14 +112,36 @@ class Farm:
     hosts: dict[str, Host]
     desks: Mapping[str, Desk]
     watch: Watch
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)  #: what a user last had in his licence file
+    last_seen: dict[str, Host] = field(default_factory=dict)  #: on which host he worked last
 
     def log_on(self, user: str) -> Host:
         """Have a user log on through the balancer; return the host whose desktop he sees."""
         self.desks[user].log_on(BALANCER)
         soon(lambda: self.at_work(user), f"{user} sees no desktop", 30)
         (found,) = self.at_work(user)
+        self.last_seen[user] = found
         return found
+
+    def log_on_patiently(self, user: str) -> Host:
+        """Have a user log on who tries again as often as he is refused, for a while."""
+        for _ in range(20):
+            if not self.desks[user].ssh(BALANCER, "true").returncode:
+                break
+        return self.log_on(user)
+
+    def refused(self, user: str) -> str:
+        """Have a user log on through the balancer, who gets no desktop; return what PAM said of it."""
+        before = {each.name: each.told(user) for each in self.hosts.values()}
+        self.desks[user].log_on(BALANCER)
+
+        def told() -> list[str]:
+            return [line for each in self.hosts.values() for line in each.told(user)[len(before[each.name]) :]]
+
+        soon(told, f"{user} is told nothing", 30)
+        (said,) = told()
+        assert not self.at_work(user)
+        return said
 
     def at_work(self, user: str) -> list[Host]:
         """Return the hosts on which a user has a shell in a window."""
@@ -128,6 +153,15 @@ class Farm:
         self.desks[user].type("exit")
         self.desks[user].wait_closed()
         soon(lambda: user not in there.users(), f"{there.name} has a session of {user}'s still")
+
+    def lose(self, host: Host) -> None:
+        """Kill all of a host at once, and wait until the balancer knows; its users see their windows close."""
+        del self.hosts[host.name]
+        host.machine.kill()
+        self.office.wait_state(host.name, "DOWN")
+        for desk in self.desks.values():
+            if self.last_seen.get(desk.user) is host:
+                desk.hang_up()
 
     def other(self, than: Host) -> Host:
         """Return the other host."""

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -102,6 +103,22 @@ class Host:
     def runs(self, user: str, program: str) -> bool:
         """Tell whether a program of a user's runs there."""
         return 0 == self.machine.run("pgrep", "--uid", str(USERS[user]), "--exact", program, check=False).returncode
+
+    def told(self, user: str) -> list[str]:
+        """Return the denials that xrdp heard from PAM as this user's sessions were to begin."""
+        lines = self.machine.inside("/var/log/xrdp-sesman.log").read_text(errors="replace").splitlines()
+        found = list[str]()
+        of = ""
+        for line in lines:
+            if begun := re.search(r"Starting session: .* user name (\S+)", line):
+                of = begun[1]
+            elif of == user and "PAM: denied: " in line:
+                found.append(line.partition("PAM: denied: ")[2])
+        return found
+
+    def shell(self, user: str) -> int:
+        """Return the process number of a user's one shell in a window."""
+        return int(self.machine.run("pgrep", "--uid", str(USERS[user]), "--exact", "bash").stdout)
 
     def start_agent(self) -> None:
         """Start the agent and wait until it is ready."""

@@ -87,6 +87,14 @@ class Office:
             asked.sendall(f"{' '.join(command)}\n".encode())
             return asked.makefile().read()
 
+    @contextmanager
+    def out(self, host: str) -> Iterator[None]:
+        """Take a host out for maintenance: the balancer sends nobody there, whoever he is."""
+        self.balancer("set", "server", f"rdp_hosts/{host}", "state", "maint")
+        yield
+        self.balancer("set", "server", f"rdp_hosts/{host}", "state", "ready")
+        self.wait_state(host, "UP")
+
     def states(self) -> Mapping[str, str]:
         """Return what the balancer thinks of each host: UP, DOWN, DRAIN or MAINT."""
         rows = csv.DictReader(self.balancer("show", "stat").removeprefix("# ").splitlines())
