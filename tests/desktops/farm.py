@@ -77,9 +77,6 @@ class Watch(threading.Thread):
         self.join()
 
     def _note(self, what: str, number: int) -> None:
-        if number > 2:
-            import subprocess
-            print("OVER", what, number, time.time(), subprocess.run("ps -eo pid,ppid,stat,etimes,user,uid,args | grep -E ' 300[1-6] '", shell=True, capture_output=True, text=True).stdout)
         self.most[what] = max(self.most[what], number)
 
     def _seats(self, pool: str) -> int:
@@ -98,8 +95,9 @@ class Watch(threading.Thread):
     def _people() -> set[str]:
         names = {uid: name for name, uid in USERS.items()}
         found = set()
-        for each in psutil.process_iter(["name", "uids"]):
-            if each.info["name"] == "bash" and each.info["uids"] and each.info["uids"].real in names:
+        for each in psutil.process_iter(["name", "uids", "status"]):
+            known = each.info["name"] == "bash" and each.info["status"] != psutil.STATUS_ZOMBIE and each.info["uids"]
+            if known and each.info["uids"].real in names:
                 found.add(names[each.info["uids"].real])
         return found
 
@@ -117,9 +115,14 @@ class Farm:
 
     def log_on(self, user: str) -> Host:
         """Have a user log on through the balancer; return the host whose desktop he sees."""
+        before = {each.name: each.windows(user) for each in self.hosts.values()}
         self.desks[user].log_on(BALANCER)
-        soon(lambda: self.at_work(user), f"{user} sees no desktop", 30)
-        (found,) = self.at_work(user)
+
+        def opened() -> list[Host]:
+            return [each for each in self.at_work(user) if each.windows(user) > before[each.name]]
+
+        soon(opened, f"{user} sees no desktop", 30)
+        (found,) = opened()
         self.last_seen[user] = found
         return found
 
@@ -171,6 +174,11 @@ class Farm:
         """Return what a command that prints JSON says, on any host."""
         host = next(iter(self.hosts.values()))
         return json.loads(host.farmlease(*words, "-o", "json").stdout)
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Return every decision."""
+        host = next(iter(self.hosts.values()))
+        return [json.loads(line) for line in host.farmlease("audit", "-o", "json").stdout.splitlines()]
 
     def lease(self, user: str) -> dict[str, Any]:
         """Return a user's one lease."""

@@ -102,7 +102,12 @@ class Host:
 
     def runs(self, user: str, program: str) -> bool:
         """Tell whether a program of a user's runs there."""
-        return 0 == self.machine.run("pgrep", "--uid", str(USERS[user]), "--exact", program, check=False).returncode
+        return (
+            0
+            == self.machine.run(
+                "pgrep", "--runstates", "RSD", "--uid", str(USERS[user]), "--exact", program, check=False
+            ).returncode
+        )
 
     def told(self, user: str) -> list[str]:
         """Return the denials that xrdp heard from PAM as this user's sessions were to begin."""
@@ -116,9 +121,13 @@ class Host:
                 found.append(line.partition("PAM: denied: ")[2])
         return found
 
+    def windows(self, user: str) -> int:
+        """Return how often a window on this user's desktop was opened here."""
+        return self.machine.inside("/var/log/xrdp.log").read_text(errors="replace").count(f" X11rdp_uid={USERS[user]} ")
+
     def shell(self, user: str) -> int:
         """Return the process number of a user's one shell in a window."""
-        return int(self.machine.run("pgrep", "--uid", str(USERS[user]), "--exact", "bash").stdout)
+        return int(self.machine.run("pgrep", "--runstates", "RSD", "--uid", str(USERS[user]), "--exact", "bash").stdout)
 
     def start_agent(self) -> None:
         """Start the agent and wait until it is ready."""
@@ -181,6 +190,7 @@ def _open_doors(booted: Host) -> None:
     """Let PAM ask farmlease, as the guide and the file's own comment say; sshd asks by PAM and for nothing else."""
     made = booted.machine
     made.run("install", "-D", "-m", "755", DEPLOY / "pam" / "pam-session", "/usr/local/lib/farmlease/pam-session")
+    made.run("install", "-D", "-m", "755", DEPLOY / "xrdp" / "show-reason", "/usr/local/lib/farmlease/show-reason")
     made.run("install", "-D", "-m", "644", DEPLOY / "pam" / "farmlease", "/etc/pam.d/farmlease")
     for service in ("xrdp-sesman", "sshd"):
         file = made.inside(f"/etc/pam.d/{service}")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ PATIENCE = 30.0
 #: Dies with its parent, whatever that one dies of.
 WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 #: The first process: adopts what others leave behind, and has the kernel bury it.
-FIRST = ("sh", "-c", "trap '' CHLD; exec sleep infinity")
+FIRST = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
 #: What a machine has for itself lies in memory, and is no more than this.
 ROOM = "size=512m,mode=755"
 
@@ -87,11 +87,11 @@ class Machine:
 @contextmanager
 def machine(name: str, logs: Path, within_it: Machine | None = None, shared: Sequence[Path] = ()) -> Iterator[Machine]:
     """Make a machine, inside another one if that is given; ``shared`` folders are the test's own there too."""
-    new = (*WITH_PARENT, "unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc", *FIRST)  # fmt: skip
+    new = (*WITH_PARENT, "unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc", sys.executable, "-IS", "-c", FIRST, name)  # fmt: skip
     words = within_it.command(*new) if within_it else new
     started = [subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)]
     try:
-        made = Machine(name, _first(started[0]), logs, started)
+        made = Machine(name, _first(started[0], name), logs, started)
         _furnish(made, shared)
         yield made
     finally:
@@ -101,12 +101,13 @@ def machine(name: str, logs: Path, within_it: Machine | None = None, shared: Seq
             each.wait(within(PATIENCE))
 
 
-def _first(process: "subprocess.Popen[bytes]") -> psutil.Process:
+def _first(process: "subprocess.Popen[bytes]", name: str) -> psutil.Process:
     """Wait for the first process of a machine that is being made, and return it."""
     while process.poll() is None:
         for each in psutil.Process(process.pid).children(recursive=True):
-            if each.cmdline()[:2] == ["sleep", "infinity"]:
-                return each
+            with suppress(psutil.NoSuchProcess):
+                if each.cmdline()[1:] == ["-IS", "-c", FIRST, name]:
+                    return each
     raise AssertionError("no namespaces: see what unshare said")
 
 
