@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+
 from tests.desktops.host import PASSWORD
 from tests.desktops.machine import Machine
 from tests.support.agents import soon
@@ -69,6 +71,21 @@ class Desk:
         self.office.run(sys.executable, "-c", _PICTURE, self.display, taken)
         shutil.copyfile(taken, file)
         return file
+
+    def read_and_close(self, file: Path) -> None:
+        """Wait until there is a window on the black screen, take a picture of it, and press the button in its corner."""
+
+        def box() -> tuple[int, int, int, int] | None:
+            with Image.open(self.picture(file)) as taken:
+                return taken.convert("L").getbbox()
+
+        soon(box, f"{self.user} sees nothing", 20)
+        found = box()
+        assert found is not None
+        left, _, _, bottom = found
+        place = (str(left + 30), str(bottom - 13))
+        self.office.run("env", f"DISPLAY={self.display}", "xdotool", "mousemove", *place, "sleep", "0.2", "click", "1")
+        self.wait_closed()
 
     def ssh(self, address: str, command: str) -> subprocess.CompletedProcess[str]:
         """Log on from a terminal with his password, run a command, and log off."""

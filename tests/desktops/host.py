@@ -109,6 +109,10 @@ class Host:
             ).returncode
         )
 
+    def runs_for_nobody(self) -> str:
+        """Return what runs in the name of nobody."""
+        return self.machine.run("pgrep", "--runstates", "RSD", "--uid", "nobody", "--list-full", check=False).stdout
+
     def told(self, user: str) -> list[str]:
         """Return the denials that xrdp heard from PAM as this user's sessions were to begin."""
         lines = self.machine.inside("/var/log/xrdp-sesman.log").read_text(errors="replace").splitlines()

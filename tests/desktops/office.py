@@ -89,10 +89,17 @@ class Office:
 
     @contextmanager
     def out(self, host: str) -> Iterator[None]:
-        """Take a host out for maintenance: the balancer sends nobody there, whoever he is."""
-        self.balancer("set", "server", f"rdp_hosts/{host}", "state", "maint")
+        """Take a host out for maintenance: the balancer sends nobody there, whoever he is.
+
+        Its agent-check is set aside meanwhile: each ``ready`` of an agent's would end the maintenance.
+        """
+        server = f"rdp_hosts/{host}"
+        self.balancer("disable", "agent", server)
+        self.balancer("set", "server", server, "state", "maint")
+        self.wait_state(host, "MAINT")
         yield
-        self.balancer("set", "server", f"rdp_hosts/{host}", "state", "ready")
+        self.balancer("set", "server", server, "state", "ready")
+        self.balancer("enable", "agent", server)
         self.wait_state(host, "UP")
 
     def states(self) -> Mapping[str, str]:
