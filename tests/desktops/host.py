@@ -50,6 +50,9 @@ agent_check = "{address}:8733"
 
 [recovery]
 window = "3s"
+
+[hooks]
+ended = ["/usr/local/lib/farmlease/forget-absent", "192.0.2.10:8734", "{name}"]
 """
 _SSHD = """\
 Include /etc/ssh/sshd_config.d/*.conf
@@ -195,6 +198,9 @@ def _open_doors(booted: Host) -> None:
     made = booted.machine
     made.run("install", "-D", "-m", "755", DEPLOY / "pam" / "pam-session", "/usr/local/lib/farmlease/pam-session")
     made.run("install", "-D", "-m", "755", DEPLOY / "xrdp" / "show-reason", "/usr/local/lib/farmlease/show-reason")
+    made.run(
+        "install", "-D", "-m", "755", DEPLOY / "haproxy" / "forget-absent", "/usr/local/lib/farmlease/forget-absent"
+    )
     made.run("install", "-D", "-m", "644", DEPLOY / "pam" / "farmlease", "/etc/pam.d/farmlease")
     for service in ("xrdp-sesman", "sshd"):
         file = made.inside(f"/etc/pam.d/{service}")
@@ -207,7 +213,10 @@ def _install_farmlease(booted: Host, store: str, ring: Path) -> None:
     made = booted.machine
     program = _FARMLEASE.format(python=sys.executable, sources=ROOT)
     made.write("/opt/farmlease/bin/farmlease", program, 0o755)
-    made.write("/etc/farmlease/farmlease.toml", _CONFIG.format(farm=FARM, store=store, address=booted.address))
+    made.inside("/opt/farmlease/bin/python").symlink_to(sys.executable)
+    made.write(
+        "/etc/farmlease/farmlease.toml", _CONFIG.format(farm=FARM, store=store, address=booted.address, name=made.name)
+    )
     made.run("install", "-m", "600", ring, "/etc/farmlease/keyring.json")
     made.run("install", "-d", "-m", "755", "/run/farmlease")
 

@@ -136,7 +136,7 @@ def start_balancer(opened: Office) -> None:
     """Start HAProxy with the sample; only how it spreads new users is the test's, and that there are two hosts."""
     sample = (DEPLOY / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
     rdp = {"backend rdp_hosts\n    balance leastconn": "backend rdp_hosts\n    balance rdp-cookie"}
-    lines = replaced(sample, rdp).splitlines()
+    lines = replaced(sample, {**rdp, "# stats socket ipv4": "stats socket ipv4"}).splitlines()
     config = opened.folder / "haproxy.cfg"
     config.write_text("\n".join(line for line in lines if "server ctx-03" not in line) + "\n")
     opened.machine.run("mkdir", "-p", "/run/haproxy")
