@@ -52,7 +52,7 @@ agent_check = "{address}:8733"
 window = "3s"
 
 [hooks]
-ended = ["/usr/local/lib/farmlease/forget-absent", "192.0.2.10:8734", "{name}"]
+ended = ["/usr/local/lib/farmlease/forget-absent", "192.0.2.10:9734", "{name}"]
 """
 _SSHD = """\
 Include /etc/ssh/sshd_config.d/*.conf
@@ -197,7 +197,7 @@ def _open_doors(booted: Host) -> None:
     """Let PAM ask farmlease, as the guide and the file's own comment say; sshd asks by PAM and for nothing else."""
     made = booted.machine
     made.run("install", "-D", "-m", "755", DEPLOY / "pam" / "pam-session", "/usr/local/lib/farmlease/pam-session")
-    made.run("install", "-D", "-m", "755", DEPLOY / "xrdp" / "show-reason", "/usr/local/lib/farmlease/show-reason")
+    made.run("install", "-D", "-m", "755", DEPLOY / "pam" / "show-reason", "/usr/local/lib/farmlease/show-reason")
     made.run(
         "install", "-D", "-m", "755", DEPLOY / "haproxy" / "forget-absent", "/usr/local/lib/farmlease/forget-absent"
     )
