@@ -118,8 +118,9 @@ def test_nobody_new_lands_on_a_drained_host_but_who_is_on_it_comes_back(farm: Fa
     assert shell == drained.shell("ben")
     farm.log_off("cara")
     assert drained is not farm.log_on("ann")
-    ended = farm.desks["cara"].ssh(drained.address, "true")
+    ended = farm.desks["cara"].ssh(drained.address, "echo I am in")
     assert 0 != ended.returncode
+    assert "takes no new sessions" in ended.stdout + ended.stderr
     drained.farmlease("node", "undrain", drained.name)
     farm.office.wait_state(drained.name, "UP")
 
