@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import redis
 
 from farmlease.crypto import keyring_file
@@ -17,6 +16,7 @@ from farmlease.crypto.keyring import KeyRing
 from farmlease.store.keys import Shard
 from tests.desktops.desk import Desk
 from tests.desktops.host import FARM, USERS, Host, host
+from tests.desktops.machine import running
 from tests.desktops.office import BALANCER, HOSTS, SERVERS, STORE, Office, office, start_balancer
 from tests.support.agents import soon
 
@@ -94,12 +94,7 @@ class Watch(threading.Thread):
     @staticmethod
     def _people() -> set[str]:
         names = {uid: name for name, uid in USERS.items()}
-        found = set()
-        for each in psutil.process_iter(["name", "uids", "status"]):
-            known = each.info["name"] == "bash" and each.info["status"] != psutil.STATUS_ZOMBIE and each.info["uids"]
-            if known and each.info["uids"].real in names:
-                found.add(names[each.info["uids"].real])
-        return found
+        return {names[each.uid] for each in running("bash") if each.uid in names}
 
 
 @dataclass(slots=True)

@@ -105,12 +105,7 @@ class Host:
 
     def runs(self, user: str, program: str) -> bool:
         """Tell whether a program of a user's runs there."""
-        return (
-            0
-            == self.machine.run(
-                "pgrep", "--runstates", "RSD", "--uid", str(USERS[user]), "--exact", program, check=False
-            ).returncode
-        )
+        return bool(self.machine.running(program, USERS[user]))
 
     def runs_for_nobody(self) -> str:
         """Return what runs in the name of nobody."""
@@ -134,7 +129,8 @@ class Host:
 
     def shell(self, user: str) -> int:
         """Return the process number of a user's one shell in a window."""
-        return int(self.machine.run("pgrep", "--runstates", "RSD", "--uid", str(USERS[user]), "--exact", "bash").stdout)
+        (pid,) = self.machine.running("bash", USERS[user])
+        return pid
 
     def start_agent(self) -> None:
         """Start the agent and wait until it is ready."""

@@ -18,7 +18,7 @@ import psutil
 from tests.support.patience import within
 from tests.support.samples import ROOT
 
-__all__ = ["Machine", "machine"]
+__all__ = ["Machine", "machine", "running"]
 
 #: Seconds that any command on a machine may take where nothing else goes on.
 PATIENCE = 30.0
@@ -28,6 +28,27 @@ WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 FIRST = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
 #: What a machine has for itself lies in memory, and is no more than this.
 ROOM = "size=512m,mode=755"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process on any machine, the real one among them: by its number and its user's there, and by its machine."""
+
+    pid: int
+    uid: int
+    machine: str
+
+
+def running(program: str) -> Iterator[Running]:
+    """Yield the processes of a program. Those that have ended and wait to be buried do not run."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "comm").read_text().rstrip("\n") != program:
+                continue
+            facts = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+            if facts["State"].split()[0] not in "ZX":
+                inside = int(facts["NSpid"].split()[-1])
+                yield Running(inside, int(facts["Uid"].split()[0]), str((folder / "ns" / "pid").readlink()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,11 @@ class Machine:
     def inside(self, path: str) -> Path:
         """Return where the test finds what the machine has at ``path``."""
         return Path(f"/proc/{self.first.pid}/root{path}")
+
+    def running(self, program: str, uid: int) -> list[int]:
+        """Return the numbers of a user's processes there that run a program."""
+        own = str(Path(f"/proc/{self.first.pid}/ns/pid").readlink())
+        return [each.pid for each in running(program) if (uid, own) == (each.uid, each.machine)]
 
     def command(self, *words: str | Path) -> tuple[str, ...]:
         """Return the words that run a command there."""
