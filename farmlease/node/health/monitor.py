@@ -72,7 +72,7 @@ class HealthMonitor:
             recovering=sync.recovery.under_way,
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
-            sessions=sum(each.state.shown for each in state.sessions),
+            sessions=state.sessions.shown_sessions,
         )
 
     def count_beat(self) -> None:
