@@ -7,11 +7,10 @@ Answers and denials are printed to stdout, errors to stderr.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import click
 
-from farmlease.cli import config_file, example, print_stderr
+from farmlease.cli import example, print_stderr
 from farmlease.cli.client.session import (
     call_agent,
     expect_success,
@@ -192,11 +191,11 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
 
     A session that uses several pools has a row for each.
     """
-    wanted = {"pool": pool, "user": _canonical_user(user), "state": state}
+    wanted = {"pool": pool, "state": state}
 
     def rows() -> list[Row]:
         given = {name: value for name, value in wanted.items() if value is not None}
-        return [row for row in list_sessions() if all(row.get(name) == value for name, value in given.items())]
+        return [row for row in list_sessions(user) if all(row.get(name) == value for name, value in given.items())]
 
     if watch:
         from farmlease.cli.output.watch import WatchedList, watch_list
@@ -224,16 +223,6 @@ def show(session_id: str, pool: str | None, fmt: Format) -> None:
 
 def _of(pool: str | None) -> str:
     return "" if pool is None else f" in {pool}"
-
-
-def _canonical_user(user: str | None) -> str | None:
-    """Return a user's canonical name by this node's configuration; InvalidName if it is not a valid name."""
-    if user is None:
-        return None
-    from farmlease.config.model import load_config
-
-    file = config_file()
-    return load_config(None if file is None else Path(file)).identities.user(user).canonical
 
 
 def _lease(row: Row) -> Mapping[str, object]:

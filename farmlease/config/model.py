@@ -10,12 +10,13 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_origin
+from typing import Annotated, Literal, Self, TypeVar, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from farmlease.config.source import LISTEN, Given, absolute, check_listen, read, split_address, standard_files
 from farmlease.domain.identity import Identities, check_token
+from farmlease.domain.identity_table import IdentityTable
 from farmlease.domain.toml_model import (
     Count,
     Duration,
@@ -37,12 +38,13 @@ __all__ = [
     "Config",
     "HealthSection",
     "HooksSection",
-    "IdentitySection",
     "KeysSection",
     "RecoverySection",
     "StoreSection",
     "load_config",
 ]
+
+T = TypeVar("T")
 
 _PLACEHOLDERS = frozenset({"{user}", "{session}", "{reason}", "{pool}"})
 
@@ -66,6 +68,13 @@ def _check_hook(command: tuple[str, ...]) -> tuple[str, ...]:
     if set(re.findall(r"\{\w*\}", " ".join(command))) - _PLACEHOLDERS:
         raise refusal(f"has an unknown placeholder; there are {' '.join(sorted(_PLACEHOLDERS))}")
     return command
+
+
+def _once(words: tuple[T, ...]) -> tuple[T, ...]:
+    """Refuse a list that names something twice."""
+    if len(set(words)) < len(words):
+        raise refusal("names one twice")
+    return words
 
 
 def _percent(value: object) -> int:
@@ -129,6 +138,8 @@ class AgentSection(Section):
 
     listen: Annotated[str, validated_by(check_listen)] = LISTEN  #: this host only
     token_file: AbsolutePath = Field(default_factory=lambda: standard_files().token)  #: made at start if absent
+    #: What a caller on the Unix socket who is not root may say of his own sessions, beside app, pool, pid and wait.
+    trust: Annotated[tuple[Literal["device", "site", "groups"], ...], AfterValidator(_once)] = ()
     state_dir: AbsolutePath = Field(default_factory=lambda: standard_files().state)  #: journal and files kept; 0700
     #: How often the node sends its heartbeat, ms; the session timeout of every pool is more than twice as long.
     heartbeat_ms: Duration = Field(default=60_000, alias="heartbeat")
@@ -159,21 +170,6 @@ class RecoverySection(Section):
     window_ms: Duration = Field(default=15_000, alias="window")  #: for so long, only receipts are restored
 
 
-class IdentitySection(Section):
-    """``[identity]``: which spellings are one user."""
-
-    domains: Mapping[str, str] = Field(default_factory=dict)  #: short name to DNS name
-    aliases: Mapping[str, str] = Field(default_factory=dict)  #: any spelling, a SID too, to another user
-
-    @model_validator(mode="after")
-    def _is_unambiguous(self) -> Self:
-        try:
-            Identities(self.domains, self.aliases)
-        except InvalidInput as error:
-            raise refusal(str(error)) from None
-        return self
-
-
 class HooksSection(Section):
     """``[hooks]``: programs to run, each with its arguments; none if empty."""
 
@@ -195,13 +191,14 @@ class Config(Section):
     agent: AgentSection = Field(default_factory=AgentSection)
     health: HealthSection = Field(default_factory=HealthSection)
     recovery: RecoverySection = Field(default_factory=RecoverySection)
-    identity: IdentitySection = Field(default_factory=IdentitySection)
+    #: Deprecated: it stands in the policy. It counts until the policy in force has one.
+    identity: IdentityTable | None = None
     hooks: HooksSection = Field(default_factory=HooksSection)
 
     @property
-    def identities(self) -> Identities:
-        """The spellings of users' names; made anew at each call, so keep it."""
-        return Identities(self.identity.domains, self.identity.aliases)
+    def host_identity(self) -> Identities:
+        """The host's own table, which counts until the policy has one; without one names are as given."""
+        return Identities() if self.identity is None else self.identity.identities
 
 
 def load_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:

@@ -8,6 +8,7 @@ moves no node in and out of the balancer. The node's own troubles count at once.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from farmlease.domain.policy import HostTable
 from farmlease.domain.wording import counted
 
 __all__ = ["Check", "Facts", "Health", "Status", "Steady", "health", "weight"]
@@ -39,6 +40,8 @@ class Facts:
     offline_denies: bool  #: [agent] offline = "deny": no user is admitted while the store is away
     policy_known: bool
     policy_trouble: str | None  #: why this node cannot keep the farm's policy
+    host_table: HostTable = HostTable.NONE  #: what becomes of an [identity] in this host's farmlease.toml
+    unknown_domains: int = 0  #: domains of users who came here, and which [identity] does not list
     journal_writes: bool
     journal_refused: str | None = None  #: where a refused journal is kept, as long as it is there
     damaged: int  #: entries of the journal that did not open
@@ -48,6 +51,8 @@ class Facts:
     recovering: bool = False  #: the store lost its data, and this node restores its leases
     clock_off_ms: int = 0  #: by how much the store's clock jumped; negative: back
     ring_trouble: str | None = None  #: why the key ring's file is not used, but the ring loaded before
+    accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
+    accounts_unknown: int = 0  #: those of them of whom nothing is known from before
     sessions: int
     max_sessions: int = 100  #: [agent] max_sessions: with so many the node is full
     crowded: tuple[str, ...] = ()  #: a text for each pool that is as full as [health] pool_alert
@@ -110,8 +115,9 @@ class Health:
 def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
-        _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _pools(facts),
-        _journal(facts),
+        _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts),
+        _identity(facts), _pools(facts),
+        _journal(facts), _accounts(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -186,6 +192,31 @@ def _policy(facts: Facts) -> Check:
         why = "; apply one with `farmlease pool apply FILE`" if facts.store_answers else " before the store answers"
         return Check("policy", Status.FAIL, f"no policy is known{why}")
     return Check("policy", Status.PASS, "known")
+
+
+def _accounts(facts: Facts) -> Check:
+    if not facts.accounts_failed:
+        return Check("accounts", Status.PASS, "the host's account database answers")
+    users = counted(facts.accounts_failed, "user")
+    text = f"the host's account database does not answer for {users}; try `id NAME`, and look at SSSD or the domain"
+    if facts.accounts_unknown:
+        unknown = counted(facts.accounts_unknown, "user")
+        text += (
+            f". Of {unknown} no groups are known: a rule that denies by a group applies, and one that gives does not"
+        )
+    return Check("accounts", Status.WARN, text)
+
+
+def _identity(facts: Facts) -> Check:
+    if facts.host_table is not HostTable.NONE:
+        return Check("identity", Status.WARN, facts.host_table.advice)
+    if facts.unknown_domains:
+        text = (
+            f"users came here from {counted(facts.unknown_domains, 'domain')} that [identity] of the policy does not "
+            "list; `farmlease doctor` says what to do"
+        )
+        return Check("identity", Status.WARN, text)
+    return Check("identity", Status.PASS, "the farm's")
 
 
 def _journal(facts: Facts) -> Check:

@@ -4,10 +4,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, warned
-from farmlease.domain.policy import Policy, check_timing
+from farmlease.domain.policy import HostTable, Policy, PolicyInForce, check_timing
 from farmlease.errors import PolicyError
 
-__all__ = ["FileFacts", "RingFacts", "disk", "file", "health", "journal", "policy", "python", "ring", "timing"]
+__all__ = [
+    "FileFacts",
+    "ListenFacts",
+    "RingFacts",
+    "disk",
+    "file",
+    "health",
+    "identity",
+    "journal",
+    "listen",
+    "policy",
+    "python",
+    "ring",
+    "timing",
+]
 
 OLDEST_PYTHON = (3, 11)
 _MB = 1 << 20
@@ -34,6 +48,22 @@ class FileFacts:
     is_kind: bool  #: it is a folder or a regular file, as expected
     mode: int | None
     absent: str | None = None  #: what to do if it is not there; None: it need not be
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenFacts:
+    """How the programs of this host reach its agent. ``usual``: the Unix socket that it would listen on by default.
+
+    ``shut``: each file or folder on the way to a Unix socket that keeps users out, and the mode that lets them through.
+    ``old_token``: a token of an agent that listened on TCP by default, as those before 0.2.0 did; None if nothing tells
+    of one.
+    """
+
+    address: str
+    over_tcp: bool
+    usual: str | None  #: None: this system has no Unix sockets for it
+    shut: tuple[tuple[str, str], ...] = ()
+    old_token: str | None = None
 
 
 def python(version: tuple[int, ...]) -> Finding:
@@ -67,6 +97,23 @@ def file(check: str, facts: FileFacts) -> Finding:
         right = "go-rwx"
         return failed(check, f"{facts.path} is open to others ({facts.mode:04o}); `chmod {right} {facts.path}`")
     return fine(check, f"{facts.path}" + ("" if facts.mode is None else f" ({facts.mode:04o})"))
+
+
+def listen(facts: ListenFacts) -> Iterator[Finding]:
+    """Check the way to the agent, and what is left of an earlier one."""
+    if facts.old_token is not None:
+        advice = (
+            f"let hooks call `farmlease session start`, or ask the socket without a token; delete {facts.old_token}; "
+            'or set [agent] listen = "127.0.0.1:8731" to stay with TCP'
+        )
+        yield warned("listen", f"the agent listens on {facts.address} since 0.2.0, and no more on TCP: {advice}")
+    for path, mode in facts.shut:
+        yield warned("listen", f"users other than root do not get through {path}; `chmod {mode} {path}`")
+    if facts.over_tcp and facts.usual is not None:
+        text = f"{facts.address}, as configured: whoever has the token acts for anyone"
+        yield fine("listen", f"{text}. On {facts.usual}, the default, the kernel says who calls")
+    elif facts.old_token is None and not facts.shut:
+        yield fine("listen", facts.address)
 
 
 def disk(path: str, free: int, total: int) -> Finding:
@@ -113,6 +160,23 @@ def policy(version: int, in_force: Policy | None) -> Finding:
         return failed("policy", "no policy was applied to this farm; `farmlease pool apply pools.toml`")
     pools = ", ".join(pool.name for pool in in_force.pools)
     return fine("policy", f"version {version}, opened; pools: {pools}")
+
+
+def identity(own: HostTable, in_force: PolicyInForce, strangers: Mapping[str, int]) -> Iterator[Finding]:
+    """Check who is who. ``strangers``: domains of leases that the table does not list, and how many leases each has."""
+    if own is not HostTable.NONE:
+        yield warned("identity", own.advice)
+    if strangers:
+        domains = ", ".join(f"{domain} ({count})" for domain, count in sorted(strangers.items()))
+        yield warned(
+            "identity",
+            f"leases of users in domains that [identity] does not list: {domains}; one person may have a lease in "
+            "each: add them to domains, or name the persons in aliases, and run `farmlease pool apply`",
+        )
+    elif not in_force.identity.shorts:
+        yield fine("identity", "no [identity] domains: each spelling with another domain is another person")
+    else:
+        yield fine("identity", f"domains: {', '.join(sorted(set(in_force.identity.shorts.values())))}")
 
 
 def health(status: str, checks: Mapping[str, Iterable[tuple[str, str]]]) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ class HealthMonitor:
         self._metrics = metrics
         self._clock = runtime.clock
         self._lifecycle = runtime.lifecycle
+        self._accounts = runtime.accounts
         self._offline_denies = offline_denies
         self._max_sessions = max_sessions
         self._page: tuple[float, bytes] | None = None
@@ -63,6 +64,8 @@ class HealthMonitor:
             offline_denies=self._offline_denies,
             policy_known=state.policy.in_force.policy is not None,
             policy_trouble=state.policy.trouble,
+            host_table=state.policy.host_table,
+            unknown_domains=state.unknown_domains.count(),
             journal_writes=journal_writes,
             journal_refused=state.journal.refused,
             damaged=state.sessions.damaged,
@@ -73,6 +76,8 @@ class HealthMonitor:
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
             sessions=state.sessions.shown_sessions,
+            accounts_failed=self._accounts.failures.users,
+            accounts_unknown=self._accounts.failures.unknown,
         )
 
     def count_beat(self) -> None:

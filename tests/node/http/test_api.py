@@ -4,24 +4,27 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
 from farmlease.crypto.keyring import KeyRing
+from farmlease.domain.health import Status, health
 from farmlease.domain.identity import User
 from farmlease.errors import JournalFailed
+from farmlease.node.accounts.database import Account
 from farmlease.node.http.api import create_app
 from farmlease.node.http.auth import Caller
 from tests.support.asgi import Answer, ask
-from tests.support.nodes import FARM, IDENTITIES, JOHN, MARY, Host, Site
+from tests.support.nodes import FARM, JOHN, MARY, Host, Site
 
 
 class Browserless:
     """A client of one host's API, let in by the gate already. ``only`` is the user it may act for."""
 
     def __init__(self, host: Host, only: User | None = None) -> None:
-        self._app = create_app(host.agent, host.node.loops, IDENTITIES)
+        self._app = create_app(host.agent, host.node.loops)
         self._caller = Caller(only)
         self._host = host
 
@@ -86,6 +89,44 @@ async def test_a_session_from_start_to_end(api: Browserless, host: Host) -> None
     assert (200, {"session": "7", **of_all, "uses": [{"pool": "qlikview", **of_all}]}) == (saved.status, saved.document)
     assert [204, 204] == [(await api("DELETE", "/v1/sessions/7")).status for _ in range(2)]
     assert [] == (await api("GET", "/v1/sessions")).document
+
+
+async def test_sessions_of_one_user_in_any_spelling(api: Browserless) -> None:
+    """The list may be of one user, as the farm's table reads the name; a name that is none is refused."""
+    await api("POST", "/v1/sessions", start())
+    await api("POST", "/v1/sessions", start(r"CORP\mary", "8"))
+    for spelling in ("john%40corp.example.com", "corp%5CJOHN"):
+        assert ["7"] == [each["session"] for each in (await api("GET", f"/v1/sessions?user={spelling}")).document]
+    assert "a user name has one" in problem(await api("GET", "/v1/sessions?user=a%40b%40c"), 422, field="user")
+    problem(await api("GET", "/v1/sessions?usr=john"), 422)
+
+
+async def test_without_a_policy_no_name_is_read(site: Site) -> None:
+    """Before the node knows who is who it answers 503, even to a name that is none, until it finds a policy."""
+    site.timed.raw.flushall()
+    api = Browserless(site.host())
+    for user in (r"CORP\john", "a@b@c"):
+        answer = await api("POST", "/v1/sessions", start(user))
+        assert "does not know the policy" in problem(answer, 503, reason="offline")
+        assert answer.document["retry_at"] is not None
+    await site.apply(site.policy)
+    assert 422 == (await api("POST", "/v1/sessions", start("a@b@c"))).status
+    assert 201 == (await api("POST", "/v1/sessions", start("john@corp.example.com"))).status
+
+
+async def test_a_domain_that_nobody_listed_is_refused_where_the_farm_wants_that(site: Site) -> None:
+    """403 with the reason, no seat, and health counts the domain without naming it."""
+    await site.apply(site.policy.replace("[identity]\n", '[identity]\nunknown_domains = "refuse"\n'))
+    host = site.host()
+    await host.beat()
+    api = Browserless(host)
+    answer = await api("POST", "/v1/sessions", start("john@other.example"))
+    assert "The domain of your account is not one of this farm" in problem(answer, 403, reason="not_entitled")
+    assert await site.lease(User("john@other.example")) is None
+    (check,) = [each for each in health(host.agent.facts()).checks if each.name == "identity"]
+    assert (Status.WARN, True) == (check.status, "from 1 domain that" in check.output)
+    assert "other" not in check.output
+    assert 201 == (await api("POST", "/v1/sessions", start())).status
 
 
 @pytest.mark.parametrize(
@@ -200,6 +241,66 @@ async def test_a_plain_user_cannot_use_the_moment_of_a_start(host: Host, api: Br
     assert {"7": "active"} == host.states
 
 
+# --- groups ---------------------------------------------------------------------------------------------------------------
+
+BANNED = '[[rule]]\ngroups = ["banned"]\naccess = "denied"\n'
+
+
+class Directory:
+    """The accounts of a host on which everybody is in these groups; notes who was asked for."""
+
+    def __init__(self, *groups: str) -> None:
+        self.groups = groups
+        self.asked: list[str] = []
+
+    def account(self, name: str) -> Account:
+        """Return the account of this name."""
+        self.asked.append(name)
+        return Account(name=name, uid="7", home=PurePosixPath("/home", name), groups=self.groups)
+
+    def name_of(self, uid: int) -> str | None:
+        """Return None."""
+
+
+def directory(host: Host, monkeypatch: pytest.MonkeyPatch, *groups: str) -> Directory:
+    """Let everybody on a host be in these groups."""
+    made = Directory(*groups)
+    monkeypatch.setattr(host.node.runtime.accounts, "_database", made)
+    return made
+
+
+async def test_the_host_says_who_is_in_which_group(
+    api: Browserless, host: Host, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to say it; what a caller says is added."""
+    asked = directory(host, monkeypatch, "Banned")
+    await site.apply(site.policy + BANNED)
+    await host.beat()
+    problem(await api("POST", "/v1/sessions", start(groups=["designers"])), 403, reason="not_entitled")
+    assert [r"CORP\john"] == asked.asked
+
+
+async def test_where_no_policy_asks_for_groups_nobody_is_looked_up(
+    api: Browserless, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is slow, or away, is then no matter."""
+    asked = directory(host, monkeypatch, "banned")
+    assert 201 == (await api("POST", "/v1/sessions", start(groups=["banned"]))).status
+    assert [] == asked.asked
+
+
+@pytest.mark.parametrize(("group", "status"), [("designers", 201), ("banned", 403)])
+async def test_a_policy_that_asks_for_groups_comes_meanwhile(
+    api: Browserless, host: Host, site: Site, monkeypatch: pytest.MonkeyPatch, group: str, status: int
+) -> None:
+    """Between the look at the policy and its use: the groups are looked up then, and nobody is denied by none."""
+    await host.beat()
+    asked = directory(host, monkeypatch, group)
+    await site.apply(site.policy + BANNED)
+    assert status == (await api("POST", "/v1/sessions", start())).status
+    assert [r"CORP\john"] == asked.asked
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------------
 
 
@@ -214,7 +315,7 @@ async def test_a_plain_user_cannot_use_the_moment_of_a_start(host: Host, api: Br
         ("device", start(device="a\nb")),
         ("wait", start(wait="soon")),
         ("pid", start(pid=-1)),
-        ("groups", start(groups=["x"] * 1001)),
+        ("groups", start(groups=["x"] * 2001)),
         ("colour", start(colour="red")),
         ("body", {**start(), "\ud800": 1}),
         ("body", []),
