@@ -94,7 +94,8 @@ class LeaseStore:
             ACQUIRE, pool, version, known,
             user=claim.user, node=claim.node, session=claim.session,
             device=taking.device, lease=taking.lease_id, record=taking.record, name=taking.name,
-            reservations=json.dumps(taking.reservations), wait=taking.wait_ms, **known.arguments(),
+            reservations=json.dumps(taking.reservations), wait=taking.wait_ms,
+            former=json.dumps(taking.former) if taking.former else "", **known.arguments(),
         )  # fmt: skip
         match answer[0]:
             case b"granted" | b"again":
@@ -285,20 +286,29 @@ class LeaseStore:
         answer = await self.connection.call(READ_POLICY, (policy_key(self.farm),), [])
         if answer[0] == b"none":
             return SealedPolicy(version=0, sealed=b"", now=int(answer[1]))
-        _, version, sealed, now = answer
-        return SealedPolicy(version=int(version), sealed=sealed, now=int(now))
+        _, version, sealed, now, former = answer
+        return SealedPolicy(version=int(version), sealed=sealed, now=int(now), former_names=former == b"1")
 
     async def apply_policy(
-        self, expected: int, version: int, sealed: bytes, *, pools: Sequence[str] = (), node: str = "", by: bytes = b""
+        self,
+        expected: int,
+        version: int,
+        sealed: bytes,
+        *,
+        pools: Sequence[str] = (),
+        node: str = "",
+        by: bytes = b"",
+        former_names: bool = False,
     ) -> None:
         """Replace policy ``expected`` by ``version``, whose pools are ``pools``; PolicyChanged if another is in force.
 
-        ``by``: the administrator, sealed; ``node``: the node that puts back what the store has lost.
+        ``by``: the administrator, sealed; ``node``: the node that puts back what the store has lost. ``former_names``:
+        leases may stand under names that their users no longer have by it.
         """
         arguments = APPLY_POLICY.ordered(
             {
                 "expected": expected, "version": version, "sealed": sealed, "names": json.dumps([*pools]), "node": node,
-                "by": by,
+                "by": by, "former": "1" if former_names else "",
             }
         )  # fmt: skip
         audit, counts, *_ = note_keys(self.farm)

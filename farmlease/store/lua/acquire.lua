@@ -12,11 +12,12 @@
 --       8 name          sealed user name
 --       9 reservations  JSON list: ids of the reservations this session may use
 --      10 wait          ms for which a place in the queue is kept until asked again; 0: do not wait
+--      11 former        JSON list: other indexes of the user, under which a lease may stand by a former name; '': none
 --       then what the node knows, as lib/shard.lua names it
 --
 -- Answers
 --   granted, lease id, issued ms, expires ms, fence, record version, sealed record, '1' if beyond the capacity, now ms,
---                            lease document (JSON)
+--                            lease document (JSON), index under which the lease stands
 --   again, (the same)        asked before: nothing was taken
 --   waiting, places ahead    has a place in the queue, kept for `wait`
 --   denied, reason, retry ms or '', held, capacity, blocking (JSON list of {device or session, node, until},
@@ -30,6 +31,7 @@
 local version, user, node, session = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local device, lease_id, record, name = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local reservations, wait = ARGV[9], tonumber(ARGV[10])
+local former = ARGV[11] ~= '' and cjson.decode(ARGV[11]) or {}
 local key = node .. '/' .. session
 local member = key .. '/' .. user
 
@@ -40,16 +42,44 @@ local function granted(word, lease, document, stored)
   local expires = named and lease['until'] or lease.contact + limits.session_timeout_ms + limits.linger_ms
   return { word, lease.id, text(lease.issued), text(expires), text(lease.sessions[key].fence),
     text(lease.version), stored or '',
-    lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now), document }
+    lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now), document, user }
 end
 
 -- A session that is denied keeps no place in the queue: a place that cannot be filled would keep others out.
 local function denied(reason, retry, held, capacity, blocking)
   count_denial(reason)
   audit('denied', user, node, session, device, reason, 0)
-  call('HSETNX', NAMES, user, name)
+  if user == ARGV[2] then call('HSETNX', NAMES, user, name) end -- it is sealed for this index
   leave_queue(member)
   return { 'denied', reason, text_or_none(retry), text(held), text(capacity), cjson.encode(blocking or {}) }
+end
+
+-- The user's lease, and with it the index that this goes on with: where this session is counted, else that of the
+-- present name, else that of a former one. A place in the queue under a former name is this session's.
+local function find_lease()
+  local lease = settled_lease(user)
+  for _, other in ipairs(former) do
+    if lease and lease.sessions[key] then break end
+    local theirs = settled_lease(other)
+    if theirs and (not lease or theirs.sessions[key]) then lease, user = theirs, other end
+  end
+  member = key .. '/' .. user
+  for _, other in ipairs(former) do
+    local place = call('ZSCORE', QUEUE, key .. '/' .. other)
+    if place and other ~= user then
+      call('ZADD', QUEUE, place, member)
+      call('ZADD', WAITS, text(now + wait), member)
+      leave_queue(key .. '/' .. other)
+    end
+  end
+  return lease
+end
+
+-- Until when a revocation keeps the user out, under whichever name it was; nil if none does.
+local function barred_until()
+  local bar = deadline_of(call('ZSCORE', BARRED, ARGV[2])) or 0
+  for _, other in ipairs(former) do bar = math.max(bar, deadline_of(call('ZSCORE', BARRED, other)) or 0) end
+  return bar > now and bar or nil
 end
 
 local function node_using(lease, used)
@@ -92,7 +122,7 @@ local function wait_in_queue(ahead)
   call('ZADD', WAITS, text(now + wait), member)
   if is_new then
     audit('queued', user, node, session, device, text(ahead), 0)
-    call('HSETNX', NAMES, user, name)
+    if user == ARGV[2] then call('HSETNX', NAMES, user, name) end
   end
   return { 'waiting', text(ahead) }
 end
@@ -129,7 +159,7 @@ if not alive(NODES, node) then return { 'lapsed' } end
 
 -- 2. What is no longer alive does not count.
 if sweep() then return { 'more' } end
-local lease = settled_lease(user)
+local lease = find_lease()
 if lease and lease.sessions[key] then
   call('HSET', META, 'fence', text(state.fence)) -- for a WAIT after this call, if the first answer was lost
   return granted('again', lease, cjson.encode(lease), call('HGET', RECORDS, user))
@@ -140,8 +170,8 @@ if is_recovering() then
   if wait > 0 and limits.queue_ms > 0 then return wait_in_queue(call('ZCARD', QUEUE)) end
   return denied('recovering', state.recovering, 0, limits.capacity)
 end
-local bar = deadline_of(call('ZSCORE', BARRED, user))
-if bar and bar > now then return denied('revoked', bar, 0, limits.capacity) end
+local bar = barred_until()
+if bar then return denied('revoked', bar, 0, limits.capacity) end
 local fresh = not lease
 lease = lease or { id = lease_id, issued = now, contact = now, version = 1, devices = {}, sessions = {} }
 local denial = over_device_limit(lease) or over_session_limit(lease)
