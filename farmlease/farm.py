@@ -18,10 +18,11 @@ from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.audit_store import AuditStore
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.lease_store import LeaseStore
+from farmlease.store.name_store import NameStore
 from farmlease.store.node_store import NodeStore
 from farmlease.store.seal_store import SealStore
 
-__all__ = ["Farm", "open_farm"]
+__all__ = ["Farm", "open_farm", "renames"]
 
 _POLICY_NOT_OPENED = (
     "the farm's policy does not open with this node's key ring; copy the key ring of a node that works, "
@@ -32,7 +33,7 @@ _POLICY_NOT_OPENED = (
 class Farm:
     """One farm, opened with its keys.
 
-    ``leases``, ``nodes``, ``seals`` and ``audit`` are the farm's parts of the store, all over one connection.
+    ``leases``, ``nodes``, ``seals``, ``audit`` and ``names`` are the farm's parts of the store, over one connection.
     """
 
     def __init__(self, name: str, leases: LeaseStore, sealer: Sealer, *, by: str = "") -> None:
@@ -42,6 +43,7 @@ class Farm:
         self.nodes = NodeStore(leases.connection, name)
         self.seals = SealStore(leases.connection, name)
         self.audit = AuditStore(leases.connection, name)
+        self.names = NameStore(leases.connection, name)
         self.sealer = sealer
         self._by = by
 
@@ -53,29 +55,34 @@ class Farm:
         """Put ``policy`` in force on every node, over version ``over`` (default: the one in force now).
 
         Applying the policy that is in force makes no new version. PolicyChanged if another version is in force by now.
+        Where it reads names otherwise, leases may stand under former ones until they are moved (``LeaseRenamer``).
         The limits are then written into each pool; if that is interrupted, apply the policy again. Removed pools are
         marked as well, so that no node goes on granting from them.
         """
         found = await self.leases.read_policy()
         before = self._unsealed(found)
         expected = found.version if over is None else over
+        former_names = before.former_names or renames(before, policy)
         if before.policy and (expected, policy.text) == (found.version, before.policy.text):
             version = before.version
         else:
             version = max(found.version + 1, found.now)
             await self.leases.apply_policy(
-                expected, version, self._sealed(version, policy), pools=_pool_names(policy), by=self.signature()
-            )
+                expected, version, self._sealed(version, policy), pools=_pool_names(policy), by=self.signature(),
+                former_names=former_names,
+            )  # fmt: skip
         removed = [pool for pool in before.pools if policy.pool(pool.name) is None]
         for pool in (*policy.pools, *removed):
             await self.leases.configure(pool, version)
-        return PolicyInForce(version, policy)
+        return PolicyInForce(version, policy, former_names=former_names)
 
     async def put_back(self, known: PolicyInForce, *, over: int, node: str) -> None:
         """Write a policy back into a store that lost it. PolicyChanged if its version is not ``over`` any more."""
         if known.policy is not None:
             sealed = self._sealed(known.version, known.policy)
-            await self.leases.apply_policy(over, known.version, sealed, pools=_pool_names(known.policy), node=node)
+            await self.leases.apply_policy(
+                over, known.version, sealed, pools=_pool_names(known.policy), node=node, former_names=known.former_names
+            )
 
     async def use(self, pool: Pool) -> PoolUse:
         """Return how full a pool is."""
@@ -104,7 +111,8 @@ class Farm:
             text = self.sealer.unseal(Purpose.POLICY, "", (str(found.version),), found.sealed)
         except RecordRejected:
             raise RecordRejected(_POLICY_NOT_OPENED) from None
-        return PolicyInForce(found.version, parse_policy(text.decode(), f"policy {found.version} of farm {self.name}"))
+        policy = parse_policy(text.decode(), f"policy {found.version} of farm {self.name}")
+        return PolicyInForce(found.version, policy, former_names=found.former_names)
 
 
 @asynccontextmanager
@@ -119,6 +127,12 @@ async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> Asy
     connection = await open_connection(config.store.address, state_dir=config.agent.state_dir, owner=owner)
     async with connection:
         yield Farm(config.farm, LeaseStore(connection, config.farm), sealer, by=by), connection
+
+
+def renames(before: PolicyInForce, policy: Policy) -> bool:
+    """Whether a policy may read a name otherwise than the one ``before``, or than some host's own table did."""
+    old = before.policy
+    return old is not None and (before.identity != policy.identity or (policy.has_identity and not old.has_identity))
 
 
 def _pool_names(policy: Policy) -> list[str]:

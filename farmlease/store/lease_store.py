@@ -262,15 +262,19 @@ class LeaseStore:
             kept_ms=pool.kept_ms,
         )
 
-    async def list(self, pool: Pool, page: int = _LISTED) -> AsyncIterator[StoredLease]:
+    def list(self, pool: Pool, page: int = _LISTED) -> AsyncIterator[StoredLease]:
         """Every lease of a pool, a page at a time; one that comes or goes meanwhile may be in it or not."""
+        return self.list_of(pool.name, pool.kept_ms, page)
+
+    async def list_of(self, pool: str, kept_ms: int = 0, page: int = _LISTED) -> AsyncIterator[StoredLease]:
+        """Every lease of a pool that may have been removed; ``kept_ms`` dates those that sessions keep."""
         cursor, seen = b"0", set[bytes]()
         while True:
-            _, cursor, now, *entries = await self._run(LIST, pool.name, cursor=cursor, count=page)
+            _, cursor, now, *entries = await self._run(LIST, pool, cursor=cursor, count=page)
             for user, document, expires, name in zip(*(iter(entries),) * 4, strict=True):
                 if user not in seen:
                     yield StoredLease.parse(
-                        user=user, document=document, expires=expires, name=name, now=int(now), kept_ms=pool.kept_ms
+                        user=user, document=document, expires=expires, name=name, now=int(now), kept_ms=kept_ms
                     )
                 seen.add(user)
             if cursor == b"0":

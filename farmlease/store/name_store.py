@@ -33,6 +33,7 @@ class Rename(StrEnum):
     CHANGED = "changed"  #: it is not what was read any more
     NONE = "none"  #: there is nothing under the old index
     RECOVERING = "recovering"  #: which sessions there are is not known yet
+    DAMAGED = "damaged"  #: its record does not open, so that the store was not asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -182,7 +182,7 @@ async def test_a_quarantined_seat_moves_and_stays_quarantined(timed: TimedStore)
 
 
 @pytest.mark.parametrize("holds", [True, False], ids=["with a lease", "without a lease"])
-async def test_a_revocation_follows_its_user(timed: TimedStore, holds: bool) -> None:
+async def test_a_revocation_follows_its_user(timed: TimedStore, *, holds: bool) -> None:
     """Who was kept out under one name is kept out under the other, and for as long."""
     pool = await office(timed, "named", capacity=2)
     if holds:

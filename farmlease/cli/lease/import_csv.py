@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+from farmlease.admin.leases import Pseudonym
 from farmlease.cli import example, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
-from farmlease.domain.identity import check_token
+from farmlease.domain.identity import User, check_token
 from farmlease.domain.model import Reason
 from farmlease.domain.policy import Pool
 from farmlease.domain.vendor_csv import LicenceRow, RejectedRow, read_vendor_csv
@@ -81,7 +82,7 @@ class Importer:
     def __init__(self, client: FarmClient, pool: Pool) -> None:
         self._client = client
         self._pool = pool
-        self._version = client.in_force().version
+        self._in_force = client.in_force()
 
     def import_row(self, row: LicenceRow | RejectedRow) -> tuple[str, str]:
         """Import a row; return the outcome and, if the row is bad, the reason."""
@@ -96,16 +97,26 @@ class Importer:
         return _BAD, self._reason(outcome)
 
     def _import(self, row: LicenceRow) -> ImportOutcome:
-        user = self._client.config.identities.user(row.user)
         machine = check_token("machine id", row.machine)
         for _ in range(_MOST_CHANGES):
-            importing = self._client.lease_admin.import_lease(self._pool, self._version, user, machine, row.borrowed_at)
+            version, user = self._in_force.version, self._user(row.user)
+            importing = self._client.lease_admin.import_lease(self._pool, version, user, machine, row.borrowed_at)
             outcome = self._client.wait(importing)
             if not isinstance(outcome, Behind):
                 return outcome
-            self._version = self._client.in_force().version
+            self._in_force = self._client.in_force()
             self._pool = self._client.named_pool(self._pool.name)
         raise FarmleaseError("the policy keeps changing; is a script applying policies in a loop?")
+
+    def _user(self, name: str) -> User:
+        """Return the person of a row, under a former name if a lease stands under that."""
+        user = self._in_force.identity.user(name)
+        if self._in_force.former_names:
+            for who, view in self._client.leases_of(self._pool, self._client.addressee(user.canonical)):
+                found = User(view.user)
+                if who == Pseudonym(self._client.farm.sealer.user_index(found)):
+                    return found
+        return user
 
     def _reason(self, outcome: ImportOutcome) -> str:
         """Return why the store refused a row."""
