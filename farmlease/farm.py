@@ -77,11 +77,19 @@ class Farm:
         return PolicyInForce(version, policy, former_names=former_names)
 
     async def put_back(self, known: PolicyInForce, *, over: int, node: str) -> None:
-        """Write a policy back into a store that lost it. PolicyChanged if its version is not ``over`` any more."""
+        """Write a policy back into a store that lost it. PolicyChanged if its version is not ``over`` any more.
+
+        A store that has an older one may have leases under names of that.
+        """
         if known.policy is not None:
             sealed = self._sealed(known.version, known.policy)
             await self.leases.apply_policy(
-                over, known.version, sealed, pools=_pool_names(known.policy), node=node, former_names=known.former_names
+                over,
+                known.version,
+                sealed,
+                pools=_pool_names(known.policy),
+                node=node,
+                former_names=known.former_names or over > 0,
             )
 
     async def use(self, pool: Pool) -> PoolUse:

@@ -5,6 +5,7 @@ that is copied elsewhere reveals nothing and opens nothing.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -13,11 +14,11 @@ from pydantic import Field, TypeAdapter
 
 from farmlease.clock import Clock
 from farmlease.crypto.seal import NodeSealer
-from farmlease.domain.identity import User
+from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Grant, SessionRequest, Source
 from farmlease.domain.pool import Pool
 from farmlease.domain.session_states import TABLE, SessionEvent, SessionState, next_state
-from farmlease.errors import FileRefused, RecordRejected
+from farmlease.errors import FileRefused, InvalidName, RecordRejected
 from farmlease.node.host_identity import started_at
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.journal import Journal, SessionRow
@@ -46,6 +47,8 @@ class NodeSession:
     hold_until: int | None = None  #: ms by the store's clock; until then it does not idle
     lost_because: str | None = None
     incarnation: str = ""  #: life of the node in which it began
+    index: str = ""  #: user index under which the store has it, where that is a former name's
+    former: tuple[str, ...] = ()  #: further indexes under which the store may have it, if its answer was lost
     #: The session as the store knows it; made anew when the journal is opened, as the node may have another life.
     claim: Annotated[Claim, Field(exclude=True)] = _UNKNOWN
 
@@ -70,6 +73,7 @@ class SessionTable:
         self._sessions: dict[str, NodeSession] = {}
         self._of_user: dict[User, dict[str, NodeSession]] = {}  #: so that a look-up takes no longer with more sessions
         self._uncounted: dict[str, NodeSession] = {}  #: likewise
+        self._identity: Identities | None = None
         self.damaged = 0
         #: Grows with every change: a reader that awaited something compares it to learn whether the table is the same.
         self.changes = 0
@@ -121,8 +125,11 @@ class SessionTable:
         """Return the session that a user has, or is about to have, on this node under an id, as the store knows it."""
         return Claim(user=self._sealer.farm.user_index(user), node=self._member, session=session)
 
-    def begin(self, request: SessionRequest, pool: Pool, device: str) -> NodeSession:
-        """Write the question into the journal before the store is asked: a crash must not leave a seat taken."""
+    def begin(self, request: SessionRequest, pool: Pool, device: str, former: tuple[str, ...] = ()) -> NodeSession:
+        """Write the question into the journal before the store is asked: a crash must not leave a seat taken.
+
+        ``former``: other indexes of the user, under which the store is asked to look too.
+        """
         self.changes += 1
         begun = NodeSession(
             claim=self.claim_of(request.user, request.session),
@@ -135,6 +142,7 @@ class SessionTable:
             pid_started=None if request.pid is None else started_at(request.pid),
             reservations=pool.reservations(request, self._node),
             incarnation=self._journal.incarnation,
+            former=former,
         )
         self._write(begun)
         return begun
@@ -156,6 +164,30 @@ class SessionTable:
         amended = replace(session, **changes)
         self._write(amended)
         return amended
+
+    def stands_under(self, session: NodeSession, index: str) -> NodeSession:
+        """Note under which user index the store has a session; everything about it goes by that one from now on."""
+        if session.claim.user == index:
+            return session
+        own = self.claim_of(session.user, session.id).user
+        claim = replace(session.claim, user=index)
+        return self.amend(session, index="" if index == own else index, claim=claim)
+
+    def read_names(self, identity: Identities) -> None:
+        """Read every session's user by a table of who is who; where the store has a session stays as it is.
+
+        To be repeated: a change that was under way about a session may bring its former user back.
+        """
+        for each in self:
+            with suppress(InvalidName):
+                user = identity.user(each.user.canonical)
+                if user != each.user:
+                    self.amend(each, user=user, index=each.claim.user)
+        self._identity = identity
+
+    def are_read_by(self, identity: Identities) -> bool:
+        """Whether the sessions' users were read by this very table."""
+        return identity is self._identity
 
     def reseal(self) -> None:
         """Write anew what the primary key does not seal yet."""
@@ -202,4 +234,6 @@ class SessionTable:
         # The state outside the seal is what a reboot may have changed; it can only take a session towards its end.
         session = _FORM.validate_json(plain)
         claim = self.claim_of(session.user, session.id)
+        if session.index:
+            claim = replace(claim, user=session.index)
         return replace(session, state=SessionState(entry.state), claim=claim)

@@ -60,7 +60,7 @@ def build_sessions(
         receipts=state.receipts,
         store_state=state.store_state,
         sessions=state.sessions,
-        sealer=farm.sealer,
+        names=state.names,
         denies=config.agent.offline == "deny",
     )
     acquisition = SeatAcquisition(state, farm, sync, granting, ending, offline, runtime)

@@ -12,6 +12,7 @@ answer that the store does not get to check is given by the policy as it is now,
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -22,7 +23,7 @@ from farmlease.domain.model import Decision, Denial, Reason, Restricted, Session
 from farmlease.domain.policy import Denied, Plan, PolicyInForce, Pool, RestrictedUse, TryPools
 from farmlease.domain.pool import QUEUE_PLACE_MS
 from farmlease.domain.session_states import SessionState
-from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
+from farmlease.errors import InvalidName, StoreError, StoreRefused, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.concurrency import Phase, Runtime
 from farmlease.node.journal.outbox import NoteMessage
@@ -100,6 +101,7 @@ class SessionStart:
             if not isinstance(answer, Waiting):
                 return answer
             await self._clock.sleep(_ASK_AGAIN)
+            request = self._read_anew(request)
             found = self._sessions.find(request.session)
             # A caller that asked twice may have got the seat by the other question: this one is answered the same.
             if found is None or found.user != request.user or found.state not in _WAITED_FOR:
@@ -111,6 +113,8 @@ class SessionStart:
     async def _ask(self, request: SessionRequest, only: User | None) -> Decision | Waiting:
         """Ask once, under the session's lock; a store that is away denies."""
         async with self._locks.session(request.session):
+            if not self._sessions.are_read_by(self._policy.in_force.identity):
+                self._sessions.read_names(self._policy.in_force.identity)
             held = self._sessions.find(request.session)
             if held is not None and held.state is not SessionState.ENDING and only not in {None, held.user}:
                 return denial_text.denial(Reason.NOT_ENTITLED, request.pool)
@@ -125,6 +129,12 @@ class SessionStart:
         if isinstance(answer, Denial) and self._outbox.pending(request.session):
             await self._heartbeat.deliver()
         return answer
+
+    def _read_anew(self, request: SessionRequest) -> SessionRequest:
+        """Return a request whose user is read by the policy as it is now: it may have changed since that was asked."""
+        with suppress(InvalidName):
+            return replace(request, user=self._policy.in_force.identity.user(request.user.canonical))
+        return request
 
     def _takes_no_more(self, user: User) -> bool:
         """Whether the node takes no session of this user: it has stopped, or drains and the user has none here."""
@@ -153,6 +163,7 @@ class SessionStart:
             if answer is not Behind.POLICY:
                 return answer
             await self._policy.read_policy()
+            request = self._read_anew(request)
         raise StoreRefused("the policy keeps changing; is somebody applying policies in a loop?")
 
     async def _end_predecessor(self, request: SessionRequest, held: NodeSession | None) -> NodeSession | None:
