@@ -185,7 +185,7 @@ class Config(Section):
     hooks: HooksSection = Field(default_factory=HooksSection)
 
     @property
-    def identities(self) -> Identities:
+    def host_identity(self) -> Identities:
         """The host's own table, which counts until the policy has one; without one names are as given."""
         return Identities() if self.identity is None else self.identity.identities
 

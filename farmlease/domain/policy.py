@@ -8,10 +8,12 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from farmlease.domain.denial_text import UNKNOWN_DOMAIN
 from farmlease.domain.identity import Identities, fold
 from farmlease.domain.identity_table import IdentityTable
 from farmlease.domain.model import Reason, SessionRequest
@@ -22,6 +24,7 @@ from farmlease.errors import PolicyError
 __all__ = [
     "AS_GIVEN",
     "Denied",
+    "HostTable",
     "Plan",
     "Policy",
     "PolicyInForce",
@@ -93,6 +96,7 @@ class Denied:
 
     reason: Reason
     pool: str | None  #: as asked for
+    sentence: str = ""  #: for the user, where it says more than the reason's own
 
 
 #: Without a table each name is a person of its own, its spelling by case and width apart.
@@ -117,6 +121,8 @@ class Policy:
 
     def plan(self, request: SessionRequest, node: str) -> Plan:
         """Return what a request on this node may try: the first rule that matches decides."""
+        if self.identity.refuses(request.user):
+            return Denied(Reason.NOT_ENTITLED, request.pool, UNKNOWN_DOMAIN)
         if request.pool is not None and self.pool(request.pool) is None:
             return Denied(Reason.UNKNOWN_POOL, request.pool)
         rule = next((rule for rule in self.rules if rule.match(request, node)), None)
@@ -142,6 +148,31 @@ class Policy:
 
     def _try(self, names: Iterable[str]) -> TryPools:
         return TryPools(tuple(pool for pool in map(self.pool, names) if pool is not None))
+
+
+class HostTable(StrEnum):
+    """What becomes of an ``[identity]`` that still stands in a host's own ``farmlease.toml``."""
+
+    NONE = "none"  #: there is none
+    USED = "used"  #: the policy has none yet
+    IGNORED = "ignored"  #: the policy has one
+
+    @property
+    def advice(self) -> str:
+        """What an administrator should do about it; empty for none."""
+        match self:
+            case HostTable.NONE:
+                return ""
+            case HostTable.USED:
+                return (
+                    "[identity] stands in farmlease.toml, where each host may have another; it counts until the policy "
+                    "has one: move it to pools.toml and run `farmlease pool apply`"
+                )
+            case HostTable.IGNORED:
+                return (
+                    "[identity] in farmlease.toml is ignored, for the policy says who is who; "
+                    "take it out of farmlease.toml"
+                )
 
 
 @dataclass(frozen=True, slots=True)

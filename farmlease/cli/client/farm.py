@@ -64,6 +64,10 @@ class FarmClient:
         except RecordRejected as error:
             raise RecordRejected(f"{self.config.keys.file}: {error}") from error
 
+    def user(self, text: str) -> User:
+        """Return the person of this spelling, by the farm's table of who is who; raises InvalidName."""
+        return self.in_force().identity.user(text)
+
     def policy(self) -> Policy:
         """Return the policy; FarmleaseError if there is none yet."""
         policy = self.in_force().policy
@@ -96,10 +100,6 @@ class FarmClient:
                 f"pool {pool.name} is {pool.kind}: only a named pool has leases to import and devices to count"
             )
         return pool
-
-    def user(self, text: str) -> User:
-        """Return the person of this spelling, by the farm's table of who is who; raises InvalidName."""
-        return self.in_force().identity.user(text)
 
     def addressee(self, text: str) -> Addressee:
         """Return whom a name may mean, exactly as a list prints it or in any spelling; raises InvalidName."""

@@ -16,7 +16,7 @@ from farmlease.cli.output.format import Format, emit, emit_one, output_option
 from farmlease.cli.pool.impact import impact_lines
 from farmlease.cli.pool.renames import due_lines, may_rename, moved_lines
 from farmlease.domain.json_documents import pool_document
-from farmlease.domain.policy import Policy, check_timing, parse_policy
+from farmlease.domain.policy import Policy, check_timing
 from farmlease.domain.policy_diff import diff_policies
 from farmlease.errors import PolicyError
 
@@ -52,8 +52,9 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
     --yes. Where it changes who is who ([identity]), each lease whose user is called otherwise from now on moves to that
     name. One in use stays, is found by either name, and is moved by a later apply. Interrupted, apply it again.
     """
-    policy = parse_policy(_read_text(file), str(file))
+    text = _read_text(file)
     with opened_farm() as client:
+        policy = client.farm.read(text, str(file))
         _check_heartbeat(client, policy, file)
         preview = _preview(client, policy)
         for line in preview.lines:

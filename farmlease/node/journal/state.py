@@ -15,6 +15,7 @@ from farmlease.node.journal.policy_cache import PolicyCache
 from farmlease.node.journal.receipts import Receipts
 from farmlease.node.journal.sessions import SessionTable
 from farmlease.node.journal.store_state import StoreState
+from farmlease.node.journal.unknown_domains import UnknownDomains
 from farmlease.node.journal.user_names import UserNames
 from farmlease.store.keys import node_member
 
@@ -34,6 +35,7 @@ class State:
     outbox: Outbox
     store_state: StoreState
     policy: PolicyCache
+    unknown_domains: UnknownDomains
     names: UserNames
 
 
@@ -61,6 +63,7 @@ def open_state(config: Config, farm: Farm, clock: Clock) -> Iterator[State]:
             outbox=Outbox(journal, sealer, evidence, clock),
             store_state=StoreState(journal, sealer, sessions, clock),
             policy=policy,
+            unknown_domains=UnknownDomains(policy, sessions, clock),
             names=UserNames(policy, farm.sealer),
         )
     finally:
