@@ -33,7 +33,9 @@ __all__ = ["rename"]
 @click.option("--dry-run", is_flag=True, help="Only print what would move.")
 @yes_option
 def rename(*, old: str, new: str, pool: str | None, dry_run: bool, yes: bool) -> None:
-    """Move what OLD holds to the name NEW: seats, devices, quarantine, files, and a revocation. Nothing ends.
+    """Move what OLD holds to the name NEW. Nothing ends.
+
+    Seats, devices, quarantine, the saved files and a revocation move as they stand.
 
     OLD is a name exactly as a list prints it, or any spelling; NEW is read by the policy's [identity], as at a logon.
     Refused while OLD has a session, and where NEW holds a lease of its own: two leases are never joined.
