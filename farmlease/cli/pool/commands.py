@@ -62,6 +62,8 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
         if preview.unchanged and not preview.renames:
             return
         if dry_run:
+            for line in due_lines(client, policy) if preview.renames else ():
+                click.echo(line)
             click.echo("dry run: nothing was applied")
             return
         if preview.removed:
@@ -104,9 +106,8 @@ def _preview(client: FarmClient, policy: Policy) -> _Preview:
     """Compare a policy with the one in force, and list the users that its limits affect."""
     found = client.in_force()
     due = may_rename(found, policy)
-    renames = due_lines(client, policy) if due else ()
     if found.policy is not None and found.policy.text == policy.text:
-        return _Preview(found.version, unchanged=True, lines=["unchanged", *renames], renames=due, removed={})
+        return _Preview(found.version, unchanged=True, lines=["unchanged"], renames=due, removed={})
     changes = diff_policies(found.policy, policy)
     held = {each.name: client.seats_held(each) for each in found.pools}
     return _Preview(
@@ -115,7 +116,6 @@ def _preview(client: FarmClient, policy: Policy) -> _Preview:
         lines=[
             *(changes.lines or ("changed the text only",)),
             *impact_lines(client, found.policy, policy, held),
-            *renames,
         ],
         renames=due,
         removed={each.name: held[each.name] for each in changes.removed if held[each.name]},
