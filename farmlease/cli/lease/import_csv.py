@@ -110,7 +110,10 @@ class Importer:
 
     def _user(self, name: str) -> User:
         """Return the person of a row, under a former name if a lease stands under that."""
-        user = self._in_force.identity.user(name)
+        identity = self._in_force.identity
+        user = identity.user(name)
+        if identity.refuses(user):
+            raise InvalidName("the user's domain is none that [identity] lists, and unknown ones are refused")
         if self._in_force.former_names:
             for who, view in self._client.leases_of(self._pool, self._client.addressee(user.canonical)):
                 found = User(view.user)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import click
 
-from farmlease.cli import example
-from farmlease.cli.client.farm import FarmClient, opened_farm
+from farmlease.cli import example, print_stderr
+from farmlease.cli.client.farm import FarmClient, configuration, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.cli.output.format import Format, emit, emit_one, output_option
 from farmlease.cli.pool.impact import impact_lines
 from farmlease.cli.pool.renames import due_lines, may_rename, moved_lines
 from farmlease.domain.json_documents import pool_document
-from farmlease.domain.policy import Policy, check_timing
+from farmlease.domain.policy import Policy, check_timing, parse_policy, policy_doubts
 from farmlease.domain.policy_diff import diff_policies
 from farmlease.errors import PolicyError
 
@@ -52,9 +52,10 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
     --yes. Where it changes who is who ([identity]), each lease whose user is called otherwise from now on moves to that
     name. One in use stays, is found by either name, and is moved by a later apply. Interrupted, apply it again.
     """
-    text = _read_text(file)
+    policy = parse_policy(_read_text(file), str(file), configuration().host_identity)
+    for doubt in policy_doubts(policy):
+        print_stderr(f"warning: {file}: {doubt}")
     with opened_farm() as client:
-        policy = client.farm.read(text, str(file))
         _check_heartbeat(client, policy, file)
         preview = _preview(client, policy)
         for line in preview.lines:
