@@ -58,6 +58,7 @@ end
 -- present name, else that of a former one. A place in the queue under a former name is this session's.
 local function find_lease()
   local lease = settled_lease(user)
+  if #former == 0 then return lease end
   for _, other in ipairs(former) do
     if lease and lease.sessions[key] then break end
     local theirs = settled_lease(other)
