@@ -39,6 +39,7 @@ class Agent:
         self._sessions = sessions
         self._monitor = monitor
         self._runtime = runtime
+        self.policy = state.policy
         self.start_session = sessions.start.start_session
         self.end_session = sessions.end.end_session
         self.save_session = sessions.save.save_session
@@ -61,7 +62,7 @@ class Agent:
 
     def person(self, text: str) -> User:
         """Return the person of this spelling, by the farm's table of who is who; raises InvalidName."""
-        return self._state.policy.in_force.identity.user(text)
+        return self.policy.in_force.identity.user(text)
 
     @property
     def draining(self) -> bool:

@@ -87,7 +87,9 @@ def create_app(agent: Agent, loops: Loops) -> FastAPI:
 def _add_start(app: FastAPI, agent: Agent) -> None:
     @app.post("/v1/sessions", status_code=201, response_model=GrantDocument, responses=_START)
     async def start(body: Annotated[StartBody, Body()], http: Request) -> Response:
-        in_force = await agent.known_policy()
+        in_force = agent.policy.in_force
+        if in_force.policy is None:
+            in_force = await agent.known_policy()
         if in_force.policy is None:  # then nobody knows who is who
             return _denied(agent.deny_without_policy(body.pool))
         request = body.request(in_force.identity)

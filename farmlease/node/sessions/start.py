@@ -84,7 +84,6 @@ class SessionStart:
         a seat or the wait is over; ``end_session`` ends it before, and so does a caller who hangs up: then the place in
         the queue is given up. What was begun is carried out even if the caller goes away.
         """
-        self._unknown_domains.meet(request.user)
         before = self._sessions.find(request.session) if request.wait_ms else None
         try:
             decision = await self._until_decided(request, only)
@@ -173,6 +172,7 @@ class SessionStart:
                     self._note(request, "restricted")
                     return Restricted(user=request.user, node=self._node, session=request.session)
                 case Denied():
+                    self._unknown_domains.meet(request.user)
                     if plan.reason is Reason.NOT_ENTITLED:  # a request for a pool that is not there is a mistake
                         self._note(request, "denied", plan.reason.value)
                     if plan.reason is Reason.OFFLINE:
