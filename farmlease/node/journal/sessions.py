@@ -73,7 +73,8 @@ class SessionTable:
         self._sessions: dict[str, NodeSession] = {}
         self._of_user: dict[User, dict[str, NodeSession]] = {}  #: so that a look-up takes no longer with more sessions
         self._uncounted: dict[str, NodeSession] = {}  #: likewise
-        self._identity: Identities | None = None
+        #: The table by which the users were read last; None: by that of the agent's last life.
+        self.identity: Identities | None = None
         self.damaged = 0
         #: Grows with every change: a reader that awaited something compares it to learn whether the table is the same.
         self.changes = 0
@@ -183,11 +184,7 @@ class SessionTable:
                 user = identity.user(each.user.canonical)
                 if user != each.user:
                     self.amend(each, user=user, index=each.claim.user)
-        self._identity = identity
-
-    def are_read_by(self, identity: Identities) -> bool:
-        """Whether the sessions' users were read by this very table."""
-        return identity is self._identity
+        self.identity = identity
 
     def reseal(self) -> None:
         """Write anew what the primary key does not seal yet."""

@@ -19,11 +19,6 @@ class UserNames:
         self._policy = policy
         self._sealer = sealer
 
-    @property
-    def may_be_former(self) -> bool:
-        """Whether leases may stand under names that their users no longer have."""
-        return self._policy.in_force.former_names
-
     def indexes(self, user: User, known: str = "") -> tuple[str, ...]:
         """Return the user's index, then ``known`` if it is another one, then those of all other spellings."""
         spellings = self._policy.in_force.identity.spellings(user)

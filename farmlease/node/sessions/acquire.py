@@ -77,7 +77,7 @@ class SeatAcquisition:
         """
         if not pool.serves(self._node):
             return denial_text.denial(Reason.WRONG_NODE, pool.name)
-        former = self._names.indexes(request.user)[1:] if held is None and self._names.may_be_former else ()
+        former = self._names.indexes(request.user)[1:] if held is None and in_force.former_names else ()
         session = held or self._sessions.begin(request, pool, request.device or self._farm.name, former)
         try:
             return await self._by_store(session, in_force.version, pool, wait_ms)
@@ -145,14 +145,13 @@ class SeatAcquisition:
 
         A session that the store has under a former name is asked for there too, whatever the policy says.
         """
-        index = self._farm.sealer.user_index(session.user)
-        if not self._names.may_be_former and index == session.claim.user:
+        if not self._policy.in_force.former_names and not session.index:
             return session.claim, ()
         asked = self._names.indexes(session.user, session.claim.user)
         others = tuple(each for each in asked if each != session.claim.user)
         if set(others) - set(session.former):  # before the store is asked: a crash must not leave a seat taken
             self._sessions.amend(session, former=others)
-        return replace(session.claim, user=index), asked[1:]
+        return replace(session.claim, user=asked[0]), asked[1:]
 
     def _follow(self, session: NodeSession, pool: Pool, taken: Taken) -> NodeSession:
         """Go on under the index that the store has a session's lease under; the node's receipt goes along."""

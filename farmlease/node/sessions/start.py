@@ -131,7 +131,7 @@ class SessionStart:
     async def _ask(self, request: SessionRequest, only: User | None) -> Decision | Waiting:
         """Ask once, under the session's lock; a store that is away denies."""
         async with self._locks.session(request.session):
-            if not self._sessions.are_read_by(self._policy.in_force.identity):
+            if self._sessions.identity is not self._policy.in_force.identity:
                 self._sessions.read_names(self._policy.in_force.identity)
             held = self._sessions.find(request.session)
             if held is not None and held.state is not SessionState.ENDING and only not in {None, held.user}:

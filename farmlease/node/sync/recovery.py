@@ -230,7 +230,7 @@ class Recovery:
 
         While some are left under former names, each is restored where it was: the store's tombstones know which moved.
         """
-        user = None if self._names.may_be_former else self._names.present(index, receipt.name)
+        user = None if self._policy.in_force.former_names else self._names.present(index, receipt.name)
         new = index if user is None else self._farm.sealer.user_index(user)
         if user is None or new == index:
             return index, receipt
