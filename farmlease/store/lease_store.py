@@ -98,7 +98,7 @@ class LeaseStore:
             former=json.dumps(taking.former) if taking.former else "", **known.arguments(),
         )  # fmt: skip
         match answer[0]:
-            case b"granted" | b"again":
+            case b"granted" | b"again" | b"moved":
                 return Taken.parse(answer)
             case b"denied":
                 return Refusal.parse(answer)

@@ -40,6 +40,7 @@ class HealthMonitor:
         self._metrics = metrics
         self._clock = runtime.clock
         self._lifecycle = runtime.lifecycle
+        self._accounts = runtime.accounts
         self._offline_denies = offline_denies
         self._max_sessions = max_sessions
         self._page: tuple[float, bytes] | None = None
@@ -74,7 +75,9 @@ class HealthMonitor:
             recovering=sync.recovery.under_way,
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
-            sessions=sum(each.state.shown for each in state.sessions),
+            sessions=state.sessions.shown_sessions,
+            accounts_failed=self._accounts.failures.users,
+            accounts_unknown=self._accounts.failures.unknown,
         )
 
     def count_beat(self) -> None:

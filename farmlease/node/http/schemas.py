@@ -15,6 +15,7 @@ from farmlease.errors import InvalidInput
 __all__ = [
     "FieldError",
     "GrantDocument",
+    "HeldUse",
     "HoldBody",
     "HoldDocument",
     "LeaseDocument",
@@ -22,11 +23,16 @@ __all__ = [
     "ProblemDocument",
     "RestrictedDocument",
     "SavedDocument",
+    "SavedUse",
     "SessionDocument",
     "StartBody",
+    "UseDocument",
 ]
 
 Token = Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
+Group = Annotated[str, Field(max_length=LONGEST_NAME)]
+
+_MOST_GROUPS = 2_000
 
 
 class StartBody(BaseModel):
@@ -39,10 +45,17 @@ class StartBody(BaseModel):
     pool: Token | None = None
     app: Token | None = None
     site: Token | None = None
-    groups: list[Token] = Field(default=[], max_length=1000)
+    groups: list[Group] = Field(
+        default=[], max_length=_MOST_GROUPS, description="beside those that the host knows of; an empty one is left out"
+    )
     device: Token | None = Field(default=None, description="an outside machine id; the farm by default")
     pid: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(default=None, description="the session ends with it")
     wait: Token | None = Field(default=None, description='longest wait in the queue, such as "10m"')
+
+    @property
+    def said(self) -> set[str]:
+        """The fields that say something."""
+        return {name for name in self.model_fields_set if getattr(self, name)}
 
     def request(self, identities: Identities) -> SessionRequest:
         """Return the request as a value; FieldError names the field that cannot be meant."""
@@ -55,7 +68,7 @@ class StartBody(BaseModel):
             pool=self.pool,
             app=self.app,
             site=self.site,
-            groups=tuple(self.groups),
+            groups=tuple(each for each in self.groups if each.strip()),
             device=self.device,
             pid=self.pid,
             wait_ms=_checked("wait", parse_duration, self.wait) if self.wait else 0,
@@ -94,8 +107,8 @@ class GrantDocument(BaseModel):
     overdraft: bool
 
 
-class SessionDocument(BaseModel):
-    """A session of this node: its grant, and how it stands. A session that waits has no grant yet."""
+class UseDocument(BaseModel):
+    """What a session of this node does with one pool: its grant, and how it stands. One that waits has no grant yet."""
 
     decision: Literal["granted"] | None = None
     user: str
@@ -111,6 +124,15 @@ class SessionDocument(BaseModel):
     hold_until: str | None = None
     reason: str | None = None  #: why its seat was lost
     state: Literal["active", "waiting", "invalid", "lost"]
+
+
+class SessionDocument(BaseModel):
+    """A session of this node."""
+
+    session: str
+    user: str
+    node: str
+    uses: list[UseDocument]
 
 
 class HoldBody(BaseModel):
@@ -132,11 +154,20 @@ class HoldBody(BaseModel):
         return span
 
 
+class HeldUse(BaseModel):
+    """Until when the seat of one pool is kept, or why it is not."""
+
+    pool: str
+    hold_until: str | None = None
+    detail: str | None = None
+
+
 class HoldDocument(BaseModel):
-    """Until when the seat is kept."""
+    """Until when the seats are kept; ``hold_until`` is the latest of them."""
 
     session: str
     hold_until: str
+    uses: list[HeldUse]
 
 
 class RestrictedDocument(BaseModel):
@@ -148,13 +179,27 @@ class RestrictedDocument(BaseModel):
     session: str
 
 
+class SavedUse(BaseModel):
+    """What became of the files of one pool, or why they could not be taken."""
+
+    pool: str
+    changed: bool | None = None
+    superseded: bool | None = None
+    delivered: bool | None = None
+    detail: str | None = None
+
+
 class SavedDocument(BaseModel):
-    """What became of the vendor's files. ``superseded``: another node saved first, and its files are now in place."""
+    """What became of the vendor's files. ``superseded``: another node saved first, and its files are now in place.
+
+    Beside what each use has: whether any was changed or superseded, and whether all is delivered.
+    """
 
     session: str
     changed: bool
     superseded: bool
     delivered: bool
+    uses: list[SavedUse]
 
 
 class ProblemDocument(BaseModel):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.health import Status, health
 from farmlease.domain.identity import User
 from farmlease.errors import JournalFailed
+from farmlease.node.accounts.database import Account
 from farmlease.node.http.api import create_app
 from farmlease.node.http.auth import Caller
 from tests.support.asgi import Answer, ask
@@ -77,14 +79,14 @@ async def test_a_session_from_start_to_end(api: Browserless, host: Host) -> None
     )
     assert {"id", "issued_at", "expires_at"} == set(grant["lease"])
     shown = {**grant, "state": "active"}
-    assert shown == (await api("GET", "/v1/sessions/7")).document
+    session = {"session": "7", "user": r"corp\john", "node": "ctx-01", "uses": [shown]}
+    assert session == (await api("GET", "/v1/sessions/7")).document
     assert [shown] == (await api("GET", "/v1/sessions")).document
     assert 204 == (await api("POST", "/v1/sessions/7/activity")).status
     host.write(b"changed")
     saved = await api("POST", "/v1/sessions/7/save")
-    assert (200, {"session": "7", "changed": True, "superseded": False, "delivered": True}) == (
-        saved.status, saved.document,
-    )  # fmt: skip
+    of_all = {"changed": True, "superseded": False, "delivered": True}
+    assert (200, {"session": "7", **of_all, "uses": [{"pool": "qlikview", **of_all}]}) == (saved.status, saved.document)
     assert [204, 204] == [(await api("DELETE", "/v1/sessions/7")).status for _ in range(2)]
     assert [] == (await api("GET", "/v1/sessions")).document
 
@@ -168,7 +170,7 @@ async def test_a_lost_session_is_shown_and_can_be_ended(api: Browserless, host: 
     await api("POST", "/v1/sessions", start())
     site.timed.clock.advance(7_200_000)
     await host.beat()
-    assert "lost" == (await api("GET", "/v1/sessions/7")).document["state"]
+    assert "lost" == (await api("GET", "/v1/sessions/7")).document["uses"][0]["state"]
     assert 200 == (await api("POST", "/v1/sessions/7/save")).status
     assert 204 == (await api("DELETE", "/v1/sessions/7")).status
     problem(await api("GET", "/v1/sessions/7"), 404)
@@ -239,6 +241,66 @@ async def test_a_plain_user_cannot_use_the_moment_of_a_start(host: Host, api: Br
     assert {"7": "active"} == host.states
 
 
+# --- groups ---------------------------------------------------------------------------------------------------------------
+
+BANNED = '[[rule]]\ngroups = ["banned"]\naccess = "denied"\n'
+
+
+class Directory:
+    """The accounts of a host on which everybody is in these groups; notes who was asked for."""
+
+    def __init__(self, *groups: str) -> None:
+        self.groups = groups
+        self.asked: list[str] = []
+
+    def account(self, name: str) -> Account:
+        """Return the account of this name."""
+        self.asked.append(name)
+        return Account(name=name, uid="7", home=PurePosixPath("/home", name), groups=self.groups)
+
+    def name_of(self, uid: int) -> str | None:
+        """Return None."""
+
+
+def directory(host: Host, monkeypatch: pytest.MonkeyPatch, *groups: str) -> Directory:
+    """Let everybody on a host be in these groups."""
+    made = Directory(*groups)
+    monkeypatch.setattr(host.node.runtime.accounts, "_database", made)
+    return made
+
+
+async def test_the_host_says_who_is_in_which_group(
+    api: Browserless, host: Host, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to say it; what a caller says is added."""
+    asked = directory(host, monkeypatch, "Banned")
+    await site.apply(site.policy + BANNED)
+    await host.beat()
+    problem(await api("POST", "/v1/sessions", start(groups=["designers"])), 403, reason="not_entitled")
+    assert [r"CORP\john"] == asked.asked
+
+
+async def test_where_no_policy_asks_for_groups_nobody_is_looked_up(
+    api: Browserless, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is slow, or away, is then no matter."""
+    asked = directory(host, monkeypatch, "banned")
+    assert 201 == (await api("POST", "/v1/sessions", start(groups=["banned"]))).status
+    assert [] == asked.asked
+
+
+@pytest.mark.parametrize(("group", "status"), [("designers", 201), ("banned", 403)])
+async def test_a_policy_that_asks_for_groups_comes_meanwhile(
+    api: Browserless, host: Host, site: Site, monkeypatch: pytest.MonkeyPatch, group: str, status: int
+) -> None:
+    """Between the look at the policy and its use: the groups are looked up then, and nobody is denied by none."""
+    await host.beat()
+    asked = directory(host, monkeypatch, group)
+    await site.apply(site.policy + BANNED)
+    assert status == (await api("POST", "/v1/sessions", start())).status
+    assert [r"CORP\john"] == asked.asked
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------------
 
 
@@ -253,7 +315,7 @@ async def test_a_plain_user_cannot_use_the_moment_of_a_start(host: Host, api: Br
         ("device", start(device="a\nb")),
         ("wait", start(wait="soon")),
         ("pid", start(pid=-1)),
-        ("groups", start(groups=["x"] * 1001)),
+        ("groups", start(groups=["x"] * 2001)),
         ("colour", start(colour="red")),
         ("body", {**start(), "\ud800": 1}),
         ("body", []),
@@ -344,7 +406,7 @@ async def test_a_key_ring_that_is_not_the_farms(site: Site) -> None:
 
 async def test_a_fault_of_ours(api: Browserless, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """500 in the form of problems, without a word of what was raised."""
-    monkeypatch.setattr(host.agent, "sessions", lambda: 1 // 0)
+    monkeypatch.setattr(host.agent, "all_uses", lambda: 1 // 0)
     assert "log" in problem(await api("GET", "/v1/sessions"), 500)
 
 
