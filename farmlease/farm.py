@@ -19,10 +19,11 @@ from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.audit_store import AuditStore
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.lease_store import LeaseStore
+from farmlease.store.name_store import NameStore
 from farmlease.store.node_store import NodeStore
 from farmlease.store.seal_store import SealStore
 
-__all__ = ["Farm", "open_farm"]
+__all__ = ["Farm", "open_farm", "renames"]
 
 _POLICY_NOT_OPENED = (
     "the farm's policy does not open with this node's key ring; copy the key ring of a node that works, "
@@ -33,7 +34,7 @@ _POLICY_NOT_OPENED = (
 class Farm:
     """One farm, opened with its keys.
 
-    ``leases``, ``nodes``, ``seals`` and ``audit`` are the farm's parts of the store, all over one connection.
+    ``leases``, ``nodes``, ``seals``, ``audit`` and ``names`` are the farm's parts of the store, over one connection.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Farm:
         self.nodes = NodeStore(leases.connection, name)
         self.seals = SealStore(leases.connection, name)
         self.audit = AuditStore(leases.connection, name)
+        self.names = NameStore(leases.connection, name)
         self.sealer = sealer
         self.host_identity = host_identity
         self._by = by
@@ -56,9 +58,9 @@ class Farm:
         """Return the policy in force from its ``text``; PolicyError names ``source``, the key and the line."""
         return parse_policy(text, source, self.host_identity, in_force=True)
 
-    def in_force(self, version: int, policy: Policy | None) -> PolicyInForce:
+    def in_force(self, version: int, policy: Policy | None, *, former_names: bool = False) -> PolicyInForce:
         """Return a version of the policy, with the table of who is who that counts under it."""
-        return PolicyInForce(version, policy, self.host_identity)
+        return PolicyInForce(version, policy, self.host_identity, former_names)
 
     async def policy(self) -> PolicyInForce:
         """Read the policy; RecordRejected if it does not open with this farm's keys."""
@@ -68,29 +70,42 @@ class Farm:
         """Put ``policy`` in force on every node, over version ``over`` (default: the one in force now).
 
         Applying the policy that is in force makes no new version. PolicyChanged if another version is in force by now.
+        Where it reads names otherwise, leases may stand under former ones until they are moved (``LeaseRenamer``).
         The limits are then written into each pool; if that is interrupted, apply the policy again. Removed pools are
         marked as well, so that no node goes on granting from them.
         """
         found = await self.leases.read_policy()
         before = self._unsealed(found)
         expected = found.version if over is None else over
+        former_names = before.former_names or renames(before, policy)
         if before.policy and (expected, policy.text) == (found.version, before.policy.text):
             version = before.version
         else:
             version = max(found.version + 1, found.now)
             await self.leases.apply_policy(
-                expected, version, self._sealed(version, policy), pools=_pool_names(policy), by=self.signature()
-            )
+                expected, version, self._sealed(version, policy), pools=_pool_names(policy), by=self.signature(),
+                former_names=former_names,
+            )  # fmt: skip
         removed = [pool for pool in before.pools if policy.pool(pool.name) is None]
         for pool in (*policy.pools, *removed):
             await self.leases.configure(pool, version)
-        return self.in_force(version, policy)
+        return self.in_force(version, policy, former_names=former_names)
 
     async def put_back(self, known: PolicyInForce, *, over: int, node: str) -> None:
-        """Write a policy back into a store that lost it. PolicyChanged if its version is not ``over`` any more."""
+        """Write a policy back into a store that lost it. PolicyChanged if its version is not ``over`` any more.
+
+        A store that has an older one may have leases under names of that.
+        """
         if known.policy is not None:
             sealed = self._sealed(known.version, known.policy)
-            await self.leases.apply_policy(over, known.version, sealed, pools=_pool_names(known.policy), node=node)
+            await self.leases.apply_policy(
+                over,
+                known.version,
+                sealed,
+                pools=_pool_names(known.policy),
+                node=node,
+                former_names=known.former_names or over > 0,
+            )
 
     async def use(self, pool: Pool) -> PoolUse:
         """Return how full a pool is."""
@@ -124,7 +139,7 @@ class Farm:
         except RecordRejected:
             raise RecordRejected(_POLICY_NOT_OPENED) from None
         policy = self.read(text.decode(), f"policy {found.version} of farm {self.name}")
-        return self.in_force(found.version, policy)
+        return self.in_force(found.version, policy, former_names=found.former_names)
 
 
 @asynccontextmanager
@@ -140,6 +155,14 @@ async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> Asy
     async with connection:
         leases = LeaseStore(connection, config.farm)
         yield Farm(config.farm, leases, sealer, by=by, host_identity=config.host_identity), connection
+
+
+def renames(before: PolicyInForce, policy: Policy) -> bool:
+    """Whether a policy may read a name otherwise than the one ``before``, or than some host's own table did."""
+    old = before.policy
+    if old is None or not (old.has_identity or policy.has_identity):
+        return False
+    return old.has_identity != policy.has_identity or old.identity != policy.identity
 
 
 def _pool_names(policy: Policy) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farmlease.crypto.seal import Purpose
-from farmlease.domain.identity import User
 from farmlease.domain.usage import Hour, hours
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
@@ -55,13 +54,12 @@ class AuditLog:
         """Return the store's time, in ms."""
         return (await self._farm.leases.read_policy()).now
 
-    async def events(self, places: Sequence[AuditCursor], user: User | None = None) -> AsyncIterator[AuditEvent]:
+    async def events(self, places: Sequence[AuditCursor], users: Sequence[str] = ()) -> AsyncIterator[AuditEvent]:
         """Yield the events from each place on, merged by time, and move the places past them.
 
-        With ``user``, only the events about that user.
+        With ``users``, only the events about these user indexes.
         """
-        index = "" if user is None else self._farm.sealer.user_index(user)
-        streams = [self._farm.audit.entries(place, index) for place in places]
+        streams = [self._farm.audit.entries(place, users) for place in places]
         heads = {number: await anext(stream, None) for number, stream in enumerate(streams)}
         while waiting := [(head.order, number) for number, head in heads.items() if head is not None]:
             _, number = min(waiting)
@@ -79,9 +77,8 @@ class AuditLog:
         now, tallies = await self._farm.audit.usage(pool, since)
         return list(hours(tallies, since=since, now=now))
 
-    async def forget(self, pool: str, user: User) -> Erasure | NameInUse:
-        """Erase a user's name and the notes about the user in one pool ("": in the farm's own audit)."""
-        index = self._farm.sealer.user_index(user)
+    async def forget(self, pool: str, index: str) -> Erasure | NameInUse:
+        """Erase the name of a user index and the notes about it in one pool ("": in the farm's own audit)."""
         if not pool:
             return await self._farm.audit.forget_name(index, self._farm.signature())
         return await self._farm.audit.forget(pool, index, self._farm.signature())

@@ -6,6 +6,7 @@ never write back what it returned in clear.
 
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from farmlease.crypto.seal import Purpose
 from farmlease.domain.identity import User
@@ -18,7 +19,17 @@ from farmlease.store.answers.admin import DeviceRelease, DeviceReplacement, Impo
 from farmlease.store.answers.session import Behind
 from farmlease.store.answers.stored_lease import StoredLease
 
-__all__ = ["LeaseAdmin"]
+__all__ = ["LeaseAdmin", "Pseudonym", "Who"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonym:
+    """Whoever has this user index: the one under which a lease was found."""
+
+    index: str
+
+
+Who = User | Pseudonym
 
 
 class LeaseAdmin:
@@ -32,31 +43,31 @@ class LeaseAdmin:
         async for stored in self._farm.leases.list(pool):
             yield self._view(pool, stored)
 
-    async def lease(self, pool: Pool, user: User) -> LeaseView | None:
+    async def lease(self, pool: Pool, user: Who) -> LeaseView | None:
         """Return one user's lease."""
-        stored = await self._farm.leases.look_up(pool, self._farm.sealer.user_index(user))
+        stored = await self._farm.leases.look_up(pool, self._index(user))
         return None if stored is None else self._view(pool, stored)
 
-    async def withdraw(self, pool: Pool, user: User, why: Withdrawal, note: str = "") -> Withdrawn | None:
+    async def withdraw(self, pool: Pool, user: Who, why: Withdrawal, note: str = "") -> Withdrawn | None:
         """Return or revoke a user's lease; its sessions are lost at their nodes' next heartbeat.
 
         None if there is no lease to return; a revocation bars the user even without one. ``note``, the administrator's
         reason, goes into the audit, sealed.
         """
-        index = self._farm.sealer.user_index(user)
+        index = self._index(user)
         return await self._farm.leases.withdraw(pool.name, index, why, self._note(index, note), self._farm.signature())
 
-    async def release_device(self, pool: Pool, user: User, device: str) -> DeviceRelease:
+    async def release_device(self, pool: Pool, user: Who, device: str) -> DeviceRelease:
         """Free a user's device slot; a used one stays taken until the quarantine after its last use is over."""
         return await self._farm.leases.release_device(
-            pool.name, self._farm.sealer.user_index(user), self._farm.device(device), self._farm.signature()
+            pool.name, self._index(user), self._farm.device(device), self._farm.signature()
         )
 
     async def replace_device(
-        self, pool: Pool, user: User, old: str, new: str, *, note: str, override: bool = False
+        self, pool: Pool, user: Who, old: str, new: str, *, note: str, override: bool = False
     ) -> DeviceReplacement:
         """Move a user's device slot to another machine at once; the pool limits how often in 30 days."""
-        index = self._farm.sealer.user_index(user)
+        index = self._index(user)
         sealed = self._note(index, note)
         before, after = self._farm.device(old), self._farm.device(new)
         return await self._farm.leases.replace_device(
@@ -83,12 +94,12 @@ class LeaseAdmin:
         )
         return await self._farm.leases.import_lease(pool, version, importing)
 
-    async def fault(self, pool: Pool, user: User, device: str) -> str | None:
+    async def fault(self, pool: Pool, user: Who, device: str) -> str | None:
         """Return why a user has no valid lease on a device; None if it is valid.
 
         RecordRejected if the lease exists but its record does not open or is malformed.
         """
-        stored = await self._farm.leases.look_up(pool, self._farm.sealer.user_index(user))
+        stored = await self._farm.leases.look_up(pool, self._index(user))
         if stored is None:
             return f"the user has no lease in pool {pool.name}"
         if stored.quarantined:
@@ -99,9 +110,19 @@ class LeaseAdmin:
         decode(self._farm.sealer.unseal_record(stored.binding(pool.name), stored.record))
         return None
 
+    def name_of(self, stored: StoredLease) -> str:
+        """Return the user's name; the pseudonym if the name was erased or does not open."""
+        try:
+            return self._farm.sealer.unseal_name(stored.user, stored.name) if stored.name else stored.user
+        except RecordRejected:
+            return stored.user
+
+    def _index(self, who: Who) -> str:
+        return who.index if isinstance(who, Pseudonym) else self._farm.sealer.user_index(who)
+
     def _view(self, pool: Pool, stored: StoredLease) -> LeaseView:
         return LeaseView(
-            user=self._name(stored),
+            user=self.name_of(stored),
             pool=pool.name,
             kind=pool.kind,
             state=_state(stored),
@@ -117,13 +138,6 @@ class LeaseAdmin:
     def _note(self, index: str, text: str) -> bytes:
         """Seal an administrator's note, under another purpose than names, so that neither replaces the other."""
         return self._farm.sealer.seal(Purpose.NOTE, index, (), text.encode("utf-8", "surrogatepass")) if text else b""
-
-    def _name(self, stored: StoredLease) -> str:
-        """Return the user's name; the pseudonym if the name was erased or does not open."""
-        try:
-            return self._farm.sealer.unseal_name(stored.user, stored.name) if stored.name else stored.user
-        except RecordRejected:
-            return stored.user
 
 
 def _state(stored: StoredLease) -> LeaseState:

@@ -62,6 +62,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "farmlease.cli.lease.commands:lease", "See who holds which licence of the farm, and take it back."
     ),
     "device": LazyCommand("farmlease.cli.device:device", "See, free and replace the devices of a user."),
+    "identity": LazyCommand("farmlease.cli.identity:identity", "Find names that are one person twice, or two as one."),
     "pool": LazyCommand("farmlease.cli.pool.commands:pool", "Apply the farm's policy and see how full its pools are."),
     "node": LazyCommand("farmlease.cli.node.commands:node", "See the nodes of the farm, and empty one for an update."),
     "usage": LazyCommand("farmlease.cli.usage.commands:usage", "See how the seats were used, hour by hour."),

@@ -17,7 +17,6 @@ from farmlease.cli import example, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.client.history import all_pools, existing_pool, since_ms, since_option
 from farmlease.cli.output.format import Format, check_reader, folded, output_option, write_csv
-from farmlease.domain.identity import User
 from farmlease.domain.json_documents import Document, decision_line, timestamp
 from farmlease.errors import StoreUnavailable
 from farmlease.store.audit_store import AuditCursor
@@ -43,7 +42,7 @@ _INDENT = 21
     )
 )
 @since_option("as far as there is")
-@click.option("--user", metavar="U", help="Only what concerns this user, in any spelling.")
+@click.option("--user", metavar="U", help="Only what concerns this user, in any spelling or under a former name.")
 @click.option("--pool", metavar="P", help="Only this pool (default: all there ever were, and the farm itself).")
 @click.option("--follow", is_flag=True, help="Then print each new decision as it is taken, until interrupted.")
 @output_option
@@ -59,9 +58,9 @@ def audit(*, since: str | None, user: str | None, pool: str | None, follow: bool
         start = since_ms(client, log, since)
         pools = ["", *all_pools(client, log)] if pool is None else [existing_pool(client, log, pool)]
         _report_truncation(client, log, pools, start)
-        who = None if user is None else client.user(user)
+        whose = () if user is None else client.addressee(user).indexes
         places = [AuditCursor.at(each, start) for each in pools]
-        _print(read_events(client, log, places, who, follow=follow), fmt)
+        _print(read_events(client, log, places, whose, follow=follow), fmt)
 
 
 def _report_truncation(client: FarmClient, log: AuditLog, pools: Sequence[str], start: int) -> None:
@@ -74,14 +73,17 @@ def _report_truncation(client: FarmClient, log: AuditLog, pools: Sequence[str], 
 
 
 def read_events(
-    client: FarmClient, log: AuditLog, places: Sequence[AuditCursor], user: User | None, *, follow: bool
+    client: FarmClient, log: AuditLog, places: Sequence[AuditCursor], users: Sequence[str], *, follow: bool
 ) -> Iterator[AuditEvent]:
-    """Yield the events there are; with ``follow`` also every later one, across interruptions of the store."""
+    """Yield the events there are; with ``follow`` also every later one, across interruptions of the store.
+
+    ``users``: only the events about these user indexes.
+    """
     began = False
     while True:
         passed = {place.pool: place.after for place in places}
         try:
-            for event in client.each(log.events(places, user)):
+            for event in client.each(log.events(places, users)):
                 passed[event.pool] = event.id
                 yield event
         except StoreUnavailable as error:

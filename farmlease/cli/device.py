@@ -8,12 +8,13 @@ from typing import NoReturn
 
 import click
 
+from farmlease.admin.addressing import Addressee
 from farmlease.cli import example, printable
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
 from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, output_option
 from farmlease.domain import wording
-from farmlease.domain.identity import User, check_id
+from farmlease.domain.identity import check_id
 from farmlease.domain.json_documents import timestamp
 from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Pool
@@ -50,7 +51,7 @@ def device() -> None:
 def list_(user: str, pool: str | None, fmt: Format) -> None:
     """List the devices USER's licences are on. A device without a session is shown with its deadline."""
     with opened_farm() as client:
-        who = client.user(user)
+        who = client.addressee(user)
         chosen = [client.named_pool(pool)] if pool is not None else client.pools(None)
         emit(_device_rows(client, who, [each for each in chosen if each.kind is Kind.NAMED]), COLUMNS, fmt, table=TABLE)
 
@@ -65,8 +66,8 @@ def release(user: str, name: str, pool: str | None) -> None:
     No session ends: a device with sessions is refused.
     """
     with opened_farm() as client:
-        who, where = client.user(user), _device(client, name)
-        chosen = client.named_pool(pool)
+        where, chosen = _device(client, name), client.named_pool(pool)
+        who = client.holder(chosen, client.addressee(user))
         released = client.wait(client.lease_admin.release_device(chosen, who, where))
     if released.outcome is Release.NONE:
         _raise_unknown(chosen, where)
@@ -100,7 +101,8 @@ def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool:
         before, after = _device(client, old), _device(client, new)
         if before == after:
             raise InvalidInput("the two devices are the same; name the machine that replaces the old one")
-        who, chosen = client.user(user), client.named_pool(pool)
+        chosen = client.named_pool(pool)
+        who = client.holder(chosen, client.addressee(user))
         view = client.held_lease(chosen, who)
         ending = sum(session.device == before for session in view.sessions)
         if ending:
@@ -136,11 +138,10 @@ def _denial_line(answer: DeviceReplacement, pool: Pool) -> str:
     return f"denied: {allowed}, {when}; --override replaces it nevertheless and is audited"
 
 
-def _device_rows(client: FarmClient, user: User, pools: list[Pool]) -> Iterator[Row]:
-    """Yield each device of a user's leases."""
+def _device_rows(client: FarmClient, whom: Addressee, pools: list[Pool]) -> Iterator[Row]:
+    """Yield each device of a user's leases, of one under a former name too."""
     for pool in pools:
-        view = client.wait(client.lease_admin.lease(pool, user))
-        if view is not None:
+        for _, view in client.leases_of(pool, whom):
             yield from _rows_of_lease(view)
 
 

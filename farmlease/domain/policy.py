@@ -215,6 +215,7 @@ class PolicyInForce:
     version: int
     policy: Policy | None
     host: InitVar[Identities] = AS_GIVEN
+    former_names: bool = False  #: leases may stand under names that their users no longer have by this policy
     pools: tuple[Pool, ...] = field(init=False)
     identity: Identities = field(init=False)  #: who is who; whatever reads a user's name asks this
     reads_groups: bool = field(init=False)  #: whether anything in it asks for a user's groups

@@ -103,14 +103,14 @@ class AuditStore:
         _, *names = await self._connection.call(POOLS, (pools_key(self._farm),), [])
         return sorted(name.decode() for name in names)
 
-    async def entries(self, cursor: AuditCursor, user: str = "") -> AsyncIterator[AuditEntry]:
+    async def entries(self, cursor: AuditCursor, users: Sequence[str] = ()) -> AsyncIterator[AuditEntry]:
         """Yield the decisions from ``cursor`` on, up to the latest one, and move the cursor on past them.
 
-        With ``user``, only those about this user index.
+        With ``users``, only those about these user indexes.
         """
         audit, names, _ = trail_keys(self._farm, cursor.pool)
         while True:
-            arguments = TRAIL.ordered({"after": cursor.after, "user": user, "count": _PAGE})
+            arguments = TRAIL.ordered({"after": cursor.after, "user": " ".join(users), "count": _PAGE})
             _, last, *found = await self._connection.call(TRAIL, (audit, names), arguments)
             if not last:
                 return

@@ -97,7 +97,8 @@ class LeaseStore:
         answer = await self._decide(
             ACQUIRE, pool, version, known, **_claimed(claim),
             device=taking.device.translate(STORED), spellings="", lease=taking.lease_id, record=taking.record,
-            name=taking.name, reservations=json.dumps(taking.reservations), wait=taking.wait_ms, **known.arguments(),
+            name=taking.name, reservations=json.dumps(taking.reservations), wait=taking.wait_ms,
+            former=json.dumps(taking.former) if taking.former else "", **known.arguments(),
         )  # fmt: skip
         match answer[0]:
             case b"granted" | b"again" | b"moved":
@@ -260,11 +261,15 @@ class LeaseStore:
             kept_ms=pool.kept_ms,
         )
 
-    async def list(self, pool: Pool, page: int = _LISTED) -> AsyncIterator[StoredLease]:
+    def list(self, pool: Pool, page: int = _LISTED) -> AsyncIterator[StoredLease]:
         """Every lease of a pool, a page at a time; one that comes or goes meanwhile may be in it or not."""
+        return self.list_of(pool.name, pool.kept_ms, page)
+
+    async def list_of(self, pool: str, kept_ms: int = 0, page: int = _LISTED) -> AsyncIterator[StoredLease]:
+        """Every lease of a pool that may have been removed; ``kept_ms`` dates those that sessions keep."""
         cursor, seen = b"0", set[bytes]()
         while True:
-            _, cursor, now, *entries = await self._run(LIST, pool.name, cursor=cursor, count=page)
+            _, cursor, now, *entries = await self._run(LIST, pool, cursor=cursor, count=page)
             for user, document, expires, name in zip(*(iter(entries),) * 4, strict=True):
                 if user not in seen:
                     yield StoredLease.parse(
@@ -273,7 +278,7 @@ class LeaseStore:
                         expires=expires,
                         name=name,
                         now=int(now),
-                        kept_ms=pool.kept_ms,
+                        kept_ms=kept_ms,
                     )
                 seen.add(user)
             if cursor == b"0":
@@ -289,20 +294,29 @@ class LeaseStore:
         answer = await self.connection.call(READ_POLICY, (policy_key(self.farm),), [])
         if answer[0] == b"none":
             return SealedPolicy(version=0, sealed=b"", now=int(answer[1]))
-        _, version, sealed, now = answer
-        return SealedPolicy(version=int(version), sealed=sealed, now=int(now))
+        _, version, sealed, now, former = answer
+        return SealedPolicy(version=int(version), sealed=sealed, now=int(now), former_names=former == b"1")
 
     async def apply_policy(
-        self, expected: int, version: int, sealed: bytes, *, pools: Sequence[str] = (), node: str = "", by: bytes = b""
+        self,
+        expected: int,
+        version: int,
+        sealed: bytes,
+        *,
+        pools: Sequence[str] = (),
+        node: str = "",
+        by: bytes = b"",
+        former_names: bool = False,
     ) -> None:
         """Replace policy ``expected`` by ``version``, whose pools are ``pools``; PolicyChanged if another is in force.
 
-        ``by``: the administrator, sealed; ``node``: the node that puts back what the store has lost.
+        ``by``: the administrator, sealed; ``node``: the node that puts back what the store has lost. ``former_names``:
+        leases may stand under names that their users no longer have by it.
         """
         arguments = APPLY_POLICY.ordered(
             {
                 "expected": expected, "version": version, "sealed": sealed, "names": json.dumps([*pools]), "node": node,
-                "by": by,
+                "by": by, "former": "1" if former_names else "",
             }
         )  # fmt: skip
         audit, counts, *_ = note_keys(self.farm)

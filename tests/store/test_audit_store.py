@@ -194,7 +194,7 @@ async def test_a_name_is_erased_unless_it_is_needed(timed: TimedStore) -> None:
     assert Erasure(name=True, words=True) == await trail.forget("clearquest", index("john"), b"by")
     assert Erasure(name=False, words=False) == await trail.forget("clearquest", index("john"), b"by")
     assert not {"names", "records", "leases", "seats"} & pool.contents().keys()
-    found = [entry async for entry in trail.entries(AuditCursor("clearquest"), index("john"))]
+    found = [entry async for entry in trail.entries(AuditCursor("clearquest"), [index("john")])]
     assert {(b"", b"")} == {(entry.name, entry.note) for entry in found}
     assert {"acquired", "released", "returned", "forgotten"} <= {entry.event for entry in found}
     assert Erasure(name=False, words=False) == await trail.forget("nowhere", index("john"), b"by")
@@ -204,9 +204,9 @@ async def test_a_name_noted_without_a_seat_is_erased_too(timed: TimedStore) -> N
     """Who was let in or sent away by a rule alone stands in the farm's own audit by name, until forgotten."""
     trail = AuditStore(timed.connection, FARM)
     await timed.store.note(claim("john"), "restricted", "", b"sealed")
-    assert [b"sealed"] == [entry.name async for entry in trail.entries(AuditCursor(""), index("john"))]
+    assert [b"sealed"] == [entry.name async for entry in trail.entries(AuditCursor(""), [index("john")])]
     assert [True, False] == [(await trail.forget_name(index("john"), b"by")).name for _ in range(2)]
-    found = [(entry.event, entry.name) async for entry in trail.entries(AuditCursor(""), index("john"))]
+    found = [(entry.event, entry.name) async for entry in trail.entries(AuditCursor(""), [index("john")])]
     assert [("restricted", b""), ("forgotten", b"")] == found
     assert (2, 0) == ((await trail.extent("")).entries, (await trail.extent("")).cut)
 

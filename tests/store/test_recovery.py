@@ -224,7 +224,7 @@ async def test_a_lease_without_a_session_is_restored(timed: TimedStore) -> None:
     assert Restored(refused={}) == await restore(pool, found.epoch, "john", taken)
     after = await pool.lease("john")
     assert after is not None
-    assert (before.lease.id, {"NB-1", FARM}) == (after.lease.id, {each.device for each in after.devices})
+    assert (before.lease.id, {"nb-1", FARM}) == (after.lease.id, {each.device for each in after.devices})
     timed.clock.advance(WINDOW)
     assert Reason.CAPACITY is (await pool.refused("mary", "3")).reason
 

@@ -17,7 +17,8 @@ from typing import TypeVar
 import psutil
 import structlog
 
-from farmlease.admin.leases import LeaseAdmin
+from farmlease.admin.addressing import Addressee
+from farmlease.admin.leases import LeaseAdmin, Pseudonym, Who
 from farmlease.cli import config_file
 from farmlease.config.model import Config, load_config
 from farmlease.domain.identity import User
@@ -100,7 +101,22 @@ class FarmClient:
             )
         return pool
 
-    def held_lease(self, pool: Pool, user: User) -> LeaseView:
+    def addressee(self, text: str) -> Addressee:
+        """Return whom a name may mean, exactly as a list prints it or in any spelling; raises InvalidName."""
+        return Addressee(self.farm, self.in_force().identity, text)
+
+    def holder(self, pool: Pool, whom: Addressee) -> Who:
+        """Return whose lease in a pool is meant; without one, who that is today."""
+        found = self.leases_of(pool, whom)
+        return found[0][0] if found else whom.user
+
+    def leases_of(self, pool: Pool, whom: Addressee) -> list[tuple[Who, LeaseView]]:
+        """Return each lease in a pool that may be meant, the one of exactly this name first."""
+        whose = [Pseudonym(index) for index in whom.indexes]
+        found = ((who, self.wait(self.lease_admin.lease(pool, who))) for who in whose)
+        return [(who, view) for who, view in found if view is not None]
+
+    def held_lease(self, pool: Pool, user: Who) -> LeaseView:
         """Return the lease of a user; FarmleaseError if there is none."""
         view = self.wait(self.lease_admin.lease(pool, user))
         if view is None:

@@ -1,7 +1,7 @@
 """``farmlease lease …``: list, show and check the leases of the farm, and take them back.
 
-Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke``, ``import`` and ``forget``
-change anything; all but ``import`` ask first.
+Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke``, ``rename``,
+``import`` and ``forget`` change anything; all but ``import`` ask first.
 """
 
 import sys
@@ -16,6 +16,7 @@ from farmlease.cli.confirm import ask_first, reason_option, yes_option
 from farmlease.cli.device import session_list
 from farmlease.cli.lease.forget import forget
 from farmlease.cli.lease.import_csv import import_
+from farmlease.cli.lease.rename import rename
 from farmlease.cli.lease.summary import SUMMARY_INDENT, lease_summary
 from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, folded, follow_option, output_option
 from farmlease.cli.output.progress import progress
@@ -94,15 +95,22 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
 @pool_option
 @output_option
 def show(user: str, pool: str | None, fmt: Format) -> None:
-    """Show what USER holds and what happens next. Seats, devices and sessions are shown with their times."""
+    """Show what USER holds and what happens next. Seats, devices and sessions are shown with their times.
+
+    A name exactly as a list prints it means the lease of that name, whatever [identity] says; any other spelling means
+    the person. If that person holds a second lease under another name, this says so, and how to mend it.
+    """
     with opened_farm() as client:
-        views = list(_leases_of_user(client, user, pool))
+        whom = client.addressee(user)
+        found = [[view for _, view in client.leases_of(each, whom)] for each in client.pools(pool)]
+        views = [first for first, *_ in filter(None, found)]
+        others = {first.pool: rest for first, *rest in filter(None, found)}
         hosts = {host.node: host for host in client.wait(NodeAdmin(client.farm).all())} if fmt == "table" else {}
         pools = {each.name: each for each in client.pools(pool)}
     if not views:
         raise FarmleaseError("the user holds no lease" + (f" in pool {pool}" if pool else ""))
     if fmt == "table":
-        text = "\n\n".join(lease_summary(view, pools[view.pool], hosts) for view in views)
+        text = "\n\n".join(lease_summary(view, pools[view.pool], hosts, others[view.pool]) for view in views)
         click.echo("\n".join(folded(line, SUMMARY_INDENT) for line in text.split("\n")))
     else:
         emit(map(lease_document, views), COLUMNS, fmt)
@@ -123,9 +131,10 @@ def check(user: str, pool: str | None, device: str | None) -> None:
     Prints VALID, or INVALID with the reason and exit status 3. If the record does not open: exit status 5.
     """
     with opened_farm() as client:
-        who = client.user(user)
         where = client.config.farm if device is None else check_id("device", device)
-        why = client.wait(client.lease_admin.fault(client.one_pool(pool), who, where))
+        chosen = client.one_pool(pool)
+        who = client.holder(chosen, client.addressee(user))
+        why = client.wait(client.lease_admin.fault(chosen, who, where))
     click.echo("VALID" if why is None else printable(f"INVALID: {why}"))
     if why is not None:
         click.get_current_context().exit(INVALID)
@@ -143,7 +152,7 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
     """
     with opened_farm() as client:
         (chosen,) = client.pools(pool)
-        who = client.user(user)
+        who = client.holder(chosen, client.addressee(user))
         view = client.held_lease(chosen, who)
         if view.state is LeaseState.QUARANTINED:
             until = wording.moment(view.lease.expires_at)
@@ -166,7 +175,7 @@ def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
     """
     with opened_farm() as client:
         (chosen,) = client.pools(pool)
-        who = client.user(user)
+        who = client.holder(chosen, client.addressee(user))
         view = client.held_lease(chosen, who)
         ask_first(f"this takes {_seat_text(view)} and keeps the user out for a while", yes=yes)
         withdrawn = client.wait(client.lease_admin.withdraw(chosen, who, Withdrawal.REVOKED, reason))
@@ -175,6 +184,7 @@ def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
 
 lease.add_command(import_)
 lease.add_command(forget)
+lease.add_command(rename)
 
 
 def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:
@@ -184,12 +194,10 @@ def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView
 
 
 def _leases_of_user(client: FarmClient, user: str, pool: str | None) -> Iterator[LeaseView]:
-    """Yield one user's leases."""
-    who = client.user(user)
+    """Yield one user's leases, one under a former name too."""
+    whom = client.addressee(user)
     for each in client.pools(pool):
-        view = client.wait(client.lease_admin.lease(each, who))
-        if view is not None:
-            yield view
+        yield from (view for _, view in client.leases_of(each, whom))
 
 
 def _with_progress(client: FarmClient, pool: str | None, views: Iterator[LeaseView]) -> Iterator[LeaseView]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+from farmlease.admin.leases import Pseudonym
 from farmlease.cli import example, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
-from farmlease.domain.identity import check_id
+from farmlease.domain.identity import User, check_id
 from farmlease.domain.model import Reason
 from farmlease.domain.policy import Pool
 from farmlease.domain.vendor_csv import LicenceRow, RejectedRow, read_vendor_csv
@@ -98,10 +99,7 @@ class Importer:
     def _import(self, row: LicenceRow) -> ImportOutcome:
         machine = check_id("machine id", row.machine)
         for _ in range(_MOST_CHANGES):
-            version, identity = self._in_force.version, self._in_force.identity
-            user = identity.user(row.user)
-            if identity.refuses(user):
-                raise InvalidName("the user's domain is none that [identity] lists, and unknown ones are refused")
+            version, user = self._in_force.version, self._user(row.user)
             importing = self._client.lease_admin.import_lease(self._pool, version, user, machine, row.borrowed_at)
             outcome = self._client.wait(importing)
             if not isinstance(outcome, Behind):
@@ -109,6 +107,19 @@ class Importer:
             self._in_force = self._client.in_force()
             self._pool = self._client.named_pool(self._pool.name)
         raise FarmleaseError("the policy keeps changing; is a script applying policies in a loop?")
+
+    def _user(self, name: str) -> User:
+        """Return the person of a row, under a former name if a lease stands under that."""
+        identity = self._in_force.identity
+        user = identity.user(name)
+        if identity.refuses(user):
+            raise InvalidName("the user's domain is none that [identity] lists, and unknown ones are refused")
+        if self._in_force.former_names:
+            for who, view in self._client.leases_of(self._pool, self._client.addressee(user.canonical)):
+                found = User(view.user)
+                if who == Pseudonym(self._client.farm.sealer.user_index(found)):
+                    return found
+        return user
 
     def _reason(self, outcome: ImportOutcome) -> str:
         """Return why the store refused a row."""

@@ -1,6 +1,7 @@
 """One lease in words: what it is, where it is used, and what happens next and when."""
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -24,8 +25,11 @@ class Event(NamedTuple):
 SUMMARY_INDENT = 12
 
 
-def lease_summary(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView]) -> str:
-    """Return a lease in words, a line for each fact. ``hosts``: the known nodes of the farm by name."""
+def lease_summary(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView], others: Sequence[LeaseView] = ()) -> str:
+    """Return a lease in words, a line for each fact. ``hosts``: the known nodes of the farm by name.
+
+    ``others``: leases of the same person in the same pool, under other names.
+    """
     beyond = ", beyond the capacity" if view.overdraft else ""
     devices = [
         f"{claim.device} ({'in use now' if claim.until is None else f'until {moment(claim.until)}'})"
@@ -45,8 +49,18 @@ def lease_summary(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView]) ->
             f"  contact   {last}",
             f"  expires   {moment(view.lease.expires_at)}{', and later while a session lasts' * bool(view.sessions)}",
             *_listed("next", _next(view, pool, hosts)),
+            *(line for other in others for line in _listed("second", _mending(view, other))),
         ]
     )
+
+
+def _mending(view: LeaseView, other: LeaseView) -> list[str]:
+    """Return that a person holds two seats, and the line that gives the other one back."""
+    return [
+        f"{other.user} is the same person and holds a seat of its own, {other.state}; one of the two is to go:",
+        f"farmlease lease return {shlex.quote(other.user)} --pool {other.pool}",
+        f"farmlease lease return {shlex.quote(view.user)} --pool {view.pool}",
+    ]
 
 
 def events(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView]) -> list[Event]:

@@ -14,6 +14,7 @@ from farmlease.cli.client.farm import FarmClient, configuration, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.cli.output.format import Format, emit, emit_one, output_option
 from farmlease.cli.pool.impact import impact_lines
+from farmlease.cli.pool.renames import due_lines, may_rename, moved_lines
 from farmlease.domain.json_documents import pool_document
 from farmlease.domain.policy import Policy, check_timing, parse_policy, policy_doubts
 from farmlease.domain.policy_diff import diff_policies
@@ -31,6 +32,7 @@ class _Preview:
     version: int
     unchanged: bool
     lines: Sequence[str]
+    renames: bool  #: leases may stand under other names than it reads
     removed: Mapping[str, int]  #: pools that would be removed while seats are held in them, with the number of seats
 
 
@@ -47,7 +49,8 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
     """Put the policy in FILE in force on every node. It prints what that changes, and for whom.
 
     It holds from the next decision on. No user loses a seat by it; removing a pool in which leases are held needs
-    --yes.
+    --yes. Where it changes who is who ([identity]), each lease whose user is called otherwise from now on moves to that
+    name. One in use stays, is found by either name, and is moved by a later apply. Interrupted, apply it again.
     """
     policy = parse_policy(_read_text(file), str(file), configuration().host_identity)
     for doubt in policy_doubts(policy):
@@ -57,16 +60,22 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
         preview = _preview(client, policy)
         for line in preview.lines:
             click.echo(line)
-        if preview.unchanged:
+        if preview.unchanged and not preview.renames:
             return
         if dry_run:
+            for line in due_lines(client, policy) if preview.renames else ():
+                click.echo(line)
             click.echo("dry run: nothing was applied")
             return
         if preview.removed:
             pools = ", ".join(f"{name} ({count} held)" for name, count in preview.removed.items())
             ask_first(f"this removes pools with leases: {pools}", yes=yes)
         applied = client.wait(client.farm.apply(policy, over=preview.version))
-    click.echo(f"applied policy {applied.version}")
+        if not preview.unchanged:
+            click.echo(f"applied policy {applied.version}")
+        if applied.former_names:
+            for line in moved_lines(client, applied):
+                click.echo(line)
 
 
 @pool.command("list", epilog=example("farmlease pool list", "farmlease pool list -o csv"))
@@ -97,14 +106,19 @@ def export() -> None:
 def _preview(client: FarmClient, policy: Policy) -> _Preview:
     """Compare a policy with the one in force, and list the users that its limits affect."""
     found = client.in_force()
+    due = may_rename(found, policy)
     if found.policy is not None and found.policy.text == policy.text:
-        return _Preview(found.version, unchanged=True, lines=["unchanged"], removed={})
+        return _Preview(found.version, unchanged=True, lines=["unchanged"], renames=due, removed={})
     changes = diff_policies(found.policy, policy)
     held = {each.name: client.seats_held(each) for each in found.pools}
     return _Preview(
         found.version,
         unchanged=False,
-        lines=[*(changes.lines or ("changed the text only",)), *impact_lines(client, found.policy, policy, held)],
+        lines=[
+            *(changes.lines or ("changed the text only",)),
+            *impact_lines(client, found.policy, policy, held),
+        ],
+        renames=due,
         removed={each.name: held[each.name] for each in changes.removed if held[each.name]},
     )
 

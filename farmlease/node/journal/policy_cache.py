@@ -17,6 +17,9 @@ from farmlease.node.journal.journal import Journal
 
 __all__ = ["PolicyCache"]
 
+#: Behind the version, while leases may stand under names that their users no longer have.
+_FORMER = " former"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -41,7 +44,8 @@ class PolicyCache:
             raise PolicyError(str(error)) from None
         if found.version < self.in_force.version:
             await self._put_back(found.version)
-        if found.version > self.in_force.version:
+        settled = (found.version, found.former_names) == (self.in_force.version, not self.in_force.former_names)
+        if found.version > self.in_force.version or settled:
             self.in_force = found
             _log.info("policy.read", version=found.version)
             self._keep(found)
@@ -79,7 +83,8 @@ class PolicyCache:
         self.trouble = why
 
     def _keep(self, found: PolicyInForce) -> None:
-        text = f"{found.version}\n{found.policy.text if found.policy else ''}".encode()
+        former = _FORMER if found.former_names else ""
+        text = f"{found.version}{former}\n{found.policy.text if found.policy else ''}".encode()
         try:
             self._journal.write_document("policy", self._farm.sealer.seal(Purpose.POLICY, self._node, (), text))
         except JournalFailed as error:  # the store has it too
@@ -90,8 +95,10 @@ class PolicyCache:
         if body is None:
             return self._farm.in_force(0, None)
         try:
-            version, _, text = self._farm.sealer.unseal(Purpose.POLICY, self._node, (), body).decode().partition("\n")
-            return self._farm.in_force(int(version), self._farm.read(text, "policy in the journal"))
+            head, _, text = self._farm.sealer.unseal(Purpose.POLICY, self._node, (), body).decode().partition("\n")
+            version, _, former = head.partition(" ")
+            policy = self._farm.read(text, "policy in the journal")
+            return self._farm.in_force(int(version), policy, former_names=bool(former))
         except (RecordRejected, PolicyError) as error:
             _log.error("policy.rejected", why=str(error))
             return self._farm.in_force(0, None)

@@ -124,6 +124,27 @@ class Receipts:
         """Whether the node has not been booted since the grant."""
         return receipt.incarnation == self._journal.incarnation
 
+    def move(self, old: str, new: str, pool: str, name: bytes) -> None:
+        """Keep a receipt under another user index, where its lease stands now; ``name``: of the user, sealed for that.
+
+        One that does not open, or in whose place another one is, stays.
+        """
+        receipt = self.find(old, pool)
+        if receipt is None or self.find(new, pool) is not None:
+            return
+
+        def moved(version: int, record: bytes) -> bytes:
+            content = self._sealer.farm.unseal_record(receipt.binding(old, pool, version), record)
+            return self._sealer.farm.seal_record(receipt.binding(new, pool, version), content)
+
+        with suppress(RecordRejected):
+            winner = receipt.winner and (receipt.winner[0], moved(*receipt.winner))
+            record = moved(receipt.version, receipt.record)
+            # In the lease's own form the index is part of the names of its seats, and of nothing else.
+            document = receipt.document.replace(old.encode(), new.encode())
+            self.keep(new, pool, replace(receipt, record=record, winner=winner, name=name, document=document))
+            self._journal.remove_receipt(old, pool)
+
     def renew(self, index: str, pool: str, remains: Remains) -> None:
         """Note what is left of a lease after the end of a session; a receipt without a use is removed."""
         receipt = self.find(index, pool)

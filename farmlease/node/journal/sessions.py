@@ -17,11 +17,11 @@ from pydantic import Field, TypeAdapter
 
 from farmlease.clock import Clock
 from farmlease.crypto.seal import NodeSealer
-from farmlease.domain.identity import User, device_name
+from farmlease.domain.identity import Identities, User, device_name
 from farmlease.domain.model import Grant, SessionRequest, Source
 from farmlease.domain.pool import Pool
 from farmlease.domain.session_states import TABLE, SessionEvent, SessionState, next_state
-from farmlease.errors import FileRefused, RecordRejected
+from farmlease.errors import FileRefused, InvalidName, RecordRejected
 from farmlease.node.host_identity import lives, started_at
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.journal import Journal, UseRow
@@ -67,6 +67,8 @@ class NodeSession:
     hold_until: int | None = None  #: ms by the store's clock; until then it does not idle
     lost_because: str | None = None
     incarnation: str = ""  #: life of the node in which it began
+    index: str = ""  #: user index under which the store has it, where that is a former name's
+    former: tuple[str, ...] = ()  #: further indexes under which the store may have it, if its answer was lost
     #: The session as the store knows it; made anew when the journal is opened, as the node may have another life.
     claim: Annotated[Claim, Field(exclude=True)] = _UNKNOWN
 
@@ -98,6 +100,8 @@ class SessionTable:
         self._of_session: dict[str, dict[str, NodeSession]] = {}
         self._of_user: dict[User, dict[tuple[str, str], NodeSession]] = {}
         self._uncounted: dict[tuple[str, str], NodeSession] = {}
+        #: The table by which the users were read last; None: by that of the agent's last life.
+        self.identity: Identities | None = None
         self.damaged = 0
         #: Grows with every change: a reader that awaited something compares it to learn whether the table is the same.
         self.changes = 0
@@ -173,8 +177,11 @@ class SessionTable:
         """Return the session that a user has, or is about to have, on this node under an id, as the store knows it."""
         return Claim(user=self._sealer.farm.user_index(user), node=self._member, session=session)
 
-    def begin(self, request: SessionRequest, pool: Pool, device: str) -> NodeSession:
-        """Write the question into the journal before the store is asked: a crash must not leave a seat taken."""
+    def begin(self, request: SessionRequest, pool: Pool, device: str, former: tuple[str, ...] = ()) -> NodeSession:
+        """Write the question into the journal before the store is asked: a crash must not leave a seat taken.
+
+        ``former``: other indexes of the user, under which the store is asked to look too.
+        """
         self.changes += 1
         begun = NodeSession(
             claim=self.claim_of(request.user, request.session),
@@ -186,6 +193,7 @@ class SessionTable:
             processes=_processes_of(request),
             reservations=pool.reservations(request, self._node),
             incarnation=self._journal.incarnation,
+            former=former,
         )
         self._write(begun)
         return begun
@@ -207,6 +215,26 @@ class SessionTable:
         amended = replace(session, **changes)
         self._write(amended)
         return amended
+
+    def stands_under(self, session: NodeSession, index: str) -> NodeSession:
+        """Note under which user index the store has a session; everything about it goes by that one from now on."""
+        if session.claim.user == index:
+            return session
+        own = self.claim_of(session.user, session.id).user
+        claim = replace(session.claim, user=index)
+        return self.amend(session, index="" if index == own else index, claim=claim)
+
+    def read_names(self, identity: Identities) -> None:
+        """Read every session's user by a table of who is who; where the store has a session stays as it is.
+
+        To be repeated: a change that was under way about a session may bring its former user back.
+        """
+        for each in self:
+            with suppress(InvalidName):
+                user = identity.user(each.user.canonical)
+                if user != each.user:
+                    self.amend(each, user=user, index=each.claim.user)
+        self.identity = identity
 
     def reseal(self) -> None:
         """Write anew what the primary key does not seal yet."""
@@ -268,6 +296,8 @@ class SessionTable:
         claim = self.claim_of(use.user, use.id)
         device = device_name(use.device, self._sealer.farm.farm)  # farmlease 0.1.0 wrote it in any spelling
         grant = None if use.grant is None else replace(use.grant, device=device)
+        if use.index:
+            claim = replace(claim, user=use.index)
         return replace(use, state=SessionState(entry.state), device=device, grant=grant, claim=claim)
 
 

@@ -16,6 +16,7 @@ from farmlease.node.journal.receipts import Receipts
 from farmlease.node.journal.sessions import SessionTable
 from farmlease.node.journal.store_state import StoreState
 from farmlease.node.journal.unknown_domains import UnknownDomains
+from farmlease.node.journal.user_names import UserNames
 from farmlease.store.keys import node_member
 
 __all__ = ["State", "open_state"]
@@ -35,6 +36,7 @@ class State:
     store_state: StoreState
     policy: PolicyCache
     unknown_domains: UnknownDomains
+    names: UserNames
 
 
 @contextmanager
@@ -62,6 +64,7 @@ def open_state(config: Config, farm: Farm, clock: Clock) -> Iterator[State]:
             store_state=StoreState(journal, sealer, sessions, clock),
             policy=policy,
             unknown_domains=UnknownDomains(policy, sessions, clock),
+            names=UserNames(policy, farm.sealer),
         )
     finally:
         journal.close()

@@ -24,7 +24,7 @@ from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.offline import OfflineAdmission
 from farmlease.node.sync.build import Sync
-from farmlease.store.answers.session import Behind, Refusal, Taken, Taking, Waiting
+from farmlease.store.answers.session import Behind, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.lease_store import Acquired
 
 __all__ = ["Answer", "SeatAcquisition"]
@@ -55,6 +55,8 @@ class SeatAcquisition:
         self._sessions = state.sessions
         self._store_state = state.store_state
         self._policy = state.policy
+        self._names = state.names
+        self._receipts = state.receipts
         self._farm = farm
         self._availability = sync.availability
         self._heartbeat = sync.heartbeat
@@ -80,20 +82,22 @@ class SeatAcquisition:
             if held.state is SessionState.ACTIVE:
                 return await self._move(held, in_force.version, pool, device)
             held = self._sessions.amend(held, device=device)
-        session = held or self._sessions.begin(request, pool, device)
+        former = self._names.indexes(request.user)[1:] if held is None and in_force.former_names else ()
+        session = held or self._sessions.begin(request, pool, device, former)
         try:
             return await self._by_store(session, in_force.version, pool, wait_ms)
         except StoreError as error:
             self._availability.failed(error)
             if held is not None and held.grant is not None:
                 return replace(held.grant, again=True)
-            receipt = self._offline.receipt(session, pool) if held is None else None
-            if receipt is None:
+            admission = self._offline.admission(session, pool) if held is None else None
+            if admission is None:
                 self._undo(session)
                 raise
         except Exception:
             self._undo(session)
             raise
+        session, receipt = admission
         return await self._granting.by_receipt(session, pool, receipt)
 
     async def _move(self, held: NodeSession, version: int, pool: Pool, device: str) -> Answer:
@@ -102,7 +106,7 @@ class SeatAcquisition:
         answer = await self.ask_store(moved, version, pool)
         match answer:
             case Taken():
-                return await self._granting.by_store(moved, pool, answer)
+                return await self._granting.by_store(self._follow(moved, pool, answer), pool, answer)
             case Refusal():
                 return _denial(pool, answer)
             case Behind.STRANGE:
@@ -113,7 +117,7 @@ class SeatAcquisition:
 
     async def _by_store(self, session: NodeSession, version: int, pool: Pool, wait_ms: int) -> Answer:
         """Ask the store; only briefly if it has been away and a receipt would grant the session."""
-        has_receipt = self._availability.is_away and self._offline.receipt(session, pool) is not None
+        has_receipt = self._availability.is_away and self._offline.admission(session, pool) is not None
         try:
             async with asyncio.timeout(_BRIEFLY if has_receipt else None):
                 if session.state is SessionState.STARTING:
@@ -125,7 +129,8 @@ class SeatAcquisition:
 
     async def ask_store(self, session: NodeSession, version: int, pool: Pool, wait_ms: int = 0) -> Acquired:
         """Ask the store for a seat: one round trip, unless this node's heartbeat has to come first."""
-        claim, sealer = session.claim, self._farm.sealer
+        sealer = self._farm.sealer
+        claim, former = self._asked(session)
         lease_id = secrets.token_urlsafe(12)
         taking = Taking(
             device=session.device,
@@ -136,13 +141,16 @@ class SeatAcquisition:
             name=sealer.seal_name(claim.user, session.user.canonical),
             reservations=session.reservations,
             wait_ms=wait_ms,
+            former=former,
         )
         known = self._store_state.known(pool.name)
         seen = known.fence
         for _ in range(_MOST_LAPSES):
             answer = await self._farm.leases.acquire(pool, version, claim, taking, known)
-            if _is_old(answer, session, seen):  # a copy of the store from before the end of an earlier session
-                await self._farm.leases.release(pool.name, claim, seen)
+            if isinstance(answer, Taken) and _is_old(
+                answer, session, seen
+            ):  # a copy of the store from before the end of an earlier session
+                await self._farm.leases.release(pool.name, replace(claim, user=answer.user), seen)
             elif answer is not Behind.LAPSED:
                 return answer
             elif isinstance(beat := await self._heartbeat.beat(version, pool), Behind):
@@ -152,9 +160,32 @@ class SeatAcquisition:
             "the node's registration expires before it can be used: session_timeout is shorter than a round trip"
         )
 
+    def _asked(self, session: NodeSession) -> tuple[Claim, tuple[str, ...]]:
+        """Return the claim under the user's present index, and the further indexes to look under: usually none.
+
+        A session that the store has under a former name is asked for there too, whatever the policy says.
+        """
+        if not self._policy.in_force.former_names and not session.index:
+            return session.claim, ()
+        asked = self._names.indexes(session.user, session.claim.user)
+        others = tuple(each for each in asked if each != session.claim.user)
+        if set(others) - set(session.former):  # before the store is asked: a crash must not leave a seat taken
+            self._sessions.amend(self._sessions.find(*session.key) or session, former=others)
+        return replace(session.claim, user=asked[0]), asked[1:]
+
+    def _follow(self, session: NodeSession, pool: Pool, taken: Taken) -> NodeSession:
+        """Go on under the index that the store has a session's lease under; the node's receipt goes along."""
+        if taken.user == session.claim.user:
+            return session
+        mine = self._receipts.find(session.claim.user, pool.name)
+        if mine is not None and mine.lease.id == taken.lease.id:
+            name = self._farm.sealer.seal_name(taken.user, session.user.canonical)
+            self._receipts.move(session.claim.user, taken.user, pool.name, name)
+        return self._sessions.stands_under(session, taken.user)
+
     async def accept(self, session: NodeSession, pool: Pool, taken: Taken) -> None:
         """Grant an invalid session the seat that the store gave it anew."""
-        await self._granting.by_store(session, pool, taken)
+        await self._granting.by_store(self._follow(session, pool, taken), pool, taken)
 
     async def count(self, pool: Pool) -> None:
         """Have the store count every session that a receipt granted, before any new one. What gets no seat is lost.
@@ -173,7 +204,7 @@ class SeatAcquisition:
         """Write the store's answer into the journal, and return what the session is answered."""
         match answer:
             case Taken():
-                return await self._granting.by_store(session, pool, answer)
+                return await self._granting.by_store(self._follow(session, pool, answer), pool, answer)
             case Waiting():
                 if session.state is not SessionState.WAITING:  # a journal entry for each question would be too much
                     self._sessions.step(session, SessionEvent.QUEUED)
@@ -230,7 +261,7 @@ def _denial(pool: Pool, refusal: Refusal) -> Denial:
     )
 
 
-def _is_old(answer: Acquired, session: NodeSession, seen: int) -> bool:
+def _is_old(answer: Taken, session: NodeSession, seen: int) -> bool:
     """Whether a session without a seat is answered that it was granted before, by a fence older than its question."""
     new = session.state in {SessionState.STARTING, SessionState.WAITING}
-    return new and isinstance(answer, Taken) and answer.again and answer.fence <= seen
+    return new and answer.again and answer.fence <= seen

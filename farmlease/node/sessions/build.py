@@ -60,7 +60,8 @@ def build_sessions(
         receipts=state.receipts,
         store_state=state.store_state,
         sessions=state.sessions,
-        sealer=farm.sealer,
+        farm=farm.name,
+        names=state.names,
         denies=config.agent.offline == "deny",
     )
     acquisition = SeatAcquisition(state, farm, sync, granting, ending, offline, runtime)

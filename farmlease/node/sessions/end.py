@@ -4,6 +4,8 @@ Guaranteed: an end is in the journal before it is answered; what the store has t
 the store has taken it. What the user's files turn out to be is written down when the disk answers.
 """
 
+from dataclasses import replace
+
 import structlog
 
 from farmlease.domain.identity import User
@@ -126,3 +128,7 @@ class SessionEnd:
         known = grant is not None and grant.source is Source.STORE and session.lost_because is None
         fence = grant.fence if grant is not None and known else ANY_FENCE
         self._outbox.add(ReleaseMessage(pool=session.pool, claim=session.claim, fence=fence))
+        if fence == ANY_FENCE:  # nor under which of its user's names
+            for index in session.former:
+                claim = replace(session.claim, user=index)
+                self._outbox.add(ReleaseMessage(pool=session.pool, claim=claim, fence=fence))

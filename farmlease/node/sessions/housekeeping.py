@@ -54,6 +54,7 @@ class Housekeeping:
     def tidy(self) -> None:
         """End what is left over: starts without an answer, ends cut short, lost seats, sessions of a removed pool."""
         policy = self._policy.in_force.policy
+        self._sessions.read_names(self._policy.in_force.identity)
         unwritten, self._unwritten = self._unwritten, []
         for event in unwritten:
             self._sync.events.add(event)

@@ -8,6 +8,7 @@ of a named seat on this node, or the only named pool comes first anyway.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from farmlease.domain.identity import User
 from farmlease.domain.model import Kind
@@ -26,6 +27,8 @@ class PoolOrder:
         self._node = state.node
         self._receipts = state.receipts
         self._store_state = state.store_state
+        self._policy = state.policy
+        self._names = state.names
         self._farm = farm
 
     async def seated_first(self, user: User, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
@@ -37,10 +40,11 @@ class PoolOrder:
         named = [pool for pool in serving if pool.kind is Kind.NAMED]
         if not named or serving == [named[0]]:
             return pools
-        index = self._farm.sealer.user_index(user)
-        seated = {pool.name for pool in named if self._has_receipt(index, pool)}
+        former_names = self._policy.in_force.former_names
+        indexes = self._names.indexes(user) if former_names else (self._farm.sealer.user_index(user),)
+        seated = {pool.name for pool in named for index in indexes if self._has_receipt(index, pool)}
         if not seated and (len(named) > 1 or serving[0] is not named[0]):
-            seated = await self._looked_up(index, named)
+            seated = await self._looked_up(indexes, named)
         return tuple(sorted(pools, key=lambda pool: pool.name not in seated))
 
     def _has_receipt(self, index: str, pool: Pool) -> bool:
@@ -50,10 +54,11 @@ class PoolOrder:
             return False
         return not receipt.lease.has_ended(self._store_state.store_now(pool.name))
 
-    async def _looked_up(self, index: str, named: list[Pool]) -> set[str]:
-        """Return the names of the pools in which the store has a lease of the user."""
+    async def _looked_up(self, indexes: Sequence[str], named: list[Pool]) -> set[str]:
+        """Return the names of the pools in which the store has a lease of the user, under whichever name."""
+        asked = [(pool, index) for pool in named for index in indexes]
         try:
-            found = await asyncio.gather(*(self._farm.leases.look_up(pool, index) for pool in named))
+            found = await asyncio.gather(*(self._farm.leases.look_up(pool, index) for pool, index in asked))
         except StoreUnavailable:  # the question for a seat that follows finds that out too, and receipts decide
             return set()
-        return {pool.name for pool, lease in zip(named, found, strict=True) if lease is not None}
+        return {pool.name for (pool, _), lease in zip(asked, found, strict=True) if lease is not None}

@@ -15,6 +15,7 @@ given by the policy as it is now, if the store can be asked.
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -25,7 +26,7 @@ from farmlease.domain.model import Decision, Denial, Reason, Restricted, Session
 from farmlease.domain.policy import Denied, Plan, PolicyInForce, Pool, RestrictedUse, TryPools
 from farmlease.domain.pool import QUEUE_PLACE_MS
 from farmlease.domain.session_states import SessionState
-from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
+from farmlease.errors import InvalidName, StoreError, StoreRefused, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.concurrency import Phase, Runtime
 from farmlease.node.journal.outbox import NoteMessage
@@ -149,6 +150,8 @@ class SessionStart:
                 cut = longest < request.wait_ms and not wait_ms and isinstance(answer, Denial)
                 return denial_text.wait_was_cut(answer, longest) if cut and isinstance(answer, Denial) else answer
             await self._clock.sleep(_ASK_AGAIN)
+            question = self._read_anew(question)
+            request = question.request
             found = self._sessions.find(request.session, answer.pool)
             # A caller that asked twice may have got the seat by the other question: this one is answered the same.
             if found is None or found.user != request.user or found.state not in _STANDING:
@@ -162,6 +165,8 @@ class SessionStart:
         """Ask once, under the session's lock; a store that is away denies."""
         request, only = replace(question.request, wait_ms=wait_ms), question.only
         async with self._locks.session(request.session):
+            if self._sessions.identity is not self._policy.in_force.identity:
+                self._sessions.read_names(self._policy.in_force.identity)
             uses = self._sessions.of_session(request.session)
             if only is not None and any(each.state is not SessionState.ENDING and each.user != only for each in uses):
                 return denial_text.denial(Reason.NOT_ENTITLED, request.pool)
@@ -176,6 +181,17 @@ class SessionStart:
         if isinstance(answer, Denial) and self._outbox.pending(request.session):
             await self._heartbeat.deliver()
         return answer
+
+    def _read_anew(self, question: _Question) -> _Question:
+        """Return a question whose persons are read by the policy as it is now: it may have changed since that came."""
+        identity, request, only = self._policy.in_force.identity, question.request, question.only
+        if self._sessions.identity is not identity:
+            self._sessions.read_names(identity)
+        with suppress(InvalidName):
+            user = identity.user(request.user.canonical)
+            only = None if only is None else identity.user(only.canonical)
+            return replace(question, request=replace(request, user=user), only=only)
+        return question
 
     def _takes_no_more(self, user: User) -> bool:
         """Whether the node takes no session of this user: it has stopped, or drains and the user has none here."""
@@ -205,6 +221,8 @@ class SessionStart:
             if answer is not Behind.POLICY:
                 return answer
             await self._policy.read_policy()
+            question = self._read_anew(question)
+            request = replace(question.request, wait_ms=request.wait_ms)
             uses = _by_pool(request, self._sessions.of_session(request.session))
         raise StoreRefused("the policy keeps changing; is somebody applying policies in a loop?")
 
@@ -292,7 +310,7 @@ class SessionStart:
 
     async def _hang_up(self, question: _Question) -> None:
         """End what a caller who has gone had asked for, unless it had its seat ``before``."""
-        request = question.request
+        request = self._read_anew(question).request
         async with self._locks.session(request.session):
             uses = [each for each in self._sessions.of_session(request.session) if each.pool in question.asked]
         for each in uses:

@@ -6,7 +6,7 @@ outbox, is logged, and holds up no other user's messages.
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -53,6 +53,7 @@ class OutboxDelivery:
         self._sessions = state.sessions
         self._store_state = state.store_state
         self._receipts = state.receipts
+        self._names = state.names
         self._sealer = farm.sealer
         self._store = farm.leases
         self._records = records
@@ -140,14 +141,9 @@ class OutboxDelivery:
         return True
 
     async def _save(self, number: int, message: SaveMessage) -> bool:
-        outcome = await self._store.save(
-            message.pool,
-            message.claim,
-            message.lease_id,
-            message.version,
-            message.record,
-            known=self._store_state.known(message.pool),
-        )
+        outcome = await self._ask_to_save(message)
+        if outcome is None and (moved := self._under_present_name(message)) is not None:
+            message, outcome = moved, await self._ask_to_save(moved)
         if isinstance(outcome, Behind):
             return False
         # Nothing is awaited from here on: what comes back from a user's disk meanwhile must see the outcome.
@@ -163,6 +159,28 @@ class OutboxDelivery:
                     self._records.lease_gone(message)
             self._outbox.settle(number)
         return True
+
+    async def _ask_to_save(self, message: SaveMessage) -> Saved | Conflict | Behind | None:
+        return await self._store.save(
+            message.pool,
+            message.claim,
+            message.lease_id,
+            message.version,
+            message.record,
+            known=self._store_state.known(message.pool),
+        )
+
+    def _under_present_name(self, message: SaveMessage) -> SaveMessage | None:
+        """Return the message for the name that its user has today, to which the lease may have moved meanwhile."""
+        index, receipt = message.claim.user, self._receipts.find(message.claim.user, message.pool)
+        user = None if receipt is None else self._names.present(index, receipt.name)
+        if user is None or self._sealer.user_index(user) == index:
+            return None
+        moved = replace(message, claim=replace(message.claim, user=self._sealer.user_index(user)))
+        with suppress(RecordRejected):
+            content = self._sealer.unseal_record(message.binding, message.record)
+            return replace(moved, record=self._sealer.seal_record(moved.binding, content))
+        return None
 
     def _is_same(self, message: SaveMessage, found: Conflict) -> bool:
         """Whether the store already has this very version, under another seal."""

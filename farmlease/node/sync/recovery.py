@@ -83,6 +83,7 @@ class Recovery:
         self._receipts = state.receipts
         self._outbox = state.outbox
         self._policy = state.policy
+        self._names = state.names
         self._farm = farm
         self._availability = availability
         self._delivery = delivery
@@ -199,7 +200,7 @@ class Recovery:
 
     async def _restore_all(self, pool: Pool, version: int, found: Recovering, in_time: float) -> bool:
         """Restore everything. False if the epoch ended meanwhile; then the next heartbeat begins anew."""
-        waiting = [*self._receipts.of_pool(pool.name)]
+        waiting = [self._by_present_name(pool.name, *each) for each in self._receipts.of_pool(pool.name)]
         for _ in range(1 + int(in_time / _AGAIN)):
             left, living = [], self._living(pool.name)
             for number, (index, receipt) in enumerate(waiting):
@@ -223,6 +224,24 @@ class Recovery:
             for session in self._living(pool.name).get(index, []):
                 self._add_lost(pool.name, session, LossReason.CAPACITY)
         return True
+
+    def _by_present_name(self, pool: str, index: str, receipt: Receipt) -> tuple[str, Receipt]:
+        """Return a receipt under the name that its user has today: where leases have moved, no old name comes back.
+
+        While some are left under former names, each is restored where it was: the store's tombstones know which moved.
+        """
+        user = None if self._policy.in_force.former_names else self._names.present(index, receipt.name)
+        new = index if user is None else self._farm.sealer.user_index(user)
+        if user is None or new == index:
+            return index, receipt
+        self._receipts.move(index, new, pool, self._farm.sealer.seal_name(new, user.canonical))
+        moved = self._receipts.find(new, pool)
+        if moved is None or moved.lease.id != receipt.lease.id:
+            return index, receipt
+        for each in self._sessions:
+            if each.pool == pool and self._index(each) == index:
+                self._sessions.stands_under(each, new)
+        return new, moved
 
     def _restoring(self, pool: str, index: str, receipt: Receipt, sessions: list[NodeSession]) -> Restoring | None:
         """Return what is known of a lease; None if there is nothing to restore."""

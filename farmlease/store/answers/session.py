@@ -58,6 +58,7 @@ class Taking:
     name: bytes
     reservations: tuple[str, ...] = ()  #: ids of the reservations it may use
     wait_ms: int = 0  #: how long a place in the queue is kept until it asks again; 0: it does not wait
+    former: tuple[str, ...] = ()  #: other user indexes, under which the lease may stand by a former name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +98,12 @@ class Taken:
     overdraft: bool
     now: int
     document: bytes  #: the lease in the store's own form, to be restored from
+    user: str  #: index under which the lease stands: the one asked for, or that of a former name
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Taken":
         """From ``granted``, ``again`` or ``moved`` of acquire.lua."""
-        word, lease_id, issued, expires, fence, version, record, overdraft, now, document = answer
+        word, lease_id, issued, expires, fence, version, record, overdraft, now, document, user = answer
         lease = Lease(id=lease_id.decode(), issued_at=int(issued), expires_at=int(expires))
         return Taken(
             lease=lease,
@@ -113,6 +115,7 @@ class Taken:
             overdraft=overdraft == b"1",
             now=int(now),
             document=document,
+            user=user.decode(),
         )
 
 
@@ -243,6 +246,7 @@ class SealedPolicy:
     version: int
     sealed: bytes
     now: int
+    former_names: bool = False  #: leases may stand under names that their users no longer have by it
 
 
 def _shown(stored: str | None) -> str | None:

@@ -14,11 +14,12 @@
 --       9 reservations  JSON list: ids of the reservations this session may use
 --      10 wait          ms for which a place in the queue is kept until asked again; 0: do not wait
 --      11 spellings     JSON object: what devices of the lease are called, see lib/leases.lua; '' before that was asked
+--      12 former        JSON list: other indexes of the user, under which a lease may stand by a former name; '': none
 --       then what the node knows, as lib/shard.lua names it
 --
 -- Answers
 --   granted, lease id, issued ms, expires ms, fence, record version, sealed record, '1' if beyond the capacity, now ms,
---                            lease document (JSON)
+--                            lease document (JSON), index under which the lease stands
 --   again, (the same)        asked before: nothing was taken
 --   moved, (the same)        had its seat, and has it on this device now
 --   waiting, places ahead    has a place in the queue, kept for `wait`
@@ -34,6 +35,7 @@
 local version, user, node, session = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local device, lease_id, record, name = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local reservations, wait, spellings = ARGV[9], tonumber(ARGV[10]), ARGV[11]
+local former = ARGV[12] ~= '' and cjson.decode(ARGV[12]) or {}
 local key = node .. '/' .. session
 local member = key .. '/' .. user
 
@@ -44,16 +46,47 @@ local function granted(word, lease, document, stored)
   local expires = named and lease['until'] or lease.contact + limits.session_timeout_ms + limits.linger_ms
   return { word, lease.id, text(lease.issued), text(expires), text(lease.sessions[key].fence),
     text(lease.version), stored or '',
-    lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now), document }
+    lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now), document, user }
 end
 
 -- A session that is denied keeps no place in the queue: a place that cannot be filled would keep others out.
 local function denied(reason, retry, held, capacity, blocking)
   count_denial(reason)
   audit('denied', user, node, session, device, reason, 0)
-  call('HSETNX', NAMES, user, name)
+  if user == ARGV[2] then call('HSETNX', NAMES, user, name) end -- it is sealed for this index
   leave_queue(member)
   return { 'denied', reason, text_or_none(retry), text(held), text(capacity), cjson.encode(blocking or {}) }
+end
+
+-- The user's lease, and with it the index that this goes on with: where this session is counted, else that of the
+-- present name, else that of a former one. A place in the queue under a former name is this session's.
+-- Second, the answer to give instead, as named_lease has it.
+local function find_lease()
+  local lease, instead = named_lease(user, device, spellings)
+  if instead or #former == 0 then return lease, instead end
+  for _, other in ipairs(former) do
+    if lease and lease.sessions[key] then break end
+    local theirs, unnamed = named_lease(other, device, spellings)
+    if unnamed then return nil, unnamed end
+    if theirs and (not lease or theirs.sessions[key]) then lease, user = theirs, other end
+  end
+  member = key .. '/' .. user
+  for _, other in ipairs(former) do
+    local place = call('ZSCORE', QUEUE, key .. '/' .. other)
+    if place and other ~= user then
+      call('ZADD', QUEUE, place, member)
+      call('ZADD', WAITS, text(now + wait), member)
+      leave_queue(key .. '/' .. other)
+    end
+  end
+  return lease
+end
+
+-- Until when a revocation keeps the user out, under whichever name it was; nil if none does.
+local function barred_until()
+  local bar = deadline_of(call('ZSCORE', BARRED, ARGV[2])) or 0
+  for _, other in ipairs(former) do bar = math.max(bar, deadline_of(call('ZSCORE', BARRED, other)) or 0) end
+  return bar > now and bar or nil
 end
 
 local function node_using(lease, used)
@@ -96,7 +129,7 @@ local function wait_in_queue(ahead)
   call('ZADD', WAITS, text(now + wait), member)
   if is_new then
     audit('queued', user, node, session, device, text(ahead), 0)
-    call('HSETNX', NAMES, user, name)
+    if user == ARGV[2] then call('HSETNX', NAMES, user, name) end
   end
   return { 'waiting', text(ahead) }
 end
@@ -145,7 +178,7 @@ if not alive(NODES, node) then return { 'lapsed' } end
 
 -- 2. What is no longer alive does not count.
 if sweep() then return { 'more' } end
-local lease, spelled = named_lease(user, device, spellings)
+local lease, spelled = find_lease()
 if spelled then return spelled end
 local moving = lease and lease.sessions[key]
 if moving and moving.device == device then
@@ -158,8 +191,8 @@ if is_recovering() then
   if wait > 0 and limits.queue_ms > 0 then return wait_in_queue(call('ZCARD', QUEUE)) end
   return denied('recovering', state.recovering, 0, limits.capacity)
 end
-local bar = deadline_of(call('ZSCORE', BARRED, user))
-if bar and bar > now then return denied('revoked', bar, 0, limits.capacity) end
+local bar = barred_until()
+if bar then return denied('revoked', bar, 0, limits.capacity) end
 local fresh = not lease
 lease = lease or { id = lease_id, issued = now, contact = now, version = 1, devices = {}, sessions = {} }
 local denial = over_device_limit(lease) or not moving and over_session_limit(lease)

@@ -1,7 +1,7 @@
 -- apply_policy: replace the farm's policy, unless another administrator did meanwhile.
 -- Applying the same bytes again after a lost reply gives the first answer again.
 --
--- KEYS  1 policy    string  version, a line feed, the sealed policy
+-- KEYS  1 policy    string  version, ' former' if leases may stand under former names, a line feed, the sealed policy
 --       2 audit     stream  decisions about the whole farm
 --       3 counts    hash    event -> how many of them were ever written to the audit
 --       4 pools     hash    every pool there ever was -> version of the last policy that had it
@@ -11,12 +11,13 @@
 --       4 names     JSON list: its pools
 --       5 node      that puts back what the store has lost, or ''
 --       6 by        sealed name of the administrator, for the audit
+--       7 former    '1' if leases may stand under former names of their users by this policy, else ''
 --
 -- Answers
 --   applied
 --   changed, version  of the policy that is in force instead
 
-local new = ARGV[2] .. '\n' .. ARGV[3]
+local new = ARGV[2] .. (ARGV[7] == '1' and ' former' or '') .. '\n' .. ARGV[3]
 local stored = redis.call('GET', KEYS[1])
 if stored == new then return { 'applied' } end
 local version = stored and string.match(stored, '^%d+') or '0'

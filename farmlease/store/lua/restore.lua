@@ -1,6 +1,6 @@
 -- restore: what a node knows of one user's lease, and its own sessions of it, counted again after the store lost them.
 -- Of two leases the one issued later is the user's; of two records the one of the higher version. Nothing is restored
--- over a limit. Restoring the same again changes nothing.
+-- over a limit, nor what a tombstone says was taken. Restoring the same again changes nothing.
 --
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy    version of the policy the caller goes by
@@ -115,7 +115,7 @@ end
 
 -- 1. Whose lease is it?
 local bar = deadline_of(call('ZSCORE', BARRED, user))
-if bar and bar > now then return { 'ended' } end
+if bar and bar > now or has_tombstone(user, mine.id) then return { 'ended' } end
 local lease, spelled = named_lease(user, '', spellings)
 spelled = spelled or name_mine()
 if spelled then return spelled end

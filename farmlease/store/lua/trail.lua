@@ -4,7 +4,7 @@
 -- KEYS  1 audit     stream  decisions
 --       2 names     hash    user index -> sealed user name
 -- ARGV  1 after     id: entries later than this one; '-': from the first
---       2 user      user index: only this one's, or ''
+--       2 user      user indexes with a blank between them: only theirs, or ''
 --       3 count     how many entries to look at
 --
 -- Answers
@@ -18,7 +18,7 @@ for _, entry in ipairs(found) do
   for at = 1, #entry[2], 2 do
     if entry[2][at] == 'user' then subject = entry[2][at + 1] end
   end
-  if user == '' or subject == user then
+  if user == '' or string.find(' ' .. user .. ' ', ' ' .. subject .. ' ', 1, true) then
     answer[#answer + 1] = entry[1]
     answer[#answer + 1] = subject ~= '' and redis.call('HGET', KEYS[2], subject) or ''
     answer[#answer + 1] = entry[2]

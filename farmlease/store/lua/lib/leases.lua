@@ -123,6 +123,27 @@ local function store_seat(seat, deadline, charge)
   if reservation then call('ZADD', RESERVED, score, reservation) end
 end
 
+local TOMBSTONE_KEPT = 7 * 24 * 3600 * 1000 -- ms that a tombstone stays at least
+
+-- When the last claim of a lease ends: of the lease itself or of one of its devices.
+local function last_deadline(user, lease)
+  local latest = lease_deadline(user, lease)
+  for device in pairs(lease.devices) do latest = math.max(latest, device_deadline(lease, device)) end
+  return latest
+end
+
+-- Leaves a tombstone: no receipt brings a lease back that was taken from under this index. It stays for as long as a
+-- receipt of it may live.
+local function leave_tombstone(user, lease)
+  local last = math.max(last_deadline(user, lease), now + TOMBSTONE_KEPT)
+  call('ZREMRANGEBYSCORE', OVER, '-inf', text(now))
+  call('ZADD', OVER, text(last), user .. '/' .. lease.id)
+end
+
+local function has_tombstone(user, lease_id)
+  return alive(OVER, user .. '/' .. lease_id)
+end
+
 local function forget_lease(user)
   call('HDEL', LEASES, user)
   call('HDEL', RECORDS, user)

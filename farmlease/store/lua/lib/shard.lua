@@ -27,6 +27,8 @@
 --      14 barred      zset    user index -> until when a revocation keeps the user out
 --      15 awaited     zset    node#incarnation -> 0: has yet to restore what it has in this epoch, 1: has done so
 --      16 usage       zset    tally of an hour that is over -> beginning of that hour (ms)
+--      17 over        zset    tombstone: user index/lease id of a lease that was taken -> until when a receipt
+--                             of it may live (ms)
 --
 -- Sessions and devices have any id that hosts and vendors give them. Python encodes / and # in them, and decodes what
 -- comes back: in every key, argument and answer an id holds neither, so that names can be joined with both.
@@ -41,7 +43,7 @@
 local META, LEASES, RECORDS, NAMES, SEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local NODES, SESSIONS, QUEUE, AUDIT = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local WAITS, HOLDS, RESERVED, QUARANTINE, BARRED = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
-local AWAITED, USAGE = KEYS[15], KEYS[16]
+local AWAITED, USAGE, OVER = KEYS[15], KEYS[16], KEYS[17]
 
 local AUDIT_LENGTH = 100000
 local NOTICE = '#' -- begins what is kept for a silent node; no node's name begins so
