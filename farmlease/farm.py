@@ -104,7 +104,8 @@ class Farm:
             text = self.sealer.unseal(Purpose.POLICY, "", (str(found.version),), found.sealed)
         except RecordRejected:
             raise RecordRejected(_POLICY_NOT_OPENED) from None
-        return PolicyInForce(found.version, parse_policy(text.decode(), f"policy {found.version} of farm {self.name}"))
+        source = f"policy {found.version} of farm {self.name}"
+        return PolicyInForce(found.version, parse_policy(text.decode(), source, in_force=True))
 
 
 @asynccontextmanager

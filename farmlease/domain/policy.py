@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
+from farmlease.domain.file_template import place_of
 from farmlease.domain.identity import fold
 from farmlease.domain.model import Reason, SessionRequest
 from farmlease.domain.pool import Conditions, Patterns, Pool, check_timing
-from farmlease.domain.toml_model import Location, Section, dotted, first_fault, line_of, refusal
+from farmlease.domain.toml_model import Location, Section, dotted, first_fault, in_force, line_of, refusal
 from farmlease.errors import PolicyError
 
 __all__ = [
@@ -69,6 +70,20 @@ class _Document(Section):
                     raise refusal(
                         f"no pool has this name; there are {', '.join(sorted(names))}", "rule", number, "pools", place
                     )
+        return self
+
+
+    @model_validator(mode="after")
+    def _files_are_apart(self, info: ValidationInfo) -> Self:
+        if in_force(info):
+            return self
+        seen: dict[str, str] = {}
+        for number, pool in enumerate(self.pool):
+            for place, template in enumerate(pool.files):
+                other = seen.setdefault(place_of(template), pool.name)
+                if other != pool.name:
+                    why = f"is a file of pool {other} already, and one file holds one licence: write another path, or"
+                    raise refusal(f"{why} make one pool of the two", "pool", number, "files", place)
         return self
 
 
@@ -153,10 +168,13 @@ class PolicyInForce:
         return self.policy.pool(name) if self.policy else None
 
 
-def parse_policy(text: str, source: str) -> Policy:
-    """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line."""
+def parse_policy(text: str, source: str, *, in_force: bool = False) -> Policy:
+    """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line.
+
+    ``in_force``: it was applied, perhaps by an earlier version of farmlease that refused less.
+    """
     try:
-        document = _Document.model_validate(tomllib.loads(text))
+        document = _Document.model_validate(tomllib.loads(text), context={"in_force": in_force})
     except ValidationError as error:
         where, why = first_fault(error, _Document)
         raise PolicyError(f"{source}: {_place(text, where)}: {why}") from None

@@ -86,7 +86,7 @@ class PolicyCache:
             return PolicyInForce(0, None)
         try:
             version, _, text = self._farm.sealer.unseal(Purpose.POLICY, self._node, (), body).decode().partition("\n")
-            return PolicyInForce(int(version), parse_policy(text, "policy in the journal"))
+            return PolicyInForce(int(version), parse_policy(text, "policy in the journal", in_force=True))
         except (RecordRejected, PolicyError) as error:
             _log.error("policy.rejected", why=str(error))
             return PolicyInForce(0, None)
