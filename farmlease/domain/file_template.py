@@ -5,6 +5,7 @@ module knows no host; ``node/files/vendor_files.py`` fills the placeholders.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import PurePosixPath, PureWindowsPath
 
 from farmlease.domain.identity import fold
@@ -25,26 +26,30 @@ WITHOUT_USER = (
 
 
 def template_fault(template: str) -> str | None:
-    """Return why this can be no path of a file on any system; None if it can. A path for all users is not its matter."""
-    behind_home = template.removeprefix(HOME)
-    if behind_home != template:
-        if behind_home[:1] not in {"/", "\\"}:
-            return f"must go on with / or \\ behind {HOME}, such as {HOME}/.vendor/licence"
-    elif not (PurePosixPath(template).is_absolute() or PureWindowsPath(template).is_absolute()):
-        return f"must be an absolute path, such as {HOME}/.vendor/licence"
-    if HOME in behind_home:
-        return f"has {HOME} behind its beginning: it is a whole path, so write it first"
-    rest = behind_home
+    """Return why this can be no path of a file on any system; None if it can. One for all users is ``WITHOUT_USER``."""
+    return next(_faults(template), None)
+
+
+def _faults(template: str) -> Iterator[str]:
+    behind = template.removeprefix(HOME)
+    if behind == template:
+        if not (PurePosixPath(template).is_absolute() or PureWindowsPath(template).is_absolute()):
+            yield f"must be an absolute path, such as {HOME}/.vendor/licence"
+    elif behind[:1] not in {"/", "\\"}:
+        yield f"must go on with / or \\ behind {HOME}, such as {HOME}/.vendor/licence"
+    if HOME in behind:
+        yield f"has {HOME} behind its beginning: it is a whole path, so write it first"
     for placeholder in PLACEHOLDERS:
-        rest = rest.replace(placeholder, "")
-    if "{" in rest or "}" in rest:
-        return f"has a brace that is not part of {', '.join(PLACEHOLDERS[:-1])} or {USER}, the only placeholders"
+        behind = behind.replace(placeholder, "")
+    if "{" in behind or "}" in behind:
+        yield f"has a brace that is not part of {', '.join(PLACEHOLDERS[:-1])} or {USER}, the only placeholders"
     if not template.isprintable():
-        return "has a character that cannot be printed"
+        yield "has a character that cannot be printed"
     parts = template.replace("\\", "/").split("/")
     if ".." in parts:
-        return "must not climb with .."
-    return "must name a file, not a folder" if parts[-1] in {"", ".", HOME} else None
+        yield "must not climb with .."
+    if parts[-1] in {"", "."}:
+        yield "must name a file, not a folder"
 
 
 def place_of(template: str) -> str:

@@ -72,7 +72,6 @@ class _Document(Section):
                     )
         return self
 
-
     @model_validator(mode="after")
     def _files_are_apart(self, info: ValidationInfo) -> Self:
         if in_force(info):
