@@ -69,7 +69,7 @@ class Conditions(Section):
         """Whether every given condition holds for this request on this node."""
         facts = {
             "users": (request.user.canonical,),
-            "groups": request.groups,
+            "groups": request.groups or (),
             "nodes": (node,),
             "sites": (request.site,) if request.site is not None else (),
             "apps": (request.app,) if request.app is not None else (),

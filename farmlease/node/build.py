@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from farmlease.clock import Clock
 from farmlease.config.model import Config
 from farmlease.farm import Farm
+from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.agent import Agent
 from farmlease.node.concurrency import Runtime
 from farmlease.node.files.record_sync import RecordSync
@@ -35,15 +36,19 @@ class Node:
     monitor: HealthMonitor
     usage: PoolUsage
     metrics: Metrics
+    accounts: Accounts
     agent: Agent
     loops: Loops
 
 
 @contextmanager
-def compose(config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = None) -> Iterator[Node]:
-    """Open the node's state folder and put its agent together. ``metrics``: where to count; default: its own.
+def compose(
+    config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = None, accounts: Accounts | None = None
+) -> Iterator[Node]:
+    """Open the node's state folder and put its agent together.
 
-    Raises what ``open_state`` raises.
+    ``metrics``: where to count; default: its own. ``accounts``: those of the host; default: the system's. Raises what
+    ``open_state`` raises.
     """
     metrics = metrics or Metrics(clock)
     with open_state(config, farm, clock) as state:
@@ -53,15 +58,8 @@ def compose(config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = 
         counters = Counters(metrics.decided, metrics.hook_ran)
         sessions = build_sessions(config, farm, state, records, sync, runtime, counters)
         usage = PoolUsage(farm, state.policy, sync.availability, clock, config.health.pool_alert_percent)
-        monitor = HealthMonitor(
-            state,
-            sync,
-            usage,
-            metrics,
-            runtime,
-            offline_denies=config.agent.offline == "deny",
-            max_sessions=config.agent.max_sessions,
-        )
+        accounts = accounts or Accounts(clock)
+        monitor = HealthMonitor(state, sync, usage, metrics, runtime, accounts, config.agent)
         yield Node(
             runtime=runtime,
             state=state,
@@ -70,6 +68,7 @@ def compose(config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = 
             monitor=monitor,
             usage=usage,
             metrics=metrics,
+            accounts=accounts,
             agent=Agent(state, sync, sessions, monitor, runtime),
             loops=Loops(state, farm.leases, sync, sessions.housekeeping, monitor, usage, runtime),
         )

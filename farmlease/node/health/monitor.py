@@ -6,8 +6,10 @@ itself decides, draining and stopping, counts in the very next answer.
 
 from dataclasses import replace
 
+from farmlease.config.model import AgentSection
 from farmlease.domain.health import Facts, Health, Steady, health
 from farmlease.errors import JournalFailed
+from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.concurrency import Phase, Runtime
 from farmlease.node.health.metrics import Metrics
 from farmlease.node.health.pool_usage import PoolUsage
@@ -30,9 +32,8 @@ class HealthMonitor:
         usage: PoolUsage,
         metrics: Metrics,
         runtime: Runtime,
-        *,
-        offline_denies: bool,
-        max_sessions: int,
+        accounts: Accounts,
+        settings: AgentSection,
     ) -> None:
         self._state = state
         self._sync = sync
@@ -40,8 +41,9 @@ class HealthMonitor:
         self._metrics = metrics
         self._clock = runtime.clock
         self._lifecycle = runtime.lifecycle
-        self._offline_denies = offline_denies
-        self._max_sessions = max_sessions
+        self._accounts = accounts
+        self._offline_denies = settings.offline == "deny"
+        self._max_sessions = settings.max_sessions
         self._page: tuple[float, bytes] | None = None
         self._facts = self.collect()
         self._store = Steady(self._facts.store_answers, self._clock.monotonic())
@@ -72,6 +74,8 @@ class HealthMonitor:
             recovering=sync.recovery.under_way,
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
+            accounts_failed=self._accounts.failures.users,
+            accounts_unknown=self._accounts.failures.unknown,
             sessions=sum(each.state.shown for each in state.sessions),
         )
 
