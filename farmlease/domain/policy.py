@@ -7,19 +7,21 @@ request may try; the store decides whether a seat is free.
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from farmlease.domain.file_template import place_of
-from farmlease.domain.identity import fold
+from farmlease.domain.identity import Identities, fold
+from farmlease.domain.identity_table import IdentityTable
 from farmlease.domain.model import Reason, SessionRequest
 from farmlease.domain.pool import Conditions, Patterns, Pool, check_timing
 from farmlease.domain.toml_model import Location, Section, dotted, first_fault, in_force, line_of, refusal
 from farmlease.errors import PolicyError
 
 __all__ = [
+    "AS_GIVEN",
     "Denied",
     "Plan",
     "Policy",
@@ -53,6 +55,7 @@ class Rule(Conditions):
 class _Document(Section):
     """The whole of ``pools.toml``."""
 
+    identity: IdentityTable | None = None
     pool: Annotated[tuple[Pool, ...], Field(min_length=1)]
     rule: tuple[Rule, ...] = ()
 
@@ -106,16 +109,21 @@ class Denied:
     pool: str | None  #: as asked for
 
 
+#: Without a table each name is a person of its own, its spelling by case and width apart.
+AS_GIVEN = Identities()
+
 Plan = TryPools | RestrictedUse | Denied
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The farm's pools and rules, and the text they were read from."""
+    """The farm's pools and rules, who is who, and the text they were read from."""
 
     pools: tuple[Pool, ...]
     rules: tuple[Rule, ...]
     text: str  #: the administrator's own, comments and all
+    identity: Identities = AS_GIVEN
+    has_identity: bool = False  #: whether the text has an ``[identity]``, so that no host's own counts
 
     def pool(self, name: str) -> Pool | None:
         """Return the pool of exactly this name."""
@@ -152,25 +160,32 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class PolicyInForce:
-    """The policy every decision goes by, and its version. Version 0: none was ever applied, and there are no pools."""
+    """The policy every decision goes by, and its version. Version 0: none was ever applied, and there are no pools.
+
+    ``host``: the table of ``farmlease.toml``, by which names are read until there is a policy.
+    """
 
     version: int
     policy: Policy | None
+    host: InitVar[Identities] = AS_GIVEN
     pools: tuple[Pool, ...] = field(init=False)
+    identity: Identities = field(init=False)  #: who is who; whatever reads a user's name asks this
 
-    def __post_init__(self) -> None:
-        """Take the pools of the policy, none without one."""
+    def __post_init__(self, host: Identities) -> None:
+        """Take pools and table of the policy; without one no pool, and the host's table."""
         object.__setattr__(self, "pools", self.policy.pools if self.policy else ())
+        object.__setattr__(self, "identity", self.policy.identity if self.policy else host)
 
     def pool(self, name: str) -> Pool | None:
         """Return the pool of exactly this name."""
         return self.policy.pool(name) if self.policy else None
 
 
-def parse_policy(text: str, source: str, *, in_force: bool = False) -> Policy:
+def parse_policy(text: str, source: str, host: Identities = AS_GIVEN, *, in_force: bool = False) -> Policy:
     """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line.
 
-    ``in_force``: it was applied, perhaps by an earlier version of farmlease that refused less.
+    ``host``: the table of ``farmlease.toml``, which counts where the policy has no ``[identity]``. ``in_force``: it was
+    applied, perhaps by an earlier version of farmlease that refused less.
     """
     try:
         document = _Document.model_validate(tomllib.loads(text), context={"in_force": in_force})
@@ -179,7 +194,14 @@ def parse_policy(text: str, source: str, *, in_force: bool = False) -> Policy:
         raise PolicyError(f"{source}: {_place(text, where)}: {why}") from None
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"{source}: is not TOML: {error}") from error
-    return Policy(pools=document.pool, rules=document.rule, text=text)
+    table = document.identity
+    return Policy(
+        pools=document.pool,
+        rules=document.rule,
+        text=text,
+        identity=host if table is None else table.identities,
+        has_identity=table is not None,
+    )
 
 
 def _place(text: str, where: Location) -> str:
