@@ -33,10 +33,11 @@ _SENTENCES: Mapping[Reason, str] = {
     Reason.DRAINING: "This host takes no new sessions; start again and the balancer will send you to another one.",
     Reason.UNKNOWN_POOL: "There is no licence {subject}; name another with --pool, or ask your administrator.",
     Reason.RECORD_REJECTED: (
-        "Your licence record of {subject} could not be opened or put in place; "
-        "it was kept for inspection. Tell your administrator."
+        "Your licence record of {subject} could not be opened; it was kept for inspection. Tell your administrator."
     ),
 }
+#: The sentence where the record is in order, and its file cannot be put in place.
+_NO_PLACE = "Your licence file of {subject} cannot be put in place on this host: {why}. Tell your administrator."
 #: The sentences for a request that names no pool, and for which the policy has none.
 _WITHOUT_POOL: Mapping[Reason, str] = {
     Reason.CAPACITY: "All seats are taken; try again later.",
@@ -59,10 +60,13 @@ def denial(
     blocking: Sequence[Blocker] = (),
     held: int | None = None,
     capacity: int | None = None,
+    why: str = "",
 ) -> Denial:
-    """Return the denial with its sentence."""
+    """Return the denial with its sentence. ``why``: what keeps a file from its place, where the record is in order."""
     at = None if retry_at is None else moment(retry_at)
     sentence = _SENTENCES[reason] if pool else _WITHOUT_POOL.get(reason, _SENTENCES[reason])
+    if why:
+        sentence = _NO_PLACE
     detail = sentence.format(
         subject=f"pool {pool}",
         capacity=capacity,
@@ -72,6 +76,7 @@ def denial(
         sessions=", ".join(f"{claim.session} on {claim.node}" for claim in blocking),
         free=_NO_INSTANT.get(reason, "") if at is None else f"the first becomes free at {at}",
         when="in a minute" if at is None else f"at {at}",
+        why=why,
     )
     return Denial(
         reason=reason,

@@ -50,6 +50,7 @@ class Facts:
     ring_trouble: str | None = None  #: why the key ring's file is not used, but the ring loaded before
     accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
+    file_troubles: tuple[str, ...] = ()  #: what is wrong with users' files on this host
     sessions: int
     max_sessions: int = 100  #: [agent] max_sessions: with so many the node is full
     crowded: tuple[str, ...] = ()  #: a text for each pool that is as full as [health] pool_alert
@@ -113,7 +114,7 @@ def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _pools(facts),
-        _journal(facts), _accounts(facts),
+        _files(facts), _journal(facts), _accounts(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -198,6 +199,12 @@ def _accounts(facts: Facts) -> Check:
     if facts.accounts_unknown:
         text += f". The groups of {facts.accounts_unknown} are unknown: rules by groups deny, and give them nothing"
     return Check("accounts", Status.WARN, text)
+
+
+def _files(facts: Facts) -> Check:
+    if facts.file_troubles:
+        return Check("files", Status.WARN, "; ".join(facts.file_troubles))
+    return Check("files", Status.PASS, "in order")
 
 
 def _journal(facts: Facts) -> Check:

@@ -52,6 +52,11 @@ class LeaseDocument:
             overdraft="+" in _table(lease.get("charges")).values(),
         )
 
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The names of the nodes on which its sessions live."""
+        return frozenset(member.partition("#")[0] for member in self.sessions)
+
     def device_deadlines(self, now: int) -> dict[str, int | None]:
         """Return the devices that the lease is on at ``now``, each with its deadline; None while a session uses it."""
         in_use = {session.device for session in self.sessions.values()}

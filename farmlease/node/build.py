@@ -53,12 +53,12 @@ def compose(
     metrics = metrics or Metrics(clock)
     with open_state(config, farm, clock) as state:
         runtime = Runtime(clock)
-        records = RecordSync(receipts=state.receipts, sealer=farm.sealer, evidence=state.evidence, clock=clock)
+        accounts = accounts or Accounts(clock)
+        records = RecordSync(state, farm.sealer, accounts, clock)
         sync = build_sync(config, farm, state, records, runtime)
         counters = Counters(metrics.decided, metrics.hook_ran)
         sessions = build_sessions(config, farm, state, records, sync, runtime, counters)
         usage = PoolUsage(farm, state.policy, sync.availability, clock, config.health.pool_alert_percent)
-        accounts = accounts or Accounts(clock)
         monitor = HealthMonitor(state, sync, usage, metrics, runtime, accounts, config.agent)
         yield Node(
             runtime=runtime,

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
+from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.errors import PolicyChanged, StoreRefused, StoreUnavailable
@@ -183,7 +184,7 @@ class LeaseStore:
             case b"saved":
                 return Saved(version=int(answer[1]))
             case b"conflict":
-                return Conflict(version=int(answer[1]), record=answer[2])
+                return Conflict.parse(answer)
             case b"strange":
                 return Behind.STRANGE
             case _:
@@ -260,6 +261,11 @@ class LeaseStore:
             now=int(now),
             kept_ms=pool.kept_ms,
         )
+
+    async def nodes_of(self, pool: str, user: str) -> frozenset[str]:
+        """Return the names of the nodes on which sessions of a user live."""
+        answer = await self._run(LOOK_UP, pool, user=user)
+        return frozenset() if answer[0] == b"none" else LeaseDocument.parse(answer[2]).nodes
 
     async def list(self, pool: Pool, page: int = _LISTED) -> AsyncIterator[StoredLease]:
         """Every lease of a pool, a page at a time; one that comes or goes meanwhile may be in it or not."""

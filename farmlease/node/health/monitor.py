@@ -74,6 +74,7 @@ class HealthMonitor:
             recovering=sync.recovery.under_way,
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
+            file_troubles=sync.records.troubles.texts,
             accounts_failed=self._accounts.failures.users,
             accounts_unknown=self._accounts.failures.unknown,
             sessions=sum(each.state.shown for each in state.sessions),

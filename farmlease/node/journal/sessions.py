@@ -39,6 +39,7 @@ class NodeSession:
     user: User
     pool: str
     device: str
+    given: str = ""  #: the user's name as the caller spelt it
     grant: Grant | None = None
     pid: int | None = None
     pid_started: float | None = None  #: tells the process from a later one with the same pid
@@ -131,6 +132,7 @@ class SessionTable:
             user=request.user,
             pool=pool.name,
             device=device,
+            given=request.given,
             pid=request.pid,
             pid_started=None if request.pid is None else started_at(request.pid),
             reservations=pool.reservations(request, self._node),

@@ -12,7 +12,8 @@
 --
 -- Answers
 --   saved, version
---   conflict, version, sealed record   another node saved first; this is what counts
+--   conflict, version, sealed record, saved ms or '', lease document (JSON)
+--                            another node has saved since, then; nothing was written
 --   gone                               the lease ended; nothing was written
 --   strange, more                      as acquire's
 
@@ -27,11 +28,11 @@ if not lease or lease.id ~= lease_id then return { 'gone' } end
 if lease.version ~= version - 1 then
   local stored = call('HGET', RECORDS, user) or ''
   if lease.version == version and stored == record then return { 'saved', text(version) } end
-  return { 'conflict', text(lease.version), stored }
+  return { 'conflict', text(lease.version), stored, lease.saved and text(lease.saved) or '', cjson.encode(lease) }
 end
 
 lease = stored_lease(user)
-lease.version = version
+lease.version, lease.saved = version, now
 call('HSET', LEASES, user, cjson.encode(lease))
 call('HSET', RECORDS, user, record)
 audit('saved', user, node, session, '', text(version), 0)

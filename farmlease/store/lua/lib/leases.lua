@@ -2,7 +2,7 @@
 --
 -- Document: id, issued, contact (last contact), version (of the record), devices {name -> {seen, until, and perhaps
 -- unused, replaces (another device)}}, sessions {node#incarnation/session -> {device, started, fence, seat, hold}};
--- and, only where they apply: until (when the named seat falls free), lingering {seat -> until},
+-- and, only where they apply: saved (when this version of the record was), until (when the named seat falls free), lingering {seat -> until},
 -- charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until is the end of its
 -- quarantine), unused, replaced [times at which a device was replaced]. All times in ms.
 -- `seat` is left out of a session where it is the user index, as for every named lease.
