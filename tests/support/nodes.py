@@ -18,6 +18,7 @@ from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Denial, Grant, LeaseView, SessionRequest
 from farmlease.domain.policy import PolicyInForce, parse_policy
+from farmlease.domain.record import decode
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.agent import Agent
@@ -213,8 +214,15 @@ class Host:
     def kept(self) -> list[tuple[str, bytes]]:
         """What was kept for inspection: why, and the bytes."""
         folder = self.folder / "state" / "kept"
-        files = sorted(folder.iterdir()) if folder.exists() else []
+        files = [path for path in sorted(folder.iterdir()) if path.name != "versions"] if folder.exists() else []
         return [(path.name.split("Z-", 1)[1].partition("-u")[0], path.read_bytes()) for path in files]
+
+    @property
+    def superseded(self) -> list[tuple[str, list[bytes]]]:
+        """The superseded versions of the pool that this host keeps, the oldest first: their names and their files."""
+        found = sorted(self.node.state.versions.all(), key=lambda each: each.path.name)
+        opened = [(each.label, decode(self.farm.sealer.unseal_record(each.binding, each.sealed))) for each in found]
+        return [(label, [file.content for file in record.files]) for label, record in opened]
 
     def file(self, user: User = JOHN) -> Path:
         """Where a user's file lies on this host's disk."""

@@ -127,7 +127,8 @@ class RecordSync:
             return None, {}
         recorded = self._open(index, pool, mine).files
         found = await self._disk.read_changes(self._owner_of(index, mine), templates, recorded)
-        self._left[index, pool] = found.changed_at
+        left = self._left.get((index, pool), {}) if unsaved else {}
+        self._left[index, pool] = {**left, **found.changed_at}
         self.troubles.note(index, pool, *_homeless(found), *map(str, found.refused.values()))
         mine = self._receipts.find(index, pool)  # meanwhile the store may have reported that another node was first
         if mine is None or mine.placing:
