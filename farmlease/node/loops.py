@@ -83,7 +83,7 @@ class Loops:
             Loop(_WATCH, self.watch),
             Loop(_WATCH, self._usage.take),  # a loop of its own: a store that hangs holds up nothing else
             Loop(LOOK_EVERY, self.look_at_keys, at_once=True),
-            Loop(_LEFTOVERS, self.clear_leftovers),
+            Loop(_LEFTOVERS, self.clear_leftovers, at_once=True),
         ]
 
     async def handle_events(self) -> None:

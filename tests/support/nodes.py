@@ -21,6 +21,8 @@ from farmlease.domain.policy import PolicyInForce, parse_policy
 from farmlease.domain.record import decode
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm
+from farmlease.node.accounts.accounts import Accounts
+from farmlease.node.accounts.database import Account
 from farmlease.node.agent import Agent
 from farmlease.node.build import Node, compose
 from farmlease.store.lease_store import LeaseStore, ScriptRunner
@@ -129,7 +131,8 @@ class Host:
     def boot(self) -> "Host":
         """Start the agent on its state folder."""
         self.mount()
-        self.running = compose(self.config, self.farm, self.clock)
+        accounts = Accounts(self.clock, self.site.people)
+        self.running = compose(self.config, self.farm, self.clock, accounts=accounts)
         self.node = self.running.__enter__()
         self.agent = self.node.agent
         self.agent.adopt()
@@ -244,6 +247,25 @@ class Host:
 
 
 @dataclass(slots=True)
+class People:
+    """The account database of all hosts of a site: nobody has an account unless the test gives one."""
+
+    accounts: dict[str, Account] = field(default_factory=dict)  #: by name
+
+    def add(self, name: str, uid: int, home: Path) -> None:
+        """Give somebody an account."""
+        self.accounts[name] = Account(name=name, uid=str(uid), home=home, groups=())
+
+    def account(self, name: str) -> Account | None:
+        """Return the account of this name."""
+        return self.accounts.get(name)
+
+    def name_of(self, uid: int) -> str | None:
+        """Return the name of the account with this number."""
+        return next((name for name, each in self.accounts.items() if each.uid == str(uid)), None)
+
+
+@dataclass(slots=True)
 class Site:
     """A farm in a folder: its keys, its store, and hosts as the test wants them."""
 
@@ -251,6 +273,7 @@ class Site:
     timed: TimedStore
     ring: KeyRing
     hosts: list[Host] = field(default_factory=list)
+    people: People = field(default_factory=People)
     window: str = "0s"  #: recovery window of the hosts that are switched on from now on
 
     @property

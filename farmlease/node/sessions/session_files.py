@@ -129,7 +129,7 @@ class SessionFiles:
         """Look at the files that no session here uses any more, as many as ``_MOST_LEFTOVERS``."""
         left = [key for key in self._receipts.with_files() if not self._is_needed(*key)]
         for index, pool in left[:_MOST_LEFTOVERS]:
-            if self._availability.answers:
+            if not self._availability.is_away:
                 await self.clear(index, pool)
 
     async def _patiently(self, work: Coroutine[Any, Any, T]) -> T:
