@@ -172,8 +172,8 @@ class RecordSync:
             self._over.add((index, pool))
 
     def is_over(self, index: str, pool: str) -> bool:
-        """Whether the store has said so with the user's last end here, and no session has come since."""
-        return (index, pool) in self._over
+        """Whether the store said last that none lives elsewhere, and how the files were before that is known."""
+        return (index, pool) in self._over and (index, pool) in self._left
 
     async def look(self, index: str, pool: str) -> None:
         """Note how the files are now, before the store is asked whether a session uses them."""

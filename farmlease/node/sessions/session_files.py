@@ -177,8 +177,6 @@ class SessionFiles:
     async def _save(self, claim: Claim, pool: str, *, unsaved: bool = False) -> tuple[bool, Mapping[str, FileRefused]]:
         """Take the files back; write the new version and its message, all or nothing."""
         changed, refused = await self._records.collect_changes(claim.user, pool, unsaved=unsaved)
-        if unsaved:
-            self._records.note_unsaved(claim.user, pool, refused)
         if changed is not None:
             message = SaveMessage(
                 pool=pool,
@@ -192,4 +190,6 @@ class SessionFiles:
             with self._journal.together():
                 self._records.keep_changes(claim.user, pool, changed)
                 self._outbox.add(message)
+        if unsaved:
+            self._records.note_unsaved(claim.user, pool, refused)
         return changed is not None, refused
