@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from farmlease.domain.model import Blocker, Denial, Reason
 from farmlease.domain.wording import moment
 
-__all__ = ["denial"]
+__all__ = ["NO_POLICY", "UNKNOWN_DOMAIN", "denial", "no_place"]
+
+#: Sentences that say more than those of their reasons.
+NO_POLICY = "This host does not know the policy of its farm yet; try again in a minute, or tell your administrator."
+UNKNOWN_DOMAIN = "The domain of your account is not one of this farm; ask your administrator to add it."
 
 #: One sentence for each reason. ``{free}`` says when the first claim ends, ``{when}`` when to try again.
 _SENTENCES: Mapping[Reason, str] = {
@@ -60,13 +64,11 @@ def denial(
     blocking: Sequence[Blocker] = (),
     held: int | None = None,
     capacity: int | None = None,
-    why: str = "",
+    sentence: str = "",
 ) -> Denial:
-    """Return the denial with its sentence. ``why``: what keeps a file from its place, where the record is in order."""
+    """Return the denial with its sentence: the reason's own, unless another one is given."""
     at = None if retry_at is None else moment(retry_at)
-    sentence = _SENTENCES[reason] if pool else _WITHOUT_POOL.get(reason, _SENTENCES[reason])
-    if why:
-        sentence = _NO_PLACE
+    sentence = sentence or (_SENTENCES[reason] if pool else _WITHOUT_POOL.get(reason, _SENTENCES[reason]))
     detail = sentence.format(
         subject=f"pool {pool}",
         capacity=capacity,
@@ -76,7 +78,6 @@ def denial(
         sessions=", ".join(f"{claim.session} on {claim.node}" for claim in blocking),
         free=_NO_INSTANT.get(reason, "") if at is None else f"the first becomes free at {at}",
         when="in a minute" if at is None else f"at {at}",
-        why=why,
     )
     return Denial(
         reason=reason,
@@ -87,6 +88,12 @@ def denial(
         held=held,
         capacity=capacity,
     )
+
+
+def no_place(pool: str, why: str) -> Denial:
+    """Return the denial of a user whose record is in order, and whose file cannot be put in place."""
+    plain = why.replace("{", "{{").replace("}", "}}")
+    return denial(Reason.RECORD_REJECTED, pool, sentence=_NO_PLACE.replace("{why}", plain))
 
 
 def _until(claim: Blocker) -> str:

@@ -13,7 +13,10 @@ from dataclasses import replace
 import structlog
 
 from farmlease.domain.health import Facts
+from farmlease.domain.identity import User
+from farmlease.domain.model import SessionRequest
 from farmlease.domain.session_states import SessionState
+from farmlease.node.accounts.accounts import NoAnswer
 from farmlease.node.concurrency import Runtime
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.journal.sessions import NodeSession
@@ -43,6 +46,8 @@ class Agent:
         self.save_session = sessions.save.save_session
         self.hold_session = sessions.hold.hold_session
         self.touch = sessions.liveness.touch
+        self.known_policy = sessions.start.known_policy
+        self.deny_without_policy = sessions.start.deny_without_policy
 
     # --- what is asked about sessions and about the node --------------------------------------------------------------
 
@@ -55,6 +60,32 @@ class Agent:
         """Return every session that the API shows, as it stands now, by id."""
         shown = (each for each in self._state.sessions if each.state.shown)
         return sorted(map(self._as_it_stands, shown), key=lambda each: each.id)
+
+    def person(self, text: str) -> User:
+        """Return the person of this spelling, by the farm's table of who is who; raises InvalidName."""
+        return self._state.policy.in_force.identity.user(text)
+
+    async def with_groups(self, request: SessionRequest, name: str) -> SessionRequest:
+        """Return a request with the groups that the host knows of, too. ``name``: the user as the caller spells him.
+
+        A user whom the host does not know has those that were given. The groups are None, whatever was given, if the
+        host cannot be asked and nothing is known from before: so no rule that denies by a group is passed by. The host
+        is not asked where the policy in force asks for no groups.
+        """
+        in_force = self._state.policy.in_force
+        if not in_force.reads_groups:
+            return replace(request, groups=None)
+        found = await self._runtime.accounts.account(request.user, name, in_force.identity)
+        if found is NoAnswer.NONE:
+            return request
+        if found is NoAnswer.UNKNOWN:
+            return replace(request, groups=None)
+        return replace(request, groups=tuple(dict.fromkeys((*found.groups, *(request.groups or ())))))
+
+    @property
+    def reads_groups(self) -> bool:
+        """Whether the policy in force asks for users' groups."""
+        return self._state.policy.in_force.reads_groups
 
     @property
     def draining(self) -> bool:

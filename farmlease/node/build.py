@@ -36,7 +36,6 @@ class Node:
     monitor: HealthMonitor
     usage: PoolUsage
     metrics: Metrics
-    accounts: Accounts
     agent: Agent
     loops: Loops
 
@@ -52,14 +51,21 @@ def compose(
     """
     metrics = metrics or Metrics(clock)
     with open_state(config, farm, clock) as state:
-        runtime = Runtime(clock)
-        accounts = accounts or Accounts(clock)
-        records = RecordSync(state, farm.sealer, accounts, clock)
+        runtime = Runtime(clock, accounts or Accounts(clock))
+        records = RecordSync(state, farm.sealer, runtime.accounts, clock)
         sync = build_sync(config, farm, state, records, runtime)
         counters = Counters(metrics.decided, metrics.hook_ran)
         sessions = build_sessions(config, farm, state, records, sync, runtime, counters)
         usage = PoolUsage(farm, state.policy, sync.availability, clock, config.health.pool_alert_percent)
-        monitor = HealthMonitor(state, sync, usage, metrics, runtime, accounts, config.agent)
+        monitor = HealthMonitor(
+            state,
+            sync,
+            usage,
+            metrics,
+            runtime,
+            offline_denies=config.agent.offline == "deny",
+            max_sessions=config.agent.max_sessions,
+        )
         yield Node(
             runtime=runtime,
             state=state,
@@ -68,7 +74,6 @@ def compose(
             monitor=monitor,
             usage=usage,
             metrics=metrics,
-            accounts=accounts,
             agent=Agent(state, sync, sessions, monitor, runtime),
             loops=Loops(state, farm.leases, sync, sessions.housekeeping, monitor, usage, runtime),
         )

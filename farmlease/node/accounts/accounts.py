@@ -20,7 +20,7 @@ from farmlease.clock import Clock
 from farmlease.domain.identity import Identities, User
 from farmlease.errors import InvalidName
 from farmlease.node.accounts.database import Account, Database, system_database
-from farmlease.node.concurrency import in_thread
+from farmlease.node.threads import in_thread
 
 __all__ = ["Accounts", "Failures", "NoAnswer", "spellings"]
 
@@ -28,6 +28,7 @@ _log = structlog.get_logger(__name__)
 
 _PATIENCE = 2.0  #: seconds that a caller waits for a look-up
 _FRESH = 300.0  #: seconds for which an answer is good
+_ABSENT = 30.0  #: seconds for which "there is none" is good: an account may be made at any time
 _KNOWN = 86_400.0  #: seconds for which an old answer counts where there is no new one
 _TELL = 600.0  #: seconds for which health tells of a failed look-up
 _MOST_AT_ONCE = 64  #: look-ups, each in a thread
@@ -110,6 +111,10 @@ class _Entry(Generic[V]):
     value: V | None
     known_at: float
 
+    def counts(self, now: float, lasts: float) -> bool:
+        """Whether this is younger than ``lasts``, in seconds; that there is nothing is soon forgotten."""
+        return now - self.known_at < (_ABSENT if self.value is None else lasts)
+
 
 class _Memory(Generic[K, V]):
     """Answers by key: asked for in threads, a bounded number at once, and kept in a bounded number."""
@@ -144,7 +149,7 @@ class _Memory(Generic[K, V]):
 
     def _entry(self, key: K, lasts: float) -> _Entry[V] | None:
         entry = self._known.get(key)
-        return entry if entry is not None and self._clock.monotonic() - entry.known_at < lasts else None
+        return entry if entry is not None and entry.counts(self._clock.monotonic(), lasts) else None
 
     def _begin(self, key: K, work: Callable[[], V | None]) -> tuple[asyncio.Task[None], float]:
         asking = asyncio.create_task(self._look_up(key, work)), asyncio.get_running_loop().time()

@@ -22,7 +22,6 @@ from farmlease.domain.record import BorrowedRecord, VendorFile, decode, encode, 
 from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.accounts.accounts import Accounts, NoAnswer
 from farmlease.node.accounts.database import Account
-from farmlease.node.concurrency import in_thread
 from farmlease.node.files.troubles import FileTroubles
 from farmlease.node.files.user_disk import Placing, UserDisk, changed_files
 from farmlease.node.files.vendor_files import Found, VendorFiles
@@ -31,6 +30,7 @@ from farmlease.node.journal.outbox import SaveMessage
 from farmlease.node.journal.receipts import FileOwner, Receipt, new_line
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
+from farmlease.node.threads import in_thread
 from farmlease.store.answers.session import Conflict
 
 __all__ = ["RecordSync"]

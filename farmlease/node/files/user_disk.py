@@ -14,11 +14,11 @@ import structlog
 from farmlease.clock import Clock
 from farmlease.domain.record import VendorFile, is_half_written
 from farmlease.errors import FileRefused
-from farmlease.node.concurrency import in_thread
 from farmlease.node.files.folder import FileBusy
 from farmlease.node.files.vendor_files import Found, VendorFiles
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.receipts import FileOwner
+from farmlease.node.threads import in_thread
 
 __all__ = ["Placing", "UserDisk", "changed_files"]
 

@@ -6,10 +6,8 @@ itself decides, draining and stopping, counts in the very next answer.
 
 from dataclasses import replace
 
-from farmlease.config.model import AgentSection
 from farmlease.domain.health import Facts, Health, Steady, health
 from farmlease.errors import JournalFailed
-from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.concurrency import Phase, Runtime
 from farmlease.node.health.metrics import Metrics
 from farmlease.node.health.pool_usage import PoolUsage
@@ -32,8 +30,9 @@ class HealthMonitor:
         usage: PoolUsage,
         metrics: Metrics,
         runtime: Runtime,
-        accounts: Accounts,
-        settings: AgentSection,
+        *,
+        offline_denies: bool,
+        max_sessions: int,
     ) -> None:
         self._state = state
         self._sync = sync
@@ -41,9 +40,9 @@ class HealthMonitor:
         self._metrics = metrics
         self._clock = runtime.clock
         self._lifecycle = runtime.lifecycle
-        self._accounts = accounts
-        self._offline_denies = settings.offline == "deny"
-        self._max_sessions = settings.max_sessions
+        self._accounts = runtime.accounts
+        self._offline_denies = offline_denies
+        self._max_sessions = max_sessions
         self._page: tuple[float, bytes] | None = None
         self._facts = self.collect()
         self._store = Steady(self._facts.store_answers, self._clock.monotonic())
@@ -65,6 +64,8 @@ class HealthMonitor:
             offline_denies=self._offline_denies,
             policy_known=state.policy.in_force.policy is not None,
             policy_trouble=state.policy.trouble,
+            host_table=state.policy.host_table,
+            unknown_domains=state.unknown_domains.count(),
             journal_writes=journal_writes,
             journal_refused=state.journal.refused,
             damaged=state.sessions.damaged,

@@ -9,25 +9,26 @@ from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import structlog
-from fastapi import Body, Depends, FastAPI, Path, Request, Response, Security
+from fastapi import Body, Depends, FastAPI, Path, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from farmlease import __version__
-from farmlease.domain.identity import LONGEST_TOKEN, Identities
+from farmlease.domain.identity import LONGEST_TOKEN, User
 from farmlease.domain.json_documents import Document, decision_document, timestamp
-from farmlease.domain.model import Decision, Denial, Grant, Reason
+from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest
 from farmlease.domain.session_states import IllegalEvent
-from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected
+from farmlease.errors import FarmleaseError, FileRefused, InvalidName, JournalFailed, PolicyError, RecordRejected
 from farmlease.node.agent import Agent
-from farmlease.node.http.auth import Caller, problem
+from farmlease.node.http.auth import Caller, NotYours, problem
 from farmlease.node.http.schemas import (
     FieldError,
     GrantDocument,
     HoldBody,
     HoldDocument,
+    ListQuery,
     ProblemDocument,
     RestrictedDocument,
     SavedDocument,
@@ -58,7 +59,7 @@ _SAVE = _ONE | {409: _PROBLEM}
 _START = _ANY | {200: {"model": GrantDocument | RestrictedDocument}, 409: _PROBLEM}
 
 
-def create_app(agent: Agent, loops: Loops, identities: Identities) -> FastAPI:
+def create_app(agent: Agent, loops: Loops) -> FastAPI:
     """Return the agent's API as an ASGI application, without its gate."""
     app = FastAPI(
         title="farmlease agent",
@@ -76,36 +77,39 @@ def create_app(agent: Agent, loops: Loops, identities: Identities) -> FastAPI:
     )
     _answer_bad_input(app)
     _answer_errors(app)
-    _add_start(app, agent, identities)
+    _add_start(app, agent)
     _add_session_calls(app, agent)
     _add_calls_that_keep(app, agent)
     _add_node_calls(app, agent)
     return app
 
 
-def _add_start(app: FastAPI, agent: Agent, identities: Identities) -> None:
+def _add_start(app: FastAPI, agent: Agent) -> None:
     @app.post("/v1/sessions", status_code=201, response_model=GrantDocument, responses=_START)
     async def start(body: Annotated[StartBody, Body()], http: Request) -> Response:
-        request = body.request(identities)
+        in_force = await agent.known_policy()
+        if in_force.policy is None:  # then nobody knows who is who
+            return _denied(agent.deny_without_policy(body.pool))
+        request = body.request(in_force.identity)
         caller = Caller.of(http)
         if not caller.may_act_for(request.user):
             return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
-        work = agent.start_session(request, caller.only)
-        decision = await (_while_connected(http, work) if request.wait_ms else work)
+        caller.check(body.said, request.pid)
+        decision = await _decided(agent, request, caller.name or body.user, http)
         if decision is None:
             return problem(503, "the caller is gone; its place in the queue is given up")
         if isinstance(decision, Denial):
-            status = _STATUS.get(decision.reason, 409)
-            return problem(status, decision.detail, **_without_detail(decision_document(decision)))
+            return _denied(decision)
         new = isinstance(decision, Grant) and not decision.again
         return JSONResponse(decision_document(decision), 201 if new else 200)
 
 
 def _add_session_calls(app: FastAPI, agent: Agent) -> None:
     @app.get("/v1/sessions", response_model=list[SessionDocument], responses=_ANY)
-    async def sessions(http: Request) -> Response:
-        caller = Caller.of(http)
-        return JSONResponse([_shown(each) for each in agent.sessions() if caller.may_act_for(each.user)])
+    async def sessions(http: Request, query: Annotated[ListQuery, Query()]) -> Response:
+        caller, only = Caller.of(http), _person(agent, query.user)
+        found = (each for each in agent.sessions() if only in {None, each.user})
+        return JSONResponse([_shown(each) for each in found if caller.may_act_for(each.user)])
 
     @app.get("/v1/sessions/{session}", response_model=SessionDocument, responses=_ONE)
     async def session(session: SessionId, http: Request) -> Response:
@@ -163,6 +167,10 @@ def _answer_bad_input(app: FastAPI) -> None:
     async def bad_field(_: Request, error: FieldError) -> Response:
         return problem(422, str(error), field=error.field)
 
+    @app.exception_handler(NotYours)
+    async def not_yours(_: Request, error: NotYours) -> Response:
+        return problem(403, str(error), field=error.field)
+
     @app.exception_handler(RequestValidationError)
     async def bad_input(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
@@ -197,6 +205,20 @@ def _answer_errors(app: FastAPI) -> None:
         return _fault()
 
 
+async def _decided(agent: Agent, request: SessionRequest, name: str, http: Request) -> Decision | None:
+    """Return the decision about a user of this name on the host; None if a caller who waits has hung up.
+
+    If a policy that asks for groups came into force meanwhile, after one that did not, nobody had looked them up: a
+    denial is then asked for again.
+    """
+    while True:
+        looked_up = agent.reads_groups
+        work = agent.start_session(await agent.with_groups(request, name), Caller.of(http).only)
+        decision = await (_while_connected(http, work) if request.wait_ms else work)
+        if looked_up or not agent.reads_groups or not isinstance(decision, Denial):
+            return decision
+
+
 async def _while_connected(http: Request, work: Coroutine[Any, Any, Decision]) -> Decision | None:
     """Return what ``work`` returns; None, and it is cut short, if the caller hangs up before."""
     task = asyncio.ensure_future(work)
@@ -229,6 +251,19 @@ def _waiting(session: NodeSession) -> Document:
         "device": session.device,
         "session": session.id,
     }
+
+
+def _person(agent: Agent, user: str | None) -> User | None:
+    """Return the person of a spelling; None where none is given."""
+    try:
+        return None if user is None else agent.person(user)
+    except InvalidName as error:
+        raise FieldError("user", error) from None
+
+
+def _denied(denial: Denial) -> Response:
+    status = _STATUS.get(denial.reason, 409)
+    return problem(status, denial.detail, **_without_detail(decision_document(denial)))
 
 
 def _own(agent: Agent, session: str, http: Request) -> NodeSession | None:

@@ -69,8 +69,9 @@ class Granting:
         _log.error("session.record_rejected", session=session.id, pool=pool.name, why=str(error))
         await self._give_back(session)
         # Only a record that does not open cannot be trusted; else the user is told what is in the way of the file.
-        why = "" if isinstance(error, RecordRejected) else str(error)
-        return denial_text.denial(Reason.RECORD_REJECTED, pool.name, why=why)
+        if isinstance(error, RecordRejected):
+            return denial_text.denial(Reason.RECORD_REJECTED, pool.name)
+        return denial_text.no_place(pool.name, str(error))
 
     def _write(self, session: NodeSession, pool: Pool, lease: Lease, fence: int, **more: Any) -> Grant:  # noqa: ANN401 - fields of Grant
         """Write a grant into the journal."""

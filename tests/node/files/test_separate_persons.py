@@ -17,6 +17,12 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def written(path: Path, content: bytes) -> None:
+    """Write a file as a program would."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+
+
 def moved_to(folder: Path, other: Path) -> None:
     """Rename a folder."""
     folder.rename(other)
@@ -41,8 +47,7 @@ def told(host: Host) -> str:
 async def moved(host: Host, path: Path, content: bytes) -> None:
     """Let john have a session that leaves ``content`` in a file."""
     await host.granted(JOHN, given="John")
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content)
+    written(path, content)
     await host.end()
 
 
