@@ -15,7 +15,14 @@ from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.errors import PolicyChanged, StoreRefused, StoreUnavailable
-from farmlease.store.answers.admin import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
+from farmlease.store.answers.admin import (
+    DeviceRelease,
+    DeviceReplacement,
+    Importing,
+    ImportOutcome,
+    RecordReplacement,
+    Withdrawn,
+)
 from farmlease.store.answers.recovery import Counted, Recovering, Remains, Restored, Restoring
 from farmlease.store.answers.session import (
     NOTHING,
@@ -178,7 +185,7 @@ class LeaseStore:
         """
         answer = await self._settled(
             SAVE, pool, user=claim.user, node=claim.node, session=claim.session, lease=lease_id, version=version,
-            record=record, **known.arguments(),
+            record=record, by="", **known.arguments(),
         )  # fmt: skip
         match answer[0]:
             case b"saved":
@@ -189,6 +196,16 @@ class LeaseStore:
                 return Behind.STRANGE
             case _:
                 return None
+
+    async def replace_record(
+        self, pool: str, user: str, lease_id: str, version: int, record: bytes, by: bytes
+    ) -> RecordReplacement:
+        """Store ``version`` of a user's record for an administrator, ``by``: sealed. Not while a session lives."""
+        answer = await self._settled(
+            SAVE, pool, user=user, node="", session="", lease=lease_id, version=version, record=record, by=by,
+            **NOTHING.arguments(),
+        )  # fmt: skip
+        return RecordReplacement(answer[0].decode())
 
     async def hold(
         self, pool: str, claim: Claim, fence: int, span_ms: int, known: Known = NOTHING

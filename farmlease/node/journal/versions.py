@@ -114,10 +114,16 @@ class KeptVersions:
             oldest.path.unlink(missing_ok=True)
 
     def _read(self, folder: Path) -> Iterator[KeptVersion]:
-        names = sorted(path for path in folder.glob("* *") if not path.name.startswith(UNFINISHED))
+        try:
+            names = sorted(folder.iterdir())
+        except FileNotFoundError:
+            return
         for path in names:
+            if path.name.startswith(UNFINISHED):
+                continue
             head, _, sealed = path.read_bytes().partition(b"\n")
             with suppress(ValueError):  # a file that is none of ours
+                _, _ = path.name.split(" ")
                 pool, user_index, lease_id, version = json.loads(head)
                 binding = RecordBinding(pool=pool, user_index=user_index, lease_id=lease_id, version=version)
                 yield KeptVersion(path, binding, sealed)
