@@ -148,5 +148,5 @@ def _moment(stamp: str) -> str | None:
 
 def _those(kept: list[KeptVersion]) -> str:
     if not kept:
-        return "it keeps none; `farmlease audit --event saved --user USER` shows on which hosts versions were saved"
+        return "it keeps none; `farmlease audit --user USER` shows on which hosts versions were saved"
     return f"it keeps {', '.join(each.label for each in kept)}; another host may keep others"
