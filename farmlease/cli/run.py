@@ -16,6 +16,11 @@ import click
 from farmlease.cli import example, print_stderr
 from farmlease.cli.client.session import call_agent, session_path, start_session
 
+if sys.platform == "win32":
+    import getpass
+else:
+    import pwd
+
 __all__ = ["run"]
 
 _NOT_FOUND = 127  #: exit statuses of shells
@@ -26,17 +31,19 @@ _NOT_EXECUTABLE = 126
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog=example("farmlease run --user 'CORP\\john' --pool clearquest -- clearquest -login"),
 )
-@click.option("--user", required=True, metavar="U", help="User who runs it.")
+@click.option("--user", metavar="U", help="User who runs it (default: the caller).")
+@click.option("--app", metavar="A", help="Application that is started.")
 @click.option("--pool", metavar="P", help="Pool to take a seat of (default: as the policy says).")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-- CMD …")
-def run(user: str, pool: str | None, command: tuple[str, ...]) -> None:
+def run(user: str | None, app: str | None, pool: str | None, command: tuple[str, ...]) -> None:
     """Hold a seat while CMD runs, and exit with its status.
 
-    Without a seat CMD is not started: exit status 3 (denied) or 4 (agent or store unavailable).
+    The session is one of its own: programs that run side by side each hold what the policy gives them. Without a seat
+    CMD is not started: exit status 3 (denied) or 4 (agent or store unavailable).
     """
     session = f"run-{os.getpid()}-{secrets.token_hex(4)}"
-    request: dict[str, object] = {"user": user, "session": session, "pid": os.getpid()}
-    start_session(request if pool is None else request | {"pool": pool})
+    request: dict[str, object] = {"user": user or _caller(), "session": session, "pid": os.getpid()}
+    start_session(request | {name: value for name, value in (("app", app), ("pool", pool)) if value is not None})
     try:
         _become(command)
     except OSError as error:
@@ -48,11 +55,19 @@ def run(user: str, pool: str | None, command: tuple[str, ...]) -> None:
 
 if sys.platform == "win32":
 
+    def _caller() -> str:
+        """Return the name of the user who runs this command."""
+        return getpass.getuser()
+
     def _become(command: tuple[str, ...]) -> NoReturn:
         """Run the program to its end and exit with its status; the agent ends the session with this process."""
         sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the user's own command
 
 else:
+
+    def _caller() -> str:
+        """Return the name of the user who runs this command, as the account database has it."""
+        return pwd.getpwuid(os.getuid()).pw_name
 
     def _become(command: tuple[str, ...]) -> NoReturn:
         """Turn this process into the program."""

@@ -110,7 +110,7 @@ class SessionFiles:
             await self.leave(session)
             await self.clear(session.claim.user, session.pool)
 
-        self._tasks.run(f"leave {session.id}", leave)
+        self._tasks.run(f"leave {session.id} {session.pool}", leave)
 
     async def clear(self, index: str, pool: str) -> None:
         """Remove a user's files from this host if no session of the user in the pool lives anywhere.

@@ -68,7 +68,7 @@ async def test_a_half_written_file_never_replaces_a_good_one(site: Site, content
     assert GOOD == host.read()
     host.write(content)
     saved = await host.save()
-    assert (False, 2) == (saved["changed"], await site.record_version())
+    assert (False, 2) == (saved.changed, await site.record_version())
 
 
 async def test_a_half_written_file_that_lies_there_is_replaced(site: Site) -> None:
