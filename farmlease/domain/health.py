@@ -53,6 +53,7 @@ class Facts:
     ring_trouble: str | None = None  #: why the key ring's file is not used, but the ring loaded before
     accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
+    file_troubles: tuple[str, ...] = ()  #: what is wrong with users' files on this host
     sessions: int
     max_sessions: int = 100  #: [agent] max_sessions: with so many the node is full
     crowded: tuple[str, ...] = ()  #: a text for each pool that is as full as [health] pool_alert
@@ -116,7 +117,7 @@ def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts),
-        _identity(facts), _pools(facts),
+        _identity(facts), _pools(facts), _files(facts),
         _journal(facts), _accounts(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
@@ -205,6 +206,12 @@ def _accounts(facts: Facts) -> Check:
             f". Of {unknown} no groups are known: a rule that denies by a group applies, and one that gives does not"
         )
     return Check("accounts", Status.WARN, text)
+
+
+def _files(facts: Facts) -> Check:
+    if facts.file_troubles:
+        return Check("files", Status.WARN, "; ".join(facts.file_troubles))
+    return Check("files", Status.PASS, "in order")
 
 
 def _identity(facts: Facts) -> Check:

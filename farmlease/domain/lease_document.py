@@ -37,6 +37,7 @@ class LeaseDocument:
     issued_at: int
     contact_at: int  #: the user's last contact
     record_version: int
+    saved_at: int | None  #: when this version of the record was saved, if it ever was and the store still knows
     devices: Mapping[str, int]  #: each device's deadline; it counts while no session uses the device
     sessions: Mapping[str, SessionEntry]  #: by ``node#incarnation/session``
     returned: bool  #: given back; its seat is in quarantine
@@ -53,6 +54,7 @@ class LeaseDocument:
             record_version=int(lease["version"]),
             devices={name.translate(SHOWN): int(device["until"]) for name, device in _table(lease["devices"]).items()},
             sessions={name.translate(SHOWN): _session(session) for name, session in _table(lease["sessions"]).items()},
+            saved_at=None if lease.get("saved") is None else int(lease["saved"]),
             returned=lease.get("back") is not None,
             overdraft="+" in _table(lease.get("charges")).values(),
         )
@@ -70,6 +72,11 @@ class LeaseDocument:
             name: replace(session, device=device_name(session.device, farm)) for name, session in self.sessions.items()
         }
         return replace(self, devices=devices, sessions=sessions)
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The names of the nodes on which its sessions live."""
+        return frozenset(member.partition("#")[0] for member in self.sessions)
 
     def device_deadlines(self, now: int) -> dict[str, int | None]:
         """Return the devices that the lease is on at ``now``, each with its deadline; None while a session uses it."""

@@ -53,7 +53,7 @@ def build_sessions(
     """Put the room together."""
     commands = {Hook.GRANTED: config.hooks.granted, Hook.ENDED: config.hooks.ended, Hook.LOST: config.hooks.lost}
     hooks = Hooks(commands, runtime.tasks, counters.hook_ran)
-    files = SessionFiles(state, records, runtime)
+    files = SessionFiles(state, records, farm.leases, sync.availability, runtime)
     ending = SessionEnd(state, files, sync.heartbeat, hooks, runtime)
     granting = Granting(state, farm.sealer, files, ending, hooks)
     offline = OfflineAdmission(

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.stored_id import SHOWN, STORED
 from farmlease.store.script import Argument
 
@@ -86,6 +87,11 @@ class Remains:
 
     document: bytes
     expires_at: int | None  #: ms; None where no named seat is held on
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The names of the nodes on which sessions of the user still live."""
+        return LeaseDocument.parse(self.document).nodes if self.document else frozenset()
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Remains":
