@@ -71,5 +71,5 @@ def compose(config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = 
             usage=usage,
             metrics=metrics,
             agent=Agent(state, sync, sessions, monitor, runtime),
-            loops=Loops(state, farm.leases, sync, sessions.housekeeping, monitor, usage, runtime),
+            loops=Loops(state, farm.leases, sync, sessions, monitor, usage, runtime),
         )

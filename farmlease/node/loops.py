@@ -16,7 +16,7 @@ from farmlease.node.concurrency import Runtime
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.health.pool_usage import PoolUsage
 from farmlease.node.journal.state import State
-from farmlease.node.sessions.housekeeping import Housekeeping
+from farmlease.node.sessions.build import Sessions
 from farmlease.node.sync.build import Sync
 from farmlease.node.sync.keyring_reload import LOOK_EVERY
 from farmlease.store.lease_store import LeaseStore
@@ -56,7 +56,7 @@ class Loops:
         state: State,
         store: LeaseStore,
         sync: Sync,
-        housekeeping: Housekeeping,
+        sessions: Sessions,
         monitor: HealthMonitor,
         usage: PoolUsage,
         runtime: Runtime,
@@ -66,7 +66,8 @@ class Loops:
         self._store_state = state.store_state
         self._store = store
         self._sync = sync
-        self._housekeeping = housekeeping
+        self._sessions = sessions
+        self._housekeeping = sessions.housekeeping
         self._monitor = monitor
         self._usage = usage
         self._clock = runtime.clock
@@ -139,6 +140,7 @@ class Loops:
         self._housekeeping.take_events()
         try:
             self._housekeeping.watch()
+            self._sessions.drain_notice.look()
         except Exception:  # noqa: BLE001 - one process that cannot be looked at must not end the agent
             _log.error("watch.failed", exc_info=True)
         self._monitor.look()

@@ -10,6 +10,7 @@ from farmlease.node.concurrency import Runtime
 from farmlease.node.files.record_sync import RecordSync
 from farmlease.node.journal.state import State
 from farmlease.node.sessions.acquire import SeatAcquisition
+from farmlease.node.sessions.drain_notice import DrainNotice
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.hold import SessionHold
@@ -37,6 +38,7 @@ class Sessions:
     liveness: Liveness
     reacquisition: Reacquisition
     housekeeping: Housekeeping
+    drain_notice: DrainNotice
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def build_sessions(
     config: Config, farm: Farm, state: State, records: RecordSync, sync: Sync, runtime: Runtime, counters: Counters
 ) -> Sessions:
     """Put the room together."""
-    commands = {Hook.GRANTED: config.hooks.granted, Hook.ENDED: config.hooks.ended, Hook.LOST: config.hooks.lost}
+    commands = {hook: getattr(config.hooks, hook) for hook in Hook}
     hooks = Hooks(commands, runtime.tasks, counters.hook_ran)
     files = SessionFiles(state, records, runtime)
     ending = SessionEnd(state, files, sync.heartbeat, hooks, runtime)
@@ -74,4 +76,5 @@ def build_sessions(
         liveness=liveness,
         reacquisition=reacquisition,
         housekeeping=Housekeeping(state, sync, acquisition, ending, reacquisition, liveness, runtime),
+        drain_notice=DrainNotice(state, hooks, runtime),
     )
