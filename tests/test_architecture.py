@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"config.model"},
     {"farm"},
     {"admin"},
-    {"node.concurrency", "node.host_identity", "node.logs", "node.systemd", "node"},
+    {"node.concurrency", "node.host_identity", "node.logind", "node.logs", "node.systemd", "node"},
     {"node.journal"},
     {"node.files"},
     {"node.sync"},

@@ -53,15 +53,7 @@ def compose(config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = 
         counters = Counters(metrics.decided, metrics.hook_ran)
         sessions = build_sessions(config, farm, state, records, sync, runtime, counters)
         usage = PoolUsage(farm, state.policy, sync.availability, clock, config.health.pool_alert_percent)
-        monitor = HealthMonitor(
-            state,
-            sync,
-            usage,
-            metrics,
-            runtime,
-            offline_denies=config.agent.offline == "deny",
-            max_sessions=config.agent.max_sessions,
-        )
+        monitor = HealthMonitor(state, sync, sessions, usage, metrics, runtime, config.agent)
         yield Node(
             runtime=runtime,
             state=state,

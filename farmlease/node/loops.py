@@ -136,11 +136,12 @@ class Loops:
             await self._report()
 
     async def watch(self) -> None:
-        """Look once for sessions that end by themselves: their process is gone, or they idle."""
+        """Look once for sessions that end by themselves, and at what the host and a broker are to be asked or told."""
         self._housekeeping.take_events()
         try:
             self._housekeeping.watch()
             self._sessions.drain_notice.look()
+            self._sessions.activity.look()
         except Exception:  # noqa: BLE001 - one process that cannot be looked at must not end the agent
             _log.error("watch.failed", exc_info=True)
         self._monitor.look()

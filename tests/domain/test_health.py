@@ -137,7 +137,9 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     assert (503, "application/health+json") == (found.status, found.content_type)
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
-    assert {"sessions", "name", "store", "clock", "keys", "policy", "pools", "journal"} == set(document["checks"])
+    assert {"sessions", "name", "store", "clock", "keys", "policy", "pools", "journal", "activity"} == set(
+        document["checks"]
+    )
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

@@ -9,7 +9,9 @@ from farmlease.farm import Farm
 from farmlease.node.concurrency import Runtime
 from farmlease.node.files.record_sync import RecordSync
 from farmlease.node.journal.state import State
+from farmlease.node.logind import Logind
 from farmlease.node.sessions.acquire import SeatAcquisition
+from farmlease.node.sessions.activity import ActivityWatch
 from farmlease.node.sessions.drain_notice import DrainNotice
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
@@ -39,6 +41,7 @@ class Sessions:
     reacquisition: Reacquisition
     housekeeping: Housekeeping
     drain_notice: DrainNotice
+    activity: ActivityWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +80,5 @@ def build_sessions(
         reacquisition=reacquisition,
         housekeeping=Housekeeping(state, sync, acquisition, ending, reacquisition, liveness, runtime),
         drain_notice=DrainNotice(state, hooks, runtime),
+        activity=ActivityWatch(state, liveness, Logind(), runtime),
     )
