@@ -17,7 +17,7 @@ keyring.json in C:\ProgramData\farmlease. Makes tasks in the folder \farmlease:
   logoff      a session ends:           gives the seat back
 
 A task cannot refuse a logon. Where nobody may work without a licence, publish the program as
-`farmlease run --user ... -- program.exe`, which starts it only with a seat.
+`farmlease run --app A -- program.exe`, which starts it only with a seat.
 
 .EXAMPLE
 .\install.ps1
