@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from farmlease.config.model import Config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.seal import Purpose, Sealer
+from farmlease.domain.identity import Identities
 from farmlease.domain.model import PoolUse
-from farmlease.domain.policy import Policy, PolicyInForce, Pool, parse_policy
+from farmlease.domain.policy import AS_GIVEN, Policy, PolicyInForce, Pool, parse_policy
 from farmlease.errors import RecordRejected
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.audit_store import AuditStore
@@ -35,15 +36,29 @@ class Farm:
     ``leases``, ``nodes``, ``seals`` and ``audit`` are the farm's parts of the store, all over one connection.
     """
 
-    def __init__(self, name: str, leases: LeaseStore, sealer: Sealer, *, by: str = "") -> None:
-        """``by``: the administrator who opens it, for the audit of what is changed; empty for an agent."""
+    def __init__(
+        self, name: str, leases: LeaseStore, sealer: Sealer, *, by: str = "", host_identity: Identities = AS_GIVEN
+    ) -> None:
+        """``by``: the administrator who opens it, for the audit of what is changed; empty for an agent.
+
+        ``host_identity``: the table of ``farmlease.toml``, which counts until the policy has one.
+        """
         self.name = name
         self.leases = leases
         self.nodes = NodeStore(leases.connection, name)
         self.seals = SealStore(leases.connection, name)
         self.audit = AuditStore(leases.connection, name)
         self.sealer = sealer
+        self.host_identity = host_identity
         self._by = by
+
+    def read(self, text: str, source: str) -> Policy:
+        """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line."""
+        return parse_policy(text, source, self.host_identity)
+
+    def in_force(self, version: int, policy: Policy | None) -> PolicyInForce:
+        """Return a version of the policy, with the table of who is who that counts under it."""
+        return PolicyInForce(version, policy, self.host_identity)
 
     async def policy(self) -> PolicyInForce:
         """Read the policy; RecordRejected if it does not open with this farm's keys."""
@@ -69,7 +84,7 @@ class Farm:
         removed = [pool for pool in before.pools if policy.pool(pool.name) is None]
         for pool in (*policy.pools, *removed):
             await self.leases.configure(pool, version)
-        return PolicyInForce(version, policy)
+        return self.in_force(version, policy)
 
     async def put_back(self, known: PolicyInForce, *, over: int, node: str) -> None:
         """Write a policy back into a store that lost it. PolicyChanged if its version is not ``over`` any more."""
@@ -99,12 +114,13 @@ class Farm:
 
     def _unsealed(self, found: SealedPolicy) -> PolicyInForce:
         if found.version == 0:
-            return PolicyInForce(0, None)
+            return self.in_force(0, None)
         try:
             text = self.sealer.unseal(Purpose.POLICY, "", (str(found.version),), found.sealed)
         except RecordRejected:
             raise RecordRejected(_POLICY_NOT_OPENED) from None
-        return PolicyInForce(found.version, parse_policy(text.decode(), f"policy {found.version} of farm {self.name}"))
+        policy = self.read(text.decode(), f"policy {found.version} of farm {self.name}")
+        return self.in_force(found.version, policy)
 
 
 @asynccontextmanager
@@ -118,7 +134,8 @@ async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> Asy
     sealer = Sealer(keyring_file.load(config.keys.file), config.farm)
     connection = await open_connection(config.store.address, state_dir=config.agent.state_dir, owner=owner)
     async with connection:
-        yield Farm(config.farm, LeaseStore(connection, config.farm), sealer, by=by), connection
+        leases = LeaseStore(connection, config.farm)
+        yield Farm(config.farm, leases, sealer, by=by, host_identity=config.host_identity), connection
 
 
 def _pool_names(policy: Policy) -> list[str]:

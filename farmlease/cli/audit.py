@@ -59,7 +59,7 @@ def audit(*, since: str | None, user: str | None, pool: str | None, follow: bool
         start = since_ms(client, log, since)
         pools = ["", *all_pools(client, log)] if pool is None else [existing_pool(client, log, pool)]
         _report_truncation(client, log, pools, start)
-        who = None if user is None else client.config.identities.user(user)
+        who = None if user is None else client.user(user)
         places = [AuditCursor.at(each, start) for each in pools]
         _print(read_events(client, log, places, who, follow=follow), fmt)
 

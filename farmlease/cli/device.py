@@ -50,7 +50,7 @@ def device() -> None:
 def list_(user: str, pool: str | None, fmt: Format) -> None:
     """List the devices USER's licences are on. A device without a session is shown with its deadline."""
     with opened_farm() as client:
-        who = client.config.identities.user(user)
+        who = client.user(user)
         chosen = [client.named_pool(pool)] if pool is not None else client.pools(None)
         emit(_device_rows(client, who, [each for each in chosen if each.kind is Kind.NAMED]), COLUMNS, fmt, table=TABLE)
 
@@ -65,7 +65,7 @@ def release(user: str, name: str, pool: str | None) -> None:
     No session ends: a device with sessions is refused.
     """
     with opened_farm() as client:
-        who, where = client.config.identities.user(user), check_token("device", name)
+        who, where = client.user(user), check_token("device", name)
         chosen = client.named_pool(pool)
         released = client.wait(client.lease_admin.release_device(chosen, who, where))
     if released.outcome is Release.NONE:
@@ -98,7 +98,7 @@ def replace(*, user: str, old: str, new: str, reason: str, override: bool, pool:
     if before == after:
         raise InvalidInput("the two devices are the same; name the machine that replaces the old one")
     with opened_farm() as client:
-        who, chosen = client.config.identities.user(user), client.named_pool(pool)
+        who, chosen = client.user(user), client.named_pool(pool)
         view = client.held_lease(chosen, who)
         ending = sum(session.device == before for session in view.sessions)
         if ending:

@@ -7,11 +7,10 @@ Answers and denials are printed to stdout, errors to stderr.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import click
 
-from farmlease.cli import config_file, example
+from farmlease.cli import example
 from farmlease.cli.client.session import (
     call_agent,
     expect_success,
@@ -166,11 +165,11 @@ def save(session_id: str) -> None:
 @follow_option
 def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format, watch: bool) -> None:
     """List the sessions of this node."""
-    wanted = {"pool": pool, "user": _canonical_user(user), "state": state}
+    wanted = {"pool": pool, "state": state}
 
     def rows() -> list[Row]:
         given = {name: value for name, value in wanted.items() if value is not None}
-        return [row for row in list_sessions() if all(row.get(name) == value for name, value in given.items())]
+        return [row for row in list_sessions(user) if all(row.get(name) == value for name, value in given.items())]
 
     if watch:
         from farmlease.cli.output.watch import WatchedList, watch_list
@@ -185,16 +184,6 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
 def show(session_id: str, fmt: Format) -> None:
     """Show session ID of this node."""
     emit_one(expect_success(call_agent("GET", session_path(session_id))).fields(), DETAILS, fmt)
-
-
-def _canonical_user(user: str | None) -> str | None:
-    """Return a user's canonical name by this node's configuration; InvalidName if it is not a valid name."""
-    if user is None:
-        return None
-    from farmlease.config.model import load_config
-
-    file = config_file()
-    return load_config(None if file is None else Path(file)).identities.user(user).canonical
 
 
 def _lease(row: Row) -> Mapping[str, object]:

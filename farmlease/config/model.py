@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 
 from farmlease.config.source import LISTEN, Given, absolute, check_listen, read, split_address, standard_files
 from farmlease.domain.identity import Identities, check_token
+from farmlease.domain.identity_table import IdentityTable
 from farmlease.domain.toml_model import (
     Count,
     Duration,
@@ -37,7 +38,6 @@ __all__ = [
     "Config",
     "HealthSection",
     "HooksSection",
-    "IdentitySection",
     "KeysSection",
     "RecoverySection",
     "StoreSection",
@@ -166,21 +166,6 @@ class RecoverySection(Section):
     window_ms: Duration = Field(default=15_000, alias="window")  #: for so long, only receipts are restored
 
 
-class IdentitySection(Section):
-    """``[identity]``: which spellings are one user."""
-
-    domains: Mapping[str, str] = Field(default_factory=dict)  #: short name to DNS name
-    aliases: Mapping[str, str] = Field(default_factory=dict)  #: any spelling, a SID too, to another user
-
-    @model_validator(mode="after")
-    def _is_unambiguous(self) -> Self:
-        try:
-            Identities(self.domains, self.aliases)
-        except InvalidInput as error:
-            raise refusal(str(error)) from None
-        return self
-
-
 class HooksSection(Section):
     """``[hooks]``: programs to run, each with its arguments; none if empty."""
 
@@ -204,13 +189,14 @@ class Config(Section):
     agent: AgentSection = Field(default_factory=AgentSection)
     health: HealthSection = Field(default_factory=HealthSection)
     recovery: RecoverySection = Field(default_factory=RecoverySection)
-    identity: IdentitySection = Field(default_factory=IdentitySection)
+    #: Deprecated: it stands in the policy. It counts until the policy in force has one.
+    identity: IdentityTable | None = None
     hooks: HooksSection = Field(default_factory=HooksSection)
 
     @property
-    def identities(self) -> Identities:
-        """The spellings of users' names; made anew at each call, so keep it."""
-        return Identities(self.identity.domains, self.identity.aliases)
+    def host_identity(self) -> Identities:
+        """The host's own table, which counts until the policy has one; without one names are as given."""
+        return Identities() if self.identity is None else self.identity.identities
 
 
 def load_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:

@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from farmlease.domain.model import Blocker, Denial, Reason
 from farmlease.domain.wording import moment
 
-__all__ = ["denial"]
+__all__ = ["NO_POLICY", "UNKNOWN_DOMAIN", "denial"]
+
+#: Sentences that say more than those of their reasons.
+NO_POLICY = "This host does not know the policy of its farm yet; try again in a minute, or tell your administrator."
+UNKNOWN_DOMAIN = "The domain of your account is not one of this farm; ask your administrator to add it."
 
 #: One sentence for each reason. ``{free}`` says when the first claim ends, ``{when}`` when to try again.
 _SENTENCES: Mapping[Reason, str] = {
@@ -59,10 +63,11 @@ def denial(
     blocking: Sequence[Blocker] = (),
     held: int | None = None,
     capacity: int | None = None,
+    sentence: str = "",
 ) -> Denial:
-    """Return the denial with its sentence."""
+    """Return the denial with its sentence: the reason's own, unless another one is given."""
     at = None if retry_at is None else moment(retry_at)
-    sentence = _SENTENCES[reason] if pool else _WITHOUT_POOL.get(reason, _SENTENCES[reason])
+    sentence = sentence or (_SENTENCES[reason] if pool else _WITHOUT_POOL.get(reason, _SENTENCES[reason]))
     detail = sentence.format(
         subject=f"pool {pool}",
         capacity=capacity,

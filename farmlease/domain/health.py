@@ -8,6 +8,7 @@ moves no node in and out of the balancer. The node's own troubles count at once.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from farmlease.domain.policy import HostTable
 from farmlease.domain.wording import counted
 
 __all__ = ["Check", "Facts", "Health", "Status", "Steady", "health", "weight"]
@@ -39,6 +40,8 @@ class Facts:
     offline_denies: bool  #: [agent] offline = "deny": no user is admitted while the store is away
     policy_known: bool
     policy_trouble: str | None  #: why this node cannot keep the farm's policy
+    host_table: HostTable = HostTable.NONE  #: what becomes of an [identity] in this host's farmlease.toml
+    unknown_domains: int = 0  #: domains of users who came here, and which [identity] does not list
     journal_writes: bool
     journal_refused: str | None = None  #: where a refused journal is kept, as long as it is there
     damaged: int  #: entries of the journal that did not open
@@ -111,8 +114,8 @@ class Health:
 def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
-        _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _pools(facts),
-        _journal(facts), _activity(facts),
+        _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
+        _pools(facts), _journal(facts), _activity(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -198,6 +201,18 @@ def _policy(facts: Facts) -> Check:
         why = "; apply one with `farmlease pool apply FILE`" if facts.store_answers else " before the store answers"
         return Check("policy", Status.FAIL, f"no policy is known{why}")
     return Check("policy", Status.PASS, "known")
+
+
+def _identity(facts: Facts) -> Check:
+    if facts.host_table is not HostTable.NONE:
+        return Check("identity", Status.WARN, facts.host_table.advice)
+    if facts.unknown_domains:
+        text = (
+            f"users came here from {counted(facts.unknown_domains, 'domain')} that [identity] of the policy does not "
+            "list; `farmlease doctor` says what to do"
+        )
+        return Check("identity", Status.WARN, text)
+    return Check("identity", Status.PASS, "the farm's")
 
 
 def _journal(facts: Facts) -> Check:

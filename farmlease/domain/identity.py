@@ -1,26 +1,31 @@
 r"""Who a user is, whatever the spelling: ``CORP\alice``, ``alice@corp.example.com`` and a mapped SID are one person.
 
-Law L2 (one user, one lease) starts here: the store sees only what is derived from the canonical name. This module must
-never echo a name in an error text, because error texts go to logs and to other people's screens.
+Law L2 (one user, one lease) starts here: the store sees only what is derived from the canonical name. Which spellings
+are one person is the farm's to say, by ``[identity]`` of its policy, and no host's. This module must never echo a name
+in an error text, because error texts go to logs and to other people's screens; an administrator's own entries apart.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 
 from farmlease.errors import ConfigError, InvalidName
 
-__all__ = ["LONGEST_NAME", "LONGEST_TOKEN", "Identities", "User", "check_token", "fold"]
+__all__ = ["LONGEST_NAME", "LONGEST_TOKEN", "MOST_SPELLINGS", "Identities", "User", "check_token", "fold"]
 
 LONGEST_NAME = 256  #: characters of a user name, as given and as canonical
 LONGEST_TOKEN = 128  #: characters of a session, device, node, pool or farm name
+MOST_SPELLINGS = 16  #: other spellings of one person that are searched for
 
 _SEPARATORS = ("\\", "@")
 #: Characters that no component of a name may have: it would be a path, a pattern or a stream on some host.
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|@\x00]')
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+#: What Windows writes before the user principal name of a person whom it knows from outside.
+_FROM_OUTSIDE = frozenset({"azuread", "microsoftaccount"})
+_SID = re.compile(r"s-1(-[0-9]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,66 +37,183 @@ class User:
     @property
     def name(self) -> str:
         """The canonical name without its domain, as it stands in file templates."""
-        _, backslash, name = self.canonical.partition("\\")
-        return name if backslash else self.canonical.partition("@")[0]
+        _, name = _split(self.canonical)
+        return name
+
+    @property
+    def domain(self) -> str:
+        """The domain of the canonical name; empty for a name without one."""
+        domain, _ = _split(self.canonical)
+        return domain
 
 
+@dataclass(frozen=True)
 class Identities:
     r"""What a farm knows of its users' names: which domains are one, and which names are another person's.
 
-    ``domains`` maps a short domain name to its DNS name (``CORP`` to ``corp.example.com``); ``aliases`` maps any
-    spelling of a user, a SID too, to another user. Raises ConfigError if either is ambiguous.
+    ``domains`` maps a short domain name to its other spellings (``CORP`` to ``corp.example.com``, or to several);
+    ``aliases`` maps any spelling of a user, a SID too, to another user. A name without a domain is of
+    ``default_domain``, unless it is one of ``local_users`` or a SID. ``refuse_unknown``: a user of a domain that is not
+    listed may start no session. Raises ConfigError if any of it is ambiguous. Without arguments names are as given.
     """
 
-    def __init__(self, domains: Mapping[str, str] = _NOTHING, aliases: Mapping[str, str] = _NOTHING) -> None:
-        self._short = _short_names(domains)
-        self._aliases = self._targets(aliases)
+    domains: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    default_domain: str | None = None
+    local_users: Sequence[str] = ()
+    refuse_unknown: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a table that is ambiguous."""
+        if not self.shorts and self.refuse_unknown:
+            raise ConfigError("unknown_domains refuses every domain; list the farm's own in domains")
+        for entry, canonical in zip(self.local_users, self._local_names, strict=True):
+            if _split(canonical)[0] in self.shorts:
+                raise ConfigError(f"local_users, {entry!r}: is a user of one of the domains; write the name alone")
+        self._check_aliases()
 
     def user(self, text: str) -> User:
         """Return the person of this spelling; raises InvalidName. A canonical name gives the same user again."""
         canonical = self._canonical(text)
-        return User(self._aliases.get(canonical, canonical))
+        return User(self._targets.get(canonical, canonical))
+
+    def spellings(self, user: User) -> tuple[User, ...]:
+        """Return what every other spelling of this person would be called if the table did not join them.
+
+        These are the names that an earlier table, or none, may have given to the person: the plain one, those with
+        each spelling of the domain, and the same of each alias. At most MOST_SPELLINGS, the likely ones first.
+        """
+        return tuple(islice(self._spellings(user), MOST_SPELLINGS))
+
+    def group(self, text: str) -> str:
+        r"""Return the canonical name of a group; its domain is read as a user's, and whatever else it has is kept.
+
+        Groups are named by directories, so nothing is refused: ``CORP\Students``, ``students@corp.example.com`` and,
+        with a default domain, ``students`` are one.
+        """
+        folded = fold(text)
+        domain, name = _split(folded)
+        if domain in self.shorts:
+            return f"{self.shorts[domain]}\\{name}"
+        return self._of_default_domain(folded) if not domain else folded
+
+    def knows(self, user: User) -> bool:
+        """Whether the table says whose the user is. Where it lists no domain, nobody is unknown."""
+        if not self.shorts or user.canonical in self._local:
+            return True
+        return user.domain in self.shorts if user.domain else not _SID.fullmatch(user.canonical)
+
+    def refuses(self, user: User) -> bool:
+        """Whether the user may start no session because the domain is unknown."""
+        return self.refuse_unknown and not self.knows(user)
+
+    @cached_property
+    def shorts(self) -> Mapping[str, str]:
+        """Every spelling of a domain, folded, with its canonical one."""
+        shorts = _short_names(self.domains)
+        if self.default_domain is not None:
+            _check_domain(f"default_domain = {self.default_domain!r}", self.default_domain)
+            shorts.setdefault(fold(self.default_domain), fold(self.default_domain))
+        return shorts
+
+    def alias_target(self, user: User) -> User | None:
+        """Return whom a canonical name is an alias of; None if it is none."""
+        target = self._targets.get(user.canonical)
+        return None if target is None else User(target)
+
+    @cached_property
+    def _default(self) -> str | None:
+        """The canonical spelling of the default domain."""
+        return None if self.default_domain is None else self.shorts[fold(self.default_domain)]
+
+    @cached_property
+    def _local(self) -> frozenset[str]:
+        """The canonical names of local users; a plain one stays plain."""
+        return frozenset(self._local_names)
+
+    @cached_property
+    def _local_names(self) -> Sequence[str]:
+        return [_of_entry(f"local_users, {entry!r}", entry, self._in_domain) for entry in self.local_users]
+
+    @cached_property
+    def _targets(self) -> Mapping[str, str]:
+        """Canonical source to canonical target of each alias."""
+        targets: dict[str, str] = {}
+        for source, target in self.aliases.items():
+            what = f"the alias {source!r} = {target!r}"
+            one, other = (_of_entry(what, entry, self._canonical) for entry in (source, target))
+            if targets.setdefault(one, other) != other:
+                raise ConfigError(f"the alias {source!r} is given two users; keep one")
+        return targets
+
+    @cached_property
+    def _sources(self) -> Mapping[str, Sequence[str]]:
+        """Canonical target to the canonical sources that lead to it."""
+        sources: dict[str, list[str]] = {}
+        for source, target in self._targets.items():
+            sources.setdefault(target, []).append(source)
+        return sources
 
     def _canonical(self, text: str) -> str:
         """Return the canonical spelling, aliases apart; raises InvalidName."""
-        _check_text(text)
-        folded = fold(text)
-        _check_text(folded)
-        if not folded.isprintable():  # line separators, and spaces that no folding makes plain ones
-            raise InvalidName("a user name has no white space but the plain space; leave it out")
-        if any(folded.count(separator) != text.count(separator) for separator in _SEPARATORS):
-            # A full-width @ or \ would move the border between name and domain.
-            raise InvalidName("a user name has a look-alike of \\ or @; write the plain character")
-        if sum(folded.count(separator) for separator in _SEPARATORS) > 1:
-            raise InvalidName(r"a user name has one \ or one @ at most, as in CORP\alice or alice@corp.example.com")
-        if "\\" in folded:
-            domain, _, name = folded.partition("\\")
-            _check_components(domain, name)
-            canonical = f"{self._short.get(domain, domain)}\\{name}"
-        elif "@" in folded:
-            name, _, domain = folded.partition("@")
-            _check_components(domain, name)
-            canonical = f"{self._short[domain]}\\{name}" if domain in self._short else folded
-        else:
-            _check_components(folded)
-            canonical = folded
+        canonical = self._of_default_domain(self._in_domain(text))
         _check_text(canonical)
         return canonical
 
-    def _targets(self, aliases: Mapping[str, str]) -> dict[str, str]:
-        """Return canonical source to canonical target; raises ConfigError naming the administrator's own entry."""
-        targets: dict[str, str] = {}
-        for source, target in aliases.items():
-            try:
-                one, other = self._canonical(source), self._canonical(target)
-            except InvalidName as error:
-                raise ConfigError(f"the alias {source!r} = {target!r}: {error}") from None
-            if targets.setdefault(one, other) != other:
-                raise ConfigError(f"the alias {source!r} is given two users; keep one")
-        for source, target in aliases.items():
-            if self._canonical(target) in targets:
+    def _in_domain(self, text: str) -> str:
+        """Return the canonical spelling, aliases and the default domain apart; raises InvalidName."""
+        folded = _folded(text)
+        domain, name = _split(folded)
+        # Nobody knows whether an unknown domain that stands before a name is the same as one behind it.
+        return f"{self.shorts[domain]}\\{name}" if domain in self.shorts else folded
+
+    def _of_default_domain(self, folded: str) -> str:
+        """Return a canonical name, with the default domain if it has none and is no local user's."""
+        plain = not any(separator in folded for separator in _SEPARATORS)
+        if self._default is None or not plain or folded in self._local or _SID.fullmatch(folded):
+            return folded
+        return f"{self._default}\\{folded}"
+
+    def _spellings(self, user: User) -> Iterator[User]:
+        """Yield each other spelling once."""
+        persons = [user.canonical, *self._sources.get(user.canonical, ())]
+        likely = (form for person in persons for form in (person, *self._common_forms(person)))
+        seen = {user.canonical}
+        for form in (*likely, *(form for person in persons for form in self._rare_forms(person))):
+            if form not in seen and self._is(user, form):
+                seen.add(form)
+                yield User(form)
+
+    def _common_forms(self, canonical: str) -> Iterator[str]:
+        """Yield a name as PAM and SSSD give it, and as a user principal name."""
+        domain, name = _split(canonical)
+        yield name
+        yield from (f"{name}@{spelling}" for spelling in self._spelt(domain) if spelling != domain)
+
+    def _rare_forms(self, canonical: str) -> Iterator[str]:
+        """Yield a name with the other domain forms that a host may give."""
+        domain, name = _split(canonical)
+        yield from (f"{spelling}\\{name}" for spelling in self._spelt(domain) if spelling != domain)
+        yield from (f"{name}@{domain}" for spelling in self._spelt(domain) if spelling == domain)
+
+    def _spelt(self, short: str) -> Iterator[str]:
+        return (spelling for spelling, known in self.shorts.items() if known == short)
+
+    def _is(self, user: User, form: str) -> bool:
+        try:
+            return self.user(form) == user
+        except InvalidName:  # too long with its domain
+            return False
+
+    def _check_aliases(self) -> None:
+        """Refuse an alias of an alias, and one whose user would be refused; ConfigError names the entry."""
+        targets = self._targets
+        for source, target in self.aliases.items():
+            user = User(self._canonical(target))
+            if user.canonical in targets:
                 raise ConfigError(f"the alias {source!r} leads to {target!r}, itself an alias; name the user it means")
-        return targets
+            if self.refuses(user):
+                raise ConfigError(f"the alias {source!r} leads to {target!r}, whose domain is not among the domains")
 
 
 def fold(text: str) -> str:
@@ -122,18 +244,60 @@ def check_token(kind: str, text: str, limit: int = LONGEST_TOKEN, forbidden: str
     return text
 
 
-def _short_names(domains: Mapping[str, str]) -> dict[str, str]:
+def _short_names(domains: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
     """Return every spelling of a domain with its short name; raises ConfigError if a spelling means two domains."""
     shorts: dict[str, str] = {}
-    for short, dns in domains.items():
-        for spelling in (short, dns):
-            try:
-                _check_component(fold(spelling))
-            except InvalidName as error:
-                raise ConfigError(f"the domain {short!r} = {dns!r}: {error}") from None
+    for short, others in domains.items():
+        for spelling in (short, *((others,) if isinstance(others, str) else others)):
+            _check_domain(f"the domain {short!r}", spelling)
             if shorts.setdefault(fold(spelling), fold(short)) != fold(short):
                 raise ConfigError(f"the domain {spelling!r} would be two domains; keep one")
     return shorts
+
+
+def _check_domain(what: str, spelling: str) -> None:
+    """Refuse what is no domain; ConfigError names the administrator's own entry."""
+    try:
+        _check_component(fold(spelling))
+    except InvalidName as error:
+        raise ConfigError(f"{what}: {error}") from None
+
+
+def _of_entry(what: str, entry: str, canonical: Callable[[str], str]) -> str:
+    """Return the canonical name of an administrator's own entry; ConfigError names it."""
+    try:
+        return canonical(entry)
+    except InvalidName as error:
+        raise ConfigError(f"{what}: {error}") from None
+
+
+def _split(folded: str) -> tuple[str, str]:
+    """Return domain and name of a folded name; the domain is empty if it has none."""
+    if "\\" in folded:
+        domain, _, name = folded.partition("\\")
+        return domain, name
+    name, _, domain = folded.rpartition("@") if "@" in folded else (folded, "", "")
+    return domain, name
+
+
+def _folded(text: str) -> str:
+    """Return a spelling of a user folded, with one separator at most; raises InvalidName."""
+    _check_text(text)
+    folded = fold(text)
+    _check_text(folded)
+    if not folded.isprintable():  # line separators, and spaces that no folding makes plain ones
+        raise InvalidName("a user name has no white space but the plain space; leave it out")
+    if any(folded.count(separator) != text.count(separator) for separator in _SEPARATORS):
+        # A full-width @ or \ would move the border between name and domain.
+        raise InvalidName("a user name has a look-alike of \\ or @; write the plain character")
+    before, backslash, rest = folded.partition("\\")
+    if backslash and "@" in rest and before in _FROM_OUTSIDE:
+        folded = rest
+    if sum(folded.count(separator) for separator in _SEPARATORS) > 1:
+        raise InvalidName(r"a user name has one \ or one @ at most, as in CORP\alice or alice@corp.example.com")
+    for component in _split(folded) if any(map(folded.count, _SEPARATORS)) else (folded,):
+        _check_component(component)
+    return folded
 
 
 def _check_text(text: str) -> None:
@@ -144,11 +308,6 @@ def _check_text(text: str) -> None:
         raise InvalidName(f"a user name has at most {LONGEST_NAME} characters")
     if any(unicodedata.category(character).startswith("C") for character in text):
         raise InvalidName("a user name has no control, formatting or unassigned characters; leave them out")
-
-
-def _check_components(*components: str) -> None:
-    for component in components:
-        _check_component(component)
 
 
 def _check_component(component: str) -> None:

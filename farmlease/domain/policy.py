@@ -7,19 +7,24 @@ request may try; the store decides whether a seat is free.
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from farmlease.domain.identity import fold
+from farmlease.domain.denial_text import UNKNOWN_DOMAIN
+from farmlease.domain.identity import Identities, fold
+from farmlease.domain.identity_table import IdentityTable
 from farmlease.domain.model import Reason, SessionRequest
 from farmlease.domain.pool import Conditions, Patterns, Pool, check_timing
 from farmlease.domain.toml_model import Location, Section, dotted, first_fault, line_of, refusal
 from farmlease.errors import PolicyError
 
 __all__ = [
+    "AS_GIVEN",
     "Denied",
+    "HostTable",
     "Plan",
     "Policy",
     "PolicyInForce",
@@ -52,6 +57,7 @@ class Rule(Conditions):
 class _Document(Section):
     """The whole of ``pools.toml``."""
 
+    identity: IdentityTable | None = None
     pool: Annotated[tuple[Pool, ...], Field(min_length=1)]
     rule: tuple[Rule, ...] = ()
 
@@ -90,18 +96,24 @@ class Denied:
 
     reason: Reason
     pool: str | None  #: as asked for
+    sentence: str = ""  #: for the user, where it says more than the reason's own
 
+
+#: Without a table each name is a person of its own, its spelling by case and width apart.
+AS_GIVEN = Identities()
 
 Plan = TryPools | RestrictedUse | Denied
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The farm's pools and rules, and the text they were read from."""
+    """The farm's pools and rules, who is who, and the text they were read from."""
 
     pools: tuple[Pool, ...]
     rules: tuple[Rule, ...]
     text: str  #: the administrator's own, comments and all
+    identity: Identities = AS_GIVEN
+    has_identity: bool = False  #: whether the text has an ``[identity]``, so that no host's own counts
 
     def pool(self, name: str) -> Pool | None:
         """Return the pool of exactly this name."""
@@ -109,6 +121,8 @@ class Policy:
 
     def plan(self, request: SessionRequest, node: str) -> Plan:
         """Return what a request on this node may try: the first rule that matches decides."""
+        if self.identity.refuses(request.user):
+            return Denied(Reason.NOT_ENTITLED, request.pool, UNKNOWN_DOMAIN)
         if request.pool is not None and self.pool(request.pool) is None:
             return Denied(Reason.UNKNOWN_POOL, request.pool)
         rule = next((rule for rule in self.rules if rule.match(request, node)), None)
@@ -136,25 +150,59 @@ class Policy:
         return TryPools(tuple(pool for pool in map(self.pool, names) if pool is not None))
 
 
+class HostTable(StrEnum):
+    """What becomes of an ``[identity]`` that still stands in a host's own ``farmlease.toml``."""
+
+    NONE = "none"  #: there is none
+    USED = "used"  #: the policy has none yet
+    IGNORED = "ignored"  #: the policy has one
+
+    @property
+    def advice(self) -> str:
+        """What an administrator should do about it; empty for none."""
+        match self:
+            case HostTable.NONE:
+                return ""
+            case HostTable.USED:
+                return (
+                    "[identity] stands in farmlease.toml, where each host may have another; it counts until the policy "
+                    "has one: move it to pools.toml and run `farmlease pool apply`"
+                )
+            case HostTable.IGNORED:
+                return (
+                    "[identity] in farmlease.toml is ignored, for the policy says who is who; "
+                    "take it out of farmlease.toml"
+                )
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyInForce:
-    """The policy every decision goes by, and its version. Version 0: none was ever applied, and there are no pools."""
+    """The policy every decision goes by, and its version. Version 0: none was ever applied, and there are no pools.
+
+    ``host``: the table of ``farmlease.toml``, by which names are read until there is a policy.
+    """
 
     version: int
     policy: Policy | None
+    host: InitVar[Identities] = AS_GIVEN
     pools: tuple[Pool, ...] = field(init=False)
+    identity: Identities = field(init=False)  #: who is who; whatever reads a user's name asks this
 
-    def __post_init__(self) -> None:
-        """Take the pools of the policy, none without one."""
+    def __post_init__(self, host: Identities) -> None:
+        """Take pools and table of the policy; without one no pool, and the host's table."""
         object.__setattr__(self, "pools", self.policy.pools if self.policy else ())
+        object.__setattr__(self, "identity", self.policy.identity if self.policy else host)
 
     def pool(self, name: str) -> Pool | None:
         """Return the pool of exactly this name."""
         return self.policy.pool(name) if self.policy else None
 
 
-def parse_policy(text: str, source: str) -> Policy:
-    """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line."""
+def parse_policy(text: str, source: str, host: Identities = AS_GIVEN) -> Policy:
+    """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line.
+
+    ``host``: the table of ``farmlease.toml``, which counts where the policy has no ``[identity]``.
+    """
     try:
         document = _Document.model_validate(tomllib.loads(text))
     except ValidationError as error:
@@ -162,7 +210,14 @@ def parse_policy(text: str, source: str) -> Policy:
         raise PolicyError(f"{source}: {_place(text, where)}: {why}") from None
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"{source}: is not TOML: {error}") from error
-    return Policy(pools=document.pool, rules=document.rule, text=text)
+    table = document.identity
+    return Policy(
+        pools=document.pool,
+        rules=document.rule,
+        text=text,
+        identity=host if table is None else table.identities,
+        has_identity=table is not None,
+    )
 
 
 def _place(text: str, where: Location) -> str:

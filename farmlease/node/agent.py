@@ -13,6 +13,7 @@ from dataclasses import replace
 import structlog
 
 from farmlease.domain.health import Facts
+from farmlease.domain.identity import User
 from farmlease.domain.session_states import SessionState
 from farmlease.node.concurrency import Runtime
 from farmlease.node.health.monitor import HealthMonitor
@@ -43,6 +44,8 @@ class Agent:
         self.save_session = sessions.save.save_session
         self.hold_session = sessions.hold.hold_session
         self.touch = sessions.liveness.touch
+        self.known_policy = sessions.start.known_policy
+        self.deny_without_policy = sessions.start.deny_without_policy
 
     # --- what is asked about sessions and about the node --------------------------------------------------------------
 
@@ -55,6 +58,10 @@ class Agent:
         """Return every session that the API shows, as it stands now, by id."""
         shown = (each for each in self._state.sessions if each.state.shown)
         return sorted(map(self._as_it_stands, shown), key=lambda each: each.id)
+
+    def person(self, text: str) -> User:
+        """Return the person of this spelling, by the farm's table of who is who; raises InvalidName."""
+        return self._state.policy.in_force.identity.user(text)
 
     @property
     def draining(self) -> bool:

@@ -50,22 +50,19 @@ async def run_agent(config: Config) -> None:
     stop, again = _stop_signals()
     manager = ServiceManager()
     log_loop_faults()
-    access = Access(
-        token=None if config.agent.listen.startswith(UNIX) else own_token(config.agent.token_file),
-        hosts=hosts_of(config.agent.listen),
-        identities=config.identities,
-    )
+    token = None if config.agent.listen.startswith(UNIX) else own_token(config.agent.token_file)
     metrics = Metrics(clock)
     async with open_farm(config, owner=True) as (opened, connection):
         farm = metrics.measuring(opened)
         with compose(config, farm, clock, metrics) as node, _doors(config) as (api_socket, health_socket, *agent_check):
             node.agent.adopt()
+            access = Access(token, hosts_of(config.agent.listen), node.state.policy)
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
             _spare_the_collector()
             manager.ready()
             await run_group(
                 [
-                    serving(Gate(create_app(node.agent, node.loops, access.identities), access), api_socket),
+                    serving(Gate(create_app(node.agent, node.loops), access), api_socket),
                     probing(partial(answer, node.monitor), health_socket),
                     *(agent_checking(lambda: agent_line(node.monitor.health), door) for door in agent_check),
                     *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),

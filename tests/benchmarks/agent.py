@@ -194,9 +194,11 @@ def running_agent(*program: str) -> Iterator[RunningAgent]:
             f'[keys]\nfile = "{folder}/keyring.json"\n'
             f'[agent]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{folder}/token"\nstate_dir = "{folder}/state"\n'
             f'[health]\nlisten = "127.0.0.1:{health}"\n'
-            '[identity]\ndomains = { CORP = "corp.example.com" }\n'
         )
-        policy.write_text('[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 1000000\n')
+        policy.write_text(
+            '[identity]\ndomains = { CORP = "corp.example.com" }\n'
+            '[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 1000000\n'
+        )
         installed = Path(sys.executable).with_name("farmlease")
         farmlease = [str(installed)] if installed.exists() else [sys.executable, "-m", "farmlease"]
         if program:

@@ -6,7 +6,6 @@ What any call of this server costs, gate and all; for measuring only, so it is n
 from fastapi import FastAPI, Response
 
 from farmlease.cli import main
-from farmlease.domain.identity import Identities
 from farmlease.node import daemon
 from farmlease.node.agent import Agent
 from farmlease.node.loops import Loops
@@ -17,9 +16,9 @@ EMPTY = "/empty"
 production = daemon.create_app
 
 
-def create_app(agent: Agent, rounds: Loops, identities: Identities) -> FastAPI:
+def create_app(agent: Agent, rounds: Loops) -> FastAPI:
     """Return the agent's own application and the route."""
-    app = production(agent, rounds, identities)
+    app = production(agent, rounds)
 
     @app.get(EMPTY, status_code=204, response_class=Response)
     async def empty() -> Response:

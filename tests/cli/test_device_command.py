@@ -174,7 +174,7 @@ def test_what_cannot_be_done_is_said(lent: ClockedHost, args: tuple[str, ...], s
 
 def test_several_named_pools_need_a_name(host: Host) -> None:
     """Which slot is meant is not guessed."""
-    host.apply(QLIKVIEW + QLIKVIEW.replace('"qlikview"', '"second"'))
+    host.apply(QLIKVIEW + QLIKVIEW[QLIKVIEW.index("[[pool]]") :].replace('"qlikview"', '"second"'))
     host.lend(JOHN, ended=True)
     ended = host.run("device", "release", JOHN, "citrix-a")
     told = "farmlease: name the pool with --pool; the pools are qlikview, second\n"

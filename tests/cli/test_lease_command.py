@@ -20,7 +20,7 @@ from farmlease.domain.json_documents import lease_document
 from farmlease.domain.model import LeaseView
 from farmlease.farm import Farm
 from farmlease.store.keys import Shard
-from tests.support.commands import QLIKVIEW, Host
+from tests.support.commands import IDENTITIES, QLIKVIEW, Host
 from tests.support.servers import require
 
 FIELDS = ["user", "pool", "kind", "state", "devices", "sessions", "issued_at", "expires_at", "fence", "overdraft"]
@@ -54,7 +54,7 @@ def look(host: Host, user: str, pool: str) -> LeaseView:
         assert found.policy is not None
         chosen = found.policy.pool(pool)
         assert chosen is not None
-        view = await LeaseAdmin(farm).lease(chosen, host.config.identities.user(user))
+        view = await LeaseAdmin(farm).lease(chosen, IDENTITIES.user(user))
         assert view is not None
         return view
 

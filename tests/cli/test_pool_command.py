@@ -73,11 +73,11 @@ def test_a_changed_limit_holds_at_once(host: Host) -> None:
     ("policy", "told"),
     [
         ("pool = [", "is not TOML"),
-        (QLIKVIEW + "capcity = 3\n", 'line 6: pool[0].capcity: unknown key; the nearest valid one is "capacity"'),
+        (QLIKVIEW + "capcity = 3\n", 'line 9: pool[0].capcity: unknown key; the nearest valid one is "capacity"'),
         (b"\xff[[pool]]", "is not UTF-8 text"),
         (QLIKVIEW + 'session_timeout = "2m"\n', "pool qlikview: session_timeout 2m is not more than twice"),
-        (QLIKVIEW + "nodes = ['n']\n", "line 6: pool[0].nodes: is for a node_locked pool only"),
-        (QLIKVIEW + "reserve = [{ users = ['x'], seats = 4 }]\n", "line 6: pool[0].reserve: reserves 4 seats of 3"),
+        (QLIKVIEW + "nodes = ['n']\n", "line 9: pool[0].nodes: is for a node_locked pool only"),
+        (QLIKVIEW + "reserve = [{ users = ['x'], seats = 4 }]\n", "line 9: pool[0].reserve: reserves 4 seats of 3"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_kept_is_refused(host: Host, policy: str | bytes, told: str) -> None:

@@ -17,7 +17,7 @@ from farmlease.domain.model import Withdrawal
 from farmlease.farm import Farm
 from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
-from tests.support.commands import CLEARQUEST, QLIKVIEW, Host, me
+from tests.support.commands import CLEARQUEST, IDENTITIES, QLIKVIEW, Host, me
 
 MANY = 400
 
@@ -115,7 +115,7 @@ def test_list_counts_what_each_key_seals(host: Host) -> None:
     lent(host, "john", "mary")
     old, new = rotated_with_node(host)
     host.lend("peter", ended=True)
-    person = host.config.identities.user("peter")
+    person = IDENTITIES.user("peter")
 
     async def revoke(farm: Farm) -> None:
         (pool,) = (await farm.policy()).pools
@@ -184,7 +184,7 @@ def test_names_outlive_the_key_that_sealed_them(host: Host) -> None:
     host.lend("mary", pool="clearquest", ended=True)
     host.apply(QLIKVIEW)
     host.report("ctx-02")
-    person = host.config.identities.user("john")
+    person = IDENTITIES.user("john")
 
     async def deny(farm: Farm) -> None:
         index = farm.sealer.user_index(person)
@@ -274,7 +274,7 @@ def test_retire_is_refused_while_the_key_is_needed(host: Host) -> None:
 def test_retire_asks_first_and_tells_of_the_notes(host: Host) -> None:
     """What administrators wrote in the audit is not sealed anew; that it becomes unreadable is said before."""
     lent(host, "john")
-    person = host.config.identities.user("john")
+    person = IDENTITIES.user("john")
 
     async def revoke(farm: Farm) -> None:
         (pool,) = (await farm.policy()).pools

@@ -88,7 +88,7 @@ def test_every_key_is_read(file: Path) -> None:
     assert ("0.0.0.0:9732", "0.0.0.0:9733") == (config.health.listen, config.health.agent_check)
     assert (15_000, 75) == (config.agent.shutdown_delay_ms, config.health.pool_alert_percent)
     assert 20_000 == config.recovery.window_ms
-    assert User(r"corp\alice") == config.identities.user("adm-alice@corp.example.com")
+    assert User(r"corp\alice") == config.host_identity.user("adm-alice@corp.example.com")
     assert ("/usr/local/bin/tell-user", "{user}", "{session}", "{reason}") == config.hooks.lost
 
 
@@ -169,7 +169,7 @@ def test_the_environment_overrides_keys(file: Path) -> None:
     assert ("12", "007") == (config.farm, config.node)
     assert (30_000, 7) == (config.agent.heartbeat_ms, config.agent.max_sessions)
     assert (500, 0) == (config.store.timeout_ms, config.recovery.window_ms)
-    assert User(r"corp\x") == config.identities.user("x@corp.example.com")
+    assert User(r"corp\x") == config.host_identity.user("x@corp.example.com")
     assert ("/bin/tell", "{user}") == config.hooks.lost
     assert "127.0.0.1:1" == config.health.agent_check
 

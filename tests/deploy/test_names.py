@@ -9,7 +9,6 @@ import click
 import pytest
 import yaml
 
-from farmlease.domain.identity import Identities
 from farmlease.node.http.api import create_app
 from tests.support.command_lines import check, command_lines
 from tests.support.metric_names import known_names, named_in
@@ -78,7 +77,7 @@ def test_every_file_that_is_named_is_there(file: Path) -> None:
 def test_every_path_of_http_exists(file: Path) -> None:
     """What a balancer or hook asks for is what an agent serves."""
     node = SimpleNamespace(awake=lambda: None)  # nobody asks it
-    app = create_app(node, node, Identities({}, {}))
+    app = create_app(node, node)
     served = {app.openapi_url} | {re.sub(r"\{\w+\}", "*", path) for path in app.openapi()["paths"]}
     text = file.read_text(encoding="utf-8")
     assert PROBES >= set(re.findall(r"(?<![\w.])/([a-z]+z)\b", text))

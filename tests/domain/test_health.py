@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from farmlease.domain.health import STEADY_AFTER, Facts, Health, Status, Steady, health, weight
+from farmlease.domain.policy import HostTable
 from farmlease.node.http.probe_answers import Answer, agent_line, answer
 
 WELL = Facts(
@@ -45,6 +46,10 @@ WELL = Facts(
         ({"policy_known": False, "store_answers": False}, False, "fail", "is known before the store answers"),
         ({"policy_trouble": "does not open"}, False, "fail", "does not open"),
         ({"journal_writes": False}, False, "fail", "look at the disk"),
+        ({"host_table": HostTable.USED}, True, "warn", "move it to pools.toml"),
+        ({"host_table": HostTable.IGNORED}, True, "warn", "take it out of farmlease.toml"),
+        ({"unknown_domains": 1}, True, "warn", "came here from 1 domain that [identity] of the policy does not list"),
+        ({"unknown_domains": 2}, True, "warn", "from 2 domains"),
         ({"damaged": 1}, True, "warn", "1 entry did not open and was kept"),
         ({"damaged": 2}, True, "warn", "2 entries did not open and were kept"),
         ({"journal_refused": "kept/x"}, True, "warn", "move kept/x out of state_dir"),
@@ -137,9 +142,8 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     assert (503, "application/health+json") == (found.status, found.content_type)
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
-    assert {"sessions", "name", "store", "clock", "keys", "policy", "pools", "journal", "activity"} == set(
-        document["checks"]
-    )
+    names = {"sessions", "name", "store", "clock", "keys", "policy", "identity", "pools", "journal", "activity"}
+    assert names == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

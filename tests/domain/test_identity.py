@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from farmlease.domain.identity import Identities, User, check_token, fold
+from farmlease.domain.identity import MOST_SPELLINGS, Identities, User, check_token, fold
 from farmlease.errors import ConfigError, InvalidName
 
 DOMAINS = {"CORP": "corp.example.com", "Lab": "lab.example.com"}
@@ -213,6 +213,199 @@ def test_a_domain_may_have_several_dns_names() -> None:
     """Several user name suffixes of one domain are one domain."""
     identities = Identities({"CORP": "corp.example.com", "corp": "corp.example.net"})
     assert identities.user("x@corp.example.com") == identities.user("x@corp.example.net")
+
+
+# --- the farm's table: default domain, several suffixes, local users, unknown domains ---------------------------------
+
+SID = "S-1-5-21-1004336348-1177238915-682003330-512"
+FARM = Identities(
+    {"CORP": ["corp.example.com", "example.com"], "Lab": "lab.example.com"},
+    {r"CORP\adm-alice": r"CORP\alice", SID: "john@corp.example.com"},
+    default_domain="CORP",
+    local_users=["root", "Administrator", r"NT AUTHORITY\SYSTEM", "S-1-5-18"],
+)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "canonical"),
+    [
+        ("alice", r"corp\alice"),
+        ("ALICE", r"corp\alice"),
+        (r"CORP\alice", r"corp\alice"),
+        ("alice@example.com", r"corp\alice"),
+        ("alice@CORP.EXAMPLE.COM", r"corp\alice"),  # a Kerberos realm
+        (r"AzureAD\alice@example.com", r"corp\alice"),
+        (r"AZUREAD\alice@corp.example.com", r"corp\alice"),
+        (r"MicrosoftAccount\alice@example.com", r"corp\alice"),
+        (r"AzureAD\alice@elsewhere.example", "alice@elsewhere.example"),
+        ("adm-alice", r"corp\alice"),
+        (SID, r"corp\john"),
+        ("S-1-5-21-1-2-3-1001", "s-1-5-21-1-2-3-1001"),  # never a name of the default domain
+        ("root", "root"),
+        ("ROOT", "root"),
+        (r"CORP\root", r"corp\root"),
+        ("administrator@example.com", r"corp\administrator"),
+        (r"nt authority\system", r"nt authority\system"),
+        ("system", r"corp\system"),
+        (r"LAB\alice", r"lab\alice"),
+        (r"OTHER\alice", r"other\alice"),
+    ],
+)
+def test_a_plain_name_and_its_domain_form_are_one_person(spelling: str, canonical: str) -> None:
+    """L2: with a default domain a name as PAM, SSSD and winbind give it is the person of the domain; local ones apart."""
+    assert User(canonical) == FARM.user(spelling)
+
+
+@given(NAMES)
+def test_every_form_of_one_name_is_one_person(name: str) -> None:
+    """L2: plain, with the short domain, each suffix, as realm and as Entra ID writes it: one person."""
+    forms = ["{}", r"CORP\{}", r"corp.example.com\{}", "{}@corp", "{}@example.com", r"AzureAD\{}@corp.example.com"]
+    try:
+        persons = {FARM.user(form.format(name)) for form in forms}
+    except InvalidName:
+        assume(False)  # noqa: FBT003 -- hypothesis's own signature
+    assume(fold(name) not in {"root", "administrator"})
+    assert 1 == len(persons)
+
+
+@given(st.builds("{}{}".format, st.sampled_from(["", "CORP\\", "LAB\\", "OTHER\\"]), NAMES), NAMES)
+def test_two_persons_never_become_one(first: str, second: str) -> None:
+    """L2: names that differ beyond case and width stay two persons in every domain, but by an alias."""
+    table = Identities(FARM.domains, default_domain="CORP", local_users=FARM.local_users)
+    try:
+        one = table.user(first)
+        others = [table.user(form.format(second)) for form in ("{}", r"LAB\{}", "{}@example.com", r"OTHER\{}")]
+    except InvalidName:
+        assume(False)  # noqa: FBT003 -- hypothesis's own signature
+    for other in others:
+        assert (one == other) == ((one.domain, one.name) == (other.domain, other.name))
+        assert one.name == other.name or one != other
+
+
+@given(
+    st.one_of(st.text(max_size=40), st.builds("{}\\{}".format, NAMES, NAMES), st.builds("{}@{}".format, NAMES, NAMES))
+)
+def test_canonical_is_a_fixed_point_of_the_farms_table(spelling: str) -> None:
+    """L2: a name as any list prints it means the same person again, whatever the table has."""
+    try:
+        user = FARM.user(spelling)
+    except InvalidName:
+        assume(False)  # noqa: FBT003 -- hypothesis's own signature
+    assert user == FARM.user(user.canonical)
+
+
+def test_other_spellings_are_what_an_earlier_table_may_have_said() -> None:
+    """A person is looked for under each name that the table joins: plain, by each suffix, and of each alias."""
+    assert [
+        "alice",
+        "alice@corp.example.com",
+        "alice@example.com",
+        r"corp\adm-alice",
+        "adm-alice",
+        "adm-alice@corp.example.com",
+        "adm-alice@example.com",
+        r"corp.example.com\alice",
+        r"example.com\alice",
+        "alice@corp",
+        r"corp.example.com\adm-alice",
+        r"example.com\adm-alice",
+        "adm-alice@corp",
+    ] == [each.canonical for each in FARM.spellings(User(r"corp\alice"))]
+
+
+@pytest.mark.parametrize(
+    ("canonical", "others"),
+    [
+        ("root", []),
+        (r"nt authority\system", []),
+        ("x@elsewhere.example", []),
+        (r"lab\x", ["x@lab.example.com", r"lab.example.com\x", "x@lab"]),
+        (r"corp\root", ["root@corp.example.com", "root@example.com"]),
+    ],
+)
+def test_other_spellings_never_name_somebody_else(canonical: str, others: list[str]) -> None:
+    """A local user's plain name is not searched for in the default domain, nor is a plain name in any other one."""
+    assert others == [each.canonical for each in FARM.spellings(User(canonical))][: max(2, len(others))]
+
+
+@given(st.builds("{}{}".format, st.sampled_from(["", "CORP\\", "LAB\\", "OTHER\\"]), NAMES))
+def test_other_spellings_are_few_and_all_of_one_person(spelling: str) -> None:
+    """Each of them is read as the person, none is the person's own name, and there are at most MOST_SPELLINGS."""
+    many = Identities({"CORP": [f"s{number}.example.com" for number in range(20)]}, default_domain="CORP")
+    for table in (FARM, many, Identities()):
+        try:
+            user = table.user(spelling)
+        except InvalidName:
+            assume(False)  # noqa: FBT003 -- hypothesis's own signature
+        others = table.spellings(user)
+        assert MOST_SPELLINGS >= len(others) == len(set(others))
+        assert user not in others
+        assert {user} >= {table.user(other.canonical) for other in others}
+
+
+def test_without_a_table_names_are_as_given() -> None:
+    """Before any policy exists there is nothing to join, and nobody is unknown."""
+    assert () == Identities().spellings(User("alice"))
+    assert Identities().knows(User(r"other\alice"))
+
+
+@pytest.mark.parametrize(
+    ("spelling", "known"),
+    [
+        ("alice", True),
+        (r"LAB\alice", True),
+        ("root", True),
+        (r"NT AUTHORITY\SYSTEM", True),
+        (r"NT AUTHORITY\LOCAL SERVICE", False),
+        (r"OTHER\alice", False),
+        ("alice@elsewhere.example", False),
+        (SID, True),
+        ("S-1-5-18", True),
+        ("S-1-5-21-1-2-3-1001", False),
+    ],
+)
+def test_users_of_domains_that_are_not_listed_are_unknown(spelling: str, known: bool) -> None:  # noqa: FBT001 - a column
+    """A domain, or a SID, that leads nowhere is told, and its users refused where the farm wants that."""
+    assert known == FARM.knows(FARM.user(spelling))
+    assert not FARM.refuses(FARM.user(spelling))
+    strict = Identities(FARM.domains, FARM.aliases, "CORP", FARM.local_users, refuse_unknown=True)
+    assert known != strict.refuses(strict.user(spelling))
+
+
+@pytest.mark.parametrize(
+    ("group", "canonical"),
+    [
+        (r"CORP\Students", r"corp\students"),
+        ("students@corp.example.com", r"corp\students"),
+        ("Students@EXAMPLE.COM", r"corp\students"),
+        ("students", r"corp\students"),
+        ("[Sales] Users", r"corp\[sales] users"),
+        (r"BUILTIN\Users", r"builtin\users"),
+        (r"CORP\adm-alice", r"corp\adm-alice"),  # aliases are of users
+        ("a@b@example.com", r"corp\a@b"),
+    ],
+)
+def test_groups_are_read_by_the_same_domains(group: str, canonical: str) -> None:
+    """A group has the spellings of its domain too, and any characters that a directory allows."""
+    assert canonical == FARM.group(group) == FARM.group(canonical)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"default_domain": "a@b"}, "default_domain = 'a@b'"),
+        ({"default_domain": ""}, "is empty"),
+        ({"local_users": [r"CORP\root"], "domains": {"CORP": []}}, "write the name alone"),
+        ({"local_users": ["a/b"]}, "local_users, 'a/b'"),
+        ({"refuse_unknown": True}, "refuses every domain"),
+        ({"domains": {"CORP": []}, "refuse_unknown": True, "aliases": {"a": "b@c"}}, "not among the domains"),
+        ({"domains": {"CORP": ["x"], "LAB": ["y", "X"]}}, "two domains"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_refused(table: Mapping[str, object], told: str) -> None:
+    """What contradicts itself is refused with the administrator's own entry."""
+    with pytest.raises(ConfigError, match=told):
+        Identities(**table)  # type: ignore[arg-type]  # a test's tables
 
 
 @pytest.mark.parametrize("text", ["7", "ctx-01", "{6F9619FF-8B86-D011}", "a b", "rdp-tcp:3", "x" * 128])

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from farmlease.domain.identity import Identities
 from farmlease.domain.model import Kind, Reason, SessionRequest, Share
-from farmlease.domain.policy import Denied, Plan, Policy, RestrictedUse, TryPools, check_timing, parse_policy
+from farmlease.domain.policy import (
+    Denied,
+    Plan,
+    Policy,
+    PolicyInForce,
+    RestrictedUse,
+    TryPools,
+    check_timing,
+    parse_policy,
+)
 from farmlease.errors import PolicyError
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -94,6 +103,55 @@ def test_every_key_is_read(policy: Policy) -> None:
     assert [1] == [reserve.seats for reserve in floating.reserve]
     assert (Kind.NODE_LOCKED, ("ctx-07",), 1) == (locked.kind, locked.nodes, locked.capacity)
     assert 3 == len(policy.rules)
+
+
+IDENTITY = r"""
+[identity]
+default_domain = "CORP"
+domains = { CORP = ["corp.example.com", "example.com"], LAB = "lab.example.com" }
+aliases = { 'CORP\adm-alice' = 'CORP\alice' }
+local_users = ["root", "administrator"]
+unknown_domains = "refuse"
+"""
+
+
+def test_who_is_who_is_the_policys() -> None:
+    """[identity] of the policy says who is who; a host's own table then does not count."""
+    host = Identities({"LAB": "corp.example.com"})
+    policy = parse_policy(IDENTITY + ONE, "x", host)
+    assert policy.has_identity
+    one = policy.identity.user("alice")
+    assert {one} == {
+        policy.identity.user(text) for text in ("alice@example.com", r"AzureAD\alice@example.com", "adm-alice")
+    }
+    assert "root" == policy.identity.user("root").canonical
+    assert policy.identity.refuses(policy.identity.user(r"OTHER\x"))
+    assert policy.identity is PolicyInForce(3, policy, host).identity
+
+
+def test_until_the_policy_has_a_table_the_hosts_counts() -> None:
+    """A host's own [identity] counts without a policy, and under one that has none; without any, names are as given."""
+    host = Identities({"LAB": "lab.example.com"})
+    policy = parse_policy(ONE, "x", host)
+    assert not policy.has_identity
+    assert host is policy.identity is PolicyInForce(0, None, host).identity
+    assert "x@lab.example.com" == PolicyInForce(0, None).identity.user("x@lab.example.com").canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[identity]\ndefault_domian = 'CORP'\n", r'line 2: identity.default_domian: unknown key; .*"default_domain"'),
+        ("[identity]\nunknown_domains = 'ask'\n", r"line 2: identity.unknown_domains: "),
+        ("[identity]\ndomains = { CORP = 3 }\n", r"line 2: identity.domains.CORP: must be a list"),
+        ("[identity]\naliases = { a = 'b', b = 'c' }\n", r"line 1: identity: the alias 'a' leads to 'b', itself"),
+        ("[identity]\nlocal_users = 'root'\n", r"line 2: identity.local_users: must be a list"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_refused(text: str, told: str) -> None:
+    """[identity] is refused with its line, as the rest of the policy is."""
+    with pytest.raises(PolicyError, match=told):
+        parse_policy(text + ONE, "x")
 
 
 def test_the_text_is_kept(policy: Policy) -> None:

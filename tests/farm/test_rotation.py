@@ -15,6 +15,7 @@ import pytest
 from farmlease.admin.leases import LeaseAdmin
 from farmlease.config.model import load_config
 from farmlease.crypto import keyring_file
+from farmlease.domain.identity import User
 from farmlease.farm import open_farm
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
 from tests.support.commands import Ended
@@ -114,7 +115,7 @@ def opened(farm: Agents) -> list[str | None]:
         async with open_farm(config) as (found, _):
             (pool,) = (await found.policy()).pools
             leases = [lease async for lease in LeaseAdmin(found).leases(pool)]
-            users = [config.identities.user(lease.user) for lease in leases]
+            users = [User(lease.user) for lease in leases]
             return [await LeaseAdmin(found).fault(pool, user, "citrix-a") for user in users]
 
     return asyncio.run(look())

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from farmlease.crypto.keyring import KeyRing
+from farmlease.domain import denial_text
 from farmlease.domain.model import Denial, Reason, Restricted, SessionRequest
 from farmlease.errors import PolicyError
 from tests.support.nodes import JOHN, MARY, Site
@@ -152,7 +153,8 @@ async def test_without_a_policy_nobody_is_let_in(site: Site) -> None:
     site.timed.raw.flushall()
     host = site.host()
     denial = await host.denied(JOHN)
-    assert Reason.UNKNOWN_POOL is denial.reason
+    assert (Reason.OFFLINE, denial_text.NO_POLICY) == (denial.reason, denial.detail)
+    assert denial.retry_at is not None
     assert not host.agent.facts().policy_known
     await site.apply(site.policy)
     await host.granted(JOHN)

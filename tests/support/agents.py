@@ -27,6 +27,9 @@ from tests.support.patience import within
 __all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "distant_port", "soon"]
 
 POLICY = """\
+[identity]
+domains = {{ CORP = "corp.example.com" }}
+
 [[pool]]
 name = "qlikview"
 kind = "named"
@@ -275,7 +278,6 @@ def written(
         f'[agent]\nlisten = "{address}"\ntoken_file = "{folder}/{node}.token"\nstate_dir = "{folder}/{node}"\n'
         f'heartbeat = "{heartbeat}"\n{settings}\n'
         f'[health]\nlisten = "127.0.0.1:{port}"\nagent_check = "127.0.0.1:{check}"\n{health}\n'
-        '[identity]\ndomains = { CORP = "corp.example.com" }\n'
     )
     return RunningAgent(
         node, config, address, folder / f"{node}.token", folder / node, port, folder / f"{node}.log", ring, check

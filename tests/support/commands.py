@@ -26,6 +26,7 @@ from farmlease.config.model import Config, load_config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import RecordBinding
+from farmlease.domain.identity import Identities
 from farmlease.domain.model import SessionRequest
 from farmlease.domain.node_view import Wish
 from farmlease.domain.policy import Policy, Pool, parse_policy
@@ -36,9 +37,12 @@ from farmlease.store.node_store import Report
 from tests.support.servers import RedisServer
 from tests.support.stores import StoreClock
 
-__all__ = ["CLEARQUEST", "NODE", "QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of", "me"]
+__all__ = ["CLEARQUEST", "IDENTITIES", "NODE", "QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of", "me"]
 
 QLIKVIEW = """# what we bought
+[identity]
+domains = { CORP = "corp.example.com" }
+
 [[pool]]
 name = "qlikview"
 kind = "named"
@@ -47,6 +51,9 @@ capacity = 3
 CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 1\n'
 NODE = "ctx-01#1"
 LATEST = 2**52  #: a fence later than any
+
+#: Who is who by the policies of these tests.
+IDENTITIES = Identities({"CORP": "corp.example.com"})
 
 T = TypeVar("T")
 
@@ -184,7 +191,7 @@ class Host:
 
     def end(self, user: str, pool: str = "qlikview", device: str = "citrix-a") -> None:
         """End the session that ``lend`` gave a user."""
-        person = self.config.identities.user(user)
+        person = IDENTITIES.user(user)
 
         async def give_back(farm: Farm) -> None:
             claim = Claim(user=farm.sealer.user_index(person), node=NODE, session=f"s-{person.name}-{device}")
@@ -195,7 +202,7 @@ class Host:
     async def _lend(
         self, farm: Farm, pool: Pool, version: int, user: str, device: str, *, ended: bool, session: str
     ) -> None:
-        person = self.config.identities.user(user)
+        person = IDENTITIES.user(user)
         index = farm.sealer.user_index(person)
         lease_id = secrets.token_urlsafe(12)
         record = BorrowedRecord(
@@ -228,7 +235,7 @@ def host_of(folder: Path, store: RedisServer) -> Host:
     host = Host(folder, store)
     host.config_file.write_text(
         f'farm = "citrix-a"\nnode = "ctx-01"\n[store]\nurl = "{store.url}"\n[keys]\nfile = "{host.ring_file}"\n'
-        f'[agent]\nstate_dir = "{folder}"\n[identity]\ndomains = {{ CORP = "corp.example.com" }}\n'
+        f'[agent]\nstate_dir = "{folder}"\n'
     )
     keyring_file.create(host.ring_file, KeyRing.generate(0))
     return host

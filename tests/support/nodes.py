@@ -254,6 +254,7 @@ class Site:
     def policy(self) -> str:
         """The usual policy. A lost seat is lost: who wants it re-acquired says so."""
         return (
+            '[identity]\ndomains = { CORP = "corp.example.com" }\n'
             '[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 3\nreacquire = { attempts = 0 }\n'
             f'files = ["{self.disk}/{{user}}/cal.pgo"]\n'
         )

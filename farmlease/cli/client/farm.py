@@ -63,6 +63,10 @@ class FarmClient:
         except RecordRejected as error:
             raise RecordRejected(f"{self.config.keys.file}: {error}") from error
 
+    def user(self, text: str) -> User:
+        """Return the person of this spelling, by the farm's table of who is who; raises InvalidName."""
+        return self.in_force().identity.user(text)
+
     def policy(self) -> Policy:
         """Return the policy; FarmleaseError if there is none yet."""
         policy = self.in_force().policy

@@ -77,9 +77,10 @@ def expect_success(answer: Answer) -> Answer:
     raise error_of(answer)
 
 
-def list_sessions() -> list[dict[str, object]]:
-    """Return the sessions that the agent lists; FarmleaseError if its answer is not a list."""
-    rows = expect_success(call_agent("GET", "/v1/sessions")).document
+def list_sessions(user: str | None = None) -> list[dict[str, object]]:
+    """Return the sessions that the agent lists, of one user in any spelling; FarmleaseError if it is not a list."""
+    query = "" if user is None else f"?user={quote(user, safe='')}"
+    rows = expect_success(call_agent("GET", f"/v1/sessions{query}")).document
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise FarmleaseError("the agent's answer is not a list of sessions; is it of the same version as this command?")
     return rows

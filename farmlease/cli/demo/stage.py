@@ -37,6 +37,9 @@ FARM = "citrix-a"
 NODES = ("ctx-01", "ctx-02")
 POOL = "qlikview"
 POLICY = """\
+[identity]
+domains = {{ CORP = "corp.example.com" }}
+
 [[pool]]
 name = "qlikview"
 kind = "named"
@@ -65,9 +68,6 @@ heartbeat = "1s"
 
 [health]
 listen = "127.0.0.1:{port}"
-
-[identity]
-domains = {{ CORP = "corp.example.com" }}
 """
 #: A Unix socket's path has room for 103 bytes on every system; the longest name in the folder takes 20 of them.
 LONGEST_FOLDER = 80

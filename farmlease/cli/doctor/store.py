@@ -10,7 +10,6 @@ from farmlease.crypto.seal import Sealer
 from farmlease.domain.diagnosis import node, store
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, merge_servers, warned
 from farmlease.domain.key_rotation import cannot_open
-from farmlease.domain.policy import PolicyInForce
 from farmlease.errors import RecordRejected, StoreError
 from farmlease.farm import Farm
 from farmlease.node.logind import is_answering
@@ -84,12 +83,13 @@ async def _farm(
     if ring is None:
         yield failed("policy", "cannot be opened without a key ring; fix that first")
         return
-    farm = Farm(config.farm, LeaseStore(connection, config.farm), Sealer(ring, config.farm))
+    leases, sealer = LeaseStore(connection, config.farm), Sealer(ring, config.farm)
+    farm = Farm(config.farm, leases, sealer, host_identity=config.host_identity)
     try:
         in_force = await farm.policy()
     except RecordRejected as error:
         yield failed("policy", why(error))
-        in_force, reports = PolicyInForce(0, None), []  # never advise copying a ring that is not the farm's
+        in_force, reports = farm.in_force(0, None), []  # never advise copying a ring that is not the farm's
     else:
         reports = await farm.seals.rings()
         yield node.policy(in_force.version, in_force.policy)

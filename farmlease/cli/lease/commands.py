@@ -123,7 +123,7 @@ def check(user: str, pool: str | None, device: str | None) -> None:
     Prints VALID, or INVALID with the reason and exit status 3. If the record does not open: exit status 5.
     """
     with opened_farm() as client:
-        who = client.config.identities.user(user)
+        who = client.user(user)
         where = client.config.farm if device is None else check_token("device", device)
         why = client.wait(client.lease_admin.fault(client.one_pool(pool), who, where))
     click.echo("VALID" if why is None else f"INVALID: {why}")
@@ -143,7 +143,7 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
     """
     with opened_farm() as client:
         (chosen,) = client.pools(pool)
-        who = client.config.identities.user(user)
+        who = client.user(user)
         view = client.held_lease(chosen, who)
         if view.state is LeaseState.QUARANTINED:
             until = wording.moment(view.lease.expires_at)
@@ -166,7 +166,7 @@ def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
     """
     with opened_farm() as client:
         (chosen,) = client.pools(pool)
-        who = client.config.identities.user(user)
+        who = client.user(user)
         view = client.held_lease(chosen, who)
         ask_first(f"this takes {_seat_text(view)} and keeps the user out for a while", yes=yes)
         withdrawn = client.wait(client.lease_admin.withdraw(chosen, who, Withdrawal.REVOKED, reason))
@@ -185,7 +185,7 @@ def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView
 
 def _leases_of_user(client: FarmClient, user: str, pool: str | None) -> Iterator[LeaseView]:
     """Yield one user's leases."""
-    who = client.config.identities.user(user)
+    who = client.user(user)
     for each in client.pools(pool):
         view = client.wait(client.lease_admin.lease(each, who))
         if view is not None:

@@ -31,7 +31,7 @@ def forget(user: str, *, yes: bool) -> None:
     and session ids, files that farmlease kept on hosts, backups, logs, and the vendor's books.
     """
     with opened_farm() as client:
-        who, log = client.config.identities.user(user), AuditLog(client.farm)
+        who, log = client.user(user), AuditLog(client.farm)
         _refuse_if_held(client, who)
         ask_first("this erases the user's name from every pool and from the audit, for good", yes=yes)
         erased = [_erase(client, log, each, who) for each in (*all_pools(client, log), "")]

@@ -81,7 +81,7 @@ class Importer:
     def __init__(self, client: FarmClient, pool: Pool) -> None:
         self._client = client
         self._pool = pool
-        self._version = client.in_force().version
+        self._in_force = client.in_force()
 
     def import_row(self, row: LicenceRow | RejectedRow) -> tuple[str, str]:
         """Import a row; return the outcome and, if the row is bad, the reason."""
@@ -96,14 +96,14 @@ class Importer:
         return _BAD, self._reason(outcome)
 
     def _import(self, row: LicenceRow) -> ImportOutcome:
-        user = self._client.config.identities.user(row.user)
         machine = check_token("machine id", row.machine)
         for _ in range(_MOST_CHANGES):
-            importing = self._client.lease_admin.import_lease(self._pool, self._version, user, machine, row.borrowed_at)
+            version, user = self._in_force.version, self._in_force.identity.user(row.user)
+            importing = self._client.lease_admin.import_lease(self._pool, version, user, machine, row.borrowed_at)
             outcome = self._client.wait(importing)
             if not isinstance(outcome, Behind):
                 return outcome
-            self._version = self._client.in_force().version
+            self._in_force = self._client.in_force()
             self._pool = self._client.named_pool(self._pool.name)
         raise FarmleaseError("the policy keeps changing; is a script applying policies in a loop?")
 

@@ -139,7 +139,8 @@ class Metrics:
 
     def measuring(self, farm: Farm) -> Farm:
         """Return the farm with every call of its store measured."""
-        return Farm(farm.name, LeaseStore(_Measured(farm.leases.connection, self), farm.name), farm.sealer)
+        leases = LeaseStore(_Measured(farm.leases.connection, self), farm.name)
+        return Farm(farm.name, leases, farm.sealer, host_identity=farm.host_identity)
 
     def called(self, verb: str, began: float, error: StoreError | None = None) -> None:
         """Note a call of the store that began at ``began`` by the clock's seconds."""

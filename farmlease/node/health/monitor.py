@@ -65,6 +65,8 @@ class HealthMonitor:
             offline_denies=self._offline_denies,
             policy_known=state.policy.in_force.policy is not None,
             policy_trouble=state.policy.trouble,
+            host_table=state.policy.host_table,
+            unknown_domains=state.unknown_domains.count(),
             journal_writes=journal_writes,
             journal_refused=state.journal.refused,
             damaged=state.sessions.damaged,

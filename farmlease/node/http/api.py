@@ -9,18 +9,18 @@ from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import structlog
-from fastapi import Body, Depends, FastAPI, Path, Request, Response, Security
+from fastapi import Body, Depends, FastAPI, Path, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from farmlease import __version__
-from farmlease.domain.identity import LONGEST_TOKEN, Identities
+from farmlease.domain.identity import LONGEST_TOKEN, User
 from farmlease.domain.json_documents import Document, decision_document, timestamp
 from farmlease.domain.model import Decision, Denial, Grant, Reason
 from farmlease.domain.session_states import IllegalEvent
-from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, PolicyError, RecordRejected
+from farmlease.errors import FarmleaseError, FileRefused, InvalidName, JournalFailed, PolicyError, RecordRejected
 from farmlease.node.agent import Agent
 from farmlease.node.http.auth import Caller, problem
 from farmlease.node.http.schemas import (
@@ -28,6 +28,7 @@ from farmlease.node.http.schemas import (
     GrantDocument,
     HoldBody,
     HoldDocument,
+    ListQuery,
     ProblemDocument,
     RestrictedDocument,
     SavedDocument,
@@ -58,7 +59,7 @@ _SAVE = _ONE | {409: _PROBLEM}
 _START = _ANY | {200: {"model": GrantDocument | RestrictedDocument}, 409: _PROBLEM}
 
 
-def create_app(agent: Agent, loops: Loops, identities: Identities) -> FastAPI:
+def create_app(agent: Agent, loops: Loops) -> FastAPI:
     """Return the agent's API as an ASGI application, without its gate."""
     app = FastAPI(
         title="farmlease agent",
@@ -76,17 +77,20 @@ def create_app(agent: Agent, loops: Loops, identities: Identities) -> FastAPI:
     )
     _answer_bad_input(app)
     _answer_errors(app)
-    _add_start(app, agent, identities)
+    _add_start(app, agent)
     _add_session_calls(app, agent)
     _add_calls_that_keep(app, agent)
     _add_node_calls(app, agent)
     return app
 
 
-def _add_start(app: FastAPI, agent: Agent, identities: Identities) -> None:
+def _add_start(app: FastAPI, agent: Agent) -> None:
     @app.post("/v1/sessions", status_code=201, response_model=GrantDocument, responses=_START)
     async def start(body: Annotated[StartBody, Body()], http: Request) -> Response:
-        request = body.request(identities)
+        in_force = await agent.known_policy()
+        if in_force.policy is None:  # then nobody knows who is who
+            return _denied(agent.deny_without_policy(body.pool))
+        request = body.request(in_force.identity)
         caller = Caller.of(http)
         if not caller.may_act_for(request.user):
             return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
@@ -95,17 +99,17 @@ def _add_start(app: FastAPI, agent: Agent, identities: Identities) -> None:
         if decision is None:
             return problem(503, "the caller is gone; its place in the queue is given up")
         if isinstance(decision, Denial):
-            status = _STATUS.get(decision.reason, 409)
-            return problem(status, decision.detail, **_without_detail(decision_document(decision)))
+            return _denied(decision)
         new = isinstance(decision, Grant) and not decision.again
         return JSONResponse(decision_document(decision), 201 if new else 200)
 
 
 def _add_session_calls(app: FastAPI, agent: Agent) -> None:
     @app.get("/v1/sessions", response_model=list[SessionDocument], responses=_ANY)
-    async def sessions(http: Request) -> Response:
-        caller = Caller.of(http)
-        return JSONResponse([_shown(each) for each in agent.sessions() if caller.may_act_for(each.user)])
+    async def sessions(http: Request, query: Annotated[ListQuery, Query()]) -> Response:
+        caller, only = Caller.of(http), _person(agent, query.user)
+        found = (each for each in agent.sessions() if only in {None, each.user})
+        return JSONResponse([_shown(each) for each in found if caller.may_act_for(each.user)])
 
     @app.get("/v1/sessions/{session}", response_model=SessionDocument, responses=_ONE)
     async def session(session: SessionId, http: Request) -> Response:
@@ -229,6 +233,19 @@ def _waiting(session: NodeSession) -> Document:
         "device": session.device,
         "session": session.id,
     }
+
+
+def _person(agent: Agent, user: str | None) -> User | None:
+    """Return the person of a spelling; None where none is given."""
+    try:
+        return None if user is None else agent.person(user)
+    except InvalidName as error:
+        raise FieldError("user", error) from None
+
+
+def _denied(denial: Denial) -> Response:
+    status = _STATUS.get(denial.reason, 409)
+    return problem(status, denial.detail, **_without_detail(decision_document(denial)))
 
 
 def _own(agent: Agent, session: str, http: Request) -> NodeSession | None:

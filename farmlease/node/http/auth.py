@@ -22,8 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from farmlease.domain.identity import Identities, User
+from farmlease.domain.identity import User
 from farmlease.errors import InvalidName
+from farmlease.node.journal.policy_cache import PolicyCache
 
 __all__ = ["MAX_BODY", "Access", "Caller", "Gate", "PeerProtocol", "problem"]
 
@@ -55,7 +56,7 @@ class Access:
 
     token: str | None
     hosts: frozenset[str]
-    identities: Identities
+    policy: PolicyCache  #: whose table says who is who
 
     def caller(self, scope: Scope) -> Caller | None:
         """Return the caller; None for an unknown one."""
@@ -75,7 +76,7 @@ class Access:
             if uid in {0, os.getuid()}:
                 return Caller(None)
             try:
-                return Caller(self.identities.user(pwd.getpwuid(uid).pw_name))
+                return Caller(self.policy.in_force.identity.user(pwd.getpwuid(uid).pw_name))
             except (KeyError, InvalidName):
                 return None
 

@@ -18,6 +18,7 @@ __all__ = [
     "HoldBody",
     "HoldDocument",
     "LeaseDocument",
+    "ListQuery",
     "ProblemDocument",
     "RestrictedDocument",
     "SavedDocument",
@@ -59,6 +60,14 @@ class StartBody(BaseModel):
             pid=self.pid,
             wait_ms=_checked("wait", parse_duration, self.wait) if self.wait else 0,
         )
+
+
+class ListQuery(BaseModel):
+    """Which sessions to list."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    user: str | None = Field(default=None, min_length=1, max_length=LONGEST_NAME, description="in any spelling")
 
 
 class LeaseDocument(BaseModel):

@@ -10,7 +10,7 @@ from contextlib import suppress
 import structlog
 
 from farmlease.crypto.seal import Purpose
-from farmlease.domain.policy import Policy, PolicyInForce, check_timing, parse_policy
+from farmlease.domain.policy import AS_GIVEN, HostTable, Policy, PolicyInForce, check_timing
 from farmlease.errors import JournalFailed, PolicyChanged, PolicyError, RecordRejected
 from farmlease.farm import Farm
 from farmlease.node.journal.journal import Journal
@@ -48,6 +48,14 @@ class PolicyCache:
         self._set_trouble(self._impossible(self.in_force.policy))
         return self.in_force
 
+    @property
+    def host_table(self) -> HostTable:
+        """What becomes of an ``[identity]`` in this host's own configuration."""
+        if self._farm.host_identity == AS_GIVEN:
+            return HostTable.NONE
+        policy = self.in_force.policy
+        return HostTable.IGNORED if policy is not None and policy.has_identity else HostTable.USED
+
     def reseal(self) -> None:
         """Seal the policy in the journal anew, with the primary key."""
         if self.in_force.policy is not None:
@@ -83,10 +91,10 @@ class PolicyCache:
     def _restored(self) -> PolicyInForce:
         body = self._journal.document("policy")
         if body is None:
-            return PolicyInForce(0, None)
+            return self._farm.in_force(0, None)
         try:
             version, _, text = self._farm.sealer.unseal(Purpose.POLICY, self._node, (), body).decode().partition("\n")
-            return PolicyInForce(int(version), parse_policy(text, "policy in the journal"))
+            return self._farm.in_force(int(version), self._farm.read(text, "policy in the journal"))
         except (RecordRejected, PolicyError) as error:
             _log.error("policy.rejected", why=str(error))
-            return PolicyInForce(0, None)
+            return self._farm.in_force(0, None)

@@ -15,6 +15,7 @@ from farmlease.node.journal.policy_cache import PolicyCache
 from farmlease.node.journal.receipts import Receipts
 from farmlease.node.journal.sessions import SessionTable
 from farmlease.node.journal.store_state import StoreState
+from farmlease.node.journal.unknown_domains import UnknownDomains
 from farmlease.store.keys import node_member
 
 __all__ = ["State", "open_state"]
@@ -33,6 +34,7 @@ class State:
     outbox: Outbox
     store_state: StoreState
     policy: PolicyCache
+    unknown_domains: UnknownDomains
 
 
 @contextmanager
@@ -48,6 +50,7 @@ def open_state(config: Config, farm: Farm, clock: Clock) -> Iterator[State]:
     try:
         sealer = NodeSealer(farm.sealer, node)
         sessions = SessionTable(journal, sealer, evidence, node, clock)
+        policy = PolicyCache(farm, journal, node, config.agent.heartbeat_ms)
         yield State(
             node=node,
             member=node_member(node, journal.incarnation),
@@ -57,7 +60,8 @@ def open_state(config: Config, farm: Farm, clock: Clock) -> Iterator[State]:
             receipts=Receipts(journal, sealer, evidence, clock),
             outbox=Outbox(journal, sealer, evidence, clock),
             store_state=StoreState(journal, sealer, sessions, clock),
-            policy=PolicyCache(farm, journal, node, config.agent.heartbeat_ms),
+            policy=policy,
+            unknown_domains=UnknownDomains(policy, sessions, clock),
         )
     finally:
         journal.close()

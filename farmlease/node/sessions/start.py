@@ -63,6 +63,7 @@ class SessionStart:
         self._sessions = state.sessions
         self._outbox = state.outbox
         self._policy = state.policy
+        self._unknown_domains = state.unknown_domains
         self._farm = farm
         self._availability = sync.availability
         self._heartbeat = sync.heartbeat
@@ -82,6 +83,7 @@ class SessionStart:
         a seat or the wait is over; ``end_session`` ends it before, and so does a caller who hangs up: then the place in
         the queue is given up. What was begun is carried out even if the caller goes away.
         """
+        self._unknown_domains.meet(request.user)
         before = self._sessions.find(request.session) if request.wait_ms else None
         try:
             decision = await self._until_decided(request, only)
@@ -91,6 +93,23 @@ class SessionStart:
             raise
         self._count(decision, {pool.name for pool in self._policy.in_force.pools})
         return decision
+
+    async def known_policy(self) -> PolicyInForce:
+        """Return the policy by which names are read; a node that knows none asks whether there is one by now."""
+        if self._policy.in_force.policy is None:
+            try:
+                await self._policy.read_policy()
+            except StoreError as error:
+                self._availability.failed(error)
+        return self._policy.in_force
+
+    def deny_without_policy(self, pool: str | None) -> Denial:
+        """Return the denial for whoever asks while no policy is known: then nobody knows who is who."""
+        return self._deny_offline(pool, denial_text.NO_POLICY)
+
+    def _deny_offline(self, pool: str | None, sentence: str = "") -> Denial:
+        retry_at = self._clock.now_ms() + self._policy.heartbeat_ms
+        return denial_text.denial(Reason.OFFLINE, pool, retry_at=retry_at, sentence=sentence)
 
     async def _until_decided(self, request: SessionRequest, only: User | None) -> Decision:
         """Ask, and ask again while the session waits for a seat."""
@@ -120,8 +139,7 @@ class SessionStart:
                 answer = await self._decide(request, held)
             except StoreError as error:
                 self._availability.failed(error)
-                retry_at = self._clock.now_ms() + self._policy.heartbeat_ms
-                return denial_text.denial(Reason.OFFLINE, request.pool, retry_at=retry_at)
+                return self._deny_offline(request.pool)
         if isinstance(answer, Denial) and self._outbox.pending(request.session):
             await self._heartbeat.deliver()
         return answer
@@ -147,7 +165,9 @@ class SessionStart:
                 case Denied():
                     if plan.reason is Reason.NOT_ENTITLED:  # a request for a pool that is not there is a mistake
                         self._note(request, "denied", plan.reason.value)
-                    return denial_text.denial(plan.reason, plan.pool)
+                    if plan.reason is Reason.OFFLINE:
+                        return self._deny_offline(plan.pool, plan.sentence)
+                    return denial_text.denial(plan.reason, plan.pool, sentence=plan.sentence)
                 case TryPools():
                     answer = await self._try_pools(request, held, in_force, plan.pools)
             if answer is not Behind.POLICY:
@@ -194,7 +214,9 @@ class SessionStart:
                 raise
             self._availability.failed(error)
             return known, plan
-        return now, now.policy.plan(request, self._node) if now.policy else Denied(Reason.UNKNOWN_POOL, request.pool)
+        if now.policy is None:
+            return now, Denied(Reason.OFFLINE, request.pool, denial_text.NO_POLICY)
+        return now, now.policy.plan(request, self._node)
 
     async def _try_pools(
         self, request: SessionRequest, held: NodeSession | None, in_force: PolicyInForce, pools: tuple[Pool, ...]

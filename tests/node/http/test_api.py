@@ -14,14 +14,14 @@ from farmlease.errors import JournalFailed
 from farmlease.node.http.api import create_app
 from farmlease.node.http.auth import Caller
 from tests.support.asgi import Answer, ask
-from tests.support.nodes import FARM, IDENTITIES, JOHN, MARY, Host, Site
+from tests.support.nodes import FARM, JOHN, MARY, Host, Site
 
 
 class Browserless:
     """A client of one host's API, let in by the gate already. ``only`` is the user it may act for."""
 
     def __init__(self, host: Host, only: User | None = None) -> None:
-        self._app = create_app(host.agent, host.node.loops, IDENTITIES)
+        self._app = create_app(host.agent, host.node.loops)
         self._caller = Caller(only)
         self._host = host
 

@@ -3,18 +3,21 @@
 import os
 import socket
 from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from farmlease.domain.identity import Identities
+from farmlease.domain.policy import PolicyInForce
 from farmlease.node.http.auth import MAX_BODY, Access, Caller, Gate
 from farmlease.node.http.server import hosts_of
 from tests.support.asgi import Answer, ask
 
 TOKEN = "a-token"  # noqa: S105 - a test's
 ALLOWED = {"host": "127.0.0.1:8731", "authorization": f"Bearer {TOKEN}"}
+KNOWN: Any = SimpleNamespace(in_force=PolicyInForce(0, None))  #: names are as given
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no uids")
 
 
@@ -36,7 +39,7 @@ async def knock(
 ) -> Answer:
     """Ask through the gate. ``headers`` go over the allowed ones; None leaves one out."""
     listen = "127.0.0.1:8731" if token else "unix:/run/farmlease/agent.sock"
-    gate = Gate(reads_all, Access(token=token, hosts=hosts_of(listen), identities=Identities()))
+    gate = Gate(reads_all, Access(token=token, hosts=hosts_of(listen), policy=KNOWN))
     given = {name: value for name, value in {**ALLOWED, **(headers or {})}.items() if value is not None}
     return await ask(gate, "POST", "/v1/sessions", headers=given, body=body, client=client)
 
