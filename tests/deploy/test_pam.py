@@ -85,13 +85,18 @@ class Host:
 
 
 @contextmanager
-def host(server: RedisServer, without_a_licence: str = "refuse") -> Iterator[Host]:
-    """Set up the samples as an administrator does, under a service name of the test's own."""
+def host(
+    server: RedisServer, without_a_licence: str = "refuse", *, policy: str = ONE_SEAT, options: str = ""
+) -> Iterator[Host]:
+    """Set up the samples as an administrator does, under a service name of the test's own.
+
+    ``options``: what stands behind the script in the PAM file.
+    """
     require("pamtester")
     if os.geteuid() != 0:
         missing("root, who may add a service to /etc/pam.d,")
     service = Path("/etc/pam.d") / f"farmlease-test-{secrets.token_hex(6)}"
-    with agents_on(server.url, nodes=("ctx-01",), policy=ONE_SEAT) as agents:
+    with agents_on(server.url, nodes=("ctx-01",), policy=policy) as agents:
         folder = agents.folder
         farmlease = executable(
             folder / "farmlease",
@@ -105,7 +110,7 @@ def host(server: RedisServer, without_a_licence: str = "refuse") -> Iterator[Hos
         script = executable(folder / "pam-session", replaced((DEPLOY / "pam" / "pam-session").read_text(), settings))
         probe = executable(folder / "probe", PROBE.format(farmlease=farmlease, folder=folder))
         lines = replaced(
-            (DEPLOY / "pam" / "farmlease").read_text(), {"/usr/local/lib/farmlease/pam-session": str(script)}
+            (DEPLOY / "pam" / "farmlease").read_text(), {"/usr/local/lib/farmlease/pam-session": f"{script}{options}"}
         )
         service.write_text(f"{lines}session optional pam_exec.so quiet {probe}\n")
         try:
@@ -212,3 +217,21 @@ def test_a_name_that_looks_like_an_option_is_a_name(server: RedisServer) -> None
         assert "would pass for an option" in said
         assert 0 != status
         assert [] == here.sessions()
+
+
+def test_a_service_that_opens_one_program_names_it(server: RedisServer) -> None:
+    """What stands behind the script in the PAM file is an option of the start, and a rule about the program matches."""
+    rules = """
+[[rule]]
+apps = ["viewer"]
+access = "restricted"
+
+[[rule]]
+pools = ["clearquest"]
+"""
+    for options, taken in ((" --app viewer", []), ("", ["john"])):
+        with host(server, policy=ONE_SEAT + rules, options=options) as here:
+            logon = here.log_on("john", "tty1")
+            assert taken == [each["user"] for each in logon.opened()]
+            assert [] == logon.closed()
+            assert 0 == logon.process.returncode
