@@ -20,6 +20,15 @@ from tests.support.servers import RedisServer, missing, require
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PAM with pam_exec is Linux's")
 
 ONE_SEAT = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 1\nshare = "session"\n'
+#: A viewer needs no licence.
+RULES = """
+[[rule]]
+apps = ["viewer"]
+access = "restricted"
+
+[[rule]]
+pools = ["clearquest"]
+"""
 #: Notes what the agent lists, and lets an open session stay open until the test says go. Runs after the sample's script.
 PROBE = """\
 #!/bin/sh
@@ -219,19 +228,11 @@ def test_a_name_that_looks_like_an_option_is_a_name(server: RedisServer) -> None
         assert [] == here.sessions()
 
 
-def test_a_service_that_opens_one_program_names_it(server: RedisServer) -> None:
+@pytest.mark.parametrize(("options", "taken"), [(" --app viewer", []), ("", ["john"])])
+def test_a_service_that_opens_one_program_names_it(server: RedisServer, options: str, taken: list[str]) -> None:
     """What stands behind the script in the PAM file is an option of the start, and a rule about the program matches."""
-    rules = """
-[[rule]]
-apps = ["viewer"]
-access = "restricted"
-
-[[rule]]
-pools = ["clearquest"]
-"""
-    for options, taken in ((" --app viewer", []), ("", ["john"])):
-        with host(server, policy=ONE_SEAT + rules, options=options) as here:
-            logon = here.log_on("john", "tty1")
-            assert taken == [each["user"] for each in logon.opened()]
-            assert [] == logon.closed()
-            assert 0 == logon.process.returncode
+    with host(server, policy=ONE_SEAT + RULES, options=options) as here:
+        logon = here.log_on("john", "tty1")
+        assert taken == [each["user"] for each in logon.opened()]
+        assert [] == logon.closed()
+        assert 0 == logon.process.returncode
