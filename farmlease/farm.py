@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from farmlease.config.model import Config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.seal import Purpose, Sealer
-from farmlease.domain.identity import Identities
+from farmlease.domain.identity import AS_GIVEN, Identities
 from farmlease.domain.model import PoolUse
-from farmlease.domain.policy import AS_GIVEN, Policy, PolicyInForce, Pool, parse_policy
+from farmlease.domain.policy import Policy, PolicyInForce, Pool, parse_policy
 from farmlease.errors import RecordRejected
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.audit_store import AuditStore
@@ -53,8 +53,8 @@ class Farm:
         self._by = by
 
     def read(self, text: str, source: str) -> Policy:
-        """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line."""
-        return parse_policy(text, source, self.host_identity)
+        """Return the policy in force from its ``text``; PolicyError names ``source``, the key and the line."""
+        return parse_policy(text, source, self.host_identity, in_force=True)
 
     def in_force(self, version: int, policy: Policy | None) -> PolicyInForce:
         """Return a version of the policy, with the table of who is who that counts under it."""

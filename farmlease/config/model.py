@@ -10,7 +10,7 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_origin
+from typing import Annotated, Literal, Self, TypeVar, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
@@ -44,6 +44,8 @@ __all__ = [
     "load_config",
 ]
 
+T = TypeVar("T")
+
 #: What a hook about a session may name, and what one about the node.
 _OF_SESSION = frozenset({"{user}", "{session}", "{reason}", "{pool}"})
 _OF_NODE = frozenset({"{node}"})
@@ -72,6 +74,13 @@ def _hook(known: frozenset[str]) -> AfterValidator:
         return command
 
     return AfterValidator(check)
+
+
+def _once(words: tuple[T, ...]) -> tuple[T, ...]:
+    """Refuse a list that names something twice."""
+    if len(set(words)) < len(words):
+        raise refusal("names one twice")
+    return words
 
 
 def _percent(value: object) -> int:
@@ -136,6 +145,8 @@ class AgentSection(Section):
 
     listen: Annotated[str, validated_by(check_listen)] = LISTEN  #: this host only
     token_file: AbsolutePath = Field(default_factory=lambda: standard_files().token)  #: made at start if absent
+    #: What a caller on the Unix socket who is not root may say of his own sessions, beside app, pool, pid and wait.
+    trust: Annotated[tuple[Literal["device", "site", "groups"], ...], AfterValidator(_once)] = ()
     state_dir: AbsolutePath = Field(default_factory=lambda: standard_files().state)  #: journal and files kept; 0700
     #: How often the node sends its heartbeat, ms; the session timeout of every pool is more than twice as long.
     heartbeat_ms: Duration = Field(default=60_000, alias="heartbeat")

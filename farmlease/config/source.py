@@ -17,6 +17,8 @@ from farmlease.errors import ConfigError
 
 __all__ = [
     "LISTEN",
+    "SOCKET",
+    "TCP",
     "UNIX",
     "Endpoint",
     "Given",
@@ -31,8 +33,10 @@ __all__ = [
     "standard_files",
 ]
 
-LISTEN = "127.0.0.1:8731"  #: default address of the agent
 UNIX = "unix:"  #: an address that begins so is the path of a Unix socket
+TCP = "127.0.0.1:8731"  #: the agent's address where it is to be reached over TCP, with a token
+SOCKET = f"{UNIX}/run/farmlease/agent.sock"
+LISTEN = TCP if sys.platform == "win32" else SOCKET  #: default address of the agent
 
 _PREFIX = "FARMLEASE_"
 _TOP_KEYS = frozenset({"farm", "node"})  #: keys outside any section; ``FARMLEASE_FARM`` sets them
@@ -157,13 +161,13 @@ def check_listen(listen: str) -> str:
     if not listen.startswith(UNIX):
         host, _ = split_address(listen)
         if not _LOOPBACK.fullmatch(host):
-            raise ConfigError(f"an agent listens on this host only: write {LISTEN}, or {UNIX}/run/farmlease/agent.sock")
+            raise ConfigError(f"an agent listens on this host only: write {SOCKET}, or {TCP}")
     elif sys.platform == "win32":
-        raise ConfigError(f"Windows has no Unix sockets for this; write {LISTEN}")
+        raise ConfigError(f"Windows has no Unix sockets for this; write {TCP}")
     else:
         path = listen.removeprefix(UNIX)
         if not PurePosixPath(path).is_absolute() or "\0" in path:
-            raise ConfigError(f"a Unix socket is written {UNIX} and an absolute path, {UNIX}/run/farmlease/agent.sock")
+            raise ConfigError(f"a Unix socket is written {UNIX} and an absolute path, {SOCKET}")
         if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
             raise ConfigError(f"the path of a Unix socket has at most {_LONGEST_SOCKET_PATH} bytes; take a shorter one")
     return listen
@@ -173,7 +177,7 @@ def split_address(address: str) -> tuple[str, int]:
     """Return host (without the brackets of IPv6) and port of ``host:port``; raises ConfigError."""
     form = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):([0-9]{1,5})", address)
     if form is None or not 0 < int(form[3]) < 65_536:  # noqa: PLR2004 -- the number of ports TCP has
-        raise ConfigError(f"an address is written host:port, such as {LISTEN} or [::1]:8731")
+        raise ConfigError(f"an address is written host:port, such as {TCP} or [::1]:8731")
     return form[1] or form[2], int(form[3])
 
 

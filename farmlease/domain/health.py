@@ -52,6 +52,8 @@ class Facts:
     clock_off_ms: int = 0  #: by how much the store's clock jumped; negative: back
     ring_trouble: str | None = None  #: why the key ring's file is not used, but the ring loaded before
     unreported: tuple[str, ...] = ()  #: pools of sessions that are about to end as nothing reports their activity
+    accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
+    accounts_unknown: int = 0  #: those of them of whom nothing is known from before
     sessions: int
     max_sessions: int = 100  #: [agent] max_sessions: with so many the node is full
     crowded: tuple[str, ...] = ()  #: a text for each pool that is as full as [health] pool_alert
@@ -115,7 +117,7 @@ def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
-        _pools(facts), _journal(facts), _activity(facts),
+        _pools(facts), _journal(facts), _accounts(facts), _activity(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -201,6 +203,16 @@ def _policy(facts: Facts) -> Check:
         why = "; apply one with `farmlease pool apply FILE`" if facts.store_answers else " before the store answers"
         return Check("policy", Status.FAIL, f"no policy is known{why}")
     return Check("policy", Status.PASS, "known")
+
+
+def _accounts(facts: Facts) -> Check:
+    if not facts.accounts_failed:
+        return Check("accounts", Status.PASS, "the host's account database answers")
+    users = counted(facts.accounts_failed, "user")
+    text = f"the host's account database does not answer for {users}; see NSS, SSSD or the domain"
+    if facts.accounts_unknown:
+        text += f". The groups of {facts.accounts_unknown} are unknown: rules by groups deny, and give them nothing"
+    return Check("accounts", Status.WARN, text)
 
 
 def _identity(facts: Facts) -> Check:

@@ -9,12 +9,23 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 
 from farmlease.errors import ConfigError, InvalidName
 
-__all__ = ["LONGEST_NAME", "LONGEST_TOKEN", "MOST_SPELLINGS", "Identities", "User", "check_token", "fold"]
+__all__ = [
+    "AS_GIVEN",
+    "LONGEST_NAME",
+    "LONGEST_TOKEN",
+    "MOST_SPELLINGS",
+    "Identities",
+    "User",
+    "bare_principal",
+    "check_token",
+    "domain_and_name",
+    "fold",
+]
 
 LONGEST_NAME = 256  #: characters of a user name, as given and as canonical
 LONGEST_TOKEN = 128  #: characters of a session, device, node, pool or farm name
@@ -37,13 +48,13 @@ class User:
     @property
     def name(self) -> str:
         """The canonical name without its domain, as it stands in file templates."""
-        _, name = _split(self.canonical)
+        _, name = domain_and_name(self.canonical)
         return name
 
     @property
     def domain(self) -> str:
         """The domain of the canonical name; empty for a name without one."""
-        domain, _ = _split(self.canonical)
+        domain, _ = domain_and_name(self.canonical)
         return domain
 
 
@@ -68,7 +79,7 @@ class Identities:
         if not self.shorts and self.refuse_unknown:
             raise ConfigError("unknown_domains refuses every domain; list the farm's own in domains")
         for entry, canonical in zip(self.local_users, self._local_names, strict=True):
-            if _split(canonical)[0] in self.shorts:
+            if domain_and_name(canonical)[0] in self.shorts:
                 raise ConfigError(f"local_users, {entry!r}: is a user of one of the domains; write the name alone")
         self._check_aliases()
 
@@ -92,10 +103,19 @@ class Identities:
         with a default domain, ``students`` are one.
         """
         folded = fold(text)
-        domain, name = _split(folded)
+        domain, name = domain_and_name(folded)
         if domain in self.shorts:
             return f"{self.shorts[domain]}\\{name}"
-        return self._of_default_domain(folded) if not domain else folded
+        return self.in_default_domain(folded) if not domain else folded
+
+    def groups(self, texts: tuple[str, ...]) -> frozenset[str]:
+        """Return the canonical names of a session's groups."""
+        return self._known_groups(texts)
+
+    @cached_property
+    def _known_groups(self) -> Callable[[tuple[str, ...]], frozenset[str]]:
+        """Each rule asks for the same groups, and a person may be in thousands."""
+        return lru_cache(maxsize=32)(lambda texts: frozenset(map(self.group, texts)))
 
     def knows(self, user: User) -> bool:
         """Whether the table says whose the user is. Where it lists no domain, nobody is unknown."""
@@ -116,10 +136,14 @@ class Identities:
             shorts.setdefault(fold(self.default_domain), fold(self.default_domain))
         return shorts
 
-    def alias_target(self, user: User) -> User | None:
-        """Return whom a canonical name is an alias of; None if it is none."""
-        target = self._targets.get(user.canonical)
+    def alias_target(self, text: str) -> User | None:
+        """Return whom a spelling is an alias of; None if it is none. Raises InvalidName."""
+        target = self._targets.get(self._canonical(text))
         return None if target is None else User(target)
+
+    def alias_sources(self, user: User) -> Sequence[str]:
+        """Return the canonical names of the aliases of a person."""
+        return self._sources.get(user.canonical, ())
 
     @cached_property
     def _default(self) -> str | None:
@@ -156,18 +180,18 @@ class Identities:
 
     def _canonical(self, text: str) -> str:
         """Return the canonical spelling, aliases apart; raises InvalidName."""
-        canonical = self._of_default_domain(self._in_domain(text))
+        canonical = self.in_default_domain(self._in_domain(text))
         _check_text(canonical)
         return canonical
 
     def _in_domain(self, text: str) -> str:
         """Return the canonical spelling, aliases and the default domain apart; raises InvalidName."""
         folded = _folded(text)
-        domain, name = _split(folded)
+        domain, name = domain_and_name(folded)
         # Nobody knows whether an unknown domain that stands before a name is the same as one behind it.
         return f"{self.shorts[domain]}\\{name}" if domain in self.shorts else folded
 
-    def _of_default_domain(self, folded: str) -> str:
+    def in_default_domain(self, folded: str) -> str:
         """Return a canonical name, with the default domain if it has none and is no local user's."""
         plain = not any(separator in folded for separator in _SEPARATORS)
         if self._default is None or not plain or folded in self._local or _SID.fullmatch(folded):
@@ -186,13 +210,13 @@ class Identities:
 
     def _common_forms(self, canonical: str) -> Iterator[str]:
         """Yield a name as PAM and SSSD give it, and as a user principal name."""
-        domain, name = _split(canonical)
+        domain, name = domain_and_name(canonical)
         yield name
         yield from (f"{name}@{spelling}" for spelling in self._spelt(domain) if spelling != domain)
 
     def _rare_forms(self, canonical: str) -> Iterator[str]:
         """Yield a name with the other domain forms that a host may give."""
-        domain, name = _split(canonical)
+        domain, name = domain_and_name(canonical)
         yield from (f"{spelling}\\{name}" for spelling in self._spelt(domain) if spelling != domain)
         yield from (f"{name}@{domain}" for spelling in self._spelt(domain) if spelling == domain)
 
@@ -271,13 +295,19 @@ def _of_entry(what: str, entry: str, canonical: Callable[[str], str]) -> str:
         raise ConfigError(f"{what}: {error}") from None
 
 
-def _split(folded: str) -> tuple[str, str]:
+def domain_and_name(folded: str) -> tuple[str, str]:
     """Return domain and name of a folded name; the domain is empty if it has none."""
     if "\\" in folded:
         domain, _, name = folded.partition("\\")
         return domain, name
     name, _, domain = folded.rpartition("@") if "@" in folded else (folded, "", "")
     return domain, name
+
+
+def bare_principal(folded: str) -> str:
+    """Return a user principal name without what Windows writes before it; anything else as it is."""
+    before, backslash, rest = folded.partition("\\")
+    return rest if backslash and "@" in rest and before in _FROM_OUTSIDE else folded
 
 
 def _folded(text: str) -> str:
@@ -290,12 +320,10 @@ def _folded(text: str) -> str:
     if any(folded.count(separator) != text.count(separator) for separator in _SEPARATORS):
         # A full-width @ or \ would move the border between name and domain.
         raise InvalidName("a user name has a look-alike of \\ or @; write the plain character")
-    before, backslash, rest = folded.partition("\\")
-    if backslash and "@" in rest and before in _FROM_OUTSIDE:
-        folded = rest
+    folded = bare_principal(folded)
     if sum(folded.count(separator) for separator in _SEPARATORS) > 1:
         raise InvalidName(r"a user name has one \ or one @ at most, as in CORP\alice or alice@corp.example.com")
-    for component in _split(folded) if any(map(folded.count, _SEPARATORS)) else (folded,):
+    for component in domain_and_name(folded) if any(map(folded.count, _SEPARATORS)) else (folded,):
         _check_component(component)
     return folded
 
@@ -328,3 +356,7 @@ def _faults(component: str) -> Iterator[str]:
         yield "ends with a dot; leave it out"
     if _FORBIDDEN.search(component):
         yield 'has one of / \\ : * ? " < > | @; leave it out'
+
+
+#: Without a table each name is a person of its own, its spelling by case and width apart.
+AS_GIVEN = Identities()

@@ -114,7 +114,7 @@ class SessionRequest:
     pool: str | None = None
     app: str | None = None
     site: str | None = None
-    groups: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = ()  #: None: they could not be learned
     device: str | None = None  #: an outside machine id; None is the farm
     pid: int | None = None  #: the session ends when this process does
     wait_ms: int = 0  #: longest wait in the queue

@@ -6,23 +6,27 @@ request may try; the store decides whether a seat is free.
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import InitVar, dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
+from typing_extensions import override
 
+from farmlease.domain.condition_faults import condition_doubts, condition_faults
+from farmlease.domain.conditions import Conditions, Patterns
 from farmlease.domain.denial_text import UNKNOWN_DOMAIN
-from farmlease.domain.identity import Identities, fold
+from farmlease.domain.identity import AS_GIVEN, Identities, fold
 from farmlease.domain.identity_table import IdentityTable
 from farmlease.domain.model import Reason, SessionRequest
-from farmlease.domain.pool import Conditions, Patterns, Pool, check_timing
+from farmlease.domain.pool import Pool, check_timing
 from farmlease.domain.toml_model import Location, Section, dotted, first_fault, line_of, refusal
 from farmlease.errors import PolicyError
 
 __all__ = [
-    "AS_GIVEN",
     "Denied",
     "HostTable",
     "Plan",
@@ -34,6 +38,7 @@ __all__ = [
     "TryPools",
     "check_timing",
     "parse_policy",
+    "policy_doubts",
 ]
 
 
@@ -44,6 +49,26 @@ class Rule(Conditions):
     apps: Patterns = ()
     access: Literal["restricted", "denied"] | None = None  #: use without a licence, or no use
     pools: Annotated[tuple[str, ...], Field(min_length=1)] = ()  #: tried in this order
+
+    @override
+    def _match_place(self, request: SessionRequest) -> bool:
+        given = (("sites", self.sites, request.site), ("apps", self.apps, request.app))
+        return all(
+            value is not None and any(fnmatchcase(fold(value), pattern) for pattern in patterns)
+            for key, patterns, value in given
+            if key in self.model_fields_set
+        )
+
+    @property
+    def is_for_everyone(self) -> bool:
+        """Whether it applies to every session, whatever that names."""
+        given = self.model_fields_set & {"users", "groups", "nodes", "sites", "apps"}
+        return given <= {"users", "nodes"} and all("*" in getattr(self, key) for key in given)
+
+    @property
+    def denies(self) -> bool:
+        """Whether it keeps sessions out."""
+        return self.access == "denied"
 
     @model_validator(mode="after")
     def _is_unambiguous(self) -> Self:
@@ -99,9 +124,6 @@ class Denied:
     sentence: str = ""  #: for the user, where it says more than the reason's own
 
 
-#: Without a table each name is a person of its own, its spelling by case and width apart.
-AS_GIVEN = Identities()
-
 Plan = TryPools | RestrictedUse | Denied
 
 
@@ -125,12 +147,12 @@ class Policy:
             return Denied(Reason.NOT_ENTITLED, request.pool, UNKNOWN_DOMAIN)
         if request.pool is not None and self.pool(request.pool) is None:
             return Denied(Reason.UNKNOWN_POOL, request.pool)
-        rule = next((rule for rule in self.rules if rule.match(request, node)), None)
+        rule = next((rule for rule in self.rules if rule.match(request, node, denies=rule.denies)), None)
         if rule is None:
             return self._unruled(request)
         if rule.access == "restricted":
             return RestrictedUse()
-        if rule.access == "denied" or (request.pool is not None and request.pool not in rule.pools):
+        if rule.denies or (request.pool is not None and request.pool not in rule.pools):
             return Denied(Reason.NOT_ENTITLED, request.pool)
         return self._try(rule.pools if request.pool is None else (request.pool,))
 
@@ -198,10 +220,11 @@ class PolicyInForce:
         return self.policy.pool(name) if self.policy else None
 
 
-def parse_policy(text: str, source: str, host: Identities = AS_GIVEN) -> Policy:
+def parse_policy(text: str, source: str, host: Identities = AS_GIVEN, *, in_force: bool = False) -> Policy:
     """Return the policy in ``text``; raises PolicyError naming ``source``, the key and the line.
 
-    ``host``: the table of ``farmlease.toml``, which counts where the policy has no ``[identity]``.
+    ``host``: the table of ``farmlease.toml``, which counts where the policy has no ``[identity]``. ``in_force``: it was
+    applied, perhaps by an earlier version of farmlease that refused less.
     """
     try:
         document = _Document.model_validate(tomllib.loads(text))
@@ -210,14 +233,50 @@ def parse_policy(text: str, source: str, host: Identities = AS_GIVEN) -> Policy:
         raise PolicyError(f"{source}: {_place(text, where)}: {why}") from None
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"{source}: is not TOML: {error}") from error
-    table = document.identity
-    return Policy(
-        pools=document.pool,
-        rules=document.rule,
+    identity = host if document.identity is None else document.identity.identities
+    policy = Policy(
+        pools=tuple(pool.read_by(identity) for pool in document.pool),
+        rules=tuple(rule.read_by(identity) for rule in document.rule),
         text=text,
-        identity=host if table is None else table.identities,
-        has_identity=table is not None,
+        identity=identity,
+        has_identity=document.identity is not None,
     )
+    for where, why in _over_reserved(policy) if in_force else chain(_over_reserved(policy), _faults(policy)):
+        raise PolicyError(f"{source}: {_place(text, where)}: {why}")
+    return policy
+
+
+def policy_doubts(policy: Policy) -> Iterator[str]:
+    """Yield what is probably not meant, with its line, for an administrator who is about to apply it."""
+    for where, conditions in _conditions(policy):
+        for key, why in condition_doubts(conditions, policy.identity):
+            yield f"{_place(policy.text, where + key)}: {why}"
+    if len(policy.pools) > 1 and not any(rule.is_for_everyone for rule in policy.rules):
+        yield (
+            "a session that names neither app nor pool gets no pool: add a last [[rule]] with pools alone, "
+            "which is for everyone else"
+        )
+
+
+def _conditions(policy: Policy) -> Iterator[tuple[Location, Conditions]]:
+    """Yield all conditions with their places."""
+    for number, rule in enumerate(policy.rules):
+        yield ("rule", number), rule
+    for number, pool in enumerate(policy.pools):
+        yield from ((("pool", number, "reserve", place), each) for place, each in enumerate(pool.reserve))
+
+
+def _faults(policy: Policy) -> Iterator[tuple[Location, str]]:
+    """Yield each condition that can never match."""
+    for where, conditions in _conditions(policy):
+        yield from ((where + key, why) for key, why in condition_faults(conditions, policy.identity))
+
+
+def _over_reserved(policy: Policy) -> Iterator[tuple[Location, str]]:
+    """Yield each pool that reserves more seats than it has; the same persons, spelt otherwise, count once."""
+    for number, pool in enumerate(policy.pools):
+        if pool.reserved_seats > pool.capacity:
+            yield ("pool", number, "reserve"), f"reserves {pool.reserved_seats} seats of {pool.capacity}"
 
 
 def _place(text: str, where: Location) -> str:

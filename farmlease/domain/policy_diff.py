@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from farmlease.domain.conditions import Conditions
 from farmlease.domain.duration import format_duration
+from farmlease.domain.identity import AS_GIVEN, Identities
 from farmlease.domain.policy import Policy, Pool
 from farmlease.domain.wording import counted
 
@@ -31,10 +33,44 @@ def diff_policies(old: Policy | None, new: Policy) -> PolicyDiff:
         if name in before and (changes := list(_changes(before[name], pool))):
             lines.append(f"changed pool {name}: {', '.join(changes)}")
     lines += [f"removed pool {pool.name}" for pool in removed]
+    lines += _identity_lines(old, new)
     rules = old.rules if old else ()
-    if rules != new.rules:
+    if [*map(_as_written, rules)] != [*map(_as_written, new.rules)]:
         lines.append(f"changed rules: {len(new.rules)} instead of {len(rules)}")
     return PolicyDiff(removed, tuple(lines))
+
+
+def _identity_lines(old: Policy | None, new: Policy) -> Iterator[str]:
+    """Yield a line if names are read otherwise, or if the policy has taken over what a host's own table said."""
+    before, after = old.identity if old else AS_GIVEN, new.identity
+    if changes := list(_identity_changes(before, after)):
+        yield f"changed who is who ([identity]): {', '.join(changes)}"
+    elif new.has_identity and not (old and old.has_identity):
+        yield "added [identity], which reads names as they are read now"
+    elif old and old.has_identity and not new.has_identity:
+        yield "removed [identity]; names are read as before by this host's own farmlease.toml"
+
+
+def _identity_changes(before: Identities, after: Identities) -> Iterator[str]:
+    """Yield each key of the table that differs; names of persons are not repeated."""
+    if before.default_domain != after.default_domain:
+        yield f"default_domain {before.default_domain or 'none'} to {after.default_domain or 'none'}"
+    if before.shorts != after.shorts:
+        yield "domains"
+    if before.aliases != after.aliases:
+        yield "aliases"
+    if list(before.local_users) != list(after.local_users):
+        yield "local_users"
+    if before.refuse_unknown != after.refuse_unknown:
+        words = {False: "warn", True: "refuse"}
+        yield f"unknown_domains {words[before.refuse_unknown]} to {words[after.refuse_unknown]}"
+
+
+def _as_written(value: object) -> object:
+    """Return conditions as they are written, whatever the table that reads them."""
+    if isinstance(value, tuple):
+        return tuple(map(_as_written, value))
+    return value.model_dump(exclude_unset=True) if isinstance(value, Conditions) else value
 
 
 def _seats(pool: Pool) -> str:
@@ -51,7 +87,7 @@ def _changes(old: Pool, new: Pool) -> Iterator[str]:
 
 def _values(pool: Pool) -> Mapping[str, Any]:
     return {
-        field.alias or name: _Span(getattr(pool, name)) if name.endswith(_SPAN) else getattr(pool, name)
+        field.alias or name: _Span(getattr(pool, name)) if name.endswith(_SPAN) else _as_written(getattr(pool, name))
         for name, field in type(pool).model_fields.items()
     }
 

@@ -4,21 +4,23 @@ An invalid pool is refused, never repaired. This module does not know whether a 
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+import math
+from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from farmlease.domain.conditions import Conditions, same_host
 from farmlease.domain.duration import format_duration
-from farmlease.domain.identity import check_token, fold
+from farmlease.domain.identity import Identities, check_token, fold
 from farmlease.domain.model import Kind, SessionRequest, Share
 from farmlease.domain.toml_model import Count, Duration, Positive, Section, refusal, validated_by
 from farmlease.errors import PolicyError
 
-__all__ = ["QUEUE_PLACE_MS", "Conditions", "Patterns", "Pool", "Reacquire", "Reserve", "check_timing"]
+__all__ = ["QUEUE_PLACE_MS", "Pool", "Reacquire", "Reserve", "check_timing"]
 
 #: A session that waits keeps its place in a pool's queue for so long (ms) without asking again.
 QUEUE_PLACE_MS = 5_000
@@ -48,44 +50,8 @@ def _check_template(template: str) -> str:
     return template
 
 
-def _check_pattern(pattern: str) -> str:
-    """Return the pattern in the form names are compared in."""
-    if not pattern.strip():
-        raise refusal("is empty; a pattern that means everything is *")
-    return fold(pattern)
-
-
 PoolName = Annotated[str, validated_by(_check_pool_name)]
 Template = Annotated[str, AfterValidator(_check_template)]
-#: Shell patterns, kept folded. A condition that is given but empty could never match, so it is refused.
-Patterns = Annotated[tuple[Annotated[str, AfterValidator(_check_pattern)], ...], Field(min_length=1)]
-
-
-class Conditions(Section):
-    """Conditions on a session. All that are given must match, each by at least one of its patterns, whatever the case.
-
-    Users are compared by their canonical name, so of two spellings of one user only the canonical one matches.
-    """
-
-    users: Patterns = ()
-    groups: Patterns = ()
-    nodes: Patterns = ()
-
-    def match(self, request: SessionRequest, node: str) -> bool:
-        """Whether every given condition holds for this request on this node."""
-        facts = {
-            "users": (request.user.canonical,),
-            "groups": request.groups,
-            "nodes": (node,),
-            "sites": (request.site,) if request.site is not None else (),
-            "apps": (request.app,) if request.app is not None else (),
-        }
-        given = ((getattr(self, name), values) for name, values in facts.items() if name in self.model_fields_set)
-        return all(_any_match(patterns, values) for patterns, values in given)
-
-
-def _any_match(patterns: tuple[str, ...], values: Iterable[str]) -> bool:
-    return any(fnmatchcase(value, pattern) for value in map(fold, values) for pattern in patterns)
 
 
 class Reserve(Conditions):
@@ -96,8 +62,15 @@ class Reserve(Conditions):
     @property
     def id(self) -> str:
         """The reservation's name in the store: the same for the same conditions, whatever else the policy changes."""
-        whom = json.dumps([sorted(self.users), sorted(self.groups), sorted(self.nodes)])
+        whom = json.dumps([self.names.users.sorted, self.names.groups.sorted, sorted(self.nodes)])
         return hashlib.sha256(whom.encode()).hexdigest()[:8]
+
+    @property
+    def persons(self) -> float:
+        """For how many persons the seats are kept; infinite if that is not said."""
+        users = self.names.users
+        open_ended = "users" not in self.model_fields_set or users.patterns
+        return math.inf if open_ended else len(users.exact)
 
     @model_validator(mode="after")
     def _has_conditions(self) -> Self:
@@ -192,26 +165,42 @@ class Pool(Section):
         for span, key in ((self.session_timeout_ms, "session_timeout"), (self.lease_ms, "lease")):
             if not span:
                 raise refusal("must be longer than 0", key)
-        reserved = sum(reserve.seats for reserve in self.reserve)
-        if reserved > self.capacity:
-            raise refusal(f"reserves {reserved} seats of {self.capacity}", "reserve")
         for key, values in (("nodes", self.nodes), ("files", self.files)):
             if len(set(map(fold, values))) < len(values):
                 raise refusal("names one twice", key)
+        if any(same_host(one, other) for one, other in itertools.combinations(self.nodes, 2)):
+            raise refusal("names one twice", "nodes")
         return self
 
     def serves(self, node: str) -> bool:
         """Whether the pool's licences may be used on this node at all."""
-        return self.kind is not Kind.NODE_LOCKED or fold(node) in map(fold, self.nodes)
+        return self.kind is not Kind.NODE_LOCKED or any(same_host(each, node) for each in self.nodes)
 
     def reservations(self, request: SessionRequest, node: str) -> tuple[str, ...]:
-        """Return the ids of the reservations this request on this node may use."""
-        return tuple(each.id for each in self.reserve if each.match(request, node))
+        """Return the ids of the reservations this request on this node may use, those for the fewest persons first.
+
+        So a seat that is kept for one person alone is not kept once more beside the one that the person has.
+        """
+        mine = sorted((each for each in self.reserve if each.match(request, node)), key=lambda each: each.persons)
+        return tuple(dict.fromkeys(each.id for each in mine))
 
     @property
     def reserved_seats(self) -> int:
         """How many seats of the capacity are reserved, in use or not."""
-        return sum(each.seats for each in self.reserve)
+        return sum(self._seats_reserved().values())
+
+    def read_by(self, identity: Identities) -> Self:
+        """Return the same pool, its reservations read by this table of who is who."""
+        if not self.reserve:
+            return self
+        return self.model_copy(update={"reserve": tuple(each.read_by(identity) for each in self.reserve)})
+
+    def _seats_reserved(self) -> Mapping[str, int]:
+        """Return the seats of each reservation; two for the same persons in different spellings are one."""
+        seats: dict[str, int] = {}
+        for each in self.reserve:
+            seats[each.id] = max(each.seats, seats.get(each.id, 0))
+        return seats
 
     @property
     def kept_ms(self) -> int:
@@ -234,7 +223,7 @@ class Pool(Section):
             "max_hold_ms": self.max_hold_ms,
             "queue_ms": self.queue_ms,
             "replacements": self.replacements,
-            "reserve": json.dumps({each.id: each.seats for each in self.reserve}) if self.reserve else "",
+            "reserve": json.dumps(self._seats_reserved()) if self.reserve else "",
         }
 
 

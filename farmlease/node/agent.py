@@ -14,7 +14,9 @@ import structlog
 
 from farmlease.domain.health import Facts
 from farmlease.domain.identity import User
+from farmlease.domain.model import SessionRequest
 from farmlease.domain.session_states import SessionState
+from farmlease.node.accounts.accounts import NoAnswer
 from farmlease.node.concurrency import Runtime
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.journal.sessions import NodeSession
@@ -62,6 +64,19 @@ class Agent:
     def person(self, text: str) -> User:
         """Return the person of this spelling, by the farm's table of who is who; raises InvalidName."""
         return self._state.policy.in_force.identity.user(text)
+
+    async def with_groups(self, request: SessionRequest, name: str) -> SessionRequest:
+        """Return a request with the groups that the host knows of, too. ``name``: the user as the caller spells him.
+
+        A user whom the host does not know has those that were given. If the host cannot be asked, and nothing is known
+        from before, the groups are None, whatever was given: so no rule that denies by a group is passed by.
+        """
+        found = await self._runtime.accounts.account(request.user, name, self._state.policy.in_force.identity)
+        if found is NoAnswer.NONE:
+            return request
+        if found is NoAnswer.UNKNOWN:
+            return replace(request, groups=None)
+        return replace(request, groups=tuple(dict.fromkeys((*found.groups, *(request.groups or ())))))
 
     @property
     def draining(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from farmlease.clock import Clock
 from farmlease.config.model import Config
 from farmlease.farm import Farm
+from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.agent import Agent
 from farmlease.node.concurrency import Runtime
 from farmlease.node.files.record_sync import RecordSync
@@ -40,14 +41,17 @@ class Node:
 
 
 @contextmanager
-def compose(config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = None) -> Iterator[Node]:
-    """Open the node's state folder and put its agent together. ``metrics``: where to count; default: its own.
+def compose(
+    config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = None, accounts: Accounts | None = None
+) -> Iterator[Node]:
+    """Open the node's state folder and put its agent together.
 
-    Raises what ``open_state`` raises.
+    ``metrics``: where to count; default: its own. ``accounts``: those of the host; default: the system's. Raises what
+    ``open_state`` raises.
     """
     metrics = metrics or Metrics(clock)
     with open_state(config, farm, clock) as state:
-        runtime = Runtime(clock)
+        runtime = Runtime(clock, accounts or Accounts(clock))
         records = RecordSync(receipts=state.receipts, sealer=farm.sealer, evidence=state.evidence, clock=clock)
         sync = build_sync(config, farm, state, records, runtime)
         counters = Counters(metrics.decided, metrics.hook_ran)

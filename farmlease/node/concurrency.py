@@ -5,9 +5,7 @@ so that no seat and no file is left halfway. A background task that fails is log
 """
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
@@ -18,6 +16,8 @@ import structlog
 from farmlease.clock import Clock
 from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError
+from farmlease.node.accounts.accounts import Accounts
+from farmlease.node.threads import in_thread
 
 __all__ = ["Actor", "BackgroundTasks", "KeyedLocks", "Lifecycle", "Phase", "Runtime", "in_thread", "run_group"]
 
@@ -126,9 +126,10 @@ class Lifecycle:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What each room of a running node needs: the time, the locks, the background tasks and the agent's phase."""
+    """What each room of a running node needs: time, the host's accounts, locks, background tasks, the agent's phase."""
 
     clock: Clock
+    accounts: Accounts
     locks: KeyedLocks = field(default_factory=KeyedLocks)
     tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
@@ -158,27 +159,3 @@ async def run_group(actors: Sequence[Actor]) -> None:
     for task in (*first, *tasks):
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Return what ``work`` returns, run in a thread of its own.
-
-    Not in a pool: a disk that hangs would hold up all who use the pool, and the end of the process, which waits for it.
-    """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def settle(give: Callable[[Any], None], what: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(lambda: None if answer.done() else give(what))
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits gets it
-            settle(answer.set_exception, error)
-        else:
-            settle(answer.set_result, result)
-
-    threading.Thread(target=run, name="farmlease-files", daemon=True).start()
-    return await answer

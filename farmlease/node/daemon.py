@@ -56,7 +56,13 @@ async def run_agent(config: Config) -> None:
         farm = metrics.measuring(opened)
         with compose(config, farm, clock, metrics) as node, _doors(config) as (api_socket, health_socket, *agent_check):
             node.agent.adopt()
-            access = Access(token, hosts_of(config.agent.listen), node.state.policy)
+            access = Access(
+                token=token,
+                hosts=hosts_of(config.agent.listen),
+                policy=node.state.policy,
+                accounts=node.runtime.accounts,
+                trust=frozenset(config.agent.trust),
+            )
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
             _spare_the_collector()
             manager.ready()

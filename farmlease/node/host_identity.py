@@ -27,6 +27,7 @@ __all__ = [
     "lives",
     "machine_marker",
     "new_incarnation",
+    "owner",
     "same_boot",
     "started_at",
 ]
@@ -89,6 +90,19 @@ def machine_marker() -> str:
     return hashlib.sha256(f"farmlease {found}".encode()).hexdigest()[:16] if found else ""
 
 
+def owner(pid: int) -> int | None:
+    """Return the uid of whoever started this process, whatever rights it has now; None if that cannot be said.
+
+    What is said is true of one process: if the pid went over to another one meanwhile, nothing is.
+    """
+    try:
+        before = started_at(pid)
+        uid = _real_uid(pid)
+        return uid if before is not None and started_at(pid) == before else None
+    except (OSError, psutil.Error):
+        return None
+
+
 def _machine_id() -> str:
     try:
         if sys.platform == "win32":
@@ -139,3 +153,14 @@ else:
             return bool(process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
+
+
+if sys.platform == "win32":
+
+    def _real_uid(pid: int) -> int | None:  # noqa: ARG001 - a process has no uid here
+        return None
+
+else:
+
+    def _real_uid(pid: int) -> int | None:
+        return int(psutil.Process(pid).uids().real)

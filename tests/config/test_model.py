@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farmlease.config.model import Config, HooksSection, load_config
-from farmlease.config.source import standard_files
+from farmlease.config.source import LISTEN, standard_files
 from farmlease.domain.identity import User
 from farmlease.errors import ConfigError
 
@@ -97,7 +97,7 @@ def test_only_the_farm_is_required(file: Path) -> None:
     config = load(file, 'farm = "citrix-a"')
     assert socket.gethostname() == config.node
     assert "redis://127.0.0.1:6379/0" == config.store.url.get_secret_value()
-    assert ("127.0.0.1:8731", 60_000, 100, "receipt") == (
+    assert (LISTEN, 60_000, 100, "receipt") == (
         config.agent.listen,
         config.agent.heartbeat_ms,
         config.agent.max_sessions,
@@ -109,6 +109,7 @@ def test_only_the_farm_is_required(file: Path) -> None:
         config.recovery.window_ms,
     )
     assert (0, 90) == (config.agent.shutdown_delay_ms, config.health.pool_alert_percent)
+    assert () == config.agent.trust
     assert {()} == {getattr(config.hooks, name) for name in HooksSection.model_fields}
     places = standard_files()
     assert (places.keyring, places.token, places.state) == (
@@ -268,6 +269,29 @@ def test_an_agent_listens_nowhere_else(file: Path, listen: str) -> None:
     """Any other address is refused, for whoever reaches the agent may ask for seats."""
     with pytest.raises(ConfigError, match=r"agent.listen: "):
         load(file, f'farm = "a"\n[agent]\nlisten = "{listen}"')
+
+
+def test_whom_to_trust_with_what(file: Path) -> None:
+    """Any of three words, in the file or in a variable."""
+    assert ("groups", "site") == load(file, 'farm = "a"\n[agent]\ntrust = ["groups", "site"]').agent.trust
+    given = {"FARMLEASE_AGENT__TRUST": '["device"]'}
+    assert ("device",) == load(file, 'farm = "a"', given).agent.trust
+
+
+@pytest.mark.parametrize(
+    ("trust", "told"),
+    [
+        ('["user"]', r"line 3: agent\.trust\[0\]: .*'device', 'site' or 'groups'"),
+        ('["site", "pid"]', r"agent\.trust\[1\]: "),
+        ('["site", "site"]', r"agent\.trust: names one twice"),
+        ('"site"', r"agent\.trust: must be a list"),
+        ("true", r"agent\.trust: must be a list"),
+    ],
+)
+def test_nobody_is_trusted_with_anything_else(file: Path, trust: str, told: str) -> None:
+    """A word that means nothing is a mistake in what callers may claim, so it is refused."""
+    with pytest.raises(ConfigError, match=told):
+        load(file, f'farm = "a"\n[agent]\ntrust = {trust}')
 
 
 @posix_only

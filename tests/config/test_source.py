@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from farmlease.config.model import load_config
-from farmlease.config.source import UNIX, Endpoint, agent_endpoint, find, split_address, standard_files
+from farmlease.config.source import LISTEN, TCP, UNIX, Endpoint, agent_endpoint, find, split_address, standard_files
 from farmlease.errors import ConfigError
 
 FARM = 'farm = "a"\n'
@@ -75,13 +75,14 @@ def test_a_fault_elsewhere_does_not_stop_a_logon(tmp_path: Path) -> None:
     """Only the two keys that are needed are judged."""
     file = tmp_path / "x.toml"
     file.write_text('[store]\nurl = "nonsense"\n')
-    assert "127.0.0.1:8731" == agent_endpoint(str(file), {}).listen
+    assert LISTEN == agent_endpoint(str(file), {}).listen
 
 
 def test_without_any_file_the_defaults_hold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A node whose agent is configured by its environment alone needs no file for the command."""
     monkeypatch.setattr("farmlease.config.source.find", lambda *_: (tmp_path / "none", False))
-    assert Endpoint("127.0.0.1:8731", standard_files().token) == agent_endpoint(None, {})
+    expected = (TCP, standard_files().token) if sys.platform == "win32" else ("unix:/run/farmlease/agent.sock", None)
+    assert Endpoint(*expected) == agent_endpoint(None, {})
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:

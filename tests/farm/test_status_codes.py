@@ -2,9 +2,6 @@
 
 import json
 import os
-import pwd
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.agents import POLICY, RunningAgent, agents_on, soon
+from tests.support.callers import as_account, as_uid
 from tests.support.servers import RedisServer, redis_server
 
 RULES = (
@@ -50,20 +48,6 @@ pools = ["one-seat"]
 )
 LIMIT = 65_536
 ROOT_ONLY = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can act as another user")
-#: A client that becomes another user once it runs, for that user may not be able to start our Python.
-CLIENT = """
-import http.client, json, os, socket, sys
-path, method, target, body, uid = sys.argv[1:]
-os.setgroups([])
-os.setgid(65534)
-os.setuid(int(uid))
-connection = http.client.HTTPConnection("localhost", timeout=30)
-connection.sock = socket.socket(socket.AF_UNIX)
-connection.sock.connect(path)
-connection.request(method, target, body or None, {"Content-Type": "application/json"})
-response = connection.getresponse()
-print(json.dumps([response.status, response.read().decode()]))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +95,9 @@ def unix() -> Iterator[RunningAgent]:
         yield made.agent
 
 
-def as_uid(uid: int, agent: RunningAgent, method: str, path: str, document: object = None) -> tuple[int, Any]:
-    """Ask as another user of this host; return status and document."""
-    body = "" if document is None else json.dumps(document)
-    given = [agent.listen.removeprefix("unix:"), method, path, body, str(uid)]
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", CLIENT, *given], cwd="/", capture_output=True, text=True, check=False
-    )
-    assert 0 == done.returncode, done.stderr
-    status, text = json.loads(done.stdout)
-    return status, json.loads(text) if text else None
-
-
 def as_nobody(agent: RunningAgent, method: str, path: str, document: object = None) -> tuple[int, Any]:
     """Ask as the user ``nobody``, who has an account and no rights."""
-    return as_uid(pwd.getpwnam("nobody").pw_uid, agent, method, path, document)
+    return as_account("nobody", agent, method, path, document)
 
 
 # --- 200, 201, 204 ---------------------------------------------------------------------------------------------------

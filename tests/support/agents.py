@@ -73,12 +73,16 @@ class RunningAgent:
 
     def launch(self) -> None:
         """Start the agent without waiting for it."""
+        self.launch_by(lambda command: command)
+
+    def launch_by(self, other: Callable[[list[str]], list[str]]) -> None:
+        """Start the agent by ``other``, which makes another command of the usual one."""
         assert self.process is None or self.process.poll() is not None, "the agent's last life goes on"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FARMLEASE_")}
         command = [sys.executable, "-m", "farmlease", "--config", str(self.config), "agent"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
+                other(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
                 cwd=self.sources,
             )  # fmt: skip
 

@@ -62,6 +62,11 @@ def ask(endpoint: Endpoint, method: str, path: str, document: object = None, *, 
         raise AgentUnavailable(
             f"the agent on {endpoint.listen} did not answer within {timeout:g} s; see its log, then retry"
         ) from error
+    except PermissionError as error:
+        raise AgentUnavailable(
+            f"this user may not open {endpoint.listen.removeprefix(UNIX)}: the agent makes it for all users (0666), "
+            "and each folder above it must let them through (chmod 755)"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         raise AgentUnavailable(
             f"no agent answers on {endpoint.listen} ({reason(error)}); start it with 'farmlease agent', "
@@ -116,10 +121,14 @@ def _read_token(file: Path) -> str:
 
 def _parse_answer(endpoint: Endpoint, status: int, body: bytes) -> Answer:
     """Return the answer in ``body``; raise FarmleaseError for a refused token, a failure, or other than JSON."""
-    if status == http.client.UNAUTHORIZED:
-        whom = "this user" if endpoint.token_file is None else f"the token in {endpoint.token_file}"
+    if status == http.client.UNAUTHORIZED and endpoint.token_file is None:
         raise FarmleaseError(
-            f"the agent on {endpoint.listen} does not accept {whom}; check [agent] listen and token_file"
+            f"the agent on {endpoint.listen} does not accept this user; has he an account on this host?"
+        )
+    if status == http.client.UNAUTHORIZED:
+        raise FarmleaseError(
+            f"the agent on {endpoint.listen} does not accept the token in {endpoint.token_file}; "
+            "check [agent] listen and token_file"
         )
     if status >= http.client.INTERNAL_SERVER_ERROR and status != http.client.SERVICE_UNAVAILABLE:
         raise FarmleaseError(f"the agent failed inside (HTTP {status}); see its log. A retry is safe")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
-from farmlease.cli import example
-from farmlease.cli.client.farm import FarmClient, opened_farm
+from farmlease.cli import example, print_stderr
+from farmlease.cli.client.farm import FarmClient, configuration, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.cli.output.format import Format, emit, emit_one, output_option
 from farmlease.cli.pool.impact import impact_lines
 from farmlease.domain.json_documents import pool_document
-from farmlease.domain.policy import Policy, check_timing, parse_policy
+from farmlease.domain.policy import Policy, check_timing, parse_policy, policy_doubts
 from farmlease.domain.policy_diff import diff_policies
 from farmlease.errors import PolicyError
 
@@ -49,7 +49,9 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
     It holds from the next decision on. No user loses a seat by it; removing a pool in which leases are held needs
     --yes.
     """
-    policy = parse_policy(_read_text(file), str(file))
+    policy = parse_policy(_read_text(file), str(file), configuration().host_identity)
+    for doubt in policy_doubts(policy):
+        print_stderr(f"warning: {file}: {doubt}")
     with opened_farm() as client:
         _check_heartbeat(client, policy, file)
         preview = _preview(client, policy)

@@ -42,6 +42,7 @@ class HealthMonitor:
         self._metrics = metrics
         self._clock = runtime.clock
         self._lifecycle = runtime.lifecycle
+        self._accounts = runtime.accounts
         self._offline_denies = settings.offline == "deny"
         self._max_sessions = settings.max_sessions
         self._page: tuple[float, bytes] | None = None
@@ -77,6 +78,8 @@ class HealthMonitor:
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
             unreported=self._liveness.unreported(),
+            accounts_failed=self._accounts.failures.users,
+            accounts_unknown=self._accounts.failures.unknown,
             sessions=sum(each.state.shown for each in state.sessions),
         )
 

@@ -22,7 +22,7 @@ from farmlease.domain.model import Decision, Denial, Grant, Reason
 from farmlease.domain.session_states import IllegalEvent
 from farmlease.errors import FarmleaseError, FileRefused, InvalidName, JournalFailed, PolicyError, RecordRejected
 from farmlease.node.agent import Agent
-from farmlease.node.http.auth import Caller, problem
+from farmlease.node.http.auth import Caller, NotYours, problem
 from farmlease.node.http.schemas import (
     FieldError,
     GrantDocument,
@@ -94,6 +94,8 @@ def _add_start(app: FastAPI, agent: Agent) -> None:
         caller = Caller.of(http)
         if not caller.may_act_for(request.user):
             return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
+        caller.check(body.said, request.pid)
+        request = await agent.with_groups(request, caller.name or body.user)
         work = agent.start_session(request, caller.only)
         decision = await (_while_connected(http, work) if request.wait_ms else work)
         if decision is None:
@@ -166,6 +168,10 @@ def _answer_bad_input(app: FastAPI) -> None:
     @app.exception_handler(FieldError)
     async def bad_field(_: Request, error: FieldError) -> Response:
         return problem(422, str(error), field=error.field)
+
+    @app.exception_handler(NotYours)
+    async def not_yours(_: Request, error: NotYours) -> Response:
+        return problem(403, str(error), field=error.field)
 
     @app.exception_handler(RequestValidationError)
     async def bad_input(_: Request, error: RequestValidationError) -> Response:

@@ -1,7 +1,10 @@
-"""Who may call the agent: decided before a request is read.
+"""Who may call the agent, decided before a request is read; and what each caller may say.
 
 A foreign ``Host`` or any ``Origin`` is a browser that was led here (403); over TCP the token is asked for (401), over a
 Unix socket the kernel names the caller; a body over 64 KiB is cut off (413).
+
+Root, the agent's own user and whoever has the token act for anyone and may say anything. Anybody else acts for himself,
+and says no group, site or device, which would decide about his seat, unless the administrator trusts him to.
 """
 
 import hmac
@@ -10,6 +13,7 @@ import socket
 import struct
 import sys
 from asyncio import Transport
+from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -24,20 +28,39 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from farmlease.domain.identity import User
 from farmlease.errors import InvalidName
+from farmlease.node.accounts.accounts import Accounts, NoAnswer
+from farmlease.node.host_identity import owner
 from farmlease.node.journal.policy_cache import PolicyCache
 
-__all__ = ["MAX_BODY", "Access", "Caller", "Gate", "PeerProtocol", "problem"]
+__all__ = ["MAX_BODY", "Access", "Caller", "Gate", "NotYours", "PeerProtocol", "problem"]
 
 MAX_BODY = 64 << 10  #: bytes of a request's body
 
 _PEER = "peer uid"
+_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED = 0, 1, 80
+#: What everybody may say of a session of his own.
+_OF_EVERYBODY = frozenset({"user", "session", "pool", "app", "pid", "wait"})
+
+
+class NotYours(Exception):
+    """A field of a request that this caller may not send, or not with this value."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}")
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. ``only`` is the one user a caller without rights may act for; None: for anyone."""
+    """Who calls. ``only`` is the one user a caller without rights may act for; None: for anyone.
+
+    For one with an ``only``: his ``uid``, his account's ``name``, and what ``[agent] trust`` lets him say.
+    """
 
     only: User | None
+    uid: int = -1
+    name: str = ""
+    trust: frozenset[str] = frozenset()
 
     @staticmethod
     def of(request: Request) -> "Caller":
@@ -49,36 +72,61 @@ class Caller:
         """Whether the caller may start and end this user's sessions."""
         return self.only is None or self.only == user
 
+    def check(self, said: Collection[str], pid: int | None) -> None:
+        """Refuse what this caller may not say: a field that is not his, or the pid of another's process; NotYours.
+
+        A process is known by its pid and its start, so that one which takes the pid over meanwhile is not taken for it.
+        """
+        if self.only is None:
+            return
+        for field in sorted({*said} - _OF_EVERYBODY - self.trust):
+            raise NotYours(field, "only root may say this here; leave it out, or see [agent] trust in farmlease.toml")
+        if pid is not None and owner(pid) != self.uid:
+            raise NotYours("pid", "is no process of yours")
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How callers prove who they are. ``token`` None: it is a Unix socket, and the kernel names the caller."""
+    """How callers prove who they are. ``token`` None: it is a Unix socket, and the kernel names the caller.
+
+    ``trust``: what a caller who acts only for himself may say beside what everybody may.
+    """
 
     token: str | None
     hosts: frozenset[str]
     policy: PolicyCache  #: whose table says who is who
+    accounts: Accounts
+    trust: frozenset[str] = frozenset()
 
-    def caller(self, scope: Scope) -> Caller | None:
-        """Return the caller; None for an unknown one."""
+    @property
+    def stranger(self) -> str:
+        """What a caller is told who is not known."""
         if self.token is None:
-            return self._peer(scope)
+            return "this host has no account for you; see `getent passwd` and the id of the user who asks"
+        return "no token, or a wrong one: send `Authorization: Bearer` and what stands in token_file"
+
+    async def caller(self, scope: Scope) -> Caller | NoAnswer:
+        """Return the caller; NONE for a stranger, UNKNOWN if the host cannot say now who he is."""
+        if self.token is None:
+            return await self._peer(scope)
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
         known = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode())
-        return Caller(None) if known else None
+        return Caller(None) if known else NoAnswer.NONE
 
-    def _peer(self, scope: Scope) -> Caller | None:
+    async def _peer(self, scope: Scope) -> Caller | NoAnswer:
         kind, uid = scope["client"] or ("", -1)
         if sys.platform == "win32" or kind != _PEER:
-            return None
+            return NoAnswer.NONE
         else:  # noqa: RET505 - mypy judges each platform by its branch
-            import pwd  # noqa: PLC0415 - does not exist on Windows
-
             if uid in {0, os.getuid()}:
                 return Caller(None)
+            name = await self.accounts.name_of(uid)
+            if isinstance(name, NoAnswer):
+                return name
             try:
-                return Caller(self.policy.in_force.identity.user(pwd.getpwuid(uid).pw_name))
-            except (KeyError, InvalidName):
-                return None
+                return Caller(self.policy.in_force.identity.user(name), uid, name, self.trust)
+            except InvalidName:
+                return NoAnswer.NONE
 
 
 class Gate:
@@ -93,7 +141,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
+        refusal = await self._refusal(scope)
         if refusal is None:
             bounded = _Bounded(receive)
             try:
@@ -103,13 +151,15 @@ class Gate:
         if refusal is not None:
             await refusal(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    async def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         if headers.get("host", "").lower() not in self._access.hosts or "origin" in headers:
             return problem(403, "this address is for programs on this host, not for browsers")
-        caller = self._access.caller(scope)
-        if caller is None:
-            return problem(401, "no token, or a wrong one: send `Authorization: Bearer` and what stands in token_file")
+        caller = await self._access.caller(scope)
+        if caller is NoAnswer.UNKNOWN:
+            return problem(503, "the accounts of this host cannot be looked up now, so nobody knows who you are")
+        if caller is NoAnswer.NONE:
+            return problem(401, self._access.stranger)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY:
             return problem(413, f"the body is larger than {MAX_BODY} bytes")
@@ -150,10 +200,13 @@ class PeerProtocol(H11Protocol):
 
 
 def _peer_uid(sock: Any) -> int | None:  # noqa: ANN401 - asyncio's TransportSocket is no socket.socket
-    if sys.platform != "linux" or sock is None or sock.family != socket.AF_UNIX:
+    if sys.platform == "win32" or sock is None or sock.family != socket.AF_UNIX:
         return None
-    else:  # noqa: RET505 - mypy judges each platform by its branch
+    elif sys.platform == "linux":  # noqa: RET505 - mypy judges each platform by its branch
         _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        return int(uid)
+    else:  # NOT TRIED: by the headers of macOS and FreeBSD, whose xucred begins with its version and the uid
+        _, uid = struct.unpack_from("Ii", sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED))
         return int(uid)
 
 

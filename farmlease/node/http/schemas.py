@@ -27,6 +27,9 @@ __all__ = [
 ]
 
 Token = Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
+Group = Annotated[str, Field(max_length=LONGEST_NAME)]
+
+_MOST_GROUPS = 2_000
 
 
 class StartBody(BaseModel):
@@ -39,10 +42,17 @@ class StartBody(BaseModel):
     pool: Token | None = None
     app: Token | None = None
     site: Token | None = None
-    groups: list[Token] = Field(default=[], max_length=1000)
+    groups: list[Group] = Field(
+        default=[], max_length=_MOST_GROUPS, description="beside those that the host knows of; an empty one is left out"
+    )
     device: Token | None = Field(default=None, description="an outside machine id; the farm by default")
     pid: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(default=None, description="the session ends with it")
     wait: Token | None = Field(default=None, description='longest wait in the queue, such as "10m"')
+
+    @property
+    def said(self) -> set[str]:
+        """The fields that say something."""
+        return {name for name in self.model_fields_set if getattr(self, name)}
 
     def request(self, identities: Identities) -> SessionRequest:
         """Return the request as a value; FieldError names the field that cannot be meant."""
@@ -55,7 +65,7 @@ class StartBody(BaseModel):
             pool=self.pool,
             app=self.app,
             site=self.site,
-            groups=tuple(self.groups),
+            groups=tuple(each for each in self.groups if each.strip()),
             device=self.device,
             pid=self.pid,
             wait_ms=_checked("wait", parse_duration, self.wait) if self.wait else 0,

@@ -5,6 +5,7 @@ killed agent left behind is removed, and one on which another process listens is
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
@@ -28,6 +30,7 @@ __all__ = ["hosts_of", "listening_socket", "own_token", "serving"]
 
 _SECONDS_TO_FINISH = 1
 _MAX_TOKEN = 4096  #: bytes
+_LOOKS_FOR = 5.0  #: seconds for which an agent waits while another one takes the place of its socket
 
 
 class _Server(uvicorn.Server):
@@ -71,6 +74,11 @@ def listening_socket(address: str) -> socket.socket:
             return _unix_socket(Path(address.removeprefix(UNIX)))
         host, port = split_address(address)
         return _tcp_socket(host, port)
+    except PermissionError as error:
+        raise FarmleaseError(
+            f"cannot listen on {address} (Permission denied): start the agent as root or by its systemd unit, or "
+            "choose a place of this user's own in [agent] listen"
+        ) from error
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # one without the address
         raise FarmleaseError(
@@ -128,16 +136,45 @@ if sys.platform == "win32":
 else:
 
     def _unix_socket(path: Path) -> socket.socket:
-        """Return a socket on which any user may connect: the kernel names the caller, who may act for himself only."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            if path.is_socket() and probe.connect_ex(str(path)) != 0:
+        """Return a socket on which any user may connect: the kernel names the caller, who may act for himself only.
+
+        A socket on which nobody listens any more is in the way and goes. Two agents that start at once do this one
+        after the other, so that none takes away the socket that the other one has just made.
+        """
+        _make_folder(path.parent)
+        with _lock(path):
+            if _is_left_over(path):
                 path.unlink()
-        listener = socket.socket(socket.AF_UNIX)
-        try:
-            listener.bind(str(path))
-            path.chmod(0o666)
-            listener.listen(2048)
-        except OSError:
-            listener.close()
-            raise
-        return listener
+            listener = socket.socket(socket.AF_UNIX)
+            try:
+                listener.bind(str(path))
+                path.chmod(0o666)
+                listener.listen(2048)
+            except OSError:
+                listener.close()
+                raise
+            return listener
+
+    def _make_folder(folder: Path) -> None:
+        """Make the folder of a socket if it is missing, so that all users get through to it."""
+        if not folder.is_dir():
+            folder.mkdir(parents=True, mode=0o755)
+            folder.chmod(0o755)  # whatever the umask is
+
+    @contextlib.contextmanager
+    def _lock(path: Path) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            lock = filelock.FileLock(f"{path}.lock", mode=0o600, timeout=_LOOKS_FOR)
+            try:
+                stack.enter_context(lock)
+            except filelock.Timeout:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
+            yield
+
+    def _is_left_over(path: Path) -> bool:
+        """Whether this is a socket without a listener. One whose listener is too busy to answer has one."""
+        if not path.is_socket():
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(0)
+            return probe.connect_ex(str(path)) == errno.ECONNREFUSED

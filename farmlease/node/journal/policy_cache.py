@@ -10,7 +10,8 @@ from contextlib import suppress
 import structlog
 
 from farmlease.crypto.seal import Purpose
-from farmlease.domain.policy import AS_GIVEN, HostTable, Policy, PolicyInForce, check_timing
+from farmlease.domain.identity import AS_GIVEN
+from farmlease.domain.policy import HostTable, Policy, PolicyInForce, check_timing
 from farmlease.errors import JournalFailed, PolicyChanged, PolicyError, RecordRejected
 from farmlease.farm import Farm
 from farmlease.node.journal.journal import Journal

@@ -214,7 +214,7 @@ async def test_a_plain_user_cannot_use_the_moment_of_a_start(host: Host, api: Br
         ("device", start(device="a\nb")),
         ("wait", start(wait="soon")),
         ("pid", start(pid=-1)),
-        ("groups", start(groups=["x"] * 1001)),
+        ("groups", start(groups=["x"] * 2001)),
         ("colour", start(colour="red")),
         ("body", {**start(), "\ud800": 1}),
         ("body", []),

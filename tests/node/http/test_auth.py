@@ -10,7 +10,9 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from farmlease.clock import SystemClock
 from farmlease.domain.policy import PolicyInForce
+from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.http.auth import MAX_BODY, Access, Caller, Gate
 from farmlease.node.http.server import hosts_of
 from tests.support.asgi import Answer, ask
@@ -39,7 +41,8 @@ async def knock(
 ) -> Answer:
     """Ask through the gate. ``headers`` go over the allowed ones; None leaves one out."""
     listen = "127.0.0.1:8731" if token else "unix:/run/farmlease/agent.sock"
-    gate = Gate(reads_all, Access(token=token, hosts=hosts_of(listen), policy=KNOWN))
+    access = Access(token, hosts_of(listen), KNOWN, Accounts(SystemClock()))
+    gate = Gate(reads_all, access)
     given = {name: value for name, value in {**ALLOWED, **(headers or {})}.items() if value is not None}
     return await ask(gate, "POST", "/v1/sessions", headers=given, body=body, client=client)
 
