@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.support.agents import soon
 from tests.support.servers import missing, require
 
-__all__ = ["FakeLoginctl", "MockedLogind", "fake_loginctl", "logind_on_a_bus", "scoped"]
+__all__ = ["FakeLoginctl", "MockedLogind", "fake_loginctl", "logind_on_a_bus", "scope", "scoped"]
 
 LOGIND = "org.freedesktop.login1"
 BUS = """\
@@ -84,8 +84,8 @@ def fake_loginctl(folder: Path) -> FakeLoginctl:
 
 
 @contextmanager
-def scoped(unit: str, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a control group of the kernel's, ``unit`` in a slice, as systemd would have put it there."""
+def scope(unit: str) -> Iterator[list[str]]:
+    """Make a control group of the kernel's, ``unit`` in a slice, as systemd would; yields what runs a command in it."""
     if sys.platform != "linux" or os.geteuid() != 0:
         missing("root on Linux, who may make control groups,")
     slice_ = f"fltest{os.getpid()}.slice"
@@ -94,18 +94,25 @@ def scoped(unit: str, *command: str) -> Iterator[subprocess.Popen[str]]:
         enter = (
             f'mount -t cgroup2 none /mnt && echo $$ > "/mnt/{slice_}/{unit}/cgroup.procs" && umount /mnt && exec "$@"'
         )
-        process = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", enter, "sh", *command], stdout=subprocess.PIPE, text=True
-        )
+        try:
+            yield ["unshare", "--mount", "sh", "-c", enter, "sh"]
+        finally:
+            with suppress(subprocess.CalledProcessError):  # another test of this process has a unit in the slice
+                run(f"rmdir /mnt/{slice_}/{unit} /mnt/{slice_}")
+
+
+@contextmanager
+def scoped(unit: str, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program in a control group of its own."""
+    with scope(unit) as enter:
+        process = subprocess.Popen([*enter, *command], stdout=subprocess.PIPE, text=True)
         try:
             file = Path(f"/proc/{process.pid}/cgroup")
-            soon(lambda: f"/{slice_}/{unit}" in file.read_text(), "the program does not get into its group")
+            soon(lambda: f".slice/{unit}" in file.read_text(), "the program does not get into its group")
             yield process
         finally:
             process.kill()
             process.communicate()
-            with suppress(subprocess.CalledProcessError):  # another test of this process has a unit in the slice
-                run(f"rmdir /mnt/{slice_}/{unit} /mnt/{slice_}")
 
 
 @contextmanager

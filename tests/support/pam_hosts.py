@@ -5,7 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +72,12 @@ class PamHost:
         """Its agent."""
         return next(iter(self.agents))
 
-    def log_on(self, user: str, terminal: str) -> Logon:
-        """Open a session for a user, and keep it open."""
+    def log_on(self, user: str, terminal: str, within: Sequence[str] = ()) -> Logon:
+        """Open a session for a user, and keep it open. ``within``: what runs a command where it is to be run."""
         command = ["pamtester", "-I", f"tty={terminal}", "--", self.service, user, "open_session", "close_session"]
         if self.accounts is not None:
             command = self.accounts.command([require(command[0]), *command[1:]])
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen([*within, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return Logon(process, self.folder, terminal)
 
     def sessions(self) -> list[str]:
