@@ -37,6 +37,7 @@ __all__ = [
     "Rule",
     "TryPools",
     "check_timing",
+    "host_table",
     "parse_policy",
     "policy_doubts",
 ]
@@ -195,6 +196,13 @@ class HostTable(StrEnum):
                     "[identity] in farmlease.toml is ignored, for the policy says who is who; "
                     "take it out of farmlease.toml"
                 )
+
+
+def host_table(host: Identities, policy: Policy | None) -> HostTable:
+    """Return what becomes of a host's own table under a policy."""
+    if host == AS_GIVEN:
+        return HostTable.NONE
+    return HostTable.IGNORED if policy is not None and policy.has_identity else HostTable.USED
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from tests.support.servers import RedisServer, redis_server, virtual_time_server
 from tests.support.topologies import cluster, sentinels
 
 OK, WARN, FAIL = "ok", "warn", "fail"
+POOL = QLIKVIEW[QLIKVIEW.index("[[pool]]") :]
 GOOD = ("--appendonly", "yes")
 
 
@@ -120,7 +121,7 @@ def test_a_farm_that_is_well_is_called_well() -> None:
             assert {OK} == set(report.verdicts().values()), report.found
             assert {
                 "python", "configuration", "key ring", "state_dir", "token", "password_file", "journal", "disk", "store", "tls", "version",
-                "persistence", "maxmemory-policy", "replicas", "rights", "clock", "policy", "times", "data", "agent", "health",
+                "persistence", "maxmemory-policy", "replicas", "rights", "clock", "policy", "identity", "times", "data", "agent", "health",
             } == report.found.keys()  # fmt: skip
             agent.request("PUT", "/v1/drain")
             told = (WARN, "sessions: draining, 0 sessions left")
@@ -191,6 +192,35 @@ def test_no_policy_is_told(node: Host) -> None:
     assert (FAIL, "no policy was applied to this farm; `farmlease pool apply pools.toml`") == examine(node).one(
         "policy"
     )
+
+
+@pytest.mark.parametrize(
+    ("policy", "verdict", "told"),
+    [
+        ("", OK, "no [identity] domains: each spelling with another domain is another person"),
+        ("[identity]\ndomains = { CORP = 'corp.example.com', LAB = [] }\n", OK, "domains: corp, lab"),
+    ],
+)
+def test_who_is_who_is_told(node: Host, policy: str, verdict: str, told: str) -> None:
+    """The doctor says which domains the farm knows."""
+    node.apply(policy + POOL)
+    assert (verdict, told) == examine(node).one("identity")
+
+
+def test_domains_that_nobody_listed_are_told_by_their_names(node: Host) -> None:
+    """A farm's administrator learns which domains have leases and are none of the table, and what to do."""
+    node.apply("[identity]\ndomains = { CORP = 'corp.example.com' }\n" + POOL)
+    node.lend("CORP\\john", "john@other.example", "mary@other.example", ended=True)
+    verdict, text = examine(node).one("identity")
+    assert (WARN, True) == (verdict, "does not list: other.example (2);" in text)
+
+
+def test_a_table_in_farmlease_toml_is_told(node: Host, good_store: RedisServer) -> None:
+    """The doctor says that it is used until the policy has one, and then that it is ignored."""
+    configure(node, f'url = "{good_store.url}"', '[identity]\ndomains = { CORP = "corp.example.com" }\n')
+    for policy, told in (("", "move it to pools.toml"), ("[identity]\n", "take it out of farmlease.toml")):
+        node.apply(policy + POOL)
+        assert (WARN, True) == (examine(node).found["identity"][0][0], told in examine(node).found["identity"][0][1])
 
 
 def test_times_that_do_not_go_with_the_policy_are_told(node: Host, good_store: RedisServer) -> None:

@@ -50,6 +50,14 @@ def load(host: Host, text: str) -> tuple[int, str, str]:
     return ended.status, ended.out, ended.err.replace(f"farmlease: {file}: ", "")
 
 
+def test_users_of_domains_that_are_refused_are_not_imported(clocked: ClockedHost) -> None:
+    """Whom the farm would refuse gets no lease from the books either; the row is told, without the name."""
+    clocked.apply(QLIKVIEW.replace("[identity]\n", '[identity]\nunknown_domains = "refuse"\n'))
+    status, out, err = load(clocked, HEADER + "CORP\\john,M1,\njohn@other.example,M2,\n")
+    assert (1, "imported 1, known before 0, bad 1\n") == (status, out)
+    assert "line 3: the user's domain is none that [identity] lists, and unknown ones are refused\n" == err
+
+
 def test_leases_are_taken_over_as_they_are(clocked: ClockedHost) -> None:
     """Borrowed at 08:00 for 30 days: the lease ends when the vendor's does; one never used counts from now."""
     clocked.apply(QLIKVIEW)

@@ -14,8 +14,11 @@ import pytest
 
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
-from tests.support.commands import QLIKVIEW, Host
+from tests.support.commands import QLIKVIEW as WITH_IDENTITY
+from tests.support.commands import Host
 
+IDENTITY = '[identity]\ndomains = { CORP = "corp.example.com" }\n\n'
+QLIKVIEW = WITH_IDENTITY.replace(IDENTITY, "")
 FIELDS = ["name", "kind", "capacity", "used", "quarantined", "free", "reserved", "queued"]
 CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "named"\ncapacity = 1\n'
 FLOATING = '[[pool]]\nname = "floating"\nkind = "floating"\ncapacity = 2\n'
@@ -55,7 +58,8 @@ def test_a_dry_run_tells_and_does_nothing(host: Host, text: str, told: str) -> N
     host.apply(QLIKVIEW)
     before = host.version()
     ended = host.run("pool", "apply", host.write(text), "--dry-run")
-    assert (0, f"{told}\ndry run: nothing was applied\n", "") == (ended.status, ended.out, ended.err)
+    assert (0, f"{told}\ndry run: nothing was applied\n") == (ended.status, ended.out)
+    assert ("names neither app nor pool" in ended.err) == (text.count("[[pool]]") > 1)
     assert before == host.version()
     assert QLIKVIEW == host.run("pool", "export").out
 
@@ -73,11 +77,11 @@ def test_a_changed_limit_holds_at_once(host: Host) -> None:
     ("policy", "told"),
     [
         ("pool = [", "is not TOML"),
-        (QLIKVIEW + "capcity = 3\n", 'line 9: pool[0].capcity: unknown key; the nearest valid one is "capacity"'),
+        (QLIKVIEW + "capcity = 3\n", 'line 6: pool[0].capcity: unknown key; the nearest valid one is "capacity"'),
         (b"\xff[[pool]]", "is not UTF-8 text"),
         (QLIKVIEW + 'session_timeout = "2m"\n', "pool qlikview: session_timeout 2m is not more than twice"),
-        (QLIKVIEW + "nodes = ['n']\n", "line 9: pool[0].nodes: is for a node_locked pool only"),
-        (QLIKVIEW + "reserve = [{ users = ['x'], seats = 4 }]\n", "line 9: pool[0].reserve: reserves 4 seats of 3"),
+        (QLIKVIEW + "nodes = ['n']\n", "line 6: pool[0].nodes: is for a node_locked pool only"),
+        (QLIKVIEW + "reserve = [{ users = ['x'], seats = 4 }]\n", "line 6: pool[0].reserve: reserves 4 seats of 3"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_kept_is_refused(host: Host, policy: str | bytes, told: str) -> None:
@@ -88,6 +92,38 @@ def test_what_cannot_be_kept_is_refused(host: Host, policy: str | bytes, told: s
     assert ended.err.startswith(f"farmlease: {file}: ")
     assert told in ended.err
     assert 0 == host.version()
+
+
+def test_a_condition_that_never_matches_is_refused_with_its_line(host: Host) -> None:
+    """A rule for an alias would be no rule: apply says whom to write, and nothing is changed."""
+    table = IDENTITY.replace("\n\n", "\naliases = { 'CORP\\adm-john' = 'CORP\\john' }\n\n")
+    file = host.write(table + QLIKVIEW + "[[rule]]\nusers = ['adm-john@corp.example.com']\naccess = 'denied'\n")
+    ended = host.run("pool", "apply", file)
+    told = f"farmlease: {file}: line 11: rule[0].users[0]: is an alias, under which nobody starts a session: write the"
+    assert (2, "", 0) == (ended.status, ended.out, host.version())
+    assert ended.err.startswith(told)
+
+
+def test_apply_warns_of_what_is_probably_not_meant(host: Host) -> None:
+    """A domain that nobody listed, and sessions that get no pool: told to stderr, and applied all the same."""
+    file = host.write(IDENTITY + QLIKVIEW + CLEARQUEST + "[[rule]]\nusers = ['CROP\\john']\npools = ['qlikview']\n")
+    ended = host.run("pool", "apply", file, "--yes")
+    assert 0 == ended.status
+    assert f'farmlease: warning: {file}: line 14: rule[0].users[0]: the domain "crop" is none' in ended.err
+    assert f"farmlease: warning: {file}: a session that names neither app nor pool gets no pool" in ended.err
+    assert "changed who is who ([identity]): domains" in ended.out
+
+
+def test_a_hosts_own_table_counts_until_the_policy_has_one(host: Host) -> None:
+    """A farm that still has [identity] in farmlease.toml goes on as before, and no longer once the policy says it."""
+    with host.config_file.open("a") as file:
+        file.write('[identity]\ndomains = { CORP = "corp.example.com" }\n')
+    host.apply(QLIKVIEW)
+    host.lend("CORP\\john", ended=True)
+    assert 0 == host.run("lease", "show", "john@corp.example.com").status
+    host.apply(IDENTITY.replace("corp.example.com", "elsewhere.example") + QLIKVIEW)
+    assert 1 == host.run("lease", "show", "john@corp.example.com").status
+    assert 0 == host.run("lease", "show", "john@elsewhere.example").status
 
 
 def test_a_policy_of_an_editor_on_windows(host: Host) -> None:

@@ -9,6 +9,7 @@ import click
 import pytest
 import yaml
 
+from farmlease.domain.identity_table import IdentityTable
 from farmlease.node.http.api import create_app
 from tests.support.command_lines import check, command_lines
 from tests.support.metric_names import known_names, named_in
@@ -57,9 +58,10 @@ def test_every_variable_sets_an_option(file: Path) -> None:
 
 @EVERY_FILE
 def test_every_key_of_the_configuration_exists(file: Path) -> None:
-    """``[section] key`` in a sentence is an option, as section and key are those of farmlease.toml."""
-    given = re.findall(r"\[(\w+)\] (?!of\b)(\w+)", file.read_text(encoding="utf-8"))
-    assert [] == [f"[{section}] {key}" for section, key in given if f"{section}.{key}" not in options()]
+    """``[section] key`` in a sentence is an option of farmlease.toml, or a key of [identity] in pools.toml."""
+    given = re.findall(r"\[([a-z]\w*)\] (?!of\b)(\w+)", file.read_text(encoding="utf-8"))
+    known = {*options(), *(f"identity.{key}" for key in IdentityTable.model_fields)}
+    assert [] == [f"[{section}] {key}" for section, key in given if f"{section}.{key}" not in known]
 
 
 @EVERY_FILE

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import click
 
 from farmlease.cli import farmlease
+from farmlease.domain.identity_table import IdentityTable
 from farmlease.domain.pool import Pool
 from tests.support.samples import DEPLOY, options
 
@@ -32,6 +33,11 @@ def test_the_reference_lists_every_key_of_a_pool() -> None:
     keys = {field.alias or name for name, field in Pool.model_fields.items()}
     listed = [key for cell in first_cells("REFERENCE.md", "key of `[[pool]]`") for key in re.findall(r"`(\w+)`", cell)]
     assert sorted(keys - {"nodes"}) == sorted(listed)
+
+
+def test_the_reference_lists_every_key_of_who_is_who() -> None:
+    """``[identity]`` of pools.toml, each key once."""
+    assert [f"`{key}`" for key in IdentityTable.model_fields] == first_cells("REFERENCE.md", "key of `[identity]`")
 
 
 def commands(group: click.Group, before: str = "") -> Iterator[str]:

@@ -166,7 +166,7 @@ def test_a_node_locked_pool_knows_its_hosts_by_either_name() -> None:
         ),
         ("users = ['x', 'adm-alice@example.com']", r"line 12: rule\[0\].users\[1\]: is an alias"),
         (r"users = ['CROP\john']", r'the domain "crop" is none that \[identity\] lists \(corp, lab\): write "corp"'),
-        ("users = ['john@corp.exmaple.com']", r'the domain "corp.exmaple.com" is none .*: write "corp.example.com"'),
+        ("users = ['john@corp.example.con']", r'the domain "corp.example.con" is none .*: write "corp.example.com"'),
         (r"users = ['CROP\intern-*']", r'the domain "crop" is none'),
         ("users = ['a/b']", r"users\[0\]: can be nobody's name: the name or the domain of a user has one of"),
         (r"users = ['a\b\c*']", r"can be nobody's name: a user name has one"),
@@ -216,8 +216,8 @@ def test_a_bracket_may_be_meant() -> None:
 
 def test_where_unknown_domains_are_let_in_a_typing_error_is_a_doubt() -> None:
     """With "warn" the domain may come, so the condition stands, and apply says that the table does not list it."""
-    made = policy("[[rule]]\nusers = ['john@corp.exmaple.com', 'mary']\naccess = 'denied'\n")
-    told = r'line 11: rule[0].users[0]: the domain "corp.exmaple.com" is none that [identity] lists (corp, lab): write'
+    made = policy("[[rule]]\nusers = ['john@corp.example.con', 'mary']\naccess = 'denied'\n")
+    told = r'line 11: rule[0].users[0]: the domain "corp.example.con" is none that [identity] lists (corp, lab): write'
     (doubt,) = policy_doubts(made)
     assert doubt.startswith(told)
 

@@ -29,6 +29,34 @@ def test_a_removed_pool_is_told_last_and_handed_out() -> None:
     assert ("added pool b: named, 1 seat", "removed pool a") == changes.lines
 
 
+TABLE = '[identity]\ndomains = { CORP = "corp.example.com" }\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (POOL, TABLE + POOL, "changed who is who ([identity]): domains"),
+        (TABLE + POOL, TABLE + 'default_domain = "CORP"\n' + POOL, "default_domain none to CORP"),
+        (TABLE + POOL, TABLE + 'unknown_domains = "refuse"\n' + POOL, "unknown_domains warn to refuse"),
+        (TABLE + POOL, TABLE + "aliases = { a = 'b' }\nlocal_users = ['root']\n" + POOL, ": aliases, local_users"),
+        (TABLE + POOL, POOL, "changed who is who ([identity]): domains"),
+        (POOL, "[identity]\n" + POOL, "added [identity], which reads names as they are read now"),
+        ("[identity]\n" + POOL, POOL, "removed [identity]; names are read as before"),
+    ],
+)
+def test_who_is_who_is_told_by_its_keys(old: str, new: str, told: str) -> None:
+    """A change of [identity] says which keys, and nobody's name; rules that it reads otherwise are no change of rules."""
+    (line,) = diff_policies(policy(old + RULES[0]), policy(new + RULES[0])).lines
+    assert told in line
+    assert "'a'" not in line
+
+
+def test_a_spelling_of_the_same_domains_is_no_change() -> None:
+    """One suffix as a string or in a list is the same table."""
+    listed = TABLE.replace('"corp.example.com"', '["corp.example.com"]')
+    assert () == diff_policies(policy(TABLE + POOL), policy(listed + POOL)).lines
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

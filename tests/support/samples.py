@@ -40,9 +40,14 @@ def acl_file(folder: Path) -> Path:
 
 
 def options() -> dict[str, Any]:
-    """Return every option as ``section.key`` with the model's own default; None: there is none to be shown."""
+    """Return every option as ``section.key`` with the model's own default; None: there is none to be shown.
+
+    ``[identity]`` is none any more: it stands in the policy, and farmlease.toml may only still have it.
+    """
     found: dict[str, Any] = {}
     for name, field in Config.model_fields.items():
+        if name == "identity":
+            continue
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
             section = kind()

@@ -1,15 +1,19 @@
 """The doctor's checks of the store: TLS, servers and their settings, rights, the policy, pools and the nodes' keys."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit
 
+from farmlease.admin.leases import LeaseAdmin
 from farmlease.cli.doctor.node import why
 from farmlease.config.model import Config
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.diagnosis import node, store
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, merge_servers, warned
+from farmlease.domain.identity import User
 from farmlease.domain.key_rotation import cannot_open
+from farmlease.domain.policy import PolicyInForce, host_table
 from farmlease.errors import RecordRejected, StoreError
 from farmlease.farm import Farm
 from farmlease.node.logind import is_answering
@@ -19,6 +23,9 @@ from farmlease.store.inspect.tls_facts import wiring_of
 from farmlease.store.lease_store import LeaseStore
 
 __all__ = ["store_findings"]
+
+#: Leases of a pool that are looked at for domains which nobody listed.
+_MOST_LEASES = 2_000
 
 Check = Callable[[], AsyncIterator[Finding]]
 
@@ -93,6 +100,9 @@ async def _farm(
     else:
         reports = await farm.seals.rings()
         yield node.policy(in_force.version, in_force.policy)
+        own = host_table(config.host_identity, in_force.policy)
+        for each in node.identity(own, in_force, await _strangers(farm, in_force)):
+            yield each
     beat, timeout, window = config.agent.heartbeat_ms, config.store.timeout_ms, config.recovery.window_ms
     for each in node.timing(beat, timeout, window, in_force.policy):
         yield each
@@ -102,3 +112,18 @@ async def _farm(
         yield store.shard(await examination.shard(pool.name))
     if lacking := cannot_open(reports, (), ring.primary):
         yield warned("nodes' keys", f"{', '.join(lacking)} cannot open with key {ring.primary}; copy the ring there")
+
+
+async def _strangers(farm: Farm, in_force: PolicyInForce) -> Counter[str]:
+    """Return the domains that the table of who is who does not list, with the number of leases."""
+    strangers: Counter[str] = Counter()
+    for pool in in_force.pools:
+        seen = 0
+        async for view in LeaseAdmin(farm).leases(pool):
+            user = User(view.user)
+            if not in_force.identity.knows(user):
+                strangers[user.domain or "unmapped SIDs"] += 1
+            seen += 1
+            if seen == _MOST_LEASES:
+                break
+    return strangers

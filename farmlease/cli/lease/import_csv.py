@@ -98,7 +98,10 @@ class Importer:
     def _import(self, row: LicenceRow) -> ImportOutcome:
         machine = check_token("machine id", row.machine)
         for _ in range(_MOST_CHANGES):
-            version, user = self._in_force.version, self._in_force.identity.user(row.user)
+            version, identity = self._in_force.version, self._in_force.identity
+            user = identity.user(row.user)
+            if identity.refuses(user):
+                raise InvalidName("the user's domain is none that [identity] lists, and unknown ones are refused")
             importing = self._client.lease_admin.import_lease(self._pool, version, user, machine, row.borrowed_at)
             outcome = self._client.wait(importing)
             if not isinstance(outcome, Behind):

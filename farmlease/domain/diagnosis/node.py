@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, warned
-from farmlease.domain.policy import Policy, check_timing
+from farmlease.domain.policy import HostTable, Policy, PolicyInForce, check_timing
 from farmlease.errors import PolicyError
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "disk",
     "file",
     "health",
+    "identity",
     "journal",
     "policy",
     "python",
@@ -135,6 +136,23 @@ def policy(version: int, in_force: Policy | None) -> Finding:
         return failed("policy", "no policy was applied to this farm; `farmlease pool apply pools.toml`")
     pools = ", ".join(pool.name for pool in in_force.pools)
     return fine("policy", f"version {version}, opened; pools: {pools}")
+
+
+def identity(own: HostTable, in_force: PolicyInForce, strangers: Mapping[str, int]) -> Iterator[Finding]:
+    """Check who is who. ``strangers``: domains of leases that the table does not list, and how many leases each has."""
+    if own is not HostTable.NONE:
+        yield warned("identity", own.advice)
+    if strangers:
+        domains = ", ".join(f"{domain} ({count})" for domain, count in sorted(strangers.items()))
+        yield warned(
+            "identity",
+            f"leases of users in domains that [identity] does not list: {domains}; one person may have a lease in "
+            "each: add them to domains, or name the persons in aliases, and run `farmlease pool apply`",
+        )
+    elif not in_force.identity.shorts:
+        yield fine("identity", "no [identity] domains: each spelling with another domain is another person")
+    else:
+        yield fine("identity", f"domains: {', '.join(sorted(set(in_force.identity.shorts.values())))}")
 
 
 def health(status: str, checks: Mapping[str, Iterable[tuple[str, str]]]) -> Iterator[Finding]:

@@ -10,8 +10,7 @@ from contextlib import suppress
 import structlog
 
 from farmlease.crypto.seal import Purpose
-from farmlease.domain.identity import AS_GIVEN
-from farmlease.domain.policy import HostTable, Policy, PolicyInForce, check_timing
+from farmlease.domain.policy import HostTable, Policy, PolicyInForce, check_timing, host_table
 from farmlease.errors import JournalFailed, PolicyChanged, PolicyError, RecordRejected
 from farmlease.farm import Farm
 from farmlease.node.journal.journal import Journal
@@ -52,10 +51,7 @@ class PolicyCache:
     @property
     def host_table(self) -> HostTable:
         """What becomes of an ``[identity]`` in this host's own configuration."""
-        if self._farm.host_identity == AS_GIVEN:
-            return HostTable.NONE
-        policy = self.in_force.policy
-        return HostTable.IGNORED if policy is not None and policy.has_identity else HostTable.USED
+        return host_table(self._farm.host_identity, self.in_force.policy)
 
     def reseal(self) -> None:
         """Seal the policy in the journal anew, with the primary key."""

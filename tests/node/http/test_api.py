@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from farmlease.crypto.keyring import KeyRing
+from farmlease.domain.health import Status, health
 from farmlease.domain.identity import User
 from farmlease.errors import JournalFailed
 from farmlease.node.http.api import create_app
@@ -86,6 +87,44 @@ async def test_a_session_from_start_to_end(api: Browserless, host: Host) -> None
     )  # fmt: skip
     assert [204, 204] == [(await api("DELETE", "/v1/sessions/7")).status for _ in range(2)]
     assert [] == (await api("GET", "/v1/sessions")).document
+
+
+async def test_sessions_of_one_user_in_any_spelling(api: Browserless) -> None:
+    """The list may be of one user, as the farm's table reads the name; a name that is none is refused."""
+    await api("POST", "/v1/sessions", start())
+    await api("POST", "/v1/sessions", start(r"CORP\mary", "8"))
+    for spelling in ("john%40corp.example.com", "corp%5CJOHN"):
+        assert ["7"] == [each["session"] for each in (await api("GET", f"/v1/sessions?user={spelling}")).document]
+    assert "a user name has one" in problem(await api("GET", "/v1/sessions?user=a%40b%40c"), 422, field="user")
+    problem(await api("GET", "/v1/sessions?usr=john"), 422)
+
+
+async def test_without_a_policy_no_name_is_read(site: Site) -> None:
+    """Before the node knows who is who it answers 503, even to a name that is none, until it finds a policy."""
+    site.timed.raw.flushall()
+    api = Browserless(site.host())
+    for user in (r"CORP\john", "a@b@c"):
+        answer = await api("POST", "/v1/sessions", start(user))
+        assert "does not know the policy" in problem(answer, 503, reason="offline")
+        assert answer.document["retry_at"] is not None
+    await site.apply(site.policy)
+    assert 422 == (await api("POST", "/v1/sessions", start("a@b@c"))).status
+    assert 201 == (await api("POST", "/v1/sessions", start("john@corp.example.com"))).status
+
+
+async def test_a_domain_that_nobody_listed_is_refused_where_the_farm_wants_that(site: Site) -> None:
+    """403 with the reason, no seat, and health counts the domain without naming it."""
+    await site.apply(site.policy.replace("[identity]\n", '[identity]\nunknown_domains = "refuse"\n'))
+    host = site.host()
+    await host.beat()
+    api = Browserless(host)
+    answer = await api("POST", "/v1/sessions", start("john@other.example"))
+    assert "The domain of your account is not one of this farm" in problem(answer, 403, reason="not_entitled")
+    assert await site.lease(User("john@other.example")) is None
+    (check,) = [each for each in health(host.agent.facts()).checks if each.name == "identity"]
+    assert (Status.WARN, True) == (check.status, "from 1 domain that" in check.output)
+    assert "other" not in check.output
+    assert 201 == (await api("POST", "/v1/sessions", start())).status
 
 
 @pytest.mark.parametrize(
