@@ -209,9 +209,12 @@ def _accounts(facts: Facts) -> Check:
     if not facts.accounts_failed:
         return Check("accounts", Status.PASS, "the host's account database answers")
     users = counted(facts.accounts_failed, "user")
-    text = f"the host's account database does not answer for {users}; see NSS, SSSD or the domain"
+    text = f"the host's account database does not answer for {users}; try `id NAME`, and look at SSSD or the domain"
     if facts.accounts_unknown:
-        text += f". The groups of {facts.accounts_unknown} are unknown: rules by groups deny, and give them nothing"
+        unknown = counted(facts.accounts_unknown, "user")
+        text += (
+            f". Of {unknown} no groups are known: a rule that denies by a group applies, and one that gives does not"
+        )
     return Check("accounts", Status.WARN, text)
 
 

@@ -217,9 +217,12 @@ class PolicyInForce:
     host: InitVar[Identities] = AS_GIVEN
     pools: tuple[Pool, ...] = field(init=False)
     identity: Identities = field(init=False)  #: who is who; whatever reads a user's name asks this
+    reads_groups: bool = field(init=False)  #: whether anything in it asks for a user's groups
 
     def __post_init__(self, host: Identities) -> None:
         """Take pools and table of the policy; without one no pool, and the host's table."""
+        asked = ("groups" in each.model_fields_set for _, each in _conditions(self.policy)) if self.policy else ()
+        object.__setattr__(self, "reads_groups", any(asked))
         object.__setattr__(self, "pools", self.policy.pools if self.policy else ())
         object.__setattr__(self, "identity", self.policy.identity if self.policy else host)
 

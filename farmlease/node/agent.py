@@ -68,15 +68,24 @@ class Agent:
     async def with_groups(self, request: SessionRequest, name: str) -> SessionRequest:
         """Return a request with the groups that the host knows of, too. ``name``: the user as the caller spells him.
 
-        A user whom the host does not know has those that were given. If the host cannot be asked, and nothing is known
-        from before, the groups are None, whatever was given: so no rule that denies by a group is passed by.
+        A user whom the host does not know has those that were given. The groups are None, whatever was given, if the
+        host cannot be asked and nothing is known from before: so no rule that denies by a group is passed by. The host
+        is not asked where the policy in force asks for no groups.
         """
-        found = await self._runtime.accounts.account(request.user, name, self._state.policy.in_force.identity)
+        in_force = self._state.policy.in_force
+        if not in_force.reads_groups:
+            return replace(request, groups=None)
+        found = await self._runtime.accounts.account(request.user, name, in_force.identity)
         if found is NoAnswer.NONE:
             return request
         if found is NoAnswer.UNKNOWN:
             return replace(request, groups=None)
         return replace(request, groups=tuple(dict.fromkeys((*found.groups, *(request.groups or ())))))
+
+    @property
+    def reads_groups(self) -> bool:
+        """Whether the policy in force asks for users' groups."""
+        return self._state.policy.in_force.reads_groups
 
     @property
     def draining(self) -> bool:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.farm import Farm
+from farmlease.node.http.server import listening_socket
 from farmlease.store.keys import Shard
 from tests.support.agents import agents_on, distant_port, soon
 from tests.support.authority import Authority
@@ -21,6 +23,8 @@ from tests.support.journals import opened
 from tests.support.members import wait_until
 from tests.support.servers import RedisServer, redis_server, virtual_time_server
 from tests.support.topologies import cluster, sentinels
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Unix sockets")
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 POOL = QLIKVIEW[QLIKVIEW.index("[[pool]]") :]
@@ -59,11 +63,13 @@ def examine(host: Host) -> Report:
     return Report(ended, found)
 
 
-def configure(host: Host, store: str, more: str = "") -> None:
-    """Write the host's configuration: the lines of [store], and more."""
+def configure(host: Host, store: str, more: str = "", agent: str | None = None) -> None:
+    """Write the host's configuration: the lines of [store], and more. ``agent``: where it listens; default: on TCP."""
+    if agent is None:
+        agent = f'token_file = "{host.folder}/token"\nlisten = "127.0.0.1:{distant_port()}"\n'
     host.config_file.write_text(
         f'farm = "citrix-a"\nnode = "ctx-01"\n[store]\n{store}\n[keys]\nfile = "{host.ring_file}"\n'
-        f'[agent]\nstate_dir = "{host.folder}"\ntoken_file = "{host.folder}/token"\nlisten = "127.0.0.1:{distant_port()}"\n'
+        f'[agent]\nstate_dir = "{host.folder}"\n{agent}'
         f'[health]\nlisten = "127.0.0.1:{distant_port()}"\n{more}'
     )
 
@@ -120,7 +126,7 @@ def test_a_farm_that_is_well_is_called_well() -> None:
             report = examine(host)
             assert {OK} == set(report.verdicts().values()), report.found
             assert {
-                "python", "configuration", "key ring", "state_dir", "token", "password_file", "journal", "disk", "store", "tls", "version",
+                "python", "configuration", "key ring", "listen", "state_dir", "token", "password_file", "journal", "disk", "store", "tls", "version",
                 "persistence", "maxmemory-policy", "replicas", "rights", "clock", "policy", "identity", "times", "data", "agent", "health",
             } == report.found.keys()  # fmt: skip
             agent.request("PUT", "/v1/drain")
@@ -255,6 +261,43 @@ def test_open_files_are_told(node: Host) -> None:
     report = examine(node)
     assert (FAIL, f"{node.folder} is open to others (0755); `chmod go-rwx {node.folder}`") == report.one("state_dir")
     assert FAIL == report.verdicts()["token"]
+
+
+@linux_only
+def test_an_agent_on_tcp_is_no_fault(node: Host) -> None:
+    """Somebody asked for it; how it is by default is said."""
+    verdict, text = examine(node).one("listen")
+    assert (OK, True) == (verdict, "On unix:/run/farmlease/agent.sock, the default, the kernel says who calls" in text)
+
+
+@linux_only
+@pytest.mark.parametrize("given", ["", 'token_file = "{folder}/token"\n'])
+def test_a_token_that_nobody_reads_any_more_is_told(node: Host, good_store: RedisServer, given: str) -> None:
+    """The default was TCP once: where hooks may still send a token to it, what to do is said."""
+    configure(node, f'url = "{good_store.url}"', agent=given.format(folder=node.folder))
+    report = examine(node)
+    if given:
+        verdict, text = report.one("listen")
+        advice = f"call `farmlease session start`, or ask the socket without a token; delete {node.folder}/token"
+        assert (WARN, True) == (verdict, advice in text)
+    elif not Path("/run/farmlease/token").exists():
+        assert (OK, "unix:/run/farmlease/agent.sock") == report.one("listen")
+    assert "token" not in report.found
+
+
+@linux_only
+def test_what_keeps_users_from_the_socket_is_told(node: Host, good_store: RedisServer) -> None:
+    """A folder that only root may pass, and a socket that only he may write to."""
+    with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as short:
+        place = Path(short, "agent.sock")
+        configure(node, f'url = "{good_store.url}"', agent=f'listen = "unix:{place}"\n')
+        with closing(listening_socket(f"unix:{place}")):
+            place.chmod(0o600)
+            found = [text.rpartition("; ")[2] for _, text in examine(node).found["listen"]]
+            assert [f"`chmod o+x {short}`", f"`chmod 0666 {place}`"] == found
+            place.parent.chmod(0o755)
+            place.chmod(0o666)
+            assert (OK, f"unix:{place}") == examine(node).one("listen")
 
 
 def test_a_journal_is_looked_at(node: Host) -> None:

@@ -50,6 +50,13 @@ WELL = Facts(
         ({"host_table": HostTable.IGNORED}, True, "warn", "take it out of farmlease.toml"),
         ({"unknown_domains": 1}, True, "warn", "came here from 1 domain that [identity] of the policy does not list"),
         ({"unknown_domains": 2}, True, "warn", "from 2 domains"),
+        ({"accounts_failed": 2}, True, "warn", "does not answer for 2 users; try `id NAME`"),
+        (
+            {"accounts_failed": 3, "accounts_unknown": 1},
+            True,
+            "warn",
+            "Of 1 user no groups are known: a rule that denies",
+        ),
         ({"damaged": 1}, True, "warn", "1 entry did not open and was kept"),
         ({"damaged": 2}, True, "warn", "2 entries did not open and were kept"),
         ({"journal_refused": "kept/x"}, True, "warn", "move kept/x out of state_dir"),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -14,13 +15,13 @@ from farmlease.cli import health as health_command
 from farmlease.cli.client import agent
 from farmlease.cli.client.farm import configuration
 from farmlease.config.model import Config
-from farmlease.config.source import UNIX, agent_endpoint, find
+from farmlease.config.source import LISTEN, TCP, UNIX, agent_endpoint, find, split_address
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing, KeyState
 from farmlease.domain import wording
 from farmlease.domain.diagnosis import node as judge
 from farmlease.domain.diagnosis.finding import Finding, failed, fine
-from farmlease.errors import FarmleaseError
+from farmlease.errors import AgentUnavailable, FarmleaseError
 from farmlease.node.journal.journal import FILE
 from farmlease.node.journal.sqlite import inspect_file
 
@@ -79,6 +80,7 @@ def ring_findings(config: Config) -> tuple[KeyRing | None, list[Finding]]:
 def file_findings(config: Config) -> Iterator[Finding]:
     """Check the files that must be private, the journal, and the free disk space."""
     agent, store = config.agent, config.store
+    yield from guarded("listen", lambda: judge.listen(_listen_facts(config)))
     yield from guarded("state_dir", lambda: [judge.file("state_dir", _facts("folder", agent.state_dir))])
     if not agent.listen.startswith(UNIX):
         yield from guarded("token", lambda: [judge.file("token", _facts("file", agent.token_file))])
@@ -109,6 +111,32 @@ def _facts(what: str, path: Path, absent: str | None = None) -> judge.FileFacts:
     return judge.FileFacts(what=what, path=str(path), exists=True, is_kind=is_kind, mode=mode)
 
 
+def _listen_facts(config: Config) -> judge.ListenFacts:
+    given, usual = config.agent, LISTEN if LISTEN.startswith(UNIX) else None
+    over_tcp = not given.listen.startswith(UNIX)
+    by_default = not over_tcp and "listen" not in given.model_fields_set
+    told_of_token = "token_file" in given.model_fields_set or given.token_file.exists()
+    return judge.ListenFacts(
+        address=given.listen,
+        over_tcp=over_tcp,
+        usual=usual,
+        shut=() if over_tcp else tuple(_shut(Path(given.listen.removeprefix(UNIX)))),
+        old_token=str(given.token_file) if by_default and told_of_token else None,
+    )
+
+
+def _shut(place: Path) -> Iterator[tuple[str, str]]:
+    """Yield what keeps users from a socket: folders without the right to pass, and the socket without that to write."""
+    for path in (*reversed(place.parents), place):
+        if not path.exists():
+            return
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode) and not mode & stat.S_IXOTH:
+            yield str(path), "o+x"
+        elif stat.S_ISSOCK(mode) and mode & 0o006 != 0o006:  # noqa: PLR2004 - a mode
+            yield str(path), "0666"
+
+
 def _journal(path: Path) -> Finding:
     glance = inspect_file(path)
     return judge.journal(str(path), sound=None if glance is None else glance.sound)
@@ -122,12 +150,27 @@ def _disk(folder: Path) -> Finding:
 
 def _agent() -> Iterator[Finding]:
     endpoint = agent_endpoint(config_file(), os.environ)
-    answer = agent.ask(endpoint, "GET", "/v1/sessions")
+    try:
+        answer = agent.ask(endpoint, "GET", "/v1/sessions")
+    except AgentUnavailable as error:
+        if endpoint.listen == LISTEN != TCP and _answers(TCP):
+            yield failed("agent", f"{why(error)}. One of before 0.2.0 may be what answers on {TCP}: restart it")
+            return
+        raise
     if isinstance(answer.document, list):
         count = len(answer.document)
         yield fine("agent", f"answers on {endpoint.listen}, {wording.counted(count, 'session')}")
     else:
         yield failed("agent", str(agent.error_of(answer)))
+
+
+def _answers(address: str) -> bool:
+    """Whether anything listens there."""
+    try:
+        with socket.create_connection(split_address(address), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _health() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from farmlease.errors import PolicyError
 
 __all__ = [
     "FileFacts",
+    "ListenFacts",
     "RingFacts",
     "activity",
     "disk",
@@ -16,6 +17,7 @@ __all__ = [
     "health",
     "identity",
     "journal",
+    "listen",
     "policy",
     "python",
     "ring",
@@ -49,6 +51,22 @@ class FileFacts:
     absent: str | None = None  #: what to do if it is not there; None: it need not be
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenFacts:
+    """How the programs of this host reach its agent. ``usual``: the Unix socket that it would listen on by default.
+
+    ``shut``: each file or folder on the way to a Unix socket that keeps users out, and the mode that lets them through.
+    ``old_token``: a token of an agent that listened on TCP by default, as those before 0.2.0 did; None if nothing tells
+    of one.
+    """
+
+    address: str
+    over_tcp: bool
+    usual: str | None  #: None: this system has no Unix sockets for it
+    shut: tuple[tuple[str, str], ...] = ()
+    old_token: str | None = None
+
+
 def python(version: tuple[int, ...]) -> Finding:
     """Check the interpreter."""
     text = ".".join(map(str, version[:3]))
@@ -80,6 +98,23 @@ def file(check: str, facts: FileFacts) -> Finding:
         right = "go-rwx"
         return failed(check, f"{facts.path} is open to others ({facts.mode:04o}); `chmod {right} {facts.path}`")
     return fine(check, f"{facts.path}" + ("" if facts.mode is None else f" ({facts.mode:04o})"))
+
+
+def listen(facts: ListenFacts) -> Iterator[Finding]:
+    """Check the way to the agent, and what is left of an earlier one."""
+    if facts.old_token is not None:
+        advice = (
+            f"let hooks call `farmlease session start`, or ask the socket without a token; delete {facts.old_token}; "
+            'or set [agent] listen = "127.0.0.1:8731" to stay with TCP'
+        )
+        yield warned("listen", f"the agent listens on {facts.address} since 0.2.0, and no more on TCP: {advice}")
+    for path, mode in facts.shut:
+        yield warned("listen", f"users other than root do not get through {path}; `chmod {mode} {path}`")
+    if facts.over_tcp and facts.usual is not None:
+        text = f"{facts.address}, as configured: whoever has the token acts for anyone"
+        yield fine("listen", f"{text}. On {facts.usual}, the default, the kernel says who calls")
+    elif facts.old_token is None and not facts.shut:
+        yield fine("listen", facts.address)
 
 
 def disk(path: str, free: int, total: int) -> Finding:

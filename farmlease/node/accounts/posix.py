@@ -28,7 +28,8 @@ assert sys.platform != "win32"  # noqa: S101 - for mypy: the rest is not for Win
 _MOST_GROUPS = 65_536  #: of one user, by the kernel
 _GROUPS_AT_FIRST = 256
 _NAME_KEPT = 300.0  #: seconds
-_ENTRY = 1 << 20  #: bytes for one entry of the database: a group with all its members
+#: Bytes for one entry of the database: most have room in the first, a group with all its members in the second.
+_ENTRY_AT_FIRST, _MOST_OF_ENTRY = 4 << 10, 2 << 20
 _STRUCTURE = 256  #: bytes; more than a passwd or a group of any C library
 #: How C libraries say that there is no such entry; the latter two also where a source was never set up.
 _NOT_THERE = frozenset({0, errno.ENOENT, errno.ESRCH})
@@ -82,16 +83,22 @@ class PosixDatabase:
 
     def _found(self, ask: Callable[..., T], key: object, function: str, given: object) -> T | None:
         """Return an entry; None if the database says that there is none. OSError if it cannot say."""
+        if not self._is_there(function, given):
+            return None
         try:
             return ask(key)
-        except KeyError:
-            self._check(function, given)
+        except KeyError:  # it has gone in this moment
             return None
 
-    def _check(self, function: str, given: object) -> None:
-        """Ask again what was not found, and raise OSError if that was an error."""
-        entry, text = ctypes.create_string_buffer(_STRUCTURE), ctypes.create_string_buffer(_ENTRY)
-        result = ctypes.c_void_p()
-        error = getattr(self._library, function)(given, entry, text, ctypes.c_size_t(_ENTRY), ctypes.byref(result))
+    def _is_there(self, function: str, given: object) -> bool:
+        entry, result = ctypes.create_string_buffer(_STRUCTURE), ctypes.c_void_p()
+        room = _ENTRY_AT_FIRST
+        while True:
+            text = ctypes.create_string_buffer(room)
+            error = getattr(self._library, function)(given, entry, text, ctypes.c_size_t(room), ctypes.byref(result))
+            if error != errno.ERANGE or room >= _MOST_OF_ENTRY:
+                break
+            room *= 8
         if error not in _NOT_THERE:
             raise OSError(error, os.strerror(error))
+        return result.value is not None

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from farmlease import __version__
 from farmlease.domain.identity import LONGEST_TOKEN, User
 from farmlease.domain.json_documents import Document, decision_document, timestamp
-from farmlease.domain.model import Decision, Denial, Grant, Reason
+from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest
 from farmlease.domain.session_states import IllegalEvent
 from farmlease.errors import FarmleaseError, FileRefused, InvalidName, JournalFailed, PolicyError, RecordRejected
 from farmlease.node.agent import Agent
@@ -95,9 +95,7 @@ def _add_start(app: FastAPI, agent: Agent) -> None:
         if not caller.may_act_for(request.user):
             return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
         caller.check(body.said, request.pid)
-        request = await agent.with_groups(request, caller.name or body.user)
-        work = agent.start_session(request, caller.only)
-        decision = await (_while_connected(http, work) if request.wait_ms else work)
+        decision = await _decided(agent, request, caller.name or body.user, http)
         if decision is None:
             return problem(503, "the caller is gone; its place in the queue is given up")
         if isinstance(decision, Denial):
@@ -205,6 +203,20 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def fault(_: Request, __: Exception) -> Response:
         return _fault()
+
+
+async def _decided(agent: Agent, request: SessionRequest, name: str, http: Request) -> Decision | None:
+    """Return the decision about a user of this name on the host; None if a caller who waits has hung up.
+
+    If a policy that asks for groups came into force meanwhile, after one that did not, nobody had looked them up: a
+    denial is then asked for again.
+    """
+    while True:
+        looked_up = agent.reads_groups
+        work = agent.start_session(await agent.with_groups(request, name), Caller.of(http).only)
+        decision = await (_while_connected(http, work) if request.wait_ms else work)
+        if looked_up or not agent.reads_groups or not isinstance(decision, Denial):
+            return decision
 
 
 async def _while_connected(http: Request, work: Coroutine[Any, Any, Decision]) -> Decision | None:

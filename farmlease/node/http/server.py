@@ -156,10 +156,11 @@ else:
             return listener
 
     def _make_folder(folder: Path) -> None:
-        """Make the folder of a socket if it is missing, so that all users get through to it."""
-        if not folder.is_dir():
-            folder.mkdir(parents=True, mode=0o755)
-            folder.chmod(0o755)  # whatever the umask is
+        """Make the folder of a socket, and those above it, if they are missing, so that all users get through."""
+        for each in reversed((folder, *folder.parents)):
+            if not each.is_dir():
+                each.mkdir(exist_ok=True)
+                each.chmod(0o755)  # whatever the umask is
 
     @contextlib.contextmanager
     def _lock(path: Path) -> Iterator[None]:

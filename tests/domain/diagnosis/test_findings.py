@@ -1,5 +1,6 @@
 """The doctor's judgement, from facts alone."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -102,3 +103,24 @@ def test_the_end_of_a_certificate_is_read_from_its_bytes(tmp_path: Path) -> None
     for broken in (b"", b"\x30", der[:40], b"\x30\x03\x02\x01\x01"):
         with pytest.raises(ValueError, match=r"."):
             ends_at(broken)
+
+
+def test_what_the_doctor_says_of_the_way_to_the_agent() -> None:
+    """Each obstacle has a line of its own; where there is none, and no other way, the address is all."""
+    usual = "unix:/run/farmlease/agent.sock"
+    well = node.ListenFacts(address=usual, over_tcp=False, usual=usual)
+    assert [fine("listen", usual)] == list(node.listen(well))
+    told = list(
+        node.listen(replace(well, shut=(("/run/farmlease", "o+x"), ("/run/x", "0666")), old_token="/run/token"))  # noqa: S106 - a path
+    )
+    assert [Verdict.WARN] * 3 == [each.verdict for each in told]
+    assert ["127.0.0.1:8731", "`chmod o+x /run/farmlease`", "`chmod 0666 /run/x`"] == [
+        next(
+            word
+            for word in ("127.0.0.1:8731", "`chmod o+x /run/farmlease`", "`chmod 0666 /run/x`")
+            if word in each.text
+        )
+        for each in told
+    ]
+    on_windows = node.ListenFacts(address="127.0.0.1:8731", over_tcp=True, usual=None)
+    assert [fine("listen", "127.0.0.1:8731")] == list(node.listen(on_windows))

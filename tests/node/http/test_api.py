@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.health import Status, health
 from farmlease.domain.identity import User
 from farmlease.errors import JournalFailed
+from farmlease.node.accounts.database import Account
 from farmlease.node.http.api import create_app
 from farmlease.node.http.auth import Caller
 from tests.support.asgi import Answer, ask
@@ -237,6 +239,66 @@ async def test_a_plain_user_cannot_use_the_moment_of_a_start(host: Host, api: Br
         await asyncio.sleep(0)
     assert (201, 403) == ((await starting).status, (await ending).status)
     assert {"7": "active"} == host.states
+
+
+# --- groups ---------------------------------------------------------------------------------------------------------------
+
+BANNED = '[[rule]]\ngroups = ["banned"]\naccess = "denied"\n'
+
+
+class Directory:
+    """The accounts of a host on which everybody is in these groups; notes who was asked for."""
+
+    def __init__(self, *groups: str) -> None:
+        self.groups = groups
+        self.asked: list[str] = []
+
+    def account(self, name: str) -> Account:
+        """Return the account of this name."""
+        self.asked.append(name)
+        return Account(name=name, uid="7", home=PurePosixPath("/home", name), groups=self.groups)
+
+    def name_of(self, uid: int) -> str | None:
+        """Return None."""
+
+
+def directory(host: Host, monkeypatch: pytest.MonkeyPatch, *groups: str) -> Directory:
+    """Let everybody on a host be in these groups."""
+    made = Directory(*groups)
+    monkeypatch.setattr(host.node.runtime.accounts, "_database", made)
+    return made
+
+
+async def test_the_host_says_who_is_in_which_group(
+    api: Browserless, host: Host, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to say it; what a caller says is added."""
+    asked = directory(host, monkeypatch, "Banned")
+    await site.apply(site.policy + BANNED)
+    await host.beat()
+    problem(await api("POST", "/v1/sessions", start(groups=["designers"])), 403, reason="not_entitled")
+    assert [r"CORP\john"] == asked.asked
+
+
+async def test_where_no_policy_asks_for_groups_nobody_is_looked_up(
+    api: Browserless, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is slow, or away, is then no matter."""
+    asked = directory(host, monkeypatch, "banned")
+    assert 201 == (await api("POST", "/v1/sessions", start(groups=["banned"]))).status
+    assert [] == asked.asked
+
+
+@pytest.mark.parametrize(("group", "status"), [("designers", 201), ("banned", 403)])
+async def test_a_policy_that_asks_for_groups_comes_meanwhile(
+    api: Browserless, host: Host, site: Site, monkeypatch: pytest.MonkeyPatch, group: str, status: int
+) -> None:
+    """Between the look at the policy and its use: the groups are looked up then, and nobody is denied by none."""
+    await host.beat()
+    asked = directory(host, monkeypatch, group)
+    await site.apply(site.policy + BANNED)
+    assert status == (await api("POST", "/v1/sessions", start())).status
+    assert [r"CORP\john"] == asked.asked
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------------
