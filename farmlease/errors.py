@@ -7,6 +7,7 @@
     │   ├── InvalidName                a user, session, device or pool name
     │   ├── ConfigError                farmlease.toml or its environment
     │   └── PolicyError                pools.toml
+    ├── CannotHold                 1   a session that has no seat to hold, or whose pool allows no holds
     ├── AlreadyRunning             1   another process owns this folder
     ├── FileRefused                1   a vendor's file that must not be touched: a link, too large, not a file
     ├── JournalFailed              1   the node's journal cannot be written now, for example on a full disk
@@ -30,6 +31,7 @@ __all__ = [
     "EXIT_UNAVAILABLE",
     "AgentUnavailable",
     "AlreadyRunning",
+    "CannotHold",
     "ConfigError",
     "Damaged",
     "FarmleaseError",
@@ -75,6 +77,10 @@ class ConfigError(InvalidInput):
 
 class PolicyError(InvalidInput):
     """An error in the farm's policy. Names the file, the key and, if the parser gives it, the line."""
+
+
+class CannotHold(FarmleaseError):
+    """A session has no seat to hold now, or the policy allows no holds in its pool."""
 
 
 class AlreadyRunning(FarmleaseError):

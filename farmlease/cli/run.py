@@ -33,19 +33,19 @@ _NOT_EXECUTABLE = 126
         "farmlease run --user 'CORP\\john' --pool clearquest -- clearquest -login",
     ),
 )
-@click.option("--user", metavar="U", help="User who runs it (default: you).")
-@click.option("--app", metavar="A", help="Application that CMD is, as the policy's rules name it.")
+@click.option("--user", metavar="U", help="User who runs it (default: the caller).")
+@click.option("--app", metavar="A", help="Application that is started.")
 @click.option("--pool", metavar="P", help="Pool to take a seat of (default: as the policy says).")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-- CMD …")
 def run(user: str | None, app: str | None, pool: str | None, command: tuple[str, ...]) -> None:
     """Hold a seat while CMD runs, and exit with its status.
 
-    Without a seat CMD is not started: exit status 3 (denied) or 4 (agent or store unavailable).
+    The session is one of its own: programs that run side by side each hold what the policy gives them. Without a seat
+    CMD is not started: exit status 3 (denied) or 4 (agent or store unavailable).
     """
     session = f"run-{os.getpid()}-{secrets.token_hex(4)}"
     request: dict[str, object] = {"user": user or _caller(), "session": session, "pid": os.getpid()}
-    request |= {name: value for name, value in (("app", app), ("pool", pool)) if value is not None}
-    start_session(request)
+    start_session(request | {name: value for name, value in (("app", app), ("pool", pool)) if value is not None})
     try:
         _become(command)
     except OSError as error:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import click
 
-from farmlease.cli import example
+from farmlease.cli import example, print_stderr
 from farmlease.cli.client.session import (
     call_agent,
     expect_success,
@@ -21,6 +21,7 @@ from farmlease.cli.client.session import (
     session_path,
     start_session,
     undo_start,
+    uses_of,
 )
 from farmlease.cli.output.format import (
     Column,
@@ -33,6 +34,7 @@ from farmlease.cli.output.format import (
     output_option,
     write_json,
 )
+from farmlease.errors import FarmleaseError
 
 __all__ = ["session"]
 
@@ -51,6 +53,9 @@ DETAILS = (
     "session", "state", "user", "pool", "kind", "node", "device", "source", "overdraft", "fence",
     "lease.id", "lease.issued_at", "lease.expires_at", "hold_until",
 )  # fmt: skip
+
+
+pool_option = click.option("--pool", metavar="P", help="Its use of this pool alone (default: all its pools).")
 
 
 @click.group()
@@ -116,40 +121,58 @@ def start(
         raise undo_start(session_id, answer, error) from error
 
 
-@session.command(epilog=example("farmlease session end 7"))
+@session.command(epilog=example("farmlease session end 7", "farmlease session end 7 --pool clearquest"))
 @click.argument("session_id", metavar="ID")
-def end(session_id: str) -> None:
-    """End session ID; ending it again does no harm."""
-    expect_success(call_agent("DELETE", session_path(session_id)))
-    click.echo(f"ended session {session_id}")
+@pool_option
+def end(session_id: str, pool: str | None) -> None:
+    """End session ID, all its pools or one of them.
+
+    Ending it again does no harm; the command then says that nothing was there, or that the seat had been lost before,
+    and exits with status 1.
+    """
+    shown = call_agent("GET", session_path(session_id, pool=pool))
+    expect_success(call_agent("DELETE", session_path(session_id, pool=pool)))  # also one that is just being started
+    uses = uses_of(expect_success(shown))
+    click.echo(f"ended session {session_id}{_of(pool)}")
+    if lost := [f"{use.get('pool')} ({use.get('reason')})" for use in uses if use.get("state") == "lost"]:
+        raise FarmleaseError(f"session {session_id} had lost its seat before it was ended: {', '.join(lost)}")
 
 
 @session.command(epilog=example("farmlease session touch 7"))
 @click.argument("session_id", metavar="ID")
-def touch(session_id: str) -> None:
+@pool_option
+def touch(session_id: str, pool: str | None) -> None:
     """Report that the user of session ID is active. The idle timeout starts anew."""
-    expect_success(call_agent("POST", session_path(session_id) + "/activity"))
-    click.echo(f"touched session {session_id}")
+    expect_success(call_agent("POST", session_path(session_id, "/activity", pool)))
+    click.echo(f"touched session {session_id}{_of(pool)}")
 
 
 @session.command(epilog=example("farmlease session hold 7 --for 4h"))
 @click.argument("session_id", metavar="ID")
 @click.option("--for", "span", metavar="D", help="How long, e.g. 4h (default: as long as the pool allows).")
-def hold(session_id: str, span: str | None) -> None:
-    """Keep the seat of session ID even while its node is silent."""
+@pool_option
+def hold(session_id: str, span: str | None, pool: str | None) -> None:
+    """Keep the seats of session ID even while its node is silent."""
     option_seconds("--for", span)
-    answer = expect_success(
-        call_agent("POST", session_path(session_id) + "/hold", {} if span is None else {"for": span})
-    )
-    click.echo(f"holding session {session_id} until {format_instant(answer.fields().get('hold_until'))}")
+    given = {} if span is None else {"for": span}
+    answer = expect_success(call_agent("POST", session_path(session_id, "/hold", pool), given))
+    for use in uses_of(answer):
+        if until := use.get("hold_until"):
+            click.echo(f"holding session {session_id} in {use.get('pool')} until {format_instant(until)}")
+        else:
+            print_stderr(f"not holding session {session_id} in {use.get('pool')}: {use.get('detail')}")
 
 
 @session.command(epilog=example("farmlease session save 7"))
 @click.argument("session_id", metavar="ID")
-def save(session_id: str) -> None:
+@pool_option
+def save(session_id: str, pool: str | None) -> None:
     """Take the vendor's files of session ID into the user's record now."""
-    expect_success(call_agent("POST", session_path(session_id) + "/save"))
-    click.echo(f"saved the files of session {session_id}")
+    answer = expect_success(call_agent("POST", session_path(session_id, "/save", pool)))
+    click.echo(f"saved the files of session {session_id}{_of(pool)}")
+    for use in uses_of(answer):
+        if why := use.get("detail"):
+            print_stderr(f"not saved in {use.get('pool')}: {why}")
 
 
 @session.command(
@@ -164,7 +187,10 @@ def save(session_id: str) -> None:
 @output_option
 @follow_option
 def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format, watch: bool) -> None:
-    """List the sessions of this node."""
+    """List the sessions of this node.
+
+    A session that uses several pools has a row for each.
+    """
     wanted = {"pool": pool, "state": state}
 
     def rows() -> list[Row]:
@@ -174,16 +200,29 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
     if watch:
         from farmlease.cli.output.watch import WatchedList, watch_list
 
-        watch_list(WatchedList(rows=rows, key=("session",), table=TABLE), fmt)
+        watch_list(WatchedList(rows=rows, key=("session", "pool"), table=TABLE), fmt)
     emit(rows(), COLUMNS, fmt, table=TABLE)
 
 
 @session.command(epilog=example("farmlease session show 7 -o json"))
 @click.argument("session_id", metavar="ID")
+@pool_option
 @output_option
-def show(session_id: str, fmt: Format) -> None:
-    """Show session ID of this node."""
-    emit_one(expect_success(call_agent("GET", session_path(session_id))).fields(), DETAILS, fmt)
+def show(session_id: str, pool: str | None, fmt: Format) -> None:
+    """Show session ID of this node: one block for each pool that it uses."""
+    answer = expect_success(call_agent("GET", session_path(session_id, pool=pool)))
+    if fmt == "json":
+        write_json(answer.fields())
+    elif fmt == "csv":
+        emit(uses_of(answer), DETAILS, fmt)
+    else:
+        for number, use in enumerate(uses_of(answer)):
+            click.echo(nl=number > 0)
+            emit_one(use, DETAILS, fmt)
+
+
+def _of(pool: str | None) -> str:
+    return "" if pool is None else f" in {pool}"
 
 
 def _lease(row: Row) -> Mapping[str, object]:

@@ -5,11 +5,13 @@ other users only the number of held seats.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from farmlease.domain.duration import format_duration
 from farmlease.domain.model import Blocker, Denial, Reason
 from farmlease.domain.wording import moment
 
-__all__ = ["NO_POLICY", "UNKNOWN_DOMAIN", "denial"]
+__all__ = ["NO_POLICY", "UNKNOWN_DOMAIN", "denial", "most_helpful", "wait_was_cut", "wait_was_ended"]
 
 #: Sentences that say more than those of their reasons.
 NO_POLICY = "This host does not know the policy of its farm yet; try again in a minute, or tell your administrator."
@@ -87,6 +89,24 @@ def denial(
         held=held,
         capacity=capacity,
     )
+
+
+def most_helpful(denials: Sequence[Denial]) -> Denial:
+    """Return the denial that its user can do most with: one that ends first, then one that can be acted on here."""
+    return min(denials, key=lambda each: (each.reason is Reason.WRONG_NODE, each.retry_at is None, each.retry_at or 0))
+
+
+def wait_was_cut(denied: Denial, longest_ms: int) -> Denial:
+    """Return the denial at the end of a wait that the pool made shorter than its caller had asked for."""
+    return replace(
+        denied, detail=f"{denied.detail} A session waits for this pool for at most {format_duration(longest_ms)}."
+    )
+
+
+def wait_was_ended(pool: str) -> Denial:
+    """Return the denial of a session that was ended by another call while it waited."""
+    detail = f"The session was ended while it waited for a seat of pool {pool}."
+    return Denial(reason=Reason.CAPACITY, pool=pool, detail=detail)
 
 
 def _until(claim: Blocker) -> str:

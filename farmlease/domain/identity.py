@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import islice
 
+from typing_extensions import override
+
 from farmlease.errors import ConfigError, InvalidName
 
 __all__ = [
@@ -82,6 +84,11 @@ class Identities:
             if domain_and_name(canonical)[0] in self.shorts:
                 raise ConfigError(f"local_users, {entry!r}: is a user of one of the domains; write the name alone")
         self._check_aliases()
+
+    @override
+    def __hash__(self) -> int:
+        """Hash what two equal tables have in common."""
+        return hash((self.default_domain, self.refuse_unknown, frozenset(self.domains), frozenset(self.aliases)))
 
     def user(self, text: str) -> User:
         """Return the person of this spelling; raises InvalidName. A canonical name gives the same user again."""

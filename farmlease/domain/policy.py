@@ -144,7 +144,7 @@ class Policy:
 
     def plan(self, request: SessionRequest, node: str) -> Plan:
         """Return what a request on this node may try: the first rule that matches decides."""
-        if self.identity.refuses(request.user):
+        if self.identity.refuse_unknown and self.identity.refuses(request.user):
             return Denied(Reason.NOT_ENTITLED, request.pool, UNKNOWN_DOMAIN)
         if request.pool is not None and self.pool(request.pool) is None:
             return Denied(Reason.UNKNOWN_POOL, request.pool)

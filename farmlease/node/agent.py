@@ -41,6 +41,8 @@ class Agent:
         self._sessions = sessions
         self._monitor = monitor
         self._runtime = runtime
+        self.node = state.node
+        self.policy = state.policy
         self.start_session = sessions.start.start_session
         self.end_session = sessions.end.end_session
         self.save_session = sessions.save.save_session
@@ -51,19 +53,18 @@ class Agent:
 
     # --- what is asked about sessions and about the node --------------------------------------------------------------
 
-    def session(self, session: str) -> NodeSession | None:
-        """Return a session that the API shows, as it stands now."""
-        found = self._state.sessions.find(session)
-        return self._as_it_stands(found) if found is not None and found.state.shown else None
+    def uses(self, session: str, pool: str | None = None) -> list[NodeSession]:
+        """Return the uses of a session that the API shows, or that of one pool, as they stand now, by pool."""
+        return sorted(map(self._as_it_stands, self._state.sessions.shown_uses(session, pool=pool)), key=_key)
 
-    def sessions(self) -> list[NodeSession]:
-        """Return every session that the API shows, as it stands now, by id."""
+    def all_uses(self) -> list[NodeSession]:
+        """Return every use that the API shows, as it stands now, by session and pool."""
         shown = (each for each in self._state.sessions if each.state.shown)
-        return sorted(map(self._as_it_stands, shown), key=lambda each: each.id)
+        return sorted(map(self._as_it_stands, shown), key=_key)
 
     def person(self, text: str) -> User:
         """Return the person of this spelling, by the farm's table of who is who; raises InvalidName."""
-        return self._state.policy.in_force.identity.user(text)
+        return self.policy.in_force.identity.user(text)
 
     async def with_groups(self, request: SessionRequest, name: str) -> SessionRequest:
         """Return a request with the groups that the host knows of, too. ``name``: the user as the caller spells him.
@@ -106,7 +107,7 @@ class Agent:
         """Take up where the agent before a restart left off: what never got its answer, or was ending, is ended."""
         self._sessions.housekeeping.abandon_waits()
         self._sessions.housekeeping.tidy()
-        _log.info("agent.adopted", sessions=len(self.sessions()), owed=self._state.outbox.pending())
+        _log.info("agent.adopted", sessions=self._state.sessions.shown_sessions, owed=self._state.outbox.pending())
 
     async def settled(self) -> None:
         """Wait for all background tasks, and for what they bring to light."""
@@ -138,3 +139,7 @@ class Agent:
         if until - grant.lease.expires_at < _NO_DIFFERENCE:
             return session
         return replace(session, grant=replace(grant, lease=replace(grant.lease, expires_at=until)))
+
+
+def _key(use: NodeSession) -> tuple[str, str]:
+    return use.key

@@ -97,7 +97,7 @@ class LeaseStore:
             reservations=json.dumps(taking.reservations), wait=taking.wait_ms, **known.arguments(),
         )  # fmt: skip
         match answer[0]:
-            case b"granted" | b"again":
+            case b"granted" | b"again" | b"moved":
                 return Taken.parse(answer)
             case b"denied":
                 return Refusal.parse(answer)

@@ -32,6 +32,11 @@ DENIAL = {
 }  # fmt: skip
 
 
+NOT_THERE = (
+    "farmlease: there is no such session on this node; list the sessions of this node with 'farmlease session list'\n"
+)
+
+
 @dataclass
 class StandIn:
     """An agent's HTTP without what is behind it: its sessions, what it was asked, and what it answers next."""
@@ -66,20 +71,24 @@ class StandIn:
             return 500, b""
         if path == "/v1/sessions":
             return self.collection(method, document)
-        name, _, verb = path.removeprefix("/v1/sessions/").partition("/")
+        name, _, verb = path.partition("?")[0].removeprefix("/v1/sessions/").partition("/")
         if method == "DELETE":
             self.sessions.pop(unquote(name), None)
             return 204, b""
         if unquote(name) not in self.sessions:
             return 404, json.dumps({"title": "Not found", "status": 404}).encode()
         known = {
-            ("GET", ""): (200, self.sessions[unquote(name)]),
-            ("POST", "hold"): (200, {"hold_until": "2026-11-21T13:00:00Z"}),
-            ("POST", "save"): (200, {}),
+            ("GET", ""): (200, self.session(unquote(name))),
+            ("POST", "hold"): (200, {"uses": [{"pool": "qlikview", "hold_until": "2026-11-21T13:00:00Z"}]}),
+            ("POST", "save"): (200, {"uses": [{"pool": "qlikview"}]}),
             ("POST", "activity"): (204, None),
         }
         status, found = known.get((method, verb), (405, {"status": 405}))
         return status, b"" if found is None else json.dumps(found).encode()
+
+    def session(self, name: str) -> dict[str, object]:
+        """Return a session as the agent shows it, with the one use that it has here."""
+        return {"session": name, "user": "corp\\john", "node": "ctx-01", "uses": [self.sessions[name]]}
 
     def collection(self, method: str, document: object) -> Answer:
         """Answer ``/v1/sessions``."""
@@ -151,7 +160,7 @@ def test_a_grant_that_nobody_can_read_is_given_back(agent: StandIn, run: Run, mo
     told = "farmlease: cannot write the answer (No space left on device)"
     ended = f"{told}; session 7 was started and has been ended again. Fix the output and retry.\n"
     assert (1, ended) == start_into("/dev/full", *more)
-    assert ("DELETE", "/v1/sessions/7", None) == agent.asked[-1]
+    assert ("DELETE", "/v1/sessions/7?pool=qlikview", None) == agent.asked[-1]
     assert {} == agent.sessions
     run("session", "start", "john", "--session", "7")
     goes_on = f"{told}; the session was already granted. Fix the output and retry.\n"
@@ -272,26 +281,41 @@ def test_a_session_lives_by_its_commands(agent: StandIn, run: Run) -> None:
     name = "rdp-tcp#4/ü 7"
     assert 0 == run("session", "start", "john", "--session", name)[0]
     assert (0, f"touched session {name}\n", "") == run("session", "touch", name)
-    held = f"holding session {name} until 2026-11-21 13:00 UTC\n"
+    held = f"holding session {name} in qlikview until 2026-11-21 13:00 UTC\n"
     assert (0, held, "") == run("session", "hold", name, "--for", "4h")
     assert (0, f"saved the files of session {name}\n", "") == run("session", "save", name)
     assert (0, f"ended session {name}\n", "") == run("session", "end", name)
-    assert (0, f"ended session {name}\n", "") == run("session", "end", name)
+    assert (1, "", NOT_THERE) == run("session", "end", name)
     place = "/v1/sessions/rdp-tcp%234%2F%C3%BC%207"
     assert [
         ("POST", f"{place}/activity", None),
         ("POST", f"{place}/hold", {"for": "4h"}),
         ("POST", f"{place}/save", None),
-        ("DELETE", place, None),
-        ("DELETE", place, None),
+        *[("GET", place, None), ("DELETE", place, None)] * 2,
     ] == agent.asked[1:]
 
 
-@pytest.mark.parametrize("verb", ["touch", "hold", "save", "show"])
+@pytest.mark.parametrize("verb", ["touch", "hold", "save", "show", "end"])
 def test_an_unknown_session_is_status_1(agent: StandIn, run: Run, verb: str) -> None:
     """What this node has not is told with where to look."""
-    told = "farmlease: no such session on this node; list its sessions with 'farmlease session list'\n"
-    assert (1, "", told) == run("session", verb, "8")
+    assert (1, "", NOT_THERE) == run("session", verb, "8")
+
+
+@pytest.mark.parametrize("verb", ["touch", "hold", "save", "show", "end"])
+def test_a_verb_on_one_use(agent: StandIn, run: Run, verb: str) -> None:
+    """``--pool`` names the use that is meant."""
+    run("session", "start", "john", "--session", "7")
+    assert 0 == run("session", verb, "7", "--pool", "qlik view")[0]
+    assert agent.asked[-1][1].endswith("?pool=qlik%20view")
+
+
+def test_the_end_of_a_lost_session_says_so(agent: StandIn, run: Run) -> None:
+    """It is ended, and whoever ends it learns that its seat had been lost before: status 1."""
+    run("session", "start", "john", "--session", "7")
+    agent.sessions["7"] |= {"state": "lost", "reason": "revoked"}
+    told = "farmlease: session 7 had lost its seat before it was ended: qlikview (revoked)\n"
+    assert (1, "ended session 7\n", told) == run("session", "end", "7")
+    assert {} == agent.sessions
 
 
 def test_an_empty_id_is_wrong_usage(agent: StandIn, run: Run) -> None:
@@ -316,7 +340,7 @@ def test_the_list_is_what_the_agent_has(agent: StandIn, run: Run) -> None:
 def test_show_is_one_session(agent: StandIn, run: Run) -> None:
     """``session show`` prints one session's properties, or its JSON object."""
     run("session", "start", "john", "--session", "7")
-    assert agent.sessions["7"] == json.loads(run("session", "show", "7", "-o", "json")[1])
+    assert agent.session("7") == json.loads(run("session", "show", "7", "-o", "json")[1])
     assert "lease_id          L1" in run("session", "show", "7")[1].splitlines()
 
 
@@ -375,9 +399,12 @@ def test_a_silent_agent_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert f"the agent on {listen} did not answer within 0.15 s" in err
 
 
-@pytest.mark.parametrize("command", [["start", "john", "--session", "7"], ["list", "-o", "json"], ["end", "7"]])
-def test_a_logon_imports_nothing_heavy(agent: StandIn, command: list[str]) -> None:
+@pytest.mark.parametrize(
+    "command", [["start", "john", "--session", "7"], ["list", "-o", "json"], ["touch", "7"], ["end", "7"]]
+)
+def test_a_logon_imports_nothing_heavy(agent: StandIn, run: Run, command: list[str]) -> None:
     """``farmlease session`` runs at every logon: no redis, cryptography, pydantic, rich or asyncio is imported."""
+    run("session", "start", "john", "--session", "7")
     code = (
         "import sys\nfrom farmlease.cli import main\n"
         f"try:\n    main({['session', *command]!r})\n"

@@ -133,8 +133,8 @@ class Host:
     async def hold(self, session: str) -> None:
         """Have a session's seat kept, whatever its node does."""
         with suppress(StoreError):
-            until = await self._timed(self.agent.hold_session(session, None))
-            self.history.note(f"{self.name} {session}: held until {until}")
+            held = await self._timed(self.agent.hold_session(session, None))
+            self.history.note(f"{self.name} {session}: held {held}")
 
     @property
     def member(self) -> str | None:
@@ -145,7 +145,7 @@ class Host:
         """Return every session with a seat, by what the agent says: user and fence."""
         return {
             each.id: (each.user.canonical, each.grant.fence)
-            for each in self.agent.sessions()
+            for each in self.agent.all_uses()
             if each.state is SessionState.ACTIVE and each.grant is not None
         }
 
@@ -161,7 +161,7 @@ class Host:
         }
         if facts.owed or odd:
             return f"{self.name}: owes {facts.owed}, {odd}"
-        counted = [each.id for each in self.agent.sessions() if each.grant and each.grant.source is Source.RECEIPT]
+        counted = [each.id for each in self.agent.all_uses() if each.grant and each.grant.source is Source.RECEIPT]
         return (
             f"{self.name}: uncounted {counted}"
             if any(states[each] is SessionState.ACTIVE for each in counted)
@@ -177,7 +177,7 @@ class Host:
 
     def _granted(self, grant: Grant, asked: float) -> None:
         """A grant was answered. Its session may have lost the seat, or have ended, in the same moment."""
-        found = self.agent.session(grant.session)
+        found = next(iter(self.agent.uses(grant.session)), None)
         user, seat = grant.user.canonical, self.plan.seat(self.name, grant.session, grant.user.canonical)
         running = [each for each in self.history.of(self.name, grant.session) if each.until == float("inf")]
         if running:

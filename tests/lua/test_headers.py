@@ -232,6 +232,8 @@ async def sessions_come_and_go(pool: Desk) -> Taken:
     assert (await pool.start("john")).again
     await pool.start("john", "2", device="nb-1")
     await pool.refused("john", "3", device="nb-2")
+    await pool.start("john", "2")
+    await pool.start("john", "2", device="nb-1")
     await store.save(pool.pool.name, claim("john"), taken.lease.id, 2, b"new")
     await store.save(pool.pool.name, claim("john"), taken.lease.id, 2, b"other")
     await store.release(pool.pool.name, claim("john"), 0)

@@ -44,29 +44,31 @@ async def test_another_user_on_the_same_session_id_ends_the_first(site: Site) ->
     await host.granted(JOHN)
     await host.granted(MARY)
     assert ([], [("ctx-01", "7")]) == (await site.sessions(JOHN), await site.sessions(MARY))
-    assert [MARY] == [each.user for each in host.agent.sessions()]
+    assert [MARY] == [each.user for each in host.agent.all_uses()]
 
 
-async def test_another_device_on_the_same_session_id_ends_the_first(site: Site) -> None:
-    """The same user from his notebook is another session, even under the same id."""
+async def test_another_device_moves_the_use(site: Site) -> None:
+    """The same session from another device keeps its seat and its fence, and is on that device from then on."""
     host = site.host()
-    await host.granted(JOHN)
+    first = await host.granted(JOHN)
     grant = await host.granted(JOHN, device="nb-1")
-    assert ("nb-1", False) == (grant.device, grant.again)
+    assert ("nb-1", True, first.fence) == (grant.device, grant.again, grant.fence)
+    assert "nb-1" == host.agent.uses("7")[0].device
     lease = await site.lease()
     assert lease is not None
     assert ["nb-1"] == [each.device for each in lease.sessions]
 
 
-async def test_another_pool_on_the_same_session_id_ends_the_first(site: Site) -> None:
-    """The same id with an app that belongs to another pool is another session, though no pool is named."""
+async def test_another_pool_adds_a_use(site: Site) -> None:
+    """The same id with an app that belongs to another pool is a second use, and the first is not touched."""
     await site.apply(site.policy + '[[pool]]\nname = "clearquest"\nkind = "named"\ncapacity = 1\n')
     host = site.host()
-    await host.granted(JOHN, app="qlikview")
+    first = await host.granted(JOHN, app="qlikview")
     grant = await host.granted(JOHN, app="clearquest")
     assert "clearquest" == grant.pool
-    assert [] == await site.sessions(JOHN)
-    assert [("ctx-01", "7")] == await site.sessions(JOHN, "clearquest")
+    for pool in ("qlikview", "clearquest"):
+        assert [("ctx-01", "7")] == await site.sessions(JOHN, pool)
+    assert [first.fence, grant.fence] == [each.grant and each.grant.fence for each in reversed(host.agent.uses("7"))]
 
 
 async def test_pools_are_tried_in_order(site: Site) -> None:
@@ -139,7 +141,7 @@ async def test_nobody_ends_or_takes_over_the_session_of_another(site: Site) -> N
         await asyncio.sleep(0)
     await starting
     *verbs, start = [await attack for attack in attacks]
-    assert [False, None] == verbs
+    assert [False, []] == verbs
     assert isinstance(start, Denial)
     assert Reason.NOT_ENTITLED is start.reason
     assert {"7": "active"} == host.states
@@ -182,10 +184,13 @@ async def test_a_running_session_stays_over_a_change_of_policy(site: Site) -> No
 
 @pytest.mark.parametrize(("access", "answer"), [("denied", Denial), ("restricted", Restricted)])
 async def test_a_rule_counts_at_the_next_decision(site: Site, access: str, answer: type) -> None:
-    """A rule against john holds from his next start on; the session he asks again for is over."""
+    """A rule against john holds from his next start on; what he has is not touched until its host ends it."""
     host = site.host()
     await host.granted(JOHN)
     await site.apply(f"{site.policy}[[rule]]\nusers = ['corp\\john']\naccess = \"{access}\"\n")
+    assert isinstance(await host.start(JOHN), answer)
+    assert ({"7": "active"}, [("ctx-01", "7")]) == (host.states, await site.sessions())
+    await host.end()
     assert isinstance(await host.start(JOHN), answer)
     assert ({}, []) == (host.states, await site.sessions())
     await host.granted(MARY)

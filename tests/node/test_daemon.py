@@ -85,7 +85,7 @@ def test_told_to_stop_it_ends_in_order(agent: RunningAgent, number: signal.Signa
     assert 0 == agent.process.wait(within(ENDS_WITHIN))
     agent.launch()
     agent.wait_ready()
-    assert {**first, "state": "active"} == agent.request("GET", "/v1/sessions/7").document
+    assert [{**first, "state": "active"}] == agent.request("GET", "/v1/sessions/7").document["uses"]
     again = agent.start("john", "7")
     assert (200, first) == (again.status, again.document)
 

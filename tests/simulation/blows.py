@@ -268,7 +268,7 @@ class Blows:
             self._world.tell("FAULT", "agent killed", host.name)
             self._later(self._chance.choice((1, 60, 900)), lambda: self._resurrect(host, before))
 
-    def _resurrect(self, host: Host, before: dict[str, tuple[str, int]]) -> None:
+    def _resurrect(self, host: Host, before: dict[tuple[str, str], tuple[str, int]]) -> None:
         if not host.up:
             self._boot(host)
             if what := laws.adopted(before, shown(host)):
@@ -330,10 +330,10 @@ class Blows:
         return True
 
 
-def shown(host: Host) -> dict[str, tuple[str, int]]:
+def shown(host: Host) -> dict[tuple[str, str], tuple[str, int]]:
     """What a host's agent knows of its sessions that hold a seat, or try to get theirs back."""
     return {
-        each.id: (each.state.value, each.grant.fence)
+        each.key: (each.state.value, each.grant.fence)
         for each in host.book
         if each.grant is not None and each.state in {SessionState.ACTIVE, SessionState.INVALID, SessionState.LOST}
     }

@@ -4,7 +4,7 @@ They read what the agents show and what the ledger knows; no function of farmlea
 itself answered is judged in ``ledger.py``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,6 +35,8 @@ __all__ = [
 _ON_THE_WAY = 10_000
 #: What the store's clock may be off, in ms, before anybody has to notice.
 _CLOCKS_DIFFER = 70_000
+
+Use = tuple[str, str]  #: session id and pool
 
 
 class Farm(Protocol):
@@ -193,9 +195,9 @@ def kept_lease(farm: Farm, pool: str, user: str, expires_at: int) -> str | None:
     return f"the lease of {user} in {pool} is gone, and was good until {expires_at}"
 
 
-def adopted(before: dict[str, tuple[str, int]], after: dict[str, tuple[str, int]]) -> str | None:
+def adopted(before: Mapping[Use, tuple[str, int]], after: Mapping[Use, tuple[str, int]]) -> str | None:
     """L7: what an agent showed when it was killed, the next one of the same boot shows too."""
-    lost = sorted(session for session, known in before.items() if after.get(session) != known)
+    lost = sorted(use for use, known in before.items() if after.get(use) != known)
     return f"sessions {lost} did not survive the agent: {before} became {after}" if lost else None
 
 

@@ -66,7 +66,7 @@ class Ledger:
     ``goes_on`` says whether a session lives on a host that could tell the store so.
     """
 
-    def __init__(self, memory: Memory, complain: Complain, goes_on: Callable[[Key], bool]) -> None:
+    def __init__(self, memory: Memory, complain: Complain, goes_on: Callable[[str, Key], bool]) -> None:
         self._memory = memory
         self._complain = complain
         self._goes_on = goes_on
@@ -158,7 +158,9 @@ class Ledger:
         account.model.settle()
         gone = {key: fence for key, fence in before.items() if key not in account.model.sessions}
         early = sorted(key for key in gone if account.heard.get(key[1], 0) > carried.at + 1)
-        if carried.name != "configure" and any(map(self._goes_on, early)):  # which ends nothing in a strange store
+        if carried.name != "configure" and any(
+            self._goes_on(carried.pool, key) for key in early
+        ):  # which ends nothing in a strange store
             self._complain("L5", f"{carried.name} ended {len(early)} sessions of {carried.pool} before their deadline")
         self._note_ended(account, {key: fence for key, fence in gone.items() if key not in early})
 
@@ -188,10 +190,11 @@ class Ledger:
         model, user, key = account.model, given["user"], (given["node"], given["session"])
         if model.nodes.get(given["node"], 0) <= account.model.now:
             return [b"lapsed"]
-        again = (user, *key) in model.sessions
+        known = model.sessions.get((user, *key))
+        again = known is not None and known.device == given["device"]
         if not again and (waits := self._recovering(account, carried)):
             return waits
-        known = user in model.leases
+        has_lease = user in model.leases
         held = model.held()
         before = {**model.sessions}
         told = model.acquire(
@@ -205,14 +208,14 @@ class Ledger:
             self._explained(account, carried, before)
             return [b"denied", reason.encode(), b"" if retry == INF else b"%d" % retry]
         lease, fence, expires, overdraft = told
-        if not known:
+        if not has_lease:
             account.versions[user] = 1
         if not again:
             taken = model.held().keys() - held.keys()
             self._admit(account, user, taken, fence)
         account.ended.pop((user, *key), None) if account.ended.get((user, *key), 0) < fence else None
         return [
-            b"again" if again else b"granted", lease.encode(), carried.answer[2] if len(carried.answer) > 2 else b"",
+            b"again" if again else b"moved" if known else b"granted", lease.encode(), carried.answer[2] if len(carried.answer) > 2 else b"",
             b"%d" % expires, b"%d" % fence, b"%d" % account.versions[user],
             carried.answer[6] if len(carried.answer) > 6 else b"", b"1" if overdraft else b"0",
         ]  # fmt: skip

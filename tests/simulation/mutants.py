@@ -164,8 +164,8 @@ _write = SessionTable._write
 
 def _write_too_late(self: SessionTable, session: Any) -> None:
     """Show a session that starts, and write it down with its next change only."""
-    if session.state.value == "active" and self._sessions[session.id].state.value == "starting":
-        self._sessions[session.id] = session
+    if session.state.value == "active" and self._uses[session.key].state.value == "starting":
+        self._uses[session.key] = session
     else:
         _write(self, session)
 

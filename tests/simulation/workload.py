@@ -14,6 +14,7 @@ from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Grant, SessionRequest, Withdrawal
 from farmlease.errors import FarmleaseError
 from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.sessions.hold import Held
 from tests.simulation.host import Host
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Stage(Protocol):
     def asked(self, host: Host, request: SessionRequest, decision: Decision) -> None:
         """Judge a decision as its user heard it."""
 
-    def held(self, host: Host, session: str) -> None:
+    def held(self, host: Host, session: NodeSession) -> None:
         """Note that a user was told of a hold."""
 
     def is_cut_off(self, host: Host) -> bool:
@@ -160,7 +161,7 @@ class Workload:
     async def _come_back(self) -> None:
         """Somebody signs out and in again."""
         host = self._host()
-        sessions = host.agent.sessions() if host else []
+        sessions = host.agent.all_uses() if host else []
         if host and sessions:
             session = self._chance.choice(sessions)
             self._stage.tell("ends", host.name, session.id)
@@ -202,11 +203,12 @@ class Workload:
 
     async def _end(self) -> None:
         if host := self._host():
-            sessions = host.agent.sessions()
+            sessions = host.agent.all_uses()
             ids = [each.id for each in sessions] or self._ids
             session = self._chance.choice(ids)
-            self._stage.tell("ends", host.name, session)
-            await self._verb(host, host.agent.end_session(session))
+            pool = self._chance.choice((None, None, *self._terms.pools))
+            self._stage.tell("ends", host.name, session, pool or "-")
+            await self._verb(host, host.agent.end_session(session, pool=pool))
 
     async def _save(self) -> None:
         """A user's programs write the licence file, on every host where the user is; not all of them wait to save."""
@@ -219,7 +221,7 @@ class Workload:
     def _places(self, pool: str) -> list[tuple[Host, NodeSession]]:
         """Every session of a pool, with its host."""
         running = [host for host in self._stage.hosts if host.up]
-        return [(host, each) for host in running for each in host.agent.sessions() if each.pool == pool]
+        return [(host, each) for host in running for each in host.agent.all_uses() if each.pool == pool]
 
     async def _write(self, host: Host, session: str, user: User) -> None:
         content = f"{user.name} on {host.name} {self._chance.random()}".encode()
@@ -232,8 +234,9 @@ class Workload:
         if places := self._places("floating"):
             host, session = self._chance.choice(places)
             self._stage.tell("holds", host.name, session.id)
-            if await self._verb(host, host.agent.hold_session(session.id, None)):
-                self._stage.held(host, session.id)
+            held = await self._verb(host, host.agent.hold_session(session.id, None, pool=session.pool))
+            if any(isinstance(each, Held) for each in held or ()):
+                self._stage.held(host, session)
 
     async def _touch(self) -> None:
         if host := self._host():

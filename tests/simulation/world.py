@@ -102,10 +102,11 @@ class World:
         self._fences: dict[str, tuple[int, str]] = {}  #: by pool, the highest that was told, and by which host
         self._leases: dict[tuple[str, str], tuple[str, int]] = {}  #: pool and user to the host told last, and its end
         self._taken: dict[tuple[str, str], float] = {}  #: when an administrator took something of a user's lease
-        self._tainted: set[tuple[Key, int]] = set()
-        self._began: dict[Key, float] = {}
-        self._granted_holds: dict[tuple[Key, int], float] = {}  #: session and fence to its hold's end, by true time
-        self._holds: dict[tuple[Key, int], float] = {}  #: those of which the user was told
+        self._tainted: set[tuple[str, Key, int]] = set()  #: pool, session and fence
+        self._began: dict[tuple[str, Key], float] = {}  #: by pool and session
+        #: Pool, session and fence to its hold's end, by true time; and those of which the user was told.
+        self._granted_holds: dict[tuple[str, Key, int], float] = {}
+        self._holds: dict[tuple[str, Key, int], float] = {}
         self._indices: dict[str, str] = {}  #: user index by canonical name
         self._lost: dict[str, set[tuple[str, str, int]]] = {}  #: by host, of sessions: pool, id and fence
         prepare(self)
@@ -151,12 +152,12 @@ class World:
 
     def has_had(self, host: Host, session: NodeSession) -> bool:
         """Whether a session has been going on for long enough to be counted before anything its host asks."""
-        return self.now - self._began.get(self.key(host, session), 0) > _ANSWERED
+        return self.now - self._began.get((session.pool, self.key(host, session)), 0) > _ANSWERED
 
-    def held(self, host: Host, session: str) -> None:
+    def held(self, host: Host, session: NodeSession) -> None:
         """A user was told that a session is held: until then it lives, whatever becomes of store and host."""
-        found = host.book.find(session) if host.up else None
-        held = None if found is None or found.grant is None else (self.key(host, found), found.grant.fence)
+        found = host.book.find(*session.key) if host.up else None
+        held = None if found is None or found.grant is None else (found.pool, self.key(host, found), found.grant.fence)
         if held in self._granted_holds:
             self._holds[held] = self._granted_holds[held]
 
@@ -192,9 +193,9 @@ class World:
             if what := law(self, request, decision):
                 self.broken(number, what)
 
-    def _goes_on(self, key: Key) -> bool:
+    def _goes_on(self, pool: str, key: Key) -> bool:
         return any(
-            self.hears(host) and (found := host.book.find(key[2])) is not None
+            self.hears(host) and (found := host.book.find(key[2], pool)) is not None
             and found.state is SessionState.ACTIVE and self.key(host, found) == key
             for host in self.hosts
             if host.up
@@ -216,7 +217,7 @@ class World:
         if carried.name in {"withdraw", "replace_device", "release_device"}:
             self._leases.pop((carried.pool, given["user"]), None)
             self._taken[carried.pool, given["user"]] = self.now
-        if carried.name == "acquire" and carried.word in {"granted", "again"}:
+        if carried.name == "acquire" and carried.word in {"granted", "again", "moved"}:
             self._note_record(carried)
             if carried.word == "granted":
                 self._note_fence(carried.pool, int(carried.answer[4]))
@@ -243,8 +244,8 @@ class World:
                 self._note_hold(carried)
             case "release", "released":
                 # A later session of this id may have the same fence: a receipt that lets it in knows no newer one.
-                over = tuple(carried.arguments[name] for name in ("user", "node", "session"))
-                self._holds = {held: until for held, until in self._holds.items() if held[0] != over}
+                over = carried.pool, tuple(carried.arguments[name] for name in ("user", "node", "session"))
+                self._holds = {held: until for held, until in self._holds.items() if held[:2] != over}
             case "restore", "restored":
                 self._check_holds(carried)
 
@@ -253,7 +254,7 @@ class World:
         given = carried.arguments
         left = int(carried.answer[1]) - self.ledger.pools[carried.pool].model.now
         key = (given["user"], given["node"], given["session"])
-        self._granted_holds[key, int(given["fence"])] = self.now + left / 1000
+        self._granted_holds[carried.pool, key, int(given["fence"])] = self.now + left / 1000
 
     def _check_holds(self, carried: Carried) -> None:
         """L5: a session that is restored is held for as long as its user was told."""
@@ -261,7 +262,7 @@ class World:
         for host in (each for each in self.hosts if each.up and each.member == given["node"]):
             for session, claim in json.loads(given["sessions"]).items():
                 key = (given["user"], given["node"], session)
-                left = 1000 * (self._holds.get((key, claim["fence"]), 0) - self.now)
+                left = 1000 * (self._holds.get((carried.pool, key, claim["fence"]), 0) - self.now)
                 if key in model.sessions and left > max(0, model.sessions[key].hold - model.now) + _CLOCKS_DIFFER:
                     self.broken("L5", f"a hold of session {session} on {host.name} was lost when it was restored")
 
@@ -278,7 +279,7 @@ class World:
     def _note_record(self, carried: Carried) -> None:
         """Remember which grants carry a record that must not open."""
         given = carried.arguments
-        mark = ((given["user"], given["node"], given["session"]), int(carried.answer[4]))
+        mark = carried.pool, (given["user"], given["node"], given["session"]), int(carried.answer[4])
         if carried.answer[6] == self.forged.get((carried.pool, given["user"])):
             self._tainted.add(mark)
         else:
@@ -300,9 +301,10 @@ class World:
         self.history.tell(self.now, "session", host.name, after.id, before.value, event.value, after.state.value, fence)
         if after.state is not SessionState.ACTIVE or event is SessionEvent.QUEUED or after.grant is None:
             return
-        self._began[self.key(host, after)] = self.now
+        self._began[after.pool, self.key(host, after)] = self.now
         of_store = after.grant.source == "store"  # a receipt has the same fence, and a record of its own
-        if of_store and before is SessionState.STARTING and (self.key(host, after), after.grant.fence) in self._tainted:
+        mark = after.pool, self.key(host, after), after.grant.fence
+        if of_store and before is SessionState.STARTING and mark in self._tainted:
             self.broken("L6", f"session {after.id} on {host.name} began on a record that must not open")
         lease = after.pool, self.key(host, after)[0]
         # A grant that was on its way while an administrator took the lease says nothing of what is left of it.
@@ -359,13 +361,13 @@ class World:
         for host in self.hosts:
             if host.agent.draining:
                 host.agent.drain(on=False)
-            for session in host.agent.sessions():
+            for session in host.agent.all_uses():
                 with suppress(FarmleaseError):
                     await host.as_agent(host.agent.end_session(session.id))
         await asyncio.sleep(_ENDED)
         self._check_quiet()
         for host in self.hosts:
-            if host.agent.sessions():
+            if host.agent.all_uses():
                 self.broken("L3", f"{host.name} shows sessions after all were ended")
 
     def _check_quiet(self) -> None:

@@ -85,18 +85,22 @@ class Model:
     def acquire(self, user: str, key: tuple[str, str], device: str, fresh: Leased) -> Leased | tuple[str, float]:
         """Return the lease that was taken or joined, or the reason and when the first claim ends."""
         lease = self.leases.get(user)
-        if lease is None or key not in lease.sessions:
+        moving = lease.sessions.get(key) if lease else None
+        if lease is None or moving is None or moving[0] != device:
             held = lease.deadlines(self.now) if lease else {}
             if self.devices and device not in held and len(held) >= self.devices:
                 return "device_limit", min(held.values())
-            if lease and self.sessions and len(lease.sessions) >= self.sessions:
+            if lease and not moving and self.sessions and len(lease.sessions) >= self.sessions:
                 return "session_limit", inf
             if lease is None and len(self.leases) >= self.capacity:
                 return "capacity", min(inf if each.sessions else each.until for each in self.leases.values())
-            self.fence = max(self.fence + 1, self.now)
             lease = self.leases.setdefault(user, fresh)
+            if moving:
+                lease.touch(moving[0], self.now, self.lease)
+            else:
+                self.fence = max(self.fence + 1, self.now)
             lease.touch(device, self.now, self.lease)
-            lease.sessions[key] = (device, self.fence)
+            lease.sessions[key] = (device, moving[1] if moving else self.fence)
         return lease
 
     def moments(self) -> list[int]:

@@ -223,8 +223,8 @@ class Model:
     ) -> Any:
         """Return (lease, fence, expiry, overdraft), (reason, when to retry), or how many wait before."""
         member = (user, *key)
-        if member not in self.sessions:
-            refused = self.refuse(user, device)
+        if member not in self.sessions or self.sessions[member].device != device:
+            refused = self.refuse(user, device, moving=member in self.sessions)
             charge = None if refused else self.find_seat(member, device, vips)
             if charge is None and wait and self.rules.queue and not refused:
                 self.queue += [] if member in self.places else [member]
@@ -239,7 +239,7 @@ class Model:
         expires = named or lease.contact + self.rules.timeout + self.rules.linger * (self.rules.kind == "floating")
         return lease.id, taken.fence, expires, lease.charges.get(taken.seat) == "+"
 
-    def refuse(self, user: str, device: str) -> tuple[str, float] | None:
+    def refuse(self, user: str, device: str, *, moving: bool) -> tuple[str, float] | None:
         """Refuse who is barred or over a limit of his own."""
         if self.barred.get(user, 0) > self.now:
             return "revoked", self.barred[user]
@@ -247,7 +247,7 @@ class Model:
         limit = self.rules.devices if self.rules.kind == "named" else 0
         if limit and device not in devices and len(devices) >= limit:
             return "device_limit", min(devices.values())
-        if self.rules.sessions and len(self.of(user)) >= self.rules.sessions:
+        if self.rules.sessions and not moving and len(self.of(user)) >= self.rules.sessions:
             return "session_limit", INF
         return None
 
@@ -257,6 +257,8 @@ class Model:
             return ""
         held, used, most = self.held(), self.used(), self.rules.capacity + self.rules.overdraft
         seat = self.seat_for(member[0], member[1:], device)
+        if seat not in held and (left := self.left(member, seat)):
+            return self.leases[member[0]].charges.get(left, "")
         mine = next((who for who in vips if used.get(who, 0) < self.rules.reserve.get(who, 0)), None)
         if seat in held:
             charge = self.leases[member[0]].charges.get(seat, "")
@@ -270,6 +272,14 @@ class Model:
             return "" if len(held) + self.kept() < self.rules.capacity else "+"
         return None
 
+    def left(self, member: tuple[str, str, str], seat: str) -> str | None:
+        """Return the seat that falls free as a session moves to another one."""
+        moving = self.sessions.get(member)
+        if moving is None or moving.seat == seat or (self.rules.kind == "floating" and self.rules.linger):
+            return None
+        others = [each.seat for key, each in self.sessions.items() if key != member]
+        return None if moving.seat in others or moving.seat[0] == "@" else moving.seat
+
     def no_seat(self) -> tuple[str, float]:
         """Return why there is no seat, and when the first falls free."""
         held, most, kept = self.held(), self.rules.capacity + self.rules.overdraft, self.kept()
@@ -280,11 +290,13 @@ class Model:
         return "quarantined" if back else "capacity", until
 
     def take(self, member: tuple[str, str, str], device: str, fresh: str, charge: str) -> None:
-        """Let a session start."""
+        """Let a session start, or move to another device with its fence and its hold."""
         user, seat = member[0], self.seat_for(member[0], member[1:], device)
         lease = self.leases.setdefault(user, Leased(fresh, self.now))
         lease.back = False
-        self.fence = max(self.fence + 1, self.now)
+        moving = self.drop(member, self.now, self.now) if member in self.sessions else None
+        if moving is None:
+            self.fence = max(self.fence + 1, self.now)
         lease.devices.setdefault(device, Device(self.now, self.now))
         self.touch(user, device, seat, self.now)
         lease.lingering.pop(seat, None)
@@ -293,8 +305,12 @@ class Model:
             lease.charges[seat] = charge
         if seat[0] == "@":
             self.hosts.add(seat[1:])
-        self.sessions[member] = Session(device, seat, self.fence)
+        self.sessions[member] = Session(
+            device, seat, moving.fence if moving else self.fence, moving.hold if moving else 0
+        )
         self.leave_queue(member)
+        if moving is not None:
+            self.settle()
 
     def release(self, user: str, key: tuple[str, str], fence: int) -> None:
         """End a session."""

@@ -22,6 +22,8 @@ from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.agent import Agent
 from farmlease.node.build import Node, compose
+from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.sessions.save import Saved
 from farmlease.store.lease_store import LeaseStore, ScriptRunner
 from farmlease.store.script import Argument, Script
 from tests.support.stores import StoreClock, TimedStore
@@ -191,12 +193,24 @@ class Host:
         self.mount()
         assert await self.agent.end_session(session)
 
-    async def save(self, session: str = "7") -> dict[str, object]:
+    async def save(self, session: str = "7") -> Saved:
         """Take the vendor's files back now."""
         self.mount()
-        saved = await self.agent.save_session(session)
-        assert saved is not None
+        (saved,) = await self.agent.save_session(session)
+        if isinstance(saved, tuple):
+            raise saved[1]
         return saved
+
+    async def hold(self, session: str = "7", span_ms: int | None = None) -> int:
+        """Hold the seat of a session with one use; return until when."""
+        (held,) = await self.agent.hold_session(session, span_ms)
+        if isinstance(held, tuple):
+            raise held[1]
+        return held.until
+
+    def use(self, session: str = "7") -> NodeSession | None:
+        """Return what the API shows of a session with at most one use."""
+        return next(iter(self.agent.uses(session)), None)
 
     async def beat(self) -> None:
         """One heartbeat, with everything it sets going."""
@@ -207,7 +221,7 @@ class Host:
     @property
     def states(self) -> dict[str, str]:
         """The sessions that the API shows, and their states."""
-        return {each.id: each.state.value for each in self.agent.sessions()}
+        return {each.id: each.state.value for each in self.agent.all_uses()}
 
     @property
     def kept(self) -> list[tuple[str, bytes]]:

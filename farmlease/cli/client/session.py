@@ -28,6 +28,7 @@ __all__ = [
     "session_path",
     "start_session",
     "undo_start",
+    "uses_of",
 ]
 
 
@@ -49,16 +50,17 @@ def start_session(request: dict[str, object], fmt: str | None = None, *, extra_s
 
 
 def undo_start(session_id: str, answer: Answer, error: OSError) -> FarmleaseError:
-    """End the session of a grant that could not be written to stdout; return the error to raise.
+    """End the use of a grant that could not be written to stdout; return the error to raise.
 
-    The caller sees a failure and refuses the logon, so no seat may stay taken for it. A session that existed before
-    this command is in use: it is not ended.
+    The caller sees a failure and refuses the logon, so no seat may stay taken for it. What the session had before this
+    command is in use: it is not ended.
     """
     what = f"cannot write the answer ({reason(error)})"
     if answer.status != http.client.CREATED:
         return FarmleaseError(f"{what}; the session was already granted. Fix the output and retry.")
+    pool = answer.fields().get("pool")
     try:
-        expect_success(call_agent("DELETE", session_path(session_id)))
+        expect_success(call_agent("DELETE", session_path(session_id, pool=str(pool) if pool else None)))
     except FarmleaseError as failure:
         return FarmleaseError(f"{what}; session {session_id} was started and cannot be ended: {failure}")
     return FarmleaseError(
@@ -73,7 +75,8 @@ def expect_success(answer: Answer) -> Answer:
     if answer.fields().get("decision") == "denied":
         _exit_denied(answer.fields(), None)
     if answer.status == http.client.NOT_FOUND:
-        raise FarmleaseError("no such session on this node; list its sessions with 'farmlease session list'")
+        why = str(answer.fields().get("detail") or "there is no such session on this node")
+        raise FarmleaseError(f"{why}; list the sessions of this node with 'farmlease session list'")
     raise error_of(answer)
 
 
@@ -86,11 +89,20 @@ def list_sessions(user: str | None = None) -> list[dict[str, object]]:
     return rows
 
 
-def session_path(session_id: str) -> str:
-    """Return the URL path of a session; any character is allowed in its id."""
+def session_path(session_id: str, verb: str = "", pool: str | None = None) -> str:
+    """Return the URL of a verb on a session, or on its use of one pool; any character is allowed in its id."""
     if not session_id:
         raise click.BadParameter("a session id must not be empty.", param_hint="'ID'")
-    return f"/v1/sessions/{quote(session_id, safe='')}"
+    query = "" if pool is None else f"?pool={quote(pool, safe='')}"
+    return f"/v1/sessions/{quote(session_id, safe='')}{verb}{query}"
+
+
+def uses_of(answer: Answer) -> list[dict[str, object]]:
+    """Return what an answer says of each use of a session; FarmleaseError if it says nothing of uses."""
+    uses = answer.fields().get("uses")
+    if not isinstance(uses, list) or not all(isinstance(use, dict) for use in uses):
+        raise FarmleaseError("the agent's answer shows no uses; is it of the same version as this command?")
+    return uses
 
 
 def option_seconds(option: str, span: str | None) -> float:

@@ -78,9 +78,9 @@ class HealthMonitor:
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
             unreported=self._liveness.unreported(),
+            sessions=state.sessions.shown_sessions,
             accounts_failed=self._accounts.failures.users,
             accounts_unknown=self._accounts.failures.unknown,
-            sessions=sum(each.state.shown for each in state.sessions),
         )
 
     def count_beat(self) -> None:

@@ -5,7 +5,9 @@
 """
 
 import asyncio
-from collections.abc import Coroutine
+import json
+from collections.abc import Coroutine, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import structlog
@@ -20,7 +22,15 @@ from farmlease.domain.identity import LONGEST_TOKEN, User
 from farmlease.domain.json_documents import Document, decision_document, timestamp
 from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest
 from farmlease.domain.session_states import IllegalEvent
-from farmlease.errors import FarmleaseError, FileRefused, InvalidName, JournalFailed, PolicyError, RecordRejected
+from farmlease.errors import (
+    CannotHold,
+    FarmleaseError,
+    FileRefused,
+    InvalidName,
+    JournalFailed,
+    PolicyError,
+    RecordRejected,
+)
 from farmlease.node.agent import Agent
 from farmlease.node.http.auth import Caller, NotYours, problem
 from farmlease.node.http.schemas import (
@@ -34,14 +44,18 @@ from farmlease.node.http.schemas import (
     SavedDocument,
     SessionDocument,
     StartBody,
+    UseDocument,
 )
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.loops import Loops
+from farmlease.node.sessions.hold import Held
+from farmlease.node.sessions.save import Saved
 
 __all__ = ["create_app"]
 
 _log = structlog.get_logger(__name__)
 
+PoolName = Annotated[str | None, Query(min_length=1, max_length=LONGEST_TOKEN, description="this use alone")]
 SessionId = Annotated[str, Path(min_length=1, max_length=LONGEST_TOKEN, description="unique on the node")]
 
 #: Seconds between two looks whether a caller that waits is still there.
@@ -87,7 +101,9 @@ def create_app(agent: Agent, loops: Loops) -> FastAPI:
 def _add_start(app: FastAPI, agent: Agent) -> None:
     @app.post("/v1/sessions", status_code=201, response_model=GrantDocument, responses=_START)
     async def start(body: Annotated[StartBody, Body()], http: Request) -> Response:
-        in_force = await agent.known_policy()
+        in_force = agent.policy.in_force
+        if in_force.policy is None:
+            in_force = await agent.known_policy()
         if in_force.policy is None:  # then nobody knows who is who
             return _denied(agent.deny_without_policy(body.pool))
         request = body.request(in_force.identity)
@@ -105,45 +121,82 @@ def _add_start(app: FastAPI, agent: Agent) -> None:
 
 
 def _add_session_calls(app: FastAPI, agent: Agent) -> None:
-    @app.get("/v1/sessions", response_model=list[SessionDocument], responses=_ANY)
+    @app.get("/v1/sessions", response_model=list[UseDocument], responses=_ANY)
     async def sessions(http: Request, query: Annotated[ListQuery, Query()]) -> Response:
         caller, only = Caller.of(http), _person(agent, query.user)
-        found = (each for each in agent.sessions() if only in {None, each.user})
+        found = (each for each in agent.all_uses() if only in {None, each.user})
         return JSONResponse([_shown(each) for each in found if caller.may_act_for(each.user)])
 
     @app.get("/v1/sessions/{session}", response_model=SessionDocument, responses=_ONE)
-    async def session(session: SessionId, http: Request) -> Response:
-        found = _own(agent, session, http)
-        return _no_session() if found is None else JSONResponse(_shown(found))
-
-    @app.post("/v1/sessions/{session}/save", response_model=SavedDocument, responses=_SAVE)
-    async def save(session: SessionId, http: Request) -> Response:
-        saved = await agent.save_session(session, Caller.of(http).only)
-        return _no_session() if saved is None else JSONResponse(saved)
+    async def session(session: SessionId, http: Request, pool: PoolName = None) -> Response:
+        uses = _own(agent, session, pool, http)
+        if not uses:
+            return _no_session()
+        whose = {"session": session, "user": uses[0].user.canonical, "node": agent.node}
+        return JSONResponse({**whose, "uses": [_shown(each) for each in uses]})
 
     @app.delete("/v1/sessions/{session}", status_code=204, response_class=Response, responses=_ANY)
-    async def end(session: SessionId, http: Request) -> Response:
-        if not await agent.end_session(session, Caller.of(http).only):
+    async def end(session: SessionId, http: Request, pool: PoolName = None) -> Response:
+        if not await agent.end_session(session, Caller.of(http).only, pool):
             return problem(403, "this session is another user's")
         return Response(status_code=204)
 
 
 def _add_calls_that_keep(app: FastAPI, agent: Agent) -> None:
+    @app.post("/v1/sessions/{session}/save", response_model=SavedDocument, responses=_SAVE)
+    async def save(session: SessionId, http: Request, pool: PoolName = None) -> Response:
+        uses = await agent.save_session(session, Caller.of(http).only, pool)
+        saved = [each for each in uses if isinstance(each, Saved)]
+        if not saved:
+            return _no_session() if not uses else _all_failed([each for each in uses if isinstance(each, tuple)])
+        return JSONResponse(
+            {
+                "session": session,
+                "changed": any(each.changed for each in saved),
+                "superseded": any(each.superseded for each in saved),
+                "delivered": len(saved) == len(uses) and all(each.delivered for each in saved),
+                "uses": [
+                    asdict(each) if isinstance(each, Saved) else {"pool": each[0], "detail": str(each[1])}
+                    for each in uses
+                ],
+            }
+        )
+
     @app.post("/v1/sessions/{session}/activity", status_code=204, response_class=Response, responses=_ONE)
-    async def activity(session: SessionId, http: Request) -> Response:
-        if _own(agent, session, http) is None:
+    async def activity(session: SessionId, http: Request, pool: PoolName = None) -> Response:
+        if not _own(agent, session, pool, http):
             return _no_session()
-        agent.touch(session)
+        if not agent.touch(session, pool):
+            return problem(404, "this session has lost its seat; end it, or start it again")
         return Response(status_code=204)
 
     @app.post("/v1/sessions/{session}/hold", response_model=HoldDocument, responses=_SAVE)
-    async def hold(session: SessionId, http: Request, body: Annotated[HoldBody | None, Body()] = None) -> Response:
-        if _own(agent, session, http) is None:
-            return _no_session()
-        until = await agent.hold_session(session, body.span_ms() if body else None, Caller.of(http).only)
-        if until is None:
-            return problem(409, "this session cannot be held: it has no seat now, or its pool's max_hold is 0")
-        return JSONResponse({"session": session, "hold_until": timestamp(until)})
+    async def hold(
+        session: SessionId, http: Request, body: Annotated[HoldBody | None, Body()] = None, pool: PoolName = None
+    ) -> Response:
+        uses = await agent.hold_session(session, body.span_ms() if body else None, Caller.of(http).only, pool)
+        held = [each for each in uses if isinstance(each, Held)]
+        if not held:
+            return _no_session() if not uses else _all_failed([each for each in uses if isinstance(each, tuple)])
+        return JSONResponse(
+            {
+                "session": session,
+                "hold_until": timestamp(max(each.until for each in held)),
+                "uses": [
+                    {"pool": each.pool, "hold_until": timestamp(each.until)}
+                    if isinstance(each, Held)
+                    else {"pool": each[0], "detail": str(each[1])}
+                    for each in uses
+                ],
+            }
+        )
+
+
+def _all_failed(errors: Sequence[tuple[str, FarmleaseError]]) -> Response:
+    """Answer a call that succeeded for no use of a session: as the first one failed, and what each did."""
+    answers = [(pool, _error_answer(error, pool=pool)) for pool, error in errors]
+    details = [{"pool": pool, "detail": json.loads(bytes(answer.body))["detail"]} for pool, answer in answers]
+    return problem(answers[0][1].status_code, details[0]["detail"], uses=details)
 
 
 def _add_node_calls(app: FastAPI, agent: Agent) -> None:
@@ -189,20 +242,27 @@ def _answer_bad_input(app: FastAPI) -> None:
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(FarmleaseError)
     async def failed(request: Request, error: FarmleaseError) -> Response:
-        _log.error("api.failed", path=request.url.path, error=type(error).__name__, why=str(error))
-        match error:
-            case FileRefused() | RecordRejected():
-                return problem(409, str(error))
-            case PolicyError() | JournalFailed():  # texts of ours, for an administrator; they name no user
-                return problem(503, str(error))
-            case IllegalEvent():
-                return _fault()
-            case _:
-                return problem(503, "the agent cannot do this now; the administrator finds the reason in its log")
+        return _error_answer(error, path=request.url.path)
 
     @app.exception_handler(Exception)
     async def fault(_: Request, __: Exception) -> Response:
         return _fault()
+
+
+def _error_answer(error: FarmleaseError, **where: str) -> JSONResponse:
+    """Return the answer for an error, and log it with the path or the pool that it is about."""
+    if isinstance(error, CannotHold):  # an answer, not a fault
+        return problem(409, str(error))
+    _log.error("api.failed", error=type(error).__name__, why=str(error), **where)
+    match error:
+        case FileRefused() | RecordRejected():
+            return problem(409, str(error))
+        case PolicyError() | JournalFailed():  # texts of ours, for an administrator; they name no user
+            return problem(503, str(error))
+        case IllegalEvent():
+            return _fault()
+        case _:
+            return problem(503, "the agent cannot do this now; the administrator finds the reason in its log")
 
 
 async def _decided(agent: Agent, request: SessionRequest, name: str, http: Request) -> Decision | None:
@@ -232,7 +292,7 @@ async def _while_connected(http: Request, work: Coroutine[Any, Any, Decision]) -
         task.cancel()
 
 
-def _fault() -> Response:
+def _fault() -> JSONResponse:
     return problem(500, "the agent failed inside; the administrator finds the place in its log")
 
 
@@ -266,9 +326,9 @@ def _denied(denial: Denial) -> Response:
     return problem(status, denial.detail, **_without_detail(decision_document(denial)))
 
 
-def _own(agent: Agent, session: str, http: Request) -> NodeSession | None:
-    found = agent.session(session)
-    return found if found is not None and Caller.of(http).may_act_for(found.user) else None
+def _own(agent: Agent, session: str, pool: str | None, http: Request) -> list[NodeSession]:
+    """Return the uses of a session that the caller may see."""
+    return [each for each in agent.uses(session, pool) if Caller.of(http).may_act_for(each.user)]
 
 
 def _no_session() -> Response:

@@ -15,6 +15,7 @@ from farmlease.errors import InvalidInput
 __all__ = [
     "FieldError",
     "GrantDocument",
+    "HeldUse",
     "HoldBody",
     "HoldDocument",
     "LeaseDocument",
@@ -22,8 +23,10 @@ __all__ = [
     "ProblemDocument",
     "RestrictedDocument",
     "SavedDocument",
+    "SavedUse",
     "SessionDocument",
     "StartBody",
+    "UseDocument",
 ]
 
 Token = Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
@@ -104,8 +107,8 @@ class GrantDocument(BaseModel):
     overdraft: bool
 
 
-class SessionDocument(BaseModel):
-    """A session of this node: its grant, and how it stands. A session that waits has no grant yet."""
+class UseDocument(BaseModel):
+    """What a session of this node does with one pool: its grant, and how it stands. One that waits has no grant yet."""
 
     decision: Literal["granted"] | None = None
     user: str
@@ -121,6 +124,15 @@ class SessionDocument(BaseModel):
     hold_until: str | None = None
     reason: str | None = None  #: why its seat was lost
     state: Literal["active", "waiting", "invalid", "lost"]
+
+
+class SessionDocument(BaseModel):
+    """A session of this node."""
+
+    session: str
+    user: str
+    node: str
+    uses: list[UseDocument]
 
 
 class HoldBody(BaseModel):
@@ -142,11 +154,20 @@ class HoldBody(BaseModel):
         return span
 
 
+class HeldUse(BaseModel):
+    """Until when the seat of one pool is kept, or why it is not."""
+
+    pool: str
+    hold_until: str | None = None
+    detail: str | None = None
+
+
 class HoldDocument(BaseModel):
-    """Until when the seat is kept."""
+    """Until when the seats are kept; ``hold_until`` is the latest of them."""
 
     session: str
     hold_until: str
+    uses: list[HeldUse]
 
 
 class RestrictedDocument(BaseModel):
@@ -158,13 +179,27 @@ class RestrictedDocument(BaseModel):
     session: str
 
 
+class SavedUse(BaseModel):
+    """What became of the files of one pool, or why they could not be taken."""
+
+    pool: str
+    changed: bool | None = None
+    superseded: bool | None = None
+    delivered: bool | None = None
+    detail: str | None = None
+
+
 class SavedDocument(BaseModel):
-    """What became of the vendor's files. ``superseded``: another node saved first, and its files are now in place."""
+    """What became of the vendor's files. ``superseded``: another node saved first, and its files are now in place.
+
+    Beside what each use has: whether any was changed or superseded, and whether all is delivered.
+    """
 
     session: str
     changed: bool
     superseded: bool
     delivered: bool
+    uses: list[SavedUse]
 
 
 class ProblemDocument(BaseModel):

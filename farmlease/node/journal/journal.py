@@ -23,12 +23,12 @@ from farmlease.node.journal.evidence import Evidence
 from farmlease.node.journal.integrity import KIND, JournalCheck, Mark, check_journal, move_to_evidence
 from farmlease.node.journal.sqlite import open_file
 
-__all__ = ["FILE", "Journal", "OutboxRow", "SessionRow"]
+__all__ = ["FILE", "Journal", "OutboxRow", "UseRow"]
 
 FILE = "journal.sqlite"  #: in the state folder
 
 #: Tables with bodies that the agent sealed.
-_SEALED = ("session", "receipt", "owed", "document")
+_SEALED = ("use", "receipt", "owed", "document")
 
 
 #: Earlier incarnations that are remembered: an older copy of the store's data may have sessions of them.
@@ -36,10 +36,14 @@ _LIVES_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRow:
-    """An open session: its id, its state by name, and its sealed body."""
+class UseRow:
+    """What an open session does with one pool: its state by name, and its sealed body.
 
-    id: str
+    ``pool`` is empty in a row that 0.1.0 wrote: then it stands in the body alone.
+    """
+
+    session: str
+    pool: str
     state: str
     body: bytes
 
@@ -50,6 +54,7 @@ class OutboxRow:
 
     number: int
     session: str
+    pool: str  #: empty where 0.1.0 wrote it: then it stands in the body alone
     body: bytes
 
 
@@ -151,17 +156,17 @@ class Journal:
         """Write a document, over the older one of the same name."""
         self._rows("REPLACE INTO document VALUES (?, ?)", name, body)
 
-    def sessions(self) -> list[SessionRow]:
-        """Every open session."""
-        return [SessionRow(*row) for row in self._rows("SELECT id, state, body FROM session")]
+    def uses(self) -> list[UseRow]:
+        """Every use of every open session."""
+        return [UseRow(*row) for row in self._rows("SELECT session, pool, state, body FROM use")]
 
-    def write_session(self, entry: SessionRow) -> None:
-        """Write a session, over the older one of the same id."""
-        self._rows("REPLACE INTO session VALUES (?, ?, ?)", entry.id, entry.state, entry.body)
+    def write_use(self, entry: UseRow) -> None:
+        """Write a use, over the older one of the same session and pool."""
+        self._rows("REPLACE INTO use VALUES (?, ?, ?, ?)", entry.session, entry.pool, entry.state, entry.body)
 
-    def remove_session(self, session: str) -> None:
-        """Remove a session."""
-        self._rows("DELETE FROM session WHERE id = ?", session)
+    def remove_use(self, session: str, pool: str) -> None:
+        """Remove a use."""
+        self._rows("DELETE FROM use WHERE session = ? AND pool = ?", session, pool)
 
     def receipt(self, user: str, pool: str) -> bytes | None:
         """Return the receipt of a user (by index) in a pool."""
@@ -190,21 +195,25 @@ class Journal:
         found = self._rows(f"SELECT key, count(*) FROM ({sealed}) GROUP BY key")  # noqa: S608 - the same
         return {key.lower(): int(count) for key, count in found}
 
-    def add_message(self, session: str, body: bytes) -> None:
+    def add_message(self, session: str, pool: str, body: bytes) -> None:
         """Write a message for the store."""
-        self._rows("INSERT INTO owed (session, body) VALUES (?, ?)", session, body)
+        self._rows("INSERT INTO owed (session, pool, body) VALUES (?, ?, ?)", session, pool, body)
 
     def next_message(self, after: int) -> OutboxRow | None:
         """Return the oldest message with a number above ``after``."""
-        rows = self._rows("SELECT number, session, body FROM owed WHERE number > ? ORDER BY number LIMIT 1", after)
+        rows = self._rows(
+            "SELECT number, session, pool, body FROM owed WHERE number > ? ORDER BY number LIMIT 1", after
+        )
         return OutboxRow(*rows[0]) if rows else None
 
-    def message_count(self, session: str | None = None) -> int:
-        """Count the messages for the store: those about one session, or all."""
+    def message_count(self, session: str | None = None, pool: str | None = None) -> int:
+        """Count the messages for the store: those about one session's use of a pool, about the session, or all."""
         if session is None:
             ((count,),) = self._rows("SELECT count(*) FROM owed")
-        else:
+        elif pool is None:
             ((count,),) = self._rows("SELECT count(*) FROM owed WHERE session = ?", session)
+        else:
+            ((count,),) = self._rows("SELECT count(*) FROM owed WHERE session = ? AND pool IN (?, '')", session, pool)
         return int(count)
 
     def replace_message(self, number: int, body: bytes) -> None:
@@ -246,7 +255,7 @@ class Journal:
                 if not adopted:
                     # Those sessions died with the boot, but their files may still be on the disk: the agent ends
                     # each session in the usual way.
-                    self._rows("UPDATE session SET state = 'ending'")
+                    self._rows("UPDATE use SET state = 'ending'")
         except JournalFailed:
             if not adopted:
                 raise

@@ -90,11 +90,11 @@ class Outbox:
         """Write a message into the journal."""
         # A note holds no seat: a session does not wait for its delivery.
         session = "" if isinstance(message, NoteMessage) else message.claim.session
-        self._journal.add_message(session, self._sealed(session, message))
+        self._journal.add_message(session, message.pool, self._sealed(session, message))
 
-    def pending(self, session: str | None = None) -> int:
-        """How many messages are undelivered: about one session, or in all."""
-        return self._journal.message_count(session)
+    def pending(self, session: str | None = None, pool: str | None = None) -> int:
+        """How many messages are undelivered: about one session's use of a pool, about the session, or in all."""
+        return self._journal.message_count(session, pool)
 
     def messages(self, after: int = 0) -> Iterator[tuple[int, Message]]:
         """Yield each message behind number ``after`` with its number, oldest first, also those added meanwhile."""

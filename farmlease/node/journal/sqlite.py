@@ -5,6 +5,7 @@ An inspection must never change the file: what turns out to be damaged is eviden
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,28 +14,44 @@ from farmlease.errors import JournalFailed, JournalRejected
 
 __all__ = ["FileState", "files_of", "inspect_file", "open_file"]
 
-_FORMAT = 1
+#: 2: a session has one row for each pool it uses. Format 1 (0.1.0) had one for each session.
+_FORMAT = 2
 #: Seconds to wait for another process that writes to the file (none should): the whole agent waits with it.
 _PATIENCE = 0.5
-#: Each table with its columns that hold text; the content of a row is in ``body``.
+#: By format: each table with its columns that hold text; the content of a row is in ``body``.
+_SAME = {"node": ("name", "value"), "document": ("name",), "receipt": ("user", "pool")}
 _TEXTS = {
-    "node": ("name", "value"),
-    "document": ("name",),
-    "session": ("id", "state"),
-    "receipt": ("user", "pool"),
-    "owed": ("session",),
+    1: _SAME | {"session": ("id", "state"), "owed": ("session",)},
+    _FORMAT: _SAME | {"use": ("session", "pool", "state"), "owed": ("session", "pool")},
 }
+_USE = """\
+CREATE TABLE use (
+    session TEXT, pool TEXT, state TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (session, pool)
+) WITHOUT ROWID;
+"""
 _TABLES = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE node (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE document (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE session (id TEXT PRIMARY KEY, state TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
+{_USE}
 CREATE TABLE receipt (user TEXT, pool TEXT, body BLOB NOT NULL, PRIMARY KEY (user, pool)) WITHOUT ROWID;
-CREATE TABLE owed (number INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE owed (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL, body BLOB NOT NULL, pool TEXT NOT NULL DEFAULT ''
+);
 CREATE INDEX owed_of ON owed (session);
 PRAGMA user_version = {_FORMAT};
 COMMIT;
 """
+#: Makes format 2 of format 1. The pool of an old row stands in its body, which only the tables above can open: ''.
+_FROM_1 = f"""
+BEGIN IMMEDIATE;
+{_USE}
+INSERT INTO use SELECT id, '', state, body FROM session;
+DROP TABLE session;
+ALTER TABLE owed ADD COLUMN pool TEXT NOT NULL DEFAULT '';
+PRAGMA user_version = {_FORMAT};
+COMMIT;
+"""  # noqa: S608 - names of ours
 #: SQLite's errors for which not the file is at fault but the disk, its rights, or another process that has it open.
 _NOT_THE_FILE = frozenset(
     {
@@ -54,7 +71,7 @@ class FileState:
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open a journal file, made if there was none. JournalFailed if the disk refuses.
+    """Open a journal file, made if need be and brought to the present format. JournalFailed if the disk refuses.
 
     Statements are carried out at once (autocommit), unless the caller begins a transaction.
     """
@@ -67,8 +84,11 @@ def open_file(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        if _version(connection) == 0:
-            connection.executescript(_TABLES)
+        match _version(connection):
+            case 0:
+                connection.executescript(_TABLES)
+            case 1:
+                connection.executescript(_FROM_1)
     except BaseException as error:
         connection.close()
         if isinstance(error, sqlite3.Error):
@@ -110,7 +130,7 @@ def _inspected(path: Path, connection: sqlite3.Connection) -> FileState | None:
         return None
     node = _node(connection)
     try:
-        sound = version == _FORMAT and _is_whole(connection)
+        sound = version in _TEXTS and _is_whole(connection, _TEXTS[version])
     except sqlite3.Error as error:
         if not _is_damage(error):
             raise
@@ -141,14 +161,14 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _is_whole(connection: sqlite3.Connection) -> bool:
+def _is_whole(connection: sqlite3.Connection, tables: Mapping[str, tuple[str, ...]]) -> bool:
     """Whether every page and every row can be read as what it should be."""
     if connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
         return False
-    for table, columns in _TEXTS.items():
+    for table, columns in tables.items():
         for row in connection.execute(f"SELECT {', '.join(columns)} FROM {table}"):  # noqa: S608 - names of ours
             if not all(isinstance(value, str) for value in row):
                 return False
-    bodies = (table for table in _TEXTS if table != "node")
+    bodies = (table for table in tables if table != "node")
     wrong = (f"SELECT 1 FROM {table} WHERE typeof(body) != 'blob'" for table in bodies)  # noqa: S608 - names of ours
     return connection.execute(" UNION ALL ".join(wrong)).fetchone() is None

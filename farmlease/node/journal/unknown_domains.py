@@ -17,7 +17,7 @@ _MOST = 1_000  #: domains remembered; the oldest is forgotten first
 
 
 class UnknownDomains:
-    """The domains that the table does not list, of users with a session now or who asked for one in the last day."""
+    """The domains that the table does not list, of users who had a session in the last day or were refused one."""
 
     def __init__(self, policy: PolicyCache, sessions: SessionTable, clock: Clock) -> None:
         self._policy = policy
@@ -26,7 +26,7 @@ class UnknownDomains:
         self._met: dict[str, tuple[User, float]] = {}  #: by domain: one user of it, and when one was met last
 
     def meet(self, user: User) -> None:
-        """Remember a user who asks for a session, if nobody knows the domain."""
+        """Remember a user who came here, if nobody knows the domain."""
         if self._policy.in_force.identity.knows(user):
             return
         domain = _domain_of(user)
@@ -37,11 +37,11 @@ class UnknownDomains:
 
     def count(self) -> int:
         """Return how many there are, by the table as it is now."""
-        since = self._clock.monotonic() - _REMEMBERED_S
-        users = [user for user, at in self._met.values() if at >= since]
-        users += (each.user for each in self._sessions if each.state.shown)
-        identity = self._policy.in_force.identity
-        return len({_domain_of(user) for user in users if not identity.knows(user)})
+        for each in self._sessions:
+            if each.state.shown:
+                self.meet(each.user)
+        since, identity = self._clock.monotonic() - _REMEMBERED_S, self._policy.in_force.identity
+        return sum(at >= since and not identity.knows(user) for user, at in self._met.values())
 
 
 def _domain_of(user: User) -> str:

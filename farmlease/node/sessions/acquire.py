@@ -69,13 +69,18 @@ class SeatAcquisition:
     async def ask(
         self, request: SessionRequest, held: NodeSession | None, in_force: PolicyInForce, pool: Pool, wait_ms: int = 0
     ) -> Answer:
-        """Ask for a seat, or for the one of a ``held`` session once more.
+        """Ask for a seat, or for the one of a ``held`` use once more: it moves to another device if that is asked for.
 
         With ``wait_ms`` a session that gets no seat gets a place in the queue, kept for so long.
         """
         if not pool.serves(self._node):
             return denial_text.denial(Reason.WRONG_NODE, pool.name)
-        session = held or self._sessions.begin(request, pool, request.device or self._farm.name)
+        device = request.device or self._farm.name
+        if held is not None and held.device != device:
+            if held.state is SessionState.ACTIVE:
+                return await self._move(held, in_force.version, pool, device)
+            held = self._sessions.amend(held, device=device)
+        session = held or self._sessions.begin(request, pool, device)
         try:
             return await self._by_store(session, in_force.version, pool, wait_ms)
         except StoreError as error:
@@ -90,6 +95,21 @@ class SeatAcquisition:
             self._undo(session)
             raise
         return await self._granting.by_receipt(session, pool, receipt)
+
+    async def _move(self, held: NodeSession, version: int, pool: Pool, device: str) -> Answer:
+        """Ask the store to move a use to another device. StoreError, or a denial: it stays where it is."""
+        moved = replace(held, device=device)
+        answer = await self.ask_store(moved, version, pool)
+        match answer:
+            case Taken():
+                return await self._granting.by_store(moved, pool, answer)
+            case Refusal():
+                return _denial(pool, answer)
+            case Behind.STRANGE:
+                self._recovery.begin(pool.name)
+                return denial_text.denial(Reason.RECOVERING, pool.name, retry_at=await self._recovery.until(pool.name))
+            case _:
+                return Behind.POLICY
 
     async def _by_store(self, session: NodeSession, version: int, pool: Pool, wait_ms: int) -> Answer:
         """Ask the store; only briefly if it has been away and a receipt would grant the session."""
@@ -144,8 +164,8 @@ class SeatAcquisition:
         async with self._counting:
             for each in self._sessions.uncounted(pool.name):
                 async with self._locks.session(each.id):
-                    session = self._sessions.find(each.id)
-                    if session is not None and session.pool == pool.name and session.is_uncounted:
+                    session = self._sessions.find(each.id, pool.name)
+                    if session is not None and session.is_uncounted:
                         answer = await self.ask_store(session, self._policy.in_force.version, pool)
                         await self._write(session, pool, answer)
 
@@ -160,14 +180,7 @@ class SeatAcquisition:
                 return answer
             case Refusal():
                 await self._turn_away(session, answer)
-                return denial_text.denial(
-                    answer.reason,
-                    pool.name,
-                    retry_at=answer.retry_at,
-                    blocking=answer.blocking,
-                    held=answer.held,
-                    capacity=answer.capacity,
-                )
+                return _denial(pool, answer)
             case Behind.STRANGE:
                 return await self._while_recovering(session, pool)
         if session.state is SessionState.STARTING:
@@ -197,12 +210,24 @@ class SeatAcquisition:
 
     def _undo(self, session: NodeSession) -> None:
         """Undo a start that got no answer. What cannot be written now is undone with a later heartbeat."""
-        found = self._sessions.find(session.id)
+        found = self._sessions.find(*session.key)
         with suppress(JournalFailed):
             if found is not None and found.state is SessionState.STARTING:
                 self._ending.abandon(found)
             elif found is not None and found.state is SessionState.WAITING:
                 self._ending.stop_waiting(found)
+
+
+def _denial(pool: Pool, refusal: Refusal) -> Denial:
+    """Return the store's refusal as the answer to the caller."""
+    return denial_text.denial(
+        refusal.reason,
+        pool.name,
+        retry_at=refusal.retry_at,
+        blocking=refusal.blocking,
+        held=refusal.held,
+        capacity=refusal.capacity,
+    )
 
 
 def _is_old(answer: Acquired, session: NodeSession, seen: int) -> bool:

@@ -6,6 +6,8 @@ only where a pool asks for it. A session without a process, or on a host without
 ``session touch``; health tells of those that nobody reports.
 """
 
+from collections.abc import Sequence
+
 from farmlease.node.concurrency import Runtime
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
@@ -37,18 +39,19 @@ class ActivityWatch:
         every = min(_LOOK_EVERY, *(span / _LOOKS for span in spans)) if spans else None
         if every is not None and (self._looked_at is None or now - self._looked_at >= every):
             self._looked_at = now
-            places = {each.id: place for each in self._sessions if (place := self._place(each)) is not None}
+            places = [(each, found) for each in self._sessions if (found := self._places(each))]
             if places:
                 self._tasks.run("activity", lambda: self._ask(places))
 
-    async def _ask(self, places: dict[str, LoginSession]) -> None:
-        idle = await self._logind.idle(set(places.values()))
-        for session, place in places.items():
-            if place in idle:
-                self._liveness.watched(session, idles=idle[place])
+    async def _ask(self, places: Sequence[tuple[NodeSession, frozenset[LoginSession]]]) -> None:
+        """Ask about all at once. A use with several processes idles when each of them that is known does."""
+        idle = await self._logind.idle(frozenset[LoginSession]().union(*(found for _, found in places)))
+        for session, found in places:
+            if known := [idle[each] for each in found if each in idle]:
+                self._liveness.watched(session, idles=all(known))
 
-    def _place(self, session: NodeSession) -> LoginSession | None:
-        """Return where a session's process is; None if it has none, or it need not be known."""
-        if session.pid is None or not self._liveness.may_idle(session):
-            return None
-        return login_session_of(session.pid)
+    def _places(self, session: NodeSession) -> frozenset[LoginSession]:
+        """Return where a use's processes are; nowhere, if it has none, or it need not be known."""
+        if not self._liveness.may_idle(session):
+            return frozenset()
+        return frozenset(found for each in session.processes if (found := login_session_of(each.pid)) is not None)

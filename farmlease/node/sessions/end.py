@@ -37,27 +37,27 @@ class SessionEnd:
         self._locks = runtime.locks
         self._tasks = runtime.tasks
 
-    async def end_session(self, session: str, only: User | None = None) -> bool:
-        """End a session; one that is not (or no longer) there is ended already. False if it is another user's.
+    async def end_session(self, session: str, only: User | None = None, pool: str | None = None) -> bool:
+        """End all uses of a session, or that of one pool; what is not (or no longer) there is ended already.
 
-        It is carried out even if the caller goes away.
+        False if the session is another user's. It is carried out even if the caller goes away.
         """
-        return await self._tasks.finish(self._end_session(session, only))
+        return await self._tasks.finish(self._end_session(session, only, pool))
 
-    async def _end_session(self, session: str, only: User | None) -> bool:
+    async def _end_session(self, session: str, only: User | None, pool: str | None) -> bool:
         async with self._locks.session(session):
-            found = self._sessions.find(session)
-            if found is not None:
-                if only is not None and found.user != only:
-                    return False
-                await self.end(found)
+            uses = [each for each in self._sessions.of_session(session) if pool in (None, each.pool)]
+            if only is not None and any(each.user != only for each in uses):
+                return False
+            for each in uses:
+                await self.end(each)
         if self._outbox.pending(session):
             await self._heartbeat.deliver()
         return True
 
     async def end(self, session: NodeSession) -> None:
         """End a session on its host's behalf: its files leave, and its seat goes back."""
-        if session.state is SessionState.ENDING and self._outbox.pending(session.id):
+        if session.state is SessionState.ENDING and self._outbox.pending(*session.key):
             return
         session = self._sessions.step(session, SessionEvent.END_ASKED)
         await self._files.leave(session)
@@ -115,7 +115,7 @@ class SessionEnd:
 
     def acknowledge(self, pool: str, lost: Lost) -> None:
         """Acknowledge the store's report of a lost seat. Fence 0 ends nothing that is alive."""
-        if not self._outbox.pending(lost.session):
+        if not self._outbox.pending(lost.session, pool):
             claim = Claim(user=lost.user, node=self._member, session=lost.session)
             self._outbox.add(ReleaseMessage(pool=pool, claim=claim, fence=0))
 

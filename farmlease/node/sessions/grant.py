@@ -44,7 +44,8 @@ class Granting:
     async def by_store(self, session: NodeSession, pool: Pool, taken: Taken) -> Grant | Denial:
         """Grant a session the seat that it has taken in the store."""
         self._store_state.see_fence(pool.name, taken.fence)
-        if not (taken.again and session.grant is not None and session.grant.lease.id == taken.lease.id):
+        known = taken.again and session.grant is not None and session.grant.lease.id == taken.lease.id
+        if taken.moved or not known:
             name = self._sealer.seal_name(session.claim.user, session.user.canonical)
             try:
                 await self._files.place(session, pool, self._receipts.granted(taken, name))

@@ -1,15 +1,27 @@
 """A hold: a session keeps its seat for a span, even if its node sends no heartbeat."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from farmlease.domain.identity import User
 from farmlease.domain.session_states import SessionState
-from farmlease.errors import StoreUnavailable
+from farmlease.errors import CannotHold, FarmleaseError, StoreUnavailable
 from farmlease.node.concurrency import Runtime
+from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
 from farmlease.node.sync.recovery import Recovery
 from farmlease.store.answers.session import Behind
 from farmlease.store.lease_store import LeaseStore
 
-__all__ = ["SessionHold"]
+__all__ = ["Held", "SessionHold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The seat of one use is held. ``until``: ms by the store's clock."""
+
+    pool: str
+    until: int
 
 
 class SessionHold:
@@ -24,31 +36,42 @@ class SessionHold:
         self._locks = runtime.locks
         self._tasks = runtime.tasks
 
-    async def hold_session(self, session: str, span_ms: int | None, only: User | None = None) -> int | None:
-        """Hold a session's seat, at most as long as the pool allows; return until when, in ms of the store.
+    async def hold_session(
+        self, session: str, span_ms: int | None, only: User | None = None, pool: str | None = None
+    ) -> Sequence[Held | tuple[str, FarmleaseError]]:
+        """Hold the seat of each use, or of that of ``pool``, at most as long as its pool allows.
 
-        None if there is no such session of this caller, or its pool allows no holds. StoreError if the store cannot be
-        asked. It is carried out even if the caller goes away.
+        Return one entry for each use, the pool and an error where it is not held; none if there is no such use of this
+        caller. It is carried out even if the caller goes away.
         """
-        return await self._tasks.finish(self._hold_session(session, span_ms, only))
+        return await self._tasks.finish(self._hold_session(session, span_ms, only, pool))
 
-    async def _hold_session(self, session: str, span_ms: int | None, only: User | None) -> int | None:
+    async def _hold_session(
+        self, session: str, span_ms: int | None, only: User | None, pool: str | None
+    ) -> Sequence[Held | tuple[str, FarmleaseError]]:
+        found: list[Held | tuple[str, FarmleaseError]] = []
         async with self._locks.session(session):
-            found = self._sessions.find(session)
-            if found is None or found.grant is None or only not in (None, found.user):
-                return None
-            pool = self._policy.in_force.pool(found.pool)
-            if pool is None:
-                return None
-            span = min(pool.max_hold_ms if span_ms is None else span_ms, pool.max_hold_ms)
-            if not span or found.state is not SessionState.ACTIVE:
-                return None
-            claim, known = found.claim, self._store_state.known(pool.name)
-            until = await self._store.hold(pool.name, claim, found.grant.fence, span, known)
-            if isinstance(until, Behind):
-                self._recovery.begin(pool.name)
-                raise StoreUnavailable("the store lost data and is recovering: ask again in a moment")
-            if until is not None:
-                hold_until = self._store_state.held_until(pool.name, until, span)
-                self._sessions.amend(found, hold_until=hold_until)
-            return until
+            for use in self._sessions.shown_uses(session, only, pool):
+                try:
+                    found.append(Held(use.pool, await self._hold(use, span_ms)))
+                except FarmleaseError as error:
+                    found.append((use.pool, error))
+        return found
+
+    async def _hold(self, use: NodeSession, span_ms: int | None) -> int:
+        """Hold one seat; CannotHold if there is none to hold, StoreError if the store cannot be asked."""
+        pool = self._policy.in_force.pool(use.pool)
+        longest = pool.max_hold_ms if pool is not None else 0
+        span = longest if span_ms is None else min(span_ms, longest)
+        if not span:
+            raise CannotHold(f"the policy allows no holds in pool {use.pool} (max_hold)")
+        if use.grant is None or use.state is not SessionState.ACTIVE:
+            raise CannotHold(f"the session has no seat of pool {use.pool} now")
+        until = await self._store.hold(use.pool, use.claim, use.grant.fence, span, self._store_state.known(use.pool))
+        if isinstance(until, Behind):
+            self._recovery.begin(use.pool)
+            raise StoreUnavailable("the store lost data and is recovering: ask again in a moment")
+        if until is None:
+            raise CannotHold(f"the session has no seat of pool {use.pool} now")
+        self._sessions.amend(use, hold_until=self._store_state.held_until(use.pool, until, span))
+        return until

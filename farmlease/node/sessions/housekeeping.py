@@ -64,7 +64,7 @@ class Housekeeping:
                 self._ending.abandon(session)
             elif session.state is SessionState.INVALID:
                 self._reacquisition.begin(session)
-            elif session.state is SessionState.ENDING and not self._outbox.pending(session.id):
+            elif session.state is SessionState.ENDING and not self._outbox.pending(*session.key):
                 self._finish(session, self._ending.end)
             elif session.state is SessionState.ACTIVE and policy is not None and policy.pool(session.pool) is None:
                 # An administrator removed the session's pool: no session holds a seat of it any more.
@@ -136,12 +136,12 @@ class Housekeeping:
         nothing_new = True
         for each in self._sessions:
             async with self._locks.session(each.id):
-                session = self._sessions.find(each.id)
+                session = self._sessions.find(each.id, name)
                 in_force = self._policy.in_force
                 pool = in_force.pool(name)
-                if pool is None or session is None or session.pool != name or session.state is not SessionState.ACTIVE:
+                if pool is None or session is None or session.state is not SessionState.ACTIVE:
                     continue
-                request = SessionRequest(user=session.user, session=session.id, pool=name, pid=session.pid)
+                request = SessionRequest(user=session.user, session=session.id, pool=name, device=session.device)
                 answer = await self._acquisition.ask(request, session, in_force, pool)
                 if answer is Behind.POLICY or not self._sync.availability.answers:
                     return False
@@ -156,8 +156,8 @@ class Housekeeping:
 
         async def finish() -> None:
             async with self._locks.session(session.id):
-                if self._sessions.find(session.id) is session:
+                if self._sessions.find(*session.key) is session:
                     await act(session)
             await self._sync.recovery.deliver()
 
-        self._tasks.run(f"finish {session.id}", finish)
+        self._tasks.run(f"finish {session.id} {session.pool}", finish)

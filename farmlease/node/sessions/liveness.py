@@ -36,31 +36,32 @@ class Liveness:
         self._policy = state.policy
         self._store_state = state.store_state
         self._clock = clock
-        self._active_at: dict[tuple[str, int], float] = {}
-        self._reported: set[tuple[str, int]] = set()  #: sessions of which something reports whether they are active
-        self._unseen: set[str] = set()  #: sessions whose process could not be looked at; each is logged once
+        self._active_at: dict[tuple[str, str, int], float] = {}
+        self._reported: set[tuple[str, str, int]] = set()  #: uses of which something reports whether they are active
+        #: Uses whose process could not be looked at; each is logged once.
+        self._unseen: set[tuple[str, str]] = set()
 
-    def touch(self, session: str) -> None:
-        """Note a sign of activity."""
-        found = self._sessions.find(session)
-        if found is not None:
-            self._active_at[_key(found)] = self._clock.monotonic()
-            self._reported.add(_key(found))
+    def touch(self, session: str, pool: str | None = None) -> bool:
+        """Note a sign of activity, in all uses of a session or in one; return whether there is one that is not lost."""
+        touched = [
+            each for each in self._sessions.shown_uses(session, pool=pool) if each.state is not SessionState.LOST
+        ]
+        for each in touched:
+            self.watched(each, idles=False)
+        return bool(touched)
 
-    def watched(self, session: str, *, idles: bool) -> None:
-        """Note what a watch saw: activity, or none. Either shows that the session is watched."""
-        found = self._sessions.find(session)
-        if found is not None and idles:
-            self._reported.add(_key(found))
-        else:
-            self.touch(session)
+    def watched(self, session: NodeSession, *, idles: bool) -> None:
+        """Note what was seen of a use: activity, or none. Either shows that something reports it."""
+        self._reported.add(_key(session))
+        if not idles:
+            self._active_at[_key(session)] = self._clock.monotonic()
 
     def may_idle(self, session: NodeSession) -> bool:
-        """Whether a session ends without activity."""
+        """Whether a use ends without activity."""
         return session.state in _MAY_IDLE and self._idle_timeout_ms(session) > 0
 
     def unreported(self) -> tuple[str, ...]:
-        """Return the pools of sessions that have idled for half their time, and of which nothing ever reported."""
+        """Return the pools of uses that have idled for half their time, and of which nothing ever reported."""
         now = self._clock.monotonic()
         return tuple(
             sorted(
@@ -78,7 +79,7 @@ class Liveness:
         now = self._clock.monotonic()
         self._active_at = {_key(each): self._active_at.get(_key(each), now) for each in sessions}
         self._reported &= self._active_at.keys()
-        self._unseen &= {each.id for each in sessions}
+        self._unseen &= {each.key for each in sessions}
         gone: list[NodeSession] = []
         idle: list[NodeSession] = []
         for each in sessions:
@@ -89,17 +90,18 @@ class Liveness:
         return Ended(gone, idle)
 
     def _is_gone(self, session: NodeSession) -> bool:
-        """Whether a session's process is gone. One that cannot be looked at is not, and holds up no other session."""
+        """Whether all processes of a use are gone. One that cannot be looked at is not, and holds up no other use."""
+        processes = session.processes
         try:
-            gone = session.pid is not None and (
-                session.pid_started is None or not lives(session.pid, session.pid_started)
+            gone = bool(processes) and not any(
+                each.started is not None and lives(each.pid, each.started) for each in processes
             )
         except Exception:  # noqa: BLE001 - whatever the system says of this process
-            if session.id not in self._unseen:
+            if session.key not in self._unseen:
                 _log.error("watch.failed", session=session.id, exc_info=True)
-            self._unseen.add(session.id)
+            self._unseen.add(session.key)
             return False
-        self._unseen.discard(session.id)
+        self._unseen.discard(session.key)
         return gone
 
     def _is_idle(self, session: NodeSession) -> bool:
@@ -115,6 +117,6 @@ class Liveness:
         return 0 if pool is None else pool.idle_timeout_ms
 
 
-def _key(session: NodeSession) -> tuple[str, int]:
-    """Tell a session from an earlier one: hosts reuse ids."""
-    return session.id, session.grant.fence if session.grant else 0
+def _key(session: NodeSession) -> tuple[str, str, int]:
+    """Tell a use from an earlier one: hosts reuse ids."""
+    return *session.key, session.grant.fence if session.grant else 0

@@ -41,17 +41,17 @@ class Reacquisition:
         self._ending = ending
         self._locks = runtime.locks
         self._clock = runtime.clock
-        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._attempts: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def seat_lost(self, pool: str, lost: Lost) -> None:
         """Act on the store's report of a lost seat: the session is invalid or lost, and the store is acknowledged."""
         async with self._locks.session(lost.session):
-            found = self._sessions.find(lost.session)
-            gone = self._lose(found, lost) if found is not None and self._is_about(found, pool, lost) else None
+            found = self._sessions.find(lost.session, pool)
+            gone = self._lose(found, lost) if found is not None and self._is_about(found, lost) else None
             self._ending.acknowledge(pool, lost)  # before the files leave: their message would stand in its place
             if gone is not None:
                 await self._ending.leave(gone)
-            found = self._sessions.find(lost.session)
+            found = self._sessions.find(lost.session, pool)
         if found is not None and found.state is SessionState.INVALID:
             self.begin(found)
         await self._sync.recovery.deliver()
@@ -59,10 +59,10 @@ class Reacquisition:
     def begin(self, session: NodeSession) -> None:
         """Begin the attempts to get an invalid session its seat back, unless they are under way."""
         pool = self._policy.in_force.pool(session.pool)
-        if pool is not None and session.id not in self._attempts:
-            task = asyncio.create_task(self._try(session.id, pool.reacquire))
-            self._attempts[session.id] = task
-            task.add_done_callback(lambda _: self._attempts.pop(session.id))
+        if pool is not None and session.key not in self._attempts:
+            task = asyncio.create_task(self._try(session.key, pool.reacquire))
+            self._attempts[session.key] = task
+            task.add_done_callback(lambda _: self._attempts.pop(session.key))
 
     async def stop(self) -> None:
         """End all attempts; their sessions stay invalid in the journal."""
@@ -71,10 +71,10 @@ class Reacquisition:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _is_about(self, session: NodeSession, pool: str, lost: Lost) -> bool:
+    def _is_about(self, session: NodeSession, lost: Lost) -> bool:
         """Whether a report is about the seat that a session has now: hosts reuse ids, and reports are repeated."""
         return (
-            (session.state, session.pool) == (SessionState.ACTIVE, pool)
+            session.state is SessionState.ACTIVE
             and session.claim.user == lost.user
             and session.grant is not None
             and session.grant.fence <= lost.fence
@@ -91,7 +91,7 @@ class Reacquisition:
         self._ending.invalidate(session, lost.reason)
         return None
 
-    async def _try(self, session: str, rule: Rule) -> None:
+    async def _try(self, use: tuple[str, str], rule: Rule) -> None:
         """Try by the rule until an attempt settles the session, one way or the other; then give up."""
         every = rule.every_ms / 1000
         attempts = tenacity.AsyncRetrying(
@@ -103,18 +103,18 @@ class Reacquisition:
         )
         try:
             await self._clock.sleep(every)
-            settled: bool = await attempts(self._attempt, session)
+            settled: bool = await attempts(self._attempt, use)
             if not settled:
-                await self._give_up(session)
+                await self._give_up(use)
         except FarmleaseError as error:  # the session is settled; the message to the store waits for it
-            _log.warning("reacquire.undelivered", session=session, why=str(error))
+            _log.warning("reacquire.undelivered", session=use[0], pool=use[1], why=str(error))
         except Exception:  # noqa: BLE001 - nothing awaits this task; the failure is logged, and the next heartbeat goes on
-            _log.error("reacquire.failed", session=session, exc_info=True)
+            _log.error("reacquire.failed", session=use[0], pool=use[1], exc_info=True)
 
-    async def _attempt(self, session: str) -> bool:
+    async def _attempt(self, use: tuple[str, str]) -> bool:
         """Ask once for another seat. True if that settled the session."""
-        async with self._locks.session(session):
-            found = self._sessions.find(session)
+        async with self._locks.session(use[0]):
+            found = self._sessions.find(*use)
             return found is None or found.state is not SessionState.INVALID or await self._reacquire(found)
 
     async def _reacquire(self, session: NodeSession) -> bool:
@@ -139,9 +139,9 @@ class Reacquisition:
             return True
         return False
 
-    async def _give_up(self, session: str) -> None:
-        async with self._locks.session(session):
-            found = self._sessions.find(session)
+    async def _give_up(self, use: tuple[str, str]) -> None:
+        async with self._locks.session(use[0]):
+            found = self._sessions.find(*use)
             if found is not None and found.state is SessionState.INVALID:
                 await self._ending.surrender(found, found.lost_because or LossReason.TIMEOUT)
         await self._sync.recovery.deliver()

@@ -88,7 +88,7 @@ class SessionFiles:
 
     def leave_soon(self, session: NodeSession) -> None:
         """Do the same in the background."""
-        self._tasks.run(f"leave {session.id}", lambda: self.leave(session))
+        self._tasks.run(f"leave {session.id} {session.pool}", lambda: self.leave(session))
 
     async def _patiently(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what ``work`` on a user's disk returns; FileRefused, and it goes on, if the disk hangs."""

@@ -1,18 +1,21 @@
 """The start of a session, step by step: who gets in, and by which pool.
 
 1. The session id's lock is taken: calls about one session never interleave.
-2. What had the id before is ended, and the store has learned of it.
+2. If another user had the id before, all uses of that session are ended, and the store has learned of it.
 3. The policy plans: which pools to try in which order, use without a licence, or none.
-4. Pool after pool is asked (``acquire``) until one grants (``grant``), or lets the session wait.
+4. If the session uses a pool of the plan already, that use alone is asked for; else a pool in which the user has a
+   named seat goes first (``pool_order``), and pool after pool is asked (``acquire``) until one grants (``grant``), or
+   lets the session wait.
 5. A session that waits asks again each second until it has a seat, its wait is over, or its caller hangs up.
 
-Guaranteed: nothing is asked in the name of a session whose id another one still owes the store an end for; and an
-answer that the store does not get to check is given by the policy as it is now, if the store can be asked.
+Guaranteed: a session's uses of other pools are not touched, whatever the answer; nothing is asked for a use while an
+earlier one of the same session and pool owes the store its end; and an answer that the store does not get to check is
+given by the policy as it is now, if the store can be asked.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -26,10 +29,11 @@ from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.concurrency import Phase, Runtime
 from farmlease.node.journal.outbox import NoteMessage
-from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.journal.sessions import NodeSession, joined
 from farmlease.node.journal.state import State
-from farmlease.node.sessions.acquire import Answer, SeatAcquisition
+from farmlease.node.sessions.acquire import SeatAcquisition
 from farmlease.node.sessions.end import SessionEnd
+from farmlease.node.sessions.pool_order import PoolOrder
 from farmlease.node.sync.build import Sync
 from farmlease.store.answers.session import Behind, Waiting
 
@@ -42,7 +46,28 @@ _MOST_CHANGES = 5
 #: Beyond so many undelivered messages, decisions of the policy are no longer noted: an audit is not worth a full disk.
 _MOST_NOTES = 10_000
 
-_WAITED_FOR = frozenset({SessionState.WAITING, SessionState.ACTIVE})
+#: States in which a repeated request is about the use that there is.
+_STANDING = frozenset({SessionState.WAITING, SessionState.ACTIVE})
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """The session waits for a seat of this pool."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One caller's request, and what was asked for it. ``only``: as in ``start_session``.
+
+    ``before``: the fence of each use that the session had, by pool; None for one without a seat.
+    """
+
+    request: SessionRequest
+    only: User | None
+    before: Mapping[str, int | None]
+    asked: set[str] = field(default_factory=set)  #: pools
 
 
 class SessionStart:
@@ -69,6 +94,7 @@ class SessionStart:
         self._heartbeat = sync.heartbeat
         self._recovery = sync.recovery
         self._acquisition = acquisition
+        self._order = PoolOrder(state, farm)
         self._ending = ending
         self._clock = runtime.clock
         self._locks = runtime.locks
@@ -83,13 +109,13 @@ class SessionStart:
         a seat or the wait is over; ``end_session`` ends it before, and so does a caller who hangs up: then the place in
         the queue is given up. What was begun is carried out even if the caller goes away.
         """
-        self._unknown_domains.meet(request.user)
-        before = self._sessions.find(request.session) if request.wait_ms else None
+        before = self._sessions.of_session(request.session) if request.wait_ms else ()  # asked about after a hang-up
+        question = _Question(request, only, {each.pool: _fence(each) for each in before})
         try:
-            decision = await self._until_decided(request, only)
+            decision = await self._until_decided(question)
         except asyncio.CancelledError:
             if request.wait_ms:
-                self._tasks.run(f"hang up {request.session}", partial(self._hang_up, request, before))
+                self._tasks.run(f"hang up {request.session}", partial(self._hang_up, question))
             raise
         self._count(decision, {pool.name for pool in self._policy.in_force.pools})
         return decision
@@ -111,32 +137,37 @@ class SessionStart:
         retry_at = self._clock.now_ms() + self._policy.heartbeat_ms
         return denial_text.denial(Reason.OFFLINE, pool, retry_at=retry_at, sentence=sentence)
 
-    async def _until_decided(self, request: SessionRequest, only: User | None) -> Decision:
+    async def _until_decided(self, question: _Question) -> Decision:
         """Ask, and ask again while the session waits for a seat."""
-        since, asked = self._clock.monotonic(), request
+        request, since, longest = question.request, self._clock.monotonic(), question.request.wait_ms
+        wait_ms = longest
         while True:
-            answer = await self._tasks.finish(self._ask(asked, only))
-            if not isinstance(answer, Waiting):
-                return answer
+            answer = await self._tasks.finish(self._ask(question, wait_ms))
+            if not isinstance(answer, _Queued):
+                cut = longest < request.wait_ms and not wait_ms and isinstance(answer, Denial)
+                return denial_text.wait_was_cut(answer, longest) if cut and isinstance(answer, Denial) else answer
             await self._clock.sleep(_ASK_AGAIN)
-            found = self._sessions.find(request.session)
+            found = self._sessions.find(request.session, answer.pool)
             # A caller that asked twice may have got the seat by the other question: this one is answered the same.
-            if found is None or found.user != request.user or found.state not in _WAITED_FOR:
-                return denial_text.denial(Reason.CAPACITY, found.pool if found else request.pool)
+            if found is None or found.user != request.user or found.state not in _STANDING:
+                return denial_text.wait_was_ended(answer.pool)
             pool = self._policy.in_force.pool(found.pool)
-            over = self._clock.monotonic() - since >= min(request.wait_ms, pool.queue_ms if pool else 0) / 1000
-            asked = replace(request, wait_ms=0) if over else request
+            longest = min(request.wait_ms, pool.queue_ms if pool else 0)
+            over = self._clock.monotonic() - since >= longest / 1000
+            wait_ms = 0 if over else request.wait_ms
 
-    async def _ask(self, request: SessionRequest, only: User | None) -> Decision | Waiting:
+    async def _ask(self, question: _Question, wait_ms: int) -> Decision | _Queued:
         """Ask once, under the session's lock; a store that is away denies."""
+        request, only = replace(question.request, wait_ms=wait_ms), question.only
         async with self._locks.session(request.session):
-            held = self._sessions.find(request.session)
-            if held is not None and held.state is not SessionState.ENDING and only not in {None, held.user}:
+            uses = self._sessions.of_session(request.session)
+            if only is not None and any(each.state is not SessionState.ENDING and each.user != only for each in uses):
                 return denial_text.denial(Reason.NOT_ENTITLED, request.pool)
             if self._takes_no_more(request.user):
                 return denial_text.denial(Reason.DRAINING, request.pool)
             try:
-                answer = await self._decide(request, held)
+                await self._end(each for each in uses if each.user != request.user)
+                answer = await self._decide(request, question, _by_pool(request, uses))
             except StoreError as error:
                 self._availability.failed(error)
                 return self._deny_offline(request.pool)
@@ -150,55 +181,42 @@ class SessionStart:
             return True
         return self._journal.draining and not any(each.state.shown for each in self._sessions.of_user(user))
 
-    async def _decide(self, request: SessionRequest, held: NodeSession | None) -> Decision | Waiting:
-        """End what had this session id before, plan, and ask pool after pool until one grants."""
-        held = await self._end_predecessor(request, held)
+    async def _decide(
+        self, request: SessionRequest, question: _Question, uses: Mapping[str, NodeSession]
+    ) -> Decision | _Queued:
+        """Plan, and ask pool after pool until one grants. ``uses``: what the session has or had, by pool."""
         for _ in range(_MOST_CHANGES):
             in_force, plan = await self._plan(request)
-            if held is not None and not _covers(plan, held.pool):
-                await self._end_first(held)
-                held = None
             match plan:
                 case RestrictedUse():
                     self._note(request, "restricted")
                     return Restricted(user=request.user, node=self._node, session=request.session)
                 case Denied():
+                    self._unknown_domains.meet(request.user)
                     if plan.reason is Reason.NOT_ENTITLED:  # a request for a pool that is not there is a mistake
                         self._note(request, "denied", plan.reason.value)
                     if plan.reason is Reason.OFFLINE:
                         return self._deny_offline(plan.pool, plan.sentence)
                     return denial_text.denial(plan.reason, plan.pool, sentence=plan.sentence)
                 case TryPools():
-                    answer = await self._try_pools(request, held, in_force, plan.pools)
+                    answer = await self._try_pools(request, question, uses, in_force, plan.pools)
             if answer is not Behind.POLICY:
                 return answer
             await self._policy.read_policy()
+            uses = _by_pool(request, self._sessions.of_session(request.session))
         raise StoreRefused("the policy keeps changing; is somebody applying policies in a loop?")
 
-    async def _end_predecessor(self, request: SessionRequest, held: NodeSession | None) -> NodeSession | None:
-        """Hosts reuse session ids: end what had this one before. Return the session if it is the same."""
-        if held is None:
-            await self._deliver_end(request.session)
-            return None
-        device = request.device or self._farm.name
-        if (
-            held.state in {SessionState.ACTIVE, SessionState.WAITING}
-            and (held.user, held.device) == (request.user, device)
-            and request.pool in {None, held.pool}
-        ):
-            return held
-        await self._end_first(held)
-        return None
+    async def _end(self, uses: Iterable[NodeSession]) -> None:
+        """End uses, and have the store learn of it. StoreError if it cannot."""
+        for use in uses:
+            await self._ending.end(use)
+            await self._deliver_end(*use.key)
 
-    async def _end_first(self, held: NodeSession) -> None:
-        await self._ending.end(held)
-        await self._deliver_end(held.id)
-
-    async def _deliver_end(self, session: str) -> None:
-        """Deliver what the store has yet to learn about a session id. StoreError if it cannot be delivered."""
-        if self._outbox.pending(session):
+    async def _deliver_end(self, session: str, pool: str) -> None:
+        """Deliver what the store has yet to learn about a use. StoreError if it cannot be delivered."""
+        if self._outbox.pending(session, pool):
             await self._recovery.deliver()
-            if self._outbox.pending(session):
+            if self._outbox.pending(session, pool):
                 raise StoreRefused("the store does not take the end of a session that had this id before; see the log")
 
     async def _plan(self, request: SessionRequest) -> tuple[PolicyInForce, Plan]:
@@ -219,23 +237,48 @@ class SessionStart:
         return now, now.policy.plan(request, self._node)
 
     async def _try_pools(
-        self, request: SessionRequest, held: NodeSession | None, in_force: PolicyInForce, pools: tuple[Pool, ...]
-    ) -> Answer:
-        """Return the first grant, else the denial that ends first.
+        self,
+        request: SessionRequest,
+        question: _Question,
+        uses: Mapping[str, NodeSession],
+        in_force: PolicyInForce,
+        pools: tuple[Pool, ...],
+    ) -> Decision | _Queued | Literal[Behind.POLICY]:
+        """Return the first grant, else the denial that helps most.
 
-        Only the last pool is waited for. A held seat or place is asked for alone. A record that cannot be trusted is a
+        A use that there is, is asked for alone. Only the last pool is waited for. A record that cannot be trusted is a
         denial, not a reason to go on to another pool.
         """
+        standing = [pool for pool in pools if pool.name in uses and uses[pool.name].state in _STANDING]
+        if standing:
+            pools = (standing[0],)
+        elif len(pools) > 1:
+            pools = await self._order.seated_first(request.user, pools)
         denials: list[Denial] = []
         for pool in pools:
-            if held is not None and held.pool != pool.name:
-                continue
-            wait_ms = QUEUE_PLACE_MS if request.wait_ms and (held is not None or pool is pools[-1]) else 0
-            answer = await self._acquisition.ask(request, held, in_force, pool, wait_ms)
+            question.asked.add(pool.name)
+            wait_ms = QUEUE_PLACE_MS if request.wait_ms and pool is pools[-1] else 0
+            use = uses.get(pool.name)
+            if not standing:  # what lost its seat, or has yet to end, ends first
+                await self._end(filter(None, [use]))
+                await self._deliver_end(request.session, pool.name)
+            answer = await self._acquisition.ask(request, use if standing else None, in_force, pool, wait_ms)
+            if standing:
+                self._join(request, pool)
+            if isinstance(answer, Waiting):
+                return _Queued(pool.name)
             if not isinstance(answer, Denial) or answer.reason is Reason.RECORD_REJECTED:
                 return answer
             denials.append(answer)
-        return min(denials, key=lambda denial: (denial.retry_at is None, denial.retry_at))
+        return denial_text.most_helpful(denials)
+
+    def _join(self, request: SessionRequest, pool: Pool) -> None:
+        """Have a use end with the process of a repeated request too."""
+        use = self._sessions.find(request.session, pool.name)
+        if use is not None and use.state in _STANDING:
+            processes = joined(use.processes, request)
+            if processes != use.processes:
+                self._sessions.amend(use, processes=processes)
 
     def _note(self, request: SessionRequest, event: Literal["restricted", "denied"], detail: str = "") -> None:
         """Have a decision of the policy audited, as soon as the store can be reached."""
@@ -245,15 +288,22 @@ class SessionStart:
             self._outbox.add(NoteMessage(claim=claim, event=event, detail=detail, name=name))
             self._tasks.run("deliver", self._heartbeat.deliver)
 
-    async def _hang_up(self, request: SessionRequest, before: NodeSession | None) -> None:
-        """End a session whose caller has gone, unless it had its seat ``before`` it was asked for again."""
+    async def _hang_up(self, question: _Question) -> None:
+        """End what a caller who has gone had asked for, unless it had its seat ``before``."""
+        request = question.request
         async with self._locks.session(request.session):
-            found = self._sessions.find(request.session)
-        had = before.grant.fence if before is not None and before.grant is not None else None
-        if found is not None and (found.grant is None or found.grant.fence != had):
-            await self._ending.end_session(request.session, request.user)
+            uses = [each for each in self._sessions.of_session(request.session) if each.pool in question.asked]
+        for each in uses:
+            fence = _fence(each)
+            if each.user == request.user and (fence is None or fence != question.before.get(each.pool)):
+                await self._ending.end_session(request.session, request.user, each.pool)
 
 
-def _covers(plan: Plan, pool: str) -> bool:
-    """Whether a plan lets a session keep its seat of this pool."""
-    return isinstance(plan, TryPools) and any(each.name == pool for each in plan.pools)
+def _by_pool(request: SessionRequest, uses: Iterable[NodeSession]) -> dict[str, NodeSession]:
+    """Return the uses of the requesting user by pool."""
+    return {each.pool: each for each in uses if each.user == request.user}
+
+
+def _fence(use: NodeSession) -> int | None:
+    """Return the fence of a use's grant; None without one."""
+    return None if use.grant is None else use.grant.fence

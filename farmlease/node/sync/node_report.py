@@ -109,7 +109,7 @@ class NodeReport:
 
     def _unsettled(self) -> int:
         """Count the sessions that start or end without a message in the outbox yet: their files are being moved."""
-        return sum(not each.state.shown and not self._journal.message_count(each.id) for each in self._sessions)
+        return sum(not each.state.shown and not self._journal.message_count(*each.key) for each in self._sessions)
 
     def _restored(self) -> Wish:
         body = self._journal.document(_AGREED)

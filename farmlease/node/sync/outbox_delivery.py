@@ -186,9 +186,8 @@ class OutboxDelivery:
         return found
 
     def _close(self, message: ReleaseMessage) -> None:
-        session = self._sessions.find(message.claim.session)
-        ending = session is not None and session.state is SessionState.ENDING and session.pool == message.pool
-        if session is not None and ending and message.fence:
+        session = self._sessions.find(message.claim.session, message.pool)
+        if session is not None and session.state is SessionState.ENDING and message.fence:
             self._sessions.step(session, SessionEvent.RELEASED)
 
 

@@ -136,13 +136,13 @@ class Recovery:
         """
         found, whole = list[tuple[Claim, int]](), True
         for counted in await self._farm.leases.sessions(pool, self._member):
-            ours = self._sessions.find(counted.session)
-            same = ours is not None and (ours.pool, self._index(ours)) == (pool, counted.user)
+            ours = self._sessions.find(counted.session, pool)
+            same = ours is not None and self._index(ours) == counted.user
             state = ours.state if ours is not None and same else None
             if state is SessionState.ACTIVE:
                 continue
             # What is owed of an id that is another one's by now is that one's: the id is free once all was delivered.
-            owed = self._outbox.pending(counted.session) and (ours is None or same)
+            owed = self._outbox.pending(counted.session, pool) and (ours is None or same)
             if state in _MAY_HOLD or self._locks.is_locked(counted.session) or owed:
                 whole = False
                 continue
@@ -247,7 +247,7 @@ class Recovery:
         if outcome.ended:
             self._receipts.give_up(restoring.user, pool.name)
         for name in restoring.sessions:
-            session = self._sessions.find(name)
+            session = self._sessions.find(name, pool.name)
             if session is None or session.grant is None or self._is_over(session):
                 continue
             if outcome.ended or outcome.refused.get(name, LossReason.CAPACITY) != LossReason.CAPACITY:

@@ -85,11 +85,12 @@ NOTHING = Known()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """The session may start. ``again``: it was asked before, and nothing changed."""
+    """The session may start. ``again``: it had its seat before; ``moved``: it has it on another device now."""
 
     lease: Lease
     fence: int
     again: bool
+    moved: bool
     record_version: int
     record: bytes
     overdraft: bool
@@ -98,13 +99,14 @@ class Taken:
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Taken":
-        """From ``granted`` or ``again`` of acquire.lua."""
+        """From ``granted``, ``again`` or ``moved`` of acquire.lua."""
         word, lease_id, issued, expires, fence, version, record, overdraft, now, document = answer
         lease = Lease(id=lease_id.decode(), issued_at=int(issued), expires_at=int(expires))
         return Taken(
             lease=lease,
             fence=int(fence),
-            again=word == b"again",
+            again=word in {b"again", b"moved"},
+            moved=word == b"moved",
             record_version=int(version),
             record=record,
             overdraft=overdraft == b"1",

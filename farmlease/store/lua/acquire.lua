@@ -1,5 +1,6 @@
 -- acquire: may this session of this user start? Takes or finds the user's lease and its sealed record.
--- Asking again for the same session (same node, incarnation and session) changes nothing and gives the same answer.
+-- Asking again for the same session (same node, incarnation and session) changes nothing and gives the same answer;
+-- from another device it moves the session there, with its fence and its hold, or is denied and changes nothing.
 --
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy        version of the policy the caller goes by
@@ -18,6 +19,7 @@
 --   granted, lease id, issued ms, expires ms, fence, record version, sealed record, '1' if beyond the capacity, now ms,
 --                            lease document (JSON)
 --   again, (the same)        asked before: nothing was taken
+--   moved, (the same)        had its seat, and has it on this device now
 --   waiting, places ahead    has a place in the queue, kept for `wait`
 --   denied, reason, retry ms or '', held, capacity, blocking (JSON list of {device or session, node, until},
 --                            those of this user only)
@@ -97,6 +99,16 @@ local function wait_in_queue(ahead)
   return { 'waiting', text(ahead) }
 end
 
+-- The seat that a session gives up by moving to `seat`, at this instant; nil if others keep it, or it is the same.
+local function seat_left(lease, claim, seat)
+  local old = claim.seat or user
+  if old == seat or is_node_seat(old) or limits.kind == 'floating' and limits.linger_ms > 0 then return nil end
+  for other, session in pairs(lease.sessions) do
+    if other ~= key and (session.seat or user) == old then return nil end
+  end
+  return old
+end
+
 -- Why there is no seat: they are all held, or what is left is kept for others or was given back too recently.
 local function no_seat(held, kept)
   local most = limits.capacity + limits.overdraft
@@ -106,9 +118,11 @@ local function no_seat(held, kept)
   return denied(reason, deadline_of(first[2]) or math.huge, held, limits.capacity)
 end
 
--- Returns the charge of a seat that may be taken ('': none), or nil and the answer instead.
-local function find_seat(lease, seat)
+-- Returns the charge of a seat that may be taken ('': none), or nil and the answer instead. `left`: a seat that falls
+-- free for it, as a session moves.
+local function find_seat(lease, seat, left)
   if limits.kind == 'node_locked' then return '' end
+  if left and not alive(SEATS, seat) then return lease.charges and lease.charges[left] or '' end
   local seats, used, kept = reserved_seats()
   local mine = own_reservation(seats, used, reservations)
   if alive(SEATS, seat) then return standing_charge(lease, seat, seats, mine) end
@@ -130,7 +144,8 @@ if not alive(NODES, node) then return { 'lapsed' } end
 -- 2. What is no longer alive does not count.
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
-if lease and lease.sessions[key] then
+local moving = lease and lease.sessions[key]
+if moving and moving.device == device then
   call('HSET', META, 'fence', text(state.fence)) -- for a WAIT after this call, if the first answer was lost
   return granted('again', lease, cjson.encode(lease), call('HGET', RECORDS, user))
 end
@@ -144,24 +159,27 @@ local bar = deadline_of(call('ZSCORE', BARRED, user))
 if bar and bar > now then return denied('revoked', bar, 0, limits.capacity) end
 local fresh = not lease
 lease = lease or { id = lease_id, issued = now, contact = now, version = 1, devices = {}, sessions = {} }
-local denial = over_device_limit(lease) or over_session_limit(lease)
+local denial = over_device_limit(lease) or not moving and over_session_limit(lease)
 if denial then return denial end
 local seat = seat_for(user, key, device)
-local charge, instead = find_seat(lease, seat)
+local charge, instead = find_seat(lease, seat, moving and seat_left(lease, moving, seat))
 if not charge then return instead end
 
 -- 4. Take it.
-local fence = math.max(state.fence + 1, now)
+local fence = moving and moving.fence or math.max(state.fence + 1, now)
+if moving then drop_session(user, lease, key, now, now) end
 for other in pairs(lease.devices) do
   if device_deadline(lease, other) <= now then lease.devices[other] = nil end
 end
 lease.back, lease.unused = nil, nil
 lease.devices[device] = lease.devices[device] or { seen = now, ['until'] = now }
 note_contact(user, lease, device, seat, now)
-lease.sessions[key] = { device = device, started = now, fence = fence, seat = seat ~= user and seat or nil }
+lease.sessions[key] = { device = device, started = moving and moving.started or now, fence = fence,
+  seat = seat ~= user and seat or nil, hold = moving and moving.hold }
 if lease.lingering then lease.lingering[seat] = nil end
 call('ZADD', SESSIONS, 0, member)
 set_charge(lease, seat, charge)
+if moving and (moving.seat or user) ~= seat then store_lease(user, lease, moving.seat or user) end
 local document = store_lease(user, lease, seat)
 if fresh then
   call('HSET', RECORDS, user, record)
@@ -169,6 +187,7 @@ if fresh then
 end
 call('ZREM', QUARANTINE, user)
 leave_queue(member)
-state.fence = fence
-audit(fresh and 'acquired' or 'joined', user, node, session, device, charge == '+' and 'overdraft' or '', fence)
-return granted('granted', lease, document, fresh and record or call('HGET', RECORDS, user))
+state.fence = math.max(state.fence, fence)
+local event = moving and 'moved' or fresh and 'acquired' or 'joined'
+audit(event, user, node, session, device, charge == '+' and 'overdraft' or '', fence)
+return granted(moving and 'moved' or 'granted', lease, document, fresh and record or call('HGET', RECORDS, user))

@@ -9,6 +9,7 @@ from farmlease.domain.model import Reason
 from farmlease.errors import FileRefused
 from farmlease.node.files.vendor_files import VendorFiles
 from farmlease.node.sessions import session_files
+from farmlease.node.sessions.save import Saved
 from tests.support.nodes import JOHN, MARY, Host, Site
 from tests.support.seats import contents
 from tests.support.stores import HOUR
@@ -79,8 +80,8 @@ async def test_save_in_the_middle(site: Site) -> None:
     one, other = two(site)
     await one.granted(JOHN)
     one.write(b"changed")
-    assert {"session": "7", "changed": True, "superseded": False, "delivered": True} == await one.save()
-    assert {"session": "7", "changed": False, "superseded": False, "delivered": True} == await one.save()
+    assert Saved(pool="qlikview", changed=True, superseded=False, delivered=True) == await one.save()
+    assert Saved(pool="qlikview", changed=False, superseded=False, delivered=True) == await one.save()
     await other.granted(JOHN, "9")
     assert (b"changed", b"changed") == (one.read(), other.read())
 
@@ -92,7 +93,7 @@ async def test_save_while_the_store_is_away(site: Site) -> None:
     host.write(b"changed")
     host.line.cut.add("*")
     saved = await host.save()
-    assert (True, False) == (saved["changed"], saved["delivered"])
+    assert (True, False) == (saved.changed, saved.delivered)
     host.line.cut.clear()
     await host.beat()
     assert 2 == await site.record_version()
@@ -144,7 +145,7 @@ async def test_a_save_that_lost_puts_the_winner_in_place(site: Site) -> None:
     await one.save("1")
     other.write(b"the other's")
     saved = await other.save("2")
-    assert (True, True, b"one's") == (saved["changed"], saved["superseded"], other.read())
+    assert (True, True, b"one's") == (saved.changed, saved.superseded, other.read())
     assert [("conflict", b"the other's")] == other.kept
     other.write(b"made from one's")
     await other.end("2")

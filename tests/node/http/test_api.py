@@ -79,14 +79,14 @@ async def test_a_session_from_start_to_end(api: Browserless, host: Host) -> None
     )
     assert {"id", "issued_at", "expires_at"} == set(grant["lease"])
     shown = {**grant, "state": "active"}
-    assert shown == (await api("GET", "/v1/sessions/7")).document
+    session = {"session": "7", "user": r"corp\john", "node": "ctx-01", "uses": [shown]}
+    assert session == (await api("GET", "/v1/sessions/7")).document
     assert [shown] == (await api("GET", "/v1/sessions")).document
     assert 204 == (await api("POST", "/v1/sessions/7/activity")).status
     host.write(b"changed")
     saved = await api("POST", "/v1/sessions/7/save")
-    assert (200, {"session": "7", "changed": True, "superseded": False, "delivered": True}) == (
-        saved.status, saved.document,
-    )  # fmt: skip
+    of_all = {"changed": True, "superseded": False, "delivered": True}
+    assert (200, {"session": "7", **of_all, "uses": [{"pool": "qlikview", **of_all}]}) == (saved.status, saved.document)
     assert [204, 204] == [(await api("DELETE", "/v1/sessions/7")).status for _ in range(2)]
     assert [] == (await api("GET", "/v1/sessions")).document
 
@@ -170,7 +170,7 @@ async def test_a_lost_session_is_shown_and_can_be_ended(api: Browserless, host: 
     await api("POST", "/v1/sessions", start())
     site.timed.clock.advance(7_200_000)
     await host.beat()
-    assert "lost" == (await api("GET", "/v1/sessions/7")).document["state"]
+    assert "lost" == (await api("GET", "/v1/sessions/7")).document["uses"][0]["state"]
     assert 200 == (await api("POST", "/v1/sessions/7/save")).status
     assert 204 == (await api("DELETE", "/v1/sessions/7")).status
     problem(await api("GET", "/v1/sessions/7"), 404)
@@ -406,7 +406,7 @@ async def test_a_key_ring_that_is_not_the_farms(site: Site) -> None:
 
 async def test_a_fault_of_ours(api: Browserless, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """500 in the form of problems, without a word of what was raised."""
-    monkeypatch.setattr(host.agent, "sessions", lambda: 1 // 0)
+    monkeypatch.setattr(host.agent, "all_uses", lambda: 1 // 0)
     assert "log" in problem(await api("GET", "/v1/sessions"), 500)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from farmlease.errors import AlreadyRunning, JournalFailed, JournalRejected
 from farmlease.node.host_identity import boot_marker, new_incarnation, same_boot
-from farmlease.node.journal.journal import Journal, SessionRow
+from farmlease.node.journal.journal import Journal, UseRow
 from tests.support.journals import ROOT, opened
 from tests.support.nodes import booted
 
@@ -64,7 +64,7 @@ def test_a_killed_agent_leaves_no_lock(folder: Path) -> None:
     """The lock ends with its process, however that ends; what was written before is there."""
     script = (
         "import os, sys; from pathlib import Path; from tests.support.journals import opened\n"
-        "journal = opened(Path(sys.argv[1])); journal.add_message('7', b'debt'); os.kill(os.getpid(), 9)"
+        "journal = opened(Path(sys.argv[1])); journal.add_message('7', 'named', b'debt'); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(folder)], check=False, cwd=ROOT)
     assert -signal.SIGKILL == killed.returncode
@@ -96,7 +96,7 @@ def test_all_or_nothing(journal: Journal) -> None:
     """What is written together is there together, or not at all."""
     with journal.together():
         journal.write_receipt("john", "qlikview", b"1")
-        journal.add_message("7", b"debt")
+        journal.add_message("7", "named", b"debt")
 
     def fails() -> None:
         with journal.together():
@@ -120,7 +120,7 @@ def test_a_full_disk_fails_one_write_and_not_those_after_it(folder: Path, journa
     with pytest.raises(JournalFailed, match="look at the disk of state_dir"):
         fill()
     assert journal.writes()
-    journal.add_message("7", b"debt")
+    journal.add_message("7", "named", b"debt")
     journal.close()
     again = opened(folder)
     assert (1, None) == (again.message_count(), again.document("large"))
@@ -129,12 +129,12 @@ def test_a_full_disk_fails_one_write_and_not_those_after_it(folder: Path, journa
 
 def test_debts_in_order(journal: Journal) -> None:
     """Debts are found oldest first, one at a time, also those that were noted meanwhile."""
-    journal.add_message("7", b"1")
-    journal.add_message("8", b"2")
+    journal.add_message("7", "named", b"1")
+    journal.add_message("8", "named", b"2")
     first = journal.next_message(0)
     assert first is not None
     journal.remove_message(first.number)
-    journal.add_message("7", b"3")
+    journal.add_message("7", "named", b"3")
     second = journal.next_message(first.number)
     assert second is not None
     third = journal.next_message(second.number)
@@ -147,19 +147,19 @@ def test_debts_in_order(journal: Journal) -> None:
 def test_what_is_remembered(folder: Path) -> None:
     """Sessions, receipts, documents and draining outlive the agent."""
     journal = opened(folder)
-    journal.write_session(SessionRow("7", "active", b"body"))
+    journal.write_use(UseRow("7", "named", "active", b"body"))
     journal.write_document("policy", b"text")
     journal.drain(on=True)
     journal.close()
     again = opened(folder)
-    assert ([SessionRow("7", "active", b"body")], b"text", True) == (
-        again.sessions(), again.document("policy"), again.draining,
+    assert ([UseRow("7", "named", "active", b"body")], b"text", True) == (
+        again.uses(), again.document("policy"), again.draining,
     )  # fmt: skip
     again.drain(on=False)
-    again.remove_session("7")
+    again.remove_use("7", "named")
     again.close()
     last = opened(folder)
-    assert ([], False) == (last.sessions(), last.draining)
+    assert ([], False) == (last.uses(), last.draining)
     last.close()
 
 
@@ -191,11 +191,11 @@ def test_a_reboot_ends_every_session(folder: Path, monkeypatch: pytest.MonkeyPat
     """Whatever the journal says, the sessions of the old life are over; their files may still lie here."""
     with booted(monkeypatch) as reboot:
         journal = opened(folder)
-        journal.write_session(SessionRow("7", "active", b"body"))
+        journal.write_use(UseRow("7", "named", "active", b"body"))
         journal.close()
         reboot()
         again = opened(folder)
-        assert [SessionRow("7", "ending", b"body")] == again.sessions()
+        assert [UseRow("7", "named", "ending", b"body")] == again.uses()
         again.close()
 
 

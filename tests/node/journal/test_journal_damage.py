@@ -34,12 +34,12 @@ PARTS = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm")
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from farmlease.node.journal.journal import SessionRow
+from farmlease.node.journal.journal import UseRow
 from tests.support.journals import opened
 journal = opened(Path(sys.argv[1]))
 for number in range(300):
-    journal.write_session(SessionRow(str(number), "active", bytes(500)))
-    journal.add_message(str(number), b"debt")
+    journal.write_use(UseRow(str(number), "named", "active", bytes(500)))
+    journal.add_message(str(number), "named", b"debt")
     journal.write_receipt(f"user {number}", "qlikview", bytes(100))
     if number % 100 == 99:
         journal.writes()
@@ -98,7 +98,7 @@ def edit(folder: Path, **rows: str) -> None:
 
 def look(journal: Journal) -> tuple[str, tuple[str, ...], int, int]:
     """The life of an open journal, those that are over, and how much it holds; closes it."""
-    found = journal.incarnation, journal.previous, len(journal.sessions()), journal.message_count()
+    found = journal.incarnation, journal.previous, len(journal.uses()), journal.message_count()
     journal.close()
     return found
 
@@ -258,10 +258,10 @@ def test_any_damage_at_all(folder: Path, seed: int) -> None:
     path.write_bytes(data)
     journal = opened(folder)
     with journal.together():
-        journal.add_message("new", b"debt")
+        journal.add_message("new", "named", b"debt")
         journal.write_document("policy", b"text")
     assert (True, b"text") == (journal.writes(), journal.document("policy"))
-    assert all(isinstance(entry.body, bytes) for entry in journal.sessions())
+    assert all(isinstance(entry.body, bytes) for entry in journal.uses())
     journal.close()
     opened(folder).close()
 
@@ -279,7 +279,7 @@ def test_rows_that_are_not_ours(folder: Path, life: str) -> None:
     """A file that is a sound database but whose rows are of another form is damaged, not a crash of the agent."""
     look(opened(folder))
     with closing(sqlite3.connect(folder / "journal.sqlite", isolation_level=None)) as connection:
-        connection.execute("UPDATE session SET body = 'text' WHERE id = '7'")
+        connection.execute("UPDATE use SET body = 'text' WHERE session = '7'")
     assert ((life,), "damaged") == (look(opened(folder))[1], fault(folder))
 
 
@@ -288,10 +288,10 @@ def test_text_that_is_none(folder: Path, text: str) -> None:
     """A name that is no text is damage as well."""
     look(opened(folder))
     with closing(sqlite3.connect(folder / "journal.sqlite", isolation_level=None)) as connection:
-        connection.execute("CREATE TABLE other (id, state TEXT NOT NULL, body BLOB NOT NULL)")
-        connection.execute(f"INSERT INTO other VALUES ({text}, 'active', X'00')")  # noqa: S608 - of this test
-        connection.execute("DROP TABLE session")
-        connection.execute("ALTER TABLE other RENAME TO session")
+        connection.execute("CREATE TABLE other (session, pool, state TEXT NOT NULL, body BLOB NOT NULL)")
+        connection.execute(f"INSERT INTO other VALUES ({text}, 'named', 'active', X'00')")  # noqa: S608 - of this test
+        connection.execute("DROP TABLE use")
+        connection.execute("ALTER TABLE other RENAME TO use")
     look(opened(folder))
     assert "damaged" == fault(folder)
 
@@ -314,7 +314,7 @@ def test_a_disk_that_does_not_let_us_look(folder: Path, monkeypatch: pytest.Monk
 def test_one_of_a_later_version_stays(folder: Path) -> None:
     """Going back to an older farmlease is not damage: the agent refuses to start, and the journal is left as it is."""
     with closing(sqlite3.connect(folder / "journal.sqlite", isolation_level=None)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     before = contents(folder)
     with pytest.raises(JournalRejected, match="run that version"):
         opened(folder)

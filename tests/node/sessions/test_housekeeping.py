@@ -20,7 +20,7 @@ async def test_a_process_that_cannot_be_looked_at_holds_up_no_other(
     for number, session in enumerate(("1", "2", "3")):
         await host.granted(JOHN, session, pid=os.getpid())
         assert number + 1 == len(host.states)
-    hidden = host.node.state.sessions.find("2")
+    hidden = host.node.state.sessions.find("2", "qlikview")
     assert hidden is not None
     asked = []
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from farmlease.errors import CannotHold
 from farmlease.node.host_identity import lives, started_at
 from tests.support.nodes import JOHN, MARY, Site
 from tests.support.stores import HOUR
@@ -60,12 +61,12 @@ async def test_a_session_is_shown_with_the_present_end_of_its_lease(day: Day, ki
     granted = await host.granted(JOHN)
     await day.at("10:00", host)
     await host.beat()
-    lease, session = await day.site.lease(JOHN, "clearquest"), host.agent.session("7")
+    lease, session = await day.site.lease(JOHN, "clearquest"), host.use("7")
     assert None not in (lease, session, session and session.grant)
     assert granted.lease.expires_at + HOUR == lease.lease.expires_at == session.grant.lease.expires_at
-    assert [session] == host.agent.sessions()
+    assert [session] == host.agent.all_uses()
     day.site.timed.clock.advance(3 * HOUR)  # longer than the store lets a silent node keep its sessions
-    assert granted.lease == host.agent.session("7").grant.lease
+    assert granted.lease == host.use("7").grant.lease
 
 
 # --- idle -----------------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ async def test_a_hold_is_as_long_as_the_pool_allows_at_most(day: Day) -> None:
     host = day.site.host()
     await host.granted(JOHN)
     now = day.site.timed.clock.now_ms
-    held = [await host.agent.hold_session("7", span) for span in (HOUR, 8 * HOUR, None)]
+    held = [await host.hold("7", span) for span in (HOUR, 8 * HOUR, None)]
     assert [now + HOUR, now + 4 * HOUR, now + 4 * HOUR] == held
 
 
@@ -163,7 +164,7 @@ async def test_a_held_session_does_not_idle(day: Day) -> None:
     await day.site.apply(POOL)
     host = day.site.host()
     await host.granted(JOHN)
-    await host.agent.hold_session("7", None)
+    await host.hold("7", None)
     for time in ("09:01", "10:30", "12:00", "12:59"):
         await day.at(time, host)
         await day.watched(host)
@@ -178,7 +179,7 @@ async def test_a_held_seat_outlives_its_node_s_silence(day: Day) -> None:
     await day.site.apply(POOL)
     first, second = day.site.host("ctx-01"), day.site.host("ctx-02")
     await first.granted(JOHN)
-    await first.agent.hold_session("7", None)
+    await first.hold("7", None)
     for time in ("10:30", "12:00", "12:59"):
         await day.at(time, second)
         await second.denied(MARY)
@@ -193,7 +194,9 @@ async def test_what_cannot_be_held(day: Day) -> None:
     await day.site.apply(POOL.replace('max_hold = "4h"', 'max_hold = "0s"'))
     host = day.site.host()
     await host.granted(JOHN)
-    assert [None, None] == [await host.agent.hold_session(session, HOUR) for session in ("7", "none")]
+    with pytest.raises(CannotHold, match="max_hold"):
+        await host.hold("7", HOUR)
+    assert [] == await host.agent.hold_session("none", HOUR)
 
 
 # --- a process ------------------------------------------------------------------------------------------------------

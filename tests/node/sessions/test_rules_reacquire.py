@@ -43,7 +43,7 @@ async def john_is_silent(day: Day, policy: str = POOL) -> tuple[Host, Host, Gran
 async def test_a_session_without_its_seat_is_shown_as_invalid(day: Day) -> None:
     """11:00 the seat is another's; 11:30 the node is heard again: its session is invalid, and no hook says lost yet."""
     first, _, _ = await john_is_silent(day)
-    found = first.agent.session("7")
+    found = first.use("7")
     assert found is not None
     assert ("invalid", "timeout") == (found.state.value, found.lost_because)
     assert ["granted 7", "granted 7"] == day.hooks
@@ -57,7 +57,7 @@ async def test_the_seat_is_free_again_at_the_third_attempt(day: Day) -> None:
     assert {"7": "invalid"} == first.states
     await second.end()
     await day.at("12:00")
-    found = first.agent.session("7")
+    found = first.use("7")
     assert found is not None
     assert found.grant is not None
     assert ("active", "7", None) == (found.state.value, found.grant.session, found.lost_because)

@@ -194,7 +194,7 @@ async def test_a_save_whose_answer_was_lost_is_no_conflict_after_resealing(site:
     host.mount()
     host.write(b"borrowed")
     host.line.deaf.add("save")
-    assert not (await host.save())["delivered"]
+    assert not (await host.save()).delivered
     vault, index = SealStore(site.timed.connection, FARM), host.farm.sealer.user_index(JOHN)
     found = await vault.record("qlikview", index)
     binding = RecordBinding(pool="qlikview", user_index=index, lease_id=found.lease_id, version=2)

@@ -139,7 +139,7 @@ async def test_a_debt_copied_from_another_node_is_not_delivered(site: Site) -> N
     await two.end()
     owed = two.node.state.journal.next_message(0)
     assert owed is not None
-    one.node.state.journal.add_message(owed.session, owed.body)
+    one.node.state.journal.add_message(owed.session, owed.pool, owed.body)
     await one.beat()
     assert (0, [("ctx-02", "7")]) == (one.agent.facts().owed, await site.sessions(JOHN))
     assert [(f"rejected-message-{owed.number}", owed.body)] == one.kept

@@ -220,7 +220,7 @@ async def test_several_files_saved_while_the_store_was_lost_do_not_fight(farm: S
     await beaten(host)
     await beaten(host)
     host.write(b"five")
-    assert not (await host.save())["superseded"]
+    assert not (await host.save()).superseded
     assert (5, b"five", []) == (await farm.record_version(), host.read(), host.kept)
 
 
@@ -296,7 +296,7 @@ async def test_a_grant_whose_answer_was_lost_with_the_master_is_ended_by_its_fen
     host.line.deaf.clear()
     farm.timed.raw.hset(Shard(FARM, "qlikview").keys()[0], "life", "of a new master")
     await beaten(host)
-    lease, session = await farm.lease(), host.agent.session("9")
+    lease, session = await farm.lease(), host.use("9")
     assert lease is not None
     assert session is not None
     assert session.grant is not None
@@ -348,7 +348,7 @@ async def test_who_started_by_receipt_is_counted_before_anybody_new(site: Site) 
     host.line.cut.clear()
     await host.granted(MARY, "8")
     assert [("ctx-01", "9")] == await site.sessions()
-    shown = host.agent.session("9")
+    shown = host.use("9")
     assert shown is not None
     assert shown.grant is not None
     assert Source.STORE is shown.grant.source
@@ -468,7 +468,7 @@ async def test_an_older_copy_does_not_bring_an_earlier_life_back(farm: Site, mon
     await farm.apply(policy(farm, max_hold='"4h"'))
     one, two = farm.host(), farm.host("ctx-02")
     await one.granted(JOHN)
-    await one.agent.hold_session("7", 4 * HOUR)
+    await one.hold("7", 4 * HOUR)
     await beaten(one, two)
     raw = farm.timed.raw
     older = {key: raw.dump(key) for key in raw.keys()}  # noqa: SIM118 - not a dict
@@ -656,7 +656,7 @@ async def test_a_host_s_clock_that_is_set_moves_no_hold(site: Site) -> None:
     host = site.host()
     await host.beat()
     await host.granted(JOHN)
-    until = await host.agent.hold_session("7", None)
+    until = await host.hold("7", None)
     for hours in (-48, 48):
         host.clock.wrong_ms = hours * HOUR
         site.timed.raw.flushall()
@@ -678,7 +678,7 @@ async def test_a_hold_that_was_given_while_the_store_s_clock_stood_still_is_as_l
     await beaten(host)
     counted = farm.timed.clock.now_ms
     host.clock.missed_ms -= 10 * MINUTE
-    assert counted + 4 * HOUR == await host.agent.hold_session("7", None)
+    assert counted + 4 * HOUR == await host.hold("7", None)
     with host.asleep():
         farm.timed.clock.advance(HOUR)
     await beaten(host)
@@ -698,7 +698,7 @@ async def test_a_hold_of_a_host_whose_count_began_on_a_clock_that_stood_still_is
     host = farm.host()
     await beaten(host)
     await host.granted(JOHN)
-    assert stood + 4 * HOUR == await host.agent.hold_session("7", None)
+    assert stood + 4 * HOUR == await host.hold("7", None)
     with host.asleep(), elder.asleep():
         farm.timed.clock.advance(HOUR)
     await beaten(elder)
