@@ -14,7 +14,7 @@ keyring.json in C:\ProgramData\farmlease. Makes tasks in the folder \farmlease:
   logon       a session begins:         takes a seat
   connect     a session is connected:   asks for the seat again, which changes nothing unless it was lost
   disconnect  a session is left open:   the vendor's files go into the record; the program runs on and keeps its seat
-  logoff      a session ends:           gives the seat back
+  logoff      a session ends:           gives the seat back (last result 1 where there was none)
   activity    each minute:              reports who is active, for pools with idle_timeout (activity.ps1)
 
 A task cannot refuse a logon. Where nobody may work without a licence, publish the program as
