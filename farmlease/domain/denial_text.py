@@ -11,7 +11,7 @@ from farmlease.domain.duration import format_duration
 from farmlease.domain.model import Blocker, Denial, Reason
 from farmlease.domain.wording import moment
 
-__all__ = ["NO_POLICY", "UNKNOWN_DOMAIN", "denial", "most_helpful", "wait_was_cut", "wait_was_ended"]
+__all__ = ["NO_POLICY", "UNKNOWN_DOMAIN", "denial", "most_helpful", "no_place", "wait_was_cut", "wait_was_ended"]
 
 #: Sentences that say more than those of their reasons.
 NO_POLICY = "This host does not know the policy of its farm yet; try again in a minute, or tell your administrator."
@@ -39,10 +39,11 @@ _SENTENCES: Mapping[Reason, str] = {
     Reason.DRAINING: "This host takes no new sessions; start again and the balancer will send you to another one.",
     Reason.UNKNOWN_POOL: "There is no licence {subject}; name another with --pool, or ask your administrator.",
     Reason.RECORD_REJECTED: (
-        "Your licence record of {subject} could not be opened or put in place; "
-        "it was kept for inspection. Tell your administrator."
+        "Your licence record of {subject} could not be opened; it was kept for inspection. Tell your administrator."
     ),
 }
+#: The sentence where the record is in order, and its file cannot be put in place.
+_NO_PLACE = "Your licence file of {subject} cannot be put in place on this host: {why}. Tell your administrator."
 #: The sentences for a request that names no pool, and for which the policy has none.
 _WITHOUT_POOL: Mapping[Reason, str] = {
     Reason.CAPACITY: "All seats are taken; try again later.",
@@ -89,6 +90,12 @@ def denial(
         held=held,
         capacity=capacity,
     )
+
+
+def no_place(pool: str, why: str) -> Denial:
+    """Return the denial of a user whose record is in order, and whose file cannot be put in place."""
+    plain = why.replace("{", "{{").replace("}", "}}")
+    return denial(Reason.RECORD_REJECTED, pool, sentence=_NO_PLACE.replace("{why}", plain))
 
 
 def most_helpful(denials: Sequence[Denial]) -> Denial:

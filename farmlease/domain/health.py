@@ -54,6 +54,7 @@ class Facts:
     unreported: tuple[str, ...] = ()  #: pools of sessions that are about to end as nothing reports their activity
     accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
+    file_troubles: tuple[str, ...] = ()  #: what is wrong with users' files on this host
     sessions: int
     max_sessions: int = 100  #: [agent] max_sessions: with so many the node is full
     crowded: tuple[str, ...] = ()  #: a text for each pool that is as full as [health] pool_alert
@@ -117,7 +118,7 @@ def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
-        _pools(facts), _journal(facts), _accounts(facts), _activity(facts),
+        _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -216,6 +217,12 @@ def _accounts(facts: Facts) -> Check:
             f". Of {unknown} no groups are known: a rule that denies by a group applies, and one that gives does not"
         )
     return Check("accounts", Status.WARN, text)
+
+
+def _files(facts: Facts) -> Check:
+    if facts.file_troubles:
+        return Check("files", Status.WARN, "; ".join(facts.file_troubles))
+    return Check("files", Status.PASS, "in order")
 
 
 def _identity(facts: Facts) -> Check:

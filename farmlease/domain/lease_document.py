@@ -32,6 +32,7 @@ class LeaseDocument:
     issued_at: int
     contact_at: int  #: the user's last contact
     record_version: int
+    saved_at: int | None  #: when this version of the record was saved, if it ever was and the store still knows
     devices: Mapping[str, int]  #: each device's deadline; it counts while no session uses the device
     sessions: Mapping[str, SessionEntry]  #: by ``node#incarnation/session``
     returned: bool  #: given back; its seat is in quarantine
@@ -46,11 +47,17 @@ class LeaseDocument:
             issued_at=int(lease["issued"]),
             contact_at=int(lease["contact"]),
             record_version=int(lease["version"]),
+            saved_at=None if lease.get("saved") is None else int(lease["saved"]),
             devices={name: int(device["until"]) for name, device in _table(lease["devices"]).items()},
             sessions={name: _session(session) for name, session in _table(lease["sessions"]).items()},
             returned=lease.get("back") is not None,
             overdraft="+" in _table(lease.get("charges")).values(),
         )
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The names of the nodes on which its sessions live."""
+        return frozenset(member.partition("#")[0] for member in self.sessions)
 
     def device_deadlines(self, now: int) -> dict[str, int | None]:
         """Return the devices that the lease is on at ``now``, each with its deadline; None while a session uses it."""

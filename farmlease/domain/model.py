@@ -111,6 +111,7 @@ class SessionRequest:
 
     user: User
     session: str  #: unique on the node
+    given: str = ""  #: the user's name as the caller spells it, by which the host may know him
     pool: str | None = None
     app: str | None = None
     site: str | None = None

@@ -13,17 +13,18 @@ from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 from typing_extensions import override
 
 from farmlease.domain.condition_faults import condition_doubts, condition_faults
 from farmlease.domain.conditions import Conditions, Patterns
 from farmlease.domain.denial_text import UNKNOWN_DOMAIN
+from farmlease.domain.file_template import place_of
 from farmlease.domain.identity import AS_GIVEN, Identities, fold
 from farmlease.domain.identity_table import IdentityTable
 from farmlease.domain.model import Reason, SessionRequest
 from farmlease.domain.pool import Pool, check_timing
-from farmlease.domain.toml_model import Location, Section, dotted, first_fault, line_of, refusal
+from farmlease.domain.toml_model import Location, Section, dotted, first_fault, in_force, line_of, refusal
 from farmlease.errors import PolicyError
 
 __all__ = [
@@ -101,6 +102,19 @@ class _Document(Section):
                     raise refusal(
                         f"no pool has this name; there are {', '.join(sorted(names))}", "rule", number, "pools", place
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _files_are_apart(self, info: ValidationInfo) -> Self:
+        if in_force(info):
+            return self
+        seen: dict[str, str] = {}
+        for number, pool in enumerate(self.pool):
+            for place, template in enumerate(pool.files):
+                other = seen.setdefault(place_of(template), pool.name)
+                if other != pool.name:
+                    why = f"is a file of pool {other} already, and one file holds one licence: write another path, or"
+                    raise refusal(f"{why} make one pool of the two", "pool", number, "files", place)
         return self
 
 
@@ -238,7 +252,7 @@ def parse_policy(text: str, source: str, host: Identities = AS_GIVEN, *, in_forc
     applied, perhaps by an earlier version of farmlease that refused less.
     """
     try:
-        document = _Document.model_validate(tomllib.loads(text))
+        document = _Document.model_validate(tomllib.loads(text), context={"in_force": in_force})
     except ValidationError as error:
         where, why = first_fault(error, _Document)
         raise PolicyError(f"{source}: {_place(text, where)}: {why}") from None

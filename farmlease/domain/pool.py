@@ -8,16 +8,16 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from farmlease.domain.conditions import Conditions, same_host
 from farmlease.domain.duration import format_duration
+from farmlease.domain.file_template import PLACEHOLDERS, WITHOUT_USER, place_of, template_fault
 from farmlease.domain.identity import Identities, check_token, fold
 from farmlease.domain.model import Kind, SessionRequest, Share
-from farmlease.domain.toml_model import Count, Duration, Positive, Section, refusal, validated_by
+from farmlease.domain.toml_model import Count, Duration, Positive, Section, in_force, refusal, validated_by
 from farmlease.errors import PolicyError
 
 __all__ = ["QUEUE_PLACE_MS", "Pool", "Reacquire", "Reserve", "check_timing"]
@@ -25,28 +25,22 @@ __all__ = ["QUEUE_PLACE_MS", "Pool", "Reacquire", "Reserve", "check_timing"]
 #: A session that waits keeps its place in a pool's queue for so long (ms) without asking again.
 QUEUE_PLACE_MS = 5_000
 
-_USER = "{user}"
-
 
 def _check_pool_name(text: str) -> str:
     # A brace would end the hash tag that keeps the keys of a shard together.
     return check_token("pool name", text, forbidden="/#{}")
 
 
-def _check_template(template: str) -> str:
-    """Refuse a place for a vendor's file that is relative, climbs, is a folder, or has an unknown placeholder."""
-    if not (PurePosixPath(template).is_absolute() or PureWindowsPath(template).is_absolute()):
-        raise refusal(f"must be an absolute path, such as /home/{_USER}/.vendor/licence")
-    rest = template.replace(_USER, "")
-    if "{" in rest or "}" in rest:
-        raise refusal(f"has a brace that is not part of {_USER}, the only placeholder")
-    if not template.isprintable():
-        raise refusal("has a character that cannot be printed")
-    parts = template.replace("\\", "/").split("/")
-    if ".." in parts:
-        raise refusal("must not climb with ..")
-    if parts[-1] in {"", "."}:
-        raise refusal("must name a file, not a folder")
+def _check_template(template: str, info: ValidationInfo) -> str:
+    """Refuse a place for a vendor's file that can be none, or that is the same for all users.
+
+    A policy that is in force already may have one from before that was refused: its pool alone puts no files in place.
+    """
+    fault = template_fault(template)
+    if fault is None and not in_force(info) and not any(each in template for each in PLACEHOLDERS):
+        fault = WITHOUT_USER
+    if fault is not None:
+        raise refusal(fault)
     return template
 
 
@@ -165,8 +159,8 @@ class Pool(Section):
         for span, key in ((self.session_timeout_ms, "session_timeout"), (self.lease_ms, "lease")):
             if not span:
                 raise refusal("must be longer than 0", key)
-        for key, values in (("nodes", self.nodes), ("files", self.files)):
-            if len(set(map(fold, values))) < len(values):
+        for key, values, alike in (("nodes", self.nodes, fold), ("files", self.files, place_of)):
+            if len(set(map(alike, values))) < len(values):
                 raise refusal("names one twice", key)
         if any(same_host(one, other) for one, other in itertools.combinations(self.nodes, 2)):
             raise refusal("names one twice", "nodes")

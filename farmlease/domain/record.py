@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from farmlease.errors import FileRefused, RecordRejected
 
-__all__ = ["MAX_RECORD_BYTES", "BorrowedRecord", "VendorFile", "decode", "encode"]
+__all__ = ["MAX_RECORD_BYTES", "BorrowedRecord", "VendorFile", "decode", "encode", "is_half_written"]
 
 #: Largest encoded record, in bytes, header included. It travels with every move of a user, so it stays small.
 MAX_RECORD_BYTES = 1 << 20
@@ -38,7 +38,7 @@ _MALFORMED = "the borrowed record is malformed: keep its bytes for inspection"
 class VendorFile:
     """One file of the vendor's software, never interpreted."""
 
-    name: str  #: the path as the pool's policy writes it, with ``{user}`` unexpanded
+    name: str  #: the path as the pool's policy writes it, with its placeholders
     mode: int  #: permission bits, 0 to 0o777; set-user-id and the like do not travel
     content: bytes = field(repr=False)
 
@@ -53,6 +53,16 @@ class BorrowedRecord:
     device: str
     borrowed_at: int  #: milliseconds since 1970 UTC by the store's clock
     files: tuple[VendorFile, ...]
+
+
+def is_half_written(content: bytes, whole: bytes) -> bool:
+    """Whether a file's content can only be a part: it is empty, all zeros, or no more than a beginning of ``whole``.
+
+    ``whole``: the version before; empty if there is none. Zeros at the end count as nothing: a file system that lost
+    its power leaves them. Not recognised: a part of something new.
+    """
+    begun, before = content.rstrip(b"\0"), whole.rstrip(b"\0")
+    return not begun or (len(begun) < len(before) and before.startswith(begun))
 
 
 def encode(record: BorrowedRecord) -> bytes:

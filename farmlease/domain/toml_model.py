@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Annotated, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from farmlease.domain.duration import parse_duration
@@ -25,6 +25,7 @@ __all__ = [
     "dotted",
     "field_type",
     "first_fault",
+    "in_force",
     "line_of",
     "refusal",
     "validated_by",
@@ -61,6 +62,11 @@ class Section(BaseModel):
 def refusal(why: str, *at: str | int) -> PydanticCustomError:
     """Return the error for a validator to raise, at ``at`` below the value it checks."""
     return PydanticCustomError("refused", "{why}", {"why": why, "at": at})
+
+
+def in_force(info: ValidationInfo) -> bool:
+    """Whether the document is in force already: what was let in by an earlier version of farmlease must still open."""
+    return bool(info.context and info.context.get("in_force"))
 
 
 def validated_by(check: Callable[[str], object]) -> AfterValidator:

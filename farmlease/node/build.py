@@ -52,7 +52,7 @@ def compose(
     metrics = metrics or Metrics(clock)
     with open_state(config, farm, clock) as state:
         runtime = Runtime(clock, accounts or Accounts(clock))
-        records = RecordSync(receipts=state.receipts, sealer=farm.sealer, evidence=state.evidence, clock=clock)
+        records = RecordSync(state, farm.sealer, runtime.accounts, clock)
         sync = build_sync(config, farm, state, records, runtime)
         counters = Counters(metrics.decided, metrics.hook_ran)
         sessions = build_sessions(config, farm, state, records, sync, runtime, counters)

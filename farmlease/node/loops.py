@@ -29,6 +29,8 @@ _log = structlog.get_logger(__name__)
 _LOOK_AT_STORE = 2.0
 #: Seconds between two looks for sessions whose process is gone or that idle, and at whether to count the pools.
 _WATCH = 1.0
+#: Seconds between two looks at files that no session here needs any more.
+_LEFTOVERS = 60.0
 
 
 class Loop(NamedTuple):
@@ -82,6 +84,7 @@ class Loops:
             Loop(_WATCH, self.watch),
             Loop(_WATCH, self._usage.take),  # a loop of its own: a store that hangs holds up nothing else
             Loop(LOOK_EVERY, self.look_at_keys, at_once=True),
+            Loop(_LEFTOVERS, self.clear_leftovers, at_once=True),
         ]
 
     async def handle_events(self) -> None:
@@ -152,6 +155,13 @@ class Loops:
             await self._sync.keyring.look()
         except Exception:  # noqa: BLE001 - the keys that the agent has are good for going on
             _log.error("ring.failed", exc_info=True)
+
+    async def clear_leftovers(self) -> None:
+        """Look once at the files that ends have left behind."""
+        try:
+            await self._housekeeping.clear_leftovers()
+        except Exception:  # noqa: BLE001 - one user's disk must not end the agent
+            _log.error("leftovers.failed", exc_info=True)
 
     def _is_overdue(self) -> bool:
         """Whether the store may have ended this node's sessions since the last round: the agent slept, or is new.

@@ -11,10 +11,18 @@ import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
+from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.errors import PolicyChanged, StoreRefused, StoreUnavailable
-from farmlease.store.answers.admin import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
+from farmlease.store.answers.admin import (
+    DeviceRelease,
+    DeviceReplacement,
+    Importing,
+    ImportOutcome,
+    RecordReplacement,
+    Withdrawn,
+)
 from farmlease.store.answers.recovery import Counted, Recovering, Remains, Restored, Restoring
 from farmlease.store.answers.session import (
     NOTHING,
@@ -177,17 +185,28 @@ class LeaseStore:
         """
         answer = await self._settled(
             SAVE, pool, user=claim.user, node=claim.node, session=claim.session, lease=lease_id, version=version,
-            record=record, **known.arguments(),
+            record=record, by="", **known.arguments(),
         )  # fmt: skip
         match answer[0]:
             case b"saved":
                 return Saved(version=int(answer[1]))
             case b"conflict":
-                return Conflict(version=int(answer[1]), record=answer[2])
+                return Conflict.parse(answer)
             case b"strange":
                 return Behind.STRANGE
             case _:
                 return None
+
+    async def replace_record(
+        self, pool: str, user: str, lease_id: str, version: int, record: bytes, by: bytes
+    ) -> RecordReplacement:
+        """Store ``version`` of a user's record for an administrator, ``by``: sealed. Not while a session lives."""
+        known = NOTHING
+        answer = await self._settled(
+            SAVE, pool, user=user, node="", session="", lease=lease_id, version=version, record=record, by=by,
+            **known.arguments(),
+        )  # fmt: skip
+        return RecordReplacement(answer[0].decode())
 
     async def hold(
         self, pool: str, claim: Claim, fence: int, span_ms: int, known: Known = NOTHING
@@ -260,6 +279,11 @@ class LeaseStore:
             now=int(now),
             kept_ms=pool.kept_ms,
         )
+
+    async def nodes_of(self, pool: str, user: str) -> frozenset[str]:
+        """Return the names of the nodes on which sessions of a user live."""
+        answer = await self._run(LOOK_UP, pool, user=user)
+        return frozenset() if answer[0] == b"none" else LeaseDocument.parse(answer[2]).nodes
 
     async def list(self, pool: Pool, page: int = _LISTED) -> AsyncIterator[StoredLease]:
         """Every lease of a pool, a page at a time; one that comes or goes meanwhile may be in it or not."""

@@ -245,9 +245,9 @@ RULE = "[[rule]]\n"
         (ONE + "nodes = ['a']\n", r"line 5: pool\[0\].nodes: is for a node_locked pool only"),
         (ONE + "share = 'user'\n", r"line 5: pool\[0\].share: is for a floating pool only"),
         (ONE + "linger = '5m'\n", r"line 5: pool\[0\].linger: is for a floating pool only"),
-        (FLOATING + "files = ['/x']\n", r"line 5: pool\[0\].files: is for a named pool only"),
+        (FLOATING + "files = ['{home}/x']\n", r"line 5: pool\[0\].files: is for a named pool only"),
         (FLOATING + "devices_per_user = 1\n", r"line 5: pool\[0\].devices_per_user: is for a named pool only"),
-        (LOCKED + "files = ['/x']\n", r"line 5: pool\[0\].files: is for a named pool only"),
+        (LOCKED + "files = ['{home}/x']\n", r"line 5: pool\[0\].files: is for a named pool only"),
         (LOCKED + "devices_per_user = 0\n", r"line 5: pool\[0\].devices_per_user: is for a named pool only"),
         (ONE.replace("qlikview", "-x"), r"line 2: pool\[0\].name: the pool name begins with a hyphen"),
         (LOCKED.replace('"a"', '"-a"'), r"line 4: pool\[0\].nodes\[0\]: the node begins with a hyphen"),
@@ -321,6 +321,15 @@ def test_only_what_is_wrong_is_counted(wrong: dict[str, str], more: str) -> None
         ("/home/{user}/", "not a folder"),
         ("/home/{user}/.", "not a folder"),
         ("/home/{user}/a\tb", "printed"),
+        ("{home}", "go on with /"),
+        ("{home}.vendor/x", "go on with /"),
+        ("/srv/{home}/x", "write it first"),
+        ("{home}/{home}/x", "write it first"),
+        ("{uid}/x", "absolute"),
+        ("{home}/../x", "climb"),
+        ("{home}/", "not a folder"),
+        ("/opt/vendor/licence", r"write \{home\}, \{account\}, \{uid\} or \{user\} in it"),
+        (r"C:\ProgramData\licence", r"write \{home\}, \{account\}, \{uid\} or \{user\} in it"),
     ],
 )
 def test_file_templates_stay_in_their_place(template: str, told: str) -> None:
@@ -330,11 +339,45 @@ def test_file_templates_stay_in_their_place(template: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["/home/{user}/.q/x.pgo", "/var/lib/q/{user}.pgo", r"C:\Users\{user}\x.pgo", r"\\srv\q\{user}"]
+    "template",
+    [
+        "/home/{user}/.q/x.pgo",
+        "/var/lib/q/{user}.pgo",
+        r"C:\Users\{user}\x.pgo",
+        r"\\srv\q\{user}",
+        "{home}/.q/x.pgo",
+        r"{home}\AppData\x.pgo",
+        "/srv/{account}/x",
+        "/srv/{uid}.pgo",
+    ],
 )
 def test_file_templates_of_both_worlds(template: str) -> None:
     """Absolute paths of POSIX and of Windows may be given."""
     assert (template,) == parse_policy(f"{ONE}files = ['{template}']\n", "pools.toml").pools[0].files
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("{home}/.v/cal", "{home}/.v/cal"),
+        ("{home}/.v/cal", "{home}/.v//./CAL"),
+        (r"{home}\v\cal", "{home}/v/cal"),
+    ],
+)
+def test_two_pools_have_no_file_in_common(one: str, other: str) -> None:
+    """One file holds one licence: where two pools name it, each would put its own over the other's."""
+    two = ONE.replace("qlikview", "other")
+    text = f"{ONE}files = ['{one}']\n{two}files = ['{{home}}/x', '"
+    told = r"line 10: pool\[1\].files\[1\]: is a file of pool qlikview already, .*: write another path"
+    with pytest.raises(PolicyError, match=told):
+        parse_policy(f"{text}{other}']\n", "pools.toml")
+    assert 2 == len(parse_policy(f"{text}/srv/{{uid}}']\n", "pools.toml").pools)
+
+
+def test_a_policy_in_force_is_read_whatever_is_refused_since() -> None:
+    """One from before such paths were refused still opens: the other pools go on, and a new one can be applied."""
+    text = f"{ONE}files = ['/opt/x']\n{ONE.replace('qlikview', 'other')}files = ['/opt/x']\n"
+    assert 2 == len(parse_policy(text, "pools.toml", in_force=True).pools)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_what_means_the_same_is_no_change(old: str, new: str) -> None:
     [
         ('lease = "60d"\n', "lease 30d to 60d"),
         ("devices_per_user = 0\n", "devices_per_user 2 to 0"),
-        ('files = ["/a"]\n', "files"),
+        ('files = ["{home}/a"]\n', "files"),
         ('session_timeout = "90s"\nsessions_per_user = 1\n', "sessions_per_user 0 to 1, session_timeout 2h to 90s"),
     ],
 )

@@ -105,6 +105,11 @@ def busy_run(farm: Agents, store: RedisServer, arguments: set[str]) -> None:
         one.start(USERS[0], text[:8])
         one.request("POST", "/v1/sessions", body=b'{"user": "' + text.encode() + b'"')
         one.request("GET", f"/v1/sessions/{USERS[1]}", headers={"Authorization": "Bearer " + USERS[1]})
+    for session in ("b0", "d0"):
+        one.end(session)
+    farm.licence_file(USERS[0]).write_bytes(CONTENT + b" in no record")
+    one.start(USERS[0], "r0", pool="qlikview")
+    one.end("r0")
     swap_records(store)
     for number, user in enumerate(USERS):
         one.start(user, f"e{number}", pool="qlikview")
@@ -162,8 +167,9 @@ def evidence() -> Iterator[Evidence]:
             "the processes' arguments": "\n".join(arguments).encode(),
             "the agents' journals": below(one.state_dir, without=["kept"]) + below(two.state_dir, without=["kept"]),
             "the names of kept files": b"\n".join(
-                path.name.encode() for agent in farm for path in (agent.state_dir / "kept").iterdir()
+                str(path).encode() for agent in farm for path in (agent.state_dir / "kept").rglob("*")
             ),
+            "the superseded versions": b"".join(below(agent.state_dir / "kept" / "versions") for agent in farm),
         }
         yield Evidence(places, farm.key_ring.read_bytes(), below(farm.home) + CONTENT)
 
@@ -203,6 +209,7 @@ def test_the_run_was_busy(evidence: Evidence) -> None:
         "the processes' arguments",
         "the agents' journals",
         "the names of kept files",
+        "the superseded versions",
     ],
 )
 def test_nothing_can_be_read_there(evidence: Evidence, place: str) -> None:

@@ -236,6 +236,7 @@ async def sessions_come_and_go(pool: Desk) -> Taken:
     await pool.start("john", "2", device="nb-1")
     await store.save(pool.pool.name, claim("john"), taken.lease.id, 2, b"new")
     await store.save(pool.pool.name, claim("john"), taken.lease.id, 2, b"other")
+    await store.replace_record(pool.pool.name, claim("john").user, taken.lease.id, 3, b"third", b"root")
     await store.release(pool.pool.name, claim("john"), 0)
     await pool.end("john", taken)
     assert None is not await pool.lease("john")

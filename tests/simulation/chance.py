@@ -24,7 +24,8 @@ import tenacity._utils
 
 from farmlease import farm
 from farmlease.domain.policy import parse_policy
-from farmlease.node.files import record_sync, vendor_files
+from farmlease.node.accounts import accounts
+from farmlease.node.files import record_sync, user_disk, vendor_files
 from farmlease.node.journal import journal
 from tests.simulation.loop import OWNER, VirtualLoop
 
@@ -54,7 +55,8 @@ def seeded(seed: int, loop: VirtualLoop, complaints: list[str]) -> Iterator[None
         put(tenacity, "time", SimpleNamespace(monotonic=loop.time))
         put(tenacity._utils, "is_coroutine_callable", _is_coroutine_callable)
         put(farm, "parse_policy", _parse_policy)
-        put(record_sync, "in_thread", _inline)
+        for room in (accounts, record_sync, user_disk):
+            put(room, "in_thread", _inline)
         put(vendor_files, "opened", lambda place, *, make: OWNER.get().disk.opened(place, make=make))
         put(sqlite3, "connect", _connect)
         put(journal, "boot_marker", lambda: OWNER.get().marker)

@@ -6,12 +6,14 @@ power even the last of that may be torn off.
 
 import shutil
 import struct
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from farmlease.node.files.folder import VendorPath
+from farmlease.node.files.folder import Seen, VendorPath
 
 __all__ = ["Disk"]
 
@@ -21,16 +23,23 @@ _WAL_HEADER, _FRAME_HEADER = 32, 24
 class _Drawer:
     """The folder of one place, for the production code; see ``farmlease.node.files.folder.Folder``."""
 
-    def __init__(self, files: dict[tuple[str, str], bytes], place: VendorPath) -> None:
+    def __init__(
+        self, files: dict[tuple[str, str], bytes], writes: Counter[tuple[str, str]], place: VendorPath
+    ) -> None:
         self._files = files
+        self._writes = writes
         self._key = (place.account, place.template)
 
-    def read(self, _: int) -> tuple[int, bytes] | None:
+    def read(self, _: int) -> Seen | None:
         found = self._files.get(self._key)
-        return None if found is None else (0o600, found)
+        return None if found is None else Seen(0o600, found, self._writes[self._key] << 32 | zlib.crc32(found))
+
+    def is_being_written(self) -> bool:
+        return False
 
     def write(self, content: bytes) -> None:
         self._files[self._key] = content
+        self._writes[self._key] += 1
 
     def remove(self) -> None:
         self._files.pop(self._key, None)
@@ -45,6 +54,7 @@ class Disk:
     def __init__(self, folder: Path, chance: Random) -> None:
         self.state = folder
         self.files: dict[tuple[str, str], bytes] = {}
+        self._writes: Counter[tuple[str, str]] = Counter()
         self._chance = chance
         self._saved: dict[str, bytes] = {}
 
@@ -52,7 +62,7 @@ class Disk:
     def opened(self, place: VendorPath, *, make: bool) -> Iterator[_Drawer]:
         """Yield the folder of a place; it is always there."""
         del make
-        yield _Drawer(self.files, place)
+        yield _Drawer(self.files, self._writes, place)
 
     def cut(self) -> None:
         """Remember what is on the disk now: the agent that has it open is about to die."""

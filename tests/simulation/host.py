@@ -18,6 +18,7 @@ from farmlease.crypto.seal import Sealer
 from farmlease.domain.session_states import SessionEvent, SessionState
 from farmlease.farm import Farm
 from farmlease.node import build
+from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.agent import Agent
 from farmlease.node.journal import state
 from farmlease.node.journal.outbox import NoteMessage, Outbox, ReleaseMessage, SaveMessage
@@ -37,6 +38,7 @@ _LOOK_AROUND = 400.0  #: seconds between two looks for idle sessions
 #: Seconds between two looks at whether the store is there and the one that was known. Where nothing befell the store
 #: such a look shows nothing, so these are taken only after something did; and none while it is away, once that is known.
 _LOOK_EVERY = 2.0
+_CLEAR_EVERY = 600.0  #: seconds between two looks at files that no session needs; the agent looks each minute
 _LOOKS = 2
 
 
@@ -80,6 +82,22 @@ class WatchedOutbox(Outbox):
         super().add(message)
         if isinstance(message, SaveMessage):
             OWNER.get().owes(message)
+
+    @override
+    def replace(self, number: int, message: SaveMessage) -> None:
+        """Write the message in the place of another one and report it."""
+        super().replace(number, message)
+        OWNER.get().owes(message)
+
+
+class NoAccounts:
+    """The account database of a host that knows nobody: a path is filled with the canonical name alone."""
+
+    def account(self, _: str) -> None:
+        """Answer that there is no such account."""
+
+    def name_of(self, _: int) -> None:
+        """Answer that there is no such account."""
 
 
 class Host:
@@ -150,7 +168,8 @@ class Host:
             connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)
             farm = Farm(FARM, LeaseStore(connection, FARM), self._sealer)
             with patch.object(state, "SessionTable", WatchedTable), patch.object(state, "Outbox", WatchedOutbox):
-                self._opened = build.compose(self._config, farm, self.clock)
+                accounts = Accounts(self.clock, NoAccounts())
+                self._opened = build.compose(self._config, farm, self.clock, accounts=accounts)
                 self.node = self._opened.__enter__()
             self.up = True
             self.since = self._loop.passed
@@ -158,7 +177,13 @@ class Host:
             self.agent.adopt()
             self._loops = [
                 self._loop.create_task(each)
-                for each in (self._beating(), self._watching(), self._looking(), self.node.loops.handle_events())
+                for each in (
+                    self._beating(),
+                    self._watching(),
+                    self._looking(),
+                    self._clearing(),
+                    self.node.loops.handle_events(),
+                )
             ]
         finally:
             OWNER.reset(before)
@@ -221,6 +246,11 @@ class Host:
         while True:
             await self.clock.sleep(_LOOK_AROUND)
             await self.node.loops.watch()
+
+    async def _clearing(self) -> None:
+        while True:
+            await self.clock.sleep(_CLEAR_EVERY)
+            await self.node.loops.clear_leftovers()
 
     async def _looking(self) -> None:
         while True:

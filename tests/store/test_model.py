@@ -124,6 +124,7 @@ class Stories(RuleBasedStateMachine):
         self.lives = dict.fromkeys(HOSTS, 0)
         self.version = 1
         self.questions = 0
+        self.saved: dict[str, int] = {}  #: lease id to when its record was saved last
 
     @override
     def teardown(self) -> None:
@@ -267,6 +268,7 @@ class Stories(RuleBasedStateMachine):
         claim = Claim(user=index(user), node=self.member(HOSTS[0]), session="1")
         if lease and lease.version == version - 1:
             lease.version, lease.record = version, record
+            self.saved[lease.id] = self.model.now
         for _ in range(times):
             answer = self.run(self.store.save(self.pool.name, claim, lease.id if lease else "old", version, record))
             if lease is None:
@@ -274,7 +276,9 @@ class Stories(RuleBasedStateMachine):
             elif lease.record == record:
                 assert Saved(version=version) == answer
             else:
-                assert Conflict(version=lease.version, record=lease.record) == answer
+                assert isinstance(answer, Conflict)
+                known = (answer.version, answer.record, answer.saved_at)
+                assert (lease.version, lease.record, self.saved.get(lease.id, 0)) == known
 
     @rule(data=st.data(), off=st.sampled_from([-1, 0, 1]))
     def wait_for_a_deadline(self, data: st.DataObject, off: int) -> None:

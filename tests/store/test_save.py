@@ -25,7 +25,7 @@ async def test_of_two_who_change_it_at_once_one_succeeds(timed: TimedStore) -> N
     john = await pool.start("john")
     await timed.store.save("qlikview", claim("john"), john.lease.id, 2, b"one")
     second = await timed.store.save("qlikview", claim("john", node=OTHER), john.lease.id, 2, b"other")
-    assert Conflict(version=2, record=b"one") == second
+    assert Conflict(version=2, record=b"one", saved_at=NINE, nodes=frozenset({"ctx-01"})) == second
     assert Saved(version=3) == await timed.store.save("qlikview", claim("john"), john.lease.id, 3, b"both")
 
 
@@ -37,7 +37,7 @@ async def test_only_the_next_version_is_taken(timed: TimedStore, version: int) -
     john = await pool.start("john", record=b"first")
     before = pool.contents()
     saved = await timed.store.save("qlikview", claim("john"), john.lease.id, version, b"x")
-    assert Conflict(version=1, record=b"first") == saved
+    assert Conflict(version=1, record=b"first", saved_at=0, nodes=frozenset({"ctx-01"})) == saved
     assert before == pool.contents()
 
 

@@ -18,8 +18,11 @@ from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Denial, Grant, LeaseView, SessionRequest
 from farmlease.domain.policy import PolicyInForce, parse_policy
+from farmlease.domain.record import decode
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.farm import Farm
+from farmlease.node.accounts.accounts import Accounts
+from farmlease.node.accounts.database import Account
 from farmlease.node.agent import Agent
 from farmlease.node.build import Node, compose
 from farmlease.node.journal.sessions import NodeSession
@@ -130,7 +133,8 @@ class Host:
     def boot(self) -> "Host":
         """Start the agent on its state folder."""
         self.mount()
-        self.running = compose(self.config, self.farm, self.clock)
+        accounts = Accounts(self.clock, self.site.people)
+        self.running = compose(self.config, self.farm, self.clock, accounts=accounts)
         self.node = self.running.__enter__()
         self.agent = self.node.agent
         self.agent.adopt()
@@ -227,8 +231,15 @@ class Host:
     def kept(self) -> list[tuple[str, bytes]]:
         """What was kept for inspection: why, and the bytes."""
         folder = self.folder / "state" / "kept"
-        files = sorted(folder.iterdir()) if folder.exists() else []
+        files = [path for path in sorted(folder.iterdir()) if path.name != "versions"] if folder.exists() else []
         return [(path.name.split("Z-", 1)[1].partition("-u")[0], path.read_bytes()) for path in files]
+
+    @property
+    def superseded(self) -> list[tuple[str, list[bytes]]]:
+        """The superseded versions of the pool that this host keeps, the oldest first: their names and their files."""
+        found = sorted(self.node.state.versions.all(), key=lambda each: each.path.name)
+        opened = [(each.label, decode(self.farm.sealer.unseal_record(each.binding, each.sealed))) for each in found]
+        return [(label, [file.content for file in record.files]) for label, record in opened]
 
     def file(self, user: User = JOHN) -> Path:
         """Where a user's file lies on this host's disk."""
@@ -250,6 +261,25 @@ class Host:
 
 
 @dataclass(slots=True)
+class People:
+    """The account database of all hosts of a site: nobody has an account unless the test gives one."""
+
+    accounts: dict[str, Account] = field(default_factory=dict)  #: by name
+
+    def add(self, name: str, uid: int, home: Path) -> None:
+        """Give somebody an account."""
+        self.accounts[name] = Account(name=name, uid=str(uid), home=home, groups=())
+
+    def account(self, name: str) -> Account | None:
+        """Return the account of this name."""
+        return self.accounts.get(name)
+
+    def name_of(self, uid: int) -> str | None:
+        """Return the name of the account with this number."""
+        return next((name for name, each in self.accounts.items() if each.uid == str(uid)), None)
+
+
+@dataclass(slots=True)
 class Site:
     """A farm in a folder: its keys, its store, and hosts as the test wants them."""
 
@@ -257,6 +287,7 @@ class Site:
     timed: TimedStore
     ring: KeyRing
     hosts: list[Host] = field(default_factory=list)
+    people: People = field(default_factory=People)
     window: str = "0s"  #: recovery window of the hosts that are switched on from now on
 
     @property

@@ -14,6 +14,7 @@ from farmlease.cli import example
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
 from farmlease.cli.device import session_list
+from farmlease.cli.lease.files import files, restore_file
 from farmlease.cli.lease.forget import forget
 from farmlease.cli.lease.import_csv import import_
 from farmlease.cli.lease.summary import SUMMARY_INDENT, lease_summary
@@ -175,6 +176,8 @@ def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
 
 lease.add_command(import_)
 lease.add_command(forget)
+lease.add_command(files)
+lease.add_command(restore_file)
 
 
 def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:

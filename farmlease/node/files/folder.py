@@ -14,15 +14,16 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from farmlease import private_file
+from farmlease.domain.file_template import ACCOUNT, HOME, USER
 from farmlease.errors import FileRefused
 
-__all__ = ["ATTEMPTS", "LEFTOVER", "MAX_NAMES", "Folder", "PathFolder", "VendorPath", "by_path"]
+__all__ = ["ATTEMPTS", "LEFTOVER", "MAX_NAMES", "FileBusy", "Folder", "PathFolder", "Seen", "VendorPath", "by_path"]
 
 #: Prefix of farmlease's own files that are still being written. One that stays was left by a killed agent.
 LEFTOVER = ".farmlease-"
@@ -32,19 +33,69 @@ MAX_NAMES = 10_000
 ATTEMPTS = 3
 
 
+class FileBusy(FileRefused):
+    """A vendor's file that a program is writing at this moment: it may be whole a little later."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VendorPath:
     """The path of one vendor's file for one user."""
 
     template: str  #: as the policy writes it; the only part that may appear in an error
     account: str  #: the user's name on this node
-    trusted: Path  #: absolute; the folder the administrator vouches for
+    uid: int | None = None  #: the number of the user's account; None where it is not known
+    trusted: Path  #: absolute; the folder the administrator, or the account database, vouches for
     folders: tuple[str, ...]  #: below it, the user's own territory
     name: str  #: of the file
+    home: bool = False  #: the user's home: ``trusted``, if the template begins with it, else the first of ``folders``
+    made: bool = True  #: whether the first of ``folders`` may be made where it is missing
+
+    @property
+    def top(self) -> "VendorPath":
+        """The same path with only the topmost folder of the user's territory."""
+        return replace(self, folders=self.folders[: 0 if self.is_in_home else 1])
+
+    @property
+    def is_in_home(self) -> bool:
+        """Whether the user's territory begins inside his home."""
+        return self.template.startswith(HOME)
+
+    @property
+    def path(self) -> str:
+        """The whole path. It must not appear in an error: it has the user's name in it."""
+        return str(self.trusted.joinpath(*self.folders, self.name))
 
     def refused(self, why: str) -> FileRefused:
         """Return the error: the template and ``why``, never the user's name."""
         return FileRefused(f"the file {self.template} {why}")
+
+    def check_makes(self, depth: int) -> None:
+        """Refuse to make a missing folder that is the home, or in which the user, spelt otherwise, would never look."""
+        if depth or self.is_in_home:
+            return
+        if self.home:
+            raise self.without_home()
+        if not self.made:
+            raise self.refused(
+                f"has no folder of the user's on this host, whose name is spelt another way there: write {ACCOUNT} or "
+                f"{HOME} instead of {USER}, or make the folder"
+            )
+
+    def without_home(self) -> FileRefused:
+        """Return the error for a home that is missing."""
+        return self.refused("has no home to lie in on this host: mount its share, or make the user's home")
+
+    def in_foreign_home(self) -> FileRefused:
+        """Return the error for a home that is not the user's."""
+        return self.refused("would lie in a home that is not the user's: mount its share, or correct its owner")
+
+
+class Seen(NamedTuple):
+    """A file as it was read."""
+
+    mode: int  #: permission bits
+    content: bytes
+    changed_at: int = 0  #: ns, by the file system's clock; another number means that it was written since
 
 
 class Folder(Protocol):
@@ -53,8 +104,11 @@ class Folder(Protocol):
     Every method raises ``FileRefused`` for what must not be touched, and ``OSError`` for what the system refuses.
     """
 
-    def read(self, limit: int) -> tuple[int, bytes] | None:
-        """Return permission bits and content of the file, None if there is none; refused over ``limit`` bytes."""
+    def read(self, limit: int) -> Seen | None:
+        """Return the file as it is, None if there is none; refused over ``limit`` bytes."""
+
+    def is_being_written(self) -> bool:
+        """Whether a program on this host has the file open for writing, as far as the system can tell."""
 
     def write(self, content: bytes) -> None:
         """Replace the file: readers see the old one or the whole new one, also after a loss of power."""
@@ -74,7 +128,7 @@ class PathFolder:
         self._path = path
         self._file = path / place.name
 
-    def read(self, limit: int) -> tuple[int, bytes] | None:
+    def read(self, limit: int) -> Seen | None:
         """See ``Folder``."""
         seen = self._look()
         if seen is None:
@@ -86,7 +140,11 @@ class PathFolder:
             content = file.read(limit + 1)
         if len(content) > limit:
             raise self._place.refused(f"is larger than {limit} bytes: it cannot travel with the user")
-        return stat.S_IMODE(opened.st_mode) & 0o777, content
+        return Seen(stat.S_IMODE(opened.st_mode) & 0o777, content, opened.st_mtime_ns)
+
+    def is_being_written(self) -> bool:
+        """See ``Folder``. Not to be learned by path."""
+        return False
 
     def write(self, content: bytes) -> None:
         """See ``Folder``."""
@@ -127,11 +185,13 @@ def by_path(place: VendorPath, *, make: bool) -> Iterator[PathFolder | None]:
     """
     path = place.trusted
     if not path.is_dir():
+        if make and place.is_in_home:
+            raise place.without_home()
         if make:
             raise place.refused("has no folder to start from: make the part of its path before the user's name")
         yield None
         return
-    for name in place.folders:
+    for depth, name in enumerate(place.folders):
         path /= name
         try:
             seen = path.lstat()
@@ -139,6 +199,7 @@ def by_path(place: VendorPath, *, make: bool) -> Iterator[PathFolder | None]:
             if not make:
                 yield None
                 return
+            place.check_makes(depth)
             path.mkdir(0o700)
             seen = path.lstat()
         if _is_link(seen) or not stat.S_ISDIR(seen.st_mode):

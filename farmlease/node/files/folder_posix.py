@@ -13,6 +13,7 @@ import fcntl
 import os
 import pwd
 import secrets
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from farmlease.errors import FileRefused
-from farmlease.node.files.folder import ATTEMPTS, LEFTOVER, MAX_NAMES, VendorPath
+from farmlease.node.files.folder import ATTEMPTS, LEFTOVER, MAX_NAMES, FileBusy, Seen, VendorPath
 
 __all__ = ["DescriptorFolder", "Owner", "by_descriptor"]
 
@@ -30,6 +31,8 @@ assert sys.platform != "win32"  # noqa: S101 - for mypy: the rest is not for Win
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: Opening must not wait either: for the writer of a FIFO, or for a lease that the user took on the file.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: F_SETSIG of fcntl.h, which Python does not name: which signal tells that somebody else opens a leased file.
+_SET_SIGNAL = 10
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -62,7 +65,7 @@ class DescriptorFolder:
         self._folder = descriptor
         self._owner = owner
 
-    def read(self, limit: int) -> tuple[int, bytes] | None:
+    def read(self, limit: int) -> Seen | None:
         """See ``Folder``. A file that is being written is read again, so that no half of it travels."""
         for _ in range(ATTEMPTS):
             if self._look() is None:
@@ -70,10 +73,10 @@ class DescriptorFolder:
             with suppress(FileNotFoundError):  # gone since it was looked at
                 if found := self._read(limit):
                     return found
-        raise self._place.refused("is being written all the time: end the program and save again")
+        raise FileBusy(f"the file {self._place.template} is being written all the time: end the program and save again")
 
-    def _read(self, limit: int) -> tuple[int, bytes] | None:
-        """Return permission bits and content, or None if the file was written meanwhile."""
+    def _read(self, limit: int) -> Seen | None:
+        """Return the file, or None if it was written meanwhile."""
         with os.fdopen(os.open(self._place.name, _FILE, dir_fd=self._folder), "rb") as file:
             before = self._checked(os.fstat(file.fileno()))
             content = file.read(limit + 1)
@@ -81,7 +84,15 @@ class DescriptorFolder:
         if len(content) > limit:
             raise self._place.refused(f"is larger than {limit} bytes: it cannot travel with the user")
         whole = len(content) == after.st_size and before.st_mtime_ns == after.st_mtime_ns
-        return (after.st_mode & 0o777, content) if whole else None
+        return Seen(after.st_mode & 0o777, content, after.st_mtime_ns) if whole else None
+
+    def is_being_written(self) -> bool:
+        """See ``Folder``. The kernel gives no read lease on a file that is open for writing; not every one can say."""
+        with suppress(OSError), os.fdopen(os.open(self._place.name, _FILE, dir_fd=self._folder), "rb") as file:
+            self._checked(os.fstat(file.fileno()))
+            if sys.platform == "linux":
+                return _has_writers(file.fileno())
+        return False
 
     def write(self, content: bytes) -> None:
         """See ``Folder``. Tried again when a sweep of another agent took the new file for a leftover."""
@@ -157,6 +168,8 @@ def by_descriptor(place: VendorPath, *, make: bool) -> Iterator[DescriptorFolder
         try:
             folder = os.open(place.trusted, _FOLDER)
         except FileNotFoundError:
+            if make and place.is_in_home:
+                raise place.without_home() from None
             if make:
                 raise place.refused(
                     "has no folder to start from: make the part of its path before the user's name"
@@ -164,9 +177,11 @@ def by_descriptor(place: VendorPath, *, make: bool) -> Iterator[DescriptorFolder
             yield None
             return
         stack.callback(os.close, folder)
+        if place.is_in_home:
+            _check_home(place, folder)
         owner = _owner(place, folder)
-        for name in place.folders:
-            below = _descend(place, folder, name, owner, make=make)
+        for depth in range(len(place.folders)):
+            below = _descend(place, folder, depth, owner, make=make)
             if below is None:
                 yield None
                 return
@@ -177,13 +192,14 @@ def by_descriptor(place: VendorPath, *, make: bool) -> Iterator[DescriptorFolder
         yield DescriptorFolder(place, folder, owner)
 
 
-def _descend(place: VendorPath, folder: int, name: str, owner: Owner | None, *, make: bool) -> int | None:
-    """Open the folder ``name`` in the open ``folder``, made if asked for; None if it is missing."""
-    made = False
+def _descend(place: VendorPath, folder: int, depth: int, owner: Owner | None, *, make: bool) -> int | None:
+    """Open the next of the user's folders in the open ``folder``, made if asked for; None if it is missing."""
+    name, made = place.folders[depth], False
     below = _open_folder(place, folder, name)
     if below is None:
         if not make:
             return None
+        place.check_makes(depth)
         if owner is None:
             raise _stranger(place)
         with suppress(FileExistsError):
@@ -193,7 +209,9 @@ def _descend(place: VendorPath, folder: int, name: str, owner: Owner | None, *, 
         if below is None:
             raise place.refused("cannot be put in place, its folder changes all the time: start the session again")
     try:
-        if owner is not None:
+        if place.home and not place.is_in_home and not depth:
+            _check_home(place, below)
+        elif owner is not None:
             _settle(place, below, owner, made=made, make=make)
     except BaseException:
         os.close(below)
@@ -227,22 +245,54 @@ def _settle(place: VendorPath, folder: int, owner: Owner, *, made: bool, make: b
         raise place.refused("has a folder of another user in its path: change its owner")
 
 
+def _check_home(place: VendorPath, folder: int) -> None:
+    """Refuse a home of another account: of root's, say, as an empty folder is on which a share should be mounted."""
+    owner = os.fstat(folder).st_uid
+    if place.uid is not None and owner != place.uid and os.geteuid() == 0:
+        raise place.in_foreign_home()
+
+
 def _owner(place: VendorPath, trusted: int) -> Owner | None:
-    """Return the owner of new files: the account of the user's name, else the owner of his topmost folder.
+    """Return the owner of new files: the user's account, else the owner of his topmost folder.
 
     The topmost, because he can neither rename it nor change its owner; below it he may move in folders of others. None
-    if root finds neither. An agent that is not root makes files that are its own.
+    if root finds neither. An agent that is not root makes files that are its own. Where the account is known, a folder
+    of somebody else's is not the user's, whatever its name.
     """
     found: list[tuple[int, int]] = []
-    with suppress(KeyError, ValueError):
-        account = pwd.getpwnam(place.account)
-        found.append((account.pw_uid, account.pw_gid))
-    with suppress(FileNotFoundError):
-        top = os.stat(place.folders[0], dir_fd=trusted, follow_symlinks=False) if place.folders else os.fstat(trusted)
-        found.append((top.st_uid, top.st_gid))
+    if place.uid is not None:
+        found.append((place.uid, _group_of(place.uid)))
+    if place.uid is None or not (place.folders or place.is_in_home):
+        with suppress(FileNotFoundError):
+            top = (
+                os.stat(place.folders[0], dir_fd=trusted, follow_symlinks=False) if place.folders else os.fstat(trusted)
+            )
+            found.append((top.st_uid, top.st_gid))
     if os.geteuid() != 0:
         found.insert(0, (os.geteuid(), os.getegid()))
     return Owner(*found[0], frozenset(uid for uid, _ in found)) if found else None
+
+
+def _group_of(uid: int) -> int:
+    """Return the group of an account; -1, which leaves the group as it is, if that is not known."""
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except (KeyError, OverflowError):
+        return -1
+
+
+def _has_writers(descriptor: int) -> bool:
+    """Whether a file that is open for reading is open for writing too. It is not kept from anybody in between.
+
+    Where the file system or the rights of the agent allow no leases, this is not known, and the answer is no.
+    """
+    try:
+        fcntl.fcntl(descriptor, _SET_SIGNAL, signal.SIGURG)  # for who opens it now; the default would end the agent
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
 
 
 def _stranger(place: VendorPath) -> FileRefused:

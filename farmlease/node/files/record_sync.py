@@ -1,15 +1,16 @@
 """The user's record while it is on this node: opened, its files placed, changes collected, and files removed again.
 
 Guaranteed: a record that does not open is kept as evidence and never overwritten; so is a file that would be replaced
-by another content, and the loser of two versions that were made at once. Callers run one of these at a time for a user.
+by another content and is in no record. A half-written file never becomes a version. A file is removed only as this host
+left it, and none is replaced under a session that runs on another host, which may see the same disk. Callers run one of
+these at a time for a user.
 
-Once another node's version has won, later changes here never replace it: they are kept as evidence until the winner's
-files are placed or ours are removed.
+Of versions that two nodes made at once the one that was changed last counts, by the store's time; the other is kept
+among the superseded versions of this host.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import PurePath
 
 import structlog
 
@@ -17,134 +18,262 @@ from farmlease.clock import Clock
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import User
 from farmlease.domain.policy import Pool
-from farmlease.domain.record import BorrowedRecord, VendorFile, decode, encode
+from farmlease.domain.record import BorrowedRecord, VendorFile, decode, encode, is_half_written
 from farmlease.errors import FileRefused, RecordRejected
-from farmlease.node.concurrency import in_thread
-from farmlease.node.files.vendor_files import VendorFiles
-from farmlease.node.journal.evidence import Evidence, as_label
+from farmlease.node.accounts.accounts import Accounts, NoAnswer
+from farmlease.node.accounts.database import Account
+from farmlease.node.files.troubles import FileTroubles
+from farmlease.node.files.user_disk import Placing, UserDisk, changed_files
+from farmlease.node.files.vendor_files import Found, VendorFiles
+from farmlease.node.journal.evidence import as_label
 from farmlease.node.journal.outbox import SaveMessage
-from farmlease.node.journal.receipts import Receipt, Receipts, new_line
+from farmlease.node.journal.receipts import FileOwner, Receipt, new_line
 from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.journal.state import State
+from farmlease.node.threads import in_thread
+from farmlease.store.answers.session import Conflict
 
-__all__ = ["RecordSync", "Version"]
+__all__ = ["RecordSync"]
 
 _log = structlog.get_logger(__name__)
 
-Version = tuple[int, bytes]  #: a record's version and its sealed bytes
+_HOMELESS = "the user's folder is missing, so that nothing is saved: is its share mounted? Else write {home} in files"
 
 
 class RecordSync:
     """The records and vendor's files of one node."""
 
-    def __init__(self, *, receipts: Receipts, sealer: Sealer, evidence: Evidence, clock: Clock) -> None:
-        self._receipts = receipts
+    def __init__(self, state: State, sealer: Sealer, accounts: Accounts, clock: Clock) -> None:
+        self._node = state.node
+        self._policy = state.policy
+        self._accounts = accounts
+        self._receipts = state.receipts
+        self._evidence = state.evidence
+        self._versions = state.versions
         self._sealer = sealer
-        self._evidence = evidence
         self._clock = clock
+        self._disk = UserDisk(state.evidence, clock)
+        self.troubles = FileTroubles()
+        #: When the files were last changed, as this host left them, by user index and pool.
+        self._left: dict[tuple[str, str], Mapping[str, int]] = {}
+        #: Whose files no session uses any more, by the store's last answer to an end.
+        self._over: set[tuple[str, str]] = set()
 
-    async def receive(self, session: NodeSession, pool: Pool, taken: Receipt, *, place: bool) -> None:
-        """Open a record, keep its receipt, and ``place`` its files; not where the user's sessions use them already.
+    async def owner(self, session: NodeSession) -> FileOwner:
+        """Return whose a session's files are on this host. FileRefused if the host's account database cannot say."""
+        user = session.user
+        account = await self._accounts.account(user, session.given or user.canonical, self._policy.in_force.identity)
+        match account:
+            case Account(name=name, uid=uid, home=home):
+                return FileOwner(user.name, name, uid, str(home))
+            case NoAnswer.NONE:
+                return FileOwner(user.name)
+            case NoAnswer.UNKNOWN:
+                raise FileRefused(
+                    "the account database of this host does not answer: look at what /etc/nsswitch.conf names"
+                )
+
+    async def receive(self, session: NodeSession, pool: Pool, taken: Receipt, placing: Placing) -> None:
+        """Open a record, keep its receipt, and place its files.
 
         RecordRejected if it does not open, FileRefused if a file cannot be placed, PolicyError if its path is none on
         this system.
         """
-        user, index = session.user, session.claim.user
+        index = session.claim.user
         record = self._open(index, pool.name, taken)
         mine = self._receipts.find(index, pool.name)
-        if not place:
+        self._over.discard((index, pool.name))
+        self._left.pop((index, pool.name), None)
+        if not placing.unused:
             # The files here came with our receipt, and a later change must be compared with that one. Only a lease that
             # began anew under a running session has no other files to lose, and needs the ones here.
             if mine is None or (mine.lease.id != taken.lease.id and not record.files):
-                mine = replace(taken, files=mine.files if mine else pool.files)
+                mine = _with_files_of(mine, replace(taken, files=mine.files if mine else pool.files))
             same = mine.lease.id == taken.lease.id
             self._receipts.keep(index, pool.name, mine.granted_anew(taken) if same else mine)
             return
+        left_here = mine if mine is not None and mine.lease.id == taken.lease.id else None
         if mine is not None and _is_ahead(mine, taken):
             taken, record = mine.granted_anew(taken), self._open(index, pool.name, mine)
         if not pool.files:
-            self._receipts.keep(index, pool.name, replace(taken, files=(), placing=False))
+            self._receipts.keep(index, pool.name, replace(taken, files=(), paths=(), placing=False))
             return
-        files = VendorFiles(pool.files)
+        paths = VendorFiles(pool.files).paths(placing.owner)
+        self._check_paths(index, pool, paths)
+        known = self._open(index, pool.name, left_here).files if left_here is not None else ()
         # Before the disk is touched: what the store reports meanwhile is noted in the receipt and must stay there.
-        self._receipts.keep(index, pool.name, replace(taken, files=pool.files, placing=True))
+        receipt = replace(taken, files=pool.files, unsaved=(), owner=placing.owner, paths=paths, placing=True)
+        self._receipts.keep(index, pool.name, receipt)
         named = [file for file in record.files if file.name in pool.files]
-        await in_thread(lambda: self._place(index, user, files, named))
+        found = await self._disk.place(index, placing, pool.files, named, known)
+        self.troubles.note(index, pool.name, *_homeless(found))
         self._update(index, pool.name, placing=False)
 
-    def has_files(self, session: NodeSession) -> bool:
+    def has_files(self, index: str, pool: str) -> bool:
         """Whether files that we placed for the user may be on this node's disk."""
-        mine = self._receipts.find(session.claim.user, session.pool)
+        mine = self._receipts.find(index, pool)
         return mine is not None and bool(mine.files)
 
-    async def collect_changes(self, session: NodeSession) -> tuple[Receipt | None, Mapping[str, FileRefused]]:
+    async def collect_changes(
+        self, index: str, pool: str, *, unsaved: bool = False
+    ) -> tuple[Receipt | None, Mapping[str, FileRefused]]:
         """Return the receipt of a new version if the user's files were changed, and the files that were refused.
 
-        A file that is missing stays in the record as it was. FileRefused if they do not fit into a record.
+        A file that is missing, empty or half-written stays in the record as it was. ``unsaved``: only of those files
+        that could not be read at the session's end. FileRefused if they do not fit into a record.
         """
-        user, pool, index = session.user, session.pool, session.claim.user
         mine = self._receipts.find(index, pool)
-        if mine is None or not mine.files:
+        if mine is None or not (templates := mine.unsaved if unsaved else mine.files):
             return None, {}
-        templates = mine.files
-        found, refused = await in_thread(lambda: _taken(user, templates))
+        recorded = self._open(index, pool, mine).files
+        found = await self._disk.read_changes(self._owner_of(index, mine), templates, recorded)
+        left = self._left.get((index, pool), {}) if unsaved else {}
+        self._left[index, pool] = {**left, **found.changed_at}
+        self.troubles.note(index, pool, *_homeless(found), *map(str, found.refused.values()))
         mine = self._receipts.find(index, pool)  # meanwhile the store may have reported that another node was first
         if mine is None or mine.placing:
-            return None, refused
-        record = self._open(index, pool, mine)
-        changed = _changed(record.files, found)
-        if changed and mine.winner is not None:
-            self._keep_files("conflict", index, changed)
-        if not changed or mine.winner is not None:
-            return None, refused
-        files = {file.name: file for file in (*record.files, *found)}
-        binding = mine.binding(index, pool, mine.version + 1)
+            return None, found.refused
+        if mine.winner is not None:
+            version, sealed = mine.winner
+            base = replace(mine, version=version, record=sealed, line=new_line(), winner=None)
+        else:
+            base = mine
+        record = self._open(index, pool, base)
+        # As we had it, a file is no change of the winner's; as the winner has it, it is no change of ours.
+        changed = changed_files(record.files, changed_files(recorded, found.files.values()))
+        changed = self._whole(index, pool, changed, recorded)
+        if not changed:
+            return None, found.refused
+        await self._supersede(index, pool, base, record)
+        files = {file.name: file for file in (*record.files, *changed)}
+        binding = base.binding(index, pool, base.version + 1)
         sealed = self._sealer.seal_record(binding, encode(replace(record, files=tuple(files.values()))))
-        return replace(mine, version=binding.version, record=sealed), refused
+        return replace(base, version=binding.version, record=sealed), found.refused
 
-    def keep_changes(self, session: NodeSession, receipt: Receipt) -> None:
+    def keep_changes(self, index: str, pool: str, receipt: Receipt) -> None:
         """Keep the receipt of collected changes, once the message to the store is written."""
-        self._receipts.keep(session.claim.user, session.pool, receipt)
+        self._receipts.keep(index, pool, receipt)
 
-    async def remove_files(self, session: NodeSession, *, spare: Iterable[str]) -> None:
-        """Remove the user's files from this node, but for those to ``spare``, which the receipt goes on naming."""
-        user, pool, index = session.user, session.pool, session.claim.user
+    def note_unsaved(self, index: str, pool: str, templates: Iterable[str] | None) -> None:
+        """Note which files could not be read at the end of a session, None: any of them. They are read again later."""
+        mine = self._receipts.find(index, pool)
+        if mine is not None:
+            unsaved = mine.files if templates is None else tuple(templates)
+            if unsaved != mine.unsaved:
+                self._receipts.keep(index, pool, replace(mine, unsaved=unsaved))
+
+    # --- files that no session uses any more --------------------------------------------------------------------------
+
+    def session_over(self, index: str, pool: str, nodes: frozenset[str]) -> None:
+        """Note what the store answered to an end: the nodes on which sessions of the user in the pool still live."""
+        if nodes - {self._node}:
+            self._over.discard((index, pool))
+        else:
+            self._over.add((index, pool))
+
+    def is_over(self, index: str, pool: str) -> bool:
+        """Whether the store said last that none lives elsewhere, and how the files were before that is known."""
+        return (index, pool) in self._over and (index, pool) in self._left
+
+    async def look(self, index: str, pool: str) -> None:
+        """Note how the files are now, before the store is asked whether a session uses them."""
+        mine = self._receipts.find(index, pool)
+        if mine is not None and mine.files:
+            self._left[index, pool] = (await self._disk.look(self._owner_of(index, mine), mine.files)).changed_at
+
+    async def remove_files(self, index: str, pool: str) -> None:
+        """Remove the user's files from this node, as far as they are as this host left them.
+
+        One with another content is somebody else's by now and stays. One that was written since it was last looked at,
+        be it with the same content, may have come with a session that has just begun: it is looked at again later. So
+        is one that is refused, and one that is still to be read.
+        """
         mine = self._receipts.find(index, pool)
         if mine is None or not mine.files:
             return
-        spared = tuple(spare)
-        gone = [template for template in mine.files if template not in spared]
-        # A file that was only being placed, and has other content by now, is not ours to remove.
-        ours = self._open(index, pool, mine).files if mine.placing else None
-        await in_thread(lambda: _remove(user, gone, ours))
-        self._update(index, pool, files=spared, placing=False)
+        ours, left = self._open(index, pool, mine).files, self._left.get((index, pool), {})
+        gone = [template for template in mine.files if template not in mine.unsaved]
+        kept, refused = await self._disk.remove(self._owner_of(index, mine), gone, ours, left)
+        for template, refusal in refused.items():
+            _log.error("file.refused", pool=pool, why=str(refusal))
+            kept.add(template)
+        self._over.discard((index, pool))
+        self._left.pop((index, pool), None)
+        stay = tuple(template for template in mine.files if template in kept or template in mine.unsaved)
+        self._update(index, pool, files=stay, placing=False)
+        if not stay:
+            self.troubles.note(index, pool)
 
-    def lose_conflict(self, mine: SaveMessage, theirs: Version) -> None:
-        """Two nodes changed the record at once and the other was first: its version counts, ours becomes evidence."""
-        self._keep_record("conflict", mine)
-        _log.warning("record.conflict", user=mine.claim.user, pool=mine.pool, version=theirs[0])
+    # --- versions that were made at once ------------------------------------------------------------------------------
+
+    def rebased(self, mine: SaveMessage, theirs: Conflict) -> SaveMessage | None:
+        """Return our later version, made anew from the one that another node saved before it; that one is kept.
+
+        None if theirs is as late, or either does not open: then theirs counts.
+        """
+        if not mine.made_at or mine.made_at < theirs.saved_at:
+            return None
+        binding = replace(mine.binding, version=theirs.version)
+        try:
+            ours = decode(self._sealer.unseal_record(mine.binding, mine.record))
+            base = decode(self._sealer.unseal_record(binding, theirs.record))
+        except RecordRejected:
+            return None
+        self._versions.keep(binding, theirs.record, self._clock.now_ms())
+        _log.warning("record.conflict", user=mine.claim.user, pool=mine.pool, version=theirs.version, counts="ours")
+        files = {file.name: file for file in (*base.files, *ours.files)}
+        binding = replace(binding, version=theirs.version + 1)
+        sealed = self._sealer.seal_record(binding, encode(replace(ours, files=tuple(files.values()))))
+        made = replace(mine, version=binding.version, record=sealed, line=new_line())
         receipt = self._receipts.find(mine.claim.user, mine.pool)
         if receipt is not None and receipt.line == mine.line:
-            self._receipts.keep(mine.claim.user, mine.pool, _settled(replace(receipt, winner=theirs)))
+            changed = replace(receipt, version=made.version, record=sealed, line=made.line)
+            self._receipts.keep(mine.claim.user, mine.pool, changed)
+        return made
+
+    def lose_conflict(self, mine: SaveMessage, theirs: Conflict) -> None:
+        """Another node's version was changed later than ours, or as late: it counts, and ours is kept."""
+        self._versions.keep(mine.binding, mine.record, self._clock.now_ms())
+        _log.warning("record.conflict", user=mine.claim.user, pool=mine.pool, version=theirs.version, counts="theirs")
+        receipt = self._receipts.find(mine.claim.user, mine.pool)
+        if receipt is not None and receipt.line == mine.line:
+            winner = (theirs.version, theirs.record)
+            self._receipts.keep(mine.claim.user, mine.pool, _settled(replace(receipt, winner=winner)))
+        self.session_over(mine.claim.user, mine.pool, theirs.nodes)
 
     def lease_gone(self, mine: SaveMessage) -> None:
         """A change was collected for a lease that has ended: it is kept as evidence."""
         self._keep_record("lease-gone", mine)
         _log.warning("record.lease_gone", user=mine.claim.user, pool=mine.pool)
 
-    async def yield_to_winner(self, session: NodeSession) -> bool:
-        """Place another node's files if its version won over ours; return whether it did."""
-        user, pool, index = session.user, session.pool, session.claim.user
+    async def yield_to_winner(self, index: str, pool: str) -> bool:
+        """Place another node's files if its version won over ours and no session runs there; return whether it won."""
         mine = self._receipts.find(index, pool)
         if mine is None or mine.winner is None:
             return False
         version, sealed = mine.winner
         theirs = replace(mine, version=version, record=sealed, line=new_line(), winner=None)
         record, known = self._open(index, pool, theirs), self._open(index, pool, mine).files
-        files = VendorFiles(mine.files)
-        named = [file for file in record.files if file.name in mine.files]
-        await in_thread(lambda: self._place(index, user, files, named, known))
-        self._receipts.keep(index, pool, theirs)
+        placing = Placing(self._owner_of(index, mine), unused=False, alone=self.is_over(index, pool))
+        if placing.alone:
+            named = [file for file in record.files if file.name in mine.files]
+            await self._disk.place(index, placing, mine.files, named, known)
+            self._receipts.keep(index, pool, theirs)
         return True
+
+    # --- below ------------------------------------------------------------------------------------------------------
+
+    def _check_paths(self, index: str, pool: Pool, paths: tuple[str, ...]) -> None:
+        """Refuse paths that are another user's on this host, or this user's in another pool."""
+        holder = self._receipts.holder(index, pool.name, paths)
+        if holder is None:
+            return
+        if holder[0] == index:
+            why = f"pool {holder[1]} has the same file of this user on this host: write another path in one of the two"
+        else:
+            why = "another user of this host has the same path: write {home} or {account} in files, so that they differ"
+        self.troubles.note(index, pool.name, f"the files of pool {pool.name}: {why}")
+        raise FileRefused(why)
 
     def _open(self, index: str, pool: str, receipt: Receipt) -> BorrowedRecord:
         """Return the record; RecordRejected, and the bytes kept as evidence, if it was sealed for anything else."""
@@ -156,16 +285,21 @@ class RecordSync:
             _log.error("record.rejected", user=index, pool=pool, kept=str(path))
             raise
 
-    def _place(
-        self, index: str, user: User, files: VendorFiles, arriving: list[VendorFile], known: Iterable[VendorFile] = ()
-    ) -> None:
-        """Place files; one that is there with other content, and in no record, is kept as evidence first."""
-        replaced = {file.name for file in arriving}
-        contents = {(file.name, file.content) for file in (*arriving, *known)}
-        for file in files.take(user):
-            if file.name in replaced and (file.name, file.content) not in contents:
-                self._keep_files("replaced", index, [file])
-        files.place(user, arriving)
+    def _whole(
+        self, index: str, pool: str, changed: list[VendorFile], recorded: Iterable[VendorFile]
+    ) -> list[VendorFile]:
+        """Return the changed files that are whole, and log the others."""
+        before = {file.name: file.content for file in recorded}
+        half = [file for file in changed if is_half_written(file.content, before.get(file.name, b""))]
+        for file in half:
+            _log.warning("file.half_written", user=index, pool=pool, file=file.name, bytes=len(file.content))
+        return [file for file in changed if file not in half]
+
+    async def _supersede(self, index: str, pool: str, receipt: Receipt, record: BorrowedRecord) -> None:
+        """Keep a version that a new one is about to supersede; one without files is worth nothing."""
+        if record.files:
+            binding, now_ms = receipt.binding(index, pool, receipt.version), self._clock.now_ms()
+            await in_thread(lambda: self._versions.keep(binding, receipt.record, now_ms))
 
     def _keep_record(self, why: str, mine: SaveMessage) -> None:
         try:
@@ -173,25 +307,31 @@ class RecordSync:
         except RecordRejected:  # its key has been retired: only the sealed bytes can be kept
             self._evidence.keep(why, as_label(mine.claim.user), mine.record, self._clock.now_ms())
         else:
-            self._keep_files(why, mine.claim.user, record.files)
+            for file in record.files:
+                self._disk.keep(why, mine.claim.user, file)
 
-    def _keep_files(self, why: str, index: str, files: Iterable[VendorFile]) -> None:
-        for file in files:
-            label = as_label(index, PurePath(file.name.replace("\\", "/")).name)
-            path = self._evidence.keep(why, label, file.content, self._clock.now_ms())
-            _log.warning("file.kept", why=why, user=index, kept=str(path))
+    def _owner_of(self, index: str, receipt: Receipt) -> FileOwner:
+        """Return whose the files of a receipt are; one of 0.1.0 does not say."""
+        return receipt.owner or FileOwner(User(self._sealer.unseal_name(index, receipt.name)).name)
 
     def _update(self, index: str, pool: str, *, placing: bool, files: tuple[str, ...] | None = None) -> None:
         """Change a receipt as it is now: the store may have reported a winner in between."""
         receipt = self._receipts.find(index, pool)
         if receipt is not None:
             files = receipt.files if files is None else files
-            self._receipts.keep(index, pool, _settled(replace(receipt, placing=placing, files=files)))
+            unsaved = tuple(template for template in receipt.unsaved if template in files)
+            changed = replace(receipt, placing=placing, files=files, unsaved=unsaved)
+            self._receipts.keep(index, pool, _settled(changed))
 
 
 def _is_ahead(mine: Receipt, taken: Receipt) -> bool:
     """Whether a version made here has not reached the store yet."""
     return mine.lease.id == taken.lease.id and mine.version > taken.version and mine.winner is None
+
+
+def _with_files_of(mine: Receipt | None, receipt: Receipt) -> Receipt:
+    """Return a receipt with the places of the files that are here by the receipt before it."""
+    return receipt if mine is None else replace(receipt, owner=mine.owner, paths=mine.paths, unsaved=mine.unsaved)
 
 
 def _settled(receipt: Receipt) -> Receipt:
@@ -202,28 +342,5 @@ def _settled(receipt: Receipt) -> Receipt:
     return replace(receipt, version=version, record=record, line=new_line(), winner=None)
 
 
-def _changed(recorded: Iterable[VendorFile], found: Iterable[VendorFile]) -> list[VendorFile]:
-    """The files on the disk whose content is not the record's. Their mode does not count: we set it."""
-    contents = {file.name: file.content for file in recorded}
-    return [file for file in found if contents.get(file.name) != file.content]
-
-
-def _taken(user: User, templates: Iterable[str]) -> tuple[list[VendorFile], dict[str, FileRefused]]:
-    """Return the files that are there, and the refusals of others, by template."""
-    found: list[VendorFile] = []
-    refused: dict[str, FileRefused] = {}
-    for template in templates:
-        try:
-            found.extend(VendorFiles((template,)).take(user))
-        except FileRefused as refusal:
-            refused[template] = refusal
-    return found, refused
-
-
-def _remove(user: User, templates: Iterable[str], only: Iterable[VendorFile] | None) -> None:
-    """Remove files; with ``only`` given, those that have exactly that content."""
-    contents = None if only is None else {(file.name, file.content) for file in only}
-    for template in templates:
-        file = VendorFiles((template,))
-        if contents is None or any((each.name, each.content) in contents for each in file.take(user)):
-            file.remove(user)
+def _homeless(found: Found) -> list[str]:
+    return [f"{template}: {_HOMELESS}" for template in sorted(found.homeless)]

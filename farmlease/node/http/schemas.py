@@ -65,6 +65,7 @@ class StartBody(BaseModel):
         return SessionRequest(
             user=_checked("user", identities.user, self.user),
             session=self.session,
+            given=self.user,
             pool=self.pool,
             app=self.app,
             site=self.site,

@@ -19,12 +19,15 @@ from farmlease import private_file
 from farmlease.errors import FileRefused, InvalidName
 from farmlease.private_file import UNFINISHED
 
-__all__ = ["MAX_BYTES", "MAX_FILES", "Evidence", "as_label"]
+__all__ = ["MAX_BYTES", "MAX_FILES", "VERSIONS", "Evidence", "as_label", "stamp"]
 
 #: Most files in the folder; more would explain no problem better.
 MAX_FILES = 1000
 #: Most bytes in the folder: 256 MiB, so that the agent's journal beside it always has room.
 MAX_BYTES = 256 << 20
+
+#: A folder among the kept files that is none of them: see ``versions.py``.
+VERSIONS = "versions"
 
 _PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
 _log = structlog.get_logger(__name__)
@@ -72,7 +75,7 @@ class Evidence:
         try:
             with self._keeping:
                 self._prepare()
-                place = self._new_folder(f"{_stamp(now_ms)}-{name}")
+                place = self._new_folder(f"{stamp(now_ms)}-{name}")
                 for file in files:
                     file.rename(place / file.name)
                 for note, text in notes.items():
@@ -88,7 +91,9 @@ class Evidence:
         """Return the kept files, all or those of a kind, the oldest first."""
         if not self._folder.is_dir():
             return ()
-        found = (path for path in self._folder.iterdir() if not path.name.startswith(UNFINISHED))
+        found = (
+            path for path in self._folder.iterdir() if not path.name.startswith(UNFINISHED) and path.name != VERSIONS
+        )
         return tuple(sorted(path for path in found if not kind or f"Z-{kind}-" in path.name))
 
     def _prepare(self) -> None:
@@ -118,7 +123,7 @@ class Evidence:
                 "evidence.full", folder=str(self._folder), files=len(kept), bytes=sum(sizes.values()), refused=name
             )
             raise FileRefused(f"the folder {self._folder} is full: inspect the files in it and move them away")
-        return self._write(f"{_stamp(now_ms)}-{name}", data)
+        return self._write(f"{stamp(now_ms)}-{name}", data)
 
     def _write(self, name: str, data: bytes) -> Path:
         """Write a file under a name that is free; what a killed agent left unfinished goes."""
@@ -137,7 +142,8 @@ def _name(kind: str, label: str) -> str:
     return f"{kind}-{label}"
 
 
-def _stamp(now_ms: int) -> str:
+def stamp(now_ms: int) -> str:
+    """Return a moment as the name of a kept file begins with it."""
     at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=now_ms)
     return f"{at:%Y%m%dT%H%M%S}.{at.microsecond // 1000:03}Z"
 

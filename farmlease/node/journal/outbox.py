@@ -51,6 +51,7 @@ class SaveMessage:
     line: str
     version: int
     record: bytes
+    made_at: int = 0  #: ms by the store's time as this node estimated it; 0: it had no estimate
 
     @property
     def binding(self) -> RecordBinding:
@@ -107,6 +108,10 @@ class Outbox:
     def settle(self, number: int) -> None:
         """Remove a message that the store has taken."""
         self._journal.remove_message(number)
+
+    def replace(self, number: int, message: SaveMessage) -> None:
+        """Write another message in the place of one."""
+        self._journal.replace_message(number, self._sealed(message.claim.session, message))
 
     def reseal(self) -> None:
         """Write anew each message that the primary key does not seal yet."""

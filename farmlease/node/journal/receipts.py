@@ -6,7 +6,7 @@ receipt that does not open is kept as evidence and counts as none.
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
 from farmlease.crypto.seal import NodeSealer, RecordBinding
+from farmlease.domain.identity import User
 from farmlease.domain.model import Lease
 from farmlease.errors import RecordRejected
 from farmlease.node.journal.evidence import Evidence, as_label
@@ -23,7 +24,7 @@ from farmlease.node.journal.journal import Journal
 from farmlease.store.answers.recovery import Remains
 from farmlease.store.answers.session import Taken
 
-__all__ = ["Receipt", "Receipts", "new_line"]
+__all__ = ["FileOwner", "Receipt", "Receipts", "new_line"]
 
 _log = structlog.get_logger(__name__)
 
@@ -31,6 +32,16 @@ _log = structlog.get_logger(__name__)
 def new_line() -> str:
     """Return the name of a new line of record versions, each made on this node from the one before."""
     return secrets.token_hex(6)
+
+
+@dataclass(frozen=True, slots=True)
+class FileOwner:
+    """Whose files these are on this host: what the placeholders of a path stand for. Empty: the host does not know."""
+
+    name: str  #: the user's canonical name without domain
+    account: str = ""  #: as the host's system spells it
+    uid: str = ""
+    home: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +59,9 @@ class Receipt:
     document: bytes = b""  #: the lease as the store had it, to be restored from; empty once it was given up
     incarnation: str = ""  #: life of the node in which the store granted it; it admits sessions in this one only
     files: tuple[str, ...] = ()  #: templates of the files that may lie on this node's disk
+    unsaved: tuple[str, ...] = ()  #: those of them that could not be read when a session ended: to be read again
+    owner: FileOwner | None = None  #: of the files, as this host knew the user when they were put in place
+    paths: tuple[str, ...] = ()  #: that are the user's on this host as long as the lease may come back here
     placing: bool = False  #: they were being put in place; no session has used them yet
     #: Version and sealed record that another node saved before ours of this line arrived: that one counts.
     winner: tuple[int, bytes] | None = None
@@ -64,6 +78,16 @@ class Receipt:
 _FORM = TypeAdapter(Receipt)
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """What is remembered of a receipt, so that a start need not open them all."""
+
+    user: User | None
+    paths: tuple[str, ...]
+    files: bool
+    expires_at: int
+
+
 class Receipts:
     """The receipts of one node, by user index and pool."""
 
@@ -72,6 +96,8 @@ class Receipts:
         self._sealer = sealer
         self._evidence = evidence
         self._clock = clock
+        self._places: dict[tuple[str, str], _Places] | None = None  #: by user index and pool; read when first needed
+        self._holders: dict[str, set[tuple[str, str]]] = {}
         self.rejected = 0  #: how many did not open
 
     def of_pool(self, pool: str) -> Iterator[tuple[str, Receipt]]:
@@ -92,7 +118,7 @@ class Receipts:
             path = self._evidence.keep("rejected-receipt", as_label(index), body, self._clock.now_ms())
             _log.error("receipt.rejected", user=index, pool=pool, kept=str(path))
             self.rejected += 1
-            self._journal.remove_receipt(index, pool)
+            self._remove(index, pool)
             return None
 
     def keep(self, index: str, pool: str, receipt: Receipt) -> None:
@@ -100,6 +126,27 @@ class Receipts:
         anew = _FORM.dump_json(self._anew(index, pool, receipt))
         body = self._sealer.seal(("receipt", index, pool), anew)
         self._journal.write_receipt(index, pool, body)
+        if self._places is not None:
+            self._note(self._places, index, pool, receipt)
+
+    def with_files(self) -> list[tuple[str, str]]:
+        """Return user index and pool of each receipt with files that may lie on this node's disk."""
+        return [key for key, places in self._known_places().items() if places.files]
+
+    def user(self, index: str, pool: str) -> User | None:
+        """Return the user of a receipt; None if there is none that says."""
+        places = self._known_places().get((index, pool))
+        return None if places is None else places.user
+
+    def holder(self, index: str, pool: str, paths: Iterable[str]) -> tuple[str, str] | None:
+        """Return whose one of these paths is, user index and pool, if it is not this user's in this pool.
+
+        A path is a user's while his files may lie there, and as long as his lease may come back to this node.
+        """
+        places, now = self._known_places(), self._clock.now_ms()
+        others = {key for path in paths for key in self._holders.get(path, ()) if key != (index, pool)}
+        alive = (key for key in sorted(others) if places[key].files or places[key].expires_at > now)
+        return next(alive, None)
 
     def reseal(self, index: str, pool: str) -> None:
         """Keep a receipt anew if the sealer's primary does not seal it yet."""
@@ -163,4 +210,34 @@ class Receipts:
         if receipt.document or receipt.files:
             self.keep(index, pool, receipt)
         else:
-            self._journal.remove_receipt(index, pool)
+            self._remove(index, pool)
+
+    def _remove(self, index: str, pool: str) -> None:
+        self._journal.remove_receipt(index, pool)
+        if self._places is not None:
+            self._drop(self._places, index, pool)
+
+    def _known_places(self) -> dict[tuple[str, str], "_Places"]:
+        if self._places is None:
+            places: dict[tuple[str, str], _Places] = {}
+            self._places = places
+            for index, pool in self._journal.all_receipts():
+                if receipt := self.find(index, pool):
+                    self._note(places, index, pool, receipt)
+        return self._places
+
+    def _note(self, places: dict[tuple[str, str], "_Places"], index: str, pool: str, receipt: Receipt) -> None:
+        self._drop(places, index, pool)
+        user = None
+        with suppress(RecordRejected):
+            user = User(self._sealer.farm.unseal_name(index, receipt.name))
+        places[index, pool] = _Places(user, receipt.paths, bool(receipt.files), receipt.lease.expires_at)
+        for path in receipt.paths:
+            self._holders.setdefault(path, set()).add((index, pool))
+
+    def _drop(self, places: dict[tuple[str, str], "_Places"], index: str, pool: str) -> None:
+        before = places.pop((index, pool), None)
+        for path in before.paths if before else ():
+            self._holders[path].discard((index, pool))
+            if not self._holders[path]:
+                del self._holders[path]

@@ -61,6 +61,7 @@ class NodeSession:
     user: User
     pool: str
     device: str
+    given: str = ""  #: the user's name as the caller spelt it
     grant: Grant | None = None
     processes: tuple[Process, ...] = ()  #: the use ends with the last of them; none: it ends only when that is asked
     reservations: tuple[str, ...] = ()  #: ids of the reservations it may use
@@ -183,6 +184,7 @@ class SessionTable:
             user=request.user,
             pool=pool.name,
             device=device,
+            given=request.given,
             processes=_processes_of(request),
             reservations=pool.reservations(request, self._node),
             incarnation=self._journal.incarnation,

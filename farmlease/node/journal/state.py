@@ -8,7 +8,7 @@ from farmlease.clock import Clock
 from farmlease.config.model import Config
 from farmlease.crypto.seal import NodeSealer
 from farmlease.farm import Farm
-from farmlease.node.journal.evidence import Evidence
+from farmlease.node.journal.evidence import VERSIONS, Evidence
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.outbox import Outbox
 from farmlease.node.journal.policy_cache import PolicyCache
@@ -16,6 +16,7 @@ from farmlease.node.journal.receipts import Receipts
 from farmlease.node.journal.sessions import SessionTable
 from farmlease.node.journal.store_state import StoreState
 from farmlease.node.journal.unknown_domains import UnknownDomains
+from farmlease.node.journal.versions import KeptVersions
 from farmlease.store.keys import node_member
 
 __all__ = ["State", "open_state"]
@@ -29,6 +30,7 @@ class State:
     member: str
     journal: Journal
     evidence: Evidence
+    versions: KeptVersions
     sessions: SessionTable
     receipts: Receipts
     outbox: Outbox
@@ -56,6 +58,7 @@ def open_state(config: Config, farm: Farm, clock: Clock) -> Iterator[State]:
             member=node_member(node, journal.incarnation),
             journal=journal,
             evidence=evidence,
+            versions=KeptVersions(folder / "kept" / VERSIONS),
             sessions=sessions,
             receipts=Receipts(journal, sealer, evidence, clock),
             outbox=Outbox(journal, sealer, evidence, clock),

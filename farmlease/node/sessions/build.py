@@ -58,7 +58,7 @@ def build_sessions(
     """Put the room together."""
     commands = {hook: getattr(config.hooks, hook) for hook in Hook}
     hooks = Hooks(commands, runtime.tasks, counters.hook_ran)
-    files = SessionFiles(state, records, runtime)
+    files = SessionFiles(state, records, farm.leases, sync.availability, runtime)
     ending = SessionEnd(state, files, sync.heartbeat, hooks, runtime)
     granting = Granting(state, farm.sealer, files, ending, hooks)
     offline = OfflineAdmission(

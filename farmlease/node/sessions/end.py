@@ -53,6 +53,8 @@ class SessionEnd:
                 await self.end(each)
         if self._outbox.pending(session):
             await self._heartbeat.deliver()
+        for each in uses:
+            await self._files.clear(each.claim.user, each.pool)
         return True
 
     async def end(self, session: NodeSession) -> None:
@@ -106,6 +108,14 @@ class SessionEnd:
     async def leave(self, session: NodeSession) -> None:
         """Take a lost session's files back, and off this node if no other session of the user needs them."""
         await self._files.leave(session)
+
+    async def clear(self, index: str, pool: str) -> None:
+        """Remove a user's files, now that the store has learned of an end, if no session needs them anywhere."""
+        await self._files.clear(index, pool)
+
+    async def clear_leftovers(self) -> None:
+        """Look at all files here that no session here needs any more."""
+        await self._files.clear_leftovers()
 
     async def surrender(self, session: NodeSession, reason: str) -> None:
         """Mark a session LOST, and give back what the store may still hold for it."""

@@ -11,6 +11,7 @@ import structlog
 
 from farmlease.crypto.seal import Sealer
 from farmlease.domain import denial_text
+from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Denial, Grant, Lease, LossReason, Reason, Source
 from farmlease.domain.policy import Pool
 from farmlease.domain.session_states import SessionEvent, SessionState
@@ -48,7 +49,8 @@ class Granting:
         if taken.moved or not known:
             name = self._sealer.seal_name(session.claim.user, session.user.canonical)
             try:
-                await self._files.place(session, pool, self._receipts.granted(taken, name))
+                alone = not LeaseDocument.parse(taken.document).nodes - {self._node}
+                await self._files.place(session, pool, self._receipts.granted(taken, name), alone=alone)
             except (RecordRejected, FileRefused, PolicyError) as error:
                 return await self._reject(session, pool, error)
         grant = self._write(session, pool, taken.lease, taken.fence, overdraft=taken.overdraft)
@@ -59,7 +61,7 @@ class Granting:
         """Grant a session by the node's own receipt, while the store is away."""
         known = self._store_state.known(pool.name)
         try:
-            await self._files.place(session, pool, receipt)
+            await self._files.place(session, pool, receipt, alone=False)  # nobody knows who runs elsewhere
         except (RecordRejected, FileRefused, PolicyError) as error:
             return await self._reject(session, pool, error)
         return self._write(session, pool, receipt.lease, max(known.fence, 1), source=Source.RECEIPT)
@@ -67,7 +69,10 @@ class Granting:
     async def _reject(self, session: NodeSession, pool: Pool, error: FarmleaseError) -> Denial:
         _log.error("session.record_rejected", session=session.id, pool=pool.name, why=str(error))
         await self._give_back(session)
-        return denial_text.denial(Reason.RECORD_REJECTED, pool.name)
+        # Only a record that does not open cannot be trusted; else the user is told what is in the way of the file.
+        if isinstance(error, RecordRejected):
+            return denial_text.denial(Reason.RECORD_REJECTED, pool.name)
+        return denial_text.no_place(pool.name, str(error))
 
     def _write(self, session: NodeSession, pool: Pool, lease: Lease, fence: int, **more: Any) -> Grant:  # noqa: ANN401 - fields of Grant
         """Write a grant into the journal."""

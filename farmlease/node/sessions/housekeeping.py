@@ -17,7 +17,7 @@ from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.liveness import Liveness
 from farmlease.node.sessions.reacquire import Reacquisition
 from farmlease.node.sync.build import Sync
-from farmlease.node.sync.events import CountsDiffer, SeatLost
+from farmlease.node.sync.events import CountsDiffer, FilesLeft, SeatLost
 from farmlease.store.answers.session import Behind
 
 __all__ = ["Housekeeping"]
@@ -94,6 +94,10 @@ class Housekeeping:
         for session in found.idle:
             self._finish(session, partial(self._ending.surrender, reason=LossReason.IDLE))
 
+    async def clear_leftovers(self) -> None:
+        """Remove files that stayed here because their user had a session elsewhere, or because the store was away."""
+        await self._ending.clear_leftovers()
+
     # --- what the heartbeat and a recovery brought to light -----------------------------------------------------------
 
     def take_events(self) -> bool:
@@ -105,6 +109,8 @@ class Housekeeping:
                     self._tasks.run(f"lost {pool} {lost.session} {lost.fence}", partial(self._lose, event))
                 case CountsDiffer(pool):
                     self._tasks.run(f"differs {pool}", partial(self._examine, event))
+                case FilesLeft(pool, user):
+                    self._tasks.run(f"clear {pool} {user}", partial(self._ending.clear, user, pool))
         return bool(events)
 
     async def _lose(self, event: SeatLost) -> None:

@@ -23,6 +23,7 @@ class Sync:
     """The parts that talk to the store. ``recovery.deliver`` sends the outbox."""
 
     availability: StoreAvailability
+    records: RecordSync
     delivery: OutboxDelivery
     events: SyncEvents
     recovery: Recovery
@@ -34,11 +35,12 @@ class Sync:
 def build_sync(config: Config, farm: Farm, state: State, records: RecordSync, runtime: Runtime) -> Sync:
     """Put the room together."""
     availability, events = StoreAvailability(), SyncEvents()
-    delivery = OutboxDelivery(state, farm, records)
+    delivery = OutboxDelivery(state, farm, records, events)
     recovery = Recovery(state, farm, availability, delivery, events, runtime, config.recovery.window_ms)
     timing = KeyringTiming(config.agent.heartbeat_ms, config.store.timeout_ms)
     return Sync(
         availability=availability,
+        records=records,
         delivery=delivery,
         events=events,
         recovery=recovery,

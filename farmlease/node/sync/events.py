@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from farmlease.store.answers.session import Lost
 
-__all__ = ["CountsDiffer", "Event", "SeatLost", "SyncEvents"]
+__all__ = ["CountsDiffer", "Event", "FilesLeft", "SeatLost", "SyncEvents"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,15 @@ class CountsDiffer:
     counts: tuple[int, int, int]  #: the store's count, this node's, and the epoch
 
 
-Event = SeatLost | CountsDiffer
+@dataclass(frozen=True, slots=True)
+class FilesLeft:
+    """The store has learned of an end, and the user's files are still here."""
+
+    pool: str
+    user: str  #: user index
+
+
+Event = SeatLost | CountsDiffer | FilesLeft
 
 
 class SyncEvents:

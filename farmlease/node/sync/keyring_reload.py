@@ -8,6 +8,8 @@ This module must never write a secret anywhere, and never stop a session because
 """
 
 import asyncio
+import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +77,7 @@ class KeyringReload:
         await self._reread()
         try:
             await self._reseal()
-        except JournalFailed as error:
+        except (JournalFailed, OSError) as error:
             if not self._failing:
                 _log.error("ring.not_resealed", why=str(error))
             self._failing = True
@@ -125,7 +127,7 @@ class KeyringReload:
         """
         if not self._unsure:
             return
-        self._holds = self._stale()
+        self._holds = await self._stale()
         if not self._holds:
             return
         state = self._state
@@ -137,12 +139,15 @@ class KeyringReload:
             state.receipts.reseal(index, pool)
             if number % 50 == 0:
                 await asyncio.sleep(0)
-        self._holds = self._stale()
+        await in_thread(lambda: state.versions.reseal(self._sealer))
+        self._holds = await self._stale()
         _log.info("ring.resealed", left=self._holds)
 
-    def _stale(self) -> dict[str, int]:
-        """Return how much of the journal each key seals, but for the primary."""
-        return {key: count for key, count in self._state.journal.sealed_with().items() if key != self._ring.primary}
+    async def _stale(self) -> dict[str, int]:
+        """Return how much of the journal, and of the kept versions, each key seals, but for the primary."""
+        primary = self._ring.primary
+        kept = await in_thread(lambda: self._state.versions.stale(primary))
+        return dict(Counter(self._state.journal.sealed_with()) + kept - Counter({primary: sys.maxsize}))
 
     def _settle(self) -> None:
         """Let go of what is gone from the file, once nothing can need it."""

@@ -16,6 +16,7 @@ from farmlease.farm import Farm
 from farmlease.node.files.record_sync import RecordSync
 from farmlease.node.journal.outbox import Message, NoteMessage, ReleaseMessage, SaveMessage
 from farmlease.node.journal.state import State
+from farmlease.node.sync.events import FilesLeft, SyncEvents
 from farmlease.store.answers.recovery import Remains
 from farmlease.store.answers.session import Behind, Conflict, Saved
 
@@ -47,7 +48,7 @@ class _Round:
 class OutboxDelivery:
     """The delivery of one node's outbox. Callers that come together share a round."""
 
-    def __init__(self, state: State, farm: Farm, records: RecordSync) -> None:
+    def __init__(self, state: State, farm: Farm, records: RecordSync, events: SyncEvents) -> None:
         self._journal = state.journal
         self._outbox = state.outbox
         self._sessions = state.sessions
@@ -56,6 +57,7 @@ class OutboxDelivery:
         self._sealer = farm.sealer
         self._store = farm.leases
         self._records = records
+        self._events = events
         self._delivering = asyncio.Lock()
         self._next: asyncio.Task[DeliveryReport] | None = None
         self._rounds: set[asyncio.Task[DeliveryReport]] = set()
@@ -137,6 +139,9 @@ class OutboxDelivery:
             self._close(message)
             if isinstance(outcome, Remains):
                 self._receipts.renew(message.claim.user, message.pool, outcome)
+                self._records.session_over(message.claim.user, message.pool, outcome.nodes)
+        if self._records.has_files(message.claim.user, message.pool):
+            self._events.add(FilesLeft(message.pool, message.claim.user))
         return True
 
     async def _save(self, number: int, message: SaveMessage) -> bool:
@@ -151,6 +156,7 @@ class OutboxDelivery:
         if isinstance(outcome, Behind):
             return False
         # Nothing is awaited from here on: what comes back from a user's disk meanwhile must see the outcome.
+        made = None
         with self._journal.together():
             match outcome:
                 case Saved():
@@ -158,11 +164,12 @@ class OutboxDelivery:
                 case Conflict() if any(self._is_same(each, outcome) for _, each in self._made_from(number, message)):
                     pass  # the answer was lost, and the record sealed anew since; or it was restored with what we kept
                 case Conflict():
-                    self._lose_race(number, message, outcome)
+                    made = self._meet(number, message, outcome)
                 case None:
                     self._records.lease_gone(message)
-            self._outbox.settle(number)
-        return True
+            if made is None:
+                self._outbox.settle(number)
+        return True if made is None else await self._save(number, made)
 
     def _is_same(self, message: SaveMessage, found: Conflict) -> bool:
         """Whether the store already has this very version, under another seal."""
@@ -171,11 +178,22 @@ class OutboxDelivery:
             return found.version == message.version and same
         return False
 
-    def _lose_race(self, number: int, message: SaveMessage, winner: Conflict) -> None:
-        """Keep this version and those made from it: the store would take the next one for a child of the winner."""
-        for each, child in self._made_from(number, message):
-            self._records.lose_conflict(child, (winner.version, winner.record))
-            self._outbox.settle(each)
+    def _meet(self, number: int, message: SaveMessage, theirs: Conflict) -> SaveMessage | None:
+        """Of this version, with those made from it, and another node's, let the one count that was changed last.
+
+        Return what is to be saved instead of all of ours; None if theirs counts. The store would take the next of ours
+        for one that was made from theirs.
+        """
+        ours = self._made_from(number, message)
+        made = self._records.rebased(ours[-1][1], theirs)
+        for each, version in ours:
+            if made is None:
+                self._records.lose_conflict(version, theirs)
+            if each != number:
+                self._outbox.settle(each)
+        if made is not None:
+            self._outbox.replace(number, made)
+        return made
 
     def _made_from(self, number: int, message: SaveMessage) -> list[tuple[int, SaveMessage]]:
         """Return this version and the undelivered ones that were made from it."""

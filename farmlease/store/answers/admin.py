@@ -16,6 +16,7 @@ __all__ = [
     "Import",
     "ImportOutcome",
     "Importing",
+    "RecordReplacement",
     "Release",
     "Replacement",
     "Withdrawn",
@@ -100,6 +101,15 @@ class Importing:
     name: bytes
     reservations: tuple[str, ...] = ()  #: ids of the reservations its user may use
     by: bytes = b""  #: the administrator, sealed
+
+
+class RecordReplacement(StrEnum):
+    """What became of a record of which an administrator brings an earlier version back."""
+
+    SAVED = "saved"
+    CONFLICT = "conflict"  #: another version was saved since it was read
+    USED = "used"  #: the user has a session, whose node would save over it
+    GONE = "gone"  #: the lease ended
 
 
 class Import(StrEnum):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from farmlease.domain.lease_document import LeaseDocument
 from farmlease.store.script import Argument
 
 __all__ = ["CLOCK_LEAP_MS", "Counted", "Recovering", "Remains", "Restored", "Restoring"]
@@ -80,6 +81,11 @@ class Remains:
 
     document: bytes
     expires_at: int | None  #: ms; None where no named seat is held on
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The names of the nodes on which sessions of the user still live."""
+        return LeaseDocument.parse(self.document).nodes if self.document else frozenset()
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Remains":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Blocker, Lease, Reason
 from farmlease.store.script import LIFE, Argument
 
@@ -207,10 +208,23 @@ class Saved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Another node saved first: this is the record that counts."""
+    """Another node has saved since: this is the record that the store has."""
 
     version: int
     record: bytes
+    saved_at: int  #: ms; 0 if that is not known
+    nodes: frozenset[str]  #: names of the nodes on which sessions of the user live
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Conflict":
+        """From ``conflict`` of save.lua."""
+        _, version, record, saved, document = answer
+        return Conflict(
+            version=int(version),
+            record=record,
+            saved_at=int(saved or 0),
+            nodes=LeaseDocument.parse(document).nodes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

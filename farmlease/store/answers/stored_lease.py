@@ -17,6 +17,7 @@ class StoredLease:
     lease: Lease
     last_contact_at: int
     record_version: int
+    record_saved_at: int | None  #: ms; None if it never was, or that is not known
     devices: tuple[DeviceClaim, ...]
     sessions: tuple[SessionClaim, ...]
     quarantined: bool
@@ -45,6 +46,7 @@ class StoredLease:
             lease=Lease(id=lease.id, issued_at=lease.issued_at, expires_at=int(expires) if expires else now + kept_ms),
             last_contact_at=now if lease.sessions else lease.contact_at,
             record_version=lease.record_version,
+            record_saved_at=lease.saved_at,
             devices=tuple(
                 DeviceClaim(device=device, until=until) for device, until in sorted(lease.device_deadlines(now).items())
             ),

@@ -8,6 +8,7 @@ import pytest
 from farmlease.domain.model import Reason
 from farmlease.errors import FileRefused
 from farmlease.node.files.vendor_files import VendorFiles
+from farmlease.node.journal.receipts import FileOwner
 from farmlease.node.sessions import session_files
 from farmlease.node.sessions.save import Saved
 from tests.support.nodes import JOHN, MARY, Host, Site
@@ -122,8 +123,8 @@ async def test_files_of_another_policy_come_back_too(site: Site) -> None:
 # --- two at once ----------------------------------------------------------------------------------------------------------
 
 
-async def test_of_two_changes_the_first_saved_counts(site: Site) -> None:
-    """Both hosts changed the file: the one saved first counts, the other's is kept and reported."""
+async def test_of_two_changes_the_last_saved_counts(site: Site) -> None:
+    """Both hosts changed the file: the one saved last counts, and the other version is kept by the host that it met."""
     one, other = two(site)
     await one.granted(JOHN, "1")
     await other.granted(JOHN, "2")
@@ -131,13 +132,14 @@ async def test_of_two_changes_the_first_saved_counts(site: Site) -> None:
     other.write(b"the other's")
     await one.end("1")
     await other.end("2")
-    assert (2, [], [("conflict", b"the other's")]) == (await site.record_version(), one.kept, other.kept)
-    await other.granted(JOHN)
-    assert b"one's" == other.read()
+    assert (3, [], []) == (await site.record_version(), one.kept, other.kept)
+    assert ([], [("2", [b"one's"])]) == (one.superseded, other.superseded)
+    await one.granted(JOHN)
+    assert b"the other's" == one.read()
 
 
-async def test_a_save_that_lost_puts_the_winner_in_place(site: Site) -> None:
-    """Who saves second is told, finds the winner's file, and what he changes from there is saved."""
+async def test_a_save_over_another_hosts_puts_nothing_under_a_session(site: Site) -> None:
+    """Each save in the middle counts as it comes; nobody's file changes under him, whoever saved last."""
     one, other = two(site)
     await one.granted(JOHN, "1")
     await other.granted(JOHN, "2")
@@ -145,15 +147,17 @@ async def test_a_save_that_lost_puts_the_winner_in_place(site: Site) -> None:
     await one.save("1")
     other.write(b"the other's")
     saved = await other.save("2")
-    assert (True, True, b"one's") == (saved.changed, saved.superseded, other.read())
-    assert [("conflict", b"the other's")] == other.kept
-    other.write(b"made from one's")
-    await other.end("2")
+    assert (True, False, b"the other's") == (saved.changed, saved.superseded, other.read())
+    saved = await one.save("1")
+    assert (False, False, b"one's") == (saved.changed, saved.superseded, one.read())
     assert 3 == await site.record_version()
+    one.write(b"made from one's")
+    await one.end("1")
+    assert (4, [("2", [b"one's"]), ("3", [b"the other's"])]) == (await site.record_version(), one.superseded)
 
 
-async def test_a_version_that_lost_never_comes_back(site: Site) -> None:
-    """Saved twice while the store was away, and another host was first: neither version goes over the winner's."""
+async def test_what_was_changed_before_never_goes_over_what_was_changed_after(site: Site) -> None:
+    """Saved twice while the store was away, and another host saved later: neither version goes over that one's."""
     one, other = two(site)
     await one.granted(JOHN, "1")
     await other.granted(JOHN, "2")
@@ -161,34 +165,37 @@ async def test_a_version_that_lost_never_comes_back(site: Site) -> None:
     for content in (b"first", b"second"):
         other.write(content)
         await other.save("2")
+    site.timed.clock.advance(1000)
     one.write(b"the winner's")
     await one.end("1")
     other.line.cut.clear()
     await other.beat()
-    other.write(b"third")
+    assert (2, [("2", [b"first"]), ("3", [b"second"])]) == (await site.record_version(), other.superseded)
     await other.end("2")
-    assert 2 == await site.record_version()
-    assert [b"first", b"second", b"third"] == sorted(content for _, content in other.kept)
+    assert (2, None) == (await site.record_version(), other.read())
     await other.granted(JOHN)
     assert b"the winner's" == other.read()
 
 
-async def test_what_changes_after_a_lost_race_is_kept_too(site: Site) -> None:
-    """The store told of the winner with a heartbeat: what the session changes from there is not made from it."""
+async def test_what_is_changed_after_a_lost_race_counts(site: Site) -> None:
+    """The store told of the winner with a heartbeat: what the session changes from then on is later, and counts."""
     one, other = two(site)
     await one.granted(JOHN, "1")
     await other.granted(JOHN, "2")
-    one.write(b"the winner's")
-    await one.end("1")
     other.line.cut.add("*")
     other.write(b"first")
     await other.save("2")
+    site.timed.clock.advance(1000)
+    one.write(b"the winner's")
+    await one.end("1")
     other.line.cut.clear()
     await other.beat()
     other.write(b"second")
     await other.end("2")
-    assert 2 == await site.record_version()
-    assert [b"first", b"second"] == sorted(content for _, content in other.kept)
+    assert (3, []) == (await site.record_version(), other.kept)
+    assert [("2", [b"first"]), ("2~2", [b"the winner's"])] == other.superseded
+    await one.granted(JOHN)
+    assert b"second" == one.read()
 
 
 async def test_a_second_session_does_not_turn_an_old_file_into_a_new_one(site: Site) -> None:
@@ -386,7 +393,7 @@ async def test_a_receipt_that_does_not_open_is_kept(site: Site) -> None:
 # --- a disk that hangs ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["take", "place"])
+@pytest.mark.parametrize("verb", ["look", "place"])
 async def test_a_disk_that_hangs_holds_up_its_user_only(site: Site, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     """john's home hangs: his session ends or is denied in time, mary's starts, and later nothing is lost or left."""
     host = site.host()
@@ -395,12 +402,12 @@ async def test_a_disk_that_hangs_holds_up_its_user_only(site: Site, monkeypatch:
     await host.beat()
     original = getattr(VendorFiles, verb)
 
-    def hangs(files: VendorFiles, user: object, *more: object) -> object:
-        if user == JOHN:
+    def hangs(files: VendorFiles, user: FileOwner, *more: object, **most: object) -> object:
+        if user.name == JOHN.name:
             answers.wait(20)
-        return original(files, user, *more)
+        return original(files, user, *more, **most)
 
-    if verb == "take":
+    if verb == "look":
         monkeypatch.setattr(session_files, "_PATIENCE", 20.0)
         await host.granted(JOHN)
         host.write(b"changed")
@@ -417,5 +424,5 @@ async def test_a_disk_that_hangs_holds_up_its_user_only(site: Site, monkeypatch:
     await host.agent.settled()
     await host.beat()
     assert host.read() is None
-    if verb == "take":
+    if verb == "look":
         assert 2 == await site.record_version()

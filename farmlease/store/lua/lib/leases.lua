@@ -2,9 +2,9 @@
 --
 -- Document: id, issued, contact (last contact), version (of the record), devices {name -> {seen, until, and perhaps
 -- unused, replaces (another device)}}, sessions {node#incarnation/session -> {device, started, fence, seat, hold}};
--- and, only where they apply: until (when the named seat falls free), lingering {seat -> until},
--- charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until is the end of its
--- quarantine), unused, replaced [times at which a device was replaced]. All times in ms.
+-- and, only where they apply: saved (when this version of the record was), until (when the named seat falls free),
+-- lingering {seat -> until}, charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until
+-- is the end of its quarantine), unused, replaced [times at which a device was replaced]. All times in ms.
 -- `seat` is left out of a session where it is the user index, as for every named lease.
 -- A device or seat with a session has no deadline; the one written counts once its last session has ended.
 -- What a seat is kept by stands in the document and in the seat's own form, never in the pool's present kind: a policy
