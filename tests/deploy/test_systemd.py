@@ -14,6 +14,7 @@ from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.errors import KeyRingRejected
 from tests.support.agents import RunningAgent, agents_on
+from tests.support.callers import OWN_PID, as_account
 from tests.support.samples import DEPLOY, replaced
 from tests.support.servers import RedisServer, missing, require
 
@@ -140,11 +141,15 @@ def test_each_right_that_is_left_is_needed(server: RedisServer, without: str) ->
 
 
 def test_without_files_no_right_is_needed(server: RedisServer) -> None:
-    """With the drop-in an agent serves floating pools with no capability at all."""
+    """With the drop-in an agent serves floating pools with no capability at all, other users on its socket among them."""
     assert [] == capabilities(DEPLOY / "systemd" / "no-files.conf")
     policy = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 3\n'
-    with agents_on(server.url, nodes=("ctx-01",), policy=policy) as agents:
+    policy += '[[rule]]\ngroups = ["daemon"]\naccess = "denied"\n'
+    with agents_on(server.url, nodes=("ctx-01",), policy=policy, listen="unix") as agents:
         agent = agents["ctx-01"]
         limited(agent, [])
         assert 201 == agent.start("john", "7").status
         assert 204 == agent.end("7").status
+        for user, status in (("nobody", 201), ("daemon", 403)):
+            own = {"user": user, "session": user, "pid": OWN_PID}
+            assert status == as_account(user, agent, "POST", "/v1/sessions", own)[0]

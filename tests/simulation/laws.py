@@ -159,7 +159,7 @@ def in_time(farm: Farm, request: SessionRequest, decision: Decision) -> str | No
         return None
     if decision.reason is Reason.RECOVERING and farm.blows.clocks:
         return None  # the store is about to take the time that its nodes counted
-    ago = farm.ledger.now_ms(request.pool or "", farm.now_ms) - decision.retry_at
+    ago = farm.ledger.now_ms(decision.pool or "", farm.now_ms) - decision.retry_at
     return f"retry at {decision.retry_at}, which was {ago} ms ago ({decision.reason})" if ago > _ON_THE_WAY else None
 
 
@@ -170,7 +170,9 @@ def as_asked(farm: Farm, request: SessionRequest, decision: Decision) -> str | N
         return None
     if (decision.user, decision.session) != (request.user, request.session):
         return f"asked for session {request.session}, and was told of another's"
-    return None if decision.pool == request.pool else f"asked for {request.pool}, and was told of {decision.pool}"
+    return (
+        None if request.pool in {None, decision.pool} else f"asked for {request.pool}, and was told of {decision.pool}"
+    )
 
 
 def by_receipt(farm: Farm, request: SessionRequest, decision: Decision) -> str | None:
@@ -180,7 +182,7 @@ def by_receipt(farm: Farm, request: SessionRequest, decision: Decision) -> str |
     """
     if not isinstance(decision, Grant) or decision.source != "receipt" or decision.again:
         return None
-    late = farm.ledger.now_ms(request.pool or "", farm.now_ms) - decision.lease.expires_at
+    late = farm.ledger.now_ms(decision.pool or "", farm.now_ms) - decision.lease.expires_at
     lapsed = decision.kind == "named" and late > _CLOCKS_DIFFER and not farm.blows.clocks
     return f"a receipt let somebody in {late} ms after its lease had ended" if lapsed else None
 

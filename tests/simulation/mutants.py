@@ -27,8 +27,11 @@ from farmlease.node.sessions.acquire import SeatAcquisition
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.housekeeping import Housekeeping
+from farmlease.node.sessions.pool_order import PoolOrder
 from farmlease.node.sessions.reacquire import Reacquisition
+from farmlease.node.sessions.start import SessionStart
 from farmlease.node.sync.heartbeat import Heartbeat
+from farmlease.node.sync.outbox_delivery import OutboxDelivery
 from farmlease.node.sync.recovery import Recovery
 from farmlease.store.connection.connection import Connection
 from tests.simulation.life import run, uncollected
@@ -191,10 +194,10 @@ MUTANTS = (
     lua("one session too many", "The limit of sessions is counted from 0.",
         "if #blocking < limits.sessions_per_user then", "if #blocking <= limits.sessions_per_user then"),
     lua("asked again, taken again", "The same question takes its seat anew.",
-        "if lease and lease.sessions[key] then\n", "if false then\n"),
+        "if moving and moving.device == device then\n", "if false then\n"),
     lua("counted without sweeping", "Sessions of dead nodes keep their seats.",
-        "if sweep() then return { 'more' } end\nlocal lease = settled_lease(user)\nif lease and lease.sessions[key]",
-        "local lease = settled_lease(user)\nif lease and lease.sessions[key]"),
+        "if sweep() then return { 'more' } end\nlocal lease = settled_lease(user)\nlocal moving",
+        "local lease = settled_lease(user)\nlocal moving"),
     lua("seats never freed", "A seat whose last session ended stays taken.",
         "if not deadline then\n    call('ZREM', SEATS, seat)", "if not deadline then\n    if reservation then return end"),
     lua("quarantine forgotten", "A seat given back is free at once.",
@@ -218,7 +221,8 @@ MUTANTS = (
     lua("released without fence", "An old release ends a newer session.",
         "if claim.fence > fence then return { 'stale', text(claim.fence) } end", "", "late"),
     lua("fence stands still", "Two grants in one millisecond get one fence.",
-        "local fence = math.max(state.fence + 1, now)", "local fence = now"),
+        "local fence = moving and moving.fence or math.max(state.fence + 1, now)",
+        "local fence = moving and moving.fence or now"),
     lua("saved over another's", "A record is stored without compare-and-set.",
         "if lease.version ~= version - 1 then", "if false then"),
     lua("blocking not said", "A denial names no devices.",
@@ -266,7 +270,7 @@ MUTANTS = (
     python("unfinished start kept", "What a killed agent had begun is not ended by the next one.",
            Housekeeping, "tidy", "if session.state is SessionState.STARTING:", "if False:"),
     python("word not heard", "The agent acknowledges a lost session and shows it as before.",
-           Reacquisition, "_is_about", "(session.state, session.pool) == (SessionState.ACTIVE, pool)", "False"),
+           Reacquisition, "_is_about", "session.state is SessionState.ACTIVE", "False"),
     python("any record will do", "A session starts on a record that does not open.",
            Granting, "by_store", "except (RecordRejected, FileRefused, PolicyError) as error:",
            "except RecordRejected:\n            pass\n        except (FileRefused, PolicyError) as error:"),
@@ -276,6 +280,31 @@ MUTANTS = (
            Heartbeat, "_compare", "if counts[0] == counts[1]:", "if True:", "loss"),
     python("ends not delivered", "An end is struck off before the store took it.",
            SessionEnd, "_give_back", "self._outbox.add(", "(lambda _: None)("),
+    python("second program ends the first", "A start ends what its session has of other pools.",
+           SessionStart, "_ask", "self._end(each for each in uses if each.user != request.user)",
+           "self._end(each for each in uses if each.user != request.user or each.pool != request.pool)"),
+    python("id shared by two users", "What the last user of a session id had goes on beside the next one's.",
+           SessionStart, "_ask", "self._end(each for each in uses if each.user != request.user)", "self._end(())"),
+    python("one use ended of many", "The end of a session ends the first of its uses only.",
+           SessionEnd, "_end_session", "for each in uses:", "for each in uses[:1]:"),
+    python("one pool's end ends all", "The end of one use ends the whole session.",
+           SessionEnd, "_end_session", "if pool in (None, each.pool)", "if True"),
+    python("order of the list", "A named seat that the user has is not tried first.",
+           PoolOrder, "seated_first", "return tuple(sorted(pools, key=lambda pool: pool.name not in seated))", "return pools"),
+    lua("seat left behind", "A session that moves to another device keeps its old seat too.",
+        "if moving and (moving.seat or user) ~= seat then store_lease(user, lease, moving.seat or user) end", ""),
+    lua("moved over the limit", "A session may move to any number of devices.",
+        "local denial = over_device_limit(lease) or not moving and over_session_limit(lease)",
+        "local denial = not moving and (over_device_limit(lease) or over_session_limit(lease))"),
+    lua("hold forgotten by a move", "A session that moves is held no longer.", ", hold = moving and moving.hold }", " }"),
+    lua("moved with a new fence", "A move gives a later fence, and the end of the grant before ends nothing.",
+        "local fence = moving and moving.fence or", "local fence ="),
+    python("restored for another use", "What the store says of one restored use is noted at another of its session.",
+           Recovery, "_restore_one", "self._sessions.find(name, pool.name)",
+           "next(iter(self._sessions.of_session(name)), None)", "loss"),
+    python("another use's end", "The store's word for the end of one use closes another.",
+           OutboxDelivery, "_close", "self._sessions.find(message.claim.session, message.pool)",
+           "next(iter(self._sessions.of_session(message.claim.session)), None)"),
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from farmlease.errors import FarmleaseError
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.sessions.hold import Held
 from tests.simulation.host import Host
+from tests.simulation.uses import fences
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,7 +62,8 @@ class Terms:
     @property
     def text(self) -> str:
         """The policy as an administrator writes it."""
-        return "".join(f"[[pool]]\n{_toml(pool)}" for pool in (self._named, self._floating))
+        pools = "".join(f"[[pool]]\n{_toml(pool)}" for pool in (self._named, self._floating))
+        return f'{pools}[[rule]]\npools = ["floating", "named"]\n'
 
 
 def _toml(pool: dict[str, Any]) -> str:
@@ -88,6 +90,15 @@ class Stage(Protocol):
 
     def held(self, host: Host, session: NodeSession) -> None:
         """Note that a user was told of a hold."""
+
+    def starts(self, host: Host, request: SessionRequest) -> None:
+        """Note that somebody asks for a session."""
+
+    def ends(self, host: Host, session: str, pool: str | None) -> None:
+        """Note that somebody asks for the end of a session, or of its use of one pool."""
+
+    def ended(self, host: Host, session: str, before: frozenset[tuple[str, int]]) -> None:
+        """Judge the end of a whole session: what it had before is over."""
 
     def is_cut_off(self, host: Host) -> bool:
         """Whether a host cannot reach the store now."""
@@ -138,7 +149,7 @@ class Workload:
         return SessionRequest(
             user=person.user,
             session=chance.choice(self._ids),
-            pool=chance.choice(self._terms.pools),
+            pool=chance.choice((*self._terms.pools, *self._terms.pools, None)),
             device=person.notebook if chance.random() < 0.2 else None,
             wait_ms=chance.choice((0, 0, 0, 4000)),
         )
@@ -164,8 +175,7 @@ class Workload:
         sessions = host.agent.all_uses() if host else []
         if host and sessions:
             session = self._chance.choice(sessions)
-            self._stage.tell("ends", host.name, session.id)
-            await self._verb(host, host.agent.end_session(session.id))
+            await self._sign_out(host, session.id, None)
             if host.up:
                 await self._ask(host, SessionRequest(user=session.user, session=session.id, pool=session.pool))
 
@@ -195,6 +205,7 @@ class Workload:
         self._stage.tell(
             "asks", host.name, request.user.name, request.session, request.pool, request.device or "-", request.wait_ms
         )
+        self._stage.starts(host, request)
         decision = await self._verb(host, host.agent.start_session(request))
         if decision is not None:
             self._stage.asked(host, request, decision)
@@ -207,8 +218,15 @@ class Workload:
             ids = [each.id for each in sessions] or self._ids
             session = self._chance.choice(ids)
             pool = self._chance.choice((None, None, *self._terms.pools))
-            self._stage.tell("ends", host.name, session, pool or "-")
-            await self._verb(host, host.agent.end_session(session, pool=pool))
+            await self._sign_out(host, session, pool)
+
+    async def _sign_out(self, host: Host, session: str, pool: str | None) -> None:
+        self._stage.tell("ends", host.name, session, pool or "-")
+        self._stage.ends(host, session, pool)
+        before = fences(host, session)
+        ended = await self._verb(host, host.agent.end_session(session, pool=pool))
+        if ended and pool is None and host.up:
+            self._stage.ended(host, session, before)
 
     async def _save(self) -> None:
         """A user's programs write the licence file, on every host where the user is; not all of them wait to save."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from farmlease.crypto.keyring import Key as SealKey
 from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Sealer
+from farmlease.domain.identity import User
 from farmlease.domain.model import Decision, SessionRequest
 from farmlease.domain.policy import parse_policy
 from farmlease.domain.session_states import SessionEvent, SessionState
@@ -35,6 +36,7 @@ from tests.simulation.memory import Hash
 from tests.simulation.network import Network
 from tests.simulation.owed import Owed
 from tests.simulation.server import Carried, Server
+from tests.simulation.uses import Uses
 from tests.simulation.workload import Terms, Workload
 
 __all__ = ["World"]
@@ -94,6 +96,7 @@ class World:
             self.network.line("admin"), describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep
         )
         self.admin = Farm(FARM, LeaseStore(connection, FARM), _sealer())
+        self.uses = Uses(self.ledger)
         self.workload = Workload(self, self.terms, dice(seed, "workload"))
         self.blows = Blows(self, dice(seed, "blows"))
         self.forged: dict[tuple[str, str], bytes] = {}  #: by pool and user index, records that must not open
@@ -141,10 +144,27 @@ class World:
 
     def key(self, host: Host, session: NodeSession) -> Key:
         """How the store knows a session."""
-        index = self._indices.get(session.user.canonical)
+        return self.index_of(session.user), host.member, session.id
+
+    def index_of(self, user: User) -> str:
+        """How the store knows a user."""
+        index = self._indices.get(user.canonical)
         if index is None:
-            index = self._indices[session.user.canonical] = _sealer().user_index(session.user)
-        return index, host.member, session.id
+            index = self._indices[user.canonical] = _sealer().user_index(user)
+        return index
+
+    def starts(self, host: Host, request: SessionRequest) -> None:
+        """Somebody asks for a session."""
+        self.uses.start_asked(host, self.index_of(request.user), request)
+
+    def ends(self, host: Host, session: str, pool: str | None) -> None:
+        """Somebody asks for the end of a session."""
+        self.uses.end_asked(host, session, pool)
+
+    def ended(self, host: Host, session: str, before: frozenset[tuple[str, int]]) -> None:
+        """The end of a session was answered."""
+        if what := self.uses.ended(host, session, before):
+            self.broken("L3", what)
 
     def hears(self, host: Host) -> bool:
         """Whether a host could reach the store for long enough to have told what it has."""
@@ -192,6 +212,8 @@ class World:
         ):
             if what := law(self, request, decision):
                 self.broken(number, what)
+        if what := self.uses.decided(host, self.index_of(request.user), request, decision):
+            self.broken("L2", what)
 
     def _goes_on(self, pool: str, key: Key) -> bool:
         return any(
@@ -205,6 +227,7 @@ class World:
         given = carried.arguments
         whom = " ".join(given[name] for name in ("node", "session", "fence", "version") if name in given)
         self.tell("store", carried.by, carried.name, carried.pool or "-", whom, _plain(carried.answer))
+        self.uses.carried(carried)
         self.ledger.hear(carried)
         if carried.name == "heartbeat" and carried.word == "alive":
             self._note_lost(carried)
@@ -299,6 +322,8 @@ class World:
     def _stepped(self, host: Host, before: SessionState, event: SessionEvent, after: NodeSession) -> None:
         fence = after.grant.fence if after.grant else "-"
         self.history.tell(self.now, "session", host.name, after.id, before.value, event.value, after.state.value, fence)
+        if what := self.uses.stepped(host, before, event, after):
+            self.broken("L3", what)
         if after.state is not SessionState.ACTIVE or event is SessionEvent.QUEUED or after.grant is None:
             return
         self._began[after.pool, self.key(host, after)] = self.now
@@ -362,6 +387,7 @@ class World:
             if host.agent.draining:
                 host.agent.drain(on=False)
             for session in host.agent.all_uses():
+                self.ends(host, session.id, None)
                 with suppress(FarmleaseError):
                     await host.as_agent(host.agent.end_session(session.id))
         await asyncio.sleep(_ENDED)

@@ -55,6 +55,7 @@ _FARMLEASE = """\
 export PYTHONPATH={project} FARMLEASE_CONFIG={root}/etc/farmlease/farmlease.toml
 export FARMLEASE_KEYS__FILE=${{FARMLEASE_KEYS__FILE:-{root}/etc/farmlease/keyring.json}}
 export FARMLEASE_AGENT__STATE_DIR={root}/var/lib/farmlease FARMLEASE_AGENT__SHUTDOWN_DELAY=0s
+export FARMLEASE_AGENT__LISTEN=unix:{root}/run/farmlease/agent.sock
 exec {python} -m farmlease "$@"
 """
 

@@ -1,0 +1,100 @@
+"""Laws of a session's uses, judged from outside: what was asked for, and what became of each use.
+
+A use that nobody asked to end goes on, whatever becomes of other uses of its session (L3); the uses of one session are
+one user's (L2); the end of a session leaves none of them (L3); and nobody takes a floating seat while a named one is
+kept for them (L2).
+"""
+
+from dataclasses import dataclass, field
+
+from farmlease.domain.identity import User
+from farmlease.domain.model import Decision, Grant, SessionRequest
+from farmlease.domain.session_states import SessionEvent, SessionState
+from farmlease.node.journal.sessions import NodeSession
+from tests.simulation.host import Host
+from tests.simulation.ledger import Ledger
+from tests.simulation.server import Carried
+
+__all__ = ["Uses"]
+
+_LIVE = frozenset({SessionState.ACTIVE, SessionState.WAITING})
+_ALL = "*"  #: every pool
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What a start asked the store for. ``seated``: the user had a named lease before."""
+
+    seated: bool
+    pools: list[str] = field(default_factory=list)
+
+
+class Uses:
+    """The uses of all hosts. Methods return what broke a law, or None."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        #: By host and session: pool or all, a user, and whether the end is for that user or for all others.
+        self._may_end: dict[tuple[str, str], set[tuple[str, str, bool]]] = {}
+        self._asked: dict[tuple[str, str, str], _Asked] = {}  #: by host, session and user index
+
+    def start_asked(self, host: Host, index: str, request: SessionRequest) -> None:
+        """Note a start: it may end uses of another user of the id, and its own of the pools that it leads to."""
+        session, user = request.session, request.user.canonical
+        self._note(host, session, {(_ALL, user, False), (request.pool or _ALL, user, True)})
+        if not any(each.user == request.user for each in host.book.of_session(session)):
+            named = self._ledger.pools.get("named")
+            self._asked[host.name, session, index] = _Asked(seated=named is not None and index in named.model.leases)
+
+    def end_asked(self, host: Host, session: str, pool: str | None) -> None:
+        """Note that somebody asked for the end of a session, or of its use of one pool."""
+        self._note(host, session, {(pool or _ALL, "", False)})
+
+    def carried(self, carried: Carried) -> None:
+        """Note what a start asks the store for."""
+        if carried.name == "acquire" and carried.word in {"granted", "denied", "waiting"}:
+            given = carried.arguments
+            asked = self._asked.get((carried.by, given["session"], given["user"]))
+            if asked is not None:
+                asked.pools.append(carried.pool)
+
+    def stepped(self, host: Host, before: SessionState, event: SessionEvent, after: NodeSession) -> str | None:
+        """L3: a use ends by its host's wish only if that was asked for."""
+        if event is not SessionEvent.END_ASKED or before not in _LIVE:
+            return None
+        wishes = self._may_end.get((host.name, after.id), set())
+        asked = any(pool in {after.pool, _ALL} and (user == after.user.canonical) is his for pool, user, his in wishes)
+        if asked or after.grant is None:  # one whose record was refused is ended by the agent itself, without its grant
+            return None
+        return f"the use of {after.pool} by session {after.id} on {host.name} was ended, and nobody had asked for that"
+
+    def decided(self, host: Host, index: str, request: SessionRequest, decision: Decision) -> str | None:
+        """L2: the uses of a session are one user's; and who has a named seat takes no floating one beside it."""
+        asked = self._asked.pop((host.name, request.session, index), None)
+        if not isinstance(decision, Grant) or decision.again or not host.up:
+            return None
+        if strangers := _users(host, request.session) - {request.user}:
+            return f"session {request.session} on {host.name} is {request.user.name}'s and {len(strangers)} others' too"
+        named = self._ledger.pools.get("named")
+        seated = asked is not None and asked.seated and named is not None and index in named.model.leases
+        if request.pool is None and seated and asked is not None and asked.pools[:1] == ["floating"]:
+            return f"{request.user.name} was given a floating seat first, and a named one is kept for them"
+        return None
+
+    def ended(self, host: Host, session: str, before: frozenset[tuple[str, int]]) -> str | None:
+        """L3: after the end of a session nothing is left of what it had ``before``: pools and fences."""
+        left = sorted(fences(host, session) & before)
+        return f"session {session} on {host.name} was ended and goes on in {left}" if left else None
+
+    def _note(self, host: Host, session: str, wishes: set[tuple[str, str, bool]]) -> None:
+        self._may_end.setdefault((host.name, session), set()).update(wishes)
+
+
+def fences(host: Host, session: str) -> frozenset[tuple[str, int]]:
+    """Return pool and fence of every use of a session that has its seat."""
+    uses = host.book.of_session(session) if host.up else ()
+    return frozenset((each.pool, each.grant.fence) for each in uses if each.state is SessionState.ACTIVE and each.grant)
+
+
+def _users(host: Host, session: str) -> set[User]:
+    return {each.user for each in host.book.of_session(session) if each.state in _LIVE}
