@@ -113,8 +113,9 @@ def test_201_then_200_with_the_same_answer(agent: RunningAgent) -> None:
         "decision", "user", "pool", "kind", "device", "node", "session", "fence", "lease", "source", "overdraft",
     } == set(first.document)  # fmt: skip
     shown = agent.request("GET", "/v1/sessions/anna")
-    assert (200, {**first.document, "state": "active"}) == (shown.status, shown.document)
-    assert shown.document in agent.request("GET", "/v1/sessions").document
+    use = {**first.document, "state": "active"}
+    assert (200, [use]) == (shown.status, shown.document["uses"])
+    assert use in agent.request("GET", "/v1/sessions").document
 
 
 def test_200_for_restricted_use(agent: RunningAgent) -> None:

@@ -71,7 +71,8 @@ def test_it_does_not_show_a_seat_it_lost(farm: Agents, agent: RunningAgent) -> N
     stop(agent)
     wait_for_the_seat(farm)
     status, found = asked_asleep(agent, "GET", "/v1/sessions/7")
-    assert (200, "invalid", "timeout") == (status, found["state"], found["reason"])
+    (use,) = found["uses"]
+    assert (200, "invalid", "timeout") == (status, use["state"], use["reason"])
 
 
 def test_it_does_not_list_a_seat_it_lost(farm: Agents, agent: RunningAgent) -> None:
@@ -101,7 +102,7 @@ def test_a_short_sleep_changes_nothing(agent: RunningAgent) -> None:
     """L5: who wakes before the deadline still has the seat."""
     stop(agent)
     status, found = asked_asleep(agent, "GET", "/v1/sessions/7")
-    assert (200, "active") == (status, found["state"])
+    assert (200, ["active"]) == (status, [use["state"] for use in found["uses"]])
 
 
 def test_it_was_dead_for_a_while(farm: Agents, agent: RunningAgent) -> None:
@@ -113,7 +114,7 @@ def test_it_was_dead_for_a_while(farm: Agents, agent: RunningAgent) -> None:
 
     def answers() -> bool:
         try:
-            seen.append(agent.request("GET", "/v1/sessions/7").document["state"])
+            seen.append(agent.request("GET", "/v1/sessions/7").document["uses"][0]["state"])
         except OSError:
             return False
         return True

@@ -192,7 +192,7 @@ def test_a_killed_agent_adopts_its_sessions(farm: Agents) -> None:
     one.kill()
     one.launch()
     one.wait_ready()
-    assert "active" == one.request("GET", "/v1/sessions/7").document["state"]
+    assert "active" == one.request("GET", "/v1/sessions/7").document["uses"][0]["state"]
     again = one.start(JOHN, "7")
     assert (200, before.document) == (again.status, again.document)
 

@@ -65,14 +65,15 @@ def wait_in(threads: ThreadPoolExecutor, agent: RunningAgent, user: str, session
 def state(agent: RunningAgent, session: str) -> str | None:
     """The state in which the agent shows a session; None if it does not."""
     reply = agent.request("GET", f"/v1/sessions/{session}")
-    return None if reply.document is None else reply.document.get("state")
+    uses = (reply.document or {}).get("uses") or [{}]
+    return uses[0].get("state")
 
 
 def test_who_waits_gets_the_seat_that_falls_free(taken: Agents, threads: ThreadPoolExecutor) -> None:
     """Shown as waiting, without a grant; two seconds after the seat fell free at most: 201."""
     first, second = taken
     waiting = wait_in(threads, second, "bob", "b", "30s")
-    shown = second.request("GET", "/v1/sessions/b").document
+    (shown,) = second.request("GET", "/v1/sessions/b").document["uses"]
     assert (None, "waiting") == (shown.get("decision"), shown["state"])
     assert 204 == first.end("a").status
     since = time.monotonic()
@@ -219,8 +220,8 @@ def test_the_codes_of_a_hold(taken: Agents) -> None:
     agent.start("bob", "n", pool="no-holds")
     reply = agent.request("POST", "/v1/sessions/a/hold", {"for": "1h"})
     assert 200 == reply.status
-    assert ["hold_until", "session"] == sorted(reply.document)
-    assert "hold_until" in agent.request("GET", "/v1/sessions/a").document
+    assert ["hold_until", "session", "uses"] == sorted(reply.document)
+    assert "hold_until" in agent.request("GET", "/v1/sessions/a").document["uses"][0]
     codes = [
         agent.request("POST", f"/v1/sessions/{session}/hold", body).status
         for session, body in (("a", {}), ("none", {"for": "1h"}), ("n", {"for": "1h"}), ("a", {"for": "soon"}))
