@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"admin"},
     {"node.threads"},
     {"node.accounts"},
-    {"node.concurrency", "node.host_identity", "node.logs", "node.systemd", "node"},
+    {"node.concurrency", "node.host_identity", "node.logind", "node.logs", "node.systemd", "node"},
     {"node.journal"},
     {"node.files"},
     {"node.sync"},

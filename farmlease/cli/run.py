@@ -15,10 +15,9 @@ import click
 
 from farmlease.cli import example, print_stderr
 from farmlease.cli.client.session import call_agent, session_path, start_session
+from farmlease.errors import InvalidInput
 
-if sys.platform == "win32":
-    import getpass
-else:
+if sys.platform != "win32":
     import pwd
 
 __all__ = ["run"]
@@ -29,7 +28,10 @@ _NOT_EXECUTABLE = 126
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    epilog=example("farmlease run --user 'CORP\\john' --pool clearquest -- clearquest -login"),
+    epilog=example(
+        "farmlease run --app clearquest -- clearquest -login",
+        "farmlease run --user 'CORP\\john' --pool clearquest -- clearquest -login",
+    ),
 )
 @click.option("--user", metavar="U", help="User who runs it (default: the caller).")
 @click.option("--app", metavar="A", help="Application that is started.")
@@ -56,8 +58,9 @@ def run(user: str | None, app: str | None, pool: str | None, command: tuple[str,
 if sys.platform == "win32":
 
     def _caller() -> str:
-        """Return the name of the user who runs this command."""
-        return getpass.getuser()
+        """Return who runs this, as Windows names them; the agent looks whether it is true."""
+        domain, name = os.environ.get("USERDOMAIN", ""), os.environ.get("USERNAME", "")
+        return f"{domain}\\{name}" if domain else name
 
     def _become(command: tuple[str, ...]) -> NoReturn:
         """Run the program to its end and exit with its status; the agent ends the session with this process."""
@@ -66,8 +69,11 @@ if sys.platform == "win32":
 else:
 
     def _caller() -> str:
-        """Return the name of the user who runs this command, as the account database has it."""
-        return pwd.getpwuid(os.getuid()).pw_name
+        """Return who runs this, as the system names them."""
+        try:
+            return pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            raise InvalidInput("this system has no name for you; say who runs it with --user") from None
 
     def _become(command: tuple[str, ...]) -> NoReturn:
         """Turn this process into the program."""

@@ -46,7 +46,9 @@ __all__ = [
 
 T = TypeVar("T")
 
-_PLACEHOLDERS = frozenset({"{user}", "{session}", "{reason}", "{pool}"})
+#: What a hook about a session may name, and what one about the node.
+_OF_SESSION = frozenset({"{user}", "{session}", "{reason}", "{pool}"})
+_OF_NODE = frozenset({"{node}"})
 
 
 def _check_farm(text: str) -> str:
@@ -61,13 +63,17 @@ def _check_path(path: Path) -> Path:
         raise refusal(str(error)) from None
 
 
-def _check_hook(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a hook without a program, or with an unknown placeholder."""
-    if command and (not command[0] or set(re.findall(r"\{\w*\}", command[0]))):
-        raise refusal("begins with the program to run, without a placeholder")
-    if set(re.findall(r"\{\w*\}", " ".join(command))) - _PLACEHOLDERS:
-        raise refusal(f"has an unknown placeholder; there are {' '.join(sorted(_PLACEHOLDERS))}")
-    return command
+def _hook(known: frozenset[str]) -> AfterValidator:
+    """Return what refuses a hook without a program, or with an unknown placeholder."""
+
+    def check(command: tuple[str, ...]) -> tuple[str, ...]:
+        if command and (not command[0] or set(re.findall(r"\{\w*\}", command[0]))):
+            raise refusal("begins with the program to run, without a placeholder")
+        if set(re.findall(r"\{\w*\}", " ".join(command))) - known:
+            raise refusal(f"has an unknown placeholder; there are {' '.join(sorted(known))}")
+        return command
+
+    return AfterValidator(check)
 
 
 def _once(words: tuple[T, ...]) -> tuple[T, ...]:
@@ -90,7 +96,8 @@ def _percent(value: object) -> int:
 AbsolutePath = Annotated[Path, AfterValidator(_check_path)]
 Address = Annotated[str, validated_by(split_address)]
 Percent = Annotated[int, BeforeValidator(_percent)]  #: written "90%"
-Hook = Annotated[tuple[str, ...], AfterValidator(_check_hook)]
+SessionHook = Annotated[tuple[str, ...], _hook(_OF_SESSION)]
+NodeHook = Annotated[tuple[str, ...], _hook(_OF_NODE)]
 
 
 class StoreSection(Section):
@@ -173,9 +180,11 @@ class RecoverySection(Section):
 class HooksSection(Section):
     """``[hooks]``: programs to run, each with its arguments; none if empty."""
 
-    granted: Hook = ()
-    ended: Hook = ()
-    lost: Hook = ()
+    granted: SessionHook = ()
+    ended: SessionHook = ()
+    lost: SessionHook = ()
+    drained: NodeHook = ()  #: this node takes no new users from now on
+    undrained: NodeHook = ()  #: this node takes new users again
 
 
 class Config(Section):

@@ -51,6 +51,7 @@ class Facts:
     recovering: bool = False  #: the store lost its data, and this node restores its leases
     clock_off_ms: int = 0  #: by how much the store's clock jumped; negative: back
     ring_trouble: str | None = None  #: why the key ring's file is not used, but the ring loaded before
+    unreported: tuple[str, ...] = ()  #: pools of sessions that are about to end as nothing reports their activity
     accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
     file_troubles: tuple[str, ...] = ()  #: what is wrong with users' files on this host
@@ -116,9 +117,8 @@ class Health:
 def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
-        _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts),
-        _identity(facts), _pools(facts), _files(facts),
-        _journal(facts), _accounts(facts),
+        _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
+        _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -169,6 +169,17 @@ def _pools(facts: Facts) -> Check:
     if facts.crowded:
         return Check("pools", Status.WARN, f"{'; '.join(facts.crowded)}; see `farmlease pool list`")
     return Check("pools", Status.PASS, "below [health] pool_alert")
+
+
+def _activity(facts: Facts) -> Check:
+    if facts.unreported:
+        count, pools = len(facts.unreported), ", ".join(sorted(set(facts.unreported)))
+        text = (
+            f"nothing reports activity of {counted(count, 'session')} in {pools}, so idle_timeout will end "
+            f"{'it' if count == 1 else 'them'} in use or not; call `farmlease session touch`, or set idle_timeout to 0"
+        )
+        return Check("activity", Status.WARN, text)
+    return Check("activity", Status.PASS, "reported where idle_timeout asks for it")
 
 
 def _clock(facts: Facts) -> Check:

@@ -57,15 +57,7 @@ def compose(
         counters = Counters(metrics.decided, metrics.hook_ran)
         sessions = build_sessions(config, farm, state, records, sync, runtime, counters)
         usage = PoolUsage(farm, state.policy, sync.availability, clock, config.health.pool_alert_percent)
-        monitor = HealthMonitor(
-            state,
-            sync,
-            usage,
-            metrics,
-            runtime,
-            offline_denies=config.agent.offline == "deny",
-            max_sessions=config.agent.max_sessions,
-        )
+        monitor = HealthMonitor(state, sync, sessions, usage, metrics, runtime, config.agent)
         yield Node(
             runtime=runtime,
             state=state,
@@ -75,5 +67,5 @@ def compose(
             usage=usage,
             metrics=metrics,
             agent=Agent(state, sync, sessions, monitor, runtime),
-            loops=Loops(state, farm.leases, sync, sessions.housekeeping, monitor, usage, runtime),
+            loops=Loops(state, farm.leases, sync, sessions, monitor, usage, runtime),
         )

@@ -16,7 +16,7 @@ from farmlease.node.concurrency import Runtime
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.health.pool_usage import PoolUsage
 from farmlease.node.journal.state import State
-from farmlease.node.sessions.housekeeping import Housekeeping
+from farmlease.node.sessions.build import Sessions
 from farmlease.node.sync.build import Sync
 from farmlease.node.sync.keyring_reload import LOOK_EVERY
 from farmlease.store.lease_store import LeaseStore
@@ -58,7 +58,7 @@ class Loops:
         state: State,
         store: LeaseStore,
         sync: Sync,
-        housekeeping: Housekeeping,
+        sessions: Sessions,
         monitor: HealthMonitor,
         usage: PoolUsage,
         runtime: Runtime,
@@ -68,7 +68,8 @@ class Loops:
         self._store_state = state.store_state
         self._store = store
         self._sync = sync
-        self._housekeeping = housekeeping
+        self._sessions = sessions
+        self._housekeeping = sessions.housekeeping
         self._monitor = monitor
         self._usage = usage
         self._clock = runtime.clock
@@ -138,10 +139,12 @@ class Loops:
             await self._report()
 
     async def watch(self) -> None:
-        """Look once for sessions that end by themselves: their process is gone, or they idle."""
+        """Look once for sessions that end by themselves, and at what the host and a broker are to be asked or told."""
         self._housekeeping.take_events()
         try:
             self._housekeeping.watch()
+            self._sessions.drain_notice.look()
+            self._sessions.activity.look()
         except Exception:  # noqa: BLE001 - one process that cannot be looked at must not end the agent
             _log.error("watch.failed", exc_info=True)
         self._monitor.look()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from farmlease.config.model import Config, load_config
+from farmlease.config.model import Config, HooksSection, load_config
 from farmlease.config.source import LISTEN, standard_files
 from farmlease.domain.identity import User
 from farmlease.errors import ConfigError
@@ -110,7 +110,7 @@ def test_only_the_farm_is_required(file: Path) -> None:
     )
     assert (0, 90) == (config.agent.shutdown_delay_ms, config.health.pool_alert_percent)
     assert () == config.agent.trust
-    assert ((), (), ()) == (config.hooks.granted, config.hooks.ended, config.hooks.lost)
+    assert {()} == {getattr(config.hooks, name) for name in HooksSection.model_fields}
     places = standard_files()
     assert (places.keyring, places.token, places.state) == (
         config.keys.file,
@@ -203,6 +203,11 @@ def test_the_environment_overrides_keys(file: Path) -> None:
         ("farm = 'a'\n[hooks]\nlost = ['/x', '{usr}']", r"line 3: hooks.lost: has an unknown placeholder"),
         ("farm = 'a'\n[hooks]\nlost = ['{user}']", r"line 3: hooks.lost: begins with the program"),
         ("farm = 'a'\n[hooks]\nlost = ['']", r"line 3: hooks.lost: begins with the program"),
+        (
+            "farm = 'a'\n[hooks]\ndrained = ['/x', '{user}']",
+            r"line 3: hooks.drained: has an unknown placeholder; .*{node}",
+        ),
+        ("farm = 'a'\n[hooks]\nundrained = ['{node}']", r"line 3: hooks.undrained: begins with the program"),
         ("farm = 'a'\n[hooks]\nlost = '/x {user}'", r"line 3: hooks.lost: "),
         ("farm =\n", r"is not TOML: .*line 1"),
     ],

@@ -29,6 +29,13 @@ farmlease lease return 'CORP\anna' --pool qlikview --yes
 """
 
 
+#: What the vendor's server has exported for the nightly import.
+EXPORT = r"""
+install -d -m 700 /var/lib/farmlease-import
+printf 'UserName,MachineId,UtcBorrowTime\n%s,NB-2000,{borrowed}\n' 'CORP\olga' > /var/lib/farmlease-import/BorrowedCalData.csv
+"""
+
+
 @pytest.fixture
 def farm() -> Iterator[Farm]:
     """Three hosts with nothing of farmlease but its program."""
@@ -45,6 +52,8 @@ def before(farm: Farm, block: Block) -> None:
     if "NB-4711" in block.text:
         nb = r"farmlease session start 'CORP\mary' --session nb --device NB-4711; farmlease session end nb"
         farm.type("ctx-01", nb)
+    if "farmlease-import" in block.text:
+        farm.type("ctx-01", EXPORT.format(borrowed=f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"))
     if "node drain" in block.text and "--wait" not in block.text:
         farm.type("ctx-02", r"farmlease session start 'CORP\john' --session desk")
     if "node drain" in block.text and "--wait" in block.text:
@@ -64,6 +73,11 @@ def replaced(farm: Farm, told: str) -> None:
     """The new notebook is mary's."""
     listed = farm.type("ctx-02", r"farmlease device list 'CORP\mary' -o csv")
     assert ("nb-4712" in listed, "nb-4711" in listed) == (True, False), told
+
+
+def imported(farm: Farm, told: str) -> None:
+    """The notebook that asks no agent is known to the farm."""
+    assert "NB-2000" in farm.type("ctx-02", r"farmlease device list 'CORP\olga' -o csv"), told
 
 
 def balanced(farm: Farm, told: str) -> None:
@@ -127,7 +141,7 @@ def rotated(farm: Farm, told: str) -> None:
 def forgotten(farm: Farm, told: str) -> None:
     """Her name is nowhere, and what happened is."""
     trail = [*csv.DictReader(farm.type("ctx-02", "farmlease audit --pool qlikview -o csv").splitlines())]
-    (imported,) = [row for row in trail if row["event"] == "imported"]
+    (imported,) = [row for row in trail if row["event"] == "imported" and "olga" not in row["user"]]
     assert {"imported", "returned", "forgotten"} == {row["event"] for row in trail if row["index"] == imported["index"]}
     assert not any("anna" in str(row) for row in trail)
     assert any(row["user"] == r"corp\mary" for row in trail)
@@ -143,6 +157,7 @@ AFTER: dict[str, Callable[[Farm, str], None]] = {
     "haproxy.cfg": balanced,
     "try-2": see_it_work,
     "device replace": replaced,
+    "farmlease-import": imported,
     "node drain ctx-02\n": drained,
     "node drain ctx-02 --wait": empty,
     "node undrain": back,

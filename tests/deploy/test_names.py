@@ -103,25 +103,38 @@ def test_metrics_are_found_where_they_stand() -> None:
 
 
 def test_the_tasks_of_windows_run_commands_that_exist() -> None:
-    """Nobody ran install.ps1 here, but each command of its five tasks is one that farmlease takes."""
+    """Nobody ran install.ps1 here, but each command of its tasks is one that farmlease takes."""
     text = (DEPLOY / "windows" / "install.ps1").read_text(encoding="utf-8")
     assert "NOT TRIED ON WINDOWS" in text
     values = dict(re.findall(r"^\$(\w+) = '(.*)'$", text, re.MULTILINE))
-    tasks = re.findall(r"^Register-Task '(\w+)' (?:\(.*?\)|'.*?') (?:'(.*?)'|\$(\w+)) '", text, re.MULTILINE)
-    assert ["agent", "logon", "connect", "disconnect", "logoff"] == [name for name, _, _ in tasks]
+    tasks = re.findall(r"^Register-Task '(\w+)' (?:\(.*?\)|'.*?'|\$\w+) (?:'(.*?)'|\$(\w+)) '", text, re.MULTILINE)
+    assert ["agent", "logon", "connect", "disconnect", "logoff", "activity"] == [name for name, _, _ in tasks]
     listed = re.search(r"^\$names = (.*)$", text, re.MULTILINE)
     assert listed is not None
     assert [name for name, _, _ in tasks] == re.findall(r"'(\w+)'", listed[1])
+    assert "report" == tasks.pop()[2]
     for _, arguments, variable in tasks:
         check(shlex.split(arguments or values[variable]))
 
 
-def test_the_script_of_windows_is_balanced() -> None:
+def test_the_task_of_activity_runs_its_script() -> None:
+    """Install.ps1 copies the script that it runs, and the script's own command is one that farmlease takes."""
+    installed = (DEPLOY / "windows" / "install.ps1").read_text(encoding="utf-8")
+    script = (DEPLOY / "windows" / "activity.ps1").read_text(encoding="utf-8")
+    assert "Join-Path $PSScriptRoot 'activity.ps1'" in installed
+    assert "NOT TRIED ON WINDOWS" in script
+    (typed,) = re.findall(r"& \$Program (session \w+ .*?) \*>", script)
+    check(shlex.split(typed))
+
+
+@pytest.mark.parametrize(("script", "here_strings"), [("install.ps1", 1), ("import-task.ps1", 0), ("activity.ps1", 1)])
+def test_the_scripts_of_windows_are_balanced(script: str, here_strings: int) -> None:
     """As much of a parser as there is here: strings end, here-strings end at a line's start, brackets pair."""
-    text = (DEPLOY / "windows" / "install.ps1").read_text(encoding="utf-8")
+    text = (DEPLOY / "windows" / script).read_text(encoding="utf-8")
+    assert "NOT TRIED ON WINDOWS" in text
     text = re.sub(r"<#.*?#>", "", text, flags=re.DOTALL)
     text, here = re.subn(r'@"\n.*?\n"@', "''", text, flags=re.DOTALL)
-    assert 1 == here
+    assert here_strings == here
     text = re.sub(r"'[^']*'", "''", re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE))
     text = re.sub(r'"(?:`.|[^"`])*"', "''", text)
     assert '"' not in text

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -158,3 +160,31 @@ def test_a_list_that_is_watched_tells_changes(farm: Agents) -> None:
         finally:
             watching.terminate()
     there.end("1")
+
+
+def answers(node: RunningAgent) -> bool:
+    """Whether the agent is there, draining or not."""
+    with suppress(OSError, HTTPException):
+        return node.health("/livez").status == 200
+    return False
+
+
+def test_a_broker_is_told_once_of_each_change(store: RedisServer, tmp_path: Path) -> None:
+    """From another host and on the node itself; an agent that starts again says nothing of what is known."""
+    told = tmp_path / "told"
+    hooks = "\n".join(
+        f"""{name} = ["/bin/sh", "-c", 'echo "$@" >> {told}', "hook", "{name}", "{{node}}"]"""
+        for name in ("drained", "undrained")
+    )
+    with agents_on(store.url, nodes=("ctx-01",), health=f"[hooks]\n{hooks}") as agents:
+        node, lines = agents["ctx-01"], list[str]()
+        for command, line in (("drain", "drained ctx-01\n"), ("undrain", "undrained ctx-01\n")):
+            assert 0 == typed(node, "node", command, "ctx-01").status
+            lines.append(line)
+            soon(lambda: told.exists() and told.read_text() == "".join(lines), f"not told of {command}")
+            assert 0 == node.terminate()
+            node.launch()
+            soon(lambda: answers(node), "the agent does not start")
+        assert 204 == node.request("PUT", "/v1/drain").status
+        soon(lambda: told.read_text().count("\n") == 3, "not told of a drain on the node itself")
+    assert "".join([*lines, "drained ctx-01\n"]) == told.read_text()

@@ -1,6 +1,7 @@
 """A session that lives as long as a process, with real agents and processes: ``farmlease run`` and ``pid``."""
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -27,6 +28,10 @@ access = "denied"
 
 [[rule]]
 users = ['reader']
+access = "restricted"
+
+[[rule]]
+apps = ["viewer"]
 access = "restricted"
 """
 ENDS_WITHIN = 5.0  #: seconds after its process that a session is over
@@ -159,6 +164,33 @@ def test_a_program_that_is_not_there(agent: RunningAgent, tmp_path: Path) -> Non
     plain.write_text("no program")
     done = run(agent, str(plain))
     assert (126, [], 1) == (done.returncode, sessions(agent), len(done.stderr.splitlines()))
+
+
+def test_for_whoever_runs_it(agent: RunningAgent) -> None:
+    """Without --user it is the caller, as the system names them."""
+    line = [each for each in command(agent, "sh", "-c", "echo ready; exec sleep 60") if each not in {"--user", "ann"}]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stdout is not None
+            assert "ready\n" == process.stdout.readline()
+            (shown,) = agent.request("GET", "/v1/sessions").document
+            assert pwd.getpwuid(os.getuid()).pw_name == shown["user"]
+        finally:
+            process.kill()
+
+
+def test_the_app_decides_as_the_rules_say(agent: RunningAgent) -> None:
+    """A rule about the program matches the one that --app names, and no other."""
+    for app, taken in (("viewer", []), ("clearquest", ["clearquest"])):
+        line = command(agent, "sh", "-c", "echo ready; exec sleep 60")
+        line[line.index("--") : line.index("--")] = ["--app", app]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+            try:
+                assert process.stdout is not None
+                assert "ready\n" == process.stdout.readline()
+                assert taken == [each["pool"] for each in agent.request("GET", "/v1/sessions").document]
+            finally:
+                process.kill()
 
 
 def test_a_hook_s_pid(agent: RunningAgent) -> None:

@@ -39,7 +39,8 @@ def command_lines(file: Path) -> list[str]:
 
 
 def commands_in(line: str) -> list[str]:
-    """Return the arguments of each command of farmlease in a line."""
+    """Return the arguments of each command of farmlease in a line, without those that a script hands on."""
+    line = line.replace(' "$@"', "")
     return [END.split(line[match.end() :])[0].strip() for match in PROGRAM.finditer(line)]
 
 

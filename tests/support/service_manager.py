@@ -38,10 +38,16 @@ def main(root: Path, words: list[str]) -> None:
 
 
 def start(root: Path, unit: str) -> None:
-    """Start a program and return when it says that it is ready."""
+    """Start a program and return when it says that it is ready, or has ended if it is to be run once."""
+    if unit.endswith(".timer"):
+        assert "OnCalendar=" in (root / "etc/systemd/system" / unit).read_text()
+        return  # it waits for the night
     command, environ = started_by(root, unit)
     folder = root / "run"
     folder.mkdir(exist_ok=True)
+    if is_run_once(root, unit):
+        subprocess.run(command, stdin=subprocess.DEVNULL, check=True, cwd=root, env=environ)
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard, (folder / f"{unit}.log").open("ab") as log:
         (folder / f"{unit}.notify").unlink(missing_ok=True)
         heard.bind(str(folder / f"{unit}.notify"))
@@ -79,10 +85,16 @@ def started_by(root: Path, unit: str) -> tuple[list[str], Mapping[str, str]]:
     given = dict(re.findall(r"^Environment=(\w+)=(.+)$", text, re.MULTILINE))
     environ |= {name: value.replace("%d", str(credentials)) for name, value in given.items()}
     for kind, parent in (("State", "var/lib"), ("Runtime", "run")):
-        (folder,) = re.findall(rf"^{kind}Directory=(.+)$", text, re.MULTILINE)
-        (root / parent / folder).mkdir(parents=True, exist_ok=True)
+        for folder in re.findall(rf"^{kind}Directory=(.+)$", text, re.MULTILINE):
+            (root / parent / folder).mkdir(parents=True, exist_ok=True)
     (command,) = re.findall(r"^ExecStart=(.+)$", text, re.MULTILINE)
     return command.split(), environ
+
+
+def is_run_once(root: Path, unit: str) -> bool:
+    """Whether a unit is a command that is run to its end."""
+    file = root / "etc/systemd/system" / f"{unit}.service"
+    return file.exists() and "Type=oneshot" in file.read_text()
 
 
 def data(root: Path, unit: str) -> Path:

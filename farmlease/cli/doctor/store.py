@@ -16,6 +16,7 @@ from farmlease.domain.key_rotation import cannot_open
 from farmlease.domain.policy import PolicyInForce, host_table
 from farmlease.errors import RecordRejected, StoreError
 from farmlease.farm import Farm
+from farmlease.node.logind import is_answering
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.inspect.server_facts import ServerInspection
 from farmlease.store.inspect.tls_facts import wiring_of
@@ -104,6 +105,8 @@ async def _farm(
             yield each
     beat, timeout, window = config.agent.heartbeat_ms, config.store.timeout_ms, config.recovery.window_ms
     for each in node.timing(beat, timeout, window, in_force.policy):
+        yield each
+    for each in node.activity(in_force.policy, logind=is_answering()):
         yield each
     for pool in in_force.pools:
         yield store.shard(await examination.shard(pool.name))

@@ -11,6 +11,7 @@ __all__ = [
     "FileFacts",
     "ListenFacts",
     "RingFacts",
+    "activity",
     "disk",
     "file",
     "health",
@@ -152,6 +153,16 @@ def timing(heartbeat_ms: int, timeout_ms: int, window_ms: int, in_force: Policy 
         text = "no recovery window: a store that lost its data admits new users at once; set [recovery] window"
         found.append(warned("times", text))
     yield from found or [fine("times", f"heartbeat {heartbeat_ms / 1000:g} s, store timeout {timeout_ms / 1000:g} s")]
+
+
+def activity(in_force: Policy | None, *, logind: bool) -> Iterator[Finding]:
+    """Check that something reports activity where a pool ends sessions without it. ``logind``: whether it answers."""
+    pools = ", ".join(pool.name for pool in (in_force.pools if in_force else ()) if pool.idle_timeout_ms)
+    if pools and logind:
+        yield fine("activity", f"logind reports that of sessions with a process, for idle_timeout of {pools}")
+    elif pools:
+        text = f"no logind answers on this host, so sessions in {pools} end after idle_timeout, in use or not"
+        yield warned("activity", f"{text}; call `farmlease session touch` from what knows of activity")
 
 
 def policy(version: int, in_force: Policy | None) -> Finding:

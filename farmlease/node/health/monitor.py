@@ -6,12 +6,14 @@ itself decides, draining and stopping, counts in the very next answer.
 
 from dataclasses import replace
 
+from farmlease.config.model import AgentSection
 from farmlease.domain.health import Facts, Health, Steady, health
 from farmlease.errors import JournalFailed
 from farmlease.node.concurrency import Phase, Runtime
 from farmlease.node.health.metrics import Metrics
 from farmlease.node.health.pool_usage import PoolUsage
 from farmlease.node.journal.state import State
+from farmlease.node.sessions.build import Sessions
 from farmlease.node.sync.build import Sync
 
 __all__ = ["HealthMonitor"]
@@ -27,22 +29,22 @@ class HealthMonitor:
         self,
         state: State,
         sync: Sync,
+        sessions: Sessions,
         usage: PoolUsage,
         metrics: Metrics,
         runtime: Runtime,
-        *,
-        offline_denies: bool,
-        max_sessions: int,
+        settings: AgentSection,
     ) -> None:
         self._state = state
         self._sync = sync
+        self._liveness = sessions.liveness
         self._usage = usage
         self._metrics = metrics
         self._clock = runtime.clock
         self._lifecycle = runtime.lifecycle
         self._accounts = runtime.accounts
-        self._offline_denies = offline_denies
-        self._max_sessions = max_sessions
+        self._offline_denies = settings.offline == "deny"
+        self._max_sessions = settings.max_sessions
         self._page: tuple[float, bytes] | None = None
         self._facts = self.collect()
         self._store = Steady(self._facts.store_answers, self._clock.monotonic())
@@ -75,6 +77,7 @@ class HealthMonitor:
             recovering=sync.recovery.under_way,
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
+            unreported=self._liveness.unreported(),
             file_troubles=sync.records.troubles.texts,
             sessions=state.sessions.shown_sessions,
             accounts_failed=self._accounts.failures.users,

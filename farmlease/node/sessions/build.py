@@ -9,7 +9,10 @@ from farmlease.farm import Farm
 from farmlease.node.concurrency import Runtime
 from farmlease.node.files.record_sync import RecordSync
 from farmlease.node.journal.state import State
+from farmlease.node.logind import Logind
 from farmlease.node.sessions.acquire import SeatAcquisition
+from farmlease.node.sessions.activity import ActivityWatch
+from farmlease.node.sessions.drain_notice import DrainNotice
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.hold import SessionHold
@@ -37,6 +40,8 @@ class Sessions:
     liveness: Liveness
     reacquisition: Reacquisition
     housekeeping: Housekeeping
+    drain_notice: DrainNotice
+    activity: ActivityWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ def build_sessions(
     config: Config, farm: Farm, state: State, records: RecordSync, sync: Sync, runtime: Runtime, counters: Counters
 ) -> Sessions:
     """Put the room together."""
-    commands = {Hook.GRANTED: config.hooks.granted, Hook.ENDED: config.hooks.ended, Hook.LOST: config.hooks.lost}
+    commands = {hook: getattr(config.hooks, hook) for hook in Hook}
     hooks = Hooks(commands, runtime.tasks, counters.hook_ran)
     files = SessionFiles(state, records, farm.leases, sync.availability, runtime)
     ending = SessionEnd(state, files, sync.heartbeat, hooks, runtime)
@@ -75,4 +80,6 @@ def build_sessions(
         liveness=liveness,
         reacquisition=reacquisition,
         housekeeping=Housekeeping(state, sync, acquisition, ending, reacquisition, liveness, runtime),
+        drain_notice=DrainNotice(state, hooks, runtime),
+        activity=ActivityWatch(state, liveness, Logind(), runtime),
     )

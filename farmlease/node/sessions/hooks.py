@@ -1,5 +1,7 @@
 """The administrator's programs that run when a session is ``granted``, has ``ended`` or is ``lost``.
 
+Two more run when the node begins to drain and when it takes new users again: ``drained`` and ``undrained``.
+
 A hook is run without a shell. Its placeholders are filled one by one and never split, and names that could pass for an
 option are refused before (``domain/identity.py``). It may take ten seconds. Its result changes no lease, and its output
 goes to the log at debug level, as it may hold names.
@@ -29,7 +31,7 @@ _log = structlog.get_logger(__name__)
 #: Seconds a hook may take before it is killed.
 _LIMIT = 10.0
 _LONGEST_OUTPUT = 4096  #: bytes of a hook's output that reach the log
-_PLACEHOLDER = re.compile(r"\{(user|session|reason|pool)\}")
+_PLACEHOLDER = re.compile(r"\{(user|session|reason|pool|node)\}")
 
 
 class Hook(StrEnum):
@@ -38,6 +40,8 @@ class Hook(StrEnum):
     GRANTED = "granted"
     ENDED = "ended"
     LOST = "lost"
+    DRAINED = "drained"
+    UNDRAINED = "undrained"
 
 
 class Hooks:
@@ -54,32 +58,43 @@ class Hooks:
         self._ran = ran
         self._numbers = itertools.count()
 
+    @property
+    def tell_of_drain(self) -> bool:
+        """Whether anybody is to be told that the node drains, or drains no longer."""
+        return any(self._commands.get(hook) for hook in (Hook.DRAINED, Hook.UNDRAINED))
+
     def run(self, hook: Hook, session: NodeSession, reason: str = "") -> None:
-        """Run a hook in the background."""
+        """Run a hook about a session in the background."""
         command = self._commands.get(hook, ())
         if command:
             values = {"user": session.user.canonical, "session": session.id, "pool": session.pool, "reason": reason}
             filled = [_filled(part, values) for part in command]
             # Hosts reuse session ids: the hook of the next session must not be taken for this one's.
-            self._tasks.run(f"hook {next(self._numbers)}", lambda: self._run(hook, session.id, filled))
+            self._tasks.run(f"hook {next(self._numbers)}", lambda: self._run(hook, {"session": session.id}, filled))
 
-    async def _run(self, hook: Hook, session: str, command: list[str]) -> None:
-        self._ran(hook.value, await _run(hook, session, command))
+    async def run_for_node(self, hook: Hook, node: str) -> None:
+        """Run a hook about the node, and return when it has ended or was killed."""
+        command = self._commands.get(hook, ())
+        if command:
+            await self._run(hook, {"node": node}, [_filled(part, {"node": node}) for part in command])
+
+    async def _run(self, hook: Hook, about: Mapping[str, str], command: list[str]) -> None:
+        self._ran(hook.value, await _run(hook, about, command))
 
 
 def _filled(part: str, values: Mapping[str, str]) -> str:
     """Replace the placeholders in one go, so that a value that looks like one stays what it is."""
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], part)
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), part)
 
 
-async def _run(hook: Hook, session: str, command: list[str]) -> str:
-    """Run a command; return its result: ok, failed or timeout."""
+async def _run(hook: Hook, about: Mapping[str, str], command: list[str]) -> str:
+    """Run a command; return its result: ok, failed or timeout. ``about``: what the log says of it."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
     except OSError as error:
-        _log.error("hook.failed", hook=hook.value, session=session, why=error.strerror)
+        _log.error("hook.failed", hook=hook.value, **about, why=error.strerror)
         return "failed"
     try:
         async with asyncio.timeout(_LIMIT):
@@ -88,11 +103,11 @@ async def _run(hook: Hook, session: str, command: list[str]) -> str:
     except TimeoutError:
         _kill(process)
         await process.wait()
-        _log.error("hook.failed", hook=hook.value, session=session, why=f"took longer than {_LIMIT:.0f} s")
+        _log.error("hook.failed", hook=hook.value, **about, why=f"took longer than {_LIMIT:.0f} s")
         return "timeout"
-    _log.debug("hook.output", hook=hook.value, session=session, output=output.decode(errors="replace"))
+    _log.debug("hook.output", hook=hook.value, **about, output=output.decode(errors="replace"))
     level = _log.info if status == 0 else _log.error
-    level("hook.ran", hook=hook.value, session=session, status=status, printed=printed)
+    level("hook.ran", hook=hook.value, **about, status=status, printed=printed)
     return "ok" if status == 0 else "failed"
 
 

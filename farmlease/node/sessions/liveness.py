@@ -37,6 +37,7 @@ class Liveness:
         self._store_state = state.store_state
         self._clock = clock
         self._active_at: dict[tuple[str, str, int], float] = {}
+        self._reported: set[tuple[str, str, int]] = set()  #: uses of which something reports whether they are active
         #: Uses whose process could not be looked at; each is logged once.
         self._unseen: set[tuple[str, str]] = set()
 
@@ -46,14 +47,38 @@ class Liveness:
             each for each in self._sessions.shown_uses(session, pool=pool) if each.state is not SessionState.LOST
         ]
         for each in touched:
-            self._active_at[_key(each)] = self._clock.monotonic()
+            self.watched(each, idles=False)
         return bool(touched)
+
+    def watched(self, session: NodeSession, *, idles: bool) -> None:
+        """Note what was seen of a use: activity, or none. Either shows that something reports it."""
+        self._reported.add(_key(session))
+        if not idles:
+            self._active_at[_key(session)] = self._clock.monotonic()
+
+    def may_idle(self, session: NodeSession) -> bool:
+        """Whether a use ends without activity."""
+        return session.state in _MAY_IDLE and self._idle_timeout_ms(session) > 0
+
+    def unreported(self) -> tuple[str, ...]:
+        """Return the pools of uses that have idled for half their time, and of which nothing ever reported."""
+        now = self._clock.monotonic()
+        return tuple(
+            sorted(
+                each.pool
+                for each in self._sessions
+                if self.may_idle(each)
+                and _key(each) not in self._reported
+                and now - self._active_at.get(_key(each), now) >= self._idle_timeout_ms(each) / 2000
+            )
+        )
 
     def look(self) -> Ended:
         """Look at every session once; return those that are to end."""
         sessions = [each for each in self._sessions if each.state.shown]
         now = self._clock.monotonic()
         self._active_at = {_key(each): self._active_at.get(_key(each), now) for each in sessions}
+        self._reported &= self._active_at.keys()
         self._unseen &= {each.key for each in sessions}
         gone: list[NodeSession] = []
         idle: list[NodeSession] = []
@@ -80,11 +105,16 @@ class Liveness:
         return gone
 
     def _is_idle(self, session: NodeSession) -> bool:
-        pool = self._policy.in_force.pool(session.pool)
+        timeout_ms = self._idle_timeout_ms(session)
         held = self._store_state.store_now(session.pool) < (session.hold_until or 0)
-        if pool is None or not pool.idle_timeout_ms or held:
+        if not timeout_ms or held:
             return False
-        return self._clock.monotonic() - self._active_at[_key(session)] >= pool.idle_timeout_ms / 1000
+        return self._clock.monotonic() - self._active_at[_key(session)] >= timeout_ms / 1000
+
+    def _idle_timeout_ms(self, session: NodeSession) -> int:
+        """Return after how long without activity a session ends; 0: never."""
+        pool = self._policy.in_force.pool(session.pool)
+        return 0 if pool is None else pool.idle_timeout_ms
 
 
 def _key(session: NodeSession) -> tuple[str, str, int]:

@@ -8,6 +8,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from farmlease.config.model import AgentSection
 from farmlease.errors import JournalFailed, StoreError
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.health.pool_usage import STALE_AFTER, PoolUsage
@@ -59,9 +60,8 @@ def observed(host: Host, alert: int = 90) -> Node:
     """What a daemon makes around an agent."""
     node = host.node
     usage = PoolUsage(host.farm, node.state.policy, node.sync.availability, host.clock, alert)
-    monitor = HealthMonitor(
-        node.state, node.sync, usage, node.metrics, node.runtime, offline_denies=False, max_sessions=4
-    )
+    settings = AgentSection(max_sessions=4)
+    monitor = HealthMonitor(node.state, node.sync, node.sessions, usage, node.metrics, node.runtime, settings)
     return Node(host, usage, monitor)
 
 

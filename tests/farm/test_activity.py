@@ -1,0 +1,121 @@
+"""Who works keeps the seat, with nothing set up: real agents, systemd's loginctl, and a real bus with a logind on it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.login import MockedLogind, logind_on_a_bus, scope, scoped
+from tests.support.pam_hosts import pam_service
+from tests.support.servers import RedisServer, redis_server
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="logind is Linux's"),
+    pytest.mark.timeout(120),
+]
+
+IDLE_TIMEOUT = 4.0  #: seconds
+POLICY = f"""
+[[pool]]
+name = "clearquest"
+kind = "floating"
+capacity = 2
+share = "session"
+idle_timeout = "{IDLE_TIMEOUT:.0f}s"
+reacquire = {{{{ attempts = 0 }}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[RedisServer]:
+    """A real redis-server."""
+    with redis_server() as running:
+        yield running
+
+
+@pytest.fixture
+def logind(tmp_path: Path) -> Iterator[MockedLogind]:
+    """The host's logind."""
+    with logind_on_a_bus(tmp_path) as host:
+        yield host
+
+
+@pytest.fixture
+def agents(logind: MockedLogind, store: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
+    """An agent on a host with that logind."""
+    monkeypatch.setenv("PATH", str(logind.programs), prepend=":")
+    store.client().flushall()
+    with agents_on(store.url, nodes=("ctx-01",), policy=POLICY) as running:
+        yield running
+
+
+def states(agent: RunningAgent) -> dict[str, str]:
+    """Return the agent's sessions and their states."""
+    return {each["user"]: each["state"] for each in agent.request("GET", "/v1/sessions").document}
+
+
+def watched(agent: RunningAgent, logind: MockedLogind, idle: str) -> None:
+    """Both work for longer than idle_timeout; then mary's desktop says that it idles, and only she loses her seat."""
+    working = time.monotonic() + 2 * IDLE_TIMEOUT
+    while time.monotonic() < working:
+        assert {"john": "active", "mary": "active"} == states(agent)
+        time.sleep(0.2)
+    logind.idle(idle, on=True)
+    soon(lambda: states(agent).get("mary") == "lost", "who idles keeps the seat", 5 * IDLE_TIMEOUT)
+    assert "active" == states(agent)["john"]
+
+
+def test_programs_under_run_are_watched(agents: Agents, logind: MockedLogind) -> None:
+    """Each in the scope of its login session, as systemd puts it there."""
+    agent = agents["ctx-01"]
+    with ExitStack() as stack:
+        for user, session in (("john", "51"), ("mary", "52")):
+            logind.add(session)
+            run = [sys.executable, "-m", "farmlease", "--config", str(agent.config), "run", "--user", user]
+            stack.enter_context(scoped(f"session-{session}.scope", *run, "--", "sleep", "100"))
+        soon(lambda: len(states(agent)) == 2, "the programs do not start")
+        watched(agent, logind, "52")
+
+
+def test_sessions_of_pam_are_watched(agents: Agents, logind: MockedLogind) -> None:
+    """By the process that opened them, which logind's own module has put into the scope."""
+    with pam_service(agents) as host, ExitStack() as stack:
+        logons = []
+        for user, session in (("john", "61"), ("mary", "62")):
+            logind.add(session)
+            within = stack.enter_context(scope(f"session-{session}.scope"))
+            logons.append(host.log_on(user, f"tty-{user}", within))
+        try:
+            soon(lambda: len(states(host.agent)) == 2, "the sessions do not open")
+            watched(host.agent, logind, "62")
+        finally:
+            for each in logons:
+                each.let_go()
+
+
+def test_the_doctor_says_whether_anything_reports(
+    agents: Agents, logind: MockedLogind, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With logind all is well; without it the pool that needs it is named, and health warns of a session that will end."""
+    agent = agents["ctx-01"]
+    found = examined(agent)
+    assert "activity" in found
+    assert "logind reports" in found
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "loginctl").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "none" / "loginctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "none"), prepend=":")
+    assert "no logind answers on this host, so sessions in clearquest end" in examined(agent)
+    assert 201 == agent.start("john", "7").status
+    soon(lambda: b"nothing reports activity" in agent.health("/healthz").body, "health does not warn", IDLE_TIMEOUT)
+
+
+def examined(agent: RunningAgent) -> str:
+    """Return what the doctor finds."""
+    command = [sys.executable, "-m", "farmlease", "--config", str(agent.config), "doctor", "-o", "csv"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
