@@ -97,7 +97,7 @@ def restore_file(user: str, version: str, pool: str, *, yes: bool) -> None:
 def _versions(client: FarmClient, user: str, pool: str) -> tuple[CurrentRecord, list[KeptVersion]]:
     """Return the version that counts, and those that this host keeps; FarmleaseError without a lease."""
     (chosen,) = client.pools(pool)
-    who = client.user(user)
+    who = client.holder(chosen, client.addressee(user))
     current = client.wait(RecordAdmin(client.farm).current(chosen, who))
     if current is None:
         raise FarmleaseError(f"the user holds no lease in pool {pool}, so there is no record to put a file into")
