@@ -45,7 +45,7 @@ class LeaseAdmin:
 
     async def lease(self, pool: Pool, user: Who) -> LeaseView | None:
         """Return one user's lease."""
-        stored = await self._farm.leases.look_up(pool, self._index(user))
+        stored = await self._farm.leases.look_up(pool, self.index_of(user))
         return None if stored is None else self._view(pool, stored)
 
     async def withdraw(self, pool: Pool, user: Who, why: Withdrawal, note: str = "") -> Withdrawn | None:
@@ -54,20 +54,20 @@ class LeaseAdmin:
         None if there is no lease to return; a revocation bars the user even without one. ``note``, the administrator's
         reason, goes into the audit, sealed.
         """
-        index = self._index(user)
+        index = self.index_of(user)
         return await self._farm.leases.withdraw(pool.name, index, why, self._note(index, note), self._farm.signature())
 
     async def release_device(self, pool: Pool, user: Who, device: str) -> DeviceRelease:
         """Free a user's device slot; a used one stays taken until the quarantine after its last use is over."""
         return await self._farm.leases.release_device(
-            pool.name, self._index(user), self._farm.device(device), self._farm.signature()
+            pool.name, self.index_of(user), self._farm.device(device), self._farm.signature()
         )
 
     async def replace_device(
         self, pool: Pool, user: Who, old: str, new: str, *, note: str, override: bool = False
     ) -> DeviceReplacement:
         """Move a user's device slot to another machine at once; the pool limits how often in 30 days."""
-        index = self._index(user)
+        index = self.index_of(user)
         sealed = self._note(index, note)
         before, after = self._farm.device(old), self._farm.device(new)
         return await self._farm.leases.replace_device(
@@ -99,7 +99,7 @@ class LeaseAdmin:
 
         RecordRejected if the lease exists but its record does not open or is malformed.
         """
-        stored = await self._farm.leases.look_up(pool, self._index(user))
+        stored = await self._farm.leases.look_up(pool, self.index_of(user))
         if stored is None:
             return f"the user has no lease in pool {pool.name}"
         if stored.quarantined:
@@ -117,7 +117,8 @@ class LeaseAdmin:
         except RecordRejected:
             return stored.user
 
-    def _index(self, who: Who) -> str:
+    def index_of(self, who: Who) -> str:
+        """Return the user index under which somebody's lease stands."""
         return who.index if isinstance(who, Pseudonym) else self._farm.sealer.user_index(who)
 
     def _view(self, pool: Pool, stored: StoredLease) -> LeaseView:

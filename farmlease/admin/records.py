@@ -7,7 +7,6 @@ on. A record is replaced by compare-and-set, so that a version that was saved me
 from dataclasses import dataclass, replace
 
 from farmlease.crypto.seal import RecordBinding
-from farmlease.domain.identity import User
 from farmlease.domain.policy import Pool
 from farmlease.domain.record import BorrowedRecord, VendorFile, decode, encode
 from farmlease.farm import Farm
@@ -32,9 +31,9 @@ class RecordAdmin:
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
 
-    async def current(self, pool: Pool, user: User) -> CurrentRecord | None:
-        """Return the record of a user's lease; None without one. RecordRejected if it does not open."""
-        stored = await self._farm.leases.look_up(pool, self._farm.sealer.user_index(user))
+    async def current(self, pool: Pool, index: str) -> CurrentRecord | None:
+        """Return the record of a lease by its user index; None without one. RecordRejected if it does not open."""
+        stored = await self._farm.leases.look_up(pool, index)
         if stored is None:
             return None
         binding = stored.binding(pool.name)

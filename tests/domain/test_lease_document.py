@@ -36,6 +36,7 @@ def test_what_is_read_of_a_lease() -> None:
         issued_at=1_000,
         contact_at=2_000,
         record_version=3,
+        saved_at=None,
         devices={"citrix-a": 9_000},
         sessions={MEMBER: SessionEntry(device="citrix-a", started_at=2_000, fence=5)},
         returned=False,

@@ -97,12 +97,14 @@ def restore_file(user: str, version: str, pool: str, *, yes: bool) -> None:
 def _versions(client: FarmClient, user: str, pool: str) -> tuple[CurrentRecord, list[KeptVersion]]:
     """Return the version that counts, and those that this host keeps; FarmleaseError without a lease."""
     (chosen,) = client.pools(pool)
-    who = client.holder(chosen, client.addressee(user))
-    current = client.wait(RecordAdmin(client.farm).current(chosen, who))
+    whom = client.addressee(user)
+    index = client.lease_admin.index_of(client.holder(chosen, whom))
+    current = client.wait(RecordAdmin(client.farm).current(chosen, index))
     if current is None:
         raise FarmleaseError(f"the user holds no lease in pool {pool}, so there is no record to put a file into")
     try:
-        return current, _kept_here(client).list(pool, client.farm.sealer.user_index(who))
+        kept = _kept_here(client)  # versions from before a change of names lie under the former ones
+        return current, [each for known in whom.indexes for each in kept.list(pool, known)]
     except OSError as error:
         place = client.config.agent.state_dir
         raise FarmleaseError(f"cannot read {place}/kept ({error.strerror}): run this as root on that host") from None

@@ -190,7 +190,7 @@ class Receipts:
             # In the lease's own form the index is part of the names of its seats, and of nothing else.
             document = receipt.document.replace(old.encode(), new.encode())
             self.keep(new, pool, replace(receipt, record=record, winner=winner, name=name, document=document))
-            self._journal.remove_receipt(old, pool)
+            self._remove(old, pool)
 
     def renew(self, index: str, pool: str, remains: Remains) -> None:
         """Note what is left of a lease after the end of a session; a receipt without a use is removed."""

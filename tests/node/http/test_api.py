@@ -291,6 +291,8 @@ async def test_where_no_policy_asks_for_groups_nobody_is_looked_up(
     api: Browserless, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory that is slow, or away, is then no matter."""
+    await host.site.apply('[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 3\n')  # files belong to accounts
+    await host.beat()
     asked = directory(host, monkeypatch, "banned")
     assert 201 == (await api("POST", "/v1/sessions", start(groups=["banned"]))).status
     assert [] == asked.asked
