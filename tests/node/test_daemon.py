@@ -256,6 +256,7 @@ async def test_a_policy_that_comes_later_is_found(unborn: RunningAgent, tmp_path
 
 def test_a_store_that_goes_and_comes_back(agent: RunningAgent, server: RedisServer) -> None:
     """L9: a lost store keeps the node in the balancer with a warning; when it is back the warning ends within seconds."""
+    (agent.config.parent / "home" / "john" / ".qlikview").mkdir(parents=True)
     agent.start("john", "7")
     hang(server)
     soon(lambda: agent.health().body.startswith(b"warn"), "nobody notices that the store is away")
