@@ -1,6 +1,7 @@
 """The whole farm: office, two hosts, and six people at their desks. And who watches that nobody is over the limit."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,6 +152,19 @@ class Farm:
         self.desks[user].type("exit")
         self.desks[user].wait_closed()
         soon(lambda: user not in there.users(), f"{there.name} has a session of {user}'s still")
+
+    @contextmanager
+    def shared_homes(self) -> Iterator[None]:
+        """Let both hosts have the same homes, as from a file server; what was in their own is out of sight meanwhile."""
+        homes = self.office.folder / "homes"
+        for user, number in USERS.items():
+            (homes / user).mkdir(parents=True)
+            os.chown(homes / user, number, number)
+        for each in self.hosts.values():
+            each.machine.run("mount", "--bind", homes, "/home")
+        yield
+        for each in self.hosts.values():
+            each.machine.run("umount", "--lazy", "/home")
 
     def lose(self, host: Host) -> None:
         """Kill all of a host at once, and wait until the balancer knows; its users see their windows close."""

@@ -3,6 +3,8 @@
 John, Mary and Peter are licensed by name, two seats for the three of them. Ann, Ben and Cara share two floating ones.
 """
 
+import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,27 @@ def test_he_is_sent_to_the_other_host_and_his_licence_is_there(farm: Farm) -> No
     assert farm.files["john"] == there.licence_file("john").read_bytes()
     lease = farm.lease("john")
     assert ([there.name], ["citrix-a"]) == (nodes(lease), [each["device"] for each in lease["devices"]])
+    assert 1 == farm.used("qlikview")
+
+
+def test_homes_that_both_hosts_see_keep_the_file_while_he_works_on_one(farm: Farm) -> None:
+    """He works on one host and looks in on the other: as he leaves that one, the file stays where he works."""
+    farm.log_off("john")
+    with farm.shared_homes():
+        there = farm.log_on("john")
+        assert farm.files["john"] == there.licence_file("john").read_bytes()
+        other = farm.other(there)
+        seen = farm.desks["john"].ssh(other.address, "sha256sum .qlikview/BorrowedCalData.pgo")
+        assert hashlib.sha256(farm.files["john"]).hexdigest() == seen.stdout.split()[0]
+        soon(lambda: [there.name] == nodes(farm.lease("john")), "his other session does not end")
+        time.sleep(1)  # what must not happen would happen now
+        assert farm.files["john"] == there.licence_file("john").read_bytes()
+        farm.desks["john"].type("borrow")
+        soon(lambda: farm.files["john"] != there.licence_file("john").read_bytes(), "he borrowed nothing")
+        farm.files["john"] = there.licence_file("john").read_bytes()
+        farm.log_off("john")
+    there = farm.log_on("john")
+    assert farm.files["john"] == there.licence_file("john").read_bytes()
     assert 1 == farm.used("qlikview")
 
 
