@@ -32,7 +32,7 @@ name = "qlikview"
 kind = "named"
 capacity = {CAPACITY}
 session_timeout = "5s"
-files = ["/home/{{user}}/.qlikview/BorrowedCalData.pgo"]
+files = ["{{home}}/.qlikview/BorrowedCalData.pgo"]
 
 [[pool]]
 name = "clearquest"

@@ -53,6 +53,7 @@ window = "3s"
 
 [hooks]
 ended = ["/usr/local/lib/farmlease/forget-absent", "192.0.2.10:9734", "{name}"]
+drained = ["/usr/local/lib/farmlease/forget-absent", "192.0.2.10:9734", "{name}"]
 """
 _SSHD = """\
 Include /etc/ssh/sshd_config.d/*.conf
