@@ -124,11 +124,11 @@ def _add_start(app: FastAPI, agent: Agent) -> None:
         if in_force.policy is None:  # then nobody knows who is who
             return _denied(agent.deny_without_policy(body.pool))
         request = body.request(in_force.identity)
-        caller = Caller.of(http)
+        caller = Caller.of(http).under(in_force.identity)
         if not caller.may_act_for(request.user):
             return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
         caller.check(body.said, request.pid)
-        decision = await _decided(agent, request, caller.name or body.user, http)
+        decision = await _decided(agent, request, caller, caller.name or body.user, http)
         if decision is None:
             return problem(503, "the caller is gone; its place in the queue is given up")
         if isinstance(decision, Denial):
@@ -282,7 +282,7 @@ def _error_answer(error: FarmleaseError, **where: str) -> JSONResponse:
             return problem(503, "the agent cannot do this now; the administrator finds the reason in its log")
 
 
-async def _decided(agent: Agent, request: SessionRequest, name: str, http: Request) -> Decision | None:
+async def _decided(agent: Agent, request: SessionRequest, caller: Caller, name: str, http: Request) -> Decision | None:
     """Return the decision about a user of this name on the host; None if a caller who waits has hung up.
 
     If a policy that asks for groups came into force meanwhile, after one that did not, nobody had looked them up: a
@@ -290,7 +290,7 @@ async def _decided(agent: Agent, request: SessionRequest, name: str, http: Reque
     """
     while True:
         looked_up = agent.reads_groups
-        work = agent.start_session(await agent.with_groups(request, name), Caller.of(http).only)
+        work = agent.start_session(await agent.with_groups(request, name), caller.only)
         decision = await (_while_connected(http, work) if request.wait_ms else work)
         if looked_up or not agent.reads_groups or not isinstance(decision, Denial):
             return decision

@@ -15,7 +15,7 @@ import struct
 import sys
 from asyncio import Transport
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from farmlease.domain.identity import User
+from farmlease.domain.identity import Identities, User
 from farmlease.errors import InvalidName
 from farmlease.node.accounts.accounts import Accounts, NoAnswer
 from farmlease.node.host_identity import owner
@@ -69,6 +69,10 @@ class Caller:
         """Return the caller the gate let in."""
         caller: Caller = request.scope["farmlease.caller"]
         return caller
+
+    def under(self, identity: Identities) -> "Caller":
+        """Return the same caller by a table of who is who that came into force after the gate had let him in."""
+        return self if self.only is None else replace(self, only=identity.user(self.name))
 
     def may_act_for(self, user: User) -> bool:
         """Whether the caller may start and end this user's sessions."""

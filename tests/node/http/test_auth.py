@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from farmlease.clock import SystemClock
+from farmlease.domain.identity import AS_GIVEN, Identities
 from farmlease.domain.policy import PolicyInForce
 from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.http.auth import MAX_BODY, Access, Caller, Gate
@@ -147,3 +148,11 @@ def test_sockets_that_tell_nothing() -> None:
 
     with socket.socket() as tcp:
         assert (None, None) == (_peer_uid(None), _peer_uid(tcp))
+
+
+def test_a_caller_is_read_by_the_table_that_came_meanwhile() -> None:
+    """The gate knew no policy yet: who may act for himself is the person that the table makes of his name."""
+    identity = Identities(default_domain="CORP")
+    caller = Caller(AS_GIVEN.user("john"), 1000, "john").under(identity)
+    assert caller.may_act_for(identity.user("john"))
+    assert Caller(None) == Caller(None).under(identity)
