@@ -5,7 +5,8 @@ so that no seat and no file is left halfway. A background task that fails is log
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
@@ -89,6 +90,21 @@ class KeyedLocks:
     def session(self, session: str) -> asyncio.Lock:
         """Return the lock of a session: two calls about the same session must not interleave."""
         return self._sessions.setdefault(session, asyncio.Lock())
+
+    @asynccontextmanager
+    async def session_if_free(self, session: str) -> AsyncIterator[bool]:
+        """Hold the lock of a session if no call has it or waits for it; yields whether it is held."""
+        lock = self.session(session)
+        try:
+            async with asyncio.timeout(0):  # a free lock is taken without a wait
+                await lock.acquire()
+        except TimeoutError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def user(self, user: User) -> asyncio.Lock:
         """Return the lock of a user's files on this host."""

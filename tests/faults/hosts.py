@@ -214,7 +214,7 @@ class Host:
 
         def heard(pool: str, beat: Beat) -> bool:
             for lost in beat.lost:  # from here on the node knows, and what it says next is that
-                found = book.find(lost.session)
+                found = book.find(lost.session, pool)
                 if found is None or found.grant is None or found.grant.fence <= lost.fence:
                     self.history.hear(self.name, lost.session, lost.fence)
             told = beaten(pool, beat)

@@ -69,8 +69,13 @@ class Uses:
             return None
         return f"the use of {after.pool} by session {after.id} on {host.name} was ended, and nobody had asked for that"
 
-    def decided(self, host: Host, index: str, request: SessionRequest, decision: Decision) -> str | None:
-        """L2: the uses of a session are one user's; and who has a named seat takes no floating one beside it."""
+    def decided(
+        self, host: Host, index: str, request: SessionRequest, decision: Decision, *, knows: bool
+    ) -> str | None:
+        """L2: the uses of a session are one user's; and who has a named seat takes no floating one beside it.
+
+        ``knows``: the host could know who has a seat.
+        """
         asked = self._asked.pop((host.name, request.session, index), None)
         if not isinstance(decision, Grant) or decision.again or not host.up:
             return None
@@ -78,7 +83,7 @@ class Uses:
             return f"session {request.session} on {host.name} is {request.user.name}'s and {len(strangers)} others' too"
         named = self._ledger.pools.get("named")
         seated = asked is not None and asked.seated and named is not None and index in named.model.leases
-        if request.pool is None and seated and asked is not None and asked.pools[:1] == ["floating"]:
+        if knows and request.pool is None and seated and asked is not None and asked.pools[:1] == ["floating"]:
             return f"{request.user.name} was given a floating seat first, and a named one is kept for them"
         return None
 

@@ -213,7 +213,9 @@ class World:
         ):
             if what := law(self, request, decision):
                 self.broken(number, what)
-        if what := self.uses.decided(host, self.index_of(request.user), request, decision):
+        # Where data were lost, or a call was, the host could not know who has a seat.
+        knows = host.up and not self.blows.losses and host.node.sync.availability.answers
+        if what := self.uses.decided(host, self.index_of(request.user), request, decision, knows=knows):
             self.broken("L2", what)
 
     def _goes_on(self, pool: str, key: Key) -> bool:

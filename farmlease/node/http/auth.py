@@ -72,7 +72,9 @@ class Caller:
 
     def under(self, identity: Identities) -> "Caller":
         """Return the same caller by a table of who is who that came into force after the gate had let him in."""
-        return self if self.only is None else replace(self, only=identity.user(self.name))
+        if self.only is None:
+            return self
+        return replace(self, only=identity.user(self.name or self.only.canonical))
 
     def may_act_for(self, user: User) -> bool:
         """Whether the caller may start and end this user's sessions."""

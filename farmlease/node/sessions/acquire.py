@@ -194,8 +194,9 @@ class SeatAcquisition:
         """
         async with self._counting:
             for each in self._sessions.uncounted(pool.name):
-                async with self._locks.session(each.id):
-                    session = self._sessions.find(each.id, pool.name)
+                # Its own start, of a second program, may be waiting for this count: the next one counts it.
+                async with self._locks.session_if_free(each.id) as free:
+                    session = self._sessions.find(each.id, pool.name) if free else None
                     if session is not None and session.is_uncounted:
                         answer = await self.ask_store(session, self._policy.in_force.version, pool)
                         await self._write(session, pool, answer)

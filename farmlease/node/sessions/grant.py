@@ -52,7 +52,10 @@ class Granting:
                 alone = not LeaseDocument.parse(taken.document).nodes - {self._node}
                 await self._files.place(session, pool, self._receipts.granted(taken, name), alone=alone)
             except (RecordRejected, FileRefused, PolicyError) as error:
-                return await self._reject(session, pool, error)
+                if isinstance(error, RecordRejected) or not taken.moved:
+                    return await self._reject(session, pool, error)
+                # A use that moved has its files here already, and goes on with them.
+                _log.error("file.refused", session=session.id, pool=pool.name, why=str(error))
         grant = self._write(session, pool, taken.lease, taken.fence, overdraft=taken.overdraft)
         # A session that has not been answered yet is granted anew, though the store may have been asked twice.
         return replace(grant, again=taken.again and session.grant is not None)

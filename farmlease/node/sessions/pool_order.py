@@ -3,8 +3,8 @@
 A named seat is kept for its user whether a session uses it or not: taking a seat of another pool beside it would cost
 the farm a second one. Without such a seat the order is the policy's.
 
-Guaranteed: nothing is asked of the store where the answer could not change the order: one pool, no named one, a receipt
-of a named seat on this node, or the only named pool comes first anyway.
+Guaranteed: nothing is asked of the store where the answer could not change the order: one pool, no named one, or a
+single named pool of which this node has a receipt, or that comes first anyway.
 """
 
 import asyncio
@@ -34,7 +34,8 @@ class PoolOrder:
     async def seated_first(self, user: User, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
         """Return the pools with those first in which the user has a named seat.
 
-        One pipelined look-up where receipts tell nothing; a store that is away changes no order.
+        One pipelined look-up where receipts tell nothing, or may tell of the wrong one of several named pools: nobody
+        tells a node what an administrator took of an idle lease. If the store is away, receipts decide.
         """
         serving = [pool for pool in pools if pool.serves(self._node)]
         named = [pool for pool in serving if pool.kind is Kind.NAMED]
@@ -43,8 +44,8 @@ class PoolOrder:
         former_names = self._policy.in_force.former_names
         indexes = self._names.indexes(user) if former_names else (self._farm.sealer.user_index(user),)
         seated = {pool.name for pool in named for index in indexes if self._has_receipt(index, pool)}
-        if not seated and (len(named) > 1 or serving[0] is not named[0]):
-            seated = await self._looked_up(indexes, named)
+        if len(named) > 1 or (not seated and serving[0] is not named[0]):
+            seated = await self._looked_up(indexes, named, otherwise=seated)
         return tuple(sorted(pools, key=lambda pool: pool.name not in seated))
 
     def _has_receipt(self, index: str, pool: Pool) -> bool:
@@ -54,11 +55,11 @@ class PoolOrder:
             return False
         return not receipt.lease.has_ended(self._store_state.store_now(pool.name))
 
-    async def _looked_up(self, indexes: Sequence[str], named: list[Pool]) -> set[str]:
-        """Return the names of the pools in which the store has a lease of the user, under whichever name."""
+    async def _looked_up(self, indexes: Sequence[str], named: list[Pool], *, otherwise: set[str]) -> set[str]:
+        """Return the names of the pools in which the store has a lease of the user; ``otherwise`` if it is away."""
         asked = [(pool, index) for pool in named for index in indexes]
         try:
             found = await asyncio.gather(*(self._farm.leases.look_up(pool, index) for pool, index in asked))
         except StoreUnavailable:  # the question for a seat that follows finds that out too, and receipts decide
-            return set()
+            return otherwise
         return {pool.name for (pool, _), lease in zip(asked, found, strict=True) if lease is not None}

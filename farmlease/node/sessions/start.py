@@ -26,7 +26,7 @@ from farmlease.domain.model import Decision, Denial, Reason, Restricted, Session
 from farmlease.domain.policy import Denied, Plan, PolicyInForce, Pool, RestrictedUse, TryPools
 from farmlease.domain.pool import QUEUE_PLACE_MS
 from farmlease.domain.session_states import SessionState
-from farmlease.errors import InvalidName, StoreError, StoreRefused, StoreUnavailable
+from farmlease.errors import InvalidName, PolicyError, StoreError, StoreRefused, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.node.concurrency import Phase, Runtime
 from farmlease.node.journal.outbox import NoteMessage
@@ -163,11 +163,9 @@ class SessionStart:
 
     async def _ask(self, question: _Question, wait_ms: int) -> Decision | _Queued:
         """Ask once, under the session's lock; a store that is away denies."""
-        request, only = replace(question.request, wait_ms=wait_ms), question.only
-        async with self._locks.session(request.session):
-            if self._sessions.identity is not self._policy.in_force.identity:
-                self._sessions.read_names(self._policy.in_force.identity)
-            uses = self._sessions.of_session(request.session)
+        async with self._locks.session(question.request.session):
+            question, uses = await self._with_uses(question)
+            request, only = replace(question.request, wait_ms=wait_ms), question.only
             if only is not None and any(each.state is not SessionState.ENDING and each.user != only for each in uses):
                 return denial_text.denial(Reason.NOT_ENTITLED, request.pool)
             if self._takes_no_more(request.user):
@@ -181,6 +179,20 @@ class SessionStart:
         if isinstance(answer, Denial) and self._outbox.pending(request.session):
             await self._heartbeat.deliver()
         return answer
+
+    async def _with_uses(self, question: _Question) -> tuple[_Question, tuple[NodeSession, ...]]:
+        """Return a question as it reads now, and the uses of its session.
+
+        Before another user's uses are ended the policy is read: it may make the two one person.
+        """
+        question = self._read_anew(question)
+        uses = self._sessions.of_session(question.request.session)
+        if all(each.user == question.request.user for each in uses):
+            return question, uses
+        with suppress(StoreError, PolicyError):
+            await self._policy.read_policy()
+        question = self._read_anew(question)
+        return question, self._sessions.of_session(question.request.session)
 
     def _read_anew(self, question: _Question) -> _Question:
         """Return a question whose persons are read by the policy as it is now: it may have changed since that came."""
@@ -204,7 +216,11 @@ class SessionStart:
     ) -> Decision | _Queued:
         """Plan, and ask pool after pool until one grants. ``uses``: what the session has or had, by pool."""
         for _ in range(_MOST_CHANGES):
+            identity = self._policy.in_force.identity
             in_force, plan = await self._plan(request)
+            if in_force.identity is not identity:  # the plan is for whom the former table made of the name
+                question, request, uses = self._asked_anew(question, request)
+                continue
             match plan:
                 case RestrictedUse():
                     self._note(request, "restricted")
@@ -221,10 +237,16 @@ class SessionStart:
             if answer is not Behind.POLICY:
                 return answer
             await self._policy.read_policy()
-            question = self._read_anew(question)
-            request = replace(question.request, wait_ms=request.wait_ms)
-            uses = _by_pool(request, self._sessions.of_session(request.session))
+            question, request, uses = self._asked_anew(question, request)
         raise StoreRefused("the policy keeps changing; is somebody applying policies in a loop?")
+
+    def _asked_anew(
+        self, question: _Question, request: SessionRequest
+    ) -> tuple[_Question, SessionRequest, Mapping[str, NodeSession]]:
+        """Return a question, its request and its user's uses by the policy as it is now."""
+        question = self._read_anew(question)
+        request = replace(question.request, wait_ms=request.wait_ms)
+        return question, request, _by_pool(request, self._sessions.of_session(request.session))
 
     async def _end(self, uses: Iterable[NodeSession]) -> None:
         """End uses, and have the store learn of it. StoreError if it cannot."""
@@ -283,7 +305,7 @@ class SessionStart:
                 await self._end(filter(None, [use]))
                 await self._deliver_end(request.session, pool.name)
             answer = await self._acquisition.ask(request, use if standing else None, in_force, pool, wait_ms)
-            if standing:
+            if standing and not isinstance(answer, Denial):
                 self._join(request, pool)
             if isinstance(answer, Waiting):
                 return _Queued(pool.name)

@@ -64,6 +64,8 @@ class Heartbeat:
         try:
             with suppress(PolicyError):  # health and the log report it; sessions go on by the policy that is known
                 await self._policy.read_policy()
+            if self._sessions.identity is not self._policy.in_force.identity:  # who is who, before anybody asks
+                self._sessions.read_names(self._policy.in_force.identity)
             refusal = await self._beat_all()
             self._store_state.write()
             await self._recovery.deliver()

@@ -173,3 +173,25 @@ async def test_where_none_is_left_the_store_is_asked_as_ever(site: Site) -> None
     host.line.calls.clear()
     await host.granted(JOHN)
     assert ["acquire"] == host.line.calls
+
+
+async def test_the_same_session_in_another_spelling_is_the_same_person(site: Site) -> None:
+    """The node has not read the new policy: before it ends another user's use it does, and finds one person."""
+    host = site.host()
+    first = await host.granted(PLAIN)
+    assert [Rename.IN_USE] == await read_otherwise(site)
+    again = await host.granted(JOHN)
+    assert (True, first.fence, {"7": "active"}) == (again.again, again.fence, host.states)
+
+
+async def test_a_plan_of_a_new_policy_is_for_whom_it_makes_of_the_name(site: Site) -> None:
+    """The name was read by the table before: the lease that began meanwhile is found, and none begins beside it."""
+    await site.apply(site.policy + '[[pool]]\nname = "x"\nkind = "floating"\ncapacity = 1\n')
+    host, other = site.host(), site.host("ctx-02")
+    await host.beat()
+    text = site.policy.replace("domains", 'default_domain = "CORP"\ndomains') + '[[rule]]\npools = ["qlikview"]\n'
+    await site.farm.apply(parse_policy(text, "test"))
+    await other.beat()
+    first = await other.granted(JOHN, "1")
+    assert first.lease.id == (await host.granted(PLAIN, "9")).lease.id
+    assert 1 == await held(site)

@@ -11,7 +11,8 @@ from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import User
 from farmlease.domain.model import Denial, Grant, Reason, SessionRequest, Withdrawal
 from farmlease.domain.policy import parse_policy
-from farmlease.errors import CannotHold
+from farmlease.errors import CannotHold, FileRefused
+from farmlease.node.files.record_sync import RecordSync
 from tests.support.nodes import JOHN, MARY, Host, Site
 from tests.support.stores import HOUR
 
@@ -164,6 +165,36 @@ async def test_an_end_that_is_owed_holds_up_no_other_use(host: Host, site: Site)
     assert ["clearquest", "qlikview"] == await sessions(site)
 
 
+async def test_a_second_program_starts_while_receipts_are_counted(site: Site) -> None:
+    """After an outage the count of one pool and a start in another wait for each other's session: neither hangs."""
+    await site.apply(TWO)
+    host = site.host()
+    await host.granted(JOHN, "0", pool="designer")
+    await host.granted(MARY, "1", pool="qlikview")
+    await host.end("1")
+    host.line.cut.add("*")
+    for session in ("5", "7"):
+        await host.granted(JOHN, session, pool="designer")
+    host.line.cut.clear()
+    with host.line.holding("acquire") as asked:
+        beat = asyncio.create_task(host.node.loops.beat())
+        await asked()
+        second = asyncio.create_task(host.start(JOHN, "7", pool="qlikview"))
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        await asyncio.gather(beat, second)
+    await host.beat()
+    assert {"store"} == {each.grant.source for each in host.agent.all_uses() if each.grant}
+
+
+async def test_the_end_of_another_s_ended_session_is_done(host: Host) -> None:
+    """John's use of the id is over here, and the store is away: for mary there is nothing to end, and nothing of his."""
+    await host.granted(JOHN, app="qlikview")
+    host.line.cut.add("*")
+    await host.end()
+    assert await host.agent.end_session("7", only=MARY)
+
+
 async def test_a_lost_seat_loses_that_use_alone(host: Host, site: Site) -> None:
     """An administrator takes one of two seats; the other program goes on, and touch knows which."""
     await both(host)
@@ -239,6 +270,33 @@ async def test_a_floating_seat_moves_though_the_pool_is_full(host: Host, site: S
     assert 0 == await held(site)
 
 
+async def test_a_use_moves_though_the_host_cannot_place_its_files(host: Host, site: Site) -> None:
+    """Its files are here already: an account database that is away ends no use that the store has moved."""
+    await site.apply(
+        POLICY.replace("capacity = 1\n[[pool]]", f'capacity = 1\nfiles = ["{site.disk}/{{user}}/f"]\n[[pool]]')
+    )
+    await host.granted(JOHN, app="qlikview")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecordSync, "owner", no_owner)
+        moved = await host.granted(JOHN, app="qlikview", device="nb-1")
+    assert ("nb-1", True) == (moved.device, moved.again)
+    assert {("7", "qlikview"): "active"} == states(host)
+
+
+async def no_owner(*_: object) -> None:
+    """Refuse as where the host's account database does not answer."""
+    raise FileRefused("the account database of this host does not answer")
+
+
+async def test_a_denied_move_leaves_the_processes(host: Host) -> None:
+    """The use ends with its process as before, whatever the denied request said."""
+    await host.granted(JOHN, app="qlikview", pid=os.getpid())
+    await host.granted(JOHN, app="qlikview", device="nb-1", pid=os.getpid())
+    before = host.agent.uses("7")
+    await host.denied(JOHN, app="qlikview", device="nb-2")
+    assert before == host.agent.uses("7")
+
+
 # --- processes ------------------------------------------------------------------------------------------------------------
 
 
@@ -309,7 +367,7 @@ BOTH = '[[rule]]\npools = ["{}", "{}"]\n'
 
 @pytest.mark.parametrize("has_receipt", [True, False])
 async def test_a_pool_with_a_named_seat_of_the_user_comes_first(site: Site, *, has_receipt: bool) -> None:
-    """Nobody takes a second named seat by the order of a list: the receipt knows, or one look-up does."""
+    """Nobody takes a second named seat by the order of a list: one look-up tells, whatever receipts there are."""
     await site.apply(TWO)
     first, second = site.host(), site.host("ctx-02")
     await first.granted(JOHN, pool="designer")
@@ -321,7 +379,34 @@ async def test_a_pool_with_a_named_seat_of_the_user_comes_first(site: Site, *, h
     assert "designer" == (await host.granted(JOHN)).pool
     assert [] == await site.sessions(JOHN, "qlikview")
     asked = [name for name in host.line.calls if name in {"look_up", "acquire"}]
-    assert (["acquire"] if has_receipt else ["look_up", "look_up", "acquire"]) == asked
+    assert ["look_up", "look_up", "acquire"] == asked
+
+
+async def test_a_receipt_of_a_returned_lease_takes_no_second_seat(site: Site) -> None:
+    """The administrator returned the idle lease, and the user has the other pool's by now: that one comes first."""
+    await site.apply(TWO + BOTH.format("qlikview", "designer"))
+    first, second = site.host(), site.host("ctx-02")
+    await first.granted(JOHN)
+    await first.end()
+    pool = parse_policy(TWO, "pools.toml").pool("qlikview")
+    assert pool is not None
+    await LeaseAdmin(site.farm).withdraw(pool, JOHN, Withdrawal.RETURNED)
+    site.timed.clock.advance(48 * HOUR)
+    await second.granted(JOHN, "1", pool="designer")
+    await first.beat()
+    assert "designer" == (await first.granted(JOHN, "8")).pool
+
+
+async def test_a_receipt_of_the_only_named_pool_is_enough(site: Site) -> None:
+    """A floating pool stands first in the rule, and this node knows of the named seat: nothing is looked up."""
+    await site.apply(POLICY + BOTH.format("clearquest", "qlikview"))
+    host = site.host()
+    await host.granted(JOHN, pool="qlikview")
+    await host.end()
+    await host.beat()
+    host.line.calls.clear()
+    assert "qlikview" == (await host.granted(JOHN)).pool
+    assert ["acquire"] == [name for name in host.line.calls if name in {"look_up", "acquire"}]
 
 
 async def test_one_pool_that_can_serve_costs_one_round_trip(site: Site) -> None:
