@@ -61,7 +61,10 @@ class RecordSync:
         self._over: set[tuple[str, str]] = set()
 
     async def owner(self, session: NodeSession) -> FileOwner:
-        """Return whose a session's files are on this host. FileRefused if the host's account database cannot say."""
+        """Return whose a session's files are on this host: where its account database cannot say, whose they were.
+
+        FileRefused if the user had none here before.
+        """
         user = session.user
         account = await self._accounts.account(user, session.given or user.canonical, self._policy.in_force.identity)
         match account:
@@ -70,6 +73,9 @@ class RecordSync:
             case NoAnswer.NONE:
                 return FileOwner(user.name)
             case NoAnswer.UNKNOWN:
+                mine = self._receipts.find(session.claim.user, session.pool)
+                if mine is not None and mine.owner is not None:
+                    return mine.owner
                 raise FileRefused(
                     "the account database of this host does not answer: look at what /etc/nsswitch.conf names"
                 )
