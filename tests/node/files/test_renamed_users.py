@@ -155,3 +155,21 @@ async def test_the_receipt_of_another_lease_of_the_same_person_stays(site: Site)
     first = host.node.state.receipts.find(site.farm.sealer.user_index(PLAIN), "qlikview")
     assert first is not None
     assert second.lease.id != first.lease.id
+
+
+async def test_a_late_save_follows_a_receipt_that_has_moved_already(site: Site) -> None:
+    """A start by the new name took the receipt along before the store had the save: it reaches the lease all the same."""
+    host = site.host()
+    await host.granted(PLAIN)
+    host.write(b"licence")
+    host.line.cut.add("*")
+    await host.end()
+    site.timed.clock.advance(3 * HOUR)
+    assert [Rename.RENAMED] == await read_otherwise(site)
+    sealer = site.farm.sealer
+    old, new = sealer.user_index(PLAIN), sealer.user_index(JOHN)
+    host.node.state.receipts.move(old, new, "qlikview", sealer.seal_name(new, JOHN.canonical))
+    host.line.cut.clear()
+    await host.beat()
+    await host.beat()
+    assert ([], 2) == (host.kept, await site.record_version())
