@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from farmlease.errors import FileRefused
 from farmlease.node.files.folder import ATTEMPTS, LEFTOVER, MAX_NAMES, FileBusy, Seen, VendorPath
@@ -33,6 +34,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: F_SETSIG of fcntl.h, which Python does not name: which signal tells that somebody else opens a leased file.
 _SET_SIGNAL = 10
+#: How the types of file systems begin that are another machine's: nfs, nfs4; cifs; smb3.
+_REMOTE = (b"nfs", b"cifs", b"smb")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -284,15 +287,31 @@ def _group_of(uid: int) -> int:
 def _has_writers(descriptor: int) -> bool:
     """Whether a file that is open for reading is open for writing too. It is not kept from anybody in between.
 
-    Where the file system or the rights of the agent allow no leases, this is not known, and the answer is no.
+    Where the file system or the rights of the agent allow no leases, this is not known, and the answer is no. NFS and
+    SMB refuse a lease for reasons of their own, with the same error.
     """
     try:
         fcntl.fcntl(descriptor, _SET_SIGNAL, signal.SIGURG)  # for who opens it now; the default would end the agent
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN
+        return error.errno == errno.EAGAIN and not _is_remote(descriptor)
     return False
+
+
+def _is_remote(descriptor: int, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether an open file lies on another machine's disk, as the kernel's list of mounts says (proc(5)).
+
+    Without the list this is not known, and the answer is yes.
+    """
+    seen = os.fstat(descriptor).st_dev
+    device = f"{os.major(seen)}:{os.minor(seen)}".encode()
+    try:
+        lines = [line.split() for line in mounts.read_bytes().splitlines()]
+    except OSError:
+        return True
+    kinds = [words[words.index(b"-") + 1] for words in lines if words[2:3] == [device] and b"-" in words[:-1]]
+    return any(kind.startswith(_REMOTE) for kind in kinds)
 
 
 def _stranger(place: VendorPath) -> FileRefused:

@@ -61,7 +61,10 @@ class RecordSync:
         self._over: set[tuple[str, str]] = set()
 
     async def owner(self, session: NodeSession) -> FileOwner:
-        """Return whose a session's files are on this host. FileRefused if the host's account database cannot say."""
+        """Return whose a session's files are on this host: where its account database cannot say, whose they were.
+
+        FileRefused if the user had none here before.
+        """
         user = session.user
         account = await self._accounts.account(user, session.given or user.canonical, self._policy.in_force.identity)
         match account:
@@ -70,6 +73,9 @@ class RecordSync:
             case NoAnswer.NONE:
                 return FileOwner(user.name)
             case NoAnswer.UNKNOWN:
+                mine = self._receipts.find(session.claim.user, session.pool)
+                if mine is not None and mine.owner is not None:
+                    return mine.owner
                 raise FileRefused(
                     "the account database of this host does not answer: look at what /etc/nsswitch.conf names"
                 )
@@ -100,10 +106,10 @@ class RecordSync:
             self._receipts.keep(index, pool.name, replace(taken, files=(), paths=(), placing=False))
             return
         paths = VendorFiles(pool.files).paths(placing.owner)
-        if self._move_former(session, pool, paths):
+        if self._move_former(session, taken, pool, paths):
             await self.receive(session, pool, taken, placing)
             return
-        self._check_paths(session, pool, paths)
+        self._check_paths(session, taken, pool, paths)
         known = self._open(index, pool.name, left_here).files if left_here is not None else ()
         # Before the disk is touched: what the store reports meanwhile is noted in the receipt and must stay there.
         receipt = replace(taken, files=pool.files, unsaved=(), owner=placing.owner, paths=paths, placing=True)
@@ -267,27 +273,34 @@ class RecordSync:
 
     # --- below ------------------------------------------------------------------------------------------------------
 
-    def _move_former(self, session: NodeSession, pool: Pool, paths: tuple[str, ...]) -> bool:
-        """Move the receipt that has these paths by a former name of the same user; return whether there was one."""
+    def _move_former(self, session: NodeSession, taken: Receipt, pool: Pool, paths: tuple[str, ...]) -> bool:
+        """Move the receipt that has these paths if it is of this lease by a former name; return whether there was one.
+
+        One of another lease stays where it is: its record may be the only copy of what it has.
+        """
         index = session.claim.user
         holder = self._receipts.holder(index, pool.name, paths)
-        if holder is None or not self._is_former(holder, session, pool):
+        former = None if holder is None or holder[1] != pool.name else self._receipts.find(*holder)
+        if holder is None or former is None or holder[0] == index or former.lease.id != taken.lease.id:
             return False
         self._receipts.move(holder[0], index, pool.name, self._sealer.seal_name(index, session.user.canonical))
         return self._receipts.find(*holder) is None
 
-    def _is_former(self, holder: tuple[str, str], session: NodeSession, pool: Pool) -> bool:
-        """Whether the holder of a path is this user by a former name, in the same pool."""
+    def _is_former(self, holder: tuple[str, str], session: NodeSession, taken: Receipt, pool: Pool) -> bool:
+        """Whether the holder of a path is this user by a former name, in the same pool.
+
+        The names of today say so, or the lease: ``lease rename`` gave it another name, and it is one person's.
+        """
         receipt = self._receipts.find(*holder)
         if receipt is None or holder[0] == session.claim.user or holder[1] != pool.name:
             return False
-        return self._names.present(holder[0], receipt.name) == session.user
+        return receipt.lease.id == taken.lease.id or self._names.present(holder[0], receipt.name) == session.user
 
-    def _check_paths(self, session: NodeSession, pool: Pool, paths: tuple[str, ...]) -> None:
+    def _check_paths(self, session: NodeSession, taken: Receipt, pool: Pool, paths: tuple[str, ...]) -> None:
         """Refuse paths that are another user's on this host, or this user's in another pool."""
         index = session.claim.user
         holder = self._receipts.holder(index, pool.name, paths)
-        if holder is None or self._is_former(holder, session, pool):
+        if holder is None or self._is_former(holder, session, taken, pool):
             return
         if holder[0] == index:
             why = f"pool {holder[1]} has the same file of this user on this host: write another path in one of the two"

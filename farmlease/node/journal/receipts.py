@@ -189,8 +189,15 @@ class Receipts:
             record = moved(receipt.version, receipt.record)
             # In the lease's own form the index is part of the names of its seats, and of nothing else.
             document = receipt.document.replace(old.encode(), new.encode())
-            self.keep(new, pool, replace(receipt, record=record, winner=winner, name=name, document=document))
-            self._remove(old, pool)
+            under = replace(receipt, record=record, winner=winner, name=name, document=document)
+            try:
+                with self._journal.together():
+                    self.keep(new, pool, under)
+                    self._remove(old, pool)
+            except BaseException:
+                self._places = None  # the journal has not made the move: what it has is read anew when it is needed
+                self._holders.clear()
+                raise
 
     def renew(self, index: str, pool: str, remains: Remains) -> None:
         """Note what is left of a lease after the end of a session; a receipt without a use is removed."""

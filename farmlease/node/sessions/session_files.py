@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from farmlease.domain.identity import User
 from farmlease.domain.policy import Pool
 from farmlease.errors import FarmleaseError, FileRefused, JournalFailed, StoreError
 from farmlease.node.concurrency import Runtime
@@ -45,6 +46,8 @@ class SessionFiles:
         self._member = state.member
         self._sessions = state.sessions
         self._receipts = state.receipts
+        self._names = state.names
+        self._policy = state.policy
         self._outbox = state.outbox
         self._store_state = state.store_state
         self._records = records
@@ -147,32 +150,51 @@ class SessionFiles:
             _log.error("file.refused", session=session.id, pool=session.pool, why=str(refusal))
 
     async def _clear(self, index: str, pool: str) -> None:
-        user = self._receipts.user(index, pool)
+        user = self._user(index, pool)
         if user is None:
             return
         async with self._locks.user(user):
             if self._is_needed(index, pool) or not self._records.has_files(index, pool):
                 return
             if not self._records.is_over(index, pool):
-                await self._ask_for_others(index, pool)
+                await self._ask_for_others(user, index, pool)
             if self._records.is_over(index, pool):
                 claim = Claim(user=index, node=self._member, session="")
                 await self._save(claim, pool, unsaved=True)
                 await self._records.remove_files(index, pool)
 
-    async def _ask_for_others(self, index: str, pool: str) -> None:
-        """Ask the store where the user's sessions live; one that this node does not know cannot say."""
+    async def _ask_for_others(self, user: User, index: str, pool: str) -> None:
+        """Ask the store where the user's sessions live, by any name; one that this node does not know cannot say."""
         await self._records.look(index, pool)
         try:
             if await self._store.peek(pool, self._store_state.known(pool)):
-                self._records.session_over(index, pool, await self._store.nodes_of(pool, index))
+                indexes = self._names.indexes(user, index)
+                nodes = [await self._store.nodes_of(pool, each) for each in indexes]
+                if not await self._is_elsewhere(index, pool, indexes):
+                    self._records.session_over(index, pool, frozenset().union(*nodes))
         except StoreError as error:
             self._availability.failed(error)
 
+    async def _is_elsewhere(self, index: str, pool: str, indexes: tuple[str, ...]) -> bool:
+        """Whether a receipt's lease may live under none of these indexes: moved by hand, to a name not known here.
+
+        Nobody can say then who works with its file, until the lease is over by the receipt.
+        """
+        receipt, known = self._receipts.find(index, pool), self._policy.in_force.pool(pool)
+        if receipt is None or known is None or receipt.lease.expires_at <= self._store_state.store_now(pool):
+            return False
+        standing = [await self._store.look_up(known, each) for each in indexes]
+        return all(stored is None or stored.lease.id != receipt.lease.id for stored in standing)
+
     def _is_needed(self, index: str, pool: str) -> bool:
         """Whether a session here uses a user's files, or is about to."""
-        user = self._receipts.user(index, pool)
+        user = self._user(index, pool)
         return user is not None and self._sessions.needs_files(user, pool)
+
+    def _user(self, index: str, pool: str) -> User | None:
+        """Return who has today the name of a receipt; None if there is none that says."""
+        receipt = self._receipts.find(index, pool)
+        return None if receipt is None else self._names.present(index, receipt.name)
 
     async def _save(self, claim: Claim, pool: str, *, unsaved: bool = False) -> tuple[bool, Mapping[str, FileRefused]]:
         """Take the files back; write the new version and its message, all or nothing."""

@@ -179,15 +179,27 @@ class OutboxDelivery:
 
     def _under_present_name(self, message: SaveMessage) -> SaveMessage | None:
         """Return the message for the name that its user has today, to which the lease may have moved meanwhile."""
-        index, receipt = message.claim.user, self._receipts.find(message.claim.user, message.pool)
-        user = None if receipt is None else self._names.present(index, receipt.name)
-        if user is None or self._sealer.user_index(user) == index:
+        index = message.claim.user
+        present = self._present_index(message)
+        if present is None or present == index:
             return None
-        moved = replace(message, claim=replace(message.claim, user=self._sealer.user_index(user)))
+        moved = replace(message, claim=replace(message.claim, user=present))
         with suppress(RecordRejected):
             content = self._sealer.unseal_record(message.binding, message.record)
             return replace(moved, record=self._sealer.seal_record(moved.binding, content))
         return None
+
+    def _present_index(self, message: SaveMessage) -> str | None:
+        """Return the index of who has a message's lease today; None if no receipt says.
+
+        A start by the new name may have moved the receipt already: then the one of the same lease says.
+        """
+        receipt = self._receipts.find(message.claim.user, message.pool)
+        if receipt is not None:
+            user = self._names.present(message.claim.user, receipt.name)
+            return None if user is None else self._sealer.user_index(user)
+        moved = (at for at, each in self._receipts.of_pool(message.pool) if each.lease.id == message.lease_id)
+        return next(moved, None)
 
     def _is_same(self, message: SaveMessage, found: Conflict) -> bool:
         """Whether the store already has this very version, under another seal."""

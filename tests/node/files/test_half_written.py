@@ -105,6 +105,41 @@ async def test_a_file_that_is_open_for_writing_is_waited_for(site: Site) -> None
     assert b"half of a new one" == host.read()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who writes a file")
+@pytest.mark.parametrize(
+    ("kind", "remote"),
+    [("nfs", True), ("nfs4", True), ("cifs", True), ("smb3", True), ("ext4", False), ("nsfs", False), ("", False)],
+)
+def test_a_file_of_another_machine_is_known_by_its_mount(tmp_path: Path, kind: str, *, remote: bool) -> None:
+    """NFS and SMB refuse a lease on a file that nobody has open: what the kernel says of such a file tells nothing."""
+    from farmlease.node.files import folder_posix  # noqa: PLC0415 - not for Windows
+
+    seen, mounts = tmp_path.stat().st_dev, tmp_path / "mountinfo"
+    lines = ["22 27 0:4095 / /other rw shared:2 - nfs4 server:/other rw", "broken"]
+    if kind:
+        lines.append(f"36 35 {os.major(seen)}:{os.minor(seen)} / /home rw,noatime shared:1 - {kind} server:/home rw")
+    mounts.write_text("\n".join(lines))
+    with (tmp_path / "file").open("wb") as file:
+        assert remote is folder_posix._is_remote(file.fileno(), mounts)
+        assert folder_posix._is_remote(file.fileno(), tmp_path / "none")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who writes a file")
+async def test_a_file_on_a_share_is_saved_though_it_has_no_lease(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says "try again" of every file there: it is taken at the session's end all the same."""
+    from farmlease.node.files import folder_posix  # noqa: PLC0415 - not for Windows
+
+    host = site.host()
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_posix, "_is_remote", lambda _: True)
+        await host.granted(JOHN)
+        with host.file().open("wb") as file:
+            file.write(GOOD)
+            file.flush()
+            await host.end()
+    assert (2, None) == (await site.record_version(), host.read())
+
+
 async def test_a_file_that_never_rests_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look finds another content: none of them is a version."""
     host = site.host()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from farmlease.domain.model import Denial, Reason
-from tests.support.nodes import IDENTITIES, JOHN, Host, Site
+from tests.support.nodes import IDENTITIES, JOHN, Host, People, Site
 
 OTHER = IDENTITIES.user(r"OTHER\john")
 
@@ -87,6 +87,26 @@ async def test_a_restart_and_a_changed_account_take_back_from_where_it_was_put(s
     host.restart()
     await host.end()
     assert (False, 2) == (path.exists(), await site.record_version())
+
+
+async def test_a_silent_directory_denies_only_who_is_new_here(
+    site: Site, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host remembers where it had john's files; of Mary it knows nothing, and says what to look at."""
+    host = site.host()
+    path = home / ".vendor" / "cal.pgo"
+    await moved(host, path, b"x")
+
+    def fail(*_: object) -> None:
+        raise OSError("the directory is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(People, "account", fail)
+        host.restart()
+        await host.granted(JOHN, given="John")
+        assert b"x" == path.read_bytes()
+        denial = await host.denied(IDENTITIES.user("mary"), "8", given="Mary")
+        assert "/etc/nsswitch.conf" in denial.detail
 
 
 async def test_a_user_without_an_account_is_told_so(site: Site, home: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from farmlease.domain.model import Denial, Grant, SessionRequest
 from farmlease.errors import JournalFailed
-from tests.support.nodes import JOHN, Host, Site
+from tests.support.nodes import JOHN, MARY, Host, Site
 
 #: More writes than any verb does.
 MOST = 100
@@ -176,3 +176,24 @@ async def test_health_tells_a_full_disk_at_the_first_write_that_fails(site: Site
         assert not host.agent.facts().journal_writes
     await host.node.loops.look()
     assert host.agent.facts().journal_writes
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+async def test_a_receipt_moves_as_a_whole_or_not_at_all(site: Site, at: int) -> None:
+    """The disk is full at the write, at the removal or at the end of both: the path is still the former name's."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.end()
+    receipts, sealer = host.node.state.receipts, site.farm.sealer
+    old, new = sealer.user_index(JOHN), sealer.user_index(MARY)
+    before = receipts.find(old, "qlikview")
+    assert before is not None
+    assert (old, "qlikview") == receipts.holder(new, "qlikview", before.paths)
+    name = sealer.seal_name(new, MARY.canonical)
+    with full(host, at, stays=False), pytest.raises(JournalFailed):
+        receipts.move(old, new, "qlikview", name)
+    assert (before, None) == (receipts.find(old, "qlikview"), receipts.find(new, "qlikview"))
+    assert ((old, "qlikview"), JOHN) == (receipts.holder(new, "qlikview", before.paths), receipts.user(old, "qlikview"))
+    receipts.move(old, new, "qlikview", name)
+    assert receipts.holder(new, "qlikview", before.paths) is None
+    assert (new, "qlikview") == receipts.holder(old, "qlikview", before.paths)
