@@ -176,15 +176,18 @@ class SessionFiles:
             self._availability.failed(error)
 
     async def _is_elsewhere(self, index: str, pool: str, indexes: tuple[str, ...]) -> bool:
-        """Whether a receipt's lease may live under none of these indexes: moved by hand, to a name not known here.
+        """Whether a receipt's lease lives under none of these indexes but another: moved by hand, to an unknown name.
 
-        Nobody can say then who works with its file, until the lease is over by the receipt.
+        Nobody can say then who works with its file. All leases are looked through only if it is not where it was.
         """
         receipt, known = self._receipts.find(index, pool), self._policy.in_force.pool(pool)
-        if receipt is None or known is None or receipt.lease.expires_at <= self._store_state.store_now(pool):
+        if receipt is None or known is None:
             return False
-        standing = [await self._store.look_up(known, each) for each in indexes]
-        return all(stored is None or stored.lease.id != receipt.lease.id for stored in standing)
+        for each in indexes:
+            stored = await self._store.look_up(known, each)
+            if stored is not None and stored.lease.id == receipt.lease.id:
+                return False
+        return receipt.lease.id in {stored.lease.id async for stored in self._store.list(known)}
 
     def _is_needed(self, index: str, pool: str) -> bool:
         """Whether a session here uses a user's files, or is about to."""
