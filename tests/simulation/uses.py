@@ -5,6 +5,7 @@ one user's (L2); the end of a session leaves none of them (L3); and nobody takes
 kept for them (L2).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from farmlease.domain.identity import User
@@ -20,6 +21,8 @@ __all__ = ["Uses"]
 
 _LIVE = frozenset({SessionState.ACTIVE, SessionState.WAITING})
 _ALL = "*"  #: every pool
+#: Seconds after which an end that was asked for has been carried out, or never will be.
+_CARRIED_OUT = 300
 
 
 @dataclass(slots=True)
@@ -33,10 +36,11 @@ class _Asked:
 class Uses:
     """The uses of all hosts. Methods return what broke a law, or None."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, now: Callable[[], float]) -> None:
         self._ledger = ledger
-        #: By host and session: pool or all, a user, and whether the end is for that user or for all others.
-        self._may_end: dict[tuple[str, str], set[tuple[str, str, bool]]] = {}
+        self._now = now
+        #: By host and session: pool or all, a user, whether the end is for that user or for all others; and when.
+        self._may_end: dict[tuple[str, str], dict[tuple[str, str, bool], float]] = {}
         self._asked: dict[tuple[str, str, str], _Asked] = {}  #: by host, session and user index
 
     def start_asked(self, host: Host, index: str, request: SessionRequest) -> None:
@@ -63,8 +67,11 @@ class Uses:
         """L3: a use ends by its host's wish only if that was asked for."""
         if event is not SessionEvent.END_ASKED or before not in _LIVE:
             return None
-        wishes = self._may_end.get((host.name, after.id), set())
-        asked = any(pool in {after.pool, _ALL} and (user == after.user.canonical) is his for pool, user, his in wishes)
+        wishes = self._may_end.get((host.name, after.id), {})
+        asked = any(
+            pool in {after.pool, _ALL} and (user == after.user.canonical) is his and self._now() - at < _CARRIED_OUT
+            for (pool, user, his), at in wishes.items()
+        )
         if asked or after.grant is None:  # one whose record was refused is ended by the agent itself, without its grant
             return None
         return f"the use of {after.pool} by session {after.id} on {host.name} was ended, and nobody had asked for that"
@@ -93,7 +100,7 @@ class Uses:
         return f"session {session} on {host.name} was ended and goes on in {left}" if left else None
 
     def _note(self, host: Host, session: str, wishes: set[tuple[str, str, bool]]) -> None:
-        self._may_end.setdefault((host.name, session), set()).update(wishes)
+        self._may_end.setdefault((host.name, session), {}).update(dict.fromkeys(wishes, self._now()))
 
 
 def fences(host: Host, session: str) -> frozenset[tuple[str, int]]:

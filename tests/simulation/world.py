@@ -97,7 +97,7 @@ class World:
             self.network.line("admin"), describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep
         )
         self.admin = Farm(FARM, LeaseStore(connection, FARM), _sealer())
-        self.uses = Uses(self.ledger)
+        self.uses = Uses(self.ledger, lambda: self.now)
         self.workload = Workload(self, self.terms, dice(seed, "workload"))
         self.blows = Blows(self, dice(seed, "blows"))
         self.forged: dict[tuple[str, str], bytes] = {}  #: by pool and user index, records that must not open
