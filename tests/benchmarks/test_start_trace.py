@@ -9,8 +9,8 @@ from tests.benchmarks import start_trace
 from tests.benchmarks.checkout import Checkout
 from tests.benchmarks.traced import OUTSIDE, Calls
 
-MOST_FILES = 45
-MOST_CROSSINGS = 133
+MOST_FILES = 50
+MOST_CROSSINGS = 162
 
 
 @pytest.fixture(scope="module")

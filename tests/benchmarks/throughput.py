@@ -103,7 +103,7 @@ async def theirs(on: Bench, clients: int, calls: int) -> float:
         {
             "policy": VERSION, "user": f"{these}__rand_int____rand_int__", "node": NODE, "session": f"{these}__rand_int____rand_int__",
             "device": FARM, "lease": secrets.token_urlsafe(12), "record": "r" * len(record), "name": "n" * len(name),
-            "reservations": "[]", "wait": 0, **NOTHING.arguments(), "life": on.raw.info("server")["run_id"],
+            "reservations": "[]", "wait": 0, "spellings": "", "former": "", **NOTHING.arguments(), "life": on.raw.info("server")["run_id"],
         }
     )  # fmt: skip
     keys = Shard(FARM, POOL.name).keys()

@@ -10,6 +10,8 @@ from tests.support.commands import QLIKVIEW, ClockedHost, Host
 MINUTE = 60_000
 NUMBERS = {"quarantined": 0, "reserved": 0, "queued": 0}
 CLEARQUEST = '[[pool]]\nname = "clearquest"\nkind = "named"\ncapacity = 1\n'
+#: Without it a session that names no pool gets none of two, and each command here would warn of that.
+EVERYONE = "[[rule]]\npools = ['qlikview']\n"
 USE = {"name": "qlikview", "kind": "named", "capacity": 3, "used": 0, "free": 0} | NUMBERS
 
 
@@ -60,12 +62,12 @@ def used_and_free(host: Host) -> tuple[int, int]:
 )
 def test_a_dry_run_says_who_would_be_affected(host: Host, text: str, told: list[str]) -> None:
     """Leases in a removed pool, seats above a lower capacity, users above a lower limit; nobody else is named."""
-    host.apply(QLIKVIEW + CLEARQUEST + "sessions_per_user = 3\n")
+    host.apply(QLIKVIEW + CLEARQUEST + "sessions_per_user = 3\n" + EVERYONE)
     host.lend("john", "mary", "zoe", ended=True)
     host.lend("john", device="NB-1", ended=True)
     host.lend("zoe", pool="clearquest")
     host.lend("zoe", pool="clearquest", device="NB-2")
-    ended = host.run("pool", "apply", host.write(text), "--dry-run")
+    ended = host.run("pool", "apply", host.write(text + EVERYONE), "--dry-run")
     assert (0, "") == (ended.status, ended.err)
     assert [*told, "dry run: nothing was applied"] == ended.out.splitlines()
 

@@ -77,7 +77,7 @@ def replaced(farm: Farm, told: str) -> None:
 
 def imported(farm: Farm, told: str) -> None:
     """The notebook that asks no agent is known to the farm."""
-    assert "NB-2000" in farm.type("ctx-02", r"farmlease device list 'CORP\olga' -o csv"), told
+    assert "nb-2000" in farm.type("ctx-02", r"farmlease device list 'CORP\olga' -o csv"), told
 
 
 def balanced(farm: Farm, told: str) -> None:

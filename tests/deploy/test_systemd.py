@@ -140,10 +140,31 @@ def test_the_agent_needs_no_more_rights_than_the_unit_leaves_it(server: RedisSer
     assert travels(server, capabilities())
 
 
-@pytest.mark.parametrize("without", capabilities())
+@pytest.mark.parametrize("without", [each for each in capabilities() if each != "lease"])
 def test_each_right_that_is_left_is_needed(server: RedisServer, without: str) -> None:
     """With one capability less the file does not travel, or travels half-written."""
     assert not travels(server, [each for each in capabilities() if each != without])
+
+
+@pytest.mark.parametrize("without", [(), ("lease",)])
+def test_a_file_that_is_being_written_waits_by_the_right_to_ask_of_it(
+    server: RedisServer, without: tuple[str, ...]
+) -> None:
+    """With the capability no version is made of a file that a program has open for writing; without it one is."""
+    with agents_on(server.url, nodes=("ctx-01",)) as agents:
+        agent, file = agents["ctx-01"], agents.licence_file("john")
+        limited(agent, [each for each in capabilities() if each not in without])
+        file.parent.mkdir(parents=True)
+        agent.start("john", "7")
+        with file.open("w") as writing:
+            writing.write("borrowed, and not all of it yet")
+            writing.flush()
+            for path in (agents.home / "john", file.parent, file):
+                os.chown(path, JOHN, JOHN)
+            saved = agent.request("POST", "/v1/sessions/7/save").document
+        agent.end("7")
+    assert bool(without) == (saved["uses"][0].get("changed") is True), saved
+    assert bool(without) == ("open in a program" not in str(saved)), saved
 
 
 def test_without_files_no_right_is_needed(server: RedisServer) -> None:

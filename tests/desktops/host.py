@@ -52,7 +52,7 @@ agent_check = "{address}:8733"
 window = "3s"
 
 [hooks]
-ended = ["/usr/local/lib/farmlease/forget-absent", "192.0.2.10:9734", "{name}"]
+ended = ["/usr/local/lib/farmlease/forget-absent", "192.0.2.10:9734", "{name}", "{{user}}"]
 drained = ["/usr/local/lib/farmlease/forget-absent", "192.0.2.10:9734", "{name}"]
 """
 _SSHD = """\

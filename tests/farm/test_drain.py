@@ -169,14 +169,17 @@ def answers(node: RunningAgent) -> bool:
     return False
 
 
-def test_a_broker_is_told_once_of_each_change(store: RedisServer, tmp_path: Path) -> None:
+def test_a_broker_is_told_once_of_each_change(tmp_path: Path) -> None:
     """From another host and on the node itself; an agent that starts again says nothing of what is known."""
     told = tmp_path / "told"
     hooks = "\n".join(
         f"""{name} = ["/bin/sh", "-c", 'echo "$@" >> {told}', "hook", "{name}", "{{node}}"]"""
         for name in ("drained", "undrained")
     )
-    with agents_on(store.url, nodes=("ctx-01",), health=f"[hooks]\n{hooks}") as agents:
+    with (
+        redis_server() as store,
+        agents_on(store.url, nodes=("ctx-01",), health=f"[hooks]\n{hooks}") as agents,
+    ):
         node, lines = agents["ctx-01"], list[str]()
         for command, line in (("drain", "drained ctx-01\n"), ("undrain", "undrained ctx-01\n")):
             assert 0 == typed(node, "node", command, "ctx-01").status

@@ -142,13 +142,13 @@ def test_of_a_later_version(agent: RunningAgent, store: RedisServer) -> None:
     """A farmlease that is older than its journal does not start, exits with 5, and leaves the journal to the newer one."""
     agent.kill()
     with closing(sqlite3.connect(agent.state_dir / "journal.sqlite", isolation_level=None)) as journal:
-        journal.execute("PRAGMA user_version = 2")
+        journal.execute("PRAGMA user_version = 3")
     agent.launch()
     assert agent.process is not None
     assert DAMAGED == agent.process.wait(20)
     assert "written by a later version of farmlease" in agent.log_text
     with closing(sqlite3.connect(agent.state_dir / "journal.sqlite", isolation_level=None)) as journal:
-        journal.execute("PRAGMA user_version = 1")
+        journal.execute("PRAGMA user_version = 2")
     agent.launch()
     agent.wait_ready()
     assert ["7"] == [each["session"] for each in agent.request("GET", "/v1/sessions").document]

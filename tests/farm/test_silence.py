@@ -108,11 +108,11 @@ def busy_run(farm: Agents, store: RedisServer, arguments: set[str]) -> None:
     for session in ("b0", "d0"):
         one.end(session)
     farm.licence_file(USERS[0]).write_bytes(CONTENT + b" in no record")
-    one.start(USERS[0], "r0", pool="qlikview")
+    one.start(rf"CORP\{USERS[0]}", "r0", pool="qlikview")
     one.end("r0")
     swap_records(store)
     for number, user in enumerate(USERS):
-        one.start(user, f"e{number}", pool="qlikview")
+        one.start(rf"CORP\{user}", f"e{number}", pool="qlikview")
         two.end(f"b{number}")
     link = farm.licence_file(USERS[1])
     link.unlink(missing_ok=True)
@@ -157,7 +157,7 @@ def evidence() -> Iterator[Evidence]:
         dumped = below(store.folder)
         store.process.kill()
         store.process.wait()
-        one.start(USERS[2], "offline", pool="qlikview")
+        one.start(rf"CORP\{USERS[2]}", "offline", pool="qlikview")
         one.end("e0")
         assert 0 == one.terminate()
         places = {

@@ -2,6 +2,7 @@
 
 Only where things lie differs: the guide's paths lead into the host's folder, and its addresses are loopback ones, so
 that all ports are the real ones; and an agent ends without letting its balancer hear of it first (``shutdown_delay``).
+An agent sees the accounts of the guide's users, with homes in its host's folder.
 ``ssh`` and ``scp`` lead from folder to folder, ``systemctl`` is tests/support/service_manager.py.
 """
 
@@ -9,6 +10,7 @@ import csv
 import os
 import random
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.account_files import AccountFiles
 from tests.support.samples import DEPLOY, ROOT
 from tests.support.servers import require
 from tests.support.service_manager import stop_all
@@ -56,8 +59,11 @@ export PYTHONPATH={project} FARMLEASE_CONFIG={root}/etc/farmlease/farmlease.toml
 export FARMLEASE_KEYS__FILE=${{FARMLEASE_KEYS__FILE:-{root}/etc/farmlease/keyring.json}}
 export FARMLEASE_AGENT__STATE_DIR={root}/var/lib/farmlease FARMLEASE_AGENT__SHUTDOWN_DELAY=0s
 export FARMLEASE_AGENT__LISTEN=unix:{root}/run/farmlease/agent.sock
+if [ "$*" = agent ]; then exec {with_accounts} -m farmlease agent; fi
 exec {python} -m farmlease "$@"
 """
+#: Who works on the farm while the guide is followed.
+_USERS = {"john": 7101, "mary": 7102, "paul": 7103}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,15 @@ def three_hosts() -> Iterator[Farm]:
         shutil.rmtree(base)
 
 
+def homes(folder: Path) -> Iterator[str]:
+    """Make the users' home folders, with that of the program in each; yield their lines for the account file."""
+    for name, number in _USERS.items():
+        (folder / name / ".qlikview").mkdir(parents=True)
+        for path in (folder / name, folder / name / ".qlikview"):
+            os.chown(path, number, number)
+        yield f"{name}:x:{number}:{number}::{folder / name}:/bin/sh\n"
+
+
 def set_up(farm: Farm, node: str, address: str) -> None:
     """Make a host's folder: what the operating system and the installation of farmlease would have put there."""
     root = farm.base / node
@@ -166,8 +181,11 @@ def set_up(farm: Farm, node: str, address: str) -> None:
         "shims",
     ):
         (root / folder).mkdir(parents=True)
+    accounts = AccountFiles(root / "etc")
+    accounts.write(passwd=Path("/etc/passwd").read_text(encoding="utf-8") + "".join(homes(root / "home")))
     values = {
-        "root": root, "base": farm.base, "project": ROOT, "python": sys.executable, "node": node, "address": address
+        "root": root, "base": farm.base, "project": ROOT, "python": sys.executable, "node": node, "address": address,
+        "with_accounts": shlex.join(accounts.command([sys.executable])),
     }  # fmt: skip
     programs = {
         "enter": _ENTER, "shims/ssh": _SSH, "shims/scp": _SCP, "shims/systemctl": _SYSTEMCTL,

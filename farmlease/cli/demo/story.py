@@ -135,7 +135,7 @@ class Story:
         self._printer.fact("hosts", "have counted again what they had, before anybody new is let in")
         await self._same_lease(self._one, JOHN, "10")
         working = await self._one.ask("GET", "/v1/sessions/8")
-        _expect("active", working.fields().get("state"), "the state of Mary's session")
+        _expect(["active"], [use.get("state") for use in _listed(working, "uses")], "the states of Mary's uses")
         self._printer.fact(self._one.name, "Mary's session has been active all the time")
 
     # --- parts of the steps -------------------------------------------------------------------------------------------

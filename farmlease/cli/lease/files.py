@@ -52,9 +52,10 @@ pool_option = click.option("--pool", metavar="P", required=True, help="Pool whos
 @pool_option
 @output_option
 def files(user: str, pool: str, fmt: Format) -> None:
-    """List the versions of USER's vendor files: the one that counts, and those that this host has kept.
+    """List the versions of USER's vendor files.
 
-    Run it as root on the host on which the user worked: a version is kept by the host that saved the one after it.
+    They are the one that counts, and those that this host has kept. Run it as root on the host on which the user
+    worked: a version is kept by the host that saved the one after it.
     """
     with opened_farm() as client:
         current, kept = _versions(client, user, pool)
@@ -71,10 +72,11 @@ def files(user: str, pool: str, fmt: Format) -> None:
 @pool_option
 @yes_option
 def restore_file(user: str, version: str, pool: str, *, yes: bool) -> None:
-    """Bring back a VERSION of USER's vendor files that this host has kept, as `farmlease lease files` lists it.
+    """Bring back a VERSION of USER's vendor files.
 
-    It becomes the record's newest version, and is put in place at the user's next session, wherever that is. Refused
-    while the user has a session: its end would save over it. The version that counted until now is kept here.
+    It is one that this host has kept, as `farmlease lease files` lists it. It becomes the record's newest version, and
+    is put in place at the user's next session, wherever that is. Refused while the user has a session: its end would
+    save over it. The version that counted until now is kept here.
     """
     with opened_farm() as client:
         current, kept = _versions(client, user, pool)
