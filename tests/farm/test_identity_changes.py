@@ -194,3 +194,24 @@ def _listed(farm: Agents) -> list[str]:
     process = command(farm["ctx-01"], "lease", "list", "-o", "json")
     out, _ = process.communicate(timeout=within(60))
     return sorted(lease["user"] for lease in json.loads(out)) if process.returncode == 0 else []
+
+
+def test_hosts_with_tables_of_their_own_give_one_person_one_seat(store: RedisServer) -> None:
+    """What a host's farmlease.toml says of names is ignored beside the policy's table, and each host's health says so."""
+    with agents_on(store.url, policy=CORP.replace("{", "{{").replace("}", "}}") + PLAIN) as agents:
+        for agent, suffix in zip(
+            (agents["ctx-01"], agents["ctx-02"]), ("corp.example.com", "old.example.com"), strict=True
+        ):
+            agent.terminate()
+            table = f'[identity]\ndomains = {{ CORP = "{suffix}" }}\n'
+            agent.config.write_text(agent.config.read_text() + table)
+            agent.launch()
+            agent.wait_ready()
+        users = [
+            agents[node].start(name, "7").document["user"]
+            for node, name in (("ctx-01", "john"), ("ctx-02", "john@corp.example.com"))
+        ]
+        assert ([r"corp\john"] * 2, [r"corp\john"], 1) == (users, holders(agents), held(agents))
+        for agent in (agents["ctx-01"], agents["ctx-02"]):
+            checks = json.loads(agent.health("/healthz").body)["checks"]
+            assert "warn" == checks["identity"][0]["status"], checks["identity"]
