@@ -214,11 +214,19 @@ class Ledger:
             taken = model.held().keys() - held.keys()
             self._admit(account, user, taken, fence)
         account.ended.pop((user, *key), None) if account.ended.get((user, *key), 0) < fence else None
+        if carried.word == "moved":
+            self._held_on(carried, "/".join(key), model.sessions[user, *key].hold)
         return [
             b"again" if again else b"moved" if known else b"granted", lease.encode(), carried.answer[2] if len(carried.answer) > 2 else b"",
             b"%d" % expires, b"%d" % fence, b"%d" % account.versions[user],
             carried.answer[6] if len(carried.answer) > 6 else b"", b"1" if overdraft else b"0",
         ]  # fmt: skip
+
+    def _held_on(self, carried: Carried, session: str, hold: float) -> None:
+        """L5: a session that moves to another device is held for as long as it was."""
+        found = json.loads(carried.answer[9])["sessions"][session].get("hold", 0)
+        if self.judging and found != hold:
+            self._complain("L5", f"a session that moved is held until {found}, and was held until {hold:.0f}")
 
     def _recovering(self, account: Account, carried: Carried) -> list[bytes] | None:
         """In a recovery window nobody new is let in."""
