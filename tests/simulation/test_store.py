@@ -65,7 +65,7 @@ def plain(value: Any) -> Any:
 
     Nor is the order in which a page has the leases of a hash: real servers begin anywhere.
     """
-    if isinstance(value, list) and value[:1] == [b"page"] and len(value) > _HEAD:
+    if isinstance(value, list) and value[:1] == [b"page"] and len(value) % 4 == _HEAD:
         leases = sorted(zip(*(iter(value[_HEAD:]),) * 4, strict=True))
         return [plain(each) for each in (*value[:_HEAD], *(word for lease in leases for word in lease))]
     if isinstance(value, list):
