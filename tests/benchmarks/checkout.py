@@ -125,12 +125,12 @@ def configure(
         f'farm = "citrix-a"\nnode = "ctx-01"\n[store]\nurl = "{store}"\n[keys]\nfile = "{folder}/keyring.json"\n'
         f'[agent]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{folder}/token"\nstate_dir = "{folder}/state"\n'
         f'heartbeat = "{heartbeat}"\n[health]\nlisten = "127.0.0.1:{health}"\n'
+        '[identity]\ndomains = { CORP = "corp.example.com" }\n'  # where a checkout of 0.1.0 reads it, and a later one too
     )
     (home / "john").mkdir(parents=True)
     line = f'files = ["{home}/{{user}}/BorrowedCalData.pgo"]\n' if files else ""
     (folder / "pools.toml").write_text(
-        '[identity]\ndomains = { CORP = "corp.example.com" }\n'
-        + "".join(
+        "".join(
             f'[[pool]]\nname = "pool-{number}"\nkind = "named"\ncapacity = 1000000\n{line}' for number in range(pools)
         )
     )
