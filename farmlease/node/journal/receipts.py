@@ -76,6 +76,8 @@ class Receipt:
 
 
 _FORM = TypeAdapter(Receipt)
+#: Receipts whose content is remembered.
+_MOST_OPENED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class Receipts:
         self._clock = clock
         self._places: dict[tuple[str, str], _Places] | None = None  #: by user index and pool; read when first needed
         self._holders: dict[str, set[tuple[str, str]]] = {}
+        #: By user index and pool: a body as the journal has it, and the receipt in it; those looked at last.
+        self._opened: dict[tuple[str, str], tuple[bytes, Receipt]] = {}
         self.rejected = 0  #: how many did not open
 
     def of_pool(self, pool: str) -> Iterator[tuple[str, Receipt]]:
@@ -112,20 +116,33 @@ class Receipts:
         body = self._journal.receipt(index, pool)
         if body is None:
             return None
+        opened = self._opened.get((index, pool))
+        if opened is not None and opened[0] == body:
+            return opened[1]
         try:
-            return _FORM.validate_json(self._sealer.unseal(("receipt", index, pool), body))
+            receipt = _FORM.validate_json(self._sealer.unseal(("receipt", index, pool), body))
         except (RecordRejected, ValidationError):
             path = self._evidence.keep("rejected-receipt", as_label(index), body, self._clock.now_ms())
             _log.error("receipt.rejected", user=index, pool=pool, kept=str(path))
             self.rejected += 1
             self._remove(index, pool)
             return None
+        self._remember(index, pool, body, receipt)
+        return receipt
+
+    def _remember(self, index: str, pool: str, body: bytes, receipt: Receipt) -> None:
+        """Remember what a body of the journal holds: a start and its end look at one receipt many times."""
+        self._opened.pop((index, pool), None)
+        while len(self._opened) >= _MOST_OPENED:
+            del self._opened[next(iter(self._opened))]
+        self._opened[index, pool] = body, receipt
 
     def keep(self, index: str, pool: str, receipt: Receipt) -> None:
         """Keep a receipt, over the older one."""
-        anew = _FORM.dump_json(self._anew(index, pool, receipt))
-        body = self._sealer.seal(("receipt", index, pool), anew)
+        anew = self._anew(index, pool, receipt)
+        body = self._sealer.seal(("receipt", index, pool), _FORM.dump_json(anew))
         self._journal.write_receipt(index, pool, body)
+        self._remember(index, pool, body, anew)
         if self._places is not None:
             self._note(self._places, index, pool, receipt)
 

@@ -121,6 +121,8 @@ class SessionFiles:
         The answer to an end says so as a rule, else the store is asked. With the store away, or with sessions on other
         hosts, the files stay, and are looked at again later.
         """
+        if not self._records.has_files(index, pool):
+            return
         try:
             await self._patiently(self._clear(index, pool))
         except JournalFailed:
