@@ -159,6 +159,8 @@ def test_no_old_receipt_brings_the_old_name_back_after_a_loss(farm: Agents, stor
     assert 204 == two.end("3").status
     apply(farm)
     assert ["corp\\john"] == holders(farm)
+    for each in farm:  # a policy that no node has read yet would be lost with the store
+        soon(lambda each=each: each.log_text.count("policy.read") > 1, "the policy is not read")  # type: ignore[misc]
     with store.client() as client:
         client.flushall()
     soon(lambda: ["corp\\john"] == _listed(farm), "nothing is restored", 30)
