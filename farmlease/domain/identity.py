@@ -98,8 +98,17 @@ class Identities:
 
     def user(self, text: str) -> User:
         """Return the person of this spelling; raises InvalidName. A canonical name gives the same user again."""
-        canonical = self._canonical(text)
-        return User(self._targets.get(canonical, canonical))
+        return self._known_users(text)
+
+    @cached_property
+    def _known_users(self) -> Callable[[str], User]:
+        """A start reads its user's name at each of its steps."""
+
+        def read(text: str) -> User:
+            canonical = self._canonical(text)
+            return User(self._targets.get(canonical, canonical))
+
+        return lru_cache(maxsize=1024)(read)
 
     def spellings(self, user: User) -> tuple[User, ...]:
         """Return what every other spelling of this person would be called if the table did not join them.

@@ -16,7 +16,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
 from farmlease.crypto.seal import NodeSealer, RecordBinding
-from farmlease.domain.identity import User
 from farmlease.domain.model import Lease
 from farmlease.errors import RecordRejected
 from farmlease.node.journal.evidence import Evidence, as_label
@@ -84,7 +83,6 @@ _MOST_OPENED = 256
 class _Places:
     """What is remembered of a receipt, so that a start need not open them all."""
 
-    user: User | None
     paths: tuple[str, ...]
     files: bool
     expires_at: int
@@ -149,11 +147,6 @@ class Receipts:
     def with_files(self) -> list[tuple[str, str]]:
         """Return user index and pool of each receipt with files that may lie on this node's disk."""
         return [key for key, places in self._known_places().items() if places.files]
-
-    def user(self, index: str, pool: str) -> User | None:
-        """Return the user of a receipt; None if there is none that says."""
-        places = self._known_places().get((index, pool))
-        return None if places is None else places.user
 
     def holder(self, index: str, pool: str, paths: Iterable[str]) -> tuple[str, str] | None:
         """Return whose one of these paths is, user index and pool, if it is not this user's in this pool.
@@ -273,10 +266,7 @@ class Receipts:
 
     def _note(self, places: dict[tuple[str, str], "_Places"], index: str, pool: str, receipt: Receipt) -> None:
         self._drop(places, index, pool)
-        user = None
-        with suppress(RecordRejected):
-            user = User(self._sealer.farm.unseal_name(index, receipt.name))
-        places[index, pool] = _Places(user, receipt.paths, bool(receipt.files), receipt.lease.expires_at)
+        places[index, pool] = _Places(receipt.paths, bool(receipt.files), receipt.lease.expires_at)
         for path in receipt.paths:
             self._holders.setdefault(path, set()).add((index, pool))
 

@@ -97,7 +97,7 @@ class SessionTable:
         self._node = node
         self._member = node_member(node, journal.incarnation)
         self._uses: dict[tuple[str, str], NodeSession] = {}
-        # Likewise, so that a look-up takes no longer with more sessions.
+        # The same by session, by user and by what is uncounted: a look-up takes no longer with more sessions.
         self._of_session: dict[str, dict[str, NodeSession]] = {}
         self._of_user: dict[User, dict[tuple[str, str], NodeSession]] = {}
         self._uncounted: dict[tuple[str, str], NodeSession] = {}

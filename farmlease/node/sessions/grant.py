@@ -49,7 +49,7 @@ class Granting:
         if taken.moved or not known:
             name = self._sealer.seal_name(session.claim.user, session.user.canonical)
             try:
-                alone = not LeaseDocument.parse(taken.document).nodes - {self._node}
+                alone = bool(pool.files) and not LeaseDocument.parse(taken.document).nodes - {self._node}
                 await self._files.place(session, pool, self._receipts.granted(taken, name), alone=alone)
             except (RecordRejected, FileRefused, PolicyError) as error:
                 if isinstance(error, RecordRejected) or not taken.moved:

@@ -140,8 +140,9 @@ class OutboxDelivery:
             self._close(message)
             if isinstance(outcome, Remains):
                 self._receipts.renew(message.claim.user, message.pool, outcome)
-                self._records.session_over(message.claim.user, message.pool, outcome.nodes)
         if self._records.has_files(message.claim.user, message.pool):
+            if isinstance(outcome, Remains):
+                self._records.session_over(message.claim.user, message.pool, outcome.nodes)
             self._events.add(FilesLeft(message.pool, message.claim.user))
         return True
 
