@@ -26,6 +26,7 @@ from farmlease.node.accounts.database import Account
 from farmlease.node.agent import Agent
 from farmlease.node.build import Node, compose
 from farmlease.node.journal.sessions import NodeSession
+from farmlease.node.sessions.per_use import NotDone
 from farmlease.node.sessions.save import Saved
 from farmlease.store.lease_store import LeaseStore, ScriptRunner
 from farmlease.store.script import Argument, Script
@@ -201,15 +202,15 @@ class Host:
         """Take the vendor's files back now."""
         self.mount()
         (saved,) = await self.agent.save_session(session)
-        if isinstance(saved, tuple):
-            raise saved[1]
+        if isinstance(saved, NotDone):
+            raise saved.error
         return saved
 
     async def hold(self, session: str = "7", span_ms: int | None = None) -> int:
         """Hold the seat of a session with one use; return until when."""
         (held,) = await self.agent.hold_session(session, span_ms)
-        if isinstance(held, tuple):
-            raise held[1]
+        if isinstance(held, NotDone):
+            raise held.error
         return held.until
 
     def use(self, session: str = "7") -> NodeSession | None:

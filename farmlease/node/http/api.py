@@ -5,7 +5,6 @@ that is not a success is ``problem+json`` whose ``detail`` is one sentence for a
 """
 
 import asyncio
-import json
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -53,6 +52,7 @@ from farmlease.node.http.schemas import (
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.loops import Loops
 from farmlease.node.sessions.hold import Held
+from farmlease.node.sessions.per_use import NotDone
 from farmlease.node.sessions.save import Saved
 
 __all__ = ["create_app"]
@@ -75,6 +75,7 @@ SessionId = Annotated[
 ]
 PoolName = Annotated[str | None, Query(min_length=1, max_length=LONGEST_TOKEN, description="this use alone")]
 
+_FAULT = "the agent failed inside; the administrator finds the place in its log"
 #: Seconds between two looks whether a caller that waits is still there.
 _LOOK_EVERY = 1.0
 
@@ -164,20 +165,12 @@ def _add_calls_that_keep(app: FastAPI, agent: Agent) -> None:
     async def save(session: SessionId, http: Request, pool: PoolName = None) -> Response:
         uses = await agent.save_session(session, Caller.of(http).only, pool)
         saved = [each for each in uses if isinstance(each, Saved)]
-        if not saved:
-            return _no_session() if not uses else _all_failed([each for each in uses if isinstance(each, tuple)])
-        return JSONResponse(
-            {
-                "session": session,
-                "changed": any(each.changed for each in saved),
-                "superseded": any(each.superseded for each in saved),
-                "delivered": len(saved) == len(uses) and all(each.delivered for each in saved),
-                "uses": [
-                    asdict(each) if isinstance(each, Saved) else {"pool": each[0], "detail": str(each[1])}
-                    for each in uses
-                ],
-            }
-        )
+        of_all = {
+            "changed": any(each.changed for each in saved),
+            "superseded": any(each.superseded for each in saved),
+            "delivered": len(saved) == len(uses) and all(each.delivered for each in saved),
+        }
+        return _per_use(session, of_all, uses) if saved else _none_done(uses)
 
     @app.post("/v1/sessions/{session}/activity", status_code=204, response_class=Response, responses=_ONE)
     async def activity(session: SessionId, http: Request, pool: PoolName = None) -> Response:
@@ -192,28 +185,32 @@ def _add_calls_that_keep(app: FastAPI, agent: Agent) -> None:
         session: SessionId, http: Request, body: Annotated[HoldBody | None, Body()] = None, pool: PoolName = None
     ) -> Response:
         uses = await agent.hold_session(session, body.span_ms() if body else None, Caller.of(http).only, pool)
-        held = [each for each in uses if isinstance(each, Held)]
-        if not held:
-            return _no_session() if not uses else _all_failed([each for each in uses if isinstance(each, tuple)])
-        return JSONResponse(
-            {
-                "session": session,
-                "hold_until": timestamp(max(each.until for each in held)),
-                "uses": [
-                    {"pool": each.pool, "hold_until": timestamp(each.until)}
-                    if isinstance(each, Held)
-                    else {"pool": each[0], "detail": str(each[1])}
-                    for each in uses
-                ],
-            }
-        )
+        held = [each.until for each in uses if isinstance(each, Held)]
+        return _per_use(session, {"hold_until": timestamp(max(held))}, uses) if held else _none_done(uses)
 
 
-def _all_failed(errors: Sequence[tuple[str, FarmleaseError]]) -> Response:
-    """Answer a call that succeeded for no use of a session: as the first one failed, and what each did."""
-    answers = [(pool, _error_answer(error, pool=pool)) for pool, error in errors]
-    details = [{"pool": pool, "detail": json.loads(bytes(answer.body))["detail"]} for pool, answer in answers]
-    return problem(answers[0][1].status_code, details[0]["detail"], uses=details)
+def _per_use(session: str, of_all: Document, uses: Sequence[Held | Saved | NotDone]) -> Response:
+    """Answer what a verb did: to the session as a whole, and to each use."""
+    return JSONResponse({"session": session, **of_all, "uses": [_done(each) for each in uses]})
+
+
+def _done(use: Held | Saved | NotDone) -> Document:
+    match use:
+        case Held(pool=pool, until=until):
+            return {"pool": pool, "hold_until": timestamp(until)}
+        case NotDone(pool=pool, error=error):
+            return {"pool": pool, "detail": str(error)}
+        case Saved():
+            return asdict(use)
+
+
+def _none_done(uses: Sequence[Held | Saved | NotDone]) -> Response:
+    """Answer a verb that succeeded for no use of a session: as it failed for the first, and how for each."""
+    failed = [(each.pool, _verdict(each.error, pool=each.pool)) for each in uses if isinstance(each, NotDone)]
+    if not failed:
+        return _no_session()
+    _, (status, detail) = failed[0]
+    return problem(status, detail, uses=[{"pool": pool, "detail": why} for pool, (_, why) in failed])
 
 
 def _add_node_calls(app: FastAPI, agent: Agent) -> None:
@@ -259,27 +256,27 @@ def _answer_bad_input(app: FastAPI) -> None:
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(FarmleaseError)
     async def failed(request: Request, error: FarmleaseError) -> Response:
-        return _error_answer(error, path=request.url.path)
+        return problem(*_verdict(error, path=request.url.path))
 
     @app.exception_handler(Exception)
     async def fault(_: Request, __: Exception) -> Response:
-        return _fault()
+        return problem(500, _FAULT)
 
 
-def _error_answer(error: FarmleaseError, **where: str) -> JSONResponse:
-    """Return the answer for an error, and log it with the path or the pool that it is about."""
+def _verdict(error: FarmleaseError, **where: str) -> tuple[int, str]:
+    """Return the status and the sentence for an error; log it with the path or the pool that it is about."""
     if isinstance(error, CannotHold):  # an answer, not a fault
-        return problem(409, str(error))
+        return 409, str(error)
     _log.error("api.failed", error=type(error).__name__, why=str(error), **where)
     match error:
         case FileRefused() | RecordRejected():
-            return problem(409, str(error))
+            return 409, str(error)
         case PolicyError() | JournalFailed():  # texts of ours, for an administrator; they name no user
-            return problem(503, str(error))
+            return 503, str(error)
         case IllegalEvent():
-            return _fault()
+            return 500, _FAULT
         case _:
-            return problem(503, "the agent cannot do this now; the administrator finds the reason in its log")
+            return 503, "the agent cannot do this now; the administrator finds the reason in its log"
 
 
 async def _decided(agent: Agent, request: SessionRequest, caller: Caller, name: str, http: Request) -> Decision | None:
@@ -307,10 +304,6 @@ async def _while_connected(http: Request, work: Coroutine[Any, Any, Decision]) -
         return task.result()
     finally:
         task.cancel()
-
-
-def _fault() -> JSONResponse:
-    return problem(500, "the agent failed inside; the administrator finds the place in its log")
 
 
 def _shown(session: NodeSession) -> Document:

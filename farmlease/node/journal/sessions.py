@@ -140,6 +140,13 @@ class SessionTable:
             if each.state.shown and only in (None, each.user) and pool in (None, each.pool)
         )
 
+    def is_anothers(self, session: str, only: User | None, pool: str | None = None) -> bool:
+        """Whether a session, or its use of one pool, is another user's than ``only`` and has not ended here."""
+        return only is not None and any(
+            each.user != only and each.state is not SessionState.ENDING and pool in (None, each.pool)
+            for each in self.of_session(session)
+        )
+
     def of_user(self, user: User) -> tuple[NodeSession, ...]:
         """Return every use of a user's sessions."""
         return tuple(self._of_user.get(user, {}).values())

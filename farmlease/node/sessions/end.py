@@ -48,9 +48,9 @@ class SessionEnd:
 
     async def _end_session(self, session: str, only: User | None, pool: str | None) -> bool:
         async with self._locks.session(session):
-            uses = [each for each in self._sessions.of_session(session) if pool in (None, each.pool)]
-            if only is not None and any(each.state is not SessionState.ENDING and each.user != only for each in uses):
+            if self._sessions.is_anothers(session, only, pool):
                 return False
+            uses = [each for each in self._sessions.of_session(session) if pool in (None, each.pool)]
             for each in uses:
                 await self.end(each)
         if self._outbox.pending(session):

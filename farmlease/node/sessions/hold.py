@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from farmlease.domain.identity import User
 from farmlease.domain.session_states import SessionState
-from farmlease.errors import CannotHold, FarmleaseError, StoreUnavailable
+from farmlease.errors import CannotHold, StoreUnavailable
 from farmlease.node.concurrency import Runtime
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
+from farmlease.node.sessions.per_use import NotDone, each_use
 from farmlease.node.sync.recovery import Recovery
 from farmlease.store.answers.session import Behind
 from farmlease.store.lease_store import LeaseStore
@@ -38,27 +39,21 @@ class SessionHold:
 
     async def hold_session(
         self, session: str, span_ms: int | None, only: User | None = None, pool: str | None = None
-    ) -> Sequence[Held | tuple[str, FarmleaseError]]:
+    ) -> Sequence[Held | NotDone]:
         """Hold the seat of each use, or of that of ``pool``, at most as long as its pool allows.
 
-        Return one entry for each use, the pool and an error where it is not held; none if there is no such use of this
-        caller. It is carried out even if the caller goes away.
+        Return one entry for each use; none if there is no such use of this caller. It is carried out even if the caller
+        goes away.
         """
-        return await self._tasks.finish(self._hold_session(session, span_ms, only, pool))
 
-    async def _hold_session(
-        self, session: str, span_ms: int | None, only: User | None, pool: str | None
-    ) -> Sequence[Held | tuple[str, FarmleaseError]]:
-        found: list[Held | tuple[str, FarmleaseError]] = []
-        async with self._locks.session(session):
-            for use in self._sessions.shown_uses(session, only, pool):
-                try:
-                    found.append(Held(use.pool, await self._hold(use, span_ms)))
-                except FarmleaseError as error:
-                    found.append((use.pool, error))
-        return found
+        async def hold() -> list[Held | NotDone]:
+            async with self._locks.session(session):
+                uses = self._sessions.shown_uses(session, only, pool)
+                return await each_use(uses, lambda use: self._hold(use, span_ms))
 
-    async def _hold(self, use: NodeSession, span_ms: int | None) -> int:
+        return await self._tasks.finish(hold())
+
+    async def _hold(self, use: NodeSession, span_ms: int | None) -> Held:
         """Hold one seat; CannotHold if there is none to hold, StoreError if the store cannot be asked."""
         pool = self._policy.in_force.pool(use.pool)
         longest = pool.max_hold_ms if pool is not None else 0
@@ -74,4 +69,4 @@ class SessionHold:
         if until is None:
             raise CannotHold(f"the session has no seat of pool {use.pool} now")
         self._sessions.amend(use, hold_until=self._store_state.held_until(use.pool, until, span))
-        return until
+        return Held(use.pool, until)

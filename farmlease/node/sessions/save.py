@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from farmlease.domain.identity import User
-from farmlease.errors import FarmleaseError
 from farmlease.node.concurrency import Runtime
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
+from farmlease.node.sessions.per_use import NotDone, each_use
 from farmlease.node.sessions.session_files import SessionFiles
 from farmlease.node.sync.heartbeat import Heartbeat
 
@@ -37,27 +37,20 @@ class SessionSave:
 
     async def save_session(
         self, session: str, only: User | None = None, pool: str | None = None
-    ) -> Sequence[Saved | tuple[str, FarmleaseError]]:
+    ) -> Sequence[Saved | NotDone]:
         """Take the files of each use back now, or of the use of ``pool``, also if the caller goes away.
 
-        Return one entry for each use, the pool and an error where that was not possible; none if there is no such use
-        of this caller. FileRefused if a file must not be taken in the only use there is.
+        Return one entry for each use; none if there is no such use of this caller.
         """
-        return await self._tasks.finish(self._save_session(session, only, pool))
 
-    async def _save_session(
-        self, session: str, only: User | None, pool: str | None
-    ) -> Sequence[Saved | tuple[str, FarmleaseError]]:
-        found: list[Saved | tuple[str, FarmleaseError]] = []
-        async with self._locks.session(session):
-            for use in self._sessions.shown_uses(session, only, pool):
-                try:
-                    found.append(await self._save(use))
-                except FarmleaseError as error:
-                    found.append((use.pool, error))
-        return found
+        async def save() -> list[Saved | NotDone]:
+            async with self._locks.session(session):
+                return await each_use(self._sessions.shown_uses(session, only, pool), self._save)
+
+        return await self._tasks.finish(save())
 
     async def _save(self, use: NodeSession) -> Saved:
+        """Take the files of one use back; FileRefused if one must not be taken."""
         changed, refused = await self._files.take_back(use)
         await self._heartbeat.deliver()
         superseded = await self._files.yield_to_winner(use)

@@ -147,8 +147,9 @@ class SessionStart:
         while True:
             answer = await self._tasks.finish(self._ask(question, wait_ms))
             if not isinstance(answer, _Queued):
-                cut = longest < request.wait_ms and not wait_ms and isinstance(answer, Denial)
-                return denial_text.wait_was_cut(answer, longest) if cut and isinstance(answer, Denial) else answer
+                if isinstance(answer, Denial) and not wait_ms and longest < request.wait_ms:
+                    return denial_text.wait_was_cut(answer, longest)
+                return answer
             await self._clock.sleep(_ASK_AGAIN)
             question = self._read_anew(question)
             request = question.request
@@ -166,7 +167,7 @@ class SessionStart:
         async with self._locks.session(question.request.session):
             question, uses = await self._with_uses(question)
             request, only = replace(question.request, wait_ms=wait_ms), question.only
-            if only is not None and any(each.state is not SessionState.ENDING and each.user != only for each in uses):
+            if self._sessions.is_anothers(request.session, only):
                 return denial_text.denial(Reason.NOT_ENTITLED, request.pool)
             if self._takes_no_more(request.user):
                 return denial_text.denial(Reason.DRAINING, request.pool)

@@ -13,6 +13,7 @@ from farmlease.domain.model import Denial, Grant, Reason, SessionRequest, Withdr
 from farmlease.domain.policy import parse_policy
 from farmlease.errors import CannotHold, FileRefused
 from farmlease.node.files.record_sync import RecordSync
+from farmlease.node.sessions.per_use import NotDone
 from tests.support.nodes import JOHN, MARY, Host, Site
 from tests.support.stores import HOUR
 
@@ -222,10 +223,10 @@ async def test_a_use_that_idles_ends_alone(host: Host, site: Site) -> None:
 async def test_what_every_use_says_of_a_hold(host: Host) -> None:
     """One pool allows holds and the other does not: the answer says so of each."""
     await both(host)
-    one, other = sorted(await host.agent.hold_session("7", None), key=lambda each: isinstance(each, tuple))
-    assert "clearquest" == one.pool  # type: ignore[union-attr]
-    assert isinstance(other, tuple)
-    assert ("qlikview", CannotHold) == (other[0], type(other[1]))
+    one, other = sorted(await host.agent.hold_session("7", None), key=lambda each: isinstance(each, NotDone))
+    assert isinstance(other, NotDone)
+    assert "clearquest" == one.pool
+    assert ("qlikview", CannotHold) == (other.pool, type(other.error))
     assert [] == await host.agent.hold_session("7", None, pool="nothing")
 
 
