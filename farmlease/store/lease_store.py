@@ -205,10 +205,9 @@ class LeaseStore:
         self, pool: str, user: str, lease_id: str, version: int, record: bytes, by: bytes
     ) -> RecordReplacement:
         """Store ``version`` of a user's record for an administrator, ``by``: sealed. Not while a session lives."""
-        known = NOTHING
         answer = await self._settled(
             SAVE, pool, user=user, node="", session="", lease=lease_id, version=version, record=record, by=by,
-            **known.arguments(),
+            **NOTHING.arguments(),
         )  # fmt: skip
         return RecordReplacement(answer[0].decode())
 
@@ -279,10 +278,10 @@ class LeaseStore:
             kept_ms=pool.kept_ms,
         )
 
-    async def nodes_of(self, pool: str, user: str) -> frozenset[str]:
-        """Return the names of the nodes on which sessions of a user live."""
+    async def document(self, pool: str, user: str) -> LeaseDocument | None:
+        """One user's lease in a pool that may have been removed, as the store has it now."""
         answer = await self._run(LOOK_UP, pool, user=user)
-        return frozenset() if answer[0] == b"none" else LeaseDocument.parse(answer[2]).nodes
+        return None if answer[0] == b"none" else self._lease(answer[2])
 
     def list(self, pool: Pool, page: int = _LISTED) -> AsyncIterator[StoredLease]:
         """Every lease of a pool, a page at a time; one that comes or goes meanwhile may be in it or not."""

@@ -6,6 +6,7 @@ all. A disk that hangs holds a session up for ten seconds at most: the work goes
 """
 
 from collections.abc import Coroutine, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar
 
 import structlog
@@ -170,25 +171,21 @@ class SessionFiles:
         await self._records.look(index, pool)
         try:
             if await self._store.peek(pool, self._store_state.known(pool)):
-                indexes = self._names.indexes(user, index)
-                nodes = [await self._store.nodes_of(pool, each) for each in indexes]
-                if not await self._is_elsewhere(index, pool, indexes):
-                    self._records.session_over(index, pool, frozenset().union(*nodes))
+                asked = [await self._store.document(pool, each) for each in self._names.indexes(user, index)]
+                leases = [each for each in asked if each is not None]
+                if not await self._is_elsewhere(index, pool, {each.id for each in leases}):
+                    self._records.session_over(index, pool, frozenset().union(*(each.nodes for each in leases)))
         except StoreError as error:
             self._availability.failed(error)
 
-    async def _is_elsewhere(self, index: str, pool: str, indexes: tuple[str, ...]) -> bool:
-        """Whether a receipt's lease lives under none of these indexes but another: moved by hand, to an unknown name.
+    async def _is_elsewhere(self, index: str, pool: str, leases: AbstractSet[str]) -> bool:
+        """Whether a receipt's lease is none of these, by id, but lives: moved by hand, to a name unknown here.
 
         Nobody can say then who works with its file. All leases are looked through only if it is not where it was.
         """
         receipt, known = self._receipts.find(index, pool), self._policy.in_force.pool(pool)
-        if receipt is None or known is None:
+        if receipt is None or known is None or receipt.lease.id in leases:
             return False
-        for each in indexes:
-            stored = await self._store.look_up(known, each)
-            if stored is not None and stored.lease.id == receipt.lease.id:
-                return False
         return receipt.lease.id in {stored.lease.id async for stored in self._store.list(known)}
 
     def _is_needed(self, index: str, pool: str) -> bool:

@@ -7,26 +7,12 @@ from pathlib import Path
 import pytest
 
 from farmlease.admin.renaming import DueRename, LeaseRenamer
-from farmlease.domain.identity import User
-from farmlease.domain.policy import parse_policy
 from farmlease.store.name_store import Rename
 from tests.support.nodes import IDENTITIES, JOHN, Host, Site
+from tests.support.renames import PLAIN, read_otherwise
 from tests.support.stores import HOUR
 
-PLAIN = User("john")
 MILLER, SMITH = IDENTITIES.user(r"CORP\miller"), IDENTITIES.user(r"CORP\smith")
-
-
-async def read_otherwise(site: Site) -> list[Rename]:
-    """Apply a policy that reads john as CORP's, and move what can move."""
-    policy = parse_policy(site.policy.replace("domains", 'default_domain = "CORP"\ndomains'), "test")
-    applied = await site.farm.apply(policy)
-    renamer = LeaseRenamer(site.farm)
-    due = [each async for each in renamer.due(["qlikview"], policy.identity)]
-    outcomes = [await renamer.move(each) for each in due]
-    if all(each is Rename.RENAMED for each in outcomes):
-        await site.farm.names.settle(applied.version)
-    return outcomes
 
 
 def shared(site: Site) -> tuple[Host, Host]:

@@ -1,27 +1,12 @@
 r"""A use goes on under the index that its lease stands under, while the farm's table of who is who changes."""
 
-from farmlease.admin.renaming import LeaseRenamer
-from farmlease.domain.identity import User
 from farmlease.domain.model import LeaseView, Source
 from farmlease.domain.policy import parse_policy
 from farmlease.store.keys import Shard
 from farmlease.store.name_store import Rename
 from tests.support.nodes import FARM, JOHN, Host, Site
+from tests.support.renames import PLAIN, read_otherwise
 from tests.support.stores import HOUR
-
-PLAIN = User("john")
-
-
-async def read_otherwise(site: Site) -> list[Rename]:
-    """Apply a policy that reads john as CORP's, and move what can move."""
-    policy = parse_policy(site.policy.replace("domains", 'default_domain = "CORP"\ndomains'), "test")
-    applied = await site.farm.apply(policy)
-    renamer = LeaseRenamer(site.farm)
-    due = [each async for each in renamer.due(["qlikview"], policy.identity)]
-    outcomes = [await renamer.move(each) for each in due]
-    if all(each is Rename.RENAMED for each in outcomes):
-        await site.farm.names.settle(applied.version)
-    return outcomes
 
 
 async def both(site: Site) -> tuple[LeaseView | None, LeaseView | None]:
