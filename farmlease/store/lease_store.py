@@ -205,9 +205,10 @@ class LeaseStore:
         self, pool: str, user: str, lease_id: str, version: int, record: bytes, by: bytes
     ) -> RecordReplacement:
         """Store ``version`` of a user's record for an administrator, ``by``: sealed. Not while a session lives."""
+        known = NOTHING
         answer = await self._settled(
             SAVE, pool, user=user, node="", session="", lease=lease_id, version=version, record=record, by=by,
-            **NOTHING.arguments(),
+            **known.arguments(),
         )  # fmt: skip
         return RecordReplacement(answer[0].decode())
 
