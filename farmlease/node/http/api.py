@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from farmlease import __version__
-from farmlease.domain.identity import LONGEST_ID, LONGEST_TOKEN, User, check_id
+from farmlease.domain.identity import LONGEST_ID, User, check_id
 from farmlease.domain.json_documents import Document, decision_document, timestamp
 from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest
 from farmlease.domain.session_states import IllegalEvent
@@ -48,6 +48,7 @@ from farmlease.node.http.schemas import (
     SessionDocument,
     StartBody,
     UseDocument,
+    UseQuery,
 )
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.loops import Loops
@@ -73,7 +74,7 @@ SessionId = Annotated[
     BeforeValidator(_given_id),
     Path(min_length=1, max_length=LONGEST_ID, description="unique on the node; any characters, percent-encoded"),
 ]
-PoolName = Annotated[str | None, Query(min_length=1, max_length=LONGEST_TOKEN, description="this use alone")]
+OfUse = Annotated[UseQuery, Query()]
 
 _FAULT = "the agent failed inside; the administrator finds the place in its log"
 #: Seconds between two looks whether a caller that waits is still there.
@@ -146,24 +147,24 @@ def _add_session_calls(app: FastAPI, agent: Agent) -> None:
         return JSONResponse([_shown(each) for each in found if caller.may_act_for(each.user)])
 
     @app.get("/v1/sessions/{session}", response_model=SessionDocument, responses=_ONE)
-    async def session(session: SessionId, http: Request, pool: PoolName = None) -> Response:
-        uses = _own(agent, session, pool, http)
+    async def session(session: SessionId, http: Request, of: OfUse) -> Response:
+        uses = _own(agent, session, of.pool, http)
         if not uses:
             return _no_session()
         whose = {"session": session, "user": uses[0].user.canonical, "node": agent.node}
         return JSONResponse({**whose, "uses": [_shown(each) for each in uses]})
 
     @app.delete("/v1/sessions/{session}", status_code=204, response_class=Response, responses=_ANY)
-    async def end(session: SessionId, http: Request, pool: PoolName = None) -> Response:
-        if not await agent.end_session(session, Caller.of(http).only, pool):
+    async def end(session: SessionId, http: Request, of: OfUse) -> Response:
+        if not await agent.end_session(session, Caller.of(http).only, of.pool):
             return problem(403, "this session is another user's")
         return Response(status_code=204)
 
 
 def _add_calls_that_keep(app: FastAPI, agent: Agent) -> None:
     @app.post("/v1/sessions/{session}/save", response_model=SavedDocument, responses=_SAVE)
-    async def save(session: SessionId, http: Request, pool: PoolName = None) -> Response:
-        uses = await agent.save_session(session, Caller.of(http).only, pool)
+    async def save(session: SessionId, http: Request, of: OfUse) -> Response:
+        uses = await agent.save_session(session, Caller.of(http).only, of.pool)
         saved = [each for each in uses if isinstance(each, Saved)]
         of_all = {
             "changed": any(each.changed for each in saved),
@@ -173,18 +174,18 @@ def _add_calls_that_keep(app: FastAPI, agent: Agent) -> None:
         return _per_use(session, of_all, uses) if saved else _none_done(uses)
 
     @app.post("/v1/sessions/{session}/activity", status_code=204, response_class=Response, responses=_ONE)
-    async def activity(session: SessionId, http: Request, pool: PoolName = None) -> Response:
-        if not _own(agent, session, pool, http):
+    async def activity(session: SessionId, http: Request, of: OfUse) -> Response:
+        if not _own(agent, session, of.pool, http):
             return _no_session()
-        if not agent.touch(session, pool):
+        if not agent.touch(session, of.pool):
             return problem(404, "this session has lost its seat; end it, or start it again")
         return Response(status_code=204)
 
     @app.post("/v1/sessions/{session}/hold", response_model=HoldDocument, responses=_SAVE)
     async def hold(
-        session: SessionId, http: Request, body: Annotated[HoldBody | None, Body()] = None, pool: PoolName = None
+        session: SessionId, http: Request, of: OfUse, body: Annotated[HoldBody | None, Body()] = None
     ) -> Response:
-        uses = await agent.hold_session(session, body.span_ms() if body else None, Caller.of(http).only, pool)
+        uses = await agent.hold_session(session, body.span_ms() if body else None, Caller.of(http).only, of.pool)
         held = [each.until for each in uses if isinstance(each, Held)]
         return _per_use(session, {"hold_until": timestamp(max(held))}, uses) if held else _none_done(uses)
 

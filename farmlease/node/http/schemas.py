@@ -27,6 +27,7 @@ __all__ = [
     "SessionDocument",
     "StartBody",
     "UseDocument",
+    "UseQuery",
 ]
 
 Token = Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
@@ -84,6 +85,14 @@ class ListQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     user: str | None = Field(default=None, min_length=1, max_length=LONGEST_NAME, description="in any spelling")
+
+
+class UseQuery(BaseModel):
+    """Which uses of a session are meant: all, or that of one pool."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    pool: Token | None = Field(default=None, description="this use alone")
 
 
 class LeaseDocument(BaseModel):

@@ -172,6 +172,16 @@ async def test_draining(api: Browserless) -> None:
     assert 201 == (await api("POST", "/v1/sessions", start())).status
 
 
+@pytest.mark.parametrize(
+    ("method", "verb"), [("GET", ""), ("DELETE", ""), ("POST", "/activity"), ("POST", "/hold"), ("POST", "/save")]
+)
+async def test_a_query_that_is_not_known(api: Browserless, method: str, verb: str) -> None:
+    """``?pools=`` for ``?pool=`` would mean every use of the session: 422, and none is touched."""
+    await api("POST", "/v1/sessions", start())
+    problem(await api(method, f"/v1/sessions/7{verb}?pools=qlikview"), 422, field="pools")
+    assert ["7"] == [each["session"] for each in (await api("GET", "/v1/sessions")).document]
+
+
 async def test_a_lost_session_is_shown_and_can_be_ended(api: Browserless, host: Host, site: Site) -> None:
     """Its grant with the state ``lost``, until its host ends it."""
     await api("POST", "/v1/sessions", start())
