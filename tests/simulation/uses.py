@@ -27,7 +27,10 @@ _CARRIED_OUT = 300
 
 @dataclass(slots=True)
 class _Asked:
-    """What a start asked the store for. ``seated``: the user had a named lease before."""
+    """What a start asked the store for.
+
+    ``seated``: the user had a named lease before, and has it still when the store is asked for the first seat.
+    """
 
     seated: bool
     pools: list[str] = field(default_factory=list)
@@ -57,10 +60,12 @@ class Uses:
 
     def carried(self, carried: Carried) -> None:
         """Note what a start asks the store for."""
-        if carried.name == "acquire" and carried.word in {"granted", "denied", "waiting"}:
+        if carried.name == "acquire" and carried.word in {"granted", "denied", "waiting", "strange"}:
             given = carried.arguments
             asked = self._asked.get((carried.by, given["session"].translate(SHOWN), given["user"]))
             if asked is not None:
+                if not asked.pools:
+                    asked.seated = asked.seated and self._is_seated(given["user"], carried)
                 asked.pools.append(carried.pool)
 
     def stepped(self, host: Host, before: SessionState, event: SessionEvent, after: NodeSession) -> str | None:
@@ -88,16 +93,21 @@ class Uses:
             return None
         if strangers := _users(host, request.session) - {request.user}:
             return f"session {request.session} on {host.name} is {request.user.name}'s and {len(strangers)} others' too"
-        named = self._ledger.pools.get("named")
-        seated = asked is not None and asked.seated and named is not None and index in named.model.leases
-        if knows and request.pool is None and seated and asked is not None and asked.pools[:1] == ["floating"]:
-            return f"{request.user.name} was given a floating seat first, and a named one is kept for them"
+        if knows and request.pool is None and asked is not None and asked.seated and asked.pools[:1] == ["floating"]:
+            return f"{request.user.name} was to be given a floating seat first, and a named one is kept for them"
         return None
 
     def ended(self, host: Host, session: str, before: frozenset[tuple[str, int]]) -> str | None:
         """L3: after the end of a session nothing is left of what it had ``before``: pools and fences."""
         left = sorted(fences(host, session) & before)
         return f"session {session} on {host.name} was ended and goes on in {left}" if left else None
+
+    def _is_seated(self, index: str, carried: Carried) -> bool:
+        """Whether a named seat is kept for a user: the model knows a lease until it settles, be it over or not."""
+        named = self._ledger.pools.get("named")
+        if named is None or index not in named.model.leases:
+            return False
+        return named.model.lease_deadline(index) > self._ledger.now_ms("named", carried.now_ms)
 
     def _note(self, host: Host, session: str, wishes: set[tuple[str, str, bool]]) -> None:
         self._may_end.setdefault((host.name, session), {}).update(dict.fromkeys(wishes, self._now()))
