@@ -252,6 +252,7 @@ class Blows:
         self.back = self._world.now
         self._world.tell("FAULT", name)
         self._world.ledger.lost()
+        self._world.takings.lost(everything=name == "flushed")
         self._world.stir()
         for _ in range(3):
             self._later(self._chance.uniform(0, self._chance.choice((2, 4, 10))), self._world.rush)

@@ -20,9 +20,11 @@ from farmlease.domain import offline_rules
 from farmlease.errors import StoreUnavailable
 from farmlease.node.agent import Agent
 from farmlease.node.journal.journal import Journal
+from farmlease.node.journal.outbox import Message, Outbox
 from farmlease.node.journal.receipts import Receipts
 from farmlease.node.journal.sessions import SessionTable
 from farmlease.node.journal.store_state import StoreState
+from farmlease.node.sessions import acquire
 from farmlease.node.sessions.acquire import SeatAcquisition
 from farmlease.node.sessions.end import SessionEnd
 from farmlease.node.sessions.grant import Granting
@@ -122,6 +124,18 @@ def swapped(name: str, what: str, owner: Any, method: str, instead: Any, profile
     return Mutant(name, what, changes, _as_it_is, profile)
 
 
+def module(name: str, what: str, owner: Any, function: str, instead: Any, profile: str = "usual") -> Mutant:
+    """Return the mutant whose module has another function."""
+
+    @contextmanager
+    def changes() -> Iterator[None]:
+        assert hasattr(owner, function), f"{name}: {owner.__name__} has no {function}"
+        with patch.object(owner, function, instead):
+            yield
+
+    return Mutant(name, what, changes, _as_it_is, profile)
+
+
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
@@ -171,6 +185,26 @@ def _write_too_late(self: SessionTable, session: Any) -> None:
         self._uses[session.key] = session
     else:
         _write(self, session)
+
+
+_messages = Outbox.messages
+
+
+def _last_first(self: Outbox, after: int = 0) -> Iterator[tuple[int, Message]]:
+    """Yield the messages that there are, the last one first."""
+    yield from reversed(list(_messages(self, after)))
+
+
+def _of_this_life(self: Outbox, after: int = 0) -> Iterator[tuple[int, Message]]:
+    """Yield no message that an earlier life of the node had written."""
+    life = "#" + self._journal.incarnation
+    for number, message in _messages(self, after):
+        if message.claim.node.endswith(life):
+            yield number, message
+
+
+async def _nothing_to_confirm(*_: Any) -> bool:
+    return True
 
 
 _adopt = Agent.adopt
@@ -305,6 +339,28 @@ MUTANTS = (
     python("another use's end", "The store's word for the end of one use closes another.",
            OutboxDelivery, "_close", "self._sessions.find(message.claim.session, message.pool)",
            "next(iter(self._sessions.of_session(message.claim.session)), None)"),
+    lua("restored over the devices", "A lease is restored with all devices that anybody knew, however many.",
+        "within_device_limit(lease)\nif record_version", "if record_version", "loss"),
+    lua("restored though returned", "A lease that was given back is restored by whoever had it.",
+        "if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end", "", "loss"),
+    lua("restored though kept out", "A user who is kept out gets the lease back by a restore.",
+        "if bar and bar > now or has_tombstone", "if has_tombstone", "loss"),
+    lua("fence not restored", "A restore leaves the fence as it was.", "state.fence = fence\naudit('restored'", "audit('restored'", "loss"),
+    lua("fence not recovered", "A recovery leaves the fence as it was.",
+        "call('HSET', META, 'fence', text(math.max(state.fence, caller.seen)))", "", "loss"),
+    lua("later lease gives way", "Of two leases of a user the one issued earlier is restored.",
+        "if lease and lease.id ~= mine.id and lease.issued >= mine.issued then return { 'ended' } end", "", "loss"),
+    swapped("debts out of order", "What a node owes the store is delivered last first.", Outbox, "messages", _last_first),
+    swapped("a predecessor's debts", "What the host owes from before it was booted is not delivered.",
+            Outbox, "messages", _of_this_life),
+    swapped("receipt of an earlier life", "A receipt lets in after its host was booted.",
+            Receipts, "is_of_this_life", lambda *_: True),
+    module("old copy's grant", "A grant that an old copy of the store remembers is taken for the one that was asked for.",
+           acquire, "_is_old", lambda *_: False, "loss"),
+    swapped("nobody asked", "A difference is looked into without asking for one's own sessions.",
+            Housekeeping, "_confirm", _nothing_to_confirm, "loss"),
+    lua("over with its hold", "A hold that is over ends the session of a node that lives.",
+        "if alive(NODES, node_of(member)) then\n      call('ZREM', HOLDS, member)", "if false then\n      call('ZREM', HOLDS, member)"),
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from farmlease.crypto.keyring import Key as SealKey
@@ -37,6 +37,7 @@ from tests.simulation.memory import Hash
 from tests.simulation.network import Network
 from tests.simulation.owed import Owed
 from tests.simulation.server import Carried, Server
+from tests.simulation.takings import Takings
 from tests.simulation.uses import Uses
 from tests.simulation.workload import Terms, Workload
 
@@ -98,6 +99,7 @@ class World:
         )
         self.admin = Farm(FARM, LeaseStore(connection, FARM), _sealer())
         self.uses = Uses(self.ledger, lambda: self.now)
+        self.takings = Takings(self.ledger, self.server.memory, lambda: self.now, partial(self.broken, "L11"))
         self.workload = Workload(self, self.terms, dice(seed, "workload"))
         self.blows = Blows(self, dice(seed, "blows"))
         self.forged: dict[tuple[str, str], bytes] = {}  #: by pool and user index, records that must not open
@@ -198,6 +200,7 @@ class World:
     def forget(self, host: Host) -> None:
         """A host lost what it had written last: nothing of that can be asked of it."""
         self.owed.forget(host.name)
+        self.takings.forget(host.name)
         self._leases = {lease: told for lease, told in self._leases.items() if told[0] != host.name}
         self._fences = {pool: told for pool, told in self._fences.items() if told[1] != host.name}
 
@@ -213,6 +216,9 @@ class World:
         ):
             if what := law(self, request, decision):
                 self.broken(number, what)
+        device = (request.device or FARM).casefold()
+        if what := self.takings.decided(host.name, self.index_of(request.user), request, device, decision):
+            self.broken("L11", what)
         # Where data were lost, or a call was, the host could not know who has a seat.
         knows = host.up and not self.blows.losses and host.node.sync.availability.answers
         if what := self.uses.decided(host, self.index_of(request.user), request, decision, knows=knows):
@@ -231,7 +237,9 @@ class World:
         whom = " ".join(given[name] for name in ("node", "session", "fence", "version") if name in given)
         self.tell("store", carried.by, carried.name, carried.pool or "-", whom, _plain(carried.answer))
         self.uses.carried(carried)
+        judge = self.takings.before(carried)
         self.ledger.hear(carried)
+        judge()
         if carried.name == "heartbeat" and carried.word == "alive":
             self._note_lost(carried)
         if carried.name == "save":
@@ -315,8 +323,15 @@ class World:
         """A heartbeat is over: what it told must show before long."""
         host.tasks = [task for task in host.tasks if not task.done()]
         lost, life = self._lost.pop(host.name, set()), host.lives
+        spoken = self.takings.beaten(host.name)
+        if host.node.sync.availability.answers:
+            self.loop.call_later(_PROMPT, self._has_heard, host, life, spoken)
         if lost and host.node.sync.availability.answers:
             self.loop.call_later(_PROMPT, self._check_heard, host, life, lost)
+
+    def _has_heard(self, host: Host, life: int, spoken: dict[str, float]) -> None:
+        if host.up and host.lives == life:
+            self.takings.hears(host.name, spoken)
 
     def _check_heard(self, host: Host, life: int, lost: set[tuple[str, str, int]]) -> None:
         if host.up and host.lives == life and (what := laws.heard_of_loss(host, lost)):
@@ -410,6 +425,8 @@ class World:
         for (pool, user), (_, expires_at) in sorted(self._leases.items()):
             if what := laws.kept_lease(self, pool, user, expires_at):
                 self.broken("L7", what)
+        for what in self.takings.left():
+            self.broken("L11", what)
         if missing := self.owed.left:
             self.broken("L7", f"{missing} records that were taken back never reached the store")
 

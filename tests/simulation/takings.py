@@ -1,0 +1,180 @@
+"""L11: what was taken back stays so, unless the store lost that and no living node had heard of it.
+
+Judged by what administrators were answered, and by nothing that farmlease keeps about it: no tombstone is read here.
+
+Taken are: a lease (returned or revoked), a device (released or replaced), and a name (forgotten). A lease or device that
+is granted anew, and a name that comes with a later start, are taken no more. A node has heard of what was taken once a
+heartbeat that began later is over, until its journal loses what was written last.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from farmlease.domain.model import Decision, Grant, SessionRequest
+from tests.simulation.ledger import Ledger
+from tests.simulation.memory import Memory
+from tests.simulation.server import Carried
+from tests.support.farm_model import INF
+
+__all__ = ["Taking", "Takings"]
+
+#: Words of a start that takes what it names.
+_TAKES = frozenset({"granted", "moved"})
+
+
+@dataclass(slots=True)
+class Taking:
+    """Something that was taken back. ``until``: ms; until when it may stay, in quarantine."""
+
+    kind: str  #: lease, device or name
+    pool: str
+    user: str
+    lease: str
+    device: str
+    at: float  #: seconds of the run
+    moment: int  #: of the store's memory: whoever goes back behind it has lost this
+    until: float = 0
+    lost: bool = False
+
+    def __str__(self) -> str:
+        what = f"device {self.device} of lease {self.lease}" if self.device else f"{self.kind} {self.lease}".strip()
+        return f"{what} of {self.user[:8]} in {self.pool}, taken at {self.at:.0f} s"
+
+
+class Takings:
+    """What was taken back in one run. ``complain`` is called with what was seen."""
+
+    def __init__(
+        self, ledger: Ledger, memory: Memory, now: Callable[[], float], complain: Callable[[str], None]
+    ) -> None:
+        self._ledger = ledger
+        self._memory = memory
+        self._now = now
+        self._complain = complain
+        self._all: list[Taking] = []
+        self._heard: dict[str, dict[str, float]] = {}  #: by host and pool: what was taken before that is known there
+        self._spoken: dict[str, dict[str, float]] = {}  #: likewise, by the heartbeat under way
+        self._order: dict[tuple[str, str], list[str]] = {}  #: by pool and user: every lease, in the order of its grant
+
+    # --- what is told -------------------------------------------------------------------------------------------------
+
+    def before(self, carried: Carried) -> Callable[[], None]:
+        """Look at a script that was carried out, before the ledger does; return what judges it afterwards."""
+        if not carried.pool or carried.pool not in self._ledger.pools:
+            return lambda: None
+        match carried.name, carried.word:
+            case "withdraw", "withdrawn":
+                self._note_lease(carried)
+            case "release_device", "released":
+                until = float(carried.answer[1] or 0)
+                self._note("device", carried, carried.arguments["device"], until)
+            case "replace_device", "replaced":
+                self._note("device", carried, carried.arguments["old"])
+            case "forget", "page" if carried.answer[3] in {b"name", b"both"}:
+                self._note("name", carried)
+            case "acquire", word if word in _TAKES:
+                self._granted(carried)
+            case "heartbeat", "alive":
+                self._spoken.setdefault(carried.by, {})[carried.pool] = carried.at
+            case "restore", "restored":
+                held = self._lease_of(carried)
+                return lambda: self._restored(carried, held)
+        return lambda: None
+
+    def beaten(self, host: str) -> dict[str, float]:
+        """A heartbeat of a host is over: return what it could hear of, for ``hears``."""
+        return self._spoken.pop(host, {})
+
+    def hears(self, host: str, spoken: dict[str, float]) -> None:
+        """Note what a host has heard of by now."""
+        self._heard.setdefault(host, {}).update(spoken)
+
+    def forget(self, host: str) -> None:
+        """A host lost what it had written last."""
+        self._heard.pop(host, None)
+        self._spoken.pop(host, None)
+
+    def lost(self, *, everything: bool) -> None:
+        """The store lost writes."""
+        for taking in self._all:
+            taking.lost = taking.lost or everything or taking.moment > self._memory.written
+
+    # --- what is judged -----------------------------------------------------------------------------------------------
+
+    def decided(self, host: str, index: str, request: SessionRequest, device: str, decision: Decision) -> str | None:
+        """No receipt lets somebody in on what was taken and its node had heard of."""
+        if not isinstance(decision, Grant) or decision.source != "receipt" or decision.again:
+            return None
+        for taking in self._of(decision.pool, index):
+            own = taking.lease == decision.lease.id and taking.device in {"", device}
+            if taking.kind != "name" and own and self._knows(host, taking):
+                return f"session {request.session} on {host} was let in by a receipt on the {taking}"
+        return None
+
+    def left(self) -> Iterator[str]:
+        """Yield what is there though it was taken: to be asked when all is quiet."""
+        for taking in self._all:
+            known = [host for host in self._heard if self._knows(host, taking)]
+            if (not taking.lost or known) and self._is_there(taking):
+                yield f"the {taking}, is there; {', '.join(known) or 'no host'} had heard of that"
+
+    def _restored(self, carried: Carried, held: str) -> None:
+        pool, user = carried.pool, carried.arguments["user"]
+        for taking in self._of(pool, user):
+            knew = carried.awaited and self._knows(carried.by, taking)
+            if (not taking.lost or knew) and self._is_there(taking):
+                self._complain(f"{carried.by} brought back the {taking}")
+                self._all.remove(taking)
+        known, now_held = self._order.get((pool, user), []), self._lease_of(carried)
+        if held in known and now_held in known and known.index(held) > known.index(now_held):
+            self._complain(f"{carried.by} restored lease {now_held}, and {held} is the later one")
+
+    # --- how ----------------------------------------------------------------------------------------------------------
+
+    def _of(self, pool: str, user: str) -> list[Taking]:
+        return [each for each in self._all if (each.pool, each.user) == (pool, user)]
+
+    def _knows(self, host: str, taking: Taking) -> bool:
+        return self._heard.get(host, {}).get(taking.pool, 0) > taking.at
+
+    def _lease_of(self, carried: Carried) -> str:
+        lease = self._ledger.pools[carried.pool].model.leases.get(carried.arguments["user"])
+        return lease.id if lease else ""
+
+    def _note_lease(self, carried: Carried) -> None:
+        lease = self._ledger.pools[carried.pool].model.leases.get(carried.arguments["user"])
+        if lease is not None and not lease.back:
+            self._note("lease", carried, until=float(carried.answer[1] or 0))
+
+    def _note(self, kind: str, carried: Carried, device: str = "", until: float = 0) -> None:
+        lease, pool, user = self._lease_of(carried), carried.pool, carried.arguments["user"]
+        if kind == "device" and device not in self._ledger.pools[pool].model.devices(user):
+            return  # answered again
+        self._all.append(Taking(kind, pool, user, lease, device, carried.at, carried.until, until))
+
+    def _granted(self, carried: Carried) -> None:
+        pool, user, lease = carried.pool, carried.arguments["user"], carried.answer[1].decode()
+        device = carried.arguments["device"]
+        leases = self._order.setdefault((pool, user), [])
+        if lease not in leases:
+            leases.append(lease)
+
+        def revived(taking: Taking) -> bool:
+            if (taking.pool, taking.user) != (pool, user):
+                return False
+            return taking.kind == "name" or (taking.lease == lease and taking.device in {"", device})
+
+        self._all = [each for each in self._all if not revived(each)]
+
+    def _is_there(self, taking: Taking) -> bool:
+        """Whether the store has what was taken."""
+        model = self._ledger.pools[taking.pool].model
+        if taking.kind == "name":
+            return taking.user.encode() in self._memory.fields(f"fl:{{citrix-a/{taking.pool}/0}}:names".encode())
+        lease = model.leases.get(taking.user)
+        if lease is None or lease.id != taking.lease or model.lease_deadline(taking.user) <= model.now:
+            return False
+        if taking.kind == "device":
+            return model.devices(taking.user).get(taking.device, 0) > taking.until
+        seats = model.seats_of(taking.user)
+        return not lease.back or max(seats.values(), default=0) > taking.until or INF in seats.values()
