@@ -26,7 +26,7 @@ _TAKES = frozenset({"granted", "moved"})
 class Taking:
     """Something that was taken back. ``until``: ms; until when it may stay, in quarantine."""
 
-    kind: str  #: lease, device or name
+    kind: str  #: lease, device, name, or bar: the user is kept out
     pool: str
     user: str
     lease: str
@@ -65,6 +65,8 @@ class Takings:
         match carried.name, carried.word:
             case "withdraw", "withdrawn":
                 self._note_lease(carried)
+                if carried.answer[2]:
+                    self._note("bar", carried, until=float(carried.answer[2]))
             case "release_device", "released":
                 until = float(carried.answer[1] or 0)
                 self._note("device", carried, carried.arguments["device"], until)
@@ -107,7 +109,7 @@ class Takings:
             return None
         for taking in self._of(decision.pool, index):
             own = taking.lease == decision.lease.id and taking.device in {"", device}
-            if taking.kind != "name" and own and self._knows(host, taking):
+            if taking.kind in {"lease", "device"} and own and self._knows(host, taking):
                 return f"session {request.session} on {host} was let in by a receipt on the {taking}"
         return None
 
@@ -135,6 +137,8 @@ class Takings:
         return [each for each in self._all if (each.pool, each.user) == (pool, user)]
 
     def _knows(self, host: str, taking: Taking) -> bool:
+        if taking.kind == "bar":  # a store that lost it knows nobody who is kept out
+            return False
         return self._heard.get(host, {}).get(taking.pool, 0) > taking.at
 
     def _lease_of(self, carried: Carried) -> str:
@@ -162,7 +166,7 @@ class Takings:
         def revived(taking: Taking) -> bool:
             if (taking.pool, taking.user) != (pool, user):
                 return False
-            return taking.kind == "name" or (taking.lease == lease and taking.device in {"", device})
+            return taking.kind == "name" or taking.kind != "bar" and (taking.lease == lease and taking.device in {"", device})
 
         self._all = [each for each in self._all if not revived(each)]
 
@@ -172,8 +176,11 @@ class Takings:
         if taking.kind == "name":
             return taking.user.encode() in self._memory.fields(f"fl:{{citrix-a/{taking.pool}/0}}:names".encode())
         lease = model.leases.get(taking.user)
-        if lease is None or lease.id != taking.lease or model.lease_deadline(taking.user) <= model.now:
+        own = lease is not None and (lease.id == taking.lease or taking.kind == "bar")
+        if lease is None or not own or model.lease_deadline(taking.user) <= model.now:
             return False
+        if taking.kind == "bar":
+            return not lease.back and model.now < taking.until
         if taking.kind == "device":
             return model.devices(taking.user).get(taking.device, 0) > taking.until
         seats = model.seats_of(taking.user)

@@ -5,10 +5,12 @@ It knows nothing of limits: what may not be is tried all the same.
 
 import asyncio
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
+from farmlease.admin.audit import AuditLog
 from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Grant, SessionRequest, Withdrawal
@@ -28,6 +30,7 @@ MINUTE = 60_000
 #: Ids of sessions, also such as terminals and Windows give them.
 _IDS = ("1", "pts/2", "RDP-Tcp#3", "pts/2/RDP #4")
 _NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
+FARM_DEVICE = "citrix-a"
 _DEVICES = ("nb-1", "NB-2")  # a machine is one whatever its spelling
 FILE = "/home/{user}/cal.pgo"
 
@@ -57,9 +60,11 @@ class Terms:
         return "named", "floating"
 
     def change(self, chance: Random) -> None:
-        """Let an administrator change how many seats there are."""
+        """Let an administrator change how many seats and devices there are."""
         pool = chance.choice((self._named, self._floating))
         pool["capacity"], pool["overdraft"] = chance.choice((1, 2, 3)), chance.choice((0, 1))
+        if chance.random() < 0.3:
+            self._named["devices_per_user"] = chance.choice((1, 2))
 
     @property
     def text(self) -> str:
@@ -108,6 +113,9 @@ class Stage(Protocol):
     def gone(self) -> bool:
         """Whether this caller hangs up in the middle."""
 
+    def devices(self, pool: str, user: User) -> Collection[str] | None:
+        """Return the devices of a user's lease, as a list of leases shows them; None without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -130,7 +138,7 @@ class Workload:
         self._ids = list(_IDS[: chance.randint(3, 5) - 1])
         self._acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (10, self._start), (3, self._retry), (1, self.rush), (4, self._come_back), (4, self._insist), (6, self._end), (4, self._save), (3, self._hold), (1, self._touch),
-            (1, self._withdraw), (1, self._free_device), (1, self._replace_device), (1, self._drain),
+            (2, self._withdraw), (2, self._free_device), (1, self._replace_device), (1, self._forget), (1, self._drain),
         ]  # fmt: skip
 
     async def act(self) -> None:
@@ -254,7 +262,8 @@ class Workload:
         if places := self._places("floating"):
             host, session = self._chance.choice(places)
             self._stage.tell("holds", host.name, session.id)
-            held = await self._verb(host, host.agent.hold_session(session.id, None, pool=session.pool))
+            span = self._chance.choice((None, 3 * MINUTE, 20 * MINUTE))
+            held = await self._verb(host, host.agent.hold_session(session.id, span, pool=session.pool))
             if any(isinstance(each, Held) for each in held or ()):
                 self._stage.held(host, session)
 
@@ -270,19 +279,46 @@ class Workload:
 
     async def _withdraw(self) -> None:
         why = self._chance.choice((Withdrawal.RETURNED, Withdrawal.REVOKED))
-        person, pool = self._chance.choice(self._people), self._chance.choice(self._terms.pools)
-        self._stage.tell("withdraws", person.user.name, pool, why.value)
-        await LeaseAdmin(self._stage.admin).withdraw(await self._pool(pool), person.user, why)
+        pool = self._chance.choice(self._terms.pools)
+        user = self._holder(pool)
+        self._stage.tell("withdraws", user.name, pool, why.value)
+        await LeaseAdmin(self._stage.admin).withdraw(await self._pool(pool), user, why, "left")
+        if self._chance.random() < 0.2:  # a person who leaves
+            await self._erase(user, pool)
 
     async def _free_device(self) -> None:
-        person, device = self._chance.choice(self._people), self._chance.choice(("citrix-a", *_DEVICES))
-        self._stage.tell("frees", person.user.name, device)
-        await LeaseAdmin(self._stage.admin).release_device(await self._pool("named"), person.user, device)
+        user = self._holder("named")
+        device = self._device(user)
+        self._stage.tell("frees", user.name, device)
+        await LeaseAdmin(self._stage.admin).release_device(await self._pool("named"), user, device)
 
     async def _replace_device(self) -> None:
-        person, (old, new) = self._chance.choice(self._people), self._chance.sample(("citrix-a", *_DEVICES), 2)
-        self._stage.tell("replaces", person.user.name, old, new)
-        await LeaseAdmin(self._stage.admin).replace_device(await self._pool("named"), person.user, old, new, note="")
+        user = self._holder("named")
+        old, new = self._device(user), self._chance.choice((FARM_DEVICE, *_DEVICES))
+        self._stage.tell("replaces", user.name, old, new)
+        await LeaseAdmin(self._stage.admin).replace_device(await self._pool("named"), user, old, new, note="")
+
+    async def _forget(self) -> None:
+        """An administrator erases a name; one who has a lease keeps it."""
+        await self._erase(self._chance.choice(self._people).user, self._chance.choice(self._terms.pools))
+
+    async def _erase(self, user: User, pool: str) -> None:
+        admin = self._stage.admin
+        self._stage.tell("forgets", user.name, pool)
+        await AuditLog(admin).forget(pool, admin.sealer.user_index(user))
+
+    def _holder(self, pool: str) -> User:
+        """Somebody whom the list of leases shows, as a rule."""
+        users = [each.user for each in self._people]
+        holders = [each for each in users if self._stage.devices(pool, each) is not None]
+        return self._chance.choice(holders if holders and self._chance.random() < 0.8 else users)
+
+    def _device(self, user: User) -> str:
+        """A device that the list shows for a user, as a rule."""
+        devices = sorted(self._stage.devices("named", user) or ())
+        if devices and self._chance.random() < 0.8:
+            return self._chance.choice(devices)
+        return self._chance.choice((FARM_DEVICE, *_DEVICES))
 
     async def _pool(self, name: str) -> Any:
         found = (await self._stage.admin.policy()).pool(name)
