@@ -302,6 +302,7 @@ class Blows:
         if self.clocks:  # what several leaps do to each other, in a farm that boots in between, nobody promises
             return False
         self.clocks += 1
+        self._world.ledger.clock_set()
         self._world.server.offset_ms += int(hours * HOUR * 1000)
         if hours < 0:
             self._world.ledger.turned_back()
@@ -320,6 +321,7 @@ class Blows:
         if self.clocks:
             return False
         self.clocks += 1
+        self._world.ledger.clock_set()
         server.frozen_ms = server.now_ms
         self._world.tell("FAULT", "store clock frozen")
 

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.simulation.contents import take_over
+from tests.simulation.contents import changes, take_over
 from tests.simulation.memory import Memory
 from tests.simulation.server import Carried
 from tests.support.farm_model import INF, Model, Rules
@@ -72,6 +72,7 @@ class Ledger:
         self._goes_on = goes_on
         self.pools: dict[str, Account] = {}
         self.judging = True
+        self._is_whole = True  #: the store has lost nothing so far, and its clock is what it was
 
     def hear(self, carried: Carried) -> None:
         """Carry on the model what was carried out, and compare."""
@@ -94,6 +95,7 @@ class Ledger:
 
         Where an end was lost, the session is counted again, and whoever still has it may go on.
         """
+        self._is_whole = False
         for pool, account in self.pools.items():
             take_over(account, self._memory, pool)
             for key in account.model.sessions:
@@ -101,8 +103,13 @@ class Ledger:
 
     def turned_back(self) -> None:
         """The store's clock was set back: what was over and still lies in the store is not over any more."""
+        self._is_whole = False
         for pool, account in self.pools.items():
             take_over(account, self._memory, pool)
+
+    def clock_set(self) -> None:
+        """The store's clock leapt or stands still."""
+        self._is_whole = False
 
     def now_ms(self, pool: str, clock_ms: int) -> int:
         """The time that scripts go by: behind the server's clock by as much as that was found to be ahead."""
@@ -122,11 +129,16 @@ class Ledger:
             self._pass(account, carried)
         before = {key: each.fence for key, each in account.model.sessions.items()}
         if taken_over:
-            held = account.model.held()
+            whole = carried.name == "restore" and self._is_whole
+            if whole and not self._in_doubt(account, carried):
+                self._pass(account, carried)
+            known, held = account.model, account.model.held()
             take_over(account, self._memory, carried.pool)
             account.model.now = self.now_ms(carried.pool, carried.now_ms)
             for key in account.model.sessions.keys() - before.keys():
                 account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
+            if whole and (what := changes(known, account.model)):
+                self._complain("L11", f"{carried.by} restored what was not lost: {what}")
             if carried.name == "restore":
                 taken = account.model.held().keys() - held.keys()
                 self._admit(account, carried.arguments["user"], taken, account.model.fence)
