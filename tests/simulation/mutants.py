@@ -96,6 +96,17 @@ def hasty(mutant: Mutant) -> Mutant:
     return replace(mutant, changes=changes)
 
 
+def eager(mutant: Mutant) -> Mutant:
+    """Return the mutant on nodes whose waiting sessions ask all the time: a look into differences finds each one busy."""
+
+    @contextmanager
+    def changes() -> Iterator[None]:
+        with mutant.changes(), patch("farmlease.node.sessions.start._ASK_AGAIN", 0.002):
+            yield
+
+    return replace(mutant, changes=changes)
+
+
 def python(name: str, what: str, owner: Any, method: str, old: str, new: str, profile: str = "usual") -> Mutant:
     """Return the mutant that says ``new`` for ``old`` in the source of a method."""
 
@@ -355,8 +366,8 @@ MUTANTS = (
             Outbox, "messages", _of_this_life),
     swapped("receipt of an earlier life", "A receipt lets in after its host was booted.",
             Receipts, "is_of_this_life", lambda *_: True),
-    module("old copy's grant", "A grant that an old copy of the store remembers is taken for the one that was asked for.",
-           acquire, "_is_old", lambda *_: False, "loss"),
+    eager(module("old copy's grant", "A grant of an old copy of the store is taken for the one that was asked for.",
+                 acquire, "_is_old", lambda *_: False, "loss")),
     swapped("nobody asked", "A difference is looked into without asking for one's own sessions.",
             Housekeeping, "_confirm", _nothing_to_confirm, "loss"),
     lua("over with its hold", "A hold that is over ends the session of a node that lives.",

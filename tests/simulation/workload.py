@@ -6,6 +6,7 @@ It knows nothing of limits: what may not be is tried all the same.
 import asyncio
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
@@ -63,8 +64,8 @@ class Terms:
         """Let an administrator change how many seats and devices there are."""
         pool = chance.choice((self._named, self._floating))
         pool["capacity"], pool["overdraft"] = chance.choice((1, 2, 3)), chance.choice((0, 1))
-        if chance.random() < 0.3:
-            self._named["devices_per_user"] = chance.choice((1, 2))
+        if chance.random() < 0.5:
+            self._named["devices_per_user"] = 3 - self._named["devices_per_user"]
 
     @property
     def text(self) -> str:
@@ -133,7 +134,7 @@ class Workload:
         self._terms = terms
         self._chance = chance
         names = _NAMES[: chance.randint(4, 6)]
-        self._people = [Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES))) for name in names]
+        self._people = [Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES, *_DEVICES))) for name in names]
         self._guests: dict[str, list[User]] = {}  #: by host, who had a session there
         self._ids = list(_IDS[: chance.randint(3, 5) - 1])
         self._acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
@@ -160,8 +161,8 @@ class Workload:
             user=person.user,
             session=chance.choice(self._ids),
             pool=chance.choice((*self._terms.pools, *self._terms.pools, None)),
-            device=person.notebook if chance.random() < 0.2 else None,
-            wait_ms=chance.choice((0, 0, 0, 4000)),
+            device=person.notebook if chance.random() < 0.45 else None,
+            wait_ms=chance.choice((0, 0, 0, 4000, 90_000)),
         )
 
     async def _start(self) -> None:
@@ -206,6 +207,14 @@ class Workload:
         if hosts:
             await asyncio.gather(*(self._ask(self._chance.choice(hosts), self._request()) for _ in self._people))
 
+    async def dismiss(self) -> None:
+        """Somebody who works with a named licence is dismissed: it is revoked, whatever the store has of it by now."""
+        if places := self._places("named"):
+            user = self._chance.choice(places)[1].user
+            self._stage.tell("dismisses", user.name)
+            with suppress(FarmleaseError):
+                await LeaseAdmin(self._stage.admin).withdraw(await self._pool("named"), user, Withdrawal.REVOKED)
+
     async def knock(self, host: Host) -> None:
         """Three people try at one host, at once."""
         if host.up:
@@ -219,6 +228,8 @@ class Workload:
         decision = await self._verb(host, host.agent.start_session(request))
         if decision is not None:
             self._stage.asked(host, request, decision)
+        elif host.up and self._chance.random() < 0.5:  # who hung up tries again
+            await self._ask(host, request)
         if isinstance(decision, Grant) and request.user not in (guests := self._guests.setdefault(host.name, [])):
             guests.append(request.user)
 

@@ -199,6 +199,10 @@ class World:
         """Everybody tries at once: something was not there for a moment."""
         self._acts.append(self.loop.create_task(self.workload.rush()))
 
+    def dismiss(self) -> None:
+        """Somebody is dismissed, just now."""
+        self._acts.append(self.loop.create_task(self.workload.dismiss()))
+
     def knock(self, host: Host) -> None:
         """Somebody tries at a host."""
         self._acts.append(self.loop.create_task(self.workload.knock(host)))
