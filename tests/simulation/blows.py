@@ -258,6 +258,8 @@ class Blows:
             self._later(self._chance.uniform(0, self._chance.choice((2, 4, 10))), self._world.rush)
         if self._chance.random() < 0.3:
             self._later(self._chance.uniform(0, 4), self._world.dismiss)
+        if self._chance.random() < 0.3:
+            self._world.hammer()
         if self._world.mood.knows("agent killed") and self._chance.random() < 0.4:
             self._kill_too()
 
@@ -277,29 +279,31 @@ class Blows:
             if what := laws.adopted(before, shown(host)):
                 self._world.broken("L7", what)
 
-    async def _amid_wait(self) -> None:
-        """Wait until somebody waits in a queue: what the store loses next, it may lose of an earlier one of that id."""
+    async def _amid_goodbye(self) -> None:
+        """Wait until somebody has signed out: what the store loses next, it may lose of that."""
+        left = self._world.workload.left
         if self._chance.random() < 0.5:
             for _ in range(120):
-                if any(each.state is SessionState.WAITING for host in self._world.hosts if host.up for each in host.book):
+                if self._world.workload.left is not left:
                     return
                 await asyncio.sleep(1)
 
     async def _lose_tail(self) -> bool:
-        await self._amid_wait()
+        await self._amid_goodbye()
         self._world.server.lose(self._chance.randint(1, 30))
         self._lost("tail lost")
         await self._away()
         return True
 
     async def _fail_over(self) -> bool:
+        await self._amid_goodbye()
         self._world.server.lose(self._chance.randint(1, 10))
         self._world.server.restart()
         self._lost("failed over")
         return True
 
     async def _roll_back(self) -> bool:
-        await self._amid_wait()
+        await self._amid_goodbye()
         self._world.server.go_back(self._chance.uniform(MINUTE, 2 * HOUR))
         self._lost("rolled back")
         await self._away()

@@ -132,7 +132,7 @@ class Ledger:
             whole = carried.name == "restore" and self._is_whole
             if whole and not self._in_doubt(account, carried):
                 self._pass(account, carried)
-            known, held = account.model, account.model.held()
+            known, held, slots = account.model, account.model.held(), self._slots(account, carried)
             take_over(account, self._memory, carried.pool)
             account.model.now = self.now_ms(carried.pool, carried.now_ms)
             for key in account.model.sessions.keys() - before.keys():
@@ -141,7 +141,7 @@ class Ledger:
                 self._complain("L11", f"{carried.by} restored what was not lost: {what}")
             if carried.name == "restore":
                 taken = account.model.held().keys() - held.keys()
-                self._admit(account, carried.arguments["user"], taken, account.model.fence)
+                self._admit(account, carried.arguments["user"], taken, account.model.fence, slots)
             if carried.name == "recover" and carried.word == "recovering":
                 account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
         judge = None if taken_over else getattr(self, f"_{carried.name}", None)
@@ -207,7 +207,7 @@ class Ledger:
         if not again and (waits := self._recovering(account, carried)):
             return waits
         has_lease = user in model.leases
-        held = model.held()
+        held, slots = model.held(), self._slots(account, carried)
         before = {**model.sessions}
         told = model.acquire(
             user, key, given["device"], fresh=given["lease"], vips=tuple(json.loads(given["reservations"])),
@@ -227,7 +227,7 @@ class Ledger:
             for seat, given_up in zip(sorted(taken), sorted(left), strict=False):  # of a move: as many as before
                 account.admitted[seat] = account.admitted.get(given_up, (fence, 0))
                 taken -= {seat}
-            self._admit(account, user, taken, fence)
+            self._admit(account, user, taken, fence, slots)
         account.ended.pop((user, *key), None) if account.ended.get((user, *key), 0) < fence else None
         if carried.word == "moved":
             self._held_on(carried, "/".join(key), model.sessions[user, *key].hold)
@@ -258,10 +258,17 @@ class Ledger:
         model.leave_queue(member)
         return [b"denied", b"recovering", b"%d" % until]
 
-    def _admit(self, account: Account, user: str, taken: AbstractSet[str], fence: int) -> None:
+    def _slots(self, account: Account, carried: Carried) -> frozenset[str]:
+        """Return the devices of the lease that a script is about."""
+        return frozenset(account.model.devices(carried.arguments["user"]) if "user" in carried.arguments else ())
+
+    def _admit(
+        self, account: Account, user: str, taken: AbstractSet[str], fence: int, slots: AbstractSet[str]
+    ) -> None:
         """L1: what was granted, or restored, took nothing beyond a limit: seats, devices, sessions.
 
-        A seat that is restored is taken once more: by the limits of now, not by those it was granted under.
+        A seat that is restored is taken once more: by the limits of now, not by those it was granted under. A device
+        of ``slots``, which the lease had, may stay though the limit is lower by now, and so may one that is in use.
         """
         model, rules = account.model, account.model.rules
         held, most = model.held(), rules.capacity + rules.overdraft
@@ -272,7 +279,9 @@ class Ledger:
             self._complain("L1", f"{len(held)} seats are held of {rules.capacity} and {rules.overdraft} beyond")
         if rules.sessions and len(model.of(user)) > rules.sessions:
             self._complain("L1", f"a user has {len(model.of(user))} sessions of {rules.sessions}")
-        if rules.kind == "named" and rules.devices and len(model.devices(user)) > rules.devices:
+        devices = model.devices(user)
+        most = max(rules.devices, sum(until == INF for until in devices.values()))
+        if rules.kind == "named" and rules.devices and len(devices) > most and devices.keys() - slots:
             self._complain("L1", f"a lease is on {len(model.devices(user))} devices of {rules.devices}")
 
     def _explained(self, account: Account, carried: Carried, sessions: dict[Key, Any]) -> None:

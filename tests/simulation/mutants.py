@@ -56,6 +56,7 @@ class Mutant:
     changes: Callable[[], Any]
     prepare: Callable[[World], None]
     profile: str = "usual"
+    conditions: Callable[[World], None] = lambda _: None  #: of the world, with the defect and without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,14 @@ def hasty(mutant: Mutant) -> Mutant:
     return replace(mutant, changes=changes)
 
 
-def eager(mutant: Mutant) -> Mutant:
-    """Return the mutant on nodes whose waiting sessions ask all the time: a look into differences finds each one busy."""
+def late(mutant: Mutant) -> Mutant:
+    """Return the mutant among people who hang up often, where copies of calls often come late."""
 
-    @contextmanager
-    def changes() -> Iterator[None]:
-        with mutant.changes(), patch("farmlease.node.sessions.start._ASK_AGAIN", 0.002):
-            yield
+    def conditions(world: World) -> None:
+        world.mood.often("caller gone", 0.3)
+        world.mood.often("duplicated late", 0.3)
 
-    return replace(mutant, changes=changes)
+    return replace(mutant, conditions=conditions)
 
 
 def python(name: str, what: str, owner: Any, method: str, old: str, new: str, profile: str = "usual") -> Mutant:
@@ -366,10 +366,10 @@ MUTANTS = (
             Outbox, "messages", _of_this_life),
     swapped("receipt of an earlier life", "A receipt lets in after its host was booted.",
             Receipts, "is_of_this_life", lambda *_: True),
-    eager(module("old copy's grant", "A grant of an old copy of the store is taken for the one that was asked for.",
+    hasty(module("old copy's grant", "A grant of an old copy of the store is taken for the one that was asked for.",
                  acquire, "_is_old", lambda *_: False, "loss")),
-    swapped("nobody asked", "A difference is looked into without asking for one's own sessions.",
-            Housekeeping, "_confirm", _nothing_to_confirm, "loss"),
+    late(swapped("nobody asked", "A difference is looked into without asking for one's own sessions.",
+                 Housekeeping, "_confirm", _nothing_to_confirm, "late")),
     lua("over with its hold", "A hold that is over ends the session of a node that lives.",
         "if alive(NODES, node_of(member)) then\n      call('ZREM', HOLDS, member)", "if false then\n      call('ZREM', HOLDS, member)"),
 )  # fmt: skip
@@ -386,11 +386,15 @@ def hunt(name: str, seeds: int, events: int = 400) -> Caught:
 
 @uncollected()
 def _hunt(mutant: Mutant, seeds: range, events: int) -> Caught | None:
+    def broken(world: World) -> None:
+        mutant.conditions(world)
+        mutant.prepare(world)
+
     for seed in seeds:
         with mutant.changes():
-            outcome = run(seed, events=events, profile=mutant.profile, prepare=mutant.prepare)
+            outcome = run(seed, events=events, profile=mutant.profile, prepare=broken)
         laws = [each for each in outcome.violations if each.law != "run"]  # one that falls over shows nothing
-        if laws and not run(seed, events=events, profile=mutant.profile).violations:
+        if laws and not run(seed, events=events, profile=mutant.profile, prepare=mutant.conditions).violations:
             first = laws[0]
             return Caught(mutant.name, first.law, seed + 1, first.what)
     return None

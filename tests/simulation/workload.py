@@ -30,6 +30,7 @@ IDENTITIES = Identities({"CORP": "corp.example.com"})
 MINUTE = 60_000
 #: Ids of sessions, also such as terminals and Windows give them.
 _IDS = ("1", "pts/2", "RDP-Tcp#3", "pts/2/RDP #4")
+_CLICKS = 12
 _NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
 FARM_DEVICE = "citrix-a"
 _DEVICES = ("nb-1", "NB-2")  # a machine is one whatever its spelling
@@ -135,6 +136,7 @@ class Workload:
         self._chance = chance
         names = _NAMES[: chance.randint(4, 6)]
         self._people = [Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES, *_DEVICES))) for name in names]
+        self.left: tuple[Host, SessionRequest] | None = None  #: who signed out last, and where
         self._guests: dict[str, list[User]] = {}  #: by host, who had a session there
         self._ids = list(_IDS[: chance.randint(3, 5) - 1])
         self._acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
@@ -215,6 +217,11 @@ class Workload:
             with suppress(FarmleaseError):
                 await LeaseAdmin(self._stage.admin).withdraw(await self._pool("named"), user, Withdrawal.REVOKED)
 
+    async def hammer(self) -> None:
+        """Who signed out last wants back in, and clicks again and again."""
+        if self.left is not None and self.left[0].up:
+            await asyncio.gather(*(self._ask(*self.left) for _ in range(_CLICKS)))
+
     async def knock(self, host: Host) -> None:
         """Three people try at one host, at once."""
         if host.up:
@@ -245,7 +252,10 @@ class Workload:
         self._stage.tell("ends", host.name, session, pool or "-")
         self._stage.ends(host, session, pool)
         before = fences(host, session)
+        uses = host.agent.uses(session, pool)
         ended = await self._verb(host, host.agent.end_session(session, pool=pool))
+        if ended and uses:
+            self.left = host, SessionRequest(user=uses[0].user, session=session, pool=uses[0].pool)
         if ended and pool is None and host.up:
             self._stage.ended(host, session, before)
 

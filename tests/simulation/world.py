@@ -203,6 +203,10 @@ class World:
         """Somebody is dismissed, just now."""
         self._acts.append(self.loop.create_task(self.workload.dismiss()))
 
+    def hammer(self) -> None:
+        """Who signed out last wants back in."""
+        self._acts.append(self.loop.create_task(self.workload.hammer()))
+
     def knock(self, host: Host) -> None:
         """Somebody tries at a host."""
         self._acts.append(self.loop.create_task(self.workload.knock(host)))
