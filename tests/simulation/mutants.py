@@ -101,7 +101,7 @@ def late(mutant: Mutant) -> Mutant:
     """Return the mutant among people who hang up often, where copies of calls often come late."""
 
     def conditions(world: World) -> None:
-        world.mood.often("caller gone", 0.3)
+        world.mood.often("reply lost", 0.25)
         world.mood.often("duplicated late", 0.3)
 
     return replace(mutant, conditions=conditions)

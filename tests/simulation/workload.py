@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from farmlease.admin.audit import AuditLog
 from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import Identities, User
-from farmlease.domain.model import Decision, Grant, SessionRequest, Withdrawal
+from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest, Withdrawal
 from farmlease.errors import FarmleaseError
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.sessions.hold import Held
@@ -235,7 +235,9 @@ class Workload:
         decision = await self._verb(host, host.agent.start_session(request))
         if decision is not None:
             self._stage.asked(host, request, decision)
-        elif host.up and self._chance.random() < 0.5:  # who hung up tries again
+        offline = isinstance(decision, Denial) and decision.reason is Reason.OFFLINE
+        if (decision is None or offline) and host.up and self._chance.random() < 0.5:  # they try again
+            await asyncio.sleep(self._chance.choice((0, 1, 5)))
             await self._ask(host, request)
         if isinstance(decision, Grant) and request.user not in (guests := self._guests.setdefault(host.name, [])):
             guests.append(request.user)
