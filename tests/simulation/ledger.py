@@ -63,13 +63,21 @@ def parse_rules(limits: str) -> Rules:
 class Ledger:
     """The accounts of a farm. ``complain`` is called with the number of a law and what was seen.
 
-    ``goes_on`` says whether a session lives on a host that could tell the store so.
+    ``goes_on`` says whether a session lives on a host that could tell the store so; ``vouches``, whether a host has a
+    session of a user that only a receipt let in.
     """
 
-    def __init__(self, memory: Memory, complain: Complain, goes_on: Callable[[str, Key], bool]) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        complain: Complain,
+        goes_on: Callable[[str, Key], bool],
+        vouches: Callable[[str, str], bool],
+    ) -> None:
         self._memory = memory
         self._complain = complain
         self._goes_on = goes_on
+        self._vouches = vouches
         self.pools: dict[str, Account] = {}
         self.judging = True
         self._is_whole = True  #: the store has lost nothing so far, and its clock is what it was
@@ -137,6 +145,8 @@ class Ledger:
             account.model.now = self.now_ms(carried.pool, carried.now_ms)
             for key in account.model.sessions.keys() - before.keys():
                 account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
+            # Who was let in by a receipt is counted by this for the first time.
+            whole = whole and not self._vouches(carried.pool, carried.arguments["user"])
             if whole and (what := changes(known, account.model)):
                 self._complain("L11", f"{carried.by} restored what was not lost: {what}")
             if carried.name == "restore":

@@ -7,11 +7,11 @@ is granted anew, and a name that comes with a later start, are taken no more. A 
 heartbeat that began later is over, until its journal loses what was written last.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from farmlease.domain.model import Decision, Grant, SessionRequest
-from tests.simulation.ledger import Ledger
+from tests.simulation.ledger import Key, Ledger
 from tests.simulation.memory import Memory
 from tests.simulation.server import Carried
 from tests.support.farm_model import INF
@@ -34,7 +34,8 @@ class Taking:
     at: float  #: seconds of the run
     moment: int  #: of the store's memory: whoever goes back behind it has lost this
     until: float = 0
-    lost: bool = False
+    lost: bool = False  #: the store has forgotten it
+    knowers: set[str] = field(default_factory=set)  #: once it is lost: the hosts that had heard of it before
 
     def __str__(self) -> str:
         what = f"device {self.device} of lease {self.lease}" if self.device else f"{self.kind} {self.lease}".strip()
@@ -44,12 +45,9 @@ class Taking:
 class Takings:
     """What was taken back in one run. ``complain`` is called with what was seen."""
 
-    def __init__(
-        self, ledger: Ledger, memory: Memory, now: Callable[[], float], complain: Callable[[str], None]
-    ) -> None:
+    def __init__(self, ledger: Ledger, memory: Memory, complain: Callable[[str], None]) -> None:
         self._ledger = ledger
         self._memory = memory
-        self._now = now
         self._complain = complain
         self._all: list[Taking] = []
         self._heard: dict[str, dict[str, float]] = {}  #: by host and pool: what was taken before that is known there
@@ -78,6 +76,9 @@ class Takings:
                 self._granted(carried)
             case "heartbeat", "alive":
                 self._spoken.setdefault(carried.by, {})[carried.pool] = carried.at
+            case "put_back", _:
+                sessions = self._sessions_of(carried)
+                return lambda: self._put_back(carried, sessions)
             case "restore", "restored":
                 held = self._lease_of(carried)
                 return lambda: self._restored(carried, held)
@@ -95,11 +96,15 @@ class Takings:
         """A host lost what it had written last."""
         self._heard.pop(host, None)
         self._spoken.pop(host, None)
+        for taking in self._all:
+            taking.knowers.discard(host)
 
     def lost(self, *, everything: bool) -> None:
         """The store lost writes."""
         for taking in self._all:
-            taking.lost = taking.lost or everything or taking.moment > self._memory.written
+            if not taking.lost and (everything or taking.moment > self._memory.written):
+                taking.knowers = {host for host in self._heard if self._knows(host, taking)}
+                taking.lost = True
 
     # --- what is judged -----------------------------------------------------------------------------------------------
 
@@ -131,6 +136,13 @@ class Takings:
         if held in known and now_held in known and known.index(held) > known.index(now_held):
             self._complain(f"{carried.by} restored lease {now_held}, and {held} is the later one")
 
+    def _put_back(self, carried: Carried, sessions: Mapping[Key, int]) -> None:
+        """A store that lost it is told again of what was taken, and of nothing else."""
+        gone = sorted(sessions.keys() - self._sessions_of(carried).keys())
+        taken = [each for each in self._of(carried.pool, carried.arguments["user"]) if each.kind in {"lease", "device"}]
+        if gone and not taken:
+            self._complain(f"{carried.by} put back what nobody took, and ended {gone} by it")
+
     # --- how ----------------------------------------------------------------------------------------------------------
 
     def _of(self, pool: str, user: str) -> list[Taking]:
@@ -139,11 +151,18 @@ class Takings:
     def _knows(self, host: str, taking: Taking) -> bool:
         if taking.kind == "bar":  # a store that lost it knows nobody who is kept out
             return False
+        if taking.lost:
+            return host in taking.knowers
         return self._heard.get(host, {}).get(taking.pool, 0) > taking.at
 
     def _lease_of(self, carried: Carried) -> str:
         lease = self._ledger.pools[carried.pool].model.leases.get(carried.arguments["user"])
         return lease.id if lease else ""
+
+    def _sessions_of(self, carried: Carried) -> dict[Key, int]:
+        """Return the sessions of the user that a script is about, with their fences."""
+        user, model = carried.arguments["user"], self._ledger.pools[carried.pool].model
+        return {key: each.fence for key, each in model.of(user).items()}
 
     def _note_lease(self, carried: Carried) -> None:
         lease = self._ledger.pools[carried.pool].model.leases.get(carried.arguments["user"])

@@ -87,7 +87,7 @@ class World:
         self.mood = Mood(dice(seed, "mood"), PROFILES[profile])
         self.server = Server(loop.time, self._carried)
         self.network = Network(self.server, self.mood, dice(seed, "network"), self.tell)
-        self.ledger = Ledger(self.server.memory, self.broken, self._goes_on)
+        self.ledger = Ledger(self.server.memory, self.broken, self._goes_on, self._vouches)
         self.terms = Terms(dice(seed, "terms"))
         count = self.chance.choice((2, 3, 3, 4))
         self.hosts = [
@@ -103,7 +103,7 @@ class World:
         self.admin = Farm(FARM, LeaseStore(connection, FARM), _sealer())
         self.monitoring = Monitoring(self.ledger, lambda: self.now, self.key)
         self.uses = Uses(self.ledger, lambda: self.now)
-        self.takings = Takings(self.ledger, self.server.memory, lambda: self.now, partial(self.broken, "L11"))
+        self.takings = Takings(self.ledger, self.server.memory, partial(self.broken, "L11"))
         self.workload = Workload(self, self.terms, dice(seed, "workload"))
         self.blows = Blows(self, dice(seed, "blows"))
         self.forged: dict[tuple[str, str], bytes] = {}  #: by pool and user index, records that must not open
@@ -253,6 +253,12 @@ class World:
             and found.state is SessionState.ACTIVE and self.key(host, found) == key
             for host in self.hosts
             if host.up
+        )  # fmt: skip
+
+    def _vouches(self, pool: str, user: str) -> bool:
+        return any(
+            each.is_uncounted and each.claim.user == user
+            for host in self.hosts if host.up for each in host.book if each.pool == pool
         )  # fmt: skip
 
     def _carried(self, carried: Carried) -> None:
