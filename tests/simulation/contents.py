@@ -47,6 +47,10 @@ def take_over(holder: Holder, memory: Memory, pool: str) -> None:
         model.queue.append(_place(member))
     model.places = {_place(member): until for member, until in scores("waits").items()}
     model.barred = scores("barred")
+    quarantined = scores("quarantine")
+    model.set_aside = {
+        seat: until for seat, until in scores("seats").items() if seat in quarantined and seat not in model.leases
+    }
     model.hosts = {seat[1:] for seat in scores("seats") if seat[0] == "@"}
     holder.model = model
 

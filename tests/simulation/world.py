@@ -257,7 +257,7 @@ class World:
 
     def _vouches(self, pool: str, user: str) -> bool:
         return any(
-            each.is_uncounted and each.claim.user == user
+            each.grant is not None and each.grant.source == "receipt" and each.claim.user == user
             for host in self.hosts if host.up for each in host.book if each.pool == pool
         )  # fmt: skip
 
