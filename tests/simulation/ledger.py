@@ -137,23 +137,7 @@ class Ledger:
             self._pass(account, carried)
         before = {key: each.fence for key, each in account.model.sessions.items()}
         if taken_over:
-            whole = carried.name == "restore" and self._is_whole
-            if whole and not self._in_doubt(account, carried):
-                self._pass(account, carried)
-            known, held, slots = account.model, account.model.held(), self._slots(account, carried)
-            take_over(account, self._memory, carried.pool)
-            account.model.now = self.now_ms(carried.pool, carried.now_ms)
-            for key in account.model.sessions.keys() - before.keys():
-                account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
-            # Who was let in by a receipt is counted by this for the first time.
-            whole = whole and not self._vouches(carried.pool, carried.arguments["user"])
-            if whole and (what := changes(known, account.model)):
-                self._complain("L11", f"{carried.by} restored what was not lost: {what}")
-            if carried.name == "restore":
-                taken = account.model.held().keys() - held.keys()
-                self._admit(account, carried.arguments["user"], taken, account.model.fence, slots)
-            if carried.name == "recover" and carried.word == "recovering":
-                account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
+            self._take_over(account, carried, before.keys())
         judge = None if taken_over else getattr(self, f"_{carried.name}", None)
         expected = judge(account, carried, carried.arguments) if judge else None
         self._note_ended(account, before)
@@ -162,6 +146,26 @@ class Ledger:
             self._complain(
                 law, f"{carried.name} answered {_plain(carried.answer)}, its contents demand {_plain(expected)}"
             )
+
+    def _take_over(self, account: Account, carried: Carried, before: AbstractSet[Key]) -> None:
+        """The model becomes what the store holds; L11: in a store that lost nothing, a restore has changed nothing."""
+        is_whole = carried.name == "restore" and self._is_whole
+        if is_whole and not self._in_doubt(account, carried):
+            self._pass(account, carried)
+        known, held, slots = account.model, account.model.held(), self._slots(account, carried)
+        take_over(account, self._memory, carried.pool)
+        account.model.now = self.now_ms(carried.pool, carried.now_ms)
+        for key in account.model.sessions.keys() - before:
+            account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
+        # Who was let in by a receipt is counted by this for the first time.
+        counts = is_whole and self._vouches(carried.pool, carried.arguments["user"])
+        if is_whole and not counts and (what := changes(known, account.model)):
+            self._complain("L11", f"{carried.by} restored what was not lost: {what}")
+        if carried.name == "restore":
+            taken = account.model.held().keys() - held.keys()
+            self._admit(account, carried.arguments["user"], taken, account.model.fence, slots)
+        if carried.name == "recover" and carried.word == "recovering":
+            account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
 
     def _in_doubt(self, account: Account, carried: Carried) -> bool:
         """Whether a script came from somebody who does not count the time, when nobody has for half a timeout.
@@ -272,9 +276,7 @@ class Ledger:
         """Return the devices of the lease that a script is about."""
         return frozenset(account.model.devices(carried.arguments["user"]) if "user" in carried.arguments else ())
 
-    def _admit(
-        self, account: Account, user: str, taken: AbstractSet[str], fence: int, slots: AbstractSet[str]
-    ) -> None:
+    def _admit(self, account: Account, user: str, taken: AbstractSet[str], fence: int, slots: AbstractSet[str]) -> None:
         """L1: what was granted, or restored, took nothing beyond a limit: seats, devices, sessions.
 
         A seat that is restored is taken once more: by the limits of now, not by those it was granted under. A device

@@ -102,10 +102,8 @@ class Memory:
                     streams.add(key)
                 value[member] = before
         for key in streams & self.keys.keys():  # an entry that was deleted is back in its place
-            held = self.keys[key]
-            entries = sorted(held.items(), key=lambda entry: _place(entry[0]))
-            held.clear()
-            held.update(entries)
+            held: Any = self.keys[key]
+            self.keys[key] = Stream(sorted(held.items(), key=lambda entry: _place(entry[0])))
 
     def flush(self) -> None:
         """Forget everything; one can still go back."""

@@ -51,8 +51,6 @@ class Monitoring:
                 for each in host.book
                 if each.pool == pool and each.state is SessionState.ACTIVE and each.grant is not None
             }
-            counted = {
-                (key, each.fence) for key, each in account.model.sessions.items() if key[1] == host.member
-            }
+            counted = {(key, each.fence) for key, each in account.model.sessions.items() if key[1] == host.member}
             yield from (("is not counted", pool, *each) for each in shown - counted)
             yield from (("is counted and not there", pool, *each) for each in counted - shown)

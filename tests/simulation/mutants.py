@@ -35,6 +35,7 @@ from farmlease.node.sessions.start import SessionStart
 from farmlease.node.sync.heartbeat import Heartbeat
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
 from farmlease.node.sync.recovery import Recovery
+from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.connection.connection import Connection
 from tests.simulation.life import run, uncollected
 from tests.simulation.series import processes
@@ -95,6 +96,21 @@ def hasty(mutant: Mutant) -> Mutant:
             yield
 
     return replace(mutant, changes=changes)
+
+
+def together(mutant: Mutant, other: Mutant) -> Mutant:
+    """Return the mutant that has the defect of another one too: where one thing is guarded twice, both guards fall."""
+
+    @contextmanager
+    def changes() -> Iterator[None]:
+        with mutant.changes(), other.changes():
+            yield
+
+    def prepare(world: World) -> None:
+        mutant.prepare(world)
+        other.prepare(world)
+
+    return replace(mutant, changes=changes, prepare=prepare)
 
 
 def late(mutant: Mutant) -> Mutant:
@@ -226,6 +242,10 @@ def _adopt_without_outbox(self: Agent) -> None:
     _adopt(self)
 
 
+#: A node that hears of what was taken back and keeps its receipts: one of the two guards against their return.
+_DEAF = swapped("receipt kept", "A node hears that a lease was taken back, and keeps its receipt.", TakenBack, "_heed",
+                lambda *_: None)  # fmt: skip
+
 MUTANTS = (
     Mutant("time of the host", "Scripts go by the caller's clock.", _nothing, _time_of_hosts),
     lua("seats beyond capacity", "One seat more than there are is given.",
@@ -355,7 +375,7 @@ MUTANTS = (
     lua("restored though returned", "A lease that was given back is restored by whoever had it.",
         "if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end", "", "loss"),
     lua("restored though kept out", "A user who is kept out gets the lease back by a restore.",
-        "if bar and bar > now or has_tombstone", "if has_tombstone", "loss"),
+        "if bar and bar > now or last_known() <= (taken or -1)", "if last_known() <= (taken or -1)", "loss"),
     lua("fence not restored", "A restore leaves the fence as it was.", "state.fence = fence\naudit('restored'", "audit('restored'", "loss"),
     lua("fence not recovered", "A recovery leaves the fence as it was.",
         "call('HSET', META, 'fence', text(math.max(state.fence, caller.seen)))", "", "loss"),
@@ -372,6 +392,31 @@ MUTANTS = (
                  Housekeeping, "_confirm", _nothing_to_confirm, "late")),
     lua("over with its hold", "A hold that is over ends the session of a node that lives.",
         "if alive(NODES, node_of(member)) then\n      call('ZREM', HOLDS, member)", "if false then\n      call('ZREM', HOLDS, member)"),
+    together(lua("taking unheeded", "A lease that was taken back is restored by whoever had it.",
+        "if bar and bar > now or last_known() <= (taken or -1)", "if bar and bar > now"), _DEAF),
+    lua("taken for good", "A lease that its user has again is not restored, as it was taken back once.",
+        "if bar and bar > now or last_known() <= (taken or -1)", "if bar and bar > now or taken", "loss"),
+    lua("taken without a word", "A lease is taken back, and no node hears of it.", "bury(user, taken, next_fence())", ""),
+    lua("nothing new", "A heartbeat never says that something was taken back.", "text(state.buried) }", "'0' }"),
+    together(lua("released slot is back", "A restore brings a released device back as it was.",
+        "if known <= (taken_with(graves, place .. '/') or -1) then", "if false then"), _DEAF),
+    together(lua("replaced slot is back", "A restore brings back the device that another one has replaced.",
+        "if known <= (taken_with(graves, place) or -1) then return nil end", ""), _DEAF),
+    together(lua("erased name is back", "A restore brings an erased name back.", "if name ~= '' and not is_forgotten then", "do"), _DEAF),
+    lua("put back over a grant", "What is put back takes a lease that was granted since.",
+        "if lease and last <= (taken_with(graves, lease.id) or -1) then", "if lease and taken_with(graves, lease.id) then",
+        "loss"),
+    lua("put back over sessions", "What is put back ends sessions that were granted since.",
+        "return session.fence <= (taken_with(graves, lease.id) or -1)\n", "return taken_with(graves, lease.id)\n", "loss"),
+    lua("kept out no more", "Who was kept out is not kept out by a store that had lost that.", "if claim == '/' then",
+        "if claim == '/' then return { 'put' } end\n  if false then", "loss"),
+    _DEAF,
+    python("not put back", "A node does not tell a store that lost it what was taken back.",
+           TakenBack, "recover", "if theirs.get(user, Graves({})).lacks(ours, now):", "if False:", "loss"),
+    swapped("takings forgotten at restart", "What a node heard was taken back is forgotten with its agent.",
+            Journal, "write_tombstones", lambda *_: None, "loss"),
+    python("other lives not ended", "A store that lost data is not told of lives of a host that are over.",
+           Heartbeat, "beat", "for life in self._previous:", "for life in self._previous[:0]:", "loss"),
 )  # fmt: skip
 
 

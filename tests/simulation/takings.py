@@ -7,8 +7,11 @@ is granted anew, and a name that comes with a later start, are taken no more. A 
 heartbeat that began later is over, until its journal loses what was written last.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+from typing_extensions import override
 
 from farmlease.domain.model import Decision, Grant, SessionRequest
 from tests.simulation.ledger import Key, Ledger
@@ -37,6 +40,7 @@ class Taking:
     lost: bool = False  #: the store has forgotten it
     knowers: set[str] = field(default_factory=set)  #: once it is lost: the hosts that had heard of it before
 
+    @override
     def __str__(self) -> str:
         what = f"device {self.device} of lease {self.lease}" if self.device else f"{self.kind} {self.lease}".strip()
         return f"{what} of {self.user[:8]} in {self.pool}, taken at {self.at:.0f} s"
@@ -52,6 +56,7 @@ class Takings:
         self._all: list[Taking] = []
         self._heard: dict[str, dict[str, float]] = {}  #: by host and pool: what was taken before that is known there
         self._spoken: dict[str, dict[str, float]] = {}  #: likewise, by the heartbeat under way
+        self._taken_at: dict[tuple[str, str], int] = {}  #: by pool and user: later fences than this are of later grants
         self._order: dict[tuple[str, str], list[str]] = {}  #: by pool and user: every lease, in the order of its grant
 
     # --- what is told -------------------------------------------------------------------------------------------------
@@ -60,18 +65,8 @@ class Takings:
         """Look at a script that was carried out, before the ledger does; return what judges it afterwards."""
         if not carried.pool or carried.pool not in self._ledger.pools:
             return lambda: None
+        self._note_taking(carried)
         match carried.name, carried.word:
-            case "withdraw", "withdrawn":
-                self._note_lease(carried)
-                if carried.answer[2]:
-                    self._note("bar", carried, until=float(carried.answer[2]))
-            case "release_device", "released":
-                until = float(carried.answer[1] or 0)
-                self._note("device", carried, carried.arguments["device"], until)
-            case "replace_device", "replaced":
-                self._note("device", carried, carried.arguments["old"])
-            case "forget", "page" if carried.answer[3] in {b"name", b"both"}:
-                self._note("name", carried)
             case "acquire", word if word in _TAKES:
                 self._granted(carried)
             case "heartbeat", "alive":
@@ -79,10 +74,26 @@ class Takings:
             case "put_back", _:
                 sessions = self._sessions_of(carried)
                 return lambda: self._put_back(carried, sessions)
+            case "restore", "ended":
+                self._ended(carried)
             case "restore", "restored":
                 held = self._lease_of(carried)
                 return lambda: self._restored(carried, held)
         return lambda: None
+
+    def _note_taking(self, carried: Carried) -> None:
+        given = carried.arguments
+        match carried.name, carried.word:
+            case "withdraw", "withdrawn":
+                self._note_lease(carried)
+                if carried.answer[2]:
+                    self._note("bar", carried, until=float(carried.answer[2]))
+            case "release_device", "released":
+                self._note("device", carried, given["device"], float(carried.answer[1] or 0))
+            case "replace_device", "replaced":
+                self._note("device", carried, given["old"])
+            case "forget", "page" if carried.answer[3] in {b"name", b"both"}:
+                self._note("name", carried)
 
     def beaten(self, host: str) -> dict[str, float]:
         """A heartbeat of a host is over: return what it could hear of, for ``hears``."""
@@ -114,7 +125,8 @@ class Takings:
             return None
         for taking in self._of(decision.pool, index):
             own = taking.lease == decision.lease.id and taking.device in {"", device}
-            if taking.kind in {"lease", "device"} and own and self._knows(host, taking):
+            stays = taking.kind == "device" and taking.until > self._ledger.pools[decision.pool].model.now
+            if taking.kind in {"lease", "device"} and own and not stays and self._knows(host, taking):
                 return f"session {request.session} on {host} was let in by a receipt on the {taking}"
         return None
 
@@ -136,6 +148,18 @@ class Takings:
         if held in known and now_held in known and known.index(held) > known.index(now_held):
             self._complain(f"{carried.by} restored lease {now_held}, and {held} is the later one")
 
+    def _ended(self, carried: Carried) -> None:
+        """Nobody is told that a lease is over which goes on: the last one of its user, and taken by nobody."""
+        pool, user, known = carried.pool, carried.arguments["user"], json.loads(carried.arguments["lease"])
+        sessions = json.loads(carried.arguments["sessions"]).values()
+        standing = any(not each.get("over") for each in sessions)
+        goes_on = standing or known.get("until", 0) > self._ledger.now_ms(pool, carried.now_ms)
+        granted = max([known.get("fence", 0), *(each["fence"] for each in sessions)])
+        taken = any(each.kind in {"lease", "bar"} for each in self._of(pool, user))
+        taken = taken or granted <= self._taken_at.get((pool, user), 0)
+        if carried.awaited and goes_on and not taken and self._order.get((pool, user), [])[-1:] == [known["id"]]:
+            self._complain(f"{carried.by} was told that lease {known['id']} of {user[:8]} is over; nobody took it")
+
     def _put_back(self, carried: Carried, sessions: Mapping[Key, int]) -> None:
         """A store that lost it is told again of what was taken, and of nothing else."""
         gone = sorted(sessions.keys() - self._sessions_of(carried).keys())
@@ -149,8 +173,6 @@ class Takings:
         return [each for each in self._all if (each.pool, each.user) == (pool, user)]
 
     def _knows(self, host: str, taking: Taking) -> bool:
-        if taking.kind == "bar":  # a store that lost it knows nobody who is kept out
-            return False
         if taking.lost:
             return host in taking.knowers
         return self._heard.get(host, {}).get(taking.pool, 0) > taking.at
@@ -168,6 +190,8 @@ class Takings:
         lease = self._ledger.pools[carried.pool].model.leases.get(carried.arguments["user"])
         if lease is not None and not lease.back:
             self._note("lease", carried, until=float(carried.answer[1] or 0))
+            model = self._ledger.pools[carried.pool].model
+            self._taken_at[carried.pool, carried.arguments["user"]] = max(carried.now_ms, model.fence + 1)
 
     def _note(self, kind: str, carried: Carried, device: str = "", until: float = 0) -> None:
         lease, pool, user = self._lease_of(carried), carried.pool, carried.arguments["user"]
@@ -185,7 +209,9 @@ class Takings:
         def revived(taking: Taking) -> bool:
             if (taking.pool, taking.user) != (pool, user):
                 return False
-            return taking.kind == "name" or taking.kind != "bar" and (taking.lease == lease and taking.device in {"", device})
+            if taking.kind in {"name", "bar"}:
+                return taking.kind == "name"
+            return taking.lease == lease and taking.device in {"", device}
 
         self._all = [each for each in self._all if not revived(each)]
 

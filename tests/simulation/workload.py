@@ -135,7 +135,9 @@ class Workload:
         self._terms = terms
         self._chance = chance
         names = _NAMES[: chance.randint(4, 6)]
-        self._people = [Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES, *_DEVICES))) for name in names]
+        self._people = [
+            Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES, *_DEVICES))) for name in names
+        ]
         self.left: tuple[Host, SessionRequest] | None = None  #: who signed out last, and where
         self._guests: dict[str, list[User]] = {}  #: by host, who had a session there
         self._ids = list(_IDS[: chance.randint(3, 5) - 1])

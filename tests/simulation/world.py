@@ -237,7 +237,9 @@ class World:
         ):
             if what := law(self, request, decision):
                 self.broken(number, what)
-        if what := laws.in_this_life(host, decision, self._lives.get((host.name, decision.pool or "", index))):
+        if what := laws.in_this_life(
+            host, decision, self._lives.get((host.name, getattr(decision, "pool", ""), index))
+        ):
             self.broken("L4", what)
         device = (request.device or FARM).casefold()
         if what := self.takings.decided(host.name, index, request, device, decision):
@@ -271,9 +273,8 @@ class World:
         judge()
         if carried.name == "heartbeat" and carried.word == "alive":
             self._note_lost(carried)
-        if carried.name == "save":
-            if what := self.owed.settle(carried):
-                self.broken("L7", what)
+        if carried.name == "save" and (what := self.owed.settle(carried)):
+            self.broken("L7", what)
         if carried.name == "restore" and (carried.word in {"full", "ended"} or b"capacity" in carried.answer):
             # Others were first, while its node was cut off from a store that was empty.
             self._leases.pop((carried.pool, given["user"]), None)

@@ -106,9 +106,11 @@ class Model:
     def held(self) -> dict[str, float]:
         """Return every seat that is held, and until when."""
         aside = {seat: until for seat, until in self.set_aside.items() if until > self.now}
-        return aside | {f"@{host}": INF for host in self.hosts} | {
-            seat: until for user in self.leases for seat, until in self.seats_of(user).items()
-        }
+        return (
+            aside
+            | {f"@{host}": INF for host in self.hosts}
+            | {seat: until for user in self.leases for seat, until in self.seats_of(user).items()}
+        )
 
     def devices(self, user: str) -> dict[str, float]:
         """Return the devices a user's lease is on, and until when."""
