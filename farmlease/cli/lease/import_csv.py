@@ -17,6 +17,7 @@ from farmlease.domain import wording
 from farmlease.domain.identity import User, check_id
 from farmlease.domain.model import Reason
 from farmlease.domain.policy import Pool
+from farmlease.domain.pool import MOST_DEVICES
 from farmlease.domain.vendor_csv import LicenceRow, RejectedRow, read_vendor_csv
 from farmlease.errors import EXIT_FAILED, FarmleaseError, InvalidInput, InvalidName
 from farmlease.store.answers.admin import Import, ImportOutcome
@@ -132,6 +133,7 @@ class Importer:
             Reason.CAPACITY: f"all seats of pool {pool.name} are taken, {pool.capacity} of {pool.capacity}",
             Reason.RESERVED: f"the free seats of pool {pool.name} are reserved for others",
             Reason.DEVICE_LIMIT: f"the user is on as many devices as the pool allows: {pool.devices_per_user}",
+            Reason.USER_LIMIT: f"the user is on as many devices as anybody may be: {MOST_DEVICES}",
             Reason.QUARANTINED: "the user's seat was given back and is quarantined",
             Reason.REVOKED: "the user's seat was revoked, and the user is kept out for now",
             Reason.RECOVERING: "the store lost data or changed its master; run it again in a minute",
