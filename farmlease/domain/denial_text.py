@@ -1,12 +1,14 @@
 """A denial in plain words: which limit, what blocks it, and when the first claim ends (law L8).
 
 The sentence is for the user of the denied session. It may name that user's own devices, hosts and sessions, and of
-other users only the number of held seats.
+other users only the number of held seats. What a terminal would obey, or nobody sees, is escaped in it: hooks show the
+sentence to users as it is.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from farmlease.domain.characters import shown
 from farmlease.domain.duration import format_duration
 from farmlease.domain.model import Blocker, Denial, Reason
 from farmlease.domain.wording import moment
@@ -82,13 +84,13 @@ def denial(
         sentence = _USER_LIMIT[_what_blocks(blocking)]
     sentence = sentence or (_SENTENCES[reason] if pool else _WITHOUT_POOL.get(reason, _SENTENCES[reason]))
     detail = sentence.format(
-        subject=f"pool {pool}",
+        subject=f"pool {shown(pool or '')}",
         capacity=capacity,
         held=held,
         how_many="" if held is None else f" ({held} of {capacity})",
         count=len(blocking),
-        devices=", ".join(f"{claim.device} ({_until(claim)})" for claim in blocking),
-        sessions=", ".join(f"{claim.session} on {claim.node}" for claim in blocking),
+        devices=", ".join(f"{shown(claim.device or '')} ({_until(claim)})" for claim in blocking),
+        sessions=", ".join(f"{shown(claim.session or '')} on {shown(claim.node or '')}" for claim in blocking),
         free=_NO_INSTANT.get(reason, "") if at is None else f"the first becomes free at {at}",
         when="in a minute" if at is None else f"at {at}",
     )
@@ -105,7 +107,7 @@ def denial(
 
 def no_place(pool: str, why: str) -> Denial:
     """Return the denial of a user whose record is in order, and whose file cannot be put in place."""
-    plain = why.replace("{", "{{").replace("}", "}}")
+    plain = shown(why).replace("{", "{{").replace("}", "}}")
     return denial(Reason.RECORD_REJECTED, pool, sentence=_NO_PLACE.replace("{why}", plain))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from farmlease.admin.leases import Pseudonym
-from farmlease.cli import example, print_stderr
+from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
@@ -58,9 +58,9 @@ def import_(file: Path, pool: str) -> None:
                         print_stderr(f"{file}: line {row.line}: {why}")
                     advance(1)
         except (FarmleaseError, KeyboardInterrupt):
-            click.echo(f"stopped: {_tally(counts)}; run it again to go on", err=True)
+            print_line(f"stopped: {_tally(counts)}; run it again to go on", err=True)
             raise
-    click.echo(_tally(counts))
+    print_line(_tally(counts))
     if counts[_BAD]:
         click.get_current_context().exit(EXIT_FAILED)
 

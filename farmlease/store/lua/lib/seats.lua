@@ -213,7 +213,7 @@ end
 local function places_of(user)
   local count, ending = 0, '/' .. user
   for page = 0, QUEUE_PAGES - 1 do
-    local places = call('ZRANGE', QUEUE, page * QUEUE_PAGE, (page + 1) * QUEUE_PAGE - 1)
+    local places = call('ZREVRANGE', QUEUE, page * QUEUE_PAGE, (page + 1) * QUEUE_PAGE - 1)
     for _, place in ipairs(places) do
       if string.sub(place, -#ending) == ending and alive(WAITS, place) then count = count + 1 end
     end
