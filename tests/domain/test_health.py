@@ -232,3 +232,12 @@ def test_the_same_seen_again_starts_nothing_anew() -> None:
 def test_what_the_node_itself_knows_counts_at_once(facts: dict[str, Any]) -> None:
     """A store that still counts as there holds up no other verdict."""
     assert not a_node(store_lost=False, store_answers=True, **facts).ready
+
+
+def test_a_probe_answers_nothing_that_a_terminal_obeys() -> None:
+    """What is wrong may be told in words from outside: as text they are escaped, and as JSON they are ASCII."""
+    facts = {"file_troubles": ("the path \x1b[31m\u202e\x9b",)}
+    assert rb"the path \x1b[31m\u202e\x9b" in probe("/readyz", **facts).body
+    document = probe("/healthz", **facts).body
+    assert document.isascii()
+    assert "the path \x1b[31m\u202e\x9b" == json.loads(document)["checks"]["files"][0]["output"]
