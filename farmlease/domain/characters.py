@@ -7,7 +7,7 @@ And no name of a user, host, pool or farm has one.
 
 import re
 
-__all__ = ["UNSEEN", "shown"]
+__all__ = ["UNSEEN", "as_it_was", "shown"]
 
 #: What is not seen though Unicode counts some of it as printable: what it lets a renderer ignore (joiners, soft hyphen,
 #: fillers of Hangul, variation selectors, tags), and the braille pattern without a dot, which looks like a blank.
@@ -16,12 +16,20 @@ UNSEEN = re.compile(
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
+_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+_LAST = 0x10FFFF  #: of all characters
+
 
 def shown(text: str) -> str:
     """Return one line in which every character is seen and none is obeyed; anything else is shown as its escape."""
     if text.isprintable() and not UNSEEN.search(text):
         return text
     return "".join(map(_shown, text))
+
+
+def as_it_was(text: str) -> str:
+    """Return what a text was before ``shown`` escaped it, as far as that can be told: a name may hold such letters."""
+    return _ESCAPE.sub(lambda found: chr(int(found[1][1:], 16)) if int(found[1][1:], 16) <= _LAST else found[0], text)
 
 
 def _shown(sign: str) -> str:

@@ -197,6 +197,13 @@ def test_lists_show_who_it_is(host: Host) -> None:
     assert any(EVE in str(json.loads(line).values()) or json.loads(line)["user"] == EVE for line in said.splitlines())
 
 
+def test_a_terminal_obeys_nothing_of_a_list(host: Host) -> None:
+    """On a terminal too: only the bold headings are the command's own."""
+    for typed in (["lease", "list"], ["node", "list"], ["audit"], ["key", "list"], ["usage"]):
+        shown = host.run_on_terminal(*typed, columns=200)
+        assert None is OBEYED.search(re.sub(r"\x1b\[[01]?m", "", shown)), typed
+
+
 def test_no_cell_of_csv_is_run(host: Host) -> None:
     """Whatever a spreadsheet would run begins with an apostrophe; numbers are numbers."""
     found = set[str]()
@@ -302,3 +309,35 @@ def test_nothing_that_a_server_says_is_obeyed(tmp_path: Path, store: RedisServer
         host.config_file.write_text(host.config_file.read_text().replace(store.url, f"redis://127.0.0.1:{port}/0"))
         for form in formats(commands()[name]):
             check(host.run(*name.split(), *form), [name, *form])
+
+
+def test_who_has_a_name_that_is_refused_by_now_can_be_addressed(tmp_path: Path, store: RedisServer) -> None:
+    """0.1.0 let such names in: their leases are found by the name to the letter, and as a list prints it."""
+    host = host_of(tmp_path, store)
+    name = "corp\\j\u3164ohn"
+
+    async def lend(farm: Farm) -> None:
+        found = await farm.policy()
+        pool, index = found.pools[0], farm.sealer.user_index(User(name))
+        await farm.leases.heartbeat(pool, found.version, "ctx-09#1", None)
+        record = BorrowedRecord(user=name, pool=pool.name, seat=index, device="nb-1", borrowed_at=0, files=())
+        binding = RecordBinding(pool=pool.name, user_index=index, lease_id="l", version=1)
+        taking = Taking(
+            device="nb-1", lease_id="l", record=farm.sealer.seal_record(binding, encode(record)),
+            name=farm.sealer.seal_name(index, name),
+        )  # fmt: skip
+        answer = await farm.leases.acquire(pool, found.version, Claim(user=index, node="ctx-09#1", session="1"), taking)
+        assert isinstance(answer, Taken), answer
+
+    with store.client() as client:
+        client.flushall()
+    host.apply(QLIKVIEW)
+    host.with_farm(lend)
+    assert r"corp\j\u3164ohn" in host.run("lease", "list").out
+    for typed in (name, r"corp\j\u3164ohn"):
+        assert (0, [name]) == (
+            (ended := host.run("lease", "show", typed, "-o", "json")).status,
+            [each["user"] for each in json.loads(ended.out)],
+        )
+    assert 0 == host.run("lease", "return", r"corp\j\u3164ohn", "--pool", "qlikview", "--yes").status
+    assert "holds no lease" in host.run("lease", "show", "nobody\u200b").err

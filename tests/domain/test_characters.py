@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from farmlease.domain.characters import UNSEEN, shown
+from farmlease.domain.characters import UNSEEN, as_it_was, shown
 from farmlease.domain.denial_text import denial, no_place
 from farmlease.domain.identity import AS_GIVEN, Identities, check_token
 from farmlease.domain.model import Blocker, Reason
@@ -36,6 +36,14 @@ def test_what_is_seen_stays() -> None:
 def test_what_is_not_is_escaped() -> None:
     """As Python writes it, so that it can be looked up."""
     assert r"a\x1b[31m\n\t\x9b\u202e\u3164\U000e0041\ud800b" == shown("a\x1b[31m\n\t\x9b\u202e\u3164\U000e0041\ud800b")
+
+
+def test_what_was_escaped_can_be_typed() -> None:
+    """An administrator copies a name out of a table; what only looks like an escape stays."""
+    for text in ("a\u3164b", "corp\\\\eve\ufe0f", "a\x9b\U000e0041"):
+        assert text == as_it_was(shown(text))
+    assert "corp\\\\user" == as_it_was("corp\\\\user")
+    assert r"a\Uffffffff" == as_it_was(r"a\Uffffffff")
 
 
 def test_nothing_that_unicode_calls_control_or_format_is_shown() -> None:
