@@ -28,6 +28,8 @@ from farmlease.domain.node_view import Wish
 from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.farm import Farm
 from farmlease.store.answers.session import Claim, Taken, Taking
+from farmlease.store.connection.socket import parse_info
+from farmlease.store.inspect import server_facts
 from farmlease.store.node_store import Report
 from tests.cli.test_command_tree import leaves
 from tests.support.commands import CLEARQUEST, QLIKVIEW, Ended, Host, host_of
@@ -341,3 +343,23 @@ def test_who_has_a_name_that_is_refused_by_now_can_be_addressed(tmp_path: Path, 
         )
     assert 0 == host.run("lease", "return", r"corp\j\u3164ohn", "--pool", "qlikview", "--yes").status
     assert "holds no lease" in host.run("lease", "show", "nobody\u200b").err
+
+
+def test_nothing_that_a_server_reports_of_itself_is_obeyed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor tells versions, policies and roles as the server's INFO has them."""
+    told = set[str]()
+
+    def hostile(answer: bytes) -> dict[str, str]:
+        found = parse_info(answer)
+        told.update(found)
+        return {
+            name: value if re.fullmatch(r"[\d.]+", value) or name == "role" else f"{value}{SIGNS}"
+            for name, value in found.items()
+        }
+
+    monkeypatch.setattr(server_facts, "parse_info", hostile)
+    for form in formats(commands()["doctor"]):
+        ended = host.run("doctor", *form)
+        check(ended, form)
+    assert {"redis_version", "maxmemory_policy"} <= told
+    assert r"\x1b[31m" in host.run("doctor").out
