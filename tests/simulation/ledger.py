@@ -77,9 +77,10 @@ class Ledger:
         self._memory = memory
         self._complain = complain
         self._goes_on = goes_on
-        self._vouches = vouches
+        self.vouches = vouches
         self.pools: dict[str, Account] = {}
         self.judging = True
+        self.clock_is_sound = True  #: it was never set, and never stood still
         self._is_whole = True  #: the store has lost nothing so far, and its clock is what it was
 
     def hear(self, carried: Carried) -> None:
@@ -111,13 +112,13 @@ class Ledger:
 
     def turned_back(self) -> None:
         """The store's clock was set back: what was over and still lies in the store is not over any more."""
-        self._is_whole = False
+        self.clock_set()
         for pool, account in self.pools.items():
             take_over(account, self._memory, pool)
 
     def clock_set(self) -> None:
         """The store's clock leapt or stands still."""
-        self._is_whole = False
+        self.clock_is_sound = self._is_whole = False
 
     def now_ms(self, pool: str, clock_ms: int) -> int:
         """The time that scripts go by: behind the server's clock by as much as that was found to be ahead."""
@@ -158,7 +159,7 @@ class Ledger:
         for key in account.model.sessions.keys() - before:
             account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
         # Who was let in by a receipt is counted by this for the first time.
-        counts = is_whole and self._vouches(carried.pool, carried.arguments["user"])
+        counts = is_whole and self.vouches(carried.pool, carried.arguments["user"])
         if is_whole and not counts and (what := changes(known, account.model)):
             self._complain("L11", f"{carried.by} restored what was not lost: {what}")
         if carried.name == "restore":
