@@ -7,9 +7,8 @@ This module must never send a command twice, and never wait without an end.
 """
 
 import asyncio
-import ssl
 from asyncio import StreamWriter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,15 +18,18 @@ from redis import asyncio as driver
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from typing_extensions import override
 
 from farmlease.store.connection.address import StoreAddress
-from farmlease.store.connection.driver_errors import NotMaster
+from farmlease.store.connection.credential_files import TlsFiles
+from farmlease.store.connection.driver_errors import leads_elsewhere
+from farmlease.store.connection.server_life import life_of
 from farmlease.store.script import LIFE
 
 __all__ = [
     "MAX_CONNECTIONS",
+    "RENEW_EVERY",
     "Channel",
     "ConnectionPool",
     "DriverConnection",
@@ -40,7 +42,6 @@ __all__ = [
     "driver_options",
     "end_tls",
     "exclusive_channel",
-    "parse_info",
     "take_over",
     "unix_client",
 ]
@@ -49,6 +50,9 @@ __all__ = [
 MAX_CONNECTIONS = 64
 #: Seconds that closing idle connections may take; then they are cut off.
 _DISCONNECT_WITHIN = 0.5
+#: Seconds after which a connection is made anew while the old one still serves: a name may lead to another server by
+#: then although the earlier one answers, a certificate or a password may have been replaced.
+RENEW_EVERY = 30.0
 
 DriverConnection = driver.connection.AbstractConnection
 ConnectionPool = driver.ConnectionPool
@@ -56,10 +60,10 @@ HostPort = tuple[str, int]
 
 
 class Handshake:
-    """What each network connection to a server begins with, once; keeps which life of the server it led to."""
+    """What each network connection to a server begins with, once; keeps to which life it led, and when."""
 
     def __init__(self) -> None:
-        self._lives = WeakKeyDictionary[DriverConnection, str]()
+        self._lives = WeakKeyDictionary[DriverConnection, tuple[str, float]]()
 
     async def perform(self, connection: DriverConnection) -> None:
         """Authenticate, and read the server's life: the id that redis-server gives itself at each start.
@@ -72,20 +76,30 @@ class Handshake:
         await connection.send_packed_command(
             connection.pack_commands([("INFO", "server"), ("INFO", "replication")])  # one round trip for both
         )
-        server, replication = parse_info(await connection.read_response()), parse_info(await connection.read_response())
-        if replication.get("role") != "master":
-            raise NotMaster
-        self._lives[connection] = server["run_id"]
+        told = [await _answer(connection), await _answer(connection)]
+
+        async def ask(*command: str) -> Any:  # noqa: ANN401 - a reply of the driver
+            await connection.send_command(*command)
+            return await connection.read_response()
+
+        self._lives[connection] = await life_of(ask, *told), asyncio.get_running_loop().time()
 
     def life(self, connection: DriverConnection) -> str:
         """Return the life that a connection leads to, or ``LIFE`` for one without a handshake."""
-        return self._lives.get(connection, LIFE)
+        return self._lives[connection][0] if connection in self._lives else LIFE
+
+    def is_old(self, connection: DriverConnection) -> bool:
+        """Return whether a connection was made so long ago that another one should take its place."""
+        made = self._lives[connection][1] if connection in self._lives else float("inf")
+        return asyncio.get_running_loop().time() - made > RENEW_EVERY
 
 
-def parse_info(answer: bytes) -> dict[str, str]:
-    """Read an answer to INFO: lines of a name, a colon and a value."""
-    lines = answer.decode(errors="replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+async def _answer(connection: DriverConnection) -> object:
+    """Read an answer; an error that is one is returned: what follows it is to be read all the same."""
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 class Channel(Protocol):
@@ -118,12 +132,24 @@ class ExclusiveChannel:
 async def exclusive_channel(
     pool: ConnectionPool, handshake: Handshake, *, asking: bool = False
 ) -> AsyncIterator[ExclusiveChannel]:
-    """Take a connection from a pool, which makes it if need be, and give it back."""
+    """Take a connection from a pool, which makes it if need be, and give it back.
+
+    One that is old, or has led to a server that is not the one to ask any more, is not used again.
+    """
+    moved = False
     connection = await pool.get_connection()  # type: ignore[no-untyped-call] # the driver's
     try:
         yield ExclusiveChannel(connection, handshake.life(connection), asking=asking)
+    except RedisError as error:
+        if moved := leads_elsewhere(error):
+            connection.mark_for_reconnect()
+        raise
     finally:
+        if handshake.is_old(connection):
+            connection.mark_for_reconnect()
         await pool.release(connection)
+        if moved:  # the idle ones lead to the same server
+            await disconnect_idle(pool)
 
 
 @asynccontextmanager
@@ -205,9 +231,15 @@ def end_tls(writer: StreamWriter) -> None:
 class TlsConnection(driver.SSLConnection):
     """A TLS connection with our own context: the driver's would trust the system's authorities besides ``ca_file``."""
 
-    def __init__(self, *, context: ssl.SSLContext, **given: Any) -> None:  # noqa: ANN401 - the driver's own options
+    def __init__(self, *, files: TlsFiles, **given: Any) -> None:  # noqa: ANN401 - the driver's own options
         super().__init__(**given)
-        self.ssl_context.context = context
+        self._files = files
+
+    @override
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        """Return what to connect with: the certificates as they are at this moment."""
+        self.ssl_context.context = self._files.context()
+        return super()._connection_arguments()
 
     @override
     async def disconnect(self, *given: Any, **named: Any) -> None:
