@@ -45,6 +45,10 @@ class Proxy:
         self._down = True
         self._loop.call_soon_threadsafe(self._abort)
 
+    def lead_to(self, target: int) -> None:
+        """Lead new connections to another port; those that are open stay where they are."""
+        self._target = target
+
     def mend(self) -> None:
         """Be faultless again. What was stuck arrives now, unless its connection has ended at the sink's side."""
         self.lose = self.lose_questions = self.delay = self.jitter = 0.0

@@ -44,7 +44,7 @@ class _MadeOfFiles(Generic[Made]):
             try:
                 self._made = self._make()
             except ConfigError as error:
-                log.warning("store_file_unusable", why=str(error), goes_by="what it held before")
+                log.warning("store.file_unusable", why=str(error), goes_by="what it held before")
         return self._made
 
     def _stamp_now(self) -> Stamp:

@@ -20,7 +20,7 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.connection.acl_texts import Lack, lack_in
 
-__all__ = ["DRIVER_ERRORS", "NotMaster", "NotUnderstood", "leads_elsewhere", "store_error"]
+__all__ = ["DRIVER_ERRORS", "NotMaster", "NotUnderstood", "SentinelsRefuse", "leads_elsewhere", "store_error"]
 
 #: What the driver, the network and a timeout raise.
 DRIVER_ERRORS = (answers.RedisError, OSError)
@@ -28,6 +28,10 @@ DRIVER_ERRORS = (answers.RedisError, OSError)
 
 class NotMaster(answers.ConnectionError):
     """A network connection leads to a replica. An error of the driver's kind, so that the driver closes it."""
+
+
+class SentinelsRefuse(answers.ConnectionError):
+    """The Sentinels that answer do not say who the master is, as they do not take our name and password."""
 
 
 class NotUnderstood(answers.ConnectionError):
@@ -79,6 +83,10 @@ _OURS: dict[str, tuple[type[StoreError], str]] = {
         StoreUnavailable,
         "has no Sentinel that names a living master: see SENTINEL MASTERS, and check the name of it in [store] url",
     ),
+    "SENTINELS": (
+        StoreRefused,
+        "has Sentinels that want a name and password, or others: set sentinel_username and sentinel_password_file",
+    ),
 }
 #: What the same words mean where another server takes over by itself.
 _WATCHED: dict[str, tuple[type[StoreError], str]] = {
@@ -96,6 +104,7 @@ _WORD = re.compile(rf"(?:^|: -?)({'|'.join(_WORDS)})\b")
 #: Driver classes for words that redis-py cuts off the text.
 _CLASSES: tuple[tuple[type[Exception], str], ...] = (
     (NotMaster, "REPLICA"),
+    (SentinelsRefuse, "SENTINELS"),
     (MasterNotFoundError, "NOMASTER"),
     (answers.NoPermissionError, "NOPERM"),
     (answers.AuthorizationError, "NOPERM"),

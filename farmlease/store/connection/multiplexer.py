@@ -137,9 +137,9 @@ class OneServer:
         except NotMaster:  # the address leads elsewhere, or the server that answers is a master no more
             old.retire()
         except DRIVER_ERRORS as error:
-            why = str(store_error("at this address", error, None))
+            why = str(store_error(_place(self._pool), error, None))
             if why != self._not_renewed:
-                log.warning("store_connection_not_renewed", why=why, goes_by="the one before")
+                log.warning("store.connection_not_renewed", why=why, goes_by="the one before")
             self._not_renewed = why
         else:
             self._not_renewed = ""
@@ -273,6 +273,12 @@ class _SharedConnection(asyncio.Protocol):
         with suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
         await self._pool.release(self._connection)
+
+
+def _place(pool: ConnectionPool) -> str:
+    """Return where the connections of a pool lead, as texts show it."""
+    given = pool.connection_kwargs
+    return f"{given['host']}:{given['port']}" if "host" in given else str(given.get("path", "behind the Sentinels"))
 
 
 def _like(error: Exception) -> Exception:
