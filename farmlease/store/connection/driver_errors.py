@@ -85,7 +85,10 @@ _OURS: dict[str, tuple[type[StoreError], str]] = {
     ),
     "SENTINELS": (
         StoreRefused,
-        "has Sentinels that want a name and password, or others: set sentinel_username and sentinel_password_file",
+        (
+            "has Sentinels that want a name and password, or others: set sentinel_username and sentinel_password_file "
+            "in [store]"
+        ),
     ),
 }
 #: What the same words mean where another server takes over by itself.
