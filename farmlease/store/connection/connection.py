@@ -29,7 +29,7 @@ from farmlease.store.connection.embedded import EmbeddedServer, embedded_store
 from farmlease.store.connection.multiplexer import OneServer
 from farmlease.store.connection.routes import one_server, route_to
 from farmlease.store.connection.routing import Route
-from farmlease.store.connection.server_life import parse_info
+from farmlease.store.connection.server_life import what_it_says
 from farmlease.store.connection.socket import MAX_CONNECTIONS, Channel, Handshake, driver_options
 from farmlease.store.script import LIFE, Argument, Script
 
@@ -132,18 +132,12 @@ class Connection:
 
     async def server_info(self) -> ServerInfo:
         """Ask the server what it is (INFO; an ACL user needs the right to it). Of a Cluster, one of its masters."""
-
-        async def read(channel: Channel) -> tuple[dict[str, str], dict[str, str]]:
-            return parse_info(await channel.execute("INFO", "server")), parse_info(
-                await channel.execute("INFO", "replication")
-            )
-
-        found, role = await self._with_retries(read)
+        found = await self._with_retries(lambda channel: what_it_says(channel.execute))
         return ServerInfo(
             name=found.get("server_name", "redis"),
             version=found.get("valkey_version", found.get("redis_version", "")),
             run_id=found.get("run_id", ""),
-            role=role.get("role", "master"),
+            role=found.get("role", "master"),
             mode=found.get("server_mode", found.get("redis_mode", "standalone")),  # Valkey's name, and Redis'
         )
 

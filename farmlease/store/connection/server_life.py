@@ -13,7 +13,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from farmlease.store.connection.driver_errors import NotMaster, NotUnderstood
 
-__all__ = ["life_of", "parse_info"]
+__all__ = ["life_of", "parse_info", "what_it_says"]
 
 Ask = Callable[..., Awaitable[Any]]
 
@@ -50,6 +50,17 @@ async def life_of(ask: Ask, server: object, replication: object) -> str:
             "farm's store"
         )
     return life
+
+
+async def what_it_says(ask: Ask) -> Mapping[str, str]:
+    """Ask a server what it says of itself and of its replication. Its error where it denies the right to ask."""
+    answers: list[object] = []
+    for section in ("server", "replication"):
+        try:
+            answers.append(await ask("INFO", section))
+        except ResponseError as error:
+            answers.append(error)
+    return await _told(ask, *answers)
 
 
 async def _told(ask: Ask, server: object, replication: object) -> Mapping[str, str]:
