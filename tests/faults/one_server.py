@@ -20,6 +20,7 @@ __all__ = [
     "kill",
     "lost",
     "mixed",
+    "restart",
     "rollback",
     "stop",
 ]
@@ -52,6 +53,21 @@ async def kill(run: Run) -> None:
         await asyncio.to_thread(server.restart)
         run.ended("the server was killed", since, at_least=1)
         await run.pause(0.1, 1.0)
+
+
+async def restart(run: Run) -> None:
+    """The server is shut down in order and started again: all data are there, in another life of the server.
+
+    Nothing was lost, and no node was silent for too long: so no session may lose its seat.
+    """
+    server = _server(run)
+    for _ in range(run.random.randint(1, 2)):
+        since = run.strike("a planned restart of the server")
+        await asyncio.to_thread(server.shut_down)
+        await run.pause(0.0, 1.8)
+        await asyncio.to_thread(server.restart)
+        run.ended("the server was restarted", since, at_least=1)
+        await run.pause(0.1, 2.5)
 
 
 async def lost(run: Run) -> None:

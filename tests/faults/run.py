@@ -20,7 +20,7 @@ from farmlease.errors import StoreError
 from tests.faults.grounds import Ground
 from tests.faults.history import CURRENT, History
 from tests.faults.hosts import Answer, Plan, Worker, farm_at, running_host
-from tests.faults.judge import judge
+from tests.faults.judge import judge, judge_nothing_lost
 from tests.faults.processes import watched_agent
 from tests.faults.settling import ask_all_again, settle
 from tests.faults.stage import IDENTITIES, SETTLES, Kind, Run
@@ -91,6 +91,8 @@ async def perform(kind: Kind, seed: int, ground: Ground, history: History) -> Ou
     if not kind.leases:
         history.leases.clear()
     judge(history, plan.capacity, plan.kept, run.troubles)
+    if kind.lossless:
+        judge_nothing_lost(history, run.struck_at)
     if not struck:
         history.violate("harness", "no fault struck")
     return Outcome(

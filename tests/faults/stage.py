@@ -38,6 +38,7 @@ class Run:
     troubles: list[Trouble] = field(default_factory=list)
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
     struck: int = 0
+    struck_at: float = float("inf")  #: when a fault struck first
 
     async def pause(self, shortest: float, longest: float) -> None:
         """Let some time pass."""
@@ -47,6 +48,7 @@ class Run:
         """Note that a fault strikes; return when."""
         self.struck += 1
         self.history.note(f"FAULT {text}")
+        self.struck_at = min(self.struck_at, time.time())
         return time.time()
 
     def ended(self, what: str, since: float, at_least: int | None = None) -> None:
@@ -75,3 +77,5 @@ class Kind:
     silences: Sequence[float] = (1.5, 20.0)
     #: Leases without a session are counted as in use. Not where a host is away for longer than the recovery window.
     leases: bool = True
+    #: Nothing is lost by it, so that no session may be.
+    lossless: bool = False
