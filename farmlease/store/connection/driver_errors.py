@@ -73,10 +73,6 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
     "CLUSTERDOWN": (StoreUnavailable, "is a Redis Cluster that is down: see CLUSTER INFO"),
     "MASTERDOWN": (StoreUnavailable, "has lost its master: try again when there is a new one"),
     "NOREPLICAS": (StoreUnavailable, "has too few replicas to take a write: see INFO replication"),
-    "max number of clients reached": (
-        StoreUnavailable,
-        "takes no more connections: raise its maxclients, and see CLIENT LIST for who has them",
-    ),
     "UNBLOCKED": (StoreUnavailable, "is a master no more: try again when there is a new one"),
     "WAIT cannot be used with replica": (StoreUnavailable, "is a master no more: try again when there is a new one"),
 }
@@ -196,9 +192,7 @@ def _word_of(error: BaseException) -> str:
         return "NOAUTH" if error.status_code == "NOAUTH" else "WRONGPASS"
     if word := next((word for kind, word in _CLASSES if isinstance(error, kind)), ""):
         return word
-    # The driver makes a lost connection of a server's word that it has too many.
-    a_word = isinstance(error, answers.ResponseError) or type(error) is answers.ConnectionError
-    found = _WORD.search(str(error)) if a_word else None
+    found = _WORD.search(str(error)) if isinstance(error, answers.ResponseError) else None
     return found[1] if found else ""
 
 

@@ -204,17 +204,6 @@ async def test_a_server_that_takes_no_writes(
             await verb(here.store)
 
 
-async def test_a_server_with_as_many_clients_as_it_takes() -> None:
-    """Maxclients: the store is away for this node, in words, until there is room; nothing is carried out meanwhile."""
-    with redis_server() as server, server.client() as client:
-        async with await open_connection(StoreAddress(url=server.url), sleep=Recorder()) as connection:
-            client.config_set("maxclients", "1")  # the test's own connection is the one
-            with pytest.raises(StoreUnavailable, match="takes no more connections: raise its maxclients"):
-                await connection.call(ADD, ["k"], [])
-            client.config_set("maxclients", "100")
-            assert [1] == await connection.call(ADD, ["k"], [])
-
-
 async def test_a_server_without_memory() -> None:
     """OOM: what needs memory is refused before it writes anything; what gives memory back, or needs none, is done whole."""
     done = set()
