@@ -211,7 +211,10 @@ class Ledger:
         if not has_lease:
             account.versions[user] = 1
         if not again:
-            taken = model.held().keys() - held.keys()
+            taken, left = model.held().keys() - held.keys(), held.keys() - model.held().keys()
+            for seat, given_up in zip(sorted(taken), sorted(left), strict=False):  # of a move: as many as before
+                account.admitted[seat] = account.admitted.get(given_up, (fence, 0))
+                taken -= {seat}
             self._admit(account, user, taken, fence)
         account.ended.pop((user, *key), None) if account.ended.get((user, *key), 0) < fence else None
         if carried.word == "moved":
