@@ -7,8 +7,8 @@ connection: the same call, or at the latest the next one, goes over a new connec
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +24,10 @@ from tests.support.members import Member, on_quiet_ports, wait_until
 from tests.support.patience import within
 from tests.support.proxy import Proxy, proxy
 from tests.support.scripts import ADD, ECHO, WRITE
+from tests.support.servers import free_port
 
 NAME = "store.farm.example"
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -226,6 +228,64 @@ async def life(connection: Connection) -> str:
 def run_id(server: Member) -> str:
     """Return a server's own."""
     return next(line[7:] for line in str(server.ask("INFO", "server")).splitlines() if line.startswith("run_id:"))
+
+
+async def test_a_cluster_all_of_whose_members_have_moved(names: Names) -> None:
+    """None that was known answers any more: the names in the address are asked, by the second call at the latest."""
+    async with AsyncExitStack() as stack:
+        silent = [
+            await stack.enter_async_context(await asyncio.start_server(say_nothing, "127.0.0.1")) for _ in range(4)
+        ]
+        ports = [each.sockets[0].getsockname()[1] for each in silent]
+        port = free_port()
+        await stack.enter_async_context(await asyncio.start_server(member_with(*ports), "127.0.0.1", port))
+        await stack.enter_async_context(
+            await asyncio.start_server(member_with(port, host="127.0.0.2"), "127.0.0.2", port)
+        )
+        address = StoreAddress(url=f"redis+cluster://{NAME}:{port}", timeout_ms=800)
+        async with await open_connection(address) as connection:
+            for key in ("a", "b", "c", "d"):  # all members are known, and none answers
+                with pytest.raises(StoreUnavailable):
+                    await connection.call(ECHO, [key], [])
+            names.to = "127.0.0.2"
+            with suppress(StoreUnavailable):
+                await connection.call(ECHO, ["a"], [])
+            assert [b"done"] == await connection.call(ECHO, ["a"], [])
+
+
+async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Be a member that takes connections and never answers."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
+    writer.close()
+
+
+def member_with(*ports: int, host: str = "127.0.0.1") -> Serve:
+    """Return a member that says that the slots lie at these ports, and carries out scripts."""
+    share = 16384 // len(ports)
+    ranges = [(at * share, 16383 if port == ports[-1] else (at + 1) * share - 1, port) for at, port in enumerate(ports)]
+    slots = b"*%d\r\n" % len(ranges) + b"".join(
+        b"*3\r\n:%d\r\n:%d\r\n*2\r\n$9\r\n%b\r\n:%d\r\n" % (first, last, host.encode(), port)
+        for first, last, port in ranges
+    )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = Reader()
+        while data := await reader.read(1 << 16):
+            commands.feed(data)
+            while command := commands.gets():
+                match command:
+                    case [b"INFO", _]:
+                        writer.write(b"$21\r\nrun_id:1\r\nrole:master\r\n")
+                    case [b"CLUSTER", b"SLOTS"]:
+                        writer.write(slots)
+                    case [b"EVALSHA", *_]:
+                        writer.write(b"*1\r\n$4\r\ndone\r\n")
+                    case _:
+                        writer.write(b"+OK\r\n")
+        writer.close()
+
+    return serve
 
 
 # --- every word
