@@ -3,6 +3,7 @@
 import asyncio
 
 from tests.faults.stage import Run
+from tests.faults.taking_back import take_back
 from tests.support.members import Member, wait_until
 from tests.support.topologies import Sentinels
 
@@ -99,8 +100,9 @@ async def moving(run: Run) -> None:
     """The master is demoted, and the address leads to its replica from then on; open connections may stay where they are.
 
     As behind a proxy, a virtual address or a name. In order (FAILOVER: the replica has everything), or by force, when it
-    may have missed the last moments.
+    may have missed the last moments. What an administrator took back before stays taken back.
     """
+    await take_back(run)
     for _ in range(run.random.randint(1, 2)):
         ground = run.ground
         first, second = ground.pair

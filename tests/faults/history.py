@@ -139,6 +139,13 @@ class History:
         )
         self.note(f"{node} {session}: lost ({reason})")
 
+    def take_back(self, seat: str) -> None:
+        """An administrator took a user's lease: it keeps no seat from now on."""
+        now = time.time()
+        for lease in self.leases:
+            if lease.seat == seat:
+                lease.until = min(lease.until, now)
+
     # --- text ---------------------------------------------------------------------------------------------------------
 
     def lines(self) -> Iterator[str]:

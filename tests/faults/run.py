@@ -24,6 +24,7 @@ from tests.faults.judge import judge, judge_nothing_lost
 from tests.faults.processes import watched_agent
 from tests.faults.settling import ask_all_again, settle
 from tests.faults.stage import IDENTITIES, SETTLES, Kind, Run
+from tests.faults.taking_back import judge_taken_back
 from tests.support.patience import within
 
 __all__ = ["Outcome", "listen_to_logs", "perform"]
@@ -86,6 +87,7 @@ async def perform(kind: Kind, seed: int, ground: Ground, history: History) -> Ou
         await _work(run, kind)
         struck = run.struck
         await ask_all_again(run, since=await settle(run))
+        await judge_taken_back(run)
         if ground.agents is not None:  # the next run finds them idle
             await asyncio.gather(*[host.end(name) for host in run.hosts for name in await host.active()])
     if not kind.leases:

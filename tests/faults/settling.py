@@ -4,9 +4,8 @@ import asyncio
 import time
 
 from farmlease.admin.leases import LeaseAdmin
-from farmlease.domain.pool import Pool
 from farmlease.errors import StoreError
-from tests.faults.stage import IDENTITIES, SETTLES, Run
+from tests.faults.stage import IDENTITIES, SETTLES, Run, pool_of
 from tests.support.patience import within
 
 __all__ = ["ask_all_again", "settle"]
@@ -37,7 +36,7 @@ async def settle(run: Run) -> float:
 
 async def _difference(run: Run) -> str | None:
     """Return how the store and the agents differ about sessions, by lease and by node, and about seats."""
-    pool = await _pool(run)
+    pool = await pool_of(run)
     ours = {
         (host.name, name, user, fence) for host in run.hosts for name, (user, fence) in (await host.active()).items()
     }
@@ -88,10 +87,3 @@ async def ask_all_again(run: Run, since: float) -> None:
         difference = f"the store: {error}"
     if difference is not None:
         run.history.violate("L3", difference)
-
-
-async def _pool(run: Run) -> Pool:
-    found = (await run.farm.policy()).pool(run.plan.pool)
-    if found is None:
-        raise StoreError("the policy is not back yet")
-    return found

@@ -6,7 +6,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from farmlease.domain.identity import Identities
+from farmlease.domain.identity import Identities, User
+from farmlease.domain.pool import Pool
+from farmlease.errors import StoreError
 from farmlease.farm import Farm
 from tests.faults.grounds import Ground
 from tests.faults.history import History
@@ -14,7 +16,7 @@ from tests.faults.hosts import Plan, Worker
 from tests.faults.judge import Trouble
 from tests.support.patience import within
 
-__all__ = ["IDENTITIES", "SETTLES", "Kind", "Run"]
+__all__ = ["IDENTITIES", "SETTLES", "Kind", "Run", "pool_of"]
 
 #: Seconds in which all is well again after the last fault, at most.
 SETTLES = 12.0
@@ -36,6 +38,7 @@ class Run:
     silence: float  #: seconds for which the store keeps a silent node
     hosts: list[Worker] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
+    taken: list[User] = field(default_factory=list)  #: whom an administrator has revoked
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
     struck: int = 0
     struck_at: float = float("inf")  #: when a fault struck first
@@ -62,6 +65,14 @@ class Run:
     def pool_keys(self) -> str:
         """A key of the run's shard."""
         return f"fl:{{{self.plan.farm}/{self.plan.pool}/0}}:meta"
+
+
+async def pool_of(run: Run) -> Pool:
+    """Return the run's pool, by the policy in force."""
+    found = (await run.farm.policy()).pool(run.plan.pool)
+    if found is None:
+        raise StoreError("the policy is not back yet")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
