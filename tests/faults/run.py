@@ -84,6 +84,8 @@ async def perform(kind: Kind, seed: int, ground: Ground, history: History) -> Ou
                 url, name = ground.url_of(number), f"n{number}"
                 run.hosts.append(await stack.enter_async_context(running_host(name, url, plan, history, folder)))
         await _ready(run)
+        if kind.prepare is not None:
+            await kind.prepare(run)
         await _work(run, kind)
         struck = run.struck
         await ask_all_again(run, since=await settle(run))

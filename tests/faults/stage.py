@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from farmlease.domain.identity import Identities, User
+from farmlease.domain.identity import Identities
+from farmlease.domain.model import Withdrawal
 from farmlease.domain.pool import Pool
 from farmlease.errors import StoreError
 from farmlease.farm import Farm
@@ -38,7 +39,7 @@ class Run:
     silence: float  #: seconds for which the store keeps a silent node
     hosts: list[Worker] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
-    taken: list[User] = field(default_factory=list)  #: whom an administrator has revoked
+    taken: Withdrawal | None = None  #: how an administrator took a lease back
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
     struck: int = 0
     struck_at: float = float("inf")  #: when a fault struck first
@@ -88,5 +89,7 @@ class Kind:
     silences: Sequence[float] = (1.5, 20.0)
     #: Leases without a session are counted as in use. Not where a host is away for longer than the recovery window.
     leases: bool = True
+    #: What happens before anybody works.
+    prepare: Callable[[Run], Awaitable[None]] | None = None
     #: Nothing is lost by it, so that no session may be.
     lossless: bool = False

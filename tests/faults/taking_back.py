@@ -1,43 +1,55 @@
 """What an administrator takes back before a fault, and what must be so after it: it stays taken back (L11)."""
 
 from farmlease.admin.leases import LeaseAdmin
-from farmlease.domain.identity import User
 from farmlease.domain.model import Withdrawal
 from tests.faults.stage import IDENTITIES, Run, pool_of
 
-__all__ = ["ask_for_it", "judge_taken_back", "take_back"]
+__all__ = ["ask_for_it", "give", "judge_taken_back", "take_back"]
 
-#: Nobody of the users at work.
-_WHO = r"CORP\taken"
+_USER = IDENTITIES.user(r"CORP\taken")
+_SESSION = "taken"
+
+
+async def give(run: Run) -> None:
+    """Let a user work for a moment before the others do: his lease, if the pool keeps it, and his receipt are there."""
+    host = run.random.choice(run.hosts)
+    if (await host.start(_USER, _SESSION)).fence is None:
+        run.history.violate("harness", "nobody works yet, and there is no seat")
+    await host.end(_SESSION)
 
 
 async def take_back(run: Run) -> None:
-    """Let a user work for a moment, if there is a seat for him, and revoke what he has; he is barred from then on."""
-    user, host = IDENTITIES.user(_WHO), run.random.choice(run.hosts)
-    if (await host.start(user, "taken")).fence is not None:
-        await host.end("taken")
-    await LeaseAdmin(run.farm).withdraw(await pool_of(run), user, Withdrawal.REVOKED)
-    run.history.take_back(user.canonical)
-    run.history.note(f"{user.canonical} is revoked")
+    """Return or revoke what the user has, while others work; whoever is revoked is barred."""
+    run.taken = run.random.choice([Withdrawal.RETURNED, Withdrawal.REVOKED])
+    await LeaseAdmin(run.farm).withdraw(await pool_of(run), _USER, run.taken)
+    run.history.take_back(_USER.canonical)
+    run.history.note(f"{_USER.canonical}: {run.taken}")
     await run.pause(0.7, 1.2)  # every node has heard of it by a heartbeat
-    run.taken.append(user)
 
 
 async def ask_for_it(run: Run) -> None:
-    """Ask for what was taken back, as its user would while the store is away, or back: nobody may grant it."""
-    for user in run.taken:
-        await _asked(run, user)
+    """Ask as its user does, while the store is away or back: what he had lets him in nowhere.
+
+    The store may grant him something new, unless he is barred: then there is nothing to be judged any more. The runs'
+    named pools have no quarantine, and so no bar.
+    """
+    for host in run.hosts:
+        if run.taken is None:
+            return
+        answer = await host.start(_USER, _SESSION)
+        if answer.fence is None:
+            continue
+        barred = run.taken is Withdrawal.REVOKED and run.plan.share != "named"
+        if barred or not answer.by_store:
+            run.history.violate("L11", f"{host.name} lets {_USER.canonical} in, whose lease was {run.taken}")
+        run.taken = None
+        await host.end(_SESSION)
 
 
 async def judge_taken_back(run: Run) -> None:
     """L11: after all has settled the store does not have it, and no node grants it."""
-    for user in run.taken:
-        if await LeaseAdmin(run.farm).fault(await pool_of(run), user, run.plan.farm) is None:
-            run.history.violate("L11", f"the lease of {user.canonical}, which was revoked, is back")
-        await _asked(run, user)
-
-
-async def _asked(run: Run, user: User) -> None:
-    for host in run.hosts:
-        if (await host.start(user, "taken")).fence is not None:
-            run.history.violate("L11", f"{host.name} lets {user.canonical} in, who was revoked")
+    if run.taken is None:
+        return
+    if await LeaseAdmin(run.farm).fault(await pool_of(run), _USER, run.plan.farm) is None:
+        run.history.violate("L11", f"the lease of {_USER.canonical}, which was {run.taken}, is back")
+    await ask_for_it(run)
