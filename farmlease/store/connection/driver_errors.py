@@ -101,7 +101,7 @@ _WATCHED: dict[str, tuple[type[StoreError], str]] = {
 #: or a name there may be another one by now, which only a new network connection finds.
 _ELSEWHERE = frozenset({
     "READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS", "MISCONF", "CLUSTERDOWN", "UNBLOCKED", "NOAUTH",
-    "WAIT cannot be used with replica",
+    "WAIT cannot be used with replica", "REPLICA",
 })  # fmt: skip
 _WORD = re.compile(rf"(?:^|: -?)({'|'.join(_WORDS)})\b")
 #: Driver classes for words that redis-py cuts off the text.

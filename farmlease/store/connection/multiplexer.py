@@ -55,7 +55,8 @@ _INCOMPLETE = object()  #: in place of an answer that has not arrived as a whole
 class OneServer:
     """A server that is where the URL says.
 
-    Its calls share a network connection, which is made when it is needed, and again when it was lost. With
+    Its calls share a network connection, which is made when it is needed, and again when it was lost, when the server
+    answers that it is not the one to ask, and after ``RENEW_EVERY`` seconds, while the earlier one still serves. With
     ``exclusive`` each call has one of its own for as long as it takes, as it must where a call makes its connection
     wait (WAIT), which would make all others wait too.
     """

@@ -134,19 +134,20 @@ async def exclusive_channel(
 ) -> AsyncIterator[ExclusiveChannel]:
     """Take a connection from a pool, which makes it if need be, and give it back.
 
-    One that is old, or has led to a server that is not the one to ask any more, is not used again.
+    One that is old is made anew first, and one that has led to a server that is not the one to ask is not used again.
     """
     moved = False
     connection = await pool.get_connection()  # type: ignore[no-untyped-call] # the driver's
     try:
+        if handshake.is_old(connection):
+            await connection.disconnect(nowait=True)
+            await connection.connect()
         yield ExclusiveChannel(connection, handshake.life(connection), asking=asking)
     except RedisError as error:
         if moved := leads_elsewhere(error):
             connection.mark_for_reconnect()
         raise
     finally:
-        if handshake.is_old(connection):
-            connection.mark_for_reconnect()
         await pool.release(connection)
         if moved:  # the idle ones lead to the same server
             await disconnect_idle(pool)
