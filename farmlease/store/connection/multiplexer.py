@@ -19,14 +19,13 @@ from contextlib import suppress
 from copy import copy
 from typing import Any, TypeVar
 
-import structlog
 from hiredis import HiredisError, Reader, pack_command
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 from typing_extensions import override
 
-from farmlease.store.connection.driver_errors import DRIVER_ERRORS, NotMaster, leads_elsewhere, store_error
+from farmlease.store.connection.driver_errors import DRIVER_ERRORS, NotMaster, leads_elsewhere
 from farmlease.store.connection.socket import (
     RENEW_EVERY,
     Channel,
@@ -42,8 +41,6 @@ __all__ = ["OneServer", "SharedChannel"]
 
 Answer = TypeVar("Answer")
 Command = tuple[bytes | str | int, ...]
-
-log = structlog.get_logger()
 
 #: Seconds that a renewal may take.
 _RENEW_WITHIN = 5.0
@@ -70,7 +67,6 @@ class OneServer:
         self._connecting = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
         self._renew_at = 0.0
-        self._not_renewed = ""  #: why, as it was logged last
 
     def use(
         self,
@@ -138,12 +134,9 @@ class OneServer:
         except NotMaster:  # the address leads elsewhere, or the server that answers is a master no more
             old.retire()
         except DRIVER_ERRORS as error:
-            why = str(store_error(_place(self._pool), error, None))
-            if why != self._not_renewed:
-                log.warning("store.connection_not_renewed", why=why, goes_by="the one before")
-            self._not_renewed = why
+            self._handshake.note_renewal(self._pool, error)
         else:
-            self._not_renewed = ""
+            self._handshake.note_renewal(self._pool)
             if self._shared is old:
                 self._shared = shared
                 old.retire()
@@ -274,12 +267,6 @@ class _SharedConnection(asyncio.Protocol):
         with suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
         await self._pool.release(self._connection)
-
-
-def _place(pool: ConnectionPool) -> str:
-    """Return where the connections of a pool lead, as texts show it."""
-    given = pool.connection_kwargs
-    return f"{given['host']}:{given['port']}" if "host" in given else str(given.get("path", "behind the Sentinels"))
 
 
 def _like(error: Exception) -> Exception:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import structlog
 from redis import asyncio as driver
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection
@@ -23,7 +24,7 @@ from typing_extensions import override
 
 from farmlease.store.connection.address import StoreAddress
 from farmlease.store.connection.credential_files import TlsFiles
-from farmlease.store.connection.driver_errors import leads_elsewhere
+from farmlease.store.connection.driver_errors import DRIVER_ERRORS, NotMaster, leads_elsewhere, store_error
 from farmlease.store.connection.server_life import life_of
 from farmlease.store.script import LIFE
 
@@ -46,6 +47,8 @@ __all__ = [
     "unix_client",
 ]
 
+log = structlog.get_logger()
+
 #: Calls under way at once from one process; more of them wait their turn within their own timeout.
 MAX_CONNECTIONS = 64
 #: Seconds that closing idle connections may take; then they are cut off.
@@ -64,6 +67,7 @@ class Handshake:
 
     def __init__(self) -> None:
         self._lives = WeakKeyDictionary[DriverConnection, tuple[str, float]]()
+        self._not_renewed = dict[str, str]()  #: place to why, as it was logged last
 
     async def perform(self, connection: DriverConnection) -> None:
         """Authenticate, and read the server's life: the id that redis-server gives itself at each start.
@@ -92,6 +96,36 @@ class Handshake:
         """Return whether a connection was made so long ago that another one should take its place."""
         made = self._lives[connection][1] if connection in self._lives else float("inf")
         return asyncio.get_running_loop().time() - made > RENEW_EVERY
+
+    async def can_be_renewed(self, connection: DriverConnection, pool: ConnectionPool) -> bool:
+        """Try whether a new connection lets us in where an old one leads; if not, the old one serves for longer."""
+        probe = pool.make_connection()  # type: ignore[no-untyped-call] # the driver's
+        try:
+            await probe.connect()
+        except NotMaster:
+            pass  # it leads to another server than before, and is made anew to hear the same
+        except DRIVER_ERRORS as error:
+            self._lives[connection] = self.life(connection), asyncio.get_running_loop().time()
+            self.note_renewal(pool, error)
+            return False
+        finally:
+            await probe.disconnect(nowait=True)
+        self.note_renewal(pool)
+        return True
+
+    def note_renewal(self, pool: ConnectionPool, error: BaseException | None = None) -> None:
+        """Note whether a connection could be made anew while another one serves; a failure is logged once."""
+        where = _place(pool)
+        why = "" if error is None else str(store_error(where, error, None))
+        if why and why != self._not_renewed.get(where):
+            log.warning("store.connection_not_renewed", why=why, goes_by="the one before")
+        self._not_renewed[where] = why
+
+
+def _place(pool: ConnectionPool) -> str:
+    """Return where the connections of a pool lead, as texts show it."""
+    given = pool.connection_kwargs
+    return f"{given['host']}:{given['port']}" if "host" in given else str(given.get("path", "behind the Sentinels"))
 
 
 async def _answer(connection: DriverConnection) -> object:
@@ -139,7 +173,7 @@ async def exclusive_channel(
     moved = False
     connection = await pool.get_connection()  # type: ignore[no-untyped-call] # the driver's
     try:
-        if handshake.is_old(connection):
+        if handshake.is_old(connection) and await handshake.can_be_renewed(connection, pool):
             await connection.disconnect(nowait=True)
             await connection.connect()
         yield ExclusiveChannel(connection, handshake.life(connection), asking=asking)

@@ -182,13 +182,18 @@ async def test_a_name_that_leads_elsewhere_is_followed_although_its_server_answe
             assert 2 <= names.asked <= 5
 
 
-async def test_a_connection_that_cannot_be_renewed_serves(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("exclusive", [False, True], ids=["shared", "exclusive"])
+async def test_a_connection_that_cannot_be_renewed_serves(
+    names: Names, monkeypatch: pytest.MonkeyPatch, *, exclusive: bool
+) -> None:
     """Where the name leads nowhere for a while, the connection that is there goes on; the log says so once."""
-    monkeypatch.setattr(multiplexer, "RENEW_EVERY", 0.05)
+    for module in (multiplexer, connecting):
+        monkeypatch.setattr(module, "RENEW_EVERY", 0.05)
     told = list[str]()
-    monkeypatch.setattr(multiplexer.log, "warning", lambda event, **more: told.append(f"{event}: {more['why']}"))
+    monkeypatch.setattr(connecting.log, "warning", lambda event, **more: told.append(f"{event}: {more['why']}"))
     with twins() as (first, _):
-        async with await open_connection(StoreAddress(url=f"redis://{NAME}:{first.port}/0")) as connection:
+        address = StoreAddress(url=f"redis://{NAME}:{first.port}/0", wait_replicas=int(exclusive))
+        async with await open_connection(address) as connection:
             before = await life(connection)
             names.to = "127.0.0.3"
             for _ in range(30):

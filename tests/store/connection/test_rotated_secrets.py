@@ -12,6 +12,7 @@ import pytest
 
 from farmlease.errors import ConfigError, StoreRefused
 from farmlease.store.connection import credential_files, multiplexer
+from farmlease.store.connection import socket as connecting
 from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
 from farmlease.store.connection.credential_files import FilePassword, TlsFiles
 from tests.support.authority import Authority
@@ -90,16 +91,18 @@ async def test_a_password_that_changed_is_read_by_the_next_connection(
     assert int(exclusive) * 2 >= waits.count, "a connection of one's own may be found dead first"
 
 
+@pytest.mark.parametrize("exclusive", [False, True], ids=["shared", "exclusive"])
 async def test_a_password_is_proved_before_the_old_one_is_needed_again(
-    guarded: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    guarded: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exclusive: bool
 ) -> None:
     """The connection is made anew from time to time, by the file as it is: a wrong one is in the log while all is well."""
-    monkeypatch.setattr(multiplexer, "RENEW_EVERY", 0.05)
+    for module in (multiplexer, connecting):
+        monkeypatch.setattr(module, "RENEW_EVERY", 0.05)
     told = list[str]()
-    monkeypatch.setattr(multiplexer.log, "warning", lambda event, **more: told.append(f"{event}: {more['why']}"))
+    monkeypatch.setattr(connecting.log, "warning", lambda event, **more: told.append(f"{event}: {more['why']}"))
     secret = tmp_path / "password"
     secret.write_text("first")
-    address = StoreAddress(url=guarded.url, username="agent", password_file=secret)
+    address = StoreAddress(url=guarded.url, username="agent", password_file=secret, wait_replicas=int(exclusive))
     async with await open_connection(address) as connection:
         for word, expected in (("first", 0), ("wrong", 1), ("wrong", 1), ("first", 1)):
             secret.write_text(word)
