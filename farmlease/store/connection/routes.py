@@ -78,7 +78,8 @@ def _sentinels(
     Each is asked with the Sentinels' own name and password if there is one; else without any, then, in case it wants
     one, with the store's.
     """
-    identities: list[dict[str, Any]] = [{}, who] if who else [{}]
+    has_password = "credential_provider" in who or who.get("password")
+    identities: list[dict[str, Any]] = [{}, who] if has_password else [{}]
     if address.sentinel_password_file is not None:
         own = FilePassword("sentinel_password_file", address.sentinel_username, address.sentinel_password_file)
         identities = [{"credential_provider": own}, {}]
