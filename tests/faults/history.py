@@ -114,6 +114,10 @@ class History:
         """Until when a node was kept, by what it had heard by a moment."""
         return max((until for heard, until in self.promises.get(node, []) if heard <= at), default=0.0)
 
+    def beats_since(self, node: str, since: float) -> int:
+        """Return how many heartbeats of a node were answered after a moment."""
+        return sum(heard > since for heard, _ in self.promises.get(node, []))
+
     def hear(self, node: str, session: str, fence: int = 0) -> None:
         """A heartbeat told a node that a session has no seat any more, by any grant up to ``fence``."""
         self.close_spell(node, session)

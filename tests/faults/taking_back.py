@@ -1,13 +1,20 @@
 """What an administrator takes back before a fault, and what must be so after it: it stays taken back (L11)."""
 
+import asyncio
+import time
+
 from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.model import Withdrawal
 from tests.faults.stage import IDENTITIES, Run, pool_of
+from tests.support.patience import within
 
 __all__ = ["ask_for_it", "give", "judge_taken_back", "take_back"]
 
 _USER = IDENTITIES.user(r"CORP\taken")
 _SESSION = "taken"
+_BEATS = 3
+#: Seconds for three heartbeats of each node.
+_HEARD = 5.0
 
 
 async def give(run: Run) -> None:
@@ -19,12 +26,21 @@ async def give(run: Run) -> None:
 
 
 async def take_back(run: Run) -> None:
-    """Return or revoke what the user has, while others work; whoever is revoked is barred."""
+    """Return or revoke what the user has, while others work, and return when every node has heard of it.
+
+    The first heartbeat that is answered may have been on its way before. The second one brings it, and the third is sent
+    only when the second one's work is done.
+    """
     run.taken = run.random.choice([Withdrawal.RETURNED, Withdrawal.REVOKED])
     await LeaseAdmin(run.farm).withdraw(await pool_of(run), _USER, run.taken)
+    since, began = time.time(), time.monotonic()
     run.history.take_back(_USER.canonical)
     run.history.note(f"{_USER.canonical}: {run.taken}")
-    await run.pause(0.7, 1.2)  # every node has heard of it by a heartbeat
+    while not all(run.history.beats_since(host.name, since) >= _BEATS for host in run.hosts):
+        if time.monotonic() - began > within(_HEARD):
+            run.history.violate("harness", "a node sends no heartbeats")
+            return
+        await asyncio.sleep(0.05)
 
 
 async def ask_for_it(run: Run) -> None:
