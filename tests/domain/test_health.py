@@ -150,7 +150,7 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
     names = {"sessions", "name", "store", "clock", "keys", "policy", "identity", "pools", "files", "journal"}
-    assert names | {"accounts", "activity"} == set(document["checks"])
+    assert names | {"accounts", "activity", "log"} == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

@@ -11,7 +11,9 @@ CANARY = "canary-corp\\\\john"
 
 def lines(program: str) -> list[dict[str, Any]]:
     """Run a program that logs, and return what it wrote to standard error, each line as JSON."""
-    start = "import asyncio, logging, warnings, structlog\nfrom farmlease.node.logs import *\nwrite_json_lines()\n"
+    start = (
+        "import asyncio, logging, warnings, structlog\nfrom farmlease.node.logs import *\nlog = write_json_lines()\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", start + textwrap.dedent(program)], capture_output=True, text=True, check=True
     )
@@ -62,7 +64,7 @@ def test_a_fault_of_the_event_loop_is_told_without_its_text() -> None:
     """asyncio's own message quotes the exception; ours says type and place."""
     program = f"""
     async def main():
-        log_loop_faults()
+        log_loop_faults(log)
         asyncio.get_running_loop().call_soon(lambda: int({CANARY!r}))
         await asyncio.sleep(0.01)
     asyncio.run(main())
