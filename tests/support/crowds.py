@@ -31,6 +31,8 @@ def come():
         else:
             one = socket.create_connection((host, int(port)), 10)
         one.sendall(said)
+        if again == "answered":
+            one.recv(1)
     except OSError:
         pass
     return one
@@ -56,12 +58,12 @@ while True:
 
 
 @contextmanager
-def crowd(address: str, said: bytes, count: int, *, uid: int = 0, again: bool = False) -> Iterator[None]:
+def crowd(address: str, said: bytes, count: int, *, uid: int = 0, then: str = "") -> Iterator[None]:
     """Keep so many connections to an address open that have sent this, of a user of this host (only root can).
 
-    ``again``: where one is ended another one comes.
+    ``then``: "again", where one is ended another one comes; "answered", each waits for its answer before the next comes.
     """
-    words = [address, str(uid), str(count), said.hex(), "again" if again else ""]
+    words = [address, str(uid), str(count), said.hex(), then]
     with subprocess.Popen([sys.executable, "-I", "-c", _PROGRAM, *words], cwd="/", stdout=subprocess.PIPE) as people:
         try:
             assert people.stdout is not None

@@ -177,43 +177,42 @@ class Door:
                 self._make_room(None)
                 await asyncio.sleep(_PAUSE)
                 continue
-            place = self._place_for(connection)
-            if place is None:
-                _refuse(connection, self._bounds.refusal)
-            else:
-                await self._let_in(connection, place)
+            try:
+                await self._welcome_in(connection)
+            except OSError as error:
+                self.report("listener.accept_failed", why=error.strerror)
             await asyncio.sleep(0)  # where callers queue there is no other wait, and others have their turn
 
-    async def _let_in(self, connection: socket.socket, place: Place) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._welcome(place), connection)
-        except OSError as error:
-            self.report("listener.accept_failed", place.uid, why=error.strerror)
-            connection.close()
-            place.free()
-
-    def _place_for(self, connection: socket.socket) -> Place | None:
-        """Return a place for a new connection, if need be another's; None if it has to be refused."""
+    async def _welcome_in(self, connection: socket.socket) -> None:
+        """Let a new connection in, if need be for another one; or refuse it."""
         uid = peer_uid(connection)
-        if self._is_over_share(uid) or self._is_full(connection.fileno(), uid):
-            if not self._make_room(uid, only_own=self._is_over_share(uid)):
+        if self._is_over_share(uid) or self._is_full(connection, uid):
+            if self._make_room(uid, only_own=self._is_over_share(uid)):
+                self.report("listener.made_room", uid)
+                await asyncio.sleep(0)  # the other's descriptor is free now
+                connection = _moved_down(connection)
+            if self._is_over_share(uid) or self._is_full(connection, uid):
                 self.report("listener.refused", uid)
-                return None
-            self.report("listener.made_room", uid)
+                _refuse(connection, self._bounds.refusal)
+                return
         place = Place(self, uid)
         self._places.setdefault(uid, {})[place] = None
         self._count += 1
-        return place
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._welcome(place), connection)
+        except OSError:
+            connection.close()
+            place.free()
+            raise
 
     def _is_over_share(self, uid: int | None) -> bool:
         return not _is_trusted(uid) and len(self._places.get(uid, ())) >= self._bounds.of_one_user
 
-    def _is_full(self, descriptor: int, uid: int | None) -> bool:
+    def _is_full(self, connection: socket.socket, uid: int | None) -> bool:
+        """Whether there are too many connections, or this one's descriptor is one of those that are kept for others."""
         kept = 0 if _is_trusted(uid) else self._bounds.for_root
-        return (
-            self._count >= self._bounds.most - kept
-            or descriptor >= self._descriptors - self._bounds.kept - kept
-        )  # fmt: skip
+        below = self._descriptors - self._bounds.kept - kept
+        return self._count >= self._bounds.most - kept or connection.fileno() >= below
 
     def _make_room(self, uid: int | None, *, only_own: bool = False) -> bool:
         """End a connection that waits for its caller in favour of this user; whether there is one.
@@ -234,6 +233,14 @@ class Door:
 def _is_trusted(uid: int | None) -> bool:
     """Whether a caller is root or the agent's own user, or comes over TCP, where all are alike."""
     return uid is None or uid == 0 or uid == _own_uid()
+
+
+def _moved_down(connection: socket.socket) -> socket.socket:
+    """Return the connection with the lowest descriptor that is free."""
+    with connection:
+        moved = connection.dup()
+    moved.settimeout(0)
+    return moved
 
 
 def _refuse(connection: socket.socket, words: bytes) -> None:
