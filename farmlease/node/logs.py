@@ -133,7 +133,7 @@ class _Handler(logging.StreamHandler[Outlet]):
 
 def write_json_lines(log: Log | None = None) -> Log:
     """Send everything that is logged from now on to ``log`` as JSON lines; default: standard error. Returns it."""
-    log = log or Log(Outlet(None if sys.stderr is None else _STDERR))
+    log = log or Log(Outlet(None if sys.__stderr__ is None else _STDERR))
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
