@@ -24,7 +24,7 @@ POLICY = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 5000\nque
 HALF = b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Le"
 NOBODY = 65_534
 SILENT_LOG = 20_000  #: bytes that the log may grow by in any of these stories
-SESSIONS = 20
+SESSIONS = 5
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uids and descriptors as Linux has them")
 

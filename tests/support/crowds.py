@@ -49,7 +49,7 @@ for _ in range(count):
     more()
 print("here", flush=True)
 while True:
-    time.sleep(0.05)
+    time.sleep(0.3)
     for number, _ in poll.poll(0) if again == "again" else ():
         poll.unregister(number)
         guests.pop(number).close()
