@@ -50,6 +50,12 @@ WELL = Facts(
         ({"host_table": HostTable.IGNORED}, True, "warn", "take it out of farmlease.toml"),
         ({"unknown_domains": 1}, True, "warn", "came here from 1 domain that [identity] of the policy does not list"),
         ({"unknown_domains": 2}, True, "warn", "from 2 domains"),
+        (
+            {"log_trouble": "Broken pipe"},
+            True,
+            "warn",
+            "lines of it are lost (Broken pipe); see where standard error goes",
+        ),
         ({"accounts_failed": 2}, True, "warn", "does not answer for 2 users; try `id NAME`"),
         (
             {"accounts_failed": 3, "accounts_unknown": 1},

@@ -50,7 +50,7 @@ class ApiProtocol(H11Protocol):
             self.client = (PEER, self._place.uid)
         transport.set_write_buffer_limits(0)  # so that it is noticed when an answer is not read
         self._place.enter(transport)
-        self._look()
+        self._set_time()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -62,19 +62,19 @@ class ApiProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on, and give the connection the time of what it waits for now."""
         super().data_received(data)
-        self._look()
+        self._set_time()
 
     @override
     def pause_writing(self) -> None:
         """Wait for a caller who does not read, but not for ever."""
         super().pause_writing()
-        self._wait("answer", TAKEN)
+        self._wait_for("answer", TAKEN)
 
     @override
     def resume_writing(self) -> None:
         """Go on: the caller has read."""
         super().resume_writing()
-        self._look()
+        self._set_time()
 
     @override
     def send_400_response(self, msg: str) -> None:
@@ -82,23 +82,23 @@ class ApiProtocol(H11Protocol):
         self._place.report("listener.invalid_request")
         super().send_400_response(msg)
 
-    def _look(self) -> None:
+    def _set_time(self) -> None:
         """Find what the connection waits for. Bytes that drip in buy no time."""
         state = self.conn.their_state
         request: RequestResponseCycle | None = self.cycle
         if state is h11.SEND_BODY:
-            self._wait("body", BODY)
+            self._wait_for("body", BODY)
         elif request is not None and not request.response_complete:
             self._waits_for = "", None
             self._place.serve(partial(_is_answered, request))
         elif state is h11.IDLE and (request is None or self.conn.trailing_data[0]):
-            self._wait("head", HEAD)
+            self._wait_for("head", HEAD)
         elif state is not h11.IDLE:  # its last answer, or what is no HTTP: the connection is being closed
-            self._wait("answer", TAKEN)
+            self._wait_for("answer", TAKEN)
         else:
-            self._wait("", IDLE)
+            self._wait_for("", IDLE)
 
-    def _wait(self, what: str, seconds: float) -> None:
+    def _wait_for(self, what: str, seconds: float) -> None:
         if self._waits_for != (what, self.cycle) or not what:
             self._waits_for = what, self.cycle
             self._place.stay(seconds, fault=f"listener.slow_{what}" if what else "")
