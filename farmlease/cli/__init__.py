@@ -214,43 +214,23 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-class _Forgiving(io.RawIOBase):
+class _Forgiving(io.FileIO):
     """Standard error that loses what cannot be written: what a command does and answers does not depend on it."""
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw = raw
-
     @override
-    def writable(self) -> bool:
-        """It is for writing."""
-        return True
-
-    @override
-    def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return self._raw.isatty()
-
-    @override
-    def fileno(self) -> int:
-        """Return its descriptor."""
-        return self._raw.fileno()
-
-    @override
-    def write(self, data: bytes) -> int:  # type: ignore[override] # of any buffer
+    def write(self, data: Any) -> int:  # noqa: ANN401 -- of any buffer
         """Write what can be written."""
         with contextlib.suppress(OSError):  # a full disk, a reader that has gone
-            self._raw.write(data)
+            super().write(data)
         return len(data)
 
 
 def _forgive_stderr() -> None:
     """Have failed writes to the process's own standard error ignored, those at its end too."""
     stream = sys.stderr
-    if not isinstance(stream, io.TextIOWrapper) or stream is not sys.__stderr__:
-        return
-    raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # Python writes to it without a buffer
-    forgiving: Any = _Forgiving(raw)
-    sys.stderr = io.TextIOWrapper(forgiving, stream.encoding, errors="backslashreplace", write_through=True)
+    if os.name == "posix" and isinstance(stream, io.TextIOWrapper) and stream is sys.__stderr__:
+        raw: Any = _Forgiving(_STDERR, "w", closefd=False)  # as Python's own, without a buffer
+        sys.stderr = io.TextIOWrapper(raw, stream.encoding, errors="backslashreplace", write_through=True)
 
 
 def _open_closed_streams() -> None:

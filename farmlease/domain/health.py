@@ -15,6 +15,8 @@ __all__ = ["Check", "Facts", "Health", "Status", "Steady", "health", "weight"]
 
 #: Seconds for which the store must be away, or back, without a break before a node leaves the balancer or returns.
 STEADY_AFTER = 5.0
+#: Claims taken back of which a node remembers so many that something must be wrong; none is dropped before its time.
+MANY_TOMBSTONES = 100_000
 
 
 class Status(StrEnum):
@@ -44,6 +46,7 @@ class Facts:
     unknown_domains: int = 0  #: domains of users who came here, and which [identity] does not list
     journal_writes: bool
     journal_refused: str | None = None  #: where a refused journal is kept, as long as it is there
+    taken_back: int = 0  #: claims that were taken back, and that a receipt may still know of
     damaged: int  #: entries of the journal that did not open
     owed: int  #: messages to be delivered to the store
     refused: int  #: those of them that the store refuses
@@ -119,7 +122,8 @@ def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
-        _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts), _log(facts),
+        _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts), _tombstones(facts),
+        _log(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -181,6 +185,16 @@ def _activity(facts: Facts) -> Check:
         )
         return Check("activity", Status.WARN, text)
     return Check("activity", Status.PASS, "reported where idle_timeout asks for it")
+
+
+def _tombstones(facts: Facts) -> Check:
+    if facts.taken_back >= MANY_TOMBSTONES:
+        text = (
+            f"{counted(facts.taken_back, 'claim')} of users were taken back within the time that receipts live; "
+            "is something taking them in a loop? See `farmlease audit --since 1d`"
+        )
+        return Check("tombstones", Status.WARN, text)
+    return Check("tombstones", Status.PASS, f"{counted(facts.taken_back, 'claim')} taken back")
 
 
 def _clock(facts: Facts) -> Check:
