@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from farmlease.node.http.door import _refuse
+from farmlease.node.http.server import _REFUSAL
 from tests.support.servers import free_port
 from tests.support.stand_in import Answer, Asked, Run, answering
 
@@ -442,3 +445,21 @@ def test_what_cannot_be_complained_of_changes_no_status(
         )
     assert status == done.returncode
     assert (http in {201, 409}) == bool(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Python has no Unix sockets on Windows")
+def test_refused_unheard_is_status_4(folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """An agent that has too many callers answers and closes before it has read: the answer is what is told."""
+    configure(folder, f"unix:{folder}/agent.sock", monkeypatch)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "agent.sock"))
+        listener.listen()
+
+        def refuse() -> None:
+            _refuse(listener.accept()[0], _REFUSAL)
+
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        status, _, told = run("session", "start", "john", "--session", "7")
+        refusing.join()
+    assert (4, True) == (status, "has as many connections as it takes; try again in a moment" in told)
