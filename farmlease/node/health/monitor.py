@@ -80,6 +80,7 @@ class HealthMonitor:
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
             unreported=self._liveness.unreported(),
+            kept_percent=state.evidence.percent_full,
             file_troubles=sync.records.troubles.texts,
             sessions=state.sessions.shown_sessions,
             accounts_failed=self._accounts.failures.users,
