@@ -30,6 +30,7 @@ from farmlease.farm import Farm
 from farmlease.store.answers.session import Claim, Taken, Taking
 from farmlease.store.connection import server_life
 from farmlease.store.connection.server_life import parse_info
+from farmlease.store.inspect import server_facts
 from farmlease.store.node_store import Report
 from tests.cli.test_command_tree import leaves
 from tests.support.commands import CLEARQUEST, QLIKVIEW, Ended, Host, host_of
