@@ -113,12 +113,12 @@ def together(mutant: Mutant, other: Mutant) -> Mutant:
     return replace(mutant, changes=changes, prepare=prepare)
 
 
-def late(mutant: Mutant) -> Mutant:
-    """Return the mutant among people who hang up often, where copies of calls often come late."""
+def among(mutant: Mutant, **shares: float) -> Mutant:
+    """Return the mutant in worlds where these faults (``_`` for each space) come often, whatever the mood."""
 
     def conditions(world: World) -> None:
-        world.mood.often("reply lost", 0.25)
-        world.mood.often("duplicated late", 0.3)
+        for name, share in shares.items():
+            world.mood.often(name.replace("_", " "), share)
 
     return replace(mutant, conditions=conditions)
 
@@ -245,6 +245,9 @@ def _adopt_without_outbox(self: Agent) -> None:
 #: A node that hears of what was taken back and keeps its receipts: one of the two guards against their return.
 _DEAF = swapped("receipt kept", "A node hears that a lease was taken back, and keeps its receipt.", TakenBack, "_heed",
                 lambda *_: None)  # fmt: skip
+#: The other one: a store that restores what was taken back.
+_UNHEEDED = lua("taking unheeded", "A lease that was taken back is restored by whoever had it.",
+        "if bar and bar > now or last_known() <= (taken or -1)", "if bar and bar > now")  # fmt: skip
 
 MUTANTS = (
     Mutant("time of the host", "Scripts go by the caller's clock.", _nothing, _time_of_hosts),
@@ -370,10 +373,10 @@ MUTANTS = (
     python("another use's end", "The store's word for the end of one use closes another.",
            OutboxDelivery, "_close", "self._sessions.find(message.claim.session, message.pool)",
            "next(iter(self._sessions.of_session(message.claim.session)), None)"),
-    lua("restored over the devices", "A lease is restored with all devices that anybody knew, however many.",
-        "within_device_limit(lease)\nif record_version", "if record_version", "loss"),
-    lua("restored though returned", "A lease that was given back is restored by whoever had it.",
-        "if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end", "", "loss"),
+    among(lua("restored over the devices", "A lease is restored with all devices that anybody knew, however many.",
+        "within_device_limit(lease)\nif record_version", "if record_version", "loss"), policy_changed=8, flushed=6),
+    together(together(lua("restored though returned", "A lease that was given back is restored by whoever had it.",
+        "if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end", "", "loss"), _UNHEEDED), _DEAF),
     lua("restored though kept out", "A user who is kept out gets the lease back by a restore.",
         "if bar and bar > now or last_known() <= (taken or -1)", "if last_known() <= (taken or -1)", "loss"),
     lua("fence not restored", "A restore leaves the fence as it was.", "state.fence = fence\naudit('restored'", "audit('restored'", "loss"),
@@ -388,12 +391,11 @@ MUTANTS = (
             Receipts, "is_of_this_life", lambda *_: True),
     hasty(module("old copy's grant", "A grant of an old copy of the store is taken for the one that was asked for.",
                  acquire, "_is_old", lambda *_: False, "loss")),
-    late(swapped("nobody asked", "A difference is looked into without asking for one's own sessions.",
-                 Housekeeping, "_confirm", _nothing_to_confirm, "late")),
+    among(swapped("nobody asked", "A difference is looked into without asking for one's own sessions.",
+                 Housekeeping, "_confirm", _nothing_to_confirm, "late"), reply_lost=0.25, duplicated_late=0.3),
     lua("over with its hold", "A hold that is over ends the session of a node that lives.",
         "if alive(NODES, node_of(member)) then\n      call('ZREM', HOLDS, member)", "if false then\n      call('ZREM', HOLDS, member)"),
-    together(lua("taking unheeded", "A lease that was taken back is restored by whoever had it.",
-        "if bar and bar > now or last_known() <= (taken or -1)", "if bar and bar > now"), _DEAF),
+    together(_UNHEEDED, _DEAF),
     lua("taken for good", "A lease that its user has again is not restored, as it was taken back once.",
         "if bar and bar > now or last_known() <= (taken or -1)", "if bar and bar > now or taken", "loss"),
     lua("taken without a word", "A lease is taken back, and no node hears of it.", "bury(user, taken, next_fence())", ""),
