@@ -42,7 +42,7 @@ from tests.simulation.series import processes
 from tests.simulation.server import scripts
 from tests.simulation.world import World
 
-__all__ = ["MUTANTS", "Caught", "Mutant", "hunt"]
+__all__ = ["MUTANTS", "UNPROVEN", "Caught", "Mutant", "hunt"]
 
 #: Seeds after which what their runs left behind is collected.
 _TOGETHER = 10
@@ -379,9 +379,11 @@ MUTANTS = (
         "if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end", "", "loss"), _UNHEEDED), _DEAF),
     lua("restored though kept out", "A user who is kept out gets the lease back by a restore.",
         "if bar and bar > now or last_known() <= (taken or -1)", "if last_known() <= (taken or -1)", "loss"),
-    lua("fence not restored", "A restore leaves the fence as it was.", "state.fence = fence\naudit('restored'", "audit('restored'", "loss"),
-    lua("fence not recovered", "A recovery leaves the fence as it was.",
-        "call('HSET', META, 'fence', text(math.max(state.fence, caller.seen)))", "", "loss"),
+    together(
+        lua("fence not restored", "A restore leaves the fence as it was.",
+            "state.fence = fence\naudit('restored'", "audit('restored'", "loss"),
+        lua("fence not recovered", "A recovery leaves the fence as it was.",
+            "call('HSET', META, 'fence', text(math.max(state.fence, caller.seen)))", "", "loss")),
     lua("later lease gives way", "Of two leases of a user the one issued earlier is restored.",
         "if lease and lease.id ~= mine.id and lease.issued >= mine.issued then return { 'ended' } end", "", "loss"),
     swapped("debts out of order", "What a node owes the store is delivered last first.", Outbox, "messages", _last_first),
@@ -404,27 +406,32 @@ MUTANTS = (
         "if known <= (taken_with(graves, place .. '/') or -1) then", "if false then"), _DEAF),
     together(lua("replaced slot is back", "A restore brings back the device that another one has replaced.",
         "if known <= (taken_with(graves, place) or -1) then return nil end", ""), _DEAF),
-    together(lua("erased name is back", "A restore brings an erased name back.", "if name ~= '' and not is_forgotten then", "do"), _DEAF),
-    lua("put back over a grant", "What is put back takes a lease that was granted since.",
-        "if lease and last <= (taken_with(graves, lease.id) or -1) then", "if lease and taken_with(graves, lease.id) then",
-        "loss"),
-    lua("put back over sessions", "What is put back ends sessions that were granted since.",
-        "return session.fence <= (taken_with(graves, lease.id) or -1)\n", "return taken_with(graves, lease.id)\n", "loss"),
-    lua("kept out no more", "Who was kept out is not kept out by a store that had lost that.", "if claim == '/' then",
-        "if claim == '/' then return { 'put' } end\n  if false then", "loss"),
+    among(lua("kept out no more", "Who was kept out is not kept out by a store that had lost that.", "if claim == '/' then",
+        "if claim == '/' then return { 'put' } end\n  if false then", "loss"), flushed=6, tail_lost=6),
     _DEAF,
     python("not put back", "A node does not tell a store that lost it what was taken back.",
            TakenBack, "recover", "if theirs.get(user, Graves({})).lacks(ours, now):", "if False:", "loss"),
-    swapped("takings forgotten at restart", "What a node heard was taken back is forgotten with its agent.",
-            Journal, "write_tombstones", lambda *_: None, "loss"),
-    python("other lives not ended", "A store that lost data is not told of lives of a host that are over.",
-           Heartbeat, "beat", "for life in self._previous:", "for life in self._previous[:0]:", "loss"),
+    among(swapped("takings forgotten at restart", "What a node heard was taken back is forgotten with its agent.",
+            Journal, "write_tombstones", lambda *_: None, "loss"), agent_killed=8, flushed=6),
+)  # fmt: skip
+
+#: Defects that no seed has shown so far, in 60 each: what is between them and a broken law is not known yet. Lived with
+#: ``--unproven``; one that is caught moves to the others.
+UNPROVEN = (
+    together(lua("erased name is back", "A restore brings an erased name back.", "if name ~= '' and not is_forgotten then", "do"), _DEAF),
+    among(lua("put back over a grant", "What is put back takes a lease that was granted since.",
+        "if lease and last <= (taken_with(graves, lease.id) or -1) then", "if lease and taken_with(graves, lease.id) then",
+        "loss"), tail_lost=6, rolled_back=6),
+    among(lua("put back over sessions", "What is put back ends sessions that were granted since.",
+        "return session.fence <= (taken_with(graves, lease.id) or -1)\n", "return taken_with(graves, lease.id)\n", "loss"), tail_lost=6, rolled_back=6),
+    among(python("other lives not ended", "A store that lost data is not told of lives of a host that are over.",
+           Heartbeat, "beat", "for life in self._previous:", "for life in self._previous[:0]:", "loss"), rebooted=8, rolled_back=6),
 )  # fmt: skip
 
 
 def hunt(name: str, seeds: int, events: int = 400) -> Caught:
     """Live seeds until a law breaks that holds without the mutant."""
-    mutant = next(each for each in MUTANTS if each.name == name)
+    mutant = next(each for each in (*MUTANTS, *UNPROVEN) if each.name == name)
     for first in range(0, seeds, _TOGETHER):
         if caught := _hunt(mutant, range(first, min(first + _TOGETHER, seeds)), events):
             return caught
@@ -453,11 +460,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=300, help="how many seeds each mutant may live at most")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--only", help="the mutants whose name has this in it")
+    parser.add_argument("--unproven", action="store_true", help="those that no seed has shown so far, and no others")
     given = parser.parse_args()
-    for each in MUTANTS:
+    mutants = UNPROVEN if given.unproven else MUTANTS
+    for each in mutants:
         with each.changes():  # all of them still say something else than the code
             pass
-    names = [each.name for each in MUTANTS if not given.only or given.only in each.name]
+    names = [each.name for each in mutants if not given.only or given.only in each.name]
     found: list[Caught] = []
     sys.stdout.write(f"{'mutant':34}  law    seeds\n")
     with processes(given.jobs, gc.enable, batches=1) as pool:
