@@ -51,6 +51,7 @@ class Facts:
     recovering: bool = False  #: the store lost its data, and this node restores its leases
     clock_off_ms: int = 0  #: by how much the store's clock jumped; negative: back
     ring_trouble: str | None = None  #: why the key ring's file is not used, but the ring loaded before
+    unseen: int = 0  #: uses that are to end with a process which the agent may not look at
     unreported: tuple[str, ...] = ()  #: pools of sessions that are about to end as nothing reports their activity
     accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
@@ -119,6 +120,7 @@ def health(facts: Facts) -> Health:
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
         _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts),
+        _processes(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -180,6 +182,16 @@ def _activity(facts: Facts) -> Check:
         )
         return Check("activity", Status.WARN, text)
     return Check("activity", Status.PASS, "reported where idle_timeout asks for it")
+
+
+def _processes(facts: Facts) -> Check:
+    if facts.unseen:
+        text = (
+            f"{counted(facts.unseen, 'use')} with a process that the agent may not look at, so not seen to end; let "
+            "the agent see all of /proc (is it mounted with hidepid?)"
+        )
+        return Check("processes", Status.WARN, text)
+    return Check("processes", Status.PASS, "seen where a session ends with one")
 
 
 def _clock(facts: Facts) -> Check:

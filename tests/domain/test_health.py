@@ -57,6 +57,8 @@ WELL = Facts(
             "warn",
             "Of 1 user no groups are known: a rule that denies",
         ),
+        ({"unseen": 1}, True, "warn", "1 use with a process that the agent may not look at"),
+        ({"unseen": 2}, True, "warn", "2 uses with a process"),
         ({"damaged": 1}, True, "warn", "1 entry did not open and was kept"),
         ({"damaged": 2}, True, "warn", "2 entries did not open and were kept"),
         ({"journal_refused": "kept/x"}, True, "warn", "move kept/x out of state_dir"),
@@ -150,7 +152,7 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
     names = {"sessions", "name", "store", "clock", "keys", "policy", "identity", "pools", "files", "journal"}
-    assert names | {"accounts", "activity"} == set(document["checks"])
+    assert names | {"accounts", "activity", "processes"} == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

@@ -77,6 +77,7 @@ class HealthMonitor:
             recovering=sync.recovery.under_way,
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
+            unseen=self._liveness.unseen,
             unreported=self._liveness.unreported(),
             file_troubles=sync.records.troubles.texts,
             sessions=state.sessions.shown_sessions,

@@ -29,9 +29,10 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from farmlease.domain.identity import Identities, User
-from farmlease.errors import InvalidName
+from farmlease.errors import InvalidInput, InvalidName
 from farmlease.node.accounts.accounts import Accounts, NoAnswer
-from farmlease.node.host_identity import owner
+from farmlease.node.host_identity import Sight, owner, sight_of
+from farmlease.node.http.schemas import FieldError
 from farmlease.node.journal.policy_cache import PolicyCache
 
 __all__ = ["MAX_BODY", "Access", "Caller", "Gate", "NotYours", "PeerProtocol", "path_as_sent", "problem"]
@@ -39,6 +40,7 @@ __all__ = ["MAX_BODY", "Access", "Caller", "Gate", "NotYours", "PeerProtocol", "
 MAX_BODY = 64 << 10  #: bytes of a request's body
 
 _PEER = "peer uid"
+_PEER_PID = ", pid "
 _SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED = 0, 1, 80
 #: What everybody may say of a session of his own.
 _OF_EVERYBODY = frozenset({"user", "session", "pool", "app", "pid", "wait"})
@@ -56,13 +58,15 @@ class NotYours(Exception):
 class Caller:
     """Who calls. ``only`` is the one user a caller without rights may act for; None: for anyone.
 
-    For one with an ``only``: his ``uid``, his account's ``name``, and what ``[agent] trust`` lets him say.
+    For one with an ``only``: his ``uid``, his account's ``name``, and what ``[agent] trust`` lets him say. ``process``:
+    his pid, as the kernel gives it; 0: it has no number here; None: not known.
     """
 
     only: User | None
     uid: int = -1
     name: str = ""
     trust: frozenset[str] = frozenset()
+    process: int | None = None
 
     @staticmethod
     def of(request: Request) -> "Caller":
@@ -83,14 +87,21 @@ class Caller:
     def check(self, said: Collection[str], pid: int | None) -> None:
         """Refuse what this caller may not say: a field that is not his, or the pid of another's process; NotYours.
 
-        A process is known by its pid and its start, so that one which takes the pid over meanwhile is not taken for it.
+        FieldError for a process whose end the agent would not see. A process is known by its pid and its start, so that
+        one which takes the pid over meanwhile is not taken for it.
         """
-        if self.only is None:
+        if self.only is not None:
+            for field in sorted({*said} - _OF_EVERYBODY - self.trust):
+                text = "only root may say this here; leave it out, or see [agent] trust in farmlease.toml"
+                raise NotYours(field, text)
+        if pid is None:
             return
-        for field in sorted({*said} - _OF_EVERYBODY - self.trust):
-            raise NotYours(field, "only root may say this here; leave it out, or see [agent] trust in farmlease.toml")
-        if pid is not None and owner(pid) != self.uid:
+        sight = sight_of(pid, self.process)
+        others = sight is Sight.NOBODY or (sight is Sight.CLEAR and owner(pid) != self.uid)
+        if self.only is not None and others:
             raise NotYours("pid", "is no process of yours")
+        if sight is not Sight.CLEAR:
+            raise FieldError("pid", InvalidInput(sight.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +134,18 @@ class Access:
 
     async def _peer(self, scope: Scope) -> Caller | NoAnswer:
         kind, uid = scope["client"] or ("", -1)
+        kind, _, pid = kind.partition(_PEER_PID)
         if sys.platform == "win32" or kind != _PEER:
             return NoAnswer.NONE
         else:  # noqa: RET505 - mypy judges each platform by its branch
+            process = int(pid) if pid else None
             if uid in {0, os.getuid()}:
-                return Caller(None)
+                return Caller(None, process=process)
             name = await self.accounts.name_of(uid)
             if isinstance(name, NoAnswer):
                 return name
             try:
-                return Caller(self.policy.in_force.identity.user(name), uid, name, self.trust)
+                return Caller(self.policy.in_force.identity.user(name), uid, name, self.trust, process)
             except InvalidName:
                 return NoAnswer.NONE
 
@@ -206,15 +219,16 @@ class _Bounded:
 
 
 class PeerProtocol(H11Protocol):
-    """HTTP/1.1 that gives the application the uid at the other end of a Unix socket, as the kernel has it."""
+    """HTTP/1.1 that tells the application who is at the other end of a Unix socket, as the kernel has it."""
 
     @override
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        """Note the peer's uid in place of an address."""
+        """Note the peer's uid and pid in place of an address."""
         super().connection_made(transport)
-        uid = _peer_uid(transport.get_extra_info("socket"))
+        sock = transport.get_extra_info("socket")
+        uid, pid = _peer_uid(sock), _peer_pid(sock)
         if uid is not None:
-            self.client = (_PEER, uid)
+            self.client = (_PEER if pid is None else f"{_PEER}{_PEER_PID}{pid}", uid)
 
 
 def _peer_uid(sock: Any) -> int | None:  # noqa: ANN401 - asyncio's TransportSocket is no socket.socket
@@ -226,6 +240,14 @@ def _peer_uid(sock: Any) -> int | None:  # noqa: ANN401 - asyncio's TransportSoc
     else:  # NOT TRIED: by the headers of macOS and FreeBSD, whose xucred begins with its version and the uid
         _, uid = struct.unpack_from("Ii", sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED))
         return int(uid)
+
+
+def _peer_pid(sock: Any) -> int | None:  # noqa: ANN401 - asyncio's TransportSocket is no socket.socket
+    """Return the number that the process at the other end has in this PID namespace; 0: it has none."""
+    if sys.platform != "linux" or sock is None or sock.family != socket.AF_UNIX:
+        return None
+    pid, *_ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(pid)
 
 
 def problem(status: int, detail: str, **fields: object) -> JSONResponse:
