@@ -43,6 +43,7 @@ class Facts:
     host_table: HostTable = HostTable.NONE  #: what becomes of an [identity] in this host's farmlease.toml
     unknown_domains: int = 0  #: domains of users who came here, and which [identity] does not list
     journal_writes: bool
+    journal_displaced: str | None = None  #: a file of the open journal that was removed or replaced
     journal_refused: str | None = None  #: where a refused journal is kept, as long as it is there
     damaged: int  #: entries of the journal that did not open
     owed: int  #: messages to be delivered to the store
@@ -252,6 +253,12 @@ def _identity(facts: Facts) -> Check:
 def _journal(facts: Facts) -> Check:
     if not facts.journal_writes:
         return Check("journal", Status.FAIL, "the journal cannot be written; look at the disk of state_dir")
+    if facts.journal_displaced is not None:
+        text = (
+            f"{facts.journal_displaced} in state_dir was removed or replaced while the agent runs, so a restart would "
+            "forget its sessions; put it back, or restart the agent once they have ended"
+        )
+        return Check("journal", Status.FAIL, text)
     if facts.journal_refused is not None:
         place = facts.journal_refused
         text = f"a journal was refused and its sessions ended; see the log, then move {place} out of state_dir"

@@ -59,6 +59,7 @@ WELL = Facts(
         ),
         ({"unseen": 1}, True, "warn", "1 use with a process that the agent may not look at"),
         ({"unseen": 2}, True, "warn", "2 uses with a process"),
+        ({"journal_displaced": "journal.sqlite"}, False, "fail", "journal.sqlite in state_dir was removed or replaced"),
         ({"damaged": 1}, True, "warn", "1 entry did not open and was kept"),
         ({"damaged": 2}, True, "warn", "2 entries did not open and were kept"),
         ({"journal_refused": "kept/x"}, True, "warn", "move kept/x out of state_dir"),

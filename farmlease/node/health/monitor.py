@@ -69,6 +69,7 @@ class HealthMonitor:
             host_table=state.policy.host_table,
             unknown_domains=state.unknown_domains.count(),
             journal_writes=journal_writes,
+            journal_displaced=state.journal.displaced,
             journal_refused=state.journal.refused,
             damaged=state.sessions.damaged,
             owed=owed,

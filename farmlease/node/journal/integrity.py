@@ -22,7 +22,7 @@ from farmlease import private_file
 from farmlease.errors import FileRefused, JournalFailed
 from farmlease.node.host_identity import HostIdentity, is_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
-from farmlease.node.journal.sqlite import FileState, files_of, inspect_file
+from farmlease.node.journal.sqlite import FileState, inspect_file, parts_of
 
 __all__ = ["KIND", "Fault", "JournalCheck", "Mark", "check_journal", "move_to_evidence"]
 
@@ -30,6 +30,7 @@ _log = structlog.get_logger(__name__)
 
 #: Kind of evidence: a journal.
 KIND = "journal"
+_LONGEST_MARK = 10_000  #: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,9 @@ class Mark:
     def read(cls, path: Path) -> "Mark | None":
         """Return the mark in a file; None if there is none that can be read."""
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads(private_file.read(path, _LONGEST_MARK, forbidden=0))
             mark = cls(**found)
-        except (OSError, ValueError, TypeError):
+        except (OSError, private_file.NotPrivate, ValueError, TypeError):
             return None
         texts = (mark.node, mark.machine, mark.boot, mark.incarnation)
         sound = all(isinstance(text, str) for text in texts) and type(mark.generation) is int
@@ -64,6 +65,7 @@ class Fault(StrEnum):
     """Why a journal is refused; part of the name of the evidence."""
 
     DAMAGED = "damaged"
+    REPLACED = "replaced"
     MISSING = "missing"
     FOREIGN = "foreign"
     OLDER = "older"
@@ -72,6 +74,7 @@ class Fault(StrEnum):
 
 _WHY = {
     Fault.DAMAGED: "it is damaged; look at the disk of state_dir",
+    Fault.REPLACED: "a folder, a pipe or a link is in its place; find out who put it there",
     Fault.MISSING: "it is missing or empty; find out who removed it",
     Fault.FOREIGN: "it is of another node or host; was state_dir copied, or the node renamed?",
     Fault.OLDER: "it is older than the last one seen; was a backup put back?",
@@ -114,15 +117,16 @@ def move_to_evidence(path: Path, checked: JournalCheck, mark: Mark | None, evide
     notes = {} if mark is None else {"last-seen": "".join(f"{k} = {v}\n" for k, v in asdict(mark).items()).encode()}
     try:
         # The file first: if we are killed here, the parts that are left are no journal without it.
-        place = evidence.move(KIND, checked.fault, [part for part in files_of(path) if part.exists()], notes, now_ms)
+        place = evidence.move(KIND, checked.fault, parts_of(path), notes, now_ms)
     except FileRefused as error:
         raise JournalFailed(f"the journal is refused ({_WHY[checked.fault]}), and it {error}") from error
     _log.error("journal.refused", why=_WHY[checked.fault], kept=str(place), lives_ended=len(checked.lives))
 
 
 def _fault(path: Path, state: FileState | None, here: HostIdentity, mine: Mark | None) -> Fault | None:
-    if any(private_file.is_open_to_others(part.lstat()) for part in files_of(path) if part.exists()):
-        return Fault.EXPOSED
+    replaced = state is not None and state.replaced
+    if replaced or any(private_file.is_open_to_others(part.lstat()) for part in parts_of(path)):
+        return Fault.REPLACED if replaced else Fault.EXPOSED
     if state is None or not path.exists():
         return None if state is None and mine is None else Fault.MISSING
     if not state.sound or not _is_complete(state.node):

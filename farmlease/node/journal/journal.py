@@ -20,12 +20,14 @@ from filelock import FileLock, Timeout
 from farmlease.errors import AlreadyRunning, JournalFailed
 from farmlease.node.host_identity import HostIdentity, boot_marker, machine_marker, new_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
+from farmlease.node.journal.folder_watch import FolderWatch
 from farmlease.node.journal.integrity import KIND, JournalCheck, Mark, check_journal, move_to_evidence
 from farmlease.node.journal.sqlite import open_file
 
-__all__ = ["FILE", "Journal", "OutboxRow", "UseRow"]
+__all__ = ["FILE", "MARK", "Journal", "OutboxRow", "UseRow"]
 
 FILE = "journal.sqlite"  #: in the state folder
+MARK = "journal.mark"  #: beside it: which one it is
 
 #: Tables with bodies that the agent sealed.
 _SEALED = ("use", "receipt", "owed", "document")
@@ -76,6 +78,7 @@ class Journal:
         self._refused: tuple[Path, ...] = ()
         self._generation = checked.generation
         self.incarnation, self.previous = self._identify(checked)
+        self._watch = FolderWatch(mark.with_name(FILE), Path(lock.lock_file))
         #: Whether the node takes no new users.
         self.draining = bool(self._rows("SELECT 1 FROM node WHERE name = 'draining'"))
 
@@ -90,7 +93,7 @@ class Journal:
         lock = _locked(folder)
         try:
             here = HostIdentity(node=node, machine=machine_marker(), boot=boot_marker())
-            path, mark = folder / FILE, folder / "journal.mark"
+            path, mark = folder / FILE, folder / MARK
             seen = Mark.read(mark)
             checked = check_journal(path, here, seen, now_ms)
             if checked.fault is not None:
@@ -125,6 +128,12 @@ class Journal:
             if self._connection.in_transaction:
                 self._rows("ROLLBACK")
             raise
+
+    @property
+    def displaced(self) -> str | None:
+        """Which file of the open journal was removed or replaced: what is written now is lost with the agent."""
+        missing = self._watch.missing()
+        return None if missing is None else missing.name
 
     @property
     def refused(self) -> str | None:

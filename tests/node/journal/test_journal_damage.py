@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -319,6 +319,76 @@ def test_one_of_a_later_version_stays(folder: Path) -> None:
     with pytest.raises(JournalRejected, match="run that version"):
         opened(folder)
     assert ("", before) == (fault(folder), contents(folder))
+
+
+# --- something else in its place --------------------------------------------------------------------------------------------
+
+
+def put(what: str, path: Path) -> None:
+    """Put something that is no file in the place of one."""
+    path.unlink(missing_ok=True)
+    match what:
+        case "pipe":
+            os.mkfifo(path, 0o600)
+        case "folder":
+            path.mkdir(0o700)
+        case "link":
+            path.symlink_to(path.with_name("elsewhere"))
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """A test that fails after some seconds, where it would wait for ever."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("what", ["pipe", "folder", "link"])
+def test_what_is_no_file_is_moved_away(folder: Path, life: str, part: str, what: str) -> None:
+    """Nobody waits for a writer that never comes, and nothing is written elsewhere by way of a link."""
+    put(what, folder / part)
+    state = sqlite.inspect_file(folder / FILE)
+    assert state == sqlite.FileState(sound=False, replaced=True)
+    assert ((life,), "replaced") == (look(opened(folder))[1], fault(folder))
+    assert not (folder / "elsewhere").exists()
+    assert (only_kept(folder) / part).is_symlink() or not (only_kept(folder) / part).is_file()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("what", ["pipe", "link"])
+def test_a_mark_that_is_no_file(folder: Path, life: str, what: str) -> None:
+    """It says nothing, and the next one takes its place."""
+    put(what, folder / "journal.mark")
+    assert life == look(opened(folder))[0]
+    assert Mark.read(folder / "journal.mark") is not None
+    assert not (folder / "elsewhere").exists()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("what", ["pipe", "link"])
+def test_a_first_start_with_something_in_the_place(tmp_path: Path, what: str) -> None:
+    """Also where no agent was before."""
+    (tmp_path / "state").mkdir(0o700)
+    put(what, tmp_path / "state" / FILE)
+    opened(tmp_path / "state").close()
+    assert "replaced" == fault(tmp_path / "state")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_state_folder_that_is_none(tmp_path: Path) -> None:
+    """The agent does not start, and says why."""
+    os.mkfifo(tmp_path / "state")
+    with pytest.raises(JournalFailed, match="cannot use state_dir"):
+        opened(tmp_path / "state")
 
 
 # --- gone, open to others, of another host --------------------------------------------------------------------------------
