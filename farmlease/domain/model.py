@@ -90,6 +90,7 @@ class LossReason(StrEnum):
     SESSION_LIMIT = "session_limit"  #: the store had lost it, and the user had too many others meanwhile
     IDLE = "idle"  #: it had no activity for as long as its pool allows
     UNKNOWN_POOL = "unknown_pool"  #: the policy does not have its pool any more
+    WRONG_NODE = "wrong_node"  #: its host was renamed, and its pool's licences are not for a host of that name
     RECORD_REJECTED = "record_rejected"  #: the user's record or files could not be used
 
 

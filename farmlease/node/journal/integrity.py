@@ -12,7 +12,7 @@ another host may have is left alone.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -76,7 +76,7 @@ _WHY = {
     Fault.DAMAGED: "it is damaged; look at the disk of state_dir",
     Fault.REPLACED: "a folder, a pipe or a link is in its place; find out who put it there",
     Fault.MISSING: "it is missing or empty; find out who removed it",
-    Fault.FOREIGN: "it is of another node or host; was state_dir copied, or the node renamed?",
+    Fault.FOREIGN: "it is of another node or host; was state_dir copied, or the node renamed while it was off?",
     Fault.OLDER: "it is older than the last one seen; was a backup put back?",
     Fault.EXPOSED: "others could read it; find out who changed its rights",
 }
@@ -86,12 +86,14 @@ _WHY = {
 class JournalCheck:
     """The result of a check: the fault, if any, and the known incarnations of this node, perhaps including this one.
 
-    ``generation``: the number of the journal's next state, higher than any seen before.
+    ``generation``: the number of the journal's next state, higher than any seen before. ``former``: the node's name
+    when the journal was written, if its host was renamed since; else empty.
     """
 
     fault: Fault | None
     lives: tuple[str, ...]
     generation: int
+    former: str = ""
 
 
 def check_journal(path: Path, here: HostIdentity, mark: Mark | None, now_ms: int) -> JournalCheck:
@@ -100,6 +102,9 @@ def check_journal(path: Path, here: HostIdentity, mark: Mark | None, now_ms: int
     JournalRejected if a later version wrote it, JournalFailed if it cannot be read.
     """
     state = inspect_file(path)
+    former = _former_name(state, here)
+    if former:
+        here = replace(here, node=former)
     mine = mark if mark is not None and here.is_host_of(mark.node, mark.machine) else None
     node = state.node if state is not None else {}
     ours = here.is_host_of(node.get("node", ""), node.get("machine", ""))
@@ -108,7 +113,7 @@ def check_journal(path: Path, here: HostIdentity, mark: Mark | None, now_ms: int
         lives.append(mine.incarnation)
     known = dict.fromkeys(life for life in lives if is_incarnation(life))
     last = max(mine.generation if mine else 0, _generation(node) if ours else 0)
-    return JournalCheck(_fault(path, state, here, mine), tuple(known), max(last + 1, now_ms))
+    return JournalCheck(_fault(path, state, here, mine), tuple(known), max(last + 1, now_ms), former)
 
 
 def move_to_evidence(path: Path, checked: JournalCheck, mark: Mark | None, evidence: Evidence, now_ms: int) -> None:
@@ -136,6 +141,17 @@ def _fault(path: Path, state: FileState | None, here: HostIdentity, mine: Mark |
     if mine is not None and same_boot(mine.boot, here.boot) and _is_behind(state.node, mine):
         return Fault.OLDER
     return None
+
+
+def _former_name(state: FileState | None, here: HostIdentity) -> str:
+    """Return another name by which this same host, booted as it is now, has left the journal; '' if it did not.
+
+    Only what is known counts: a clone of a host has another boot, and a copied folder another machine.
+    """
+    node = state.node if state is not None else {}
+    is_here = here.machine and node.get("machine") == here.machine and same_boot(node.get("boot", ""), here.boot)
+    name = node.get("node", "")
+    return name if is_here and name != here.node else ""
 
 
 def _is_complete(node: dict[str, str]) -> bool:

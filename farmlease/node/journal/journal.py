@@ -8,8 +8,9 @@ Bodies are opaque here: the tables above seal them before writing and open them 
 the state folder, for its owner only, and belongs to one agent at a time.
 """
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,6 +64,9 @@ class OutboxRow:
 class Journal:
     """An open journal. ``incarnation``: this life of the node; ``previous``: the last ones before it, ended by reboots.
 
+    ``former``: other names of the node in this life, for its host may be renamed. ``sealed_for``: the name for which
+    bodies are sealed; it stays.
+
     Every method that reads or writes raises JournalFailed if the disk refuses.
     """
 
@@ -77,7 +81,10 @@ class Journal:
         self._here = here
         self._refused: tuple[Path, ...] = ()
         self._generation = checked.generation
-        self.incarnation, self.previous = self._identify(checked)
+        known = dict(self._rows("SELECT name, value FROM node"))
+        self.former = _former_names(known, checked.former, here.node)
+        self.sealed_for: str = known.get("sealed_for") or known.get("node") or here.node
+        self.incarnation, self.previous = self._identify(known, checked)
         self._watch = FolderWatch(mark.with_name(FILE), Path(lock.lock_file))
         #: Whether the node takes no new users.
         self.draining = bool(self._rows("SELECT 1 FROM node WHERE name = 'draining'"))
@@ -245,9 +252,8 @@ class Journal:
             self.works = False
             raise JournalFailed(f"the journal does not work ({error}); look at the disk of state_dir") from error
 
-    def _identify(self, checked: JournalCheck) -> tuple[str, tuple[str, ...]]:
+    def _identify(self, known: Mapping[str, str], checked: JournalCheck) -> tuple[str, tuple[str, ...]]:
         """Return this incarnation and the earlier ones, written down before they are used."""
-        known = dict(self._rows("SELECT name, value FROM node"))
         adopted = "incarnation" in known and same_boot(known["boot"], self._here.boot)
         incarnation = known["incarnation"] if adopted else new_incarnation()
         previous = tuple(life for life in checked.lives if life != incarnation)[-_LIVES_KEPT:]
@@ -257,6 +263,8 @@ class Journal:
             "previous": " ".join(previous),
             "generation": str(self._generation),
         }
+        if self.former:
+            rows |= {"former": json.dumps(self.former), "sealed_for": self.sealed_for}
         try:
             with self.together():
                 for row in rows.items():
@@ -277,6 +285,12 @@ class Journal:
         mark = Mark(**asdict(self._here), incarnation=incarnation, generation=self._generation)
         with suppress(OSError):  # a mark that lags behind refuses no journal
             mark.write(self._mark)
+
+
+def _former_names(known: Mapping[str, str], former: str, node: str) -> tuple[str, ...]:
+    """Return the names that the node had in this life, the last one last."""
+    names = dict.fromkeys([*json.loads(known.get("former", "[]")), former])
+    return tuple(name for name in names if name and name != node)[-_LIVES_KEPT:]
 
 
 def _locked(folder: Path) -> FileLock:

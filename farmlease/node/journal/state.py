@@ -52,18 +52,18 @@ def open_state(config: Config, farm: Farm, clock: Clock) -> Iterator[State]:
     evidence = Evidence(folder / "kept")
     journal = Journal.open(folder, node=node, evidence=evidence, now_ms=clock.now_ms())
     try:
-        sealer = NodeSealer(farm.sealer, node)
+        sealer, member = NodeSealer(farm.sealer, journal.sealed_for), node_member(node, journal.incarnation)
         sessions = SessionTable(journal, sealer, evidence, node, clock)
         policy = PolicyCache(farm, journal, node, config.agent.heartbeat_ms)
         yield State(
             node=node,
-            member=node_member(node, journal.incarnation),
+            member=member,
             journal=journal,
             evidence=evidence,
             versions=KeptVersions(folder / "kept" / VERSIONS),
             sessions=sessions,
             receipts=Receipts(journal, sealer, evidence, clock),
-            outbox=Outbox(journal, sealer, evidence, clock),
+            outbox=Outbox(journal, member, sealer, evidence, clock),
             store_state=StoreState(journal, sealer, sessions, clock),
             policy=policy,
             unknown_domains=UnknownDomains(policy, sessions, clock),
