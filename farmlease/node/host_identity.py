@@ -57,6 +57,13 @@ class HostIdentity:
     machine: str
     boot: str
 
+    @property
+    def digest(self) -> str:
+        """Return a text that no other host has, nor this one after its next boot; empty if that is not known."""
+        if not self.machine and self.boot.startswith("booted:"):
+            return ""
+        return hashlib.sha256(f"farmlease {self.machine} {self.boot}".encode()).hexdigest()[:16]
+
     def is_host_of(self, node: str, machine: str) -> bool:
         """Whether this node and machine are this host's; an unknown one counts as this host's."""
         return node in {"", self.node} and (not machine or not self.machine or machine == self.machine)

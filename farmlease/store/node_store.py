@@ -6,7 +6,7 @@ node's report is still true. No limit depends on anything here. Errors are ``Sto
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -47,6 +47,8 @@ class Report:
     health: str
     listen: str
     leaving: bool = False
+    host: str = ""  #: what tells this host, as it is booted now, from every other
+    generation: int = 0  #: number of its journal's state
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,17 @@ class NodeStore:
         self._connection = connection
         self._farm = farm
 
-    async def report(self, node: str, report: Report, known: Wish, asked: DrainRequest, by: bytes) -> ReportReply:
+    async def report(
+        self, node: str, report: Report, known: Wish, asked: DrainRequest, by: bytes, former: Sequence[str] = ()
+    ) -> ReportReply:
         """Report what ``node`` is, the wish it follows, and what was asked on it since; return what is wished now.
 
-        ``by``: the administrator who asked, sealed.
+        ``by``: the administrator who asked, sealed. ``former``: names under which it reported before in this life.
         """
         arguments = REPORT.ordered(
             {
                 "node": node, "report": json.dumps(asdict(report)), "known": json.dumps(asdict(known)), "asked": asked,
-                "by": by, "wisher": in_json(by),
+                "by": by, "wisher": in_json(by), "former": json.dumps([*former]),
             }
         )  # fmt: skip
         _, wish, now, namesakes = await self._connection.call(REPORT, node_keys(self._farm), arguments)
@@ -141,6 +145,8 @@ def _view(node: str, entry: Mapping[str, Any], now: int) -> NodeView:
         seen_at=int(entry["seen"]),
         now=now,
         wish=_wish(entry["wish"]),
-        leaving=entry.get("leaving", False),  # an earlier version does not report it
+        leaving=entry.get("leaving", False),  # an earlier version does not report it, nor the next two
+        host=entry.get("host", ""),
+        generation=int(entry.get("generation", 0)),
         namesakes=int(entry.get("namesakes", 0)) if now - int(entry["seen"]) <= SILENT_MS else 0,
     )

@@ -1,11 +1,14 @@
 """What becomes of a state folder while its agent runs, with real agents: told at once, and never a reason to hang."""
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,3 +96,57 @@ def test_a_pipe_where_the_agent_starts(agent: RunningAgent, part: str) -> None:
     os.mkfifo(agent.state_dir / part, 0o600)
     agent.launch()
     agent.wait_ready()
+
+
+def test_a_folder_that_was_turned_back_while_nothing_ran(agent: RunningAgent) -> None:
+    """The store knows better: what began since has its end, the older journal is kept, and the user starts anew."""
+    agent.kill()
+    copy = shutil.copytree(agent.state_dir, agent.state_dir.with_name("copy"))
+    agent.launch()
+    agent.wait_ready()
+    assert 201 == agent.start("mary", "8").status
+    agent.terminate()
+    shutil.rmtree(agent.state_dir)
+    shutil.copytree(copy, agent.state_dir)
+    agent.launch()
+    agent.wait_ready()
+    assert [] == agent.request("GET", "/v1/sessions").document
+    assert told(agent)[0] == "warn"
+    assert "older" in told(agent)[1]
+    assert 201 == agent.start("mary", "8").status
+    assert 201 == agent.start("john", "7").status
+
+
+def test_a_folder_that_was_removed_while_nothing_ran(agent: RunningAgent) -> None:
+    """It is missed, and its sessions are ended at once instead of at their deadline."""
+    agent.kill()
+    shutil.rmtree(agent.state_dir)
+    agent.launch()
+    agent.wait_ready()
+    assert "missing" in told(agent)[1]
+    assert [] == agent.request("GET", "/v1/sessions").document
+
+
+def test_a_host_that_was_renamed(agent: RunningAgent) -> None:
+    """The same session, under the new name, for the user, the farm's lists and the audit; the old name is gone."""
+    agent.terminate()
+    agent.config.write_text(agent.config.read_text().replace('"ctx-01"', '"ctx-09"'))
+    agent.launch()
+    agent.wait_ready()
+    (use,) = agent.request("GET", "/v1/sessions").document
+    assert ("7", "ctx-09", "active") == (use["session"], use["node"], use["state"])
+    assert 200 == agent.start("john", "7").status
+    assert "pass" == told(agent)[0]
+    nodes = _printed(agent, "node", "list")
+    assert ["ctx-09"] == [each["node"] for each in nodes]
+    (renamed,) = (each for each in _printed(agent, "audit") if each["event"] == "node_renamed")
+    assert ("ctx-09", "ctx-01") == (renamed["node"], renamed["detail"])
+    (lease,) = _printed(agent, "lease", "list")
+    assert [("ctx-09", "7")] == [(each["node"], each["session"]) for each in lease["sessions"]]
+
+
+def _printed(agent: RunningAgent, *command: str) -> Any:
+    """Return what a command prints as JSON: one list, or a line for each."""
+    line = [sys.executable, "-m", "farmlease", "--config", str(agent.config), *command, "-o", "json"]
+    text = subprocess.run(line, check=True, capture_output=True, text=True).stdout
+    return json.loads(text) if text.startswith("[") else [json.loads(each) for each in text.splitlines()]

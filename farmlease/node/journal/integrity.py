@@ -12,6 +12,7 @@ another host may have is left alone.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +25,7 @@ from farmlease.node.host_identity import HostIdentity, is_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
 from farmlease.node.journal.sqlite import FileState, inspect_file, parts_of
 
-__all__ = ["KIND", "Fault", "JournalCheck", "Mark", "check_journal", "move_to_evidence"]
+__all__ = ["KIND", "Fault", "JournalCheck", "Mark", "ReportedMark", "check_journal", "move_to_evidence"]
 
 _log = structlog.get_logger(__name__)
 
@@ -96,16 +97,35 @@ class JournalCheck:
     former: str = ""
 
 
-def check_journal(path: Path, here: HostIdentity, mark: Mark | None, now_ms: int) -> JournalCheck:
+@dataclass(frozen=True, slots=True)
+class ReportedMark:
+    """What a node last told the store of its journal: ``host`` is the digest of its host."""
+
+    node: str
+    host: str
+    incarnation: str
+    generation: int
+
+    def of(self, here: HostIdentity) -> Mark:
+        """Return it as a mark of this host, whose digest it is."""
+        return Mark(**asdict(here), incarnation=self.incarnation, generation=self.generation)
+
+
+def check_journal(
+    path: Path, here: HostIdentity, mark: Mark | None, now_ms: int, reported: Sequence[ReportedMark] = ()
+) -> JournalCheck:
     """Check a journal. ``now_ms``, by this host: keeps apart the numbers of two journals.
 
-    JournalRejected if a later version wrote it, JournalFailed if it cannot be read.
+    ``reported``: what the store remembers of the farm's nodes; it tells a state folder that was turned back with its
+    mark. JournalRejected if a later version wrote it, JournalFailed if it cannot be read.
     """
     state = inspect_file(path)
-    former = _former_name(state, here)
+    former = _former_name(state, here, mark)
     if former:
         here = replace(here, node=former)
-    mine = mark if mark is not None and here.is_host_of(mark.node, mark.machine) else None
+    marks = [mark] if mark is not None and here.is_host_of(mark.node, mark.machine) else []
+    marks += [each.of(here) for each in reported if each.node == here.node and each.host == here.digest != ""]
+    mine = max(marks, key=lambda each: each.generation, default=None)
     node = state.node if state is not None else {}
     ours = here.is_host_of(node.get("node", ""), node.get("machine", ""))
     lives = [*node.get("previous", "").split(), node.get("incarnation", "")] if ours else []
@@ -143,11 +163,14 @@ def _fault(path: Path, state: FileState | None, here: HostIdentity, mine: Mark |
     return None
 
 
-def _former_name(state: FileState | None, here: HostIdentity) -> str:
+def _former_name(state: FileState | None, here: HostIdentity, mark: Mark | None) -> str:
     """Return another name by which this same host, booted as it is now, has left the journal; '' if it did not.
 
-    Only what is known counts: a clone of a host has another boot, and a copied folder another machine.
+    Only what is known counts: a clone of a host has another boot, and a copied folder another machine. Where the mark
+    already has the present name, the journal came from elsewhere.
     """
+    if mark is not None and mark.node == here.node and same_boot(mark.boot, here.boot):
+        return ""
     node = state.node if state is not None else {}
     is_here = here.machine and node.get("machine") == here.machine and same_boot(node.get("boot", ""), here.boot)
     name = node.get("node", "")

@@ -10,7 +10,7 @@ the state folder, for its owner only, and belongs to one agent at a time.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,14 @@ from farmlease.errors import AlreadyRunning, JournalFailed
 from farmlease.node.host_identity import HostIdentity, boot_marker, machine_marker, new_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
 from farmlease.node.journal.folder_watch import FolderWatch
-from farmlease.node.journal.integrity import KIND, JournalCheck, Mark, check_journal, move_to_evidence
+from farmlease.node.journal.integrity import (
+    KIND,
+    JournalCheck,
+    Mark,
+    ReportedMark,
+    check_journal,
+    move_to_evidence,
+)
 from farmlease.node.journal.sqlite import open_file
 
 __all__ = ["FILE", "MARK", "Journal", "OutboxRow", "UseRow"]
@@ -90,19 +97,22 @@ class Journal:
         self.draining = bool(self._rows("SELECT 1 FROM node WHERE name = 'draining'"))
 
     @classmethod
-    def open(cls, folder: Path, *, node: str, evidence: Evidence, now_ms: int) -> "Journal":
+    def open(
+        cls, folder: Path, *, node: str, evidence: Evidence, now_ms: int, reported: Sequence[ReportedMark] = ()
+    ) -> "Journal":
         """Open the journal of a state folder, making both if need be; the folder is its owner's alone from then on.
 
         A journal that is not the one this node left there is moved to ``evidence``, and a new one begins. ``now_ms``:
-        this host's time. AlreadyRunning if an agent has the folder; JournalRejected if a later version of farmlease
-        wrote the journal: it is left as it is; JournalFailed if the disk refuses.
+        this host's time. ``reported``: what the store remembers of the farm's nodes. AlreadyRunning if an agent has the
+        folder; JournalRejected if a later version of farmlease wrote the journal: it is left as it is; JournalFailed if
+        the disk refuses.
         """
         lock = _locked(folder)
         try:
             here = HostIdentity(node=node, machine=machine_marker(), boot=boot_marker())
             path, mark = folder / FILE, folder / MARK
             seen = Mark.read(mark)
-            checked = check_journal(path, here, seen, now_ms)
+            checked = check_journal(path, here, seen, now_ms, reported)
             if checked.fault is not None:
                 move_to_evidence(path, checked, seen, evidence, now_ms)
             connection = open_file(path)
@@ -135,6 +145,16 @@ class Journal:
             if self._connection.in_transaction:
                 self._rows("ROLLBACK")
             raise
+
+    @property
+    def host(self) -> str:
+        """What tells this host, as it is booted now, from every other; empty if that is not known."""
+        return self._here.digest
+
+    @property
+    def generation(self) -> int:
+        """The number of the journal's state."""
+        return self._generation
 
     @property
     def displaced(self) -> str | None:
