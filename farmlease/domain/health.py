@@ -44,6 +44,7 @@ class Facts:
     unknown_domains: int = 0  #: domains of users who came here, and which [identity] does not list
     journal_writes: bool
     journal_displaced: str | None = None  #: a file of the open journal that was removed or replaced
+    journal_put_back: str | None = None  #: one that was removed or replaced, and that the agent has written anew
     journal_refused: str | None = None  #: where a refused journal is kept, as long as it is there
     damaged: int  #: entries of the journal that did not open
     owed: int  #: messages to be delivered to the store
@@ -255,13 +256,19 @@ def _journal(facts: Facts) -> Check:
         return Check("journal", Status.FAIL, "the journal cannot be written; look at the disk of state_dir")
     if facts.journal_displaced is not None:
         text = (
-            f"{facts.journal_displaced} in state_dir was removed or replaced while the agent runs, so a restart would "
-            "forget its sessions; put it back, or restart the agent once they have ended"
+            f"{facts.journal_displaced} in state_dir was removed, replaced or turned back while the agent runs, so a "
+            "restart would forget its sessions; find out who did it, and restart the agent once they have ended"
         )
         return Check("journal", Status.FAIL, text)
     if facts.journal_refused is not None:
         place = facts.journal_refused
         text = f"a journal was refused and its sessions ended; see the log, then move {place} out of state_dir"
+        return Check("journal", Status.WARN, text)
+    if facts.journal_put_back is not None:
+        text = (
+            f"{facts.journal_put_back} in state_dir was removed or replaced while the agent runs; it was written anew, "
+            "and nothing is lost. Find out who did it"
+        )
         return Check("journal", Status.WARN, text)
     if facts.damaged or facts.rejected:
         bad = facts.damaged + facts.rejected

@@ -70,6 +70,7 @@ class HealthMonitor:
             unknown_domains=state.unknown_domains.count(),
             journal_writes=journal_writes,
             journal_displaced=state.journal.displaced,
+            journal_put_back=state.journal.put_back,
             journal_refused=state.journal.refused,
             damaged=state.sessions.damaged,
             owed=owed,

@@ -16,21 +16,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from filelock import FileLock, Timeout
 
-from farmlease.errors import AlreadyRunning, JournalFailed
+from farmlease.errors import AlreadyRunning, FileRefused, JournalFailed
 from farmlease.node.host_identity import HostIdentity, boot_marker, machine_marker, new_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
-from farmlease.node.journal.folder_watch import FolderWatch
+from farmlease.node.journal.folder_watch import FolderWatch, write_copy
 from farmlease.node.journal.integrity import (
     KIND,
+    Fault,
     JournalCheck,
     Mark,
     ReportedMark,
     check_journal,
     move_to_evidence,
 )
-from farmlease.node.journal.sqlite import open_file
+from farmlease.node.journal.sqlite import open_file, parts_of
 
 __all__ = ["FILE", "MARK", "Journal", "OutboxRow", "UseRow"]
 
@@ -43,6 +45,10 @@ _SEALED = ("use", "receipt", "owed", "document")
 
 #: Earlier incarnations that are remembered: an older copy of the store's data may have sessions of them.
 _LIVES_KEPT = 16
+#: Kind of evidence: what was found in the place of an open journal.
+_STRANGER = "strange-journal"
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,13 @@ class Journal:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, lock: FileLock, mark: Path, here: HostIdentity, checked: JournalCheck
+        self,
+        connection: sqlite3.Connection,
+        lock: FileLock,
+        mark: Path,
+        here: HostIdentity,
+        checked: JournalCheck,
+        evidence: Evidence,
     ) -> None:
         #: Whether the last statement worked, or the last attempt to write since then.
         self.works = True
@@ -86,7 +98,13 @@ class Journal:
         self._lock = lock
         self._mark = mark
         self._here = here
-        self._refused: tuple[Path, ...] = ()
+        self._evidence = evidence
+        self._refused = evidence.list(KIND)
+        #: The mark as this agent left it last; None: it could not.
+        self._left: Mark | None = None
+        self._turned_back = False
+        #: Which file was removed or replaced, and written anew since.
+        self.put_back: str | None = None
         self._generation = checked.generation
         known = dict(self._rows("SELECT name, value FROM node"))
         self.former = _former_names(known, checked.former, here.node)
@@ -117,8 +135,7 @@ class Journal:
                 move_to_evidence(path, checked, seen, evidence, now_ms)
             connection = open_file(path)
             try:
-                journal = cls(connection, lock, mark, here, checked)
-                journal._refused = evidence.list(KIND)
+                journal = cls(connection, lock, mark, here, checked, evidence)
             except BaseException:
                 connection.close()
                 raise
@@ -158,9 +175,9 @@ class Journal:
 
     @property
     def displaced(self) -> str | None:
-        """Which file of the open journal was removed or replaced: what is written now is lost with the agent."""
+        """Which file of the open journal was removed, replaced or turned back: what is written now may be lost."""
         missing = self._watch.missing()
-        return None if missing is None else missing.name
+        return missing.name if missing is not None else MARK if self._turned_back else None
 
     @property
     def refused(self) -> str | None:
@@ -174,13 +191,21 @@ class Journal:
         self.draining = on
 
     def writes(self) -> bool:
-        """Return whether the journal can be written now, by a small write that gives its state the next number."""
+        """Return whether the journal can be written now, by a small write that gives its state the next number.
+
+        Where its files were removed or replaced, it is written into its place anew first.
+        """
         try:
+            self._put_back()
             self._rows("REPLACE INTO node VALUES ('generation', ?)", str(self._generation + 1))
         except JournalFailed:
             return False
         self.works = True
         self._generation += 1
+        found = Mark.read(self._mark)
+        if None not in {found, self._left} and found != self._left and not self._turned_back:
+            _log.error("journal.turned_back", mark=str(self._mark))
+            self._turned_back = True
         self._leave_mark(self.incarnation)
         return True
 
@@ -302,9 +327,37 @@ class Journal:
         return incarnation, previous
 
     def _leave_mark(self, incarnation: str) -> None:
-        mark = Mark(**asdict(self._here), incarnation=incarnation, generation=self._generation)
+        # Ahead of a journal that was turned back under this agent: the next one is not to believe it.
+        generation = self._generation + self._turned_back
+        mark = Mark(**asdict(self._here), incarnation=incarnation, generation=generation)
         with suppress(OSError):  # a mark that lags behind refuses no journal
             mark.write(self._mark)
+            self._left = mark
+
+    def _put_back(self) -> None:
+        """Write the journal into its place anew, if its files are not there any more; what is there instead is kept."""
+        missing = self._watch.missing()
+        if missing is None:
+            return
+        path = self._mark.with_name(FILE)
+        try:
+            if not self._watch.has_lock:
+                lock = _locked(path.parent)
+                self._lock.release()
+                self._lock = lock
+            if not self._watch.has_journal:
+                if found := parts_of(path):
+                    self._evidence.move(_STRANGER, Fault.REPLACED, found, {}, self._generation)  # begins as a time
+                copy = write_copy(self._connection, path)
+                self._connection.close()  # before: it removes a log by its name
+                copy.replace(path)
+                self._connection = open_file(path)
+        except (AlreadyRunning, FileRefused, OSError, sqlite3.Error) as error:
+            self.works = False
+            raise JournalFailed(f"{missing.name} was removed or replaced, and cannot be put back ({error})") from error
+        self._watch = FolderWatch(path, Path(self._lock.lock_file))
+        self.put_back = missing.name
+        _log.error("journal.put_back", was=missing.name)
 
 
 def _former_names(known: Mapping[str, str], former: str, node: str) -> tuple[str, ...]:
