@@ -15,6 +15,8 @@ __all__ = ["Check", "Facts", "Health", "Status", "Steady", "health", "weight"]
 
 #: Seconds for which the store must be away, or back, without a break before a node leaves the balancer or returns.
 STEADY_AFTER = 5.0
+#: Claims taken back of which a node remembers so many that something must be wrong; none is dropped before its time.
+MANY_TOMBSTONES = 100_000
 
 
 class Status(StrEnum):
@@ -46,6 +48,7 @@ class Facts:
     journal_displaced: str | None = None  #: a file of the open journal that was removed or replaced
     journal_put_back: str | None = None  #: one that was removed or replaced, and that the agent has written anew
     journal_refused: str | None = None  #: where a refused journal is kept, as long as it is there
+    taken_back: int = 0  #: claims that were taken back, and that a receipt may still know of
     damaged: int  #: entries of the journal that did not open
     owed: int  #: messages to be delivered to the store
     refused: int  #: those of them that the store refuses
@@ -121,7 +124,7 @@ def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
-        _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts),
+        _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts), _tombstones(facts),
         _processes(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
@@ -194,6 +197,16 @@ def _processes(facts: Facts) -> Check:
         )
         return Check("processes", Status.WARN, text)
     return Check("processes", Status.PASS, "seen where a session ends with one")
+
+
+def _tombstones(facts: Facts) -> Check:
+    if facts.taken_back >= MANY_TOMBSTONES:
+        text = (
+            f"{counted(facts.taken_back, 'claim')} of users were taken back within the time that receipts live; "
+            "is something taking them in a loop? See `farmlease audit --since 1d`"
+        )
+        return Check("tombstones", Status.WARN, text)
+    return Check("tombstones", Status.PASS, f"{counted(facts.taken_back, 'claim')} taken back")
 
 
 def _clock(facts: Facts) -> Check:

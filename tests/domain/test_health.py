@@ -36,6 +36,7 @@ WELL = Facts(
         ({"store_answers": False, "offline_denies": True, "store_lost": False}, True, "warn", "does not answer"),
         ({"recovering": True}, True, "warn", "being restored"),
         ({"crowded": ("pool p: 9 of 10 seats are taken",)}, True, "warn", "pool p: 9 of 10 seats are taken; see"),
+        ({"taken_back": 100_000}, True, "warn", "100000 claims of users were taken back"),
         ({"refused": 2}, True, "warn", "does not take 2 messages"),
         ({"refused": 1}, True, "warn", "does not take 1 message;"),
         ({"draining": True}, False, "warn", "draining, 3 sessions left"),
@@ -154,7 +155,7 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
     names = {"sessions", "name", "store", "clock", "keys", "policy", "identity", "pools", "files", "journal"}
-    assert names | {"accounts", "activity", "processes"} == set(document["checks"])
+    assert names | {"accounts", "activity", "tombstones", "processes"} == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

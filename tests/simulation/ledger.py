@@ -29,9 +29,9 @@ _BEFORE_ANYTHING = frozenset({"lapsed", "configure", "policy", "strange", "none"
 #: Answers before which nothing was ended either, whatever the clock says.
 _NOTHING_ENDED = frozenset({"lapsed", "configure", "policy"})
 #: Scripts that change no claim.
-_NO_CLAIMS = frozenset({"count", "nodes", "peek", "restored", "sessions"})
+_NO_CLAIMS = frozenset({"count", "nodes", "peek", "restored", "sessions", "tombstones"})
 #: Scripts after which the store's contents are taken over as they are.
-_TAKEN_OVER = frozenset({"recover", "restore"})
+_TAKEN_OVER = frozenset({"put_back", "recover", "restore"})
 
 
 @dataclass(slots=True)
@@ -211,7 +211,10 @@ class Ledger:
         if not has_lease:
             account.versions[user] = 1
         if not again:
-            taken = model.held().keys() - held.keys()
+            taken, left = model.held().keys() - held.keys(), held.keys() - model.held().keys()
+            for seat, given_up in zip(sorted(taken), sorted(left), strict=False):  # of a move: as many as before
+                account.admitted[seat] = account.admitted.get(given_up, (fence, 0))
+                taken -= {seat}
             self._admit(account, user, taken, fence)
         account.ended.pop((user, *key), None) if account.ended.get((user, *key), 0) < fence else None
         if carried.word == "moved":
@@ -289,7 +292,7 @@ class Ledger:
             (session.encode(), user.encode(), b"%d" % fence, reason.encode())
             for session, user, fence, reason in model.words_for(node)
         }
-        told = carried.answer[9:]
+        told = carried.answer[10:]
         if self.judging and carried.word == "alive" and set(zip(*(iter(told),) * 4, strict=True)) != words:
             self._complain("L4", f"{node} was told it lost {_plain(told)}, and lost {_plain(sorted(words))}")
         return [b"alive", b"%d" % model.nodes[node], b"%d" % model.on_node(node)]

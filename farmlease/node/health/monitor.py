@@ -76,6 +76,7 @@ class HealthMonitor:
             owed=owed,
             refused=sync.delivery.refused,
             rejected=state.receipts.rejected,
+            taken_back=state.tombstones.count(),
             recovering=sync.recovery.under_way,
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
