@@ -103,6 +103,7 @@ class Journal:
         #: The mark as this agent left it last; None: it could not.
         self._left: Mark | None = None
         self._turned_back = False
+        self._is_open = True
         #: Which file was removed or replaced, and written anew since.
         self.put_back: str | None = None
         self._generation = checked.generation
@@ -147,6 +148,7 @@ class Journal:
     def close(self) -> None:
         """Close the file and release the folder."""
         self.writes()  # so that a copy made since the last heartbeat is older than the file left here
+        self._is_open = False
         self._connection.close()
         self._lock.release()
 
@@ -349,7 +351,7 @@ class Journal:
 
     def _put_back(self) -> None:
         """Write the journal into its place anew, if its files are not there any more; what is there instead is kept."""
-        missing = self._watch.missing()
+        missing = self._watch.missing() if self._is_open else None
         if missing is None:
             return
         path = self._mark.with_name(FILE)
@@ -359,11 +361,11 @@ class Journal:
                 self._lock.release()
                 self._lock = lock
             if not self._watch.has_journal:
+                copy = write_copy(self._connection, path)
                 if found := parts_of(path):
                     self._evidence.move(_STRANGER, Fault.REPLACED, found, {}, self._generation)  # begins as a time
-                copy = write_copy(self._connection, path)
-                self._connection.close()  # before: it removes a log by its name
                 copy.replace(path)
+                self._connection.close()  # before the other is opened: this removes a log by its name
                 self._connection = open_file(path)
         except (AlreadyRunning, FileRefused, OSError, sqlite3.Error) as error:
             self.works = False
