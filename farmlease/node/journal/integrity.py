@@ -25,7 +25,16 @@ from farmlease.node.host_identity import HostIdentity, is_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
 from farmlease.node.journal.sqlite import FileState, inspect_file, parts_of
 
-__all__ = ["KIND", "Fault", "JournalCheck", "Mark", "ReportedMark", "check_journal", "move_to_evidence"]
+__all__ = [
+    "KIND",
+    "Fault",
+    "JournalCheck",
+    "Mark",
+    "ReportedMark",
+    "check_journal",
+    "folder_marker",
+    "move_to_evidence",
+]
 
 _log = structlog.get_logger(__name__)
 
@@ -120,7 +129,7 @@ def check_journal(
     mark. JournalRejected if a later version wrote it, JournalFailed if it cannot be read.
     """
     state = inspect_file(path)
-    former = _former_name(state, here, mark)
+    former = _former_name(path, state, here, mark)
     if former:
         here = replace(here, node=former)
     marks = [mark] if mark is not None and here.is_host_of(mark.node, mark.machine) else []
@@ -163,16 +172,24 @@ def _fault(path: Path, state: FileState | None, here: HostIdentity, mine: Mark |
     return None
 
 
-def _former_name(state: FileState | None, here: HostIdentity, mark: Mark | None) -> str:
+def folder_marker(folder: Path) -> str:
+    """Return a text that no other folder of this host has, a copy of this one neither."""
+    status = folder.stat()
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def _former_name(path: Path, state: FileState | None, here: HostIdentity, mark: Mark | None) -> str:
     """Return another name by which this same host, booted as it is now, has left the journal; '' if it did not.
 
-    Only what is known counts: a clone of a host has another boot, and a copied folder another machine. Where the mark
-    already has the present name, the journal came from elsewhere.
+    Only what is known counts: a clone of a host has another boot, and a copy of the folder, which another agent may use
+    beside the one that it was copied from, is another folder. Where the mark already has the present name, the journal
+    came from elsewhere.
     """
     if mark is not None and mark.node == here.node and same_boot(mark.boot, here.boot):
         return ""
     node = state.node if state is not None else {}
     is_here = here.machine and node.get("machine") == here.machine and same_boot(node.get("boot", ""), here.boot)
+    is_here = is_here and node.get("folder") == folder_marker(path.parent)
     name = node.get("node", "")
     return name if is_here and name != here.node else ""
 

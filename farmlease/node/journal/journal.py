@@ -30,6 +30,7 @@ from farmlease.node.journal.integrity import (
     Mark,
     ReportedMark,
     check_journal,
+    folder_marker,
     move_to_evidence,
 )
 from farmlease.node.journal.sqlite import open_file, parts_of
@@ -322,6 +323,7 @@ class Journal:
             "incarnation": incarnation,
             "previous": " ".join(previous),
             "generation": str(self._generation),
+            "folder": folder_marker(self._mark.parent),
         }
         if self.former:
             rows |= {"former": json.dumps(self.former), "sealed_for": self.sealed_for}
@@ -367,6 +369,7 @@ class Journal:
                 copy.replace(path)
                 self._connection.close()  # before the other is opened: this removes a log by its name
                 self._connection = open_file(path)
+                self._rows("REPLACE INTO node VALUES ('folder', ?)", folder_marker(path.parent))
         except (AlreadyRunning, FileRefused, OSError, sqlite3.Error) as error:
             self.works = False
             raise JournalFailed(f"{missing.name} was removed or replaced, and cannot be put back ({error})") from error

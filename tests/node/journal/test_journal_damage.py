@@ -434,6 +434,7 @@ def test_a_wide_folder_is_closed(folder: Path, life: str) -> None:
 
 def test_a_node_that_was_renamed(folder: Path, life: str) -> None:
     """Its host has another name, and all else is the same: it goes on, and remembers how it was called."""
+    look(opened(folder))
     journal = opened(folder, "ctx-02")
     assert (("ctx-01",), "ctx-01") == (journal.former, journal.sealed_for)
     assert (life, (), 300, 300) == look(journal)
@@ -442,6 +443,22 @@ def test_a_node_that_was_renamed(folder: Path, life: str) -> None:
     look(again)
     assert ((), "ctx-01") == ((back := opened(folder, "ctx-01")).former[1:], back.sealed_for)
     assert (life, "") == (look(back)[0], fault(folder))
+
+
+def test_a_copy_of_the_folder_under_another_name(folder: Path, life: str, tmp_path: Path) -> None:
+    """L4: beside the agent that it was copied from, another one has a life of its own, on the same host too."""
+    look(opened(folder))
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert (life, "") == (look(opened(folder))[0], fault(folder))
+    assert () == look(opened(copy, "ctx-02"))[1]
+    assert "foreign" == fault(copy)
+
+
+def test_a_folder_that_was_moved(folder: Path, life: str, tmp_path: Path) -> None:
+    """It is the same folder, whatever its name."""
+    look(opened(folder))
+    folder.rename(tmp_path / "moved")
+    assert (life, "") == (look(opened(tmp_path / "moved", "ctx-02"))[0], fault(tmp_path / "moved"))
 
 
 def test_another_name_on_another_boot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
