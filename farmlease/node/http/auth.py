@@ -246,8 +246,9 @@ def _peer_pid(sock: Any) -> int | None:  # noqa: ANN401 - asyncio's TransportSoc
     """Return the number that the process at the other end has in this PID namespace; 0: it has none."""
     if sys.platform != "linux" or sock is None or sock.family != socket.AF_UNIX:
         return None
-    pid, *_ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return int(pid)
+    else:  # noqa: RET505 - mypy judges each platform by its branch
+        pid, *_ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        return int(pid)
 
 
 def problem(status: int, detail: str, **fields: object) -> JSONResponse:
