@@ -88,15 +88,16 @@ def refused(answer: Reply) -> str:
     return str(answer.document["detail"])
 
 
-def test_the_unit_works_where_the_host_hides_processes(agent: RunningAgent) -> None:
+@pytest.mark.parametrize("drop_in", [None, "no-files.conf"])
+def test_the_unit_works_where_the_host_hides_processes(agent: RunningAgent, drop_in: str | None) -> None:
     """With hidepid=2 and a group for those who may see, a session ends with its process, and not before."""
-    launched(agent, f"mount -t proc -o {HIDDEN} proc /proc", *own_proc(), left=capabilities())
+    left = capabilities(UNIT if drop_in is None else UNIT.parent / drop_in)
+    launched(agent, f"mount -t proc -o {HIDDEN} proc /proc", *own_proc(), left=left)
     with program_of_a_user() as program:
         assert 201 == agent.start("john", "7", pid=program.pid).status
         time.sleep(TWO_LOOKS)
         assert {"7": "active"} == states(agent)
-        agent.terminate()
-        launched(agent, f"mount -t proc -o {HIDDEN} proc /proc", *own_proc(), left=capabilities())
+        launched(agent, f"mount -t proc -o {HIDDEN} proc /proc", *own_proc(), left=left)
         time.sleep(TWO_LOOKS)
         assert {"7": "active"} == states(agent)
         program.kill()
