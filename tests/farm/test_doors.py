@@ -183,7 +183,7 @@ def test_crowds_at_all_doors_at_once(on_tcp: RunningAgent) -> None:
     doors = [on_tcp.listen, *(f"127.0.0.1:{port}" for port in (on_tcp.health_port, on_tcp.agent_check_port))]
     with undisturbed(on_tcp), ExitStack() as stack:
         for door in doors:
-            stack.enter_context(crowd(door, HALF, 1_100, then="again"))
+            stack.enter_context(crowd(door, HALF, 1_100))
         use(on_tcp)
 
 
