@@ -24,7 +24,7 @@ from typing import Any
 
 from farmlease.node.logs import Log
 
-__all__ = ["Bounds", "Door", "Place", "peer_pid", "peer_uid", "raise_descriptor_limit"]
+__all__ = ["Bounds", "Door", "Place", "at_most", "peer_pid", "peer_uid", "raise_descriptor_limit"]
 
 #: Seconds before the next try where a connection cannot be accepted.
 _PAUSE = 0.2
@@ -228,6 +228,11 @@ class Door:
                         place.leave()
                         return True
         return False
+
+
+def at_most(connections: int) -> int:
+    """Return so many connections, or as many as an eighth of the descriptors, so that other listeners have room."""
+    return int(min(connections, _descriptor_limit() // 8))
 
 
 def _is_trusted(uid: int | None) -> bool:

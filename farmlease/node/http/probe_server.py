@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing_extensions import override
 
 from farmlease.node.concurrency import Actor
-from farmlease.node.http.door import Bounds, Door, Place
+from farmlease.node.http.door import Bounds, Door, Place, at_most
 from farmlease.node.http.probe_answers import Answer
 from farmlease.node.logs import Log
 
@@ -203,7 +203,7 @@ def _serving(welcome: Callable[[Place], _Guest], name: str, listener: socket.soc
     over = asyncio.Event()
 
     async def run() -> None:
-        door = Door(listener, Bounds(name, most=MOST_GUESTS, kept=KEPT), welcome, log)
+        door = Door(listener, Bounds(name, most=at_most(MOST_GUESTS), kept=KEPT), welcome, log)
         door.open()
         try:
             await over.wait()

@@ -25,7 +25,8 @@ from farmlease.config.source import UNIX, split_address
 from farmlease.errors import ConfigError, FarmleaseError
 from farmlease.node.concurrency import Actor
 from farmlease.node.http.api_protocol import IDLE, ApiProtocol, log_no_request_twice
-from farmlease.node.http.door import Bounds, Door
+from farmlease.node.http.door import Bounds, Door, at_most
+from farmlease.node.http.probe_server import MOST_GUESTS
 from farmlease.node.logs import Log
 from farmlease.private_file import Flaw, NotPrivate
 
@@ -37,7 +38,7 @@ MOST_CALLERS = 1024
 FOR_ROOT = 32
 #: Connections of any other user on a Unix socket. A session that waits in a queue keeps one.
 OF_ONE_USER = 32
-#: Descriptors that are kept for the store, the journal, hooks and health.
+#: Descriptors that are kept for the store, the journal and hooks, beside those of health and agent-check.
 KEPT = 64
 _SECONDS_TO_FINISH = 1
 _MAX_TOKEN = 4096  #: bytes
@@ -114,7 +115,7 @@ def _bounds() -> Bounds:
     return Bounds(
         "api",
         most=MOST_CALLERS,
-        kept=KEPT,
+        kept=KEPT + 2 * at_most(MOST_GUESTS),
         of_one_user=OF_ONE_USER,
         for_root=FOR_ROOT,
         refusal=_REFUSAL,
