@@ -176,6 +176,7 @@ class Recovery:
         self._store_state.note_recovery(pool.name, found)
         self._under_way[pool.name] = found.until
         _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
+        await self._farm.damage.rebuild(pool.name)  # what is in the documents needs no node to restore it
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
         unknown, _ = await self._unknown(pool.name)

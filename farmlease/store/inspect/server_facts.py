@@ -21,7 +21,8 @@ __all__ = ["SAMPLES", "ServerInspection"]
 
 #: An example of every command that scripts use, behind the command and its key: ACL DRYRUN wants whole commands.
 SAMPLES: Mapping[str, tuple[str, ...]] = {
-    "DEL": (), "GET": (), "HDEL": ("f",), "HGET": ("f",), "HGETALL": (), "HINCRBY": ("f", "1"), "HKEYS": (),
+    "DEL": (), "EXISTS": (), "GET": (), "HDEL": ("f",), "HEXISTS": ("f",), "HGET": ("f",), "HGETALL": (),
+    "HINCRBY": ("f", "1"), "HKEYS": (), "HLEN": (),
     "HSCAN": ("0",), "HSET": ("f", "v"), "HSETNX": ("f", "v"), "HVALS": (), "SET": ("v",),
     "XADD": ("*", "f", "v"), "XDEL": ("1-1",), "XLEN": (), "XRANGE": ("-", "+"), "XREVRANGE": ("+", "-"),
     "ZADD": ("1", "m"), "ZCARD": (), "ZCOUNT": ("0", "1"), "ZLEXCOUNT": ("-", "+"), "ZRANGEBYLEX": ("-", "+"),

@@ -107,7 +107,7 @@ local function terminated(member, fence)
   local from, to = range_of(NOTICE .. member)
   for _, notice in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
     local given, reason = string.match(notice, '/(%d+)/([^/]+)$')
-    if tonumber(given) >= fence and not (is_recovering() and reason == 'timeout') then return reason end
+    if tonumber(given or 0) >= fence and not (is_recovering() and reason == 'timeout') then return reason end
     call('ZREM', SESSIONS, notice)
   end
   return nil
@@ -190,7 +190,10 @@ if next(seats) == nil then
   set_charge(lease, user, charge_of(user))
 end
 within_device_limit(lease)
-if record_version > lease.version or fresh then
+if fresh or call('HEXISTS', RECORDS, user) == 0 then
+  lease.version = record_version
+  put_record(user, record)
+elseif record_version > lease.version then
   lease.version = record_version
   call('HSET', RECORDS, user, record)
 end

@@ -74,7 +74,7 @@ end
 local function is_other_store()
   if confirms_time() then state.vouched = now end -- for this script
   return (caller.epoch > 0 and caller.epoch ~= state.epoch) or caller.seen > state.fence
-    or caller.life ~= state.life or time_ahead() > 0 or is_time_uncertain()
+    or caller.life ~= state.life or time_ahead() > 0 or is_time_uncertain() or lost_keys() ~= ''
 end
 
 local function is_recovering()

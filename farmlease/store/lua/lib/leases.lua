@@ -13,7 +13,7 @@
 -- that changes kind or share neither shortens a claim nor leaves a seat behind that is never freed.
 
 local function node_of(key)
-  return string.match(key, '^[^/]+')
+  return string.match(key, '^[^/]*') -- '' of what is damaged
 end
 
 -- The seat that a session sits on.
@@ -87,10 +87,7 @@ local function session_life(key, session)
 end
 
 -- The lease as stored: what a script that swept writes back.
-local function stored_lease(user)
-  local document = call('HGET', LEASES, user)
-  return document and cjson.decode(document) or nil
-end
+local stored_lease = read_lease
 
 -- The lease as stored, its dead nodes' sessions taken off (in memory) as a sweep would; nil once it has ended.
 local function settled_lease(user)

@@ -31,6 +31,11 @@ end
 -- it still lived, else it ended when its life did.
 local function terminate(member, reason, moment)
   local session, user = string.match(member, '^[^/]+/(.+)/([^/]+)$')
+  if not session then
+    drop_damaged(SESSIONS, 'session', member)
+    call('ZREM', HOLDS, member)
+    return
+  end
   local key = node_of(member) .. '/' .. session
   local lease = stored_lease(user)
   if not lease or not lease.sessions[key] then -- damaged data of one lease must not stop the whole pool
@@ -147,7 +152,7 @@ local function reserved_seats()
     local id = node_of(entry)
     used[id] = (used[id] or 0) + 1
   end
-  local seats = cjson.decode(limits.reserve)
+  local seats = cjson.decode(limits.reserve) -- load_limits has seen that it decodes
   for id, number in pairs(seats) do kept = kept + math.max(0, number - (used[id] or 0)) end
   return seats, used, kept
 end
