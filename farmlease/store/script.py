@@ -21,11 +21,11 @@ LIFE = "\0life"
 
 _ENTRY = re.compile(r"^-- (?P<section>KEYS|ARGV|    ) +(?P<number>\d+) (?P<name>\w+)")
 #: The files of ``lua/lib/`` that come before a script of a shard, in this order.
-SHARED = ("shard", "damage", "leases", "seats", "epoch")
+SHARED = ("shard", "epoch", "leases", "seats")
 #: Each part stands inside a function of the part before. Lua looks for a variable that is captured beside its function
 #: among all those, one after the other, but has one from further out at once: a call takes up to a tenth less time.
 _INSIDE = "\nreturn (function()\n"
-#: Around a script that writes: lib/damage.lua notes what its writes changed.
+#: Around a script that writes: lib/epoch.lua notes what its writes changed.
 _NOTED = "\nreturn note_keys((function()\n"
 _SHARD = "-- KEYS  the shard's keys, as lib/shard.lua names them"
 #: Of a script whose last arguments are those of the header of lib/shard.lua.

@@ -10,6 +10,7 @@ among the superseded versions of this host.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -89,6 +90,8 @@ class RecordSync:
         index = session.claim.user
         record = self._open(index, pool.name, taken)
         mine = self._receipts.find(index, pool.name)
+        if mine is not None and mine.lease.id != taken.lease.id:
+            await self._keep_former(index, pool.name, mine)
         self._over.discard((index, pool.name))
         self._left.pop((index, pool.name), None)
         if not placing.unused:
@@ -328,6 +331,11 @@ class RecordSync:
         for file in half:
             _log.warning("file.half_written", user=index, pool=pool, file=file.name, bytes=len(file.content))
         return [file for file in changed if file not in half]
+
+    async def _keep_former(self, index: str, pool: str, receipt: Receipt) -> None:
+        """Keep the record of a lease that another one takes the place of: this may be the only copy of its files."""
+        with suppress(RecordRejected):  # kept as evidence
+            await self._supersede(index, pool, receipt, self._open(index, pool, receipt))
 
     async def _supersede(self, index: str, pool: str, receipt: Receipt, record: BorrowedRecord) -> None:
         """Keep a version that a new one is about to supersede; one without files is worth nothing."""

@@ -13,6 +13,7 @@ from farmlease.errors import FarmleaseError, PolicyError, StoreError, StoreRefus
 from farmlease.node.concurrency import Runtime
 from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
+from farmlease.node.sync.damage import StoreDamage
 from farmlease.node.sync.events import CountsDiffer, SeatLost, SyncEvents
 from farmlease.node.sync.recovery import Recovery
 from farmlease.store.answers.session import Beat, Behind
@@ -37,6 +38,7 @@ class Heartbeat:
         availability: StoreAvailability,
         recovery: Recovery,
         events: SyncEvents,
+        damage: StoreDamage,
         runtime: Runtime,
     ) -> None:
         self._node = state.node
@@ -50,6 +52,7 @@ class Heartbeat:
         self._availability = availability
         self._recovery = recovery
         self._events = events
+        self._damage = damage
         self._clock = runtime.clock
         #: Pool to the counts that were looked into: doing so again would bring nothing new.
         self._examined: dict[str, tuple[int, int, int]] = {}
@@ -101,6 +104,8 @@ class Heartbeat:
         if isinstance(beat, Beat):
             self._ended[pool.name] = beat.epoch
             roster_changed = self._store_state.note_beat(pool.name, beat)
+            if self._damage.note(pool.name, beat.missing):
+                self._recovery.mend(pool.name)
             # Before the store is asked again: that may fail. The latest grant of a session first, as each
             # acknowledgement takes the other reports of its session with it.
             for lost in sorted(beat.lost, key=lambda lost: -lost.fence):

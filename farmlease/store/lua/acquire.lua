@@ -13,7 +13,7 @@
 --       8 name          sealed user name
 --       9 reservations  JSON list: ids of the reservations this session may use
 --      10 wait          ms for which a place in the queue is kept until asked again; 0: do not wait
---      11 spellings     JSON object: what devices of the lease are called, see lib/leases.lua; '' before that was asked
+--      11 spellings     JSON object: what devices of the lease are called, see lib/seats.lua; '' before that was asked
 --      12 former        JSON list: other indexes of the user, under which a lease may stand by a former name; '': none
 --       then what the node knows, as lib/shard.lua names it
 --

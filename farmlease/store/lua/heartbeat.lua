@@ -11,7 +11,7 @@
 --
 -- Answers
 --   alive, deadline ms, sessions this node has here, now ms, epoch, fence, nodes, ms by which the clock jumped ahead,
---                            clock generation, what the shard lacks (words, see damage.lua; '' if nothing), then
+--                            clock generation, what the shard lacks (words, see epoch.lua; '' if nothing), then
 --                            quadruples, at most 100: session, user index, fence, reason: sessions terminated, repeated
 --                            at each heartbeat until released; a session granted anew since has a later fence and goes
 --                            on

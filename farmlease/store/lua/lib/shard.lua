@@ -1,5 +1,5 @@
 -- shard: what every script of a shard begins with: its keys, the time, the limits, what the calling node knows, and the
--- audit with the hourly usage. damage.lua, leases.lua, seats.lua and epoch.lua follow.
+-- audit with the hourly usage. epoch.lua, leases.lua and seats.lua follow.
 --
 -- A claim is membership in a set until a deadline. It is alive while its deadline is greater than `now`, by this
 -- server's clock; whether a sweep has removed it yet makes no difference to any answer. (`now` runs `skew` behind that
@@ -29,7 +29,7 @@
 --      16 usage       zset    tally of an hour that is over -> beginning of that hour (ms)
 --      17 over        zset    tombstone: user index/lease id of a lease that was taken -> until when a receipt
 --                             of it may live (ms)
---      18 damaged     hash    what did not decode and was set aside -> ms, a blank and the bytes, see damage.lua
+--      18 damaged     hash    what did not decode and was set aside -> ms, a blank and the bytes, see epoch.lua
 --
 -- Sessions and devices have any id that hosts and vendors give them. Python encodes / and # in them, and decodes what
 -- comes back: in every key, argument and answer an id holds neither, so that names can be joined with both.

@@ -1,0 +1,38 @@
+"""What a pool's data in the store lacks, in words for administrators: the same in health and for the doctor."""
+
+from collections.abc import Sequence
+
+__all__ = ["DAMAGED", "IN_RECEIPTS", "damage_text"]
+
+#: Something was set aside that does not decode.
+DAMAGED = "damaged"
+#: What nodes have in their receipts, and can put back.
+IN_RECEIPTS = frozenset({"leases", "records", "names", DAMAGED})
+
+#: What is lost with a key, where its name does not say that.
+_MEANS = {
+    "barred": "who was kept out after a revocation: revoke again who is to stay out",
+    "audit": "what was audited before",
+    "usage": "the usage of hours that are over",
+    "over": "which leases were taken back: look at `farmlease lease list`",
+    "names": "users' names, until each comes again",
+    "records": "saved files: where no node has them, `farmlease lease repair` begins anew",
+    "waits": "the order of the queue",
+    "queue": "the order of the queue",
+}
+
+
+def damage_text(pool: str, missing: Sequence[str]) -> str:
+    """Return what a pool lacks and what to do; empty if it lacks nothing."""
+    lost = [word for word in missing if word != DAMAGED]
+    parts = []
+    if lost:
+        means = sorted({_MEANS[word] for word in lost if word in _MEANS})
+        told = f" ({'; '.join(means)})" if means else ""
+        parts.append(f"lost {', '.join(lost)}{told}")
+    if DAMAGED in missing:
+        parts.append("has data that did not decode and were set aside")
+    if not parts:
+        return ""
+    advice = f"nodes restore what they have, then run `farmlease lease repair --pool {pool}`"
+    return f"pool {pool} {' and '.join(parts)}; {advice}"
