@@ -118,8 +118,8 @@ class Health:
 def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
-        _taking(facts), _name(facts), _store(facts), _data(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
-        _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts),
+        _taking(facts), _name(facts), _store(facts), _data(facts), _clock(facts), _keys(facts), _policy(facts),
+        _identity(facts), _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
