@@ -14,6 +14,7 @@ from farmlease.store.script import Argument, Script
 __all__ = ["DamageStore", "Rebuilt", "SetAside"]
 
 DAMAGED = Script.load("damaged")
+MISSING = Script.load("missing")
 PUT_BACK = Script.load("put_back")
 REBUILD = Script.load("rebuild")
 
@@ -55,10 +56,22 @@ class DamageStore:
             answer = await self._run(REBUILD, pool, cursor=cursor, count=_PAGE, by=by)
             if answer[0] == b"none":
                 break
+            if answer[0] == b"more":
+                continue
             _, following, put_back, removed = answer
             cursor = following.decode()
             back, gone = back + int(put_back), gone + int(removed)
         return Rebuilt(put_back=back, removed=gone)
+
+    async def missing(self, pool: str) -> tuple[str, ...]:
+        """Return what a pool lacks, as a heartbeat tells it."""
+        _, words, _ = await self._run(MISSING, pool)
+        return tuple(words.decode().split())
+
+    async def is_recovering(self, pool: str) -> bool:
+        """Whether the nodes are putting back what a pool had."""
+        _, _, recovering = await self._run(MISSING, pool)
+        return recovering == b"1"
 
     async def set_aside(self, pool: str) -> list[SetAside]:
         """Return what was set aside in a pool."""

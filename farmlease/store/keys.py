@@ -7,7 +7,18 @@ touch them all on Redis Cluster too, and there are never others than these eight
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["Shard", "node_keys", "node_member", "note_keys", "policy_key", "pools_key", "rings_key", "trail_keys"]
+__all__ = [
+    "Shard",
+    "farm_keys",
+    "kind_of",
+    "node_keys",
+    "node_member",
+    "note_keys",
+    "policy_key",
+    "pools_key",
+    "rings_key",
+    "trail_keys",
+]
 
 
 _SHARD_NAMES = (
@@ -54,6 +65,31 @@ class Shard:
     def key(self, name: str) -> str:
         """Return one of them."""
         return f"fl:{{{self.farm}/{self.pool}/{self.slice}}}:{name}"
+
+
+#: Keys by the last word of their names, and their types in Redis.
+_KINDS = {
+    "hash": {"meta", "leases", "records", "names", "damaged", "nodes of the farm", "pools", "rings", "counts"},
+    "zset": {
+        "seats", "nodes", "sessions", "queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage",
+        "over", "noted",
+    },
+    "stream": {"audit"},
+    "string": {"policy"},
+}  # fmt: skip
+
+
+def kind_of(key: str) -> str:
+    """Return the type of one of these keys in Redis."""
+    tag, _, name = key.rpartition(":")
+    if name == "nodes" and "/" not in tag:
+        name = "nodes of the farm"
+    return next(kind for kind, names in _KINDS.items() if name in names)
+
+
+def farm_keys(farm: str) -> tuple[str, ...]:
+    """Return every key of a farm that is no pool's."""
+    return (policy_key(farm), *note_keys(farm), pools_key(farm), node_keys(farm)[0], rings_key(farm))
 
 
 def policy_key(farm: str) -> str:

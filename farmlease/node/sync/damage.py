@@ -1,8 +1,9 @@
-"""What each pool lacks in the store, as the last heartbeat there learned it."""
+"""What each pool lacks in the store, and which keys are of another type, as the last heartbeat learned it."""
 
 import structlog
 
 from farmlease.domain.store_damage import IN_RECEIPTS, damage_text
+from farmlease.errors import KeyDamaged
 
 __all__ = ["StoreDamage"]
 
@@ -14,6 +15,7 @@ class StoreDamage:
 
     def __init__(self) -> None:
         self._missing: dict[str, tuple[str, ...]] = {}
+        self._refusals: dict[str, str] = {}
 
     def note(self, pool: str, missing: tuple[str, ...]) -> bool:
         """Note what a pool lacks; return whether that is new, and something that nodes may have."""
@@ -27,7 +29,18 @@ class StoreDamage:
             _log.info("store.whole", pool=pool)
         return bool(IN_RECEIPTS & ({*missing} - {*before}))
 
+    def refused(self, pool: str, error: KeyDamaged) -> None:
+        """Note that the store refused a pool's heartbeat ("": a look at the policy) because of a key's type."""
+        if self._refusals.get(pool) != str(error):
+            _log.error("store.key_damaged", pool=pool, why=str(error))
+        self._refusals[pool] = str(error)
+
+    def answered(self, pool: str) -> None:
+        """Note that it refused nothing."""
+        self._refusals.pop(pool, None)
+
     @property
     def texts(self) -> tuple[str, ...]:
-        """What each pool lacks and what to do, in words."""
-        return tuple(damage_text(pool, missing) for pool, missing in sorted(self._missing.items()) if missing)
+        """What is damaged and what to do, in words."""
+        lacking = (damage_text(pool, missing) for pool, missing in sorted(self._missing.items()) if missing)
+        return (*dict.fromkeys(self._refusals.values()), *lacking)

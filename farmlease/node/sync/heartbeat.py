@@ -9,7 +9,7 @@ from contextlib import suppress
 import structlog
 
 from farmlease.domain.policy import Pool
-from farmlease.errors import FarmleaseError, PolicyError, StoreError, StoreRefused
+from farmlease.errors import FarmleaseError, KeyDamaged, PolicyError, StoreError, StoreRefused
 from farmlease.node.concurrency import Runtime
 from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
@@ -65,8 +65,7 @@ class Heartbeat:
         """Read the policy, beat once for every pool, and deliver the outbox. A store that is away is no error."""
         began = self._clock.monotonic() * 1000, self._clock.now_ms()
         try:
-            with suppress(PolicyError):  # health and the log report it; sessions go on by the policy that is known
-                await self._policy.read_policy()
+            await self._read_policy()
             if self._sessions.identity is not self._policy.in_force.identity:  # who is who, before anybody asks
                 self._sessions.read_names(self._policy.in_force.identity)
             refusal = await self._beat_all()
@@ -120,12 +119,24 @@ class Heartbeat:
         """Note that a difference was looked into and explained: the same counts are no event again."""
         self._examined[event.pool] = event.counts
 
+    async def _read_policy(self) -> None:
+        """Read the policy. One that cannot be used is reported by health; sessions go on by the one that is known."""
+        try:
+            with suppress(PolicyError):
+                await self._policy.read_policy()
+            self._damage.answered("")
+        except KeyDamaged as error:
+            self._damage.refused("", error)
+
     async def _beat_all(self) -> StoreRefused | None:
         """Beat for every pool; one that the store refuses does not hold up the others."""
         refusal: StoreRefused | None = None
         for pool in self._policy.in_force.pools:
             try:
                 await self._beat_now(pool.name)
+                self._damage.answered(pool.name)
+            except KeyDamaged as error:
+                self._damage.refused(pool.name, error)
             except StoreRefused as error:
                 refusal = error
         return refusal

@@ -22,7 +22,7 @@ import tenacity
 from redis import asyncio as driver
 from redis.exceptions import NoScriptError
 
-from farmlease.errors import ConfigError, StoreUnavailable
+from farmlease.errors import ConfigError, KeyDamaged, StoreUnavailable
 from farmlease.store.connection.address import (
     StoreAddress,
     credentials,
@@ -48,6 +48,7 @@ from farmlease.store.connection.socket import (
     driver_options,
     parse_info,
 )
+from farmlease.store.connection.wrong_type import key_damaged, wrong_types
 from farmlease.store.script import LIFE, Argument, Script
 
 __all__ = ["MAX_CONNECTIONS", "Connection", "ServerInfo", "StoreAddress", "open_connection"]
@@ -136,7 +137,13 @@ class Connection:
                 await self._wait_for_replicas(channel)
             return answer
 
-        answer: list[Any] = await self._with_retries(evaluate, keys)
+        try:
+            answer: list[Any] = await self._with_retries(evaluate, keys)
+        except KeyDamaged:
+            wrong = await self._with_retries(lambda channel: wrong_types(channel, keys), keys)
+            if wrong:
+                raise key_damaged(self._describe, wrong) from None
+            raise
         return answer
 
     async def query(self, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - what it returns

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from redis import exceptions as answers
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
+from farmlease.errors import KeyDamaged, StoreError, StoreRefused, StoreUnavailable
 
 __all__ = ["DRIVER_ERRORS", "NotMaster", "store_error"]
 
@@ -44,6 +44,7 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
     ),
     "OOM": (StoreRefused, "is out of memory: raise its maxmemory (the policy must be noeviction)"),
     "READONLY": (StoreRefused, "is a read-only replica: name the master in [store] url"),
+    "WRONGTYPE": (KeyDamaged, "has a key of farmlease's that is of another type: `farmlease doctor` names it"),
     "MISCONF": (StoreRefused, "cannot write to its disk and takes no changes: see its log"),
     "DENIED": (
         StoreRefused,

@@ -15,7 +15,9 @@ from redis.exceptions import ResponseError
 from farmlease.domain.diagnosis.store import Rights, ServerFacts, ShardFacts
 from farmlease.store.connection.connection import Connection
 from farmlease.store.connection.socket import Channel, parse_info
-from farmlease.store.keys import Shard, node_keys, note_keys, policy_key, pools_key, rings_key
+from farmlease.store.connection.wrong_type import WrongType, wrong_types
+from farmlease.store.damage_store import DamageStore
+from farmlease.store.keys import Shard, farm_keys, node_keys, note_keys, policy_key, pools_key, rings_key
 
 __all__ = ["SAMPLES", "ServerInspection"]
 
@@ -93,9 +95,23 @@ class ServerInspection:
         facts: ServerFacts = await self._connection.query(read, (key,))
         return facts
 
+    async def wrong_types(self, pool: str = "") -> list[WrongType]:
+        """Return each key of a pool ("": of the farm itself) that is of another type than farmlease gave it."""
+        keys = Shard(self._farm, pool).keys() if pool else farm_keys(self._farm)
+
+        async def read(channel: Channel) -> list[WrongType]:
+            return await wrong_types(channel, keys)
+
+        found: list[WrongType] = await self._connection.query(read, keys)
+        return found
+
     async def shard(self, pool: str) -> ShardFacts:
-        """Read the state of a pool's epoch and time."""
+        """Read the state of a pool's epoch and time, and what it lacks."""
         meta = Shard(self._farm, pool).keys()[0]
+        if wrong := await self.wrong_types(pool):
+            return ShardFacts(pool=pool, known=True, skew_ms=0, recovering=False, wrong=tuple(wrong))
+        damage = DamageStore(self._connection, self._farm)
+        missing, aside = await damage.missing(pool), await damage.set_aside(pool)
 
         async def read(channel: Channel) -> ShardFacts:
             words = iter(await channel.execute("HGETALL", meta))
@@ -107,6 +123,8 @@ class ServerInspection:
                 known=b"policy" in fields,
                 skew_ms=int(skew),
                 recovering=until > seconds * 1000 - skew,
+                missing=missing,
+                set_aside=len(aside),
             )
 
         facts: ShardFacts = await self._connection.query(read, (meta,))

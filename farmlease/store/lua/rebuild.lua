@@ -11,10 +11,16 @@
 -- Answers
 --   page, next cursor ('': the last one), how many claims were put back, how many were removed
 --   none            no policy has given this pool its limits
+--   more            as acquire's
 
 local part, at = string.match(ARGV[1], '^(%a+) (%d+)$')
 local count, by = tonumber(ARGV[2]), ARGV[3]
 if not load_limits() then return { 'none' } end
+if by == '' and not has_lost_sets() then
+  settle_loss(by)
+  return { 'page', '', '0', '0' }
+end
+if sweep() then return { 'more' } end
 
 local back, gone = 0, 0
 

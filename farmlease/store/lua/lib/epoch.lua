@@ -122,6 +122,14 @@ local function note_keys(answer)
   return answer
 end
 
+-- Whether a set was lost that is made of the leases' documents.
+local function has_lost_sets()
+  for _, name in ipairs({ 'seats', 'sessions', 'holds', 'reserved', 'quarantine' }) do
+    if has_word(state.missed, name) then return true end
+  end
+  return false
+end
+
 -- All that was lost is there again, as far as it can be. `by`: the administrator who has repaired the pool, sealed; ''
 -- for a node.
 local function settle_loss(by)
