@@ -14,7 +14,7 @@ _MEANS = {
     "barred": "who was kept out after a revocation: revoke again who is to stay out",
     "audit": "what was audited before",
     "usage": "the usage of hours that are over",
-    "over": "which leases were taken back: look at `farmlease lease list`",
+    "over": "what was taken back, as far as no node knows it: look at `farmlease lease list`",
     "names": "users' names, until each comes again",
     "records": "saved files: where no node has them, `farmlease lease repair` begins anew",
     "waits": "the order of the queue",

@@ -15,7 +15,7 @@ __all__ = ["DamageStore", "Rebuilt", "SetAside"]
 
 DAMAGED = Script.load("damaged")
 MISSING = Script.load("missing")
-PUT_BACK = Script.load("put_back")
+PUT_BACK_RECORD = Script.load("put_back_record")
 REBUILD = Script.load("rebuild")
 
 #: Leases, claims or entries to a page: each takes some 30 µs, for which all other calls of the store wait.
@@ -90,7 +90,7 @@ class DamageStore:
     ) -> bool:
         """Put a record back over one that is older, or that does not open; return whether that was done."""
         answer = await self._run(
-            PUT_BACK, pool, user=claim.user, node=claim.node, lease=lease_id, version=version, record=record,
+            PUT_BACK_RECORD, pool, user=claim.user, node=claim.node, lease=lease_id, version=version, record=record,
             **known.arguments(),
         )  # fmt: skip
         return bool(answer[0] == b"put")

@@ -1,7 +1,7 @@
 """The names of everything farmlease keeps in Redis. No other module, and no script, builds a key.
 
 A *shard* is the unit of atomicity: one pool of one farm. All its keys carry the same hash tag, so that a script may
-touch them all on Redis Cluster too, and there are never others than these eighteen, however many users the pool has.
+touch them all on Redis Cluster too, and there are never others than these nineteen, however many users the pool has.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ __all__ = [
 
 _SHARD_NAMES = (
     "meta", "leases", "records", "names", "seats", "nodes", "sessions", "queue", "audit",
-    "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage", "over", "damaged",
+    "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage", "over", "over_numbers", "damaged",
 )  # fmt: skip
 
 
@@ -56,7 +56,8 @@ class Shard:
         barred      zset    user index to when a revocation ends (ms)
         awaited     zset    node#incarnation to 0 (has yet to restore) or 1 (has)
         usage       zset    tally of an hour that is over to its beginning (ms)
-        over        zset    tombstone (user index/lease id) to when no receipt of it lives any more (ms)
+        over        hash    user index to what was taken back from the user (JSON, see lua/lib/tombstones.lua)
+        over_numbers  zset  user index to the number of the last change of that
         damaged     hash    what did not decode and was set aside: what and whose to when (ms), a blank and the bytes
         ==========  ======  ==================================================================
         """
@@ -69,10 +70,10 @@ class Shard:
 
 #: Keys by the last word of their names, and their types in Redis.
 _KINDS = {
-    "hash": {"meta", "leases", "records", "names", "damaged", "nodes of the farm", "pools", "rings", "counts"},
+    "hash": {"meta", "leases", "records", "names", "over", "damaged", "nodes of the farm", "pools", "rings", "counts"},
     "zset": {
         "seats", "nodes", "sessions", "queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage",
-        "over", "noted",
+        "over_numbers", "noted",
     },
     "stream": {"audit"},
     "string": {"policy"},

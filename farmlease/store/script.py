@@ -28,6 +28,8 @@ _INSIDE = "\nreturn (function()\n"
 #: Around a script that writes: lib/epoch.lua notes what its writes changed.
 _NOTED = "\nreturn note_keys((function()\n"
 _SHARD = "-- KEYS  the shard's keys, as lib/shard.lua names them"
+#: The part of ``lua/lib/`` that a script names beside those that all share.
+_USES = re.compile(r"^-- Uses lib/(\w+)\.lua$", re.MULTILINE)
 #: Of a script whose last arguments are those of the header of lib/shard.lua.
 _KNOWN = "what the node knows, as lib/shard.lua names it"
 #: Of a script that only looks: it sets nothing aside and notes nothing.
@@ -52,7 +54,7 @@ class Script:
         keys, arguments = _header(own)
         text = own
         if _SHARD in own:
-            parts = [_read(f"lib/{part}") for part in SHARED]
+            parts = [_read(f"lib/{part}") for part in (*SHARED, *_USES.findall(own))]
             keys, known = _header(parts[0])
             parts[0] = f"local WRITES = {str(_READER not in own).lower()}\n{parts[0]}"
             arguments += known if _KNOWN in own else ()

@@ -49,7 +49,7 @@ def test_a_script_takes_seats_for_known_reasons_only(name: str) -> None:
 def test_every_reason_of_the_scripts_is_found() -> None:
     """What the store takes seats for, so that the search above is known to find it."""
     found = set[str]().union(*map(reasons, NAMES))
-    assert {"timeout", "replaced", "capacity", "session_limit"} == found
+    assert {"timeout", "replaced", "returned", "capacity", "session_limit"} == found
 
 
 def test_the_scripts_list_every_reason_but_the_nodes_own() -> None:

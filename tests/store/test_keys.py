@@ -16,7 +16,7 @@ SHARD = resources.files("farmlease.store").joinpath("lua", "lib", "shard.lua").r
 TYPES = dict(re.findall(r"^-- (?:KEYS|    ) +\d+ (\w+) +(\w+)", SHARD.partition("-- ARGV")[0], re.MULTILINE))
 #: Sets that only a queue, holds, reservations, returns, revocations, renamed leases and damage fill; the busy hour has
 #: none.
-NOT_YET = {"queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited", "over", "damaged"}
+NOT_YET = {"queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited", "over", "over_numbers", "damaged"}
 
 
 async def busy_hour(timed: TimedStore) -> list[Desk]:

@@ -296,7 +296,7 @@ class Model:
         lease.back = False
         moving = self.drop(member, self.now, self.now) if member in self.sessions else None
         if moving is None:
-            self.fence = max(self.fence + 1, self.now)
+            self.next_fence()
         lease.devices.setdefault(device, Device(self.now, self.now))
         self.touch(user, device, seat, self.now)
         lease.lingering.pop(seat, None)
@@ -324,13 +324,20 @@ class Model:
             self.drop(member, self.now, self.now)
         self.settle()
 
+    def next_fence(self) -> None:
+        """Give the next fence: to a grant, or to a taking."""
+        self.fence = max(self.fence + 1, self.now)
+
     def withdraw(self, user: str, why: str) -> tuple[float | None, float | None] | None:
         """Take a lease away; return until when its seat is in quarantine and its user kept out."""
         if user not in self.leases and why != "revoked":
             return None
+        had = user in self.leases and not self.leases[user].back
         for key in self.of(user):
             self.take_away(key, why, self.now)
         lease = self.leases.get(user)
+        if had or (why == "revoked" and self.barred.get(user, 0) <= self.now):
+            self.next_fence()
         if lease:
             lease.lingering = {}
             if lease.named_until and not lease.back:
@@ -352,7 +359,9 @@ class Model:
         if until == INF:
             return "in_use", None
         slot = self.leases[user].devices[device]
-        slot.until = min(slot.until, slot.seen + self.rules.quarantine)
+        before, slot.until = slot.until, min(slot.until, slot.seen + self.rules.quarantine)
+        if slot.until <= self.now or slot.until < before:
+            self.next_fence()
         self.settle()
         return "released", slot.until if slot.until > self.now else None
 
@@ -375,5 +384,6 @@ class Model:
             slot = lease.devices.pop(old)
             lease.devices[new] = Device(slot.seen, slot.until, old)
             lease.replaced.append(self.now)
+            self.next_fence()
         self.settle()
         return "replaced", None

@@ -47,7 +47,7 @@ def build_sync(config: Config, farm: Farm, state: State, records: RecordSync, ru
         delivery=delivery,
         events=events,
         recovery=recovery,
-        heartbeat=Heartbeat(state, farm.leases, availability, recovery, events, damage, runtime),
+        heartbeat=Heartbeat(state, farm, availability, recovery, events, damage, runtime),
         report=NodeReport(state, farm.nodes, farm.sealer, config.health.listen),
         keyring=KeyringReload(state, farm, runtime.clock, config.keys.file, timing),
     )

@@ -209,7 +209,7 @@ if moving then drop_session(user, lease, key, now, now) end
 for other in pairs(lease.devices) do
   if device_deadline(lease, other) <= now then lease.devices[other] = nil end
 end
-lease.back, lease.unused = nil, nil
+lease.back, lease.unused, lease.fence = nil, nil, math.max(lease.fence or 0, fence)
 lease.devices[device] = lease.devices[device] or { seen = now, ['until'] = now }
 note_contact(user, lease, device, seat, now)
 lease.sessions[key] = { device = device, started = moving and moving.started or now, fence = fence,

@@ -1,6 +1,8 @@
 -- import: a lease that the vendor's records already have: a device of a named pool, borrowed at a time. It counts
 -- as a contact at that time. Importing it again changes nothing.
 --
+-- Uses lib/tombstones.lua
+--
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy        version of the policy the caller goes by
 --       2 user          user index
@@ -68,6 +70,7 @@ if not lease then
   call('HSET', NAMES, user, ARGV[7])
 end
 claim = claim or { seen = seen, ['until'] = seen }
+if taken_with(graves_of(user), lease.id .. '/' .. device .. '/') then claim.fence = next_fence() end
 lease.devices[device] = claim
 if borrowed then
   if lease.unused then lease.contact = seen end -- until now there was none

@@ -42,14 +42,15 @@ local TRACKED = {
   { 'leases', LEASES }, { 'records', RECORDS }, { 'names', NAMES }, { 'seats', SEATS }, { 'nodes', NODES },
   { 'sessions', SESSIONS }, { 'queue', QUEUE }, { 'audit', AUDIT }, { 'waits', WAITS }, { 'holds', HOLDS },
   { 'reserved', RESERVED }, { 'quarantine', QUARANTINE }, { 'barred', BARRED }, { 'awaited', AWAITED },
-  { 'usage', USAGE }, { 'over', OVER },
+  { 'usage', USAGE }, { 'over', OVER }, { 'over_numbers', OVER_NUMBERS },
 }
 
-local LOST_FOR_GOOD = { audit = true, barred = true, usage = true, over = true } -- no lease's document has these
+-- No lease's document has these.
+local LOST_FOR_GOOD = { audit = true, barred = true, usage = true, over = true, over_numbers = true }
 
 local function count_keys()
   return call('EXISTS', LEASES, RECORDS, NAMES, SEATS, NODES, SESSIONS, QUEUE, AUDIT, WAITS, HOLDS, RESERVED,
-    QUARANTINE, BARRED, AWAITED, USAGE, OVER)
+    QUARANTINE, BARRED, AWAITED, USAGE, OVER, OVER_NUMBERS)
 end
 
 local keys_before = count_keys() -- before this script wrote anything
@@ -72,7 +73,7 @@ end
 local function lost_keys()
   if state.keys <= keys_before then return '' end
   local there, lost = present_keys(), {}
-  for name in string.gmatch(state.present, '%a+') do
+  for name in string.gmatch(state.present, '%S+') do
     if not has_word(there, name) then lost[#lost + 1] = name end
   end
   return #lost > 0 and table.concat(lost, ' ') or 'unknown'
@@ -96,7 +97,7 @@ end
 -- queue is worth nothing without the other.
 local function accept_loss(lost)
   local words = { state.missed ~= '' and state.missed or nil }
-  for name in string.gmatch(lost, '%a+') do
+  for name in string.gmatch(lost, '%S+') do
     if not has_word(state.missed, name) then words[#words + 1] = name end
   end
   state.missed = table.concat(words, ' ')
@@ -134,7 +135,7 @@ end
 -- for a node.
 local function settle_loss(by)
   local left = {}
-  for name in string.gmatch(state.missed, '%a+') do
+  for name in string.gmatch(state.missed, '%S+') do
     if by == '' and LOST_FOR_GOOD[name] then left[#left + 1] = name end
   end
   local missed = table.concat(left, ' ')

@@ -228,6 +228,8 @@ local function sweep_seats()
       else
         call('HSET', LEASES, user, cjson.encode(lease))
       end
+    else
+      call('ZREM', QUARANTINE, user) -- of a lease that the store had lost
     end
   end
   write_usage()

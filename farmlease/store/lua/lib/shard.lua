@@ -27,9 +27,9 @@
 --      14 barred      zset    user index -> until when a revocation keeps the user out
 --      15 awaited     zset    node#incarnation -> 0: has yet to restore what it has in this epoch, 1: has done so
 --      16 usage       zset    tally of an hour that is over -> beginning of that hour (ms)
---      17 over        zset    tombstone: user index/lease id of a lease that was taken -> until when a receipt
---                             of it may live (ms)
---      18 damaged     hash    what did not decode and was set aside -> ms, a blank and the bytes, see epoch.lua
+--      17 over        hash    user index -> what was taken back from the user (JSON, see tombstones.lua)
+--      18 over_numbers  zset  user index -> number of the last change of that
+--      19 damaged     hash    what did not decode and was set aside -> ms, a blank and the bytes, see epoch.lua
 --
 -- Sessions and devices have any id that hosts and vendors give them. Python encodes / and # in them, and decodes what
 -- comes back: in every key, argument and answer an id holds neither, so that names can be joined with both.
@@ -44,7 +44,7 @@
 local META, LEASES, RECORDS, NAMES, SEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local NODES, SESSIONS, QUEUE, AUDIT = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local WAITS, HOLDS, RESERVED, QUARANTINE, BARRED = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
-local AWAITED, USAGE, OVER, DAMAGED = KEYS[15], KEYS[16], KEYS[17], KEYS[18]
+local AWAITED, USAGE, OVER, OVER_NUMBERS, DAMAGED = KEYS[15], KEYS[16], KEYS[17], KEYS[18], KEYS[19]
 
 local AUDIT_LENGTH = 100000
 local NOTICE = '#' -- begins what is kept for a silent node; no node's name begins so
@@ -118,8 +118,8 @@ end
 local function load_limits()
   local found = call('HGETALL', META)
   limits, state = { reserve = '' }, { fence = 0, audited = 0, tally = '', epoch = 0, life = '', recovering = 0,
-    opened = 0, blank = '', skew = 0, line = 0, vouched = 0, taken = 0, keys = -1, present = '', missed = '',
-    inspected = 0 }
+    opened = 0, blank = '', skew = 0, line = 0, vouched = 0, taken = 0, buried = 0, graves_seen = 0, keys = -1,
+    present = '', missed = '', inspected = 0 }
   for at = 1, #found, 2 do
     local name, value = found[at], found[at + 1]
     local part = state[name] and state or limits
