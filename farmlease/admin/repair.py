@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from farmlease.domain.policy import Pool
 from farmlease.domain.record import BorrowedRecord, encode
-from farmlease.errors import StoreRefused
+from farmlease.errors import RecordRejected, StoreRefused
 from farmlease.farm import Farm
 from farmlease.store.answers.session import NOTHING, Claim
 from farmlease.store.answers.stored_lease import StoredLease
@@ -54,11 +54,18 @@ class PoolRepair:
                 emptied, unrecorded = emptied + done, unrecorded + (not done)
         return Repaired(missing, rebuilt, emptied, unrecorded, tuple(await self._farm.damage.set_aside(pool.name)))
 
+    def _name(self, stored: StoredLease) -> str:
+        """Return the user's name; empty if it was lost, or does not open."""
+        try:
+            return self._farm.sealer.unseal_name(stored.user, stored.name) if stored.name else ""
+        except RecordRejected:
+            return ""
+
     async def _begin_anew(self, pool: Pool, stored: StoredLease) -> bool:
         """Give a lease an empty record in place of one that is lost; return whether that was done."""
         device = next((each.device for each in stored.devices), self._farm.name)
         record = BorrowedRecord(
-            user=self._farm.sealer.unseal_name(stored.user, stored.name) if stored.name else "",
+            user=self._name(stored),
             pool=pool.name,
             seat=stored.user,
             device=device,

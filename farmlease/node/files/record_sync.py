@@ -81,15 +81,23 @@ class RecordSync:
                     "the account database of this host does not answer: look at what /etc/nsswitch.conf names"
                 )
 
-    async def receive(self, session: NodeSession, pool: Pool, taken: Receipt, placing: Placing) -> None:
-        """Open a record, keep its receipt, and place its files.
+    async def receive(self, session: NodeSession, pool: Pool, taken: Receipt, placing: Placing) -> bool:
+        """Open a record, keep its receipt, and place its files; return whether this node knows the record better.
+
+        It does where it has a later version, or where its own of this version opens and the one that came does not.
 
         RecordRejected if it does not open, FileRefused if a file cannot be placed, PolicyError if its path is none on
         this system.
         """
         index = session.claim.user
-        record = self._open(index, pool.name, taken)
         mine = self._receipts.find(index, pool.name)
+        try:
+            record, better = self._open(index, pool.name, taken), mine is not None and _is_ahead(mine, taken)
+        except RecordRejected:
+            if mine is None or not (_is_ahead(mine, taken) or _is_of_version(mine, taken)):
+                raise
+            taken, better = mine.granted_anew(taken), True
+            record = self._open(index, pool.name, taken)
         if mine is not None and mine.lease.id != taken.lease.id:
             await self._keep_former(index, pool.name, mine)
         self._over.discard((index, pool.name))
@@ -101,17 +109,16 @@ class RecordSync:
                 mine = _with_files_of(mine, replace(taken, files=mine.files if mine else pool.files))
             same = mine.lease.id == taken.lease.id
             self._receipts.keep(index, pool.name, mine.granted_anew(taken) if same else mine)
-            return
+            return better
         left_here = mine if mine is not None and mine.lease.id == taken.lease.id else None
         if mine is not None and _is_ahead(mine, taken):
             taken, record = mine.granted_anew(taken), self._open(index, pool.name, mine)
         if not pool.files:
             self._receipts.keep(index, pool.name, replace(taken, files=(), paths=(), placing=False))
-            return
+            return better
         paths = VendorFiles(pool.files).paths(placing.owner)
         if self._move_former(session, taken, pool, paths):
-            await self.receive(session, pool, taken, placing)
-            return
+            return await self.receive(session, pool, taken, placing)
         self._check_paths(session, taken, pool, paths)
         known = self._open(index, pool.name, left_here).files if left_here is not None else ()
         # Before the disk is touched: what the store reports meanwhile is noted in the receipt and must stay there.
@@ -121,6 +128,7 @@ class RecordSync:
         found = await self._disk.place(index, placing, pool.files, named, known)
         self.troubles.note(index, pool.name, *_homeless(found))
         self._update(index, pool.name, placing=False)
+        return better
 
     def has_files(self, index: str, pool: str) -> bool:
         """Whether files that we placed for the user may be on this node's disk."""
@@ -369,6 +377,11 @@ class RecordSync:
 def _is_ahead(mine: Receipt, taken: Receipt) -> bool:
     """Whether a version made here has not reached the store yet."""
     return mine.lease.id == taken.lease.id and mine.version > taken.version and mine.winner is None
+
+
+def _is_of_version(mine: Receipt, taken: Receipt) -> bool:
+    """Whether a receipt has another record of the version that came."""
+    return (mine.lease.id, mine.version) == (taken.lease.id, taken.version) and mine.record != taken.record
 
 
 def _with_files_of(mine: Receipt | None, receipt: Receipt) -> Receipt:

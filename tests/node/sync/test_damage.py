@@ -108,3 +108,46 @@ async def indexes(farm: Site, lease):  # type: ignore[no-untyped-def]  # noqa: A
     async for stored in farm.farm.leases.list(pool):
         if stored.lease.id == lease.lease.id:
             yield stored.user
+
+
+async def saved_twice(farm: Site) -> tuple[Host, str, bytes, bytes]:
+    """John's file was saved twice: return his host, his index, and the lease and record of the first time."""
+    host = farm.host()
+    await host.granted(JOHN)
+    host.write(b"first")
+    await host.save()
+    lease = await farm.lease(JOHN)
+    (index,) = [each async for each in indexes(farm, lease)]
+    first = [farm.timed.raw.hget(SHARD.key(name), index) for name in ("leases", "records")]
+    host.write(b"second")
+    await host.end()
+    await host.beat()
+    return host, index, *first
+
+
+async def test_an_older_record_is_told_and_put_right_by_the_node_that_knows_better(farm: Site) -> None:
+    """L6: lease and record are turned back while nodes run. The node goes on with its own, and the store gets it."""
+    host, index, lease, record = await saved_twice(farm)
+    farm.timed.raw.hset(SHARD.key("leases"), index, lease)
+    farm.timed.raw.hset(SHARD.key("records"), index, record)
+    await host.granted(JOHN, "8")
+    assert b"second" == host.read()
+    await host.agent.settled()
+    assert 3 == await farm.record_version()
+    assert "put_back" in [entry[b"event"].decode() for _, entry in farm.timed.raw.xrange(SHARD.key("audit"))]
+    two = farm.host("ctx-02")
+    await two.granted(JOHN, "9")
+    assert b"second" == two.read()
+
+
+async def test_a_record_that_does_not_open_is_replaced_by_the_one_that_does(farm: Site) -> None:
+    """Bits of the stored record are wrong: what came is kept as evidence, and the user works with the node's own."""
+    host, index, _, _ = await saved_twice(farm)
+    farm.timed.raw.hset(SHARD.key("records"), index, b"garbage")
+    await host.granted(JOHN, "8")
+    assert b"second" == host.read()
+    assert ("rejected-record", b"garbage") in host.kept
+    await host.agent.settled()
+    two = farm.host("ctx-02")
+    await two.granted(JOHN, "9")
+    assert b"second" == two.read()
