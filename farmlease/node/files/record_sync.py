@@ -82,22 +82,15 @@ class RecordSync:
                 )
 
     async def receive(self, session: NodeSession, pool: Pool, taken: Receipt, placing: Placing) -> bool:
-        """Open a record, keep its receipt, and place its files; return whether this node knows the record better.
-
-        It does where it has a later version, or where its own of this version opens and the one that came does not.
+        """Open a record, keep its receipt, and place its files; return whether this node has a later version of it.
 
         RecordRejected if it does not open, FileRefused if a file cannot be placed, PolicyError if its path is none on
         this system.
         """
         index = session.claim.user
+        record = self._open(index, pool.name, taken)
         mine = self._receipts.find(index, pool.name)
-        try:
-            record, better = self._open(index, pool.name, taken), mine is not None and _is_ahead(mine, taken)
-        except RecordRejected:
-            if mine is None or not (_is_ahead(mine, taken) or _is_of_version(mine, taken)):
-                raise
-            taken, better = mine.granted_anew(taken), True
-            record = self._open(index, pool.name, taken)
+        better = mine is not None and _is_ahead(mine, taken)
         if mine is not None and mine.lease.id != taken.lease.id:
             await self._keep_former(index, pool.name, mine)
         self._over.discard((index, pool.name))
@@ -377,11 +370,6 @@ class RecordSync:
 def _is_ahead(mine: Receipt, taken: Receipt) -> bool:
     """Whether a version made here has not reached the store yet."""
     return mine.lease.id == taken.lease.id and mine.version > taken.version and mine.winner is None
-
-
-def _is_of_version(mine: Receipt, taken: Receipt) -> bool:
-    """Whether a receipt has another record of the version that came."""
-    return (mine.lease.id, mine.version) == (taken.lease.id, taken.version) and mine.record != taken.record
 
 
 def _with_files_of(mine: Receipt | None, receipt: Receipt) -> Receipt:

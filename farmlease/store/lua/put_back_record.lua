@@ -1,6 +1,5 @@
--- put_back_record: a node knows the record of a lease better than this store: a later version, which the store had and
--- lost, or the bytes of this version, where those here do not open. What is replaced is kept. Repeating it changes
--- nothing.
+-- put_back_record: a node has a later version of a lease's record than this store, which had it and lost it; or there
+-- is none, and an administrator puts an empty one there. What is replaced is kept. Repeating it changes nothing.
 --
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index

@@ -140,14 +140,11 @@ async def test_an_older_record_is_told_and_put_right_by_the_node_that_knows_bett
     assert b"second" == two.read()
 
 
-async def test_a_record_that_does_not_open_is_replaced_by_the_one_that_does(farm: Site) -> None:
-    """Bits of the stored record are wrong: what came is kept as evidence, and the user works with the node's own."""
+async def test_a_record_that_does_not_open_is_refused(farm: Site) -> None:
+    """L6: it is kept as evidence, and no node puts its own in its place: that is for an administrator to judge."""
     host, index, _, _ = await saved_twice(farm)
     farm.timed.raw.hset(SHARD.key("records"), index, b"garbage")
-    await host.granted(JOHN, "8")
-    assert b"second" == host.read()
+    assert "record_rejected" == (await host.denied(JOHN, "8")).reason
     assert ("rejected-record", b"garbage") in host.kept
     await host.agent.settled()
-    two = farm.host("ctx-02")
-    await two.granted(JOHN, "9")
-    assert b"second" == two.read()
+    assert b"garbage" == farm.timed.raw.hget(SHARD.key("records"), index)
