@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-__all__ = ["DAMAGED", "IN_RECEIPTS", "damage_text"]
+from farmlease.domain.wording import counted
+
+__all__ = ["DAMAGED", "IN_RECEIPTS", "damage_text", "eviction_text"]
 
 #: Something was set aside that does not decode.
 DAMAGED = "damaged"
@@ -36,3 +38,13 @@ def damage_text(pool: str, missing: Sequence[str]) -> str:
         return ""
     advice = f"nodes restore what they have, then run `farmlease lease repair --pool {pool}`"
     return f"pool {pool} {' and '.join(parts)}; {advice}"
+
+
+def eviction_text(policy: str, evicted: int) -> str:
+    """Return what a server's eviction policy does, or has done, to leases; empty if nothing."""
+    if evicted:
+        keys = counted(evicted, "key")
+        return f"the store has evicted {keys}, perhaps of leases; set maxmemory-policy noeviction, and raise maxmemory"
+    if policy not in {"", "noeviction"}:
+        return f"the store may evict leases ({policy}); set maxmemory-policy noeviction"
+    return ""

@@ -1,6 +1,7 @@
 """The header of a Lua script is its contract: it takes what the store passes and answers what the store understands."""
 
 import ast
+import math
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from redis.exceptions import NoScriptError
 
 from farmlease.errors import PolicyChanged
 from farmlease.store import script as script_module
-from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Restoring
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, FENCE_AHEAD_MS, Restoring
 from farmlease.store.answers.session import NOTHING, Taken
 from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
@@ -184,6 +185,12 @@ def test_a_script_says_only_what_its_header_names(name: str) -> None:
 def test_scripts_and_nodes_agree_on_a_jump_of_the_clock() -> None:
     """A node takes the store's clock to have jumped where lib/epoch.lua does."""
     assert [str(CLOCK_LEAP_MS)] == re.findall(r"^local LEAP = (\d+)", own_text("lib/epoch"), re.MULTILINE)
+
+
+def test_scripts_and_nodes_agree_on_a_fence_that_cannot_be() -> None:
+    """A node drops a fence from which on the scripts take it for damage."""
+    (product,) = re.findall(r"^local FENCE_AHEAD = ([\d *]+)", own_text("lib/shard"), re.MULTILINE)
+    assert FENCE_AHEAD_MS == math.prod(map(int, product.split("*")))
 
 
 def test_the_store_knows_only_words_of_the_headers() -> None:

@@ -1,14 +1,18 @@
 """Damage stays where it is: a lost key is noticed before anybody is let in, and what does not decode stops nobody else."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from farmlease.domain.model import Withdrawal
+from farmlease.domain.tombstones import Grave, Graves
 from farmlease.store.answers.recovery import Recovering, Restoring
-from farmlease.store.answers.session import Beat, Behind, Known, Refusal, Taken
+from farmlease.store.answers.session import Beat, Behind, Known, Refusal, Taken, Taking
 from farmlease.store.damage_store import DamageStore, Rebuilt
 from farmlease.store.keys import Shard
+from farmlease.store.tombstone_store import TombstoneStore
 from tests.support.seats import FARM, NODE, OTHER, VERSION, Desk, claim, desk
 from tests.support.stores import DAY, TimedStore, index
 
@@ -215,10 +219,8 @@ async def test_damaged_books_are_lost_books(timed: TimedStore, field: str, value
     assert count.held <= 3
 
 
-def taking_of(user: str) -> Any:
+def taking_of(user: str) -> Taking:
     """Return a question of a user."""
-    from farmlease.store.answers.session import Taking  # noqa: PLC0415 - used here only
-
     return Taking(device=FARM, lease_id="new", record=b"fresh", name=b"name of " + user.encode())
 
 
@@ -230,3 +232,46 @@ def restoring(user: str, taken: Taken, session: str = "1") -> Restoring:
         user=index(user), document=taken.document, sessions={session: entry}, version=taken.record_version,
         record=taken.record, name=b"name of " + user.encode(),
     )  # fmt: skip
+
+
+FAR = 2**52
+
+
+async def test_a_fence_far_ahead_of_the_clock_is_refused_everywhere(timed: TimedStore) -> None:
+    """In the books, from a node, in a receipt or a tombstone: the next fence is of today, and the others' calls count."""
+    pool, beat, john = await busy(timed)
+    for fence in (FAR, 10**400):
+        timed.raw.hset(SHARD.key("meta"), "fence", fence)
+        assert (await pool.start(f"zoe{fence % 7}", "3")).fence < timed.clock.now_ms + DAY
+        await pool.end(f"zoe{fence % 7}", await pool.start(f"zoe{fence % 7}", "3"), "3")
+        await timed.store.withdraw("qlikview", index(f"zoe{fence % 7}"), Withdrawal.RETURNED, b"")
+        timed.clock.advance(2 * DAY)
+        await pool.beat(NODE, OTHER)
+    forged = Known(epoch=beat.epoch, fence=FAR)
+    answer = await timed.store.heartbeat(pool.pool, VERSION, NODE, None, forged)
+    assert isinstance(answer, Beat)
+    found = await timed.store.recover(pool.pool, VERSION, NODE, forged, window_ms=0, roster=())
+    assert isinstance(found, Recovering)
+    sent = restoring("john", john)
+    sent = replace(sent, sessions={"1": {**sent.sessions["1"], "fence": FAR}})
+    await timed.store.restore(pool.pool, VERSION, NODE, found.epoch, sent)
+    graves = Graves({"/": Grave(FAR, timed.clock.now_ms + DAY)})
+    await TombstoneStore(timed.connection, FARM).put_back("qlikview", NODE, found.epoch, index("eve"), graves)
+    after = await pool.beat()
+    assert after.fence < timed.clock.now_ms + DAY
+    assert (await pool.start("ann", "5")).fence < timed.clock.now_ms + DAY
+
+
+async def test_damaged_tombstones_stop_nobody(timed: TimedStore) -> None:
+    """Of one user: what was taken back from the others is still told, and the user's leases go on."""
+    pool, _, john = await busy(timed)
+    await timed.store.withdraw("qlikview", index("mary"), Withdrawal.RETURNED, b"")
+    for graves in (b"{", b"[1]", b'{"x": 5}'):
+        timed.raw.hset(SHARD.key("over"), index("john"), graves)
+        timed.raw.zadd(SHARD.key("over_numbers"), {index("john"): 2**42})
+        assert {index("mary")} == {*(await TombstoneStore(timed.connection, FARM).since("qlikview", 0)).graves}
+        beat = await pool.beat()
+        assert not isinstance(
+            await timed.store.restore(pool.pool, VERSION, NODE, beat.epoch, restoring("john", john)), Behind
+        )
+    assert await timed.store.withdraw("qlikview", index("john"), Withdrawal.RETURNED, b"")

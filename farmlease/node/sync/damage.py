@@ -16,6 +16,7 @@ class StoreDamage:
     def __init__(self) -> None:
         self._missing: dict[str, tuple[str, ...]] = {}
         self._refusals: dict[str, str] = {}
+        self._eviction = ""
 
     def note(self, pool: str, missing: tuple[str, ...]) -> bool:
         """Note what a pool lacks; return whether that is new, and something that nodes may have."""
@@ -39,8 +40,14 @@ class StoreDamage:
         """Note that it refused nothing."""
         self._refusals.pop(pool, None)
 
+    def evicting(self, text: str) -> None:
+        """Note that the store may drop keys, or has, in words; "" if it does not."""
+        if text and text != self._eviction:
+            _log.error("store.evicts", why=text)
+        self._eviction = text
+
     @property
     def texts(self) -> tuple[str, ...]:
         """What is damaged and what to do, in words."""
         lacking = (damage_text(pool, missing) for pool, missing in sorted(self._missing.items()) if missing)
-        return (*dict.fromkeys(self._refusals.values()), *lacking)
+        return (*dict.fromkeys(self._refusals.values()), *lacking, *filter(None, [self._eviction]))
