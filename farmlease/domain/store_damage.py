@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from farmlease.domain.wording import counted
 
-__all__ = ["DAMAGED", "IN_RECEIPTS", "damage_text", "eviction_text"]
+__all__ = ["CLAIMS", "DAMAGED", "IN_RECEIPTS", "damage_text", "eviction_text"]
 
 #: Something was set aside that does not decode.
 DAMAGED = "damaged"
+#: There are seats that belong to no lease.
+CLAIMS = "claims"
 #: What nodes have in their receipts, and can put back.
 IN_RECEIPTS = frozenset({"leases", "records", "names", DAMAGED})
 
@@ -26,12 +28,14 @@ _MEANS = {
 
 def damage_text(pool: str, missing: Sequence[str]) -> str:
     """Return what a pool lacks and what to do; empty if it lacks nothing."""
-    lost = [word for word in missing if word != DAMAGED]
+    lost = [word for word in missing if word not in {DAMAGED, CLAIMS}]
     parts = []
     if lost:
         means = sorted({_MEANS[word] for word in lost if word in _MEANS})
         told = f" ({'; '.join(means)})" if means else ""
         parts.append(f"lost {', '.join(lost)}{told}")
+    if CLAIMS in missing:
+        parts.append("has seats that belong to no lease")
     if DAMAGED in missing:
         parts.append("has data that did not decode and were set aside")
     if not parts:

@@ -89,6 +89,8 @@ async def _servers(config: Config, connection: Connection, examination: ServerIn
 async def _farm_keys(examination: ServerInspection) -> AsyncIterator[Finding]:
     for each in store.wrong_types(await examination.wrong_types()):
         yield each
+    for each in store.lost_keys(await examination.lost_farm_keys()):
+        yield each
 
 
 def _data(facts: store.ShardFacts) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ __all__ = [
     "Wiring",
     "coverage",
     "damage",
+    "lost_keys",
     "server",
     "shard",
     "wiring",
@@ -194,6 +195,13 @@ def wrong_types(wrong: Sequence[tuple[str, str, str]]) -> Iterator[Finding]:
         yield failed(
             "data", f"{text}; move it away with `redis-cli RENAME '{key}' '{key}.other'`, the nodes restore it"
         )
+
+
+def lost_keys(names: Sequence[str]) -> Iterator[Finding]:
+    """Check that no key of the farm itself was lost."""
+    for key in names:
+        text = f"{key} was lost; what was audited and counted without a seat, or the list of pools, is gone with it"
+        yield warned("data", f"{text}: run `farmlease pool apply` with the present policy, which writes the list anew")
 
 
 def damage(facts: ShardFacts) -> Iterator[Finding]:

@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+#: A deadline from which on it is none: the year 10000. Only damaged data have one.
+_NEVER_MS = 253_402_300_800_000
+
+
 class Behind(StrEnum):
     """The caller must catch up before the store decides anything for it."""
 
@@ -143,7 +147,7 @@ class Refusal:
         _, reason, retry, held, capacity, blocking = answer
         return Refusal(
             reason=Reason(reason.decode()),
-            retry_at=int(retry) if retry else None,
+            retry_at=int(retry) if retry and int(retry) < _NEVER_MS else None,
             held=int(held),
             capacity=int(capacity),
             blocking=tuple(

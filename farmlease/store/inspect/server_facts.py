@@ -105,6 +105,18 @@ class ServerInspection:
         found: list[WrongType] = await self._connection.query(read, keys)
         return found
 
+    async def lost_farm_keys(self) -> list[str]:
+        """Return the names of the farm's own keys that are gone, as far as another key shows that they were there."""
+        policy, audit, counts, _, names, pools, *_ = farm_keys(self._farm)
+
+        async def read(channel: Channel) -> list[str]:
+            there = {key: bool(await channel.execute("EXISTS", key)) for key in (policy, audit, counts, names, pools)}
+            shown_by = ((pools, policy), (audit, counts), (counts, audit), (policy, pools))
+            return [key for key, other in shown_by if there[other] and not there[key]]
+
+        found: list[str] = await self._connection.query(read, (policy,))
+        return found
+
     async def shard(self, pool: str) -> ShardFacts:
         """Read the state of a pool's epoch and time, and what it lacks."""
         meta = Shard(self._farm, pool).keys()[0]
@@ -116,7 +128,7 @@ class ServerInspection:
         async def read(channel: Channel) -> ShardFacts:
             words = iter(await channel.execute("HGETALL", meta))
             fields: dict[bytes, bytes] = dict(zip(words, words, strict=True))
-            skew, until = float(fields.get(b"skew", 0)), float(fields.get(b"recovering", 0))
+            skew, until = _number(fields.get(b"skew", b"0")), _number(fields.get(b"recovering", b"0"))
             seconds, _ = map(int, await channel.execute("TIME"))
             return ShardFacts(
                 pool=pool,
@@ -174,6 +186,15 @@ class ServerInspection:
             rings_key(self._farm),
             *Shard(self._farm, "pool").keys()[:1],
         )
+
+
+def _number(field: bytes) -> float:
+    """Return a number of a pool's books; 0 of what is damaged, as the scripts read it."""
+    try:
+        number = float(field)
+    except ValueError:
+        return 0
+    return number if abs(number) < 2**53 else 0
 
 
 async def _denied(channel: Channel, user: str, words: Sequence[str]) -> str | None:

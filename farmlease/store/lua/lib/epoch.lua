@@ -146,8 +146,8 @@ local function settle_loss(by)
   audit('repaired', '', '', '', '', '', 0, by)
 end
 
--- What the shard lacks, in words: names of keys that were lost or are not whole, and `damaged` if something was set
--- aside that no administrator has seen.
+-- What the shard lacks, in words: names of keys that were lost or are not whole, `claims` if there are more seats than
+-- leases and sessions can have, and `damaged` if something was set aside that no administrator has seen.
 local function missing()
   local leases, records, names = call('HLEN', LEASES), call('HLEN', RECORDS), call('HLEN', NAMES)
   local places, waits = call('ZCARD', QUEUE), call('ZCARD', WAITS)
@@ -160,6 +160,9 @@ local function missing()
     if lacking == nil then lacking = has_word(state.missed, name) end
     if lacking then words[#words + 1] = name end
   end
+  -- A seat is a lease's, a session's, or in quarantine; how many linger, only the documents know.
+  local most = leases + call('ZCARD', SESSIONS) + call('ZCARD', QUARANTINE)
+  if limits.linger_ms == 0 and count_alive(SEATS) > most then words[#words + 1] = 'claims' end
   if call('HLEN', DAMAGED) > state.inspected then words[#words + 1] = 'damaged' end
   return table.concat(words, ' ')
 end
