@@ -26,10 +26,11 @@ from farmlease.node.concurrency import Actor, run_group
 from farmlease.node.health.metrics import Metrics
 from farmlease.node.http.api import create_app
 from farmlease.node.http.auth import Access, Gate
+from farmlease.node.http.door import raise_descriptor_limit
 from farmlease.node.http.probe_answers import agent_line, answer
 from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import hosts_of, listening_socket, own_token, serving
-from farmlease.node.logs import log_loop_faults
+from farmlease.node.logs import Log, log_loop_faults
 from farmlease.node.loops import Loop, every
 from farmlease.node.sync.eviction_watch import LOOK_EVERY, EvictionWatch
 from farmlease.node.systemd import ServiceManager
@@ -45,17 +46,21 @@ _LOOK_FOR_GARBAGE = 5_000
 _LAST_DELIVERY = 3.0
 
 
-async def run_agent(config: Config) -> None:
-    """Run this node's agent until a signal stops it. FarmleaseError if it cannot start."""
+async def run_agent(config: Config, log: Log) -> None:
+    """Run this node's agent until a signal stops it. FarmleaseError if it cannot start. ``log``: where it logs."""
     clock = SystemClock()
     stop, again = _stop_signals()
     manager = ServiceManager()
-    log_loop_faults()
+    log_loop_faults(log)
+    raise_descriptor_limit()
     token = None if config.agent.listen.startswith(UNIX) else own_token(config.agent.token_file)
     metrics = Metrics(clock)
     async with open_farm(config, owner=True) as (opened, connection):
         farm = metrics.measuring(opened)
-        with compose(config, farm, clock, metrics) as node, _doors(config) as (api_socket, health_socket, *agent_check):
+        with (
+            compose(config, farm, clock, metrics, log=log) as node,
+            _doors(config) as (api_socket, health_socket, *agent_check),
+        ):
             node.agent.adopt()
             access = Access(
                 token=token,
@@ -70,9 +75,9 @@ async def run_agent(config: Config) -> None:
             manager.ready()
             await run_group(
                 [
-                    serving(Gate(create_app(node.agent, node.loops), access), api_socket),
-                    probing(partial(answer, node.monitor), health_socket),
-                    *(agent_checking(lambda: agent_line(node.monitor.health), door) for door in agent_check),
+                    serving(Gate(create_app(node.agent, node.loops), access), api_socket, log),
+                    probing(partial(answer, node.monitor), health_socket, log),
+                    *(agent_checking(lambda: agent_line(node.monitor.health), door, log) for door in agent_check),
                     *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),
                     _until_cancelled(every(clock, Loop(LOOK_EVERY, watch.look, at_once=True))),
                     _until_cancelled(node.loops.handle_events()),

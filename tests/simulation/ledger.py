@@ -242,8 +242,8 @@ class Ledger:
             return None
         if int(given["wait"]) and model.rules.queue:
             ahead = len(model.queue)
-            model.queue += [] if member in model.places else [member]
-            model.places[member] = model.now + int(given["wait"])
+            if not isinstance(model.wait_for(member, int(given["wait"])), int):
+                return [b"denied", b"user_limit", b""]
             return [b"waiting", b"%d" % ahead]
         model.leave_queue(member)
         return [b"denied", b"recovering", b"%d" % until]
@@ -264,6 +264,8 @@ class Ledger:
             self._complain("L1", f"a user has {len(model.of(user))} sessions of {rules.sessions}")
         if rules.kind == "named" and rules.devices and len(model.devices(user)) > rules.devices:
             self._complain("L1", f"a lease is on {len(model.devices(user))} devices of {rules.devices}")
+        if len(model.of(user)) > rules.most_uses or len(model.devices(user)) > rules.most_devices:
+            self._complain("L1", "a user has more uses or devices than any user may have")
 
     def _explained(self, account: Account, carried: Carried, sessions: dict[Key, Any]) -> None:
         """L8: what blocks a user are the user's own claims, all of them, and nobody else's."""
@@ -271,11 +273,11 @@ class Ledger:
             return
         reason, blocking = carried.answer[1].decode(), json.loads(carried.answer[5])
         user = carried.arguments["user"]
-        if reason == "device_limit":
+        if reason == "device_limit" or (reason == "user_limit" and "device" in str(blocking)):
             own = {(name, None if until == INF else until) for name, until in account.model.devices(user).items()}
             if {(each["device"], each.get("until")) for each in blocking} != own:
                 self._complain("L8", f"{blocking} are said to block, {sorted(own, key=str)} do")
-        elif reason == "session_limit":
+        elif reason == "session_limit" or (reason == "user_limit" and blocking):
             mine = sorted((key[1].partition("#")[0], key[2]) for key in sessions if key[0] == user)
             if sorted((each["node"], each["session"]) for each in blocking) != mine:
                 self._complain("L8", f"{blocking} are said to block, {mine} do")

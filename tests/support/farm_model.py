@@ -29,6 +29,9 @@ class Rules:
     queue: bool
     reserve: dict[str, int]
     timeout: int = 60_000
+    most_uses: int = 256  #: of one user, whatever the policy says; so are these two
+    most_devices: int = 64
+    most_places: int = 16
 
 
 @dataclass(slots=True)
@@ -227,9 +230,7 @@ class Model:
             refused = self.refuse(user, device, moving=member in self.sessions)
             charge = None if refused else self.find_seat(member, device, vips)
             if charge is None and wait and self.rules.queue and not refused:
-                self.queue += [] if member in self.places else [member]
-                self.places[member] = self.now + wait
-                return self.queue.index(member)
+                return self.wait_for(member, wait)
             if charge is None:
                 self.leave_queue(member)
                 return refused or self.no_seat()
@@ -239,16 +240,32 @@ class Model:
         expires = named or lease.contact + self.rules.timeout + self.rules.linger * (self.rules.kind == "floating")
         return lease.id, taken.fence, expires, lease.charges.get(taken.seat) == "+"
 
+    def wait_for(self, member: tuple[str, str, str], wait: int) -> int | tuple[str, float]:
+        """Return how many wait before, or why there is no place in the queue for one more of this user."""
+        mine = [each for each, until in self.places.items() if each[0] == member[0] and until > self.now]
+        if member not in self.places and len(mine) >= self.rules.most_places:
+            return "user_limit", INF
+        self.queue += [] if member in self.places else [member]
+        self.places[member] = self.now + wait
+        return self.queue.index(member)
+
     def refuse(self, user: str, device: str, *, moving: bool) -> tuple[str, float] | None:
         """Refuse who is barred or over a limit of his own."""
         if self.barred.get(user, 0) > self.now:
             return "revoked", self.barred[user]
         devices = self.devices(user)
         limit = self.rules.devices if self.rules.kind == "named" else 0
-        if limit and device not in devices and len(devices) >= limit:
-            return "device_limit", min(devices.values())
-        if self.rules.sessions and not moving and len(self.of(user)) >= self.rules.sessions:
-            return "session_limit", INF
+        if device not in devices:
+            if limit and len(devices) >= limit:
+                return "device_limit" if limit <= self.rules.most_devices else "user_limit", min(devices.values())
+            if len(devices) >= self.rules.most_devices:
+                return "user_limit", min(devices.values())
+        if not moving:
+            sessions, limit = len(self.of(user)), self.rules.sessions
+            if limit and sessions >= limit:
+                return "session_limit" if limit <= self.rules.most_uses else "user_limit", INF
+            if sessions >= self.rules.most_uses:
+                return "user_limit", INF
         return None
 
     def find_seat(self, member: tuple[str, str, str], device: str, vips: tuple[str, ...]) -> str | None:

@@ -3,7 +3,7 @@
 import click
 
 from farmlease.admin.repair import PoolRepair, Repaired
-from farmlease.cli import example, printable
+from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.domain import wording
@@ -36,16 +36,16 @@ def repair(pool: str, *, yes: bool) -> None:
 def _print(repaired: Repaired) -> None:
     """Print what was done."""
     if repaired.missing:
-        click.echo(f"the pool lacked: {', '.join(repaired.missing)}")
+        print_line(f"the pool lacked: {', '.join(repaired.missing)}")
     back, gone = repaired.rebuilt.put_back, repaired.rebuilt.removed
-    click.echo(f"{wording.counted(back, 'claim')} of leases put back, {gone} of no lease set aside")
+    print_line(f"{wording.counted(back, 'claim')} of leases put back, {gone} of no lease set aside")
     if repaired.emptied:
         leases = wording.counted(repaired.emptied, "lease")
-        click.echo(f"{leases} had lost the record and got an empty one; see `farmlease lease files` for kept versions")
+        print_line(f"{leases} had lost the record and got an empty one; see `farmlease lease files` for kept versions")
     if repaired.unrecorded:
         leases = wording.counted(repaired.unrecorded, "lease")
-        click.echo(f"{leases} in use without a record: repair again when these sessions have ended")
+        print_line(f"{leases} in use without a record: repair again when these sessions have ended")
     for each in repaired.set_aside[:_MOST_SHOWN]:
-        click.echo(printable(f"set aside: {each.what} {each.whose}, {wording.counted(each.size, 'byte')}"))
+        print_line(f"set aside: {each.what} {each.whose}, {wording.counted(each.size, 'byte')}")
     if len(repaired.set_aside) > _MOST_SHOWN:
-        click.echo(f"set aside: {len(repaired.set_aside)} in all")
+        print_line(f"set aside: {len(repaired.set_aside)} in all")

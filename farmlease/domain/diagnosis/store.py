@@ -68,6 +68,9 @@ class ShardFacts:
     missing: tuple[str, ...] = ()  #: names of keys that were lost, and ``damaged``
     set_aside: int = 0  #: what did not decode and is kept in the store
     wrong: tuple[tuple[str, str, str], ...] = ()  #: keys of another type: the key, its type, and ours
+    taken_back: int = (
+        0  #: users of whom a lease, a device or the name was taken back, as long as receipts may know of it
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,8 @@ def shard(facts: ShardFacts) -> Finding:
         return warned(check, f"pool {facts.pool} is being recovered after a loss of data or a fail-over; wait a moment")
     if not facts.known:
         return fine(check, f"pool {facts.pool} has not been used yet")
-    return fine(check, f"pool {facts.pool} is in order")
+    taken = f"; {counted(facts.taken_back, 'user')} with something taken back" if facts.taken_back else ""
+    return fine(check, f"pool {facts.pool} is in order{taken}")
 
 
 def wrong_types(wrong: Sequence[tuple[str, str, str]]) -> Iterator[Finding]:

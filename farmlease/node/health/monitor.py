@@ -43,6 +43,7 @@ class HealthMonitor:
         self._clock = runtime.clock
         self._lifecycle = runtime.lifecycle
         self._accounts = runtime.accounts
+        self._log = runtime.log
         self._offline_denies = settings.offline == "deny"
         self._max_sessions = settings.max_sessions
         self._page: tuple[float, bytes] | None = None
@@ -75,14 +76,17 @@ class HealthMonitor:
             owed=owed,
             refused=sync.delivery.refused,
             rejected=state.receipts.rejected,
+            taken_back=state.tombstones.count(),
             recovering=sync.recovery.under_way,
             clock_off_ms=state.store_state.clock_off_ms,
             ring_trouble=sync.keyring.trouble,
             unreported=self._liveness.unreported(),
+            kept_percent=state.evidence.percent_full,
             file_troubles=sync.records.troubles.texts,
             sessions=state.sessions.shown_sessions,
             accounts_failed=self._accounts.failures.users,
             accounts_unknown=self._accounts.failures.unknown,
+            log_trouble=self._log.trouble,
         )
 
     def count_beat(self) -> None:
@@ -91,6 +95,7 @@ class HealthMonitor:
 
     def look(self) -> Facts:
         """Collect the facts anew, and return them. A disk that does not list a folder counts as one not writable."""
+        self._log.tend()
         try:
             self._facts = self.collect()
         except OSError:

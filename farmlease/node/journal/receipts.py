@@ -121,7 +121,7 @@ class Receipts:
         try:
             receipt = _FORM.validate_json(self._sealer.unseal(("receipt", index, pool), body))
         except (RecordRejected, ValidationError):
-            path = self._evidence.keep("rejected-receipt", as_label(index), body, self._clock.now_ms())
+            path = self._evidence.keep("rejected-receipt", as_label(index), body, self._clock.now_ms(), user=index)
             _log.error("receipt.rejected", user=index, pool=pool, kept=str(path))
             self.rejected += 1
             self._remove(index, pool)

@@ -49,11 +49,14 @@ class TakenBack:
         return True
 
     async def _hear(self, pool: str, after: int) -> dict[str, Graves]:
-        """Return what the store has after a number, remembered here and heeded."""
+        """Return what the store has after a number, heeded and remembered here.
+
+        In this order: an agent that is killed in between hears of it again, and no receipt admits anybody meanwhile.
+        """
         found = await self._farm.tombstones.since(pool, after)
-        self._tombstones.note(pool, found.graves, self._store_state.store_now(pool))
         for user, graves in found.graves.items():
             self._heed(pool, user, graves)
+        self._tombstones.note(pool, found.graves, self._store_state.store_now(pool))
         self._tombstones.heard_until(pool, found.number)
         return found.graves
 

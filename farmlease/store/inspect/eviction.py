@@ -3,7 +3,8 @@
 from redis.exceptions import ResponseError
 
 from farmlease.store.connection.connection import Connection
-from farmlease.store.connection.socket import Channel, parse_info
+from farmlease.store.connection.server_life import parse_info
+from farmlease.store.connection.socket import Channel
 
 __all__ = ["eviction_of"]
 

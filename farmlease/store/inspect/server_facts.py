@@ -13,8 +13,10 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from farmlease.domain.diagnosis.store import Rights, ServerFacts, ShardFacts
+from farmlease.store.connection.acl_texts import lack_in
 from farmlease.store.connection.connection import Connection
-from farmlease.store.connection.socket import Channel, parse_info
+from farmlease.store.connection.server_life import parse_info
+from farmlease.store.connection.socket import Channel
 from farmlease.store.connection.wrong_type import WrongType, wrong_types
 from farmlease.store.damage_store import DamageStore
 from farmlease.store.keys import Shard, farm_keys, node_keys, note_keys, policy_key, pools_key, rings_key
@@ -119,7 +121,7 @@ class ServerInspection:
 
     async def shard(self, pool: str) -> ShardFacts:
         """Read the state of a pool's epoch and time, and what it lacks."""
-        meta = Shard(self._farm, pool).keys()[0]
+        meta, taken_back = Shard(self._farm, pool).key("meta"), Shard(self._farm, pool).key("over_numbers")
         if wrong := await self.wrong_types(pool):
             return ShardFacts(pool=pool, known=True, skew_ms=0, recovering=False, wrong=tuple(wrong))
         damage = DamageStore(self._connection, self._farm)
@@ -137,6 +139,7 @@ class ServerInspection:
                 recovering=until > seconds * 1000 - skew,
                 missing=missing,
                 set_aside=len(aside),
+                taken_back=int(await channel.execute("ZCARD", taken_back)),
             )
 
         facts: ShardFacts = await self._connection.query(read, (meta,))
@@ -212,7 +215,8 @@ async def _denied(channel: Channel, user: str, words: Sequence[str]) -> str | No
         raise
     if answer == b"OK":
         return ""
-    return "key" if answer.endswith((b"key", b"key.")) else "command"
+    lack = lack_in(answer.decode(errors="replace"))
+    return "key" if lack is not None and lack.what == "key" else "command"
 
 
 async def _ahead(channel: Channel) -> int | None:

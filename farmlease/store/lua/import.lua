@@ -55,12 +55,13 @@ if not alive(SEATS, user) then
   charge = own_reservation(seats, used, reservations) or ''
   if charge == '' and held + kept >= limits.capacity then return { 'denied', 'reserved' } end
 end
-if lease and not claim and limits.devices_per_user > 0 then
+if lease and not claim then
+  local most, reason = limit_within(limits.devices_per_user, MOST_DEVICES, 'device_limit')
   local devices = 0
   for other in pairs(lease.devices) do
     if device_deadline(lease, other) > now then devices = devices + 1 end
   end
-  if devices >= limits.devices_per_user then return { 'denied', 'device_limit' } end
+  if devices >= most then return { 'denied', reason } end
 end
 
 -- 3. Take it.

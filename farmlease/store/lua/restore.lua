@@ -17,7 +17,7 @@
 --       9 name      sealed user name
 --      10 spellings as acquire's
 --
--- Loss reasons: timeout, capacity, session_limit, returned, replaced
+-- Loss reasons: timeout, capacity, session_limit, user_limit, returned, replaced
 --
 -- Answers
 --   restored, then threes: session, reason, fence: sessions that were not, and why; or, without a reason, that were,
@@ -75,7 +75,7 @@ end
 
 -- Drops the devices that were in use longest ago where both together are more than the pool allows.
 local function within_device_limit(lease)
-  if limits.devices_per_user == 0 then return end
+  local most = limit_within(limits.devices_per_user, MOST_DEVICES)
   local known = {}
   for device, claim in pairs(lease.devices) do
     if device_deadline(lease, device) <= now then
@@ -85,7 +85,7 @@ local function within_device_limit(lease)
     end
   end
   table.sort(known, function(one, other) return one[1] > other[1] or one[1] == other[1] and one[2] < other[2] end)
-  for at = limits.devices_per_user + 1, #known do
+  for at = most + 1, #known do
     if known[at][1] ~= math.huge then lease.devices[known[at][2]] = nil end
   end
 end
@@ -116,6 +116,15 @@ end
 
 local function has_room(seat)
   return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft
+end
+
+-- Why the lease may not have this session too; nil if it may. Devices that no session uses give way to its own.
+local function over_session_limit(lease, key, device)
+  local most, reason = limit_within(limits.sessions_per_user, MOST_USES, 'session_limit')
+  if not lease.sessions[key] and count_of(lease.sessions) >= most then return reason end
+  local used = { [device] = true }
+  for _, other in pairs(lease.sessions) do used[other.device] = true end
+  return count_of(used) > MOST_DEVICES and 'user_limit' or nil
 end
 
 -- Why a session was terminated for good; nil if it was not. In the window, silence was not the node's fault.
@@ -177,12 +186,9 @@ for session, claim in pairs(wanted) do
   local key = node .. '/' .. session
   local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
   claim.seat = seat ~= user and seat or nil
-  local count = 0
-  for _ in pairs(lease.sessions) do count = count + 1 end
   local reason = terminated(member, claim.fence) or before_taking(claim, mine.id) and 'returned'
     or before_taking(claim, mine.id .. '/' .. claim.device) and 'replaced' or not has_room(seat) and 'capacity'
-    or limits.sessions_per_user > 0 and count >= limits.sessions_per_user and not lease.sessions[key]
-      and 'session_limit' or nil
+    or over_session_limit(lease, key, claim.device) or nil
   if reason then
     add(session, reason, '')
   else

@@ -6,7 +6,7 @@
 -- and, only where they apply: saved (when this version of the record was), until (when the named seat falls free),
 -- lingering {seat -> until}, charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until
 -- is the end of its quarantine), unused, replaced [times at which a device was replaced], folded (each device stands
--- under its name, see seats.lua). All times in ms. Ids of sessions and devices hold no / and no #: Python
+-- under its name, see the end of this file). All times in ms. Ids of sessions and devices hold no / and no #: Python
 -- encodes them.
 -- `seat` is left out of a session where it is the user index, as for every named lease.
 -- A device or seat with a session has no deadline; the one written counts once its last session has ended.
@@ -239,4 +239,40 @@ local function end_session(user, lease, key, contact, ended)
   local document = store_lease(user, lease, session.seat or user)
   if alive(SEATS, '@' .. node) then free_node_seat(node) end
   return session, document
+end
+
+-- Devices compare without case. A lease of farmlease 0.1.0 has each in the spelling in which it came, and gives it its
+-- name at the user's first contact. Lua folds ASCII only: a script asks its caller what the devices are called (answer
+-- `spelled`) and is told by the next call (`spellings`: a JSON object, spelling -> name; '' before).
+
+local UNFOLDED = '[^\1-\64\91-\127]' -- capitals and what is not ASCII: whether it is folded, only the caller can say
+
+-- The spellings in a lease that may not be a device's name; `name` is one.
+local function doubtful_spellings(lease, name)
+  local found = {}
+  if lease.folded then return found end
+  local function look_at(spelling)
+    if spelling and spelling ~= name and string.find(spelling, UNFOLDED) then found[#found + 1] = spelling end
+  end
+  for device, claim in pairs(lease.devices) do
+    look_at(device)
+    look_at(claim.replaces)
+  end
+  for seat in pairs(lease.lingering or {}) do look_at(string.match(seat, '^[^/]+/([^/]+)$')) end
+  return found
+end
+
+-- The answer that asks for names, or nil if `names` has them all.
+local function ask_names(doubtful, names)
+  for _, spelling in ipairs(doubtful) do
+    if not names[spelling] then return { 'spelled', cjson.encode(doubtful) } end
+  end
+  return nil
+end
+
+-- The charge of a seat that was two: a reservation if one of them had one, and beyond the capacity only if both were.
+local function better_charge(one, other)
+  if not one or one == '+' then return other end
+  if other == '+' then return one end
+  return math.max(#one, #other) == #one and one or other
 end

@@ -8,42 +8,6 @@
 -- gives it.
 -- Loss reasons: timeout
 
--- Devices compare without case. A lease of farmlease 0.1.0 has each in the spelling in which it came, and gives it its
--- name at the user's first contact. Lua folds ASCII only: a script asks its caller what the devices are called (answer
--- `spelled`) and is told by the next call (`spellings`: a JSON object, spelling -> name; '' before).
-
-local UNFOLDED = '[^\1-\64\91-\127]' -- capitals and what is not ASCII: whether it is folded, only the caller can say
-
--- The spellings in a lease that may not be a device's name; `name` is one.
-local function doubtful_spellings(lease, name)
-  local found = {}
-  if lease.folded then return found end
-  local function look_at(spelling)
-    if spelling and spelling ~= name and string.find(spelling, UNFOLDED) then found[#found + 1] = spelling end
-  end
-  for device, claim in pairs(lease.devices) do
-    look_at(device)
-    look_at(claim.replaces)
-  end
-  for seat in pairs(lease.lingering or {}) do look_at(string.match(seat, '^[^/]+/([^/]+)$')) end
-  return found
-end
-
--- The answer that asks for names, or nil if `names` has them all.
-local function ask_names(doubtful, names)
-  for _, spelling in ipairs(doubtful) do
-    if not names[spelling] then return { 'spelled', cjson.encode(doubtful) } end
-  end
-  return nil
-end
-
--- The charge of a seat that was two: a reservation if one of them had one, and beyond the capacity only if both were.
-local function better_charge(one, other)
-  if not one or one == '+' then return other end
-  if other == '+' then return one end
-  return math.max(#one, #other) == #one and one or other
-end
-
 -- Gives a lease's devices their names (in memory). Of two spellings of one device the later deadlines stay. Returns the
 -- seats that are called otherwise since: before -> now.
 local function name_devices(user, lease, names)
@@ -110,6 +74,23 @@ local SWEEP_PASSES = 1000 -- reads of a node's sessions per call, each past thos
 local SWEEP_LEASES = 8 -- lapsed seats forgotten per call
 local NOTICE_KEPT = 7 * 24 * 3600 * 1000 -- ms a node may be silent and still learn what it lost
 local SWEEP_PLACES = 1000 -- lapsed places forgotten per call
+local QUEUE_PAGE, QUEUE_PAGES = 1000, 100 -- places looked at for those of one user
+
+-- What one user may have in a pool, whatever the policy says: uses, devices, places in the queue. So the cost of a call
+-- does not grow without end. farmlease.domain.pool has the same.
+local MOST_USES, MOST_DEVICES, MOST_PLACES = 256, 64, 16
+
+-- A limit of the policy (0: none) within what any user may have, and the reason for which it denies.
+local function limit_within(allowed, most, reason)
+  if allowed > 0 and allowed <= most then return allowed, reason end
+  return most, 'user_limit'
+end
+
+local function count_of(entries)
+  local count = 0
+  for _ in pairs(entries) do count = count + 1 end
+  return count
+end
 
 -- Leaves a notice for a node: its session granted with `fence` was terminated.
 local function leave_notice(member, fence, reason)
@@ -295,4 +276,17 @@ local function places_ahead(member)
   for _, place in ipairs(gone) do leave_queue(place) end
   if #gone == SWEEP_PLACES then return nil end
   return call('ZRANK', QUEUE, member) or call('ZCARD', QUEUE)
+end
+
+-- How many places a user keeps in the queue.
+local function places_of(user)
+  local count, ending = 0, '/' .. user
+  for page = 0, QUEUE_PAGES - 1 do
+    local places = call('ZREVRANGE', QUEUE, page * QUEUE_PAGE, (page + 1) * QUEUE_PAGE - 1)
+    for _, place in ipairs(places) do
+      if string.sub(place, -#ending) == ending and alive(WAITS, place) then count = count + 1 end
+    end
+    if #places < QUEUE_PAGE then break end
+  end
+  return count
 end
