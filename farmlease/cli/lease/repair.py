@@ -18,7 +18,7 @@ _MOST_SHOWN = 50
 @click.option("--pool", metavar="P", required=True, help="Pool to repair.")
 @yes_option
 def repair(pool: str, *, yes: bool) -> None:
-    """Mend a pool whose data in the store were damaged or lost in part.
+    """Mend a pool whose data were damaged or lost.
 
     Run it when `farmlease doctor` or a node's health says so, after the nodes have put back what they have. Seats,
     sessions and holds are made anew from the leases; those of no lease are set aside. A lease whose record is lost gets
