@@ -14,6 +14,7 @@
     ├── StoreError                 1
     │   ├── StoreUnavailable       4   cannot be reached, or cannot answer now: retry
     │   ├── StoreRefused           1   answers with a refusal: rights, memory, read-only
+    │   │   └── KeyDamaged         5   a key of ours holds what something else wrote
     │   └── PolicyChanged          1   another administrator applied a policy meanwhile
     ├── AgentUnavailable           4   no agent answers on this node
     └── Damaged                    5   bytes that cannot be trusted; kept, never overwritten
@@ -40,6 +41,7 @@ __all__ = [
     "InvalidName",
     "JournalFailed",
     "JournalRejected",
+    "KeyDamaged",
     "KeyRingRejected",
     "PolicyChanged",
     "PolicyError",
@@ -107,6 +109,12 @@ class StoreUnavailable(StoreError):
 
 class StoreRefused(StoreError):
     """The store refuses: missing rights, out of memory, read-only. Retrying does not help."""
+
+
+class KeyDamaged(StoreRefused):
+    """A key of the store is of another type than farmlease gave it. Names the key and says what to do."""
+
+    exit_status = 5
 
 
 class PolicyChanged(StoreError):

@@ -18,6 +18,7 @@ from farmlease.errors import RecordRejected
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.audit_store import AuditStore
 from farmlease.store.connection.connection import Connection, open_connection
+from farmlease.store.damage_store import DamageStore
 from farmlease.store.lease_store import LeaseStore
 from farmlease.store.name_store import NameStore
 from farmlease.store.node_store import NodeStore
@@ -35,8 +36,8 @@ _POLICY_NOT_OPENED = (
 class Farm:
     """One farm, opened with its keys.
 
-    ``leases``, ``nodes``, ``seals``, ``audit``, ``names`` and ``tombstones`` are the farm's parts of the store, over
-    one connection.
+    ``leases``, ``nodes``, ``seals``, ``audit``, ``names``, ``tombstones`` and ``damage`` are the farm's parts of the
+    store, over one connection.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Farm:
         self.audit = AuditStore(leases.connection, name)
         self.names = NameStore(leases.connection, name)
         self.tombstones = TombstoneStore(leases.connection, name)
+        self.damage = DamageStore(leases.connection, name)
         self.sealer = sealer
         self.host_identity = host_identity
         self._by = by

@@ -41,6 +41,7 @@ class Facts:
     store_lost: bool | None = (
         None  #: whether it counts as lost, by ``Steady``; None: it is lost if it does not answer now
     )
+    store_damage: tuple[str, ...] = ()  #: a text for each pool whose data in the store are damaged
     offline_denies: bool  #: [agent] offline = "deny": no user is admitted while the store is away
     policy_known: bool
     policy_trouble: str | None  #: why this node cannot keep the farm's policy
@@ -127,9 +128,9 @@ class Health:
 def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
-        _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
-        _pools(facts), _files(facts), _journal(facts), _kept(facts), _accounts(facts), _activity(facts),
-        _tombstones(facts), _log(facts), _processes(facts),
+        _taking(facts), _name(facts), _store(facts), _data(facts), _clock(facts), _keys(facts), _policy(facts),
+        _identity(facts), _pools(facts), _files(facts), _journal(facts), _kept(facts), _accounts(facts),
+        _activity(facts), _tombstones(facts), _log(facts), _processes(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -174,6 +175,12 @@ def _store(facts: Facts) -> Check:
     if facts.refused:
         return Check("store", Status.WARN, f"the store does not take {counted(facts.refused, 'message')}; see the log")
     return Check("store", Status.PASS, "answers")
+
+
+def _data(facts: Facts) -> Check:
+    if facts.store_damage:
+        return Check("data", Status.WARN, "; ".join(facts.store_damage))
+    return Check("data", Status.PASS, "whole")
 
 
 def _pools(facts: Facts) -> Check:

@@ -31,7 +31,8 @@ from farmlease.node.http.probe_answers import agent_line, answer
 from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import Log, log_loop_faults
-from farmlease.node.loops import every
+from farmlease.node.loops import Loop, every
+from farmlease.node.sync.eviction_watch import LOOK_EVERY, EvictionWatch
 from farmlease.node.sync.node_report import reported_marks
 from farmlease.node.systemd import ServiceManager
 
@@ -71,6 +72,7 @@ async def run_agent(config: Config, log: Log) -> None:
                 trust=frozenset(config.agent.trust),
             )
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
+            watch = EvictionWatch(connection, config.farm, node.state.policy, node.sync.damage)
             _spare_the_collector()
             manager.ready()
             await run_group(
@@ -79,6 +81,7 @@ async def run_agent(config: Config, log: Log) -> None:
                     probing(partial(answer, node.monitor), health_socket, log),
                     *(agent_checking(lambda: agent_line(node.monitor.health), door, log) for door in agent_check),
                     *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),
+                    _until_cancelled(every(clock, Loop(LOOK_EVERY, watch.look, at_once=True))),
                     _until_cancelled(node.loops.handle_events()),
                     _until_cancelled(manager.keep_informed(stop, clock)),
                     _until_cancelled(_ending(node.agent, (stop, again), config.agent.shutdown_delay_ms / 1000)),

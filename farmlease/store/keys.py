@@ -1,18 +1,29 @@
 """The names of everything farmlease keeps in Redis. No other module, and no script, builds a key.
 
 A *shard* is the unit of atomicity: one pool of one farm. All its keys carry the same hash tag, so that a script may
-touch them all on Redis Cluster too, and there are never others than these eighteen, however many users the pool has.
+touch them all on Redis Cluster too, and there are never others than these nineteen, however many users the pool has.
 """
 
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["Shard", "node_keys", "node_member", "note_keys", "policy_key", "pools_key", "rings_key", "trail_keys"]
+__all__ = [
+    "Shard",
+    "farm_keys",
+    "kind_of",
+    "node_keys",
+    "node_member",
+    "note_keys",
+    "policy_key",
+    "pools_key",
+    "rings_key",
+    "trail_keys",
+]
 
 
 _SHARD_NAMES = (
     "meta", "leases", "records", "names", "seats", "nodes", "sessions", "queue", "audit",
-    "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage", "over", "over_numbers",
+    "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage", "over", "over_numbers", "damaged",
 )  # fmt: skip
 
 
@@ -47,6 +58,7 @@ class Shard:
         usage       zset    tally of an hour that is over to its beginning (ms)
         over        hash    user index to what was taken back from the user (JSON, see lua/lib/tombstones.lua)
         over_numbers  zset  user index to the number of the last change of that
+        damaged     hash    what did not decode and was set aside: what and whose to when (ms), a blank and the bytes
         ==========  ======  ==================================================================
         """
         return tuple(map(self.key, _SHARD_NAMES))
@@ -54,6 +66,31 @@ class Shard:
     def key(self, name: str) -> str:
         """Return one of them."""
         return f"fl:{{{self.farm}/{self.pool}/{self.slice}}}:{name}"
+
+
+#: Keys by the last word of their names, and their types in Redis.
+_KINDS = {
+    "hash": {"meta", "leases", "records", "names", "over", "damaged", "nodes of the farm", "pools", "rings", "counts"},
+    "zset": {
+        "seats", "nodes", "sessions", "queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage",
+        "over_numbers", "noted",
+    },
+    "stream": {"audit"},
+    "string": {"policy"},
+}  # fmt: skip
+
+
+def kind_of(key: str) -> str:
+    """Return the type of one of these keys in Redis."""
+    tag, _, name = key.rpartition(":")
+    if name == "nodes" and "/" not in tag:
+        name = "nodes of the farm"
+    return next(kind for kind, names in _KINDS.items() if name in names)
+
+
+def farm_keys(farm: str) -> tuple[str, ...]:
+    """Return every key of a farm that is no pool's."""
+    return (policy_key(farm), *note_keys(farm), pools_key(farm), node_keys(farm)[0], rings_key(farm))
 
 
 def policy_key(farm: str) -> str:

@@ -97,8 +97,8 @@ class NodeStore:
         """Every node that is known, by name."""
         _, now, *words = await self._connection.call(ROSTER, node_keys(self._farm)[:1], [])
         pairs = zip(*(iter(words),) * 2, strict=True)
-        found = [_view(node.decode(), json.loads(entry), int(now)) for node, entry in pairs]
-        return sorted(found, key=lambda view: view.node)
+        found = [_view_or_none(node, entry, int(now)) for node, entry in pairs]
+        return sorted(filter(None, found), key=lambda view: view.node)
 
     async def rename_node(self, pool: str, old: str, new: str, known: Known = NOTHING) -> int | None:
         """Have what a pool counts for ``old`` (node#incarnation) go on under ``new``, the same life by another name.
@@ -128,6 +128,14 @@ def in_json(sealed: bytes) -> str:
 
 def _wish(found: Mapping[str, Any]) -> Wish:
     return Wish(version=int(found["version"]), draining=found["draining"], at=int(found["at"]), by=found["by"])
+
+
+def _view_or_none(node: bytes, entry: bytes, now: int) -> NodeView | None:
+    """Return what is known of a node; None of an entry that is damaged: the node's next report writes it anew."""
+    try:
+        return _view(node.decode(), json.loads(entry), now)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _view(node: str, entry: Mapping[str, Any], now: int) -> NodeView:

@@ -3,6 +3,7 @@
 Guaranteed: repeating a call changes nothing. Users are pseudonyms here.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from farmlease.domain.tombstones import Graves
@@ -47,7 +48,8 @@ class TombstoneStore:
             arguments = TOMBSTONES.ordered({"after": number, "count": _PAGE})
             _, last, users, *words = await self._connection.call(TOMBSTONES, Shard(self._farm, pool).keys(), arguments)
             for user, graves in zip(words[::2], words[1::2], strict=True):
-                found[user.decode()] = Graves.parse(graves)
+                with suppress(ValueError, TypeError, IndexError, AttributeError):  # damaged: set aside by who writes
+                    found[user.decode()] = Graves.parse(graves)
             number = int(last)
             if len(words) < 2 * _PAGE:
                 return Buried(number, int(users), found)

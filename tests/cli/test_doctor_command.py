@@ -426,7 +426,8 @@ def test_data_that_are_no_farmleases_are_told(node: Host, good_store: RedisServe
     node.apply(QLIKVIEW)
     with good_store.client() as client:
         client.set(Shard("citrix-a", "qlikview").keys()[0], "x")
-    assert FAIL == examine(node).verdicts()["farm"]
+    verdict, text = examine(node).one("data")
+    assert (FAIL, True) == (verdict, "is a string, where farmlease has a hash" in text)
 
 
 def test_sentinels_and_their_replicas_are_examined(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ TYPED: dict[str, list[list[str]]] = {
     "lease check": [[EVE, "--pool", "qlikview"], [f"{EVE}-3"]],
     "lease files": [[EVE, "--pool", "qlikview"]],
     "lease list": [[], ["--user", EVE], ["--pool", PC]],
+    "lease repair": [["--pool", "qlikview", "--yes"], ["--pool", PC, "--yes"]],
     "lease rename": [
         [EVE, f"{EVE}-4", "--pool", "qlikview", "--dry-run"],
         [EVE, "mary", "--pool", "qlikview", "--dry-run"],

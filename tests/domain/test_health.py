@@ -8,6 +8,7 @@ import pytest
 
 from farmlease.domain.health import STEADY_AFTER, Facts, Health, Status, Steady, health, weight
 from farmlease.domain.policy import HostTable
+from farmlease.domain.store_damage import damage_text
 from farmlease.node.http.probe_answers import Answer, agent_line, answer
 
 WELL = Facts(
@@ -141,6 +142,16 @@ def test_a_reason_is_one_short_line_of_ascii() -> None:
     assert (len("ready down #\n") + 80, 1) == (len(said), len(said.splitlines()))
 
 
+def test_damage_in_the_store_is_told() -> None:
+    """What a pool lost is a warning with what to do: the node goes on."""
+    text = damage_text("qlikview", ("leases", "barred", "damaged"))
+    found = probe("/readyz", accept="application/health+json", store_damage=(text,))
+    assert (200, "warn") == (found.status, json.loads(found.body)["status"])
+    assert "lost leases, barred (who was kept out after a revocation" in text
+    assert text.endswith("run `farmlease lease repair --pool qlikview`")
+    assert "" == damage_text("qlikview", ())
+
+
 def test_livez_is_about_the_process_alone() -> None:
     """A node that cannot grant is alive all the same: restarting it would not help."""
     found = probe("/livez", policy_known=False, journal_writes=False, stopping=True)
@@ -163,7 +174,8 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
     names = {"sessions", "name", "store", "clock", "keys", "policy", "identity", "pools", "files", "journal"}
-    assert names | {"kept", "accounts", "activity", "tombstones", "log", "processes"} == set(document["checks"])
+    names |= {"kept", "accounts", "activity", "data", "tombstones", "log", "processes"}
+    assert names == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

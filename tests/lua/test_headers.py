@@ -1,6 +1,7 @@
 """The header of a Lua script is its contract: it takes what the store passes and answers what the store understands."""
 
 import ast
+import math
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from redis.exceptions import NoScriptError
 
 from farmlease.errors import PolicyChanged
 from farmlease.store import script as script_module
-from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Restoring
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, FENCE_AHEAD_MS, Restoring
 from farmlease.store.answers.session import NOTHING, Taken
 from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
@@ -28,12 +29,13 @@ LUA = STORE / "lua"
 NAMES = script_names()
 #: The last arguments of a script in which a node sends what it knows of the store.
 KNOWN = tuple(NOTHING.arguments())
-#: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py and test_trail.py;
+#: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py, test_trail.py and test_damage.py;
 #: the story here is of the others.
 ELSEWHERE = {
-    "barred", "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "name", "nodes", "note", "notes", "peek", "pools", "put_back",
-    "recover", "release_device", "rename", "rename_node", "replace_device", "report", "reseal", "reseal_policy", "reseal_wish", "restore", "restored", "rings",
-    "roster", "sealed", "seals", "sessions", "settle_names", "tell_keys", "tombstones", "trail", "usage", "withdraw",
+    "barred", "damaged", "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "missing", "name", "nodes", "note", "notes", "peek",
+    "pools", "put_back", "put_back_record", "rebuild", "recover", "release_device", "rename", "rename_node", "replace_device", "report", "reseal",
+    "reseal_policy", "reseal_wish", "restore", "restored", "rings", "roster", "sealed", "seals", "sessions", "settle_names", "tell_keys", "tombstones",
+    "trail", "usage", "withdraw",
 }  # fmt: skip
 #: Answers of the queue and of a store that lost its data, likewise.
 WAITED_FOR = {"waiting", "strange"}
@@ -183,6 +185,12 @@ def test_a_script_says_only_what_its_header_names(name: str) -> None:
 def test_scripts_and_nodes_agree_on_a_jump_of_the_clock() -> None:
     """A node takes the store's clock to have jumped where lib/epoch.lua does."""
     assert [str(CLOCK_LEAP_MS)] == re.findall(r"^local LEAP = (\d+)", own_text("lib/epoch"), re.MULTILINE)
+
+
+def test_scripts_and_nodes_agree_on_a_fence_that_cannot_be() -> None:
+    """A node drops a fence from which on the scripts take it for damage."""
+    (product,) = re.findall(r"^local FENCE_AHEAD = ([\d *]+)", own_text("lib/shard"), re.MULTILINE)
+    assert FENCE_AHEAD_MS == math.prod(map(int, product.split("*")))
 
 
 def test_the_store_knows_only_words_of_the_headers() -> None:

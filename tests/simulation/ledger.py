@@ -29,7 +29,9 @@ _BEFORE_ANYTHING = frozenset({"lapsed", "configure", "policy", "strange", "none"
 #: Answers before which nothing was ended either, whatever the clock says.
 _NOTHING_ENDED = frozenset({"lapsed", "configure", "policy"})
 #: Scripts that change no claim.
-_NO_CLAIMS = frozenset({"count", "nodes", "peek", "restored", "sessions", "tombstones"})
+_NO_CLAIMS = frozenset(
+    {"count", "damaged", "missing", "nodes", "peek", "rebuild", "restored", "sessions", "tombstones"}
+)
 #: Scripts after which the store's contents are taken over as they are.
 _TAKEN_OVER = frozenset({"put_back", "recover", "restore"})
 
@@ -328,7 +330,7 @@ class Ledger:
             (session.encode(), user.encode(), b"%d" % fence, reason.encode())
             for session, user, fence, reason in model.words_for(node)
         }
-        told = carried.answer[10:]
+        told = carried.answer[11:]
         if self.judging and carried.word == "alive" and set(zip(*(iter(told),) * 4, strict=True)) != words:
             self._complain("L4", f"{node} was told it lost {_plain(told)}, and lost {_plain(sorted(words))}")
         return [b"alive", b"%d" % model.nodes[node], b"%d" % model.on_node(node)]

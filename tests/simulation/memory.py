@@ -146,8 +146,8 @@ class Memory:
         self.put(key, Text, b"", value)
         return b"OK"
 
-    def _do_exists(self, key: bytes) -> Reply:
-        return int(key in self.keys)
+    def _do_exists(self, *keys: bytes) -> Reply:
+        return sum(key in self.keys for key in keys)
 
     def _do_del(self, *keys: bytes) -> Reply:
         gone = [key for key in keys if key in self.keys]

@@ -8,14 +8,15 @@ import pytest
 from redis.crc import key_slot
 
 from farmlease.store.answers.session import Taken
-from farmlease.store.keys import Shard, node_member, policy_key
+from farmlease.store.keys import Shard, farm_keys, kind_of, node_member, policy_key
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import HOUR, TimedStore, named_pool
 
 SHARD = resources.files("farmlease.store").joinpath("lua", "lib", "shard.lua").read_text(encoding="utf-8")
 TYPES = dict(re.findall(r"^-- (?:KEYS|    ) +\d+ (\w+) +(\w+)", SHARD.partition("-- ARGV")[0], re.MULTILINE))
-#: Sets that only a queue, holds, reservations, returns, revocations and renamed leases fill; the busy hour has none.
-NOT_YET = {"queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited", "over", "over_numbers"}
+#: Sets that only a queue, holds, reservations, returns, revocations, renamed leases and damage fill; the busy hour has
+#: none.
+NOT_YET = {"queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited", "over", "over_numbers", "damaged"}
 
 
 async def busy_hour(timed: TimedStore) -> list[Desk]:
@@ -86,3 +87,11 @@ def test_two_farms_pools_and_slices_share_no_key() -> None:
 def test_two_lives_of_a_node_are_two_members() -> None:
     """A node's life is its name and its incarnation."""
     assert "ctx-01#a" == node_member("ctx-01", "a") != node_member("ctx-01", "b")
+
+
+def test_every_key_has_its_type() -> None:
+    """What is looked up of a key is what the header of the scripts says, and a farm's own keys have one each."""
+    assert TYPES == {name: kind_of(Shard("citrix-a", "p:q").key(name)) for name in TYPES}
+    kinds = {key.rpartition(":")[2]: kind_of(key) for key in farm_keys("citrix-a")}
+    expected = {"policy": "string", "audit": "stream", "noted": "zset"}
+    assert expected | dict.fromkeys(("counts", "names", "pools", "nodes", "rings"), "hash") == kinds

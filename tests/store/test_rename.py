@@ -252,6 +252,7 @@ async def test_a_copy_under_the_old_index_goes_without_a_second_lease(timed: Tim
     await pool.end("john", granted)
     await rename(pool, "john", "corp-john")
     timed.raw.delete(Shard(FARM, "clearquest").key("over"))  # lost
+    timed.raw.hdel(Shard(FARM, "clearquest").key("meta"), "keys")  # by a version that does not count keys
     beat = await pool.beat()
     await timed.store.restore(pool.pool, pool.version, NODE, beat.epoch, restoring("john", granted))
     assert 2 == await pool.held()
@@ -307,6 +308,7 @@ async def test_a_denial_under_a_former_name_leaves_the_name_as_it_is(timed: Time
     pool = await office(timed, "named", devices_per_user=1)
     await pool.start("john", device="nb-1")
     timed.raw.hdel(Shard(FARM, "clearquest").key("names"), index("john"))
+    timed.raw.hdel(Shard(FARM, "clearquest").key("meta"), "keys")
     answer = await start(pool, "corp-john", "john", session="2")
     assert isinstance(answer, Refusal)
     assert Reason.DEVICE_LIMIT is answer.reason

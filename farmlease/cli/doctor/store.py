@@ -1,7 +1,8 @@
 """The doctor's checks of the store: TLS, servers and their settings, rights, the policy, pools and the nodes' keys."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from farmlease.admin.leases import LeaseAdmin
@@ -14,7 +15,7 @@ from farmlease.domain.diagnosis.finding import Finding, failed, fine, merge_serv
 from farmlease.domain.identity import User
 from farmlease.domain.key_rotation import cannot_open
 from farmlease.domain.policy import PolicyInForce, host_table
-from farmlease.errors import RecordRejected, StoreError
+from farmlease.errors import KeyDamaged, RecordRejected, StoreError
 from farmlease.farm import Farm
 from farmlease.node.logind import is_answering
 from farmlease.store.connection.connection import Connection, open_connection
@@ -44,6 +45,7 @@ async def store_findings(config: Config, ring: KeyRing | None) -> list[Finding]:
         )
         checks: list[tuple[str, Check]] = [
             ("server", lambda: _servers(config, connection, examination)),
+            ("data", lambda: _farm_keys(examination)),
             ("farm", lambda: _farm(config, connection, examination, ring)),
         ]
         for name, check in checks:
@@ -84,6 +86,20 @@ async def _servers(config: Config, connection: Connection, examination: ServerIn
         yield each
 
 
+async def _farm_keys(examination: ServerInspection) -> AsyncIterator[Finding]:
+    for each in store.wrong_types(await examination.wrong_types()):
+        yield each
+    for each in store.lost_keys(await examination.lost_farm_keys()):
+        yield each
+
+
+def _data(facts: store.ShardFacts) -> Iterator[Finding]:
+    yield from store.wrong_types(facts.wrong)
+    yield from store.damage(facts)
+    if not facts.wrong:
+        yield store.shard(facts)
+
+
 async def _farm(
     config: Config, connection: Connection, examination: ServerInspection, ring: KeyRing | None
 ) -> AsyncIterator[Finding]:
@@ -101,15 +117,17 @@ async def _farm(
         reports = await farm.seals.rings()
         yield node.policy(in_force.version, in_force.policy)
         own = host_table(config.host_identity, in_force.policy)
-        for each in node.identity(own, in_force, await _strangers(farm, in_force)):
-            yield each
+        with suppress(KeyDamaged):  # the check of the data names it
+            for each in node.identity(own, in_force, await _strangers(farm, in_force)):
+                yield each
     beat, timeout, window = config.agent.heartbeat_ms, config.store.timeout_ms, config.recovery.window_ms
     for each in node.timing(beat, timeout, window, in_force.policy):
         yield each
     for each in node.activity(in_force.policy, logind=is_answering()):
         yield each
     for pool in in_force.pools:
-        yield store.shard(await examination.shard(pool.name))
+        for each in _data(await examination.shard(pool.name)):
+            yield each
     if lacking := cannot_open(reports, (), ring.primary):
         yield warned("nodes' keys", f"{', '.join(lacking)} cannot open with key {ring.primary}; copy the ring there")
 

@@ -1,7 +1,7 @@
 """``farmlease lease …``: list, show and check the leases of the farm, and take them back.
 
 Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke``, ``rename``,
-``import`` and ``forget`` change anything; all but ``import`` ask first.
+``repair``, ``import`` and ``forget`` change anything; all but ``import`` ask first.
 """
 
 import sys
@@ -18,6 +18,7 @@ from farmlease.cli.lease.files import files, restore_file
 from farmlease.cli.lease.forget import forget
 from farmlease.cli.lease.import_csv import import_
 from farmlease.cli.lease.rename import rename
+from farmlease.cli.lease.repair import repair
 from farmlease.cli.lease.summary import SUMMARY_INDENT, lease_summary
 from farmlease.cli.output.format import (
     Column,
@@ -198,6 +199,7 @@ lease.add_command(forget)
 lease.add_command(rename)
 lease.add_command(files)
 lease.add_command(restore_file)
+lease.add_command(repair)
 
 
 def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:

@@ -4,13 +4,27 @@ A server that persists nothing, evicts keys or denies a right fails: sooner or l
 half-way. What only makes an accident worse is a warning.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, warned
+from farmlease.domain.store_damage import DAMAGED, damage_text
 from farmlease.domain.wording import counted
 
-__all__ = ["Certificate", "Rights", "ServerFacts", "ShardFacts", "Wiring", "coverage", "server", "shard", "wiring"]
+__all__ = [
+    "Certificate",
+    "Rights",
+    "ServerFacts",
+    "ShardFacts",
+    "Wiring",
+    "coverage",
+    "damage",
+    "lost_keys",
+    "server",
+    "shard",
+    "wiring",
+    "wrong_types",
+]
 
 OLDEST = (6, 2)
 SLOTS = 16_384
@@ -51,6 +65,9 @@ class ShardFacts:
     known: bool
     skew_ms: int
     recovering: bool
+    missing: tuple[str, ...] = ()  #: names of keys that were lost, and ``damaged``
+    set_aside: int = 0  #: what did not decode and is kept in the store
+    wrong: tuple[tuple[str, str, str], ...] = ()  #: keys of another type: the key, its type, and ours
     taken_back: int = (
         0  #: users of whom a lease, a device or the name was taken back, as long as receipts may know of it
     )
@@ -173,6 +190,35 @@ def shard(facts: ShardFacts) -> Finding:
         return fine(check, f"pool {facts.pool} has not been used yet")
     taken = f"; {counted(facts.taken_back, 'user')} with something taken back" if facts.taken_back else ""
     return fine(check, f"pool {facts.pool} is in order{taken}")
+
+
+def wrong_types(wrong: Sequence[tuple[str, str, str]]) -> Iterator[Finding]:
+    """Check that no key is of another type than farmlease gave it."""
+    for key, found, kind in wrong:
+        text = f"{key} is a {found}, where farmlease has a {kind}: something else wrote it"
+        yield failed(
+            "data", f"{text}; move it away with `redis-cli RENAME '{key}' '{key}.other'`, the nodes restore it"
+        )
+
+
+def lost_keys(names: Sequence[str]) -> Iterator[Finding]:
+    """Check that no key of the farm itself was lost."""
+    for key in names:
+        text = f"{key} was lost; what was audited and counted without a seat, or the list of pools, is gone with it"
+        yield warned("data", f"{text}: run `farmlease pool apply` with the present policy, which writes the list anew")
+
+
+def damage(facts: ShardFacts) -> Iterator[Finding]:
+    """Check what a pool's data lack, and what was set aside."""
+    lost = tuple(word for word in facts.missing if word != DAMAGED)
+    if lost:
+        yield warned("data", damage_text(facts.pool, lost))
+    if facts.set_aside:
+        documents = counted(facts.set_aside, "document")
+        seen = "" if DAMAGED in facts.missing else ", all seen by an administrator"
+        text = f"pool {facts.pool}: {documents} set aside that did not decode{seen}"
+        advice = f"list and mend with `farmlease lease repair --pool {facts.pool}`"
+        yield (warned if DAMAGED in facts.missing else fine)("data", f"{text}; {advice}")
 
 
 def coverage(ranges: list[tuple[int, int]], state: Mapping[str, str]) -> Finding:

@@ -10,6 +10,7 @@ among the superseded versions of this host.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -80,8 +81,8 @@ class RecordSync:
                     "the account database of this host does not answer: look at what /etc/nsswitch.conf names"
                 )
 
-    async def receive(self, session: NodeSession, pool: Pool, taken: Receipt, placing: Placing) -> None:
-        """Open a record, keep its receipt, and place its files.
+    async def receive(self, session: NodeSession, pool: Pool, taken: Receipt, placing: Placing) -> bool:
+        """Open a record, keep its receipt, and place its files; return whether this node has a later version of it.
 
         RecordRejected if it does not open, FileRefused if a file cannot be placed, PolicyError if its path is none on
         this system.
@@ -89,6 +90,9 @@ class RecordSync:
         index = session.claim.user
         record = self._open(index, pool.name, taken)
         mine = self._receipts.find(index, pool.name)
+        better = mine is not None and _is_ahead(mine, taken)
+        if mine is not None and mine.lease.id != taken.lease.id:
+            await self._keep_former(index, pool.name, mine)
         self._over.discard((index, pool.name))
         self._left.pop((index, pool.name), None)
         if not placing.unused:
@@ -98,17 +102,16 @@ class RecordSync:
                 mine = _with_files_of(mine, replace(taken, files=mine.files if mine else pool.files))
             same = mine.lease.id == taken.lease.id
             self._receipts.keep(index, pool.name, mine.granted_anew(taken) if same else mine)
-            return
+            return better
         left_here = mine if mine is not None and mine.lease.id == taken.lease.id else None
         if mine is not None and _is_ahead(mine, taken):
             taken, record = mine.granted_anew(taken), self._open(index, pool.name, mine)
         if not pool.files:
             self._receipts.keep(index, pool.name, replace(taken, files=(), paths=(), placing=False))
-            return
+            return better
         paths = VendorFiles(pool.files).paths(placing.owner)
         if self._move_former(session, taken, pool, paths):
-            await self.receive(session, pool, taken, placing)
-            return
+            return await self.receive(session, pool, taken, placing)
         self._check_paths(session, taken, pool, paths)
         known = self._open(index, pool.name, left_here).files if left_here is not None else ()
         # Before the disk is touched: what the store reports meanwhile is noted in the receipt and must stay there.
@@ -118,6 +121,7 @@ class RecordSync:
         found = await self._disk.place(index, placing, pool.files, named, known)
         self.troubles.note(index, pool.name, *_homeless(found))
         self._update(index, pool.name, placing=False)
+        return better
 
     def has_files(self, index: str, pool: str) -> bool:
         """Whether files that we placed for the user may be on this node's disk."""
@@ -329,6 +333,11 @@ class RecordSync:
         for file in half:
             _log.warning("file.half_written", user=index, pool=pool, file=file.name, bytes=len(file.content))
         return [file for file in changed if file not in half]
+
+    async def _keep_former(self, index: str, pool: str, receipt: Receipt) -> None:
+        """Keep the record of a lease that another one takes the place of: this may be the only copy of its files."""
+        with suppress(RecordRejected):  # kept as evidence
+            await self._supersede(index, pool, receipt, self._open(index, pool, receipt))
 
     async def _supersede(self, index: str, pool: str, receipt: Receipt, record: BorrowedRecord) -> None:
         """Keep a version that a new one is about to supersede; one without files is worth nothing."""

@@ -64,6 +64,7 @@ class HealthMonitor:
             stopped=self._lifecycle.phase is Phase.STOPPED,
             namesakes=sync.report.namesakes,
             store_answers=sync.availability.answers,
+            store_damage=sync.damage.texts,
             offline_denies=self._offline_denies,
             policy_known=state.policy.in_force.policy is not None,
             policy_trouble=state.policy.trouble,

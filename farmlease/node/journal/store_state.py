@@ -17,7 +17,7 @@ from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.sessions import SessionTable
 from farmlease.node.journal.store_clock import Moment, StoreClock
-from farmlease.store.answers.recovery import CLOCK_LEAP_MS, Recovering
+from farmlease.store.answers.recovery import CLOCK_LEAP_MS, FENCE_AHEAD_MS, Recovering
 from farmlease.store.answers.session import Beat, Known
 
 __all__ = ["StoreState"]
@@ -107,6 +107,9 @@ class StoreState:
     def note_beat(self, pool: str, beat: Beat) -> bool:
         """Remember the answer to a heartbeat. True if the number of nodes changed: the roster should be read anew."""
         before = self._shard(pool)
+        if before.fence > beat.now + FENCE_AHEAD_MS:  # damage, or somebody's: no store gave it
+            _log.error("fence.rejected", pool=pool, fence=before.fence)
+            before = replace(before, fence=0)
         after = replace(before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline)
         self._shards[pool] = self._with_server_clock(
             self._with_time(after, beat.now, beat.clock_generation), beat.now + beat.skew

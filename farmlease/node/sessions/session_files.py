@@ -7,6 +7,7 @@ all. A disk that hangs holds a session up for ten seconds at most: the work goes
 
 from collections.abc import Coroutine, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -23,6 +24,7 @@ from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
 from farmlease.store.answers.session import Claim
+from farmlease.store.damage_store import DamageStore
 from farmlease.store.lease_store import LeaseStore
 
 __all__ = ["SessionFiles"]
@@ -65,14 +67,28 @@ class SessionFiles:
         no place on this system.
         """
 
-        async def place() -> None:
+        async def place() -> bool:
             owner = await self._records.owner(session) if pool.files else FileOwner(session.user.name)
             async with self._locks.user(session.user):
                 unused = not self._sessions.uses_files(session.user, pool.name)
                 placing = Placing(owner, unused=unused, alone=alone)
-                await self._records.receive(session, pool, receipt, placing)
+                return await self._records.receive(session, pool, receipt, placing)
 
-        await self._patiently(place())
+        if await self._patiently(place()):
+            self._tasks.run(f"put back {session.claim.user} {pool.name}", lambda: self._put_back(session.claim, pool))
+
+    async def _put_back(self, claim: Claim, pool: Pool) -> None:
+        """Put a record back that the store had, and has no more: an older one lies there, or one that does not open.
+
+        What is still to be delivered comes first: it may be the later version itself.
+        """
+        mine = self._receipts.find(claim.user, pool.name)
+        if mine is None or mine.winner is not None or self._outbox.pending():
+            return
+        with suppress(StoreError):
+            known, damage = self._store_state.known(pool.name), DamageStore(self._store.connection, self._store.farm)
+            if await damage.put_back_record(pool.name, claim, mine.lease.id, mine.version, mine.record, known):
+                _log.error("record.put_back", user=claim.user, pool=pool.name, version=mine.version)
 
     async def take_back(self, session: NodeSession) -> tuple[bool, FileRefused | None]:
         """Make a new version of the record if the user's files changed; return whether, and the first refused file.

@@ -1,8 +1,11 @@
-"""Whether the store answers, by the last call that any part of this node made."""
+"""Whether the store answers, by the last call that any part of this node made.
+
+A store with a damaged key answers: only what needs that key fails, and the heartbeat tells health of it.
+"""
 
 import structlog
 
-from farmlease.errors import FarmleaseError
+from farmlease.errors import FarmleaseError, KeyDamaged
 
 __all__ = ["StoreAvailability"]
 
@@ -17,6 +20,8 @@ class StoreAvailability:
 
     def failed(self, error: FarmleaseError) -> None:
         """Note that a call failed; the first failure in a row is logged."""
+        if isinstance(error, KeyDamaged):
+            return
         if not self.is_away:
             _log.error("store.away", why=str(error))
         self.answers, self.is_away = False, True

@@ -8,6 +8,7 @@ from farmlease.node.concurrency import Runtime
 from farmlease.node.files.record_sync import RecordSync
 from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
+from farmlease.node.sync.damage import StoreDamage
 from farmlease.node.sync.events import SyncEvents
 from farmlease.node.sync.heartbeat import Heartbeat
 from farmlease.node.sync.keyring_reload import KeyringReload, KeyringTiming
@@ -23,6 +24,7 @@ class Sync:
     """The parts that talk to the store. ``recovery.deliver`` sends the outbox."""
 
     availability: StoreAvailability
+    damage: StoreDamage
     records: RecordSync
     delivery: OutboxDelivery
     events: SyncEvents
@@ -34,17 +36,18 @@ class Sync:
 
 def build_sync(config: Config, farm: Farm, state: State, records: RecordSync, runtime: Runtime) -> Sync:
     """Put the room together."""
-    availability, events = StoreAvailability(), SyncEvents()
+    availability, events, damage = StoreAvailability(), SyncEvents(), StoreDamage()
     delivery = OutboxDelivery(state, farm, records, events)
     recovery = Recovery(state, farm, availability, delivery, events, runtime, config.recovery.window_ms)
     timing = KeyringTiming(config.agent.heartbeat_ms, config.store.timeout_ms)
     return Sync(
         availability=availability,
+        damage=damage,
         records=records,
         delivery=delivery,
         events=events,
         recovery=recovery,
-        heartbeat=Heartbeat(state, farm, availability, recovery, events, runtime),
+        heartbeat=Heartbeat(state, farm, availability, recovery, events, damage, runtime),
         report=NodeReport(state, farm.nodes, farm.sealer, config.health.listen),
         keyring=KeyringReload(state, farm, runtime.clock, config.keys.file, timing),
     )

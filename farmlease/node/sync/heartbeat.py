@@ -10,11 +10,12 @@ from contextlib import suppress
 import structlog
 
 from farmlease.domain.policy import Pool
-from farmlease.errors import FarmleaseError, PolicyError, StoreError, StoreRefused
+from farmlease.errors import FarmleaseError, KeyDamaged, PolicyError, StoreError, StoreRefused
 from farmlease.farm import Farm
 from farmlease.node.concurrency import Runtime
 from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
+from farmlease.node.sync.damage import StoreDamage
 from farmlease.node.sync.events import CountsDiffer, SeatLost, SyncEvents
 from farmlease.node.sync.recovery import Recovery
 from farmlease.node.sync.taken_back import TakenBack
@@ -39,6 +40,7 @@ class Heartbeat:
         availability: StoreAvailability,
         recovery: Recovery,
         events: SyncEvents,
+        damage: StoreDamage,
         runtime: Runtime,
     ) -> None:
         self._member = state.member
@@ -53,6 +55,7 @@ class Heartbeat:
         self._availability = availability
         self._recovery = recovery
         self._events = events
+        self._damage = damage
         self._clock = runtime.clock
         #: Pool to the counts that were looked into: doing so again would bring nothing new.
         self._examined: dict[str, tuple[int, int, int]] = {}
@@ -65,8 +68,7 @@ class Heartbeat:
         """Read the policy, beat once for every pool, and deliver the outbox. A store that is away is no error."""
         began = self._clock.monotonic() * 1000, self._clock.now_ms()
         try:
-            with suppress(PolicyError):  # health and the log report it; sessions go on by the policy that is known
-                await self._policy.read_policy()
+            await self._read_policy()
             if self._sessions.identity is not self._policy.in_force.identity:  # who is who, before anybody asks
                 self._sessions.read_names(self._policy.in_force.identity)
             refusal = await self._beat_all()
@@ -105,6 +107,8 @@ class Heartbeat:
         if isinstance(beat, Beat):
             self._ended[pool.name] = beat.epoch
             roster_changed = self._store_state.note_beat(pool.name, beat)
+            if self._damage.note(pool.name, beat.missing):
+                self._recovery.mend(pool.name)
             # Before the store is asked again: that may fail. The latest grant of a session first, as each
             # acknowledgement takes the other reports of its session with it.
             for lost in sorted(beat.lost, key=lambda lost: -lost.fence):
@@ -120,12 +124,24 @@ class Heartbeat:
         """Note that a difference was looked into and explained: the same counts are no event again."""
         self._examined[event.pool] = event.counts
 
+    async def _read_policy(self) -> None:
+        """Read the policy. One that cannot be used is reported by health; sessions go on by the one that is known."""
+        try:
+            with suppress(PolicyError):
+                await self._policy.read_policy()
+            self._damage.answered("")
+        except KeyDamaged as error:
+            self._damage.refused("", error)
+
     async def _beat_all(self) -> StoreRefused | None:
         """Beat for every pool; one that the store refuses does not hold up the others."""
         refusal: StoreRefused | None = None
         for pool in self._policy.in_force.pools:
             try:
                 await self._beat_now(pool.name)
+                self._damage.answered(pool.name)
+            except KeyDamaged as error:
+                self._damage.refused(pool.name, error)
             except StoreRefused as error:
                 refusal = error
         return refusal

@@ -128,6 +128,10 @@ class Recovery:
         """Begin to recover a pool, unless that is under way."""
         self._tasks.run(f"recover {pool}", lambda: self._recover(pool))
 
+    def mend(self, pool: str) -> None:
+        """Begin to put back what a pool lacks of this node's leases, while the rest of it goes on."""
+        self._tasks.run(f"mend {pool}", lambda: self._mend(pool))
+
     async def reconcile(self, pool: str) -> bool:
         """Give back what the store counts for this node and the node does not have, such as a late answer's seat.
 
@@ -173,6 +177,20 @@ class Recovery:
         finally:
             self._under_way.pop(name, None)
 
+    async def _mend(self, name: str) -> None:
+        pool, epoch = self._policy.in_force.pool(name), self._store_state.known(name).epoch
+        if pool is None or not epoch or name in self._under_way:  # a recovery restores all
+            return
+        living = self._living(name)
+        with suppress(StoreError):  # the next heartbeat tells
+            for index, receipt in [*self._receipts.of_pool(name)]:
+                restoring = self._restoring(name, index, receipt, living.get(index, []))
+                if restoring is None:
+                    continue
+                stored = await self._farm.leases.look_up(pool, index)
+                if stored is None or not stored.record or not stored.name:
+                    await self._restore_one(pool, self._policy.in_force.version, epoch, restoring)
+
     async def _restore(self, pool: Pool) -> None:
         known, version = self._store_state.known(pool.name), self._policy.in_force.version
         found = await self._farm.leases.recover(
@@ -185,6 +203,7 @@ class Recovery:
         self._store_state.note_recovery(pool.name, found)
         self._under_way[pool.name] = found.until
         _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
+        await self._farm.damage.rebuild(pool.name)  # what is in the documents needs no node to restore it
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
         await self.take_over(pool.name, Known(epoch=found.epoch))

@@ -11,10 +11,13 @@ from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.stored_id import SHOWN, STORED
 from farmlease.store.script import Argument
 
-__all__ = ["CLOCK_LEAP_MS", "Counted", "Recovering", "Remains", "Restored", "Restoring"]
+__all__ = ["CLOCK_LEAP_MS", "FENCE_AHEAD_MS", "Counted", "Recovering", "Remains", "Restored", "Restoring"]
 
 #: Milliseconds by which the store's time may differ from a node's estimate of it; lib/epoch.lua has the same number.
 CLOCK_LEAP_MS = 60_000
+#: Milliseconds beyond the clock from which on a fence is damage: a fence is the time, or one more than the last.
+#: lib/shard.lua has the same number.
+FENCE_AHEAD_MS = 366 * 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+#: A deadline from which on it is none: the year 10000. Only damaged data have one.
+_NEVER_MS = 253_402_300_800_000
+
+
 class Behind(StrEnum):
     """The caller must catch up before the store decides anything for it."""
 
@@ -143,7 +147,7 @@ class Refusal:
         _, reason, retry, held, capacity, blocking = answer
         return Refusal(
             reason=Reason(reason.decode()),
-            retry_at=int(retry) if retry else None,
+            retry_at=int(retry) if retry and int(retry) < _NEVER_MS else None,
             held=int(held),
             capacity=int(capacity),
             blocking=tuple(
@@ -181,13 +185,14 @@ class Beat:
     skew: int  #: ms by which the store's clock jumped ahead, and which are not counted
     clock_generation: int  #: of this time
     buried: int  #: number of the newest tombstone
+    missing: tuple[str, ...]  #: what the shard lacks: names of keys, and ``damaged`` if something was set aside
     lost: tuple[Lost, ...]
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Beat":
         """From ``alive`` of heartbeat.lua."""
         deadline, sessions, now, epoch, fence, nodes, skew, generation, buried = (int(word) for word in answer[1:10])
-        words = [word.decode().translate(SHOWN) for word in answer[10:]]
+        words = [word.decode().translate(SHOWN) for word in answer[11:]]
         return Beat(
             deadline=deadline,
             sessions=sessions,
@@ -198,6 +203,7 @@ class Beat:
             skew=skew,
             clock_generation=generation,
             buried=buried,
+            missing=tuple(answer[10].decode().split()),
             lost=tuple(
                 Lost(session=session, user=user, fence=int(fence), reason=reason)
                 for session, user, fence, reason in zip(*(iter(words),) * 4, strict=True)

@@ -22,7 +22,7 @@ import tenacity
 from redis import asyncio as driver
 from redis.exceptions import NoScriptError
 
-from farmlease.errors import ConfigError, StoreUnavailable
+from farmlease.errors import ConfigError, KeyDamaged, StoreUnavailable
 from farmlease.store.connection.address import StoreAddress, split_url
 from farmlease.store.connection.driver_errors import DRIVER_ERRORS, store_error
 from farmlease.store.connection.embedded import EmbeddedServer, embedded_store
@@ -31,6 +31,7 @@ from farmlease.store.connection.routes import one_server, route_to
 from farmlease.store.connection.routing import Route
 from farmlease.store.connection.server_life import what_it_says
 from farmlease.store.connection.socket import MAX_CONNECTIONS, Channel, Handshake, driver_options
+from farmlease.store.connection.wrong_type import key_damaged, wrong_types
 from farmlease.store.script import LIFE, Argument, Script
 
 __all__ = ["MAX_CONNECTIONS", "Connection", "ServerInfo", "StoreAddress", "open_connection"]
@@ -119,7 +120,13 @@ class Connection:
                 await self._wait_for_replicas(channel)
             return answer
 
-        answer: list[Any] = await self._with_retries(evaluate, keys)
+        try:
+            answer: list[Any] = await self._with_retries(evaluate, keys)
+        except KeyDamaged:
+            wrong = await self._with_retries(lambda channel: wrong_types(channel, keys), keys)
+            if wrong:
+                raise key_damaged(self._describe, wrong) from None
+            raise
         return answer
 
     async def query(self, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - what it returns

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from redis import exceptions as answers
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
+from farmlease.errors import KeyDamaged, StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.connection.acl_texts import Lack, lack_in
 
 __all__ = ["DRIVER_ERRORS", "NotMaster", "NotUnderstood", "SentinelsRefuse", "leads_elsewhere", "store_error"]
@@ -56,6 +56,7 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
         "denies this user {lack} that a script needs: grant it the rights of the sample ACL",
     ),
     "OOM": (StoreRefused, "is out of memory: raise its maxmemory (the policy must be noeviction)"),
+    "WRONGTYPE": (KeyDamaged, "has a key of farmlease's that is of another type: `farmlease doctor` names it"),
     "READONLY": (
         StoreUnavailable,
         "is a read-only replica by now: name the master in [store] url, or try again when it is one",

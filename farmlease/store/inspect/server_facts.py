@@ -17,13 +17,16 @@ from farmlease.store.connection.acl_texts import lack_in
 from farmlease.store.connection.connection import Connection
 from farmlease.store.connection.server_life import parse_info
 from farmlease.store.connection.socket import Channel
-from farmlease.store.keys import Shard, node_keys, note_keys, policy_key, pools_key, rings_key
+from farmlease.store.connection.wrong_type import WrongType, wrong_types
+from farmlease.store.damage_store import DamageStore
+from farmlease.store.keys import Shard, farm_keys, node_keys, note_keys, policy_key, pools_key, rings_key
 
 __all__ = ["SAMPLES", "ServerInspection"]
 
 #: An example of every command that scripts use, behind the command and its key: ACL DRYRUN wants whole commands.
 SAMPLES: Mapping[str, tuple[str, ...]] = {
-    "DEL": (), "GET": (), "HDEL": ("f",), "HGET": ("f",), "HGETALL": (), "HINCRBY": ("f", "1"), "HKEYS": (),
+    "DEL": (), "EXISTS": (), "GET": (), "HDEL": ("f",), "HEXISTS": ("f",), "HGET": ("f",), "HGETALL": (),
+    "HINCRBY": ("f", "1"), "HKEYS": (), "HLEN": (),
     "HSCAN": ("0",), "HSET": ("f", "v"), "HSETNX": ("f", "v"), "HVALS": (), "SET": ("v",),
     "XADD": ("*", "f", "v"), "XDEL": ("1-1",), "XLEN": (), "XRANGE": ("-", "+"), "XREVRANGE": ("+", "-"),
     "ZADD": ("1", "m"), "ZCARD": (), "ZCOUNT": ("0", "1"), "ZLEXCOUNT": ("-", "+"), "ZRANGEBYLEX": ("-", "+"),
@@ -94,20 +97,48 @@ class ServerInspection:
         facts: ServerFacts = await self._connection.query(read, (key,))
         return facts
 
+    async def wrong_types(self, pool: str = "") -> list[WrongType]:
+        """Return each key of a pool ("": of the farm itself) that is of another type than farmlease gave it."""
+        keys = Shard(self._farm, pool).keys() if pool else farm_keys(self._farm)
+
+        async def read(channel: Channel) -> list[WrongType]:
+            return await wrong_types(channel, keys)
+
+        found: list[WrongType] = await self._connection.query(read, keys)
+        return found
+
+    async def lost_farm_keys(self) -> list[str]:
+        """Return the names of the farm's own keys that are gone, as far as another key shows that they were there."""
+        policy, audit, counts, _, names, pools, *_ = farm_keys(self._farm)
+
+        async def read(channel: Channel) -> list[str]:
+            there = {key: bool(await channel.execute("EXISTS", key)) for key in (policy, audit, counts, names, pools)}
+            shown_by = ((pools, policy), (audit, counts), (counts, audit), (policy, pools))
+            return [key for key, other in shown_by if there[other] and not there[key]]
+
+        found: list[str] = await self._connection.query(read, (policy,))
+        return found
+
     async def shard(self, pool: str) -> ShardFacts:
-        """Read the state of a pool's epoch and time."""
+        """Read the state of a pool's epoch and time, and what it lacks."""
         meta, taken_back = Shard(self._farm, pool).key("meta"), Shard(self._farm, pool).key("over_numbers")
+        if wrong := await self.wrong_types(pool):
+            return ShardFacts(pool=pool, known=True, skew_ms=0, recovering=False, wrong=tuple(wrong))
+        damage = DamageStore(self._connection, self._farm)
+        missing, aside = await damage.missing(pool), await damage.set_aside(pool)
 
         async def read(channel: Channel) -> ShardFacts:
             words = iter(await channel.execute("HGETALL", meta))
             fields: dict[bytes, bytes] = dict(zip(words, words, strict=True))
-            skew, until = float(fields.get(b"skew", 0)), float(fields.get(b"recovering", 0))
+            skew, until = _number(fields.get(b"skew", b"0")), _number(fields.get(b"recovering", b"0"))
             seconds, _ = map(int, await channel.execute("TIME"))
             return ShardFacts(
                 pool=pool,
                 known=b"policy" in fields,
                 skew_ms=int(skew),
                 recovering=until > seconds * 1000 - skew,
+                missing=missing,
+                set_aside=len(aside),
                 taken_back=int(await channel.execute("ZCARD", taken_back)),
             )
 
@@ -158,6 +189,15 @@ class ServerInspection:
             rings_key(self._farm),
             *Shard(self._farm, "pool").keys()[:1],
         )
+
+
+def _number(field: bytes) -> float:
+    """Return a number of a pool's books; 0 of what is damaged, as the scripts read it."""
+    try:
+        number = float(field)
+    except ValueError:
+        return 0
+    return number if abs(number) < 2**53 else 0
 
 
 async def _denied(channel: Channel, user: str, words: Sequence[str]) -> str | None:

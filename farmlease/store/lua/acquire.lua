@@ -201,6 +201,8 @@ end
 local bar = barred_until()
 if bar then return denied('revoked', bar, 0, limits.capacity) end
 local fresh = not lease
+local mended = fresh and mended_until(user)
+if mended then return denied('recovering', mended, 0, limits.capacity) end
 lease = lease or { id = lease_id, issued = now, contact = now, version = 1, devices = {}, sessions = {} }
 local denial = over_device_limit(lease) or not moving and over_session_limit(lease)
 if denial then return denial end
@@ -225,7 +227,7 @@ set_charge(lease, seat, charge)
 if moving and (moving.seat or user) ~= seat then store_lease(user, lease, moving.seat or user) end
 local document = store_lease(user, lease, seat)
 if fresh then
-  call('HSET', RECORDS, user, record)
+  put_record(user, record)
   call('HSET', NAMES, user, name)
 end
 call('ZREM', QUARANTINE, user)

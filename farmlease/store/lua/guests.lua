@@ -14,7 +14,7 @@ local members = call('ZRANGEBYLEX', SESSIONS, '[' .. node .. '#', '(' .. node ..
 local living = 0
 for _, member in ipairs(members) do
   local key, user = string.match(member, '^(.+)/([^/]+)$')
-  local lease = stored_lease(user)
+  local lease = user and stored_lease(user)
   local session = lease and lease.sessions[key]
   if session then
     local _, _, lives = session_life(key, session)

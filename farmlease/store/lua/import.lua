@@ -67,7 +67,7 @@ end
 -- 3. Take it.
 if not lease then
   lease = { id = ARGV[5], issued = seen, contact = seen, version = 1, devices = {}, sessions = {}, unused = true }
-  call('HSET', RECORDS, user, ARGV[6])
+  put_record(user, ARGV[6])
   call('HSET', NAMES, user, ARGV[7])
 end
 claim = claim or { seen = seen, ['until'] = seen }

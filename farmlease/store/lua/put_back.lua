@@ -23,7 +23,8 @@ if sweep() then return { 'more' } end
 -- 1. What is new here?
 local graves, new = graves_of(user), {}
 for claim, grave in pairs(theirs) do
-  if grave[2] > now and grave[1] > (taken_with(graves, claim) or -1) then
+  local possible = grave[1] <= server_now + FENCE_AHEAD
+  if possible and grave[2] > now and grave[1] > (taken_with(graves, claim) or -1) then
     graves[claim], new[claim], state.fence = grave, true, math.max(state.fence, grave[1])
   end
 end

@@ -22,7 +22,8 @@ if refused then return refused end
 
 -- 1. Is it less than the node knew, or another server, or another time? If the data are gone, the first node's estimate
 --    of the time is accepted.
-local lost = caller.life ~= state.life or epoch > state.epoch
+local keys = lost_keys()
+local lost = keys ~= '' or caller.life ~= state.life or epoch > state.epoch
   or (epoch == state.epoch and caller.seen > state.fence)
   or (epoch > 0 and epoch ~= state.epoch and state.blank == '1')
 local unused = epoch == 0 and state.blank == '1' and call('ZCARD', NODES) == 0 -- no node was ever here
@@ -39,6 +40,7 @@ if lost or ahead > 0 or uncertain then
   state.recovering = unused and 0 or now + window
   call('HSET', META, 'epoch', text(state.epoch), 'life', caller.life, 'recovering', text(state.recovering), 'opened',
     text(now), 'blank', unused and '1' or '', 'taken', text(uncertain and now or state.taken))
+  if keys ~= '' then accept_loss(keys) end
   call('DEL', AWAITED)
   last = text(math.min(now, last))
   for _, other in ipairs(call('ZRANGEBYSCORE', NODES, '(' .. last, '+inf', 'LIMIT', 0, MOST_NODES)) do

@@ -25,7 +25,7 @@ if sweep() then return { 'more' } end
 
 local from, to = range_of(NOTICE .. member)
 for _, notice in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
-  if fence == 0 or tonumber(string.match(notice, '/(%d+)/[^/]+$')) <= fence then call('ZREM', SESSIONS, notice) end
+  if fence == 0 or tonumber(string.match(notice, '/(%d+)/[^/]+$') or 0) <= fence then call('ZREM', SESSIONS, notice) end
 end
 if fence > 0 then leave_queue(member) end
 

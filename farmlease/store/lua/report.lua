@@ -32,7 +32,15 @@ local node, sent, known, asked = ARGV[1], cjson.decode(ARGV[2]), cjson.decode(AR
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local stored = redis.call('HGET', NODES, node)
-local before = stored and cjson.decode(stored) or {}
+-- What is stored of a node; one that does not decode counts as nothing, and its next report writes it anew.
+local function entry_of(text)
+  local decoded, entry = pcall(cjson.decode, text)
+  local whole = decoded and type(entry) == 'table' and type(entry.seen) == 'number' and type(entry.wish) == 'table'
+    and type(entry.wish.version) == 'number'
+  return whole and entry or {}
+end
+
+local before = stored and entry_of(stored) or {}
 
 -- 1. What is wished: the later of what the store and the node know, then what was asked on the node itself. An undrain
 --    does not overrule a drain that was asked elsewhere meanwhile: a node is drained until no drain is left.
@@ -87,7 +95,7 @@ end
 if not before.seen or math.floor(before.seen / DAY) ~= math.floor(now / DAY) then
   local all = redis.call('HGETALL', NODES)
   for i = 1, math.min(#all, 2 * MOST), 2 do
-    if cjson.decode(all[i + 1]).seen < now - FORGOTTEN then redis.call('HDEL', NODES, all[i]) end
+    if (entry_of(all[i + 1]).seen or now) < now - FORGOTTEN then redis.call('HDEL', NODES, all[i]) end
   end
 end
 return answer

@@ -36,6 +36,9 @@ local refused = policy_differs(version)
 if refused then return refused end
 if epoch ~= state.epoch or not alive(NODES, node) then return { 'strange' } end -- or it has to recover first
 if sweep() then return { 'more' } end
+for _, claim in pairs(wanted) do
+  if claim.fence > server_now + FENCE_AHEAD then claim.fence = state.fence end -- none that was given
+end
 local graves = graves_of(user)
 local taken = taken_with(graves, mine.id) -- the lease, since this fence
 
@@ -129,7 +132,7 @@ local function terminated(member, fence)
   local from, to = range_of(NOTICE .. member)
   for _, notice in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
     local given, reason = string.match(notice, '/(%d+)/([^/]+)$')
-    if tonumber(given) >= fence and not (is_recovering() and reason == 'timeout') then return reason end
+    if tonumber(given or 0) >= fence and not (is_recovering() and reason == 'timeout') then return reason end
     call('ZREM', SESSIONS, notice)
   end
   return nil
@@ -219,7 +222,10 @@ if next(seats) == nil then
   set_charge(lease, user, charge_of(user))
 end
 within_device_limit(lease)
-if record_version > lease.version or fresh then
+if fresh or call('HEXISTS', RECORDS, user) == 0 then
+  lease.version = record_version
+  put_record(user, record)
+elseif record_version > lease.version then
   lease.version = record_version
   call('HSET', RECORDS, user, record)
 end

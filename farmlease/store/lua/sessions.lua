@@ -13,10 +13,10 @@ local from, to = range_of(node)
 local answer = { 'page' }
 for _, member in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', ARGV[2], ARGV[3])) do
   local session, user = string.match(member, '^[^/]+/(.+)/([^/]+)$')
-  local lease = stored_lease(user)
+  local lease = user and stored_lease(user)
   local claim = lease and lease.sessions[node .. '/' .. session]
-  answer[#answer + 1] = session
-  answer[#answer + 1] = user
+  answer[#answer + 1] = session or ''
+  answer[#answer + 1] = user or ''
   answer[#answer + 1] = text(claim and claim.fence or 0)
 end
 return answer

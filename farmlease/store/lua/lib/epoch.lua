@@ -25,9 +25,147 @@
 -- recovering (end of the window, ms; 0 once it is over), opened (ms: when it began), blank ('1': this epoch began with
 -- nothing, by a node that knew of nothing before), skew (ms), line (the clock generation: a number that grows), vouched
 -- (ms: the time when an estimate last confirmed it), taken (ms: when it was taken as it is).
+--
+-- Lost keys. Redis drops a key with its last member, so that a key which is not there may be right. meta has how many
+-- of the shard's keys there are (`keys`) and which (`present`): each script that writes notes by how many its own
+-- writes changed that number. If there are fewer than noted, somebody else removed one, and a new epoch begins.
+-- `missed` has the names of the keys that were lost: of those that are made of the leases' documents until rebuild.lua
+-- has done so, of the others until an administrator has repaired the pool.
+--
+-- Damage. What does not decode is set aside: it moves to the hash `damaged`, as lease/user index, record/user index or
+-- set/member; each value begins with the moment (ms) and a blank. In meta, inspected: how many of them an administrator
+-- has seen. A reader passes over what is damaged and leaves it where it is.
 
 local LEAP = 60000 -- ms that the time may differ from an estimate; farmlease.store.answers.recovery has the same
 local MOST_NODES = 10000
+local TRACKED = {
+  { 'leases', LEASES }, { 'records', RECORDS }, { 'names', NAMES }, { 'seats', SEATS }, { 'nodes', NODES },
+  { 'sessions', SESSIONS }, { 'queue', QUEUE }, { 'audit', AUDIT }, { 'waits', WAITS }, { 'holds', HOLDS },
+  { 'reserved', RESERVED }, { 'quarantine', QUARANTINE }, { 'barred', BARRED }, { 'awaited', AWAITED },
+  { 'usage', USAGE }, { 'over', OVER }, { 'over_numbers', OVER_NUMBERS },
+}
+
+-- No lease's document has these.
+local LOST_FOR_GOOD = { audit = true, barred = true, usage = true, over = true, over_numbers = true }
+
+local function count_keys()
+  return call('EXISTS', LEASES, RECORDS, NAMES, SEATS, NODES, SESSIONS, QUEUE, AUDIT, WAITS, HOLDS, RESERVED,
+    QUARANTINE, BARRED, AWAITED, USAGE, OVER, OVER_NUMBERS)
+end
+
+local keys_before = count_keys() -- before this script wrote anything
+local keys_counted = false -- whether this script has dealt with a loss: what is there now is what should be
+
+local function has_word(words, word)
+  return string.find(' ' .. words .. ' ', ' ' .. word .. ' ', 1, true) ~= nil
+end
+
+local function present_keys()
+  local names = {}
+  for _, entry in ipairs(TRACKED) do
+    local set = entry[2]
+    if call('EXISTS', set) == 1 then names[#names + 1] = entry[1] end
+  end
+  return table.concat(names, ' ')
+end
+
+-- The names of the keys that somebody else removed, '' if there are none. Only before this script has written.
+local function lost_keys()
+  if state.keys <= keys_before then return '' end
+  local there, lost = present_keys(), {}
+  for name in string.gmatch(state.present, '%S+') do
+    if not has_word(there, name) then lost[#lost + 1] = name end
+  end
+  return #lost > 0 and table.concat(lost, ' ') or 'unknown'
+end
+
+-- Every node that has a session here lives again, as if it had just beaten: its own heartbeat tells otherwise.
+local function put_nodes_back()
+  local from = '-'
+  for _ = 1, MOST_NODES do
+    local member = call('ZRANGEBYLEX', SESSIONS, from, '+', 'LIMIT', 0, 1)[1]
+    if not member then return end
+    local node = string.match(member, '^[^/]*')
+    if string.find(node, '#', 2, true) and string.sub(node, 1, 1) ~= NOTICE then
+      call('ZADD', NODES, 'NX', text(now + limits.session_timeout_ms), node)
+    end
+    from = '(' .. node .. '0' -- the character after the slash
+  end
+end
+
+-- Takes what is there for all that should be, and remembers what was lost. Who waits asks each second: one half of the
+-- queue is worth nothing without the other.
+local function accept_loss(lost)
+  local words = { state.missed ~= '' and state.missed or nil }
+  for name in string.gmatch(lost, '%S+') do
+    if not has_word(state.missed, name) then words[#words + 1] = name end
+  end
+  state.missed = table.concat(words, ' ')
+  keys_counted = true
+  call('HSET', META, 'missed', state.missed)
+  if has_word(lost, 'nodes') then put_nodes_back() end
+  if has_word(lost, 'queue') or has_word(lost, 'waits') then
+    call('DEL', QUEUE)
+    call('DEL', WAITS)
+  end
+end
+
+-- Called with the answer of each script that writes: notes how many keys there are by now.
+local function note_keys(answer)
+  if not state or not limits.policy then return answer end
+  local after = count_keys()
+  if keys_counted or state.keys < keys_before then
+    call('HSET', META, 'keys', text(after), 'present', present_keys())
+  elseif after ~= keys_before then
+    local present = state.keys == keys_before and present_keys() or state.present
+    call('HSET', META, 'keys', text(state.keys + after - keys_before), 'present', present)
+  end
+  return answer
+end
+
+-- Whether a set was lost that is made of the leases' documents.
+local function has_lost_sets()
+  for _, name in ipairs({ 'seats', 'sessions', 'holds', 'reserved', 'quarantine' }) do
+    if has_word(state.missed, name) then return true end
+  end
+  return false
+end
+
+-- All that was lost is there again, as far as it can be. `by`: the administrator who has repaired the pool, sealed; ''
+-- for a node.
+local function settle_loss(by)
+  local left = {}
+  for name in string.gmatch(state.missed, '%S+') do
+    if by == '' and LOST_FOR_GOOD[name] then left[#left + 1] = name end
+  end
+  local missed = table.concat(left, ' ')
+  if missed ~= state.missed then call('HSET', META, 'missed', missed) end
+  if by == '' then return end
+  call('HSET', META, 'inspected', text(call('HLEN', DAMAGED)))
+  keys_counted = true
+  audit('repaired', '', '', '', '', '', 0, by)
+end
+
+-- What the shard lacks, in words: names of keys that were lost or are not whole, `claims` if there are more seats than
+-- leases and sessions can have, and `damaged` if something was set aside that no administrator has seen.
+local function missing()
+  local leases, records, names = call('HLEN', LEASES), call('HLEN', RECORDS), call('HLEN', NAMES)
+  local places, waits = call('ZCARD', QUEUE), call('ZCARD', WAITS)
+  local lacks = { leases = leases < records, records = records < leases, names = names < leases,
+    queue = places < waits, waits = waits < places }
+  local words = {}
+  for _, entry in ipairs(TRACKED) do
+    local name = entry[1]
+    local lacking = lacks[name]
+    if lacking == nil then lacking = has_word(state.missed, name) end
+    if lacking then words[#words + 1] = name end
+  end
+  -- A seat is a lease's, a session's, or in quarantine; how many linger, only the documents know.
+  local most = leases + call('ZCARD', SESSIONS) + call('ZCARD', QUARANTINE)
+  if limits.linger_ms == 0 and count_alive(SEATS) > most then words[#words + 1] = 'claims' end
+  if call('HLEN', DAMAGED) > state.inspected then words[#words + 1] = 'damaged' end
+  return table.concat(words, ' ')
+end
 
 -- By how many ms the time is ahead of the caller's estimate (negative: behind); 0 if it is right, or if the estimate
 -- proves nothing. `any_generation`: the data are gone, see above.
@@ -74,7 +212,7 @@ end
 local function is_other_store()
   if confirms_time() then state.vouched = now end -- for this script
   return (caller.epoch > 0 and caller.epoch ~= state.epoch) or caller.seen > state.fence
-    or caller.life ~= state.life or time_ahead() > 0 or is_time_uncertain()
+    or caller.life ~= state.life or time_ahead() > 0 or is_time_uncertain() or lost_keys() ~= ''
 end
 
 local function is_recovering()
@@ -93,4 +231,17 @@ local function refuse_other_store()
   if not load_limits() then return { caller.epoch > 0 and 'strange' or 'gone' } end
   if is_other_store() then return { 'strange' } end
   return nil
+end
+
+-- Keeps a value for inspection; one that was kept under this name before stays too.
+local function keep_damaged(field, value)
+  local before = call('HGET', DAMAGED, field)
+  if before then call('HSET', DAMAGED, field .. '/' .. string.match(before, '^%d*'), before) end
+  call('HSET', DAMAGED, field, text(now) .. ' ' .. value)
+end
+
+-- A member of a set that names nothing: it is kept, and the set goes on without it.
+local function drop_damaged(set, name, member)
+  keep_damaged(name .. '/' .. member, call('ZSCORE', set, member) or '')
+  call('ZREM', set, member)
 end

@@ -13,8 +13,85 @@
 -- What a seat is kept by stands in the document and in the seat's own form, never in the pool's present kind: a policy
 -- that changes kind or share neither shortens a claim nor leaves a seat behind that is never freed.
 
+local MENDED_WITHIN = 120000 -- ms: a node that has the receipt of a lease that was set aside restores it by then
+
+local function is_number(value)
+  return type(value) == 'number' and value >= 0 and value < 9e15 -- whole numbers beyond that are none
+end
+
+local function is_number_or_none(value)
+  return value == nil or is_number(value)
+end
+
+local function is_session(key, session, devices)
+  return type(key) == 'string' and string.match(key, '^[^/#]+#[^/]*/.') ~= nil and type(session) == 'table'
+    and type(session.device) == 'string' and devices[session.device] ~= nil and is_number(session.fence)
+    and is_number(session.started) and is_number_or_none(session.hold)
+    and (session.seat == nil or type(session.seat) == 'string')
+end
+
+-- Whether each value of a table that need not be there is of this type.
+local function are_all(values, kind)
+  if values == nil then return true end
+  if type(values) ~= 'table' then return false end
+  for _, value in pairs(values) do
+    if type(value) ~= kind then return false end
+  end
+  return true
+end
+
+-- Whether a document has all that the scripts need of a lease, see leases.lua.
+local function is_lease(lease)
+  if type(lease) ~= 'table' or type(lease.id) ~= 'string' or type(lease.devices) ~= 'table'
+    or type(lease.sessions) ~= 'table' then return false end
+  if not (is_number(lease.issued) and is_number(lease.contact) and is_number(lease.version)
+    and is_number_or_none(lease['until']) and is_number_or_none(lease.saved)) then return false end
+  for _, claim in pairs(lease.devices) do
+    if type(claim) ~= 'table' or not is_number(claim.seen) or not is_number(claim['until']) then return false end
+  end
+  for key, session in pairs(lease.sessions) do
+    if not is_session(key, session, lease.devices) then return false end
+  end
+  return are_all(lease.lingering, 'number') and are_all(lease.charges, 'string') and are_all(lease.replaced, 'number')
+end
+
+-- The lease as stored: what a script that swept writes back; nil if there is none. A damaged one counts as none, and is
+-- set aside by a script that writes.
+local function stored_lease(user)
+  local document = call('HGET', LEASES, user)
+  if not document then return nil end
+  local decoded, lease = pcall(cjson.decode, document)
+  if decoded and is_lease(lease) then return lease end
+  if WRITES then
+    keep_damaged('lease/' .. user, document)
+    call('HDEL', LEASES, user)
+    audit('damaged', user, '', '', '', 'lease', 0)
+  end
+  return nil
+end
+
+-- Until when a lease that was set aside is waited for: its nodes may have it. nil if none is.
+local function mended_until(user)
+  local kept = call('HGET', DAMAGED, 'lease/' .. user)
+  local moment = kept and tonumber(string.match(kept, '^%d+'))
+  return moment and moment + MENDED_WITHIN > now and moment + MENDED_WITHIN or nil
+end
+
+-- Writes the record of a lease that is new here. One that is there, of a lease that was lost, is kept; once it is the
+-- lease's again it is no longer.
+local function put_record(user, record)
+  local there, field = call('HGET', RECORDS, user), 'record/' .. user
+  if there and there ~= record then
+    keep_damaged(field, there)
+    audit('damaged', user, '', '', '', 'record', 0)
+  end
+  call('HSET', RECORDS, user, record)
+  local kept = call('HGET', DAMAGED, field)
+  if kept and string.match(kept, '^%d* (.*)$') == record then call('HDEL', DAMAGED, field) end
+end
+
 local function node_of(key)
-  return string.match(key, '^[^/]+')
+  return string.match(key, '^[^/]*') -- '' of what is damaged
 end
 
 -- The seat that a session sits on.
@@ -87,11 +164,6 @@ local function session_life(key, session)
     deadline > now or hold > now
 end
 
--- The lease as stored: what a script that swept writes back.
-local function stored_lease(user)
-  local document = call('HGET', LEASES, user)
-  return document and cjson.decode(document) or nil
-end
 
 -- The lease as stored, its dead nodes' sessions taken off (in memory) as a sweep would; nil once it has ended.
 local function settled_lease(user)
@@ -203,65 +275,4 @@ local function better_charge(one, other)
   if not one or one == '+' then return other end
   if other == '+' then return one end
   return math.max(#one, #other) == #one and one or other
-end
-
--- Gives a lease's devices their names (in memory). Of two spellings of one device the later deadlines stay. Returns the
--- seats that are called otherwise since: before -> now.
-local function name_devices(user, lease, names)
-  local devices, lingering, charges, moved = {}, {}, {}, {}
-  for spelling, claim in pairs(lease.devices) do
-    local name = names[spelling] or spelling
-    local other = devices[name] or claim
-    claim.seen, claim['until'] = math.max(claim.seen, other.seen), math.max(claim['until'], other['until'])
-    claim.unused = claim.unused and other.unused
-    claim.replaces = names[claim.replaces] or claim.replaces or other.replaces
-    devices[name] = claim
-  end
-  local function seat_now(seat)
-    local device = string.match(seat, '^[^/]+/([^/]+)$')
-    local name = device and names[device] or device
-    if name == device then return seat end
-    moved[seat] = user .. '/' .. name
-    return moved[seat]
-  end
-  local function keep_charge(seat)
-    charges[seat_now(seat)] = better_charge(charges[seat_now(seat)], lease.charges and lease.charges[seat] or '')
-  end
-  for _, session in pairs(lease.sessions) do
-    keep_charge(session.seat or user)
-    session.device = names[session.device] or session.device
-    session.seat = session.seat and seat_now(session.seat)
-  end
-  for seat, deadline in pairs(lease.lingering or {}) do
-    keep_charge(seat)
-    lingering[seat_now(seat)] = math.max(deadline, lingering[seat_now(seat)] or 0)
-  end
-  keep_charge(user)
-  for seat, charge in pairs(charges) do charges[seat] = charge ~= '' and charge or nil end
-  lease.devices, lease.folded = devices, true
-  lease.lingering, lease.charges = lease.lingering and lingering, lease.charges and charges
-  return moved
-end
-
--- The lease as settled, each device under its name, here and in every set. Returns the answer that asks for names, if
--- that is to be given instead. `name`: what a device is called; a script that swept calls this before it decides.
-local function named_lease(user, name, spellings)
-  local lease = settled_lease(user)
-  local doubtful = lease and doubtful_spellings(lease, name) or {}
-  if #doubtful == 0 then return lease end
-  local names = cjson.decode(spellings ~= '' and spellings or '{}')
-  local instead = ask_names(doubtful, names)
-  if instead then return nil, instead end
-  local before = lease.charges or {}
-  local moved = name_devices(user, lease, names)
-  call('HSET', LEASES, user, cjson.encode(lease))
-  for seat, now_called in pairs(moved) do
-    store_seat(seat, nil, before[seat])
-    store_seat(now_called, nil, before[now_called])
-  end
-  for _, seat in pairs(moved) do
-    store_seat(seat, seat_deadline(user, lease, seat), lease.charges and lease.charges[seat])
-  end
-  if next(moved) ~= nil then write_usage() end
-  return lease
 end

@@ -1,11 +1,73 @@
 -- seats: which seats are left, and for whom. A sweep first ends what is past its deadline, a bounded number per call;
--- then come reservations, and the queue before those who come later. Part of every script of a shard.
+-- then come reservations, and the queue before those who come later. Devices have their names before that is decided.
+-- Part of every script of a shard.
 --
 -- No answer depends on a sweep: a script that counts seats sweeps first, and answers `more` if there was more to end.
 --
 -- A session that its node did not end has a loss reason: a member of LossReason, listed in the header of the file that
 -- gives it.
 -- Loss reasons: timeout
+
+-- Gives a lease's devices their names (in memory). Of two spellings of one device the later deadlines stay. Returns the
+-- seats that are called otherwise since: before -> now.
+local function name_devices(user, lease, names)
+  local devices, lingering, charges, moved = {}, {}, {}, {}
+  for spelling, claim in pairs(lease.devices) do
+    local name = names[spelling] or spelling
+    local other = devices[name] or claim
+    claim.seen, claim['until'] = math.max(claim.seen, other.seen), math.max(claim['until'], other['until'])
+    claim.unused = claim.unused and other.unused
+    claim.replaces = names[claim.replaces] or claim.replaces or other.replaces
+    devices[name] = claim
+  end
+  local function seat_now(seat)
+    local device = string.match(seat, '^[^/]+/([^/]+)$')
+    local name = device and names[device] or device
+    if name == device then return seat end
+    moved[seat] = user .. '/' .. name
+    return moved[seat]
+  end
+  local function keep_charge(seat)
+    charges[seat_now(seat)] = better_charge(charges[seat_now(seat)], lease.charges and lease.charges[seat] or '')
+  end
+  for _, session in pairs(lease.sessions) do
+    keep_charge(session.seat or user)
+    session.device = names[session.device] or session.device
+    session.seat = session.seat and seat_now(session.seat)
+  end
+  for seat, deadline in pairs(lease.lingering or {}) do
+    keep_charge(seat)
+    lingering[seat_now(seat)] = math.max(deadline, lingering[seat_now(seat)] or 0)
+  end
+  keep_charge(user)
+  for seat, charge in pairs(charges) do charges[seat] = charge ~= '' and charge or nil end
+  lease.devices, lease.folded = devices, true
+  lease.lingering, lease.charges = lease.lingering and lingering, lease.charges and charges
+  return moved
+end
+
+-- The lease as settled, each device under its name, here and in every set. Returns the answer that asks for names, if
+-- that is to be given instead. `name`: what a device is called; a script that swept calls this before it decides.
+local function named_lease(user, name, spellings)
+  local lease = settled_lease(user)
+  local doubtful = lease and doubtful_spellings(lease, name) or {}
+  if #doubtful == 0 then return lease end
+  local names = cjson.decode(spellings ~= '' and spellings or '{}')
+  local instead = ask_names(doubtful, names)
+  if instead then return nil, instead end
+  local before = lease.charges or {}
+  local moved = name_devices(user, lease, names)
+  call('HSET', LEASES, user, cjson.encode(lease))
+  for seat, now_called in pairs(moved) do
+    store_seat(seat, nil, before[seat])
+    store_seat(now_called, nil, before[now_called])
+  end
+  for _, seat in pairs(moved) do
+    store_seat(seat, seat_deadline(user, lease, seat), lease.charges and lease.charges[seat])
+  end
+  if next(moved) ~= nil then write_usage() end
+  return lease
+end
 
 local SWEEP_SESSIONS = 64 -- dead sessions ended per call, so that no call is long
 local SWEEP_PASSES = 1000 -- reads of a node's sessions per call, each past those found to be held before
@@ -48,6 +110,11 @@ end
 -- it still lived, else it ended when its life did.
 local function terminate(member, reason, moment)
   local session, user = string.match(member, '^[^/]+/(.+)/([^/]+)$')
+  if not session then
+    drop_damaged(SESSIONS, 'session', member)
+    call('ZREM', HOLDS, member)
+    return
+  end
   local key = node_of(member) .. '/' .. session
   local lease = stored_lease(user)
   if not lease or not lease.sessions[key] then -- damaged data of one lease must not stop the whole pool
@@ -166,7 +233,7 @@ local function reserved_seats()
     local id = node_of(entry)
     used[id] = (used[id] or 0) + 1
   end
-  local seats = cjson.decode(limits.reserve)
+  local seats = cjson.decode(limits.reserve) -- load_limits has seen that it decodes
   for id, number in pairs(seats) do kept = kept + math.max(0, number - (used[id] or 0)) end
   return seats, used, kept
 end

@@ -1,5 +1,5 @@
 -- shard: what every script of a shard begins with: its keys, the time, the limits, what the calling node knows, and the
--- audit with the hourly usage. leases.lua, seats.lua and epoch.lua follow.
+-- audit with the hourly usage. epoch.lua, leases.lua and seats.lua follow.
 --
 -- A claim is membership in a set until a deadline. It is alive while its deadline is greater than `now`, by this
 -- server's clock; whether a sweep has removed it yet makes no difference to any answer. (`now` runs `skew` behind that
@@ -29,6 +29,7 @@
 --      16 usage       zset    tally of an hour that is over -> beginning of that hour (ms)
 --      17 over        hash    user index -> what was taken back from the user (JSON, see tombstones.lua)
 --      18 over_numbers  zset  user index -> number of the last change of that
+--      19 damaged     hash    what did not decode and was set aside -> ms, a blank and the bytes, see epoch.lua
 --
 -- Sessions and devices have any id that hosts and vendors give them. Python encodes / and # in them, and decodes what
 -- comes back: in every key, argument and answer an id holds neither, so that names can be joined with both.
@@ -43,12 +44,17 @@
 local META, LEASES, RECORDS, NAMES, SEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local NODES, SESSIONS, QUEUE, AUDIT = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local WAITS, HOLDS, RESERVED, QUARANTINE, BARRED = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
-local AWAITED, USAGE, OVER, OVER_NUMBERS = KEYS[15], KEYS[16], KEYS[17], KEYS[18]
+local AWAITED, USAGE, OVER, OVER_NUMBERS, DAMAGED = KEYS[15], KEYS[16], KEYS[17], KEYS[18], KEYS[19]
 
 local AUDIT_LENGTH = 100000
 local NOTICE = '#' -- begins what is kept for a silent node; no node's name begins so
 -- Fields of meta that are no numbers.
-local TEXTS = { kind = true, share = true, reserve = true, life = true, blank = true, tally = true }
+local TEXTS = { kind = true, share = true, reserve = true, life = true, blank = true, tally = true, present = true,
+  missed = true }
+-- Limits without which nothing can be decided.
+local NEEDED = { 'capacity', 'overdraft', 'devices_per_user', 'sessions_per_user', 'lease_ms', 'quarantine_ms',
+  'session_timeout_ms', 'max_hold_ms', 'linger_ms', 'queue_ms' }
+local FENCE_AHEAD = 366 * 24 * 3600 * 1000 -- ms beyond the clock from which on a fence is damage; Python has the same
 
 local call = redis.call
 local clock = call('TIME')
@@ -57,6 +63,7 @@ local now = server_now
 local limits, state = nil, nil -- of the pool, by the policy; of the shard itself
 local caller = { epoch = tonumber(ARGV[#ARGV - 4]), seen = tonumber(ARGV[#ARGV - 3]), life = ARGV[#ARGV - 2],
   expected = tonumber(ARGV[#ARGV - 1]), clock_generation = tonumber(ARGV[#ARGV]) }
+if caller.seen and caller.seen > server_now + FENCE_AHEAD then caller.seen = 0 end -- no fence that was given
 
 local function text(number)
   return string.format('%.0f', number)
@@ -88,18 +95,39 @@ local function range_of(prefix)
   return '[' .. prefix .. '/', '(' .. prefix .. '0' -- '0' is the character after '/'
 end
 
--- Reads meta. False before a policy gave this pool its limits. A field of the state that is missing has its first
--- value; a limit's name is that of its field.
+-- Whether every limit is there, and is one.
+local function are_limits()
+  for _, name in ipairs(NEEDED) do
+    if not limits[name] or limits[name] < 0 then return false end
+  end
+  if not limits.kind or not limits.share then return false end
+  if limits.reserve == '' then return true end
+  local decoded, reserve = pcall(cjson.decode, limits.reserve)
+  return decoded and type(reserve) == 'table'
+end
+
+-- A number as meta has it; nil if it is none, or one that cannot be counted with to the unit.
+local function whole_number(value)
+  local number = tonumber(value)
+  return number and math.abs(number) < 9e15 and number or nil
+end
+
+-- Reads meta. False before a policy gave this pool its limits, and where one of them is lost or damaged. A field of the
+-- state that is missing or no number has its first value, and so has a fence that cannot be; a limit's name is that of
+-- its field.
 local function load_limits()
   local found = call('HGETALL', META)
   limits, state = { reserve = '' }, { fence = 0, audited = 0, tally = '', epoch = 0, life = '', recovering = 0,
-    opened = 0, blank = '', skew = 0, line = 0, vouched = 0, taken = 0, buried = 0, graves_seen = 0 }
+    opened = 0, blank = '', skew = 0, line = 0, vouched = 0, taken = 0, buried = 0, graves_seen = 0, keys = -1,
+    present = '', missed = '', inspected = 0 }
   for at = 1, #found, 2 do
     local name, value = found[at], found[at + 1]
     local part = state[name] and state or limits
-    part[name] = TEXTS[name] and value or tonumber(value)
+    if not TEXTS[name] then value = whole_number(value) end
+    part[name] = value or part[name]
   end
-  if not limits.policy then return false end
+  if state.fence > server_now + FENCE_AHEAD then state.fence = 0 end
+  if not limits.policy or not are_limits() then return false end
   now = server_now - state.skew
   return true
 end

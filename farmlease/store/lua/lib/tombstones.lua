@@ -17,9 +17,25 @@
 local GRAVE_KEPT = 7 * 24 * 3600 * 1000 -- ms at least
 local GRAVES_LOOKED_AT = 8 -- users per call whose graves may be over
 
+local function are_graves(graves)
+  if type(graves) ~= 'table' then return false end
+  for _, grave in pairs(graves) do
+    if type(grave) ~= 'table' or not is_number(grave[1]) or not is_number(grave[2]) then return false end
+  end
+  return true
+end
+
+-- A user's graves. Those that do not decode count as none, and are set aside: a node that has them puts them back.
 local function graves_of(user)
   local found = call('HGET', OVER, user)
-  return found and cjson.decode(found) or {}
+  if not found then return {} end
+  local decoded, graves = pcall(cjson.decode, found)
+  if decoded and are_graves(graves) then return graves end
+  if WRITES then
+    keep_damaged('over/' .. user, found)
+    call('HDEL', OVER, user)
+  end
+  return {}
 end
 
 -- The fence by which a claim was taken; nil if it was not, or too long ago for anybody to know of the claim.
