@@ -351,13 +351,13 @@ def test_haproxys_agent_check(server: RedisServer) -> None:
     """One line per connection, whatever is sent: the share of free sessions, then drain, then back."""
     with agents_on(server.url, nodes=("ctx-01",), settings="max_sessions = 5") as agents:
         agent = agents["ctx-01"]
-        assert b"ready up 100%\n" == agent.agent_check(b"be_rds/ctx-01\n")
+        assert b"up 100%\n" == agent.agent_check(b"be_rds/ctx-01\n")
         agent.start("john", "7")
-        soon(lambda: agent.agent_check() == b"ready up 80%\n", "a session does not show in the weight")
+        soon(lambda: agent.agent_check() == b"up 80%\n", "a session does not show in the weight")
         assert 204 == agent.request("PUT", "/v1/drain").status
-        assert (b"drain up\n", 503) == (agent.agent_check(), agent.health().status)
+        assert (b"up 0%\n", 503) == (agent.agent_check(), agent.health().status)
         assert 204 == agent.request("DELETE", "/v1/drain").status
-        assert (b"ready up 80%\n", 200) == (agent.agent_check(), agent.health().status)
+        assert (b"up 80%\n", 200) == (agent.agent_check(), agent.health().status)
 
 
 def test_metrics_over_the_listener(agent: RunningAgent) -> None:
@@ -388,7 +388,7 @@ def test_balancers_hear_of_the_end_before_it_comes(server: RedisServer) -> None:
         agent.process.terminate()
         soon(lambda: agent.health().status == 503, "the balancer is not told")
         assert b"fail the agent is stopping\n" == agent.health().body
-        assert b"ready down #the agent is stopping\n" == agent.agent_check()
+        assert b"down #the agent is stopping\n" == agent.agent_check()
         assert 200 == agent.health("/livez").status
         assert 201 == agent.start("john", "7").status
         assert 204 == agent.end("7").status
@@ -420,7 +420,7 @@ def test_a_store_that_comes_and_goes_takes_no_node_out(server: RedisServer) -> N
         hang(server)
         soon(lambda: agent.health().body.startswith(b"warn"), "nobody notices that the store is away again")
         soon(lambda: agent.health().status == 503, "the node stays in")
-        assert agent.agent_check().startswith(b"ready down #the store does not answer")
+        assert agent.agent_check().startswith(b"down #the store does not answer")
         server.process.send_signal(signal.SIGCONT)
         soon(lambda: b"answers again" in agent.health().body, "it comes back at once")
         soon(lambda: agent.health().status == 200, "it does not come back")

@@ -241,7 +241,7 @@ async def test_who_does_not_take_his_answers_gets_no_more(monkeypatch: pytest.Mo
 @pytest.fixture
 async def check() -> AsyncIterator[Knock]:
     """A way to connect to an agent-check."""
-    async with served(partial(agent_checking, lambda: b"ready up 80%\n")) as way:
+    async with served(partial(agent_checking, lambda: b"up 80%\n")) as way:
         yield way
 
 
@@ -249,7 +249,7 @@ async def check() -> AsyncIterator[Knock]:
 async def test_one_line_and_the_end(check: Knock, sent: bytes) -> None:
     """Whatever agent-send says, the line arrives whole and the connection ends at once."""
     began = asyncio.get_running_loop().time()
-    assert b"ready up 80%\n" == await to_the_end(await check(), sent)
+    assert b"up 80%\n" == await to_the_end(await check(), sent)
     assert asyncio.get_running_loop().time() - began < PATIENCE
 
 
@@ -257,7 +257,7 @@ async def test_one_line_and_the_end(check: Knock, sent: bytes) -> None:
 async def test_who_goes_on_sending_is_cut_off(check: Knock, drop: bytes, pause: float) -> None:
     """It does not read for ever, neither much nor long, even from one who has not heard that it is over."""
     door = await check()
-    assert b"ready up 80%\n" == await door[0].readline()
+    assert b"up 80%\n" == await door[0].readline()
     async with asyncio.timeout(PATIENCE * 20):
         with pytest.raises(ConnectionError):
             await until_refused(door, drop, pause)
@@ -271,7 +271,7 @@ async def until_refused(door: Door, drop: bytes, pause: float) -> None:
         await asyncio.sleep(pause)
 
 
-@pytest.mark.parametrize("serve", [partial(probing, said), partial(agent_checking, lambda: b"ready up 80%\n")])
+@pytest.mark.parametrize("serve", [partial(probing, said), partial(agent_checking, lambda: b"up 80%\n")])
 async def test_who_resets_the_connection_leaves_no_fault(serve: Callable[..., Actor]) -> None:
     """A balancer that hangs up hard, before or after the line: nobody is told of it, and the next one is served."""
     async with served(serve) as way:
@@ -304,7 +304,7 @@ async def test_who_is_gone_between_line_and_end_is_let_go() -> None:
     """That is no fault, and the place is free."""
     others: dict[probe_server._Guest, None] = {}
     gone = Gone()
-    guest = probe_server._AgentCheck(others, lambda: b"ready up 80%\n")
+    guest = probe_server._AgentCheck(others, lambda: b"up 80%\n")
     guest.connection_made(gone)
     guest.connection_lost(None)
     assert (True, {}) == (gone.aborted, others)
@@ -315,8 +315,8 @@ async def test_places_at_the_agent_check_are_bounded(check: Knock, monkeypatch: 
     monkeypatch.setattr(probe_server, "MOST_GUESTS", 2)
     stayed = [await check() for _ in range(10)]
     for reader, _ in stayed:
-        assert b"ready up 80%\n" == await reader.readline()
-    assert b"ready up 80%\n" == await to_the_end(await check(), b"")
+        assert b"up 80%\n" == await reader.readline()
+    assert b"up 80%\n" == await to_the_end(await check(), b"")
 
 
 async def test_interrupted_it_ends_with_its_guests() -> None:
