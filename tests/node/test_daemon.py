@@ -15,7 +15,7 @@ import pytest
 
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
-from tests.support.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
+from tests.support.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, distant_port, reap, soon, written
 from tests.support.members import quiet_ports
 from tests.support.patience import within
 from tests.support.servers import RedisServer
@@ -358,6 +358,26 @@ def test_haproxys_agent_check(server: RedisServer) -> None:
         assert (b"up 0%\n", 503) == (agent.agent_check(), agent.health().status)
         assert 204 == agent.request("DELETE", "/v1/drain").status
         assert (b"up 80%\n", 200) == (agent.agent_check(), agent.health().status)
+
+
+def test_several_addresses_for_balancers(unborn: RunningAgent) -> None:
+    """Of either kind, on each of which the same is said; one that is taken is named, and the agent does not start."""
+    more, check = distant_port(), distant_port()
+    text = unborn.config.read_text()
+    text = text.replace(f'"127.0.0.1:{unborn.health_port}"', f'["127.0.0.1:{unborn.health_port}", "[::]:{more}"]')
+    text = text.replace(f'"127.0.0.1:{unborn.agent_check_port}"', f'["[::1]:{check}", "127.0.0.1:{check}"]')
+    unborn.config.write_text(text)
+    with socket.create_server(("127.0.0.1", check)):
+        status, line = complaint(unborn)
+    assert (1, True) == (status, f"cannot listen on 127.0.0.1:{check} (Address already in use)" in line)
+    unborn.launch()
+    soon(lambda: "agent.ready" in unborn.log_text, "it does not listen")
+    for host in ("127.0.0.1", "::1"):
+        with socket.create_connection((host, more), 10) as connection:
+            connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            assert b"".join(iter(lambda: connection.recv(4096), b"")).endswith(b"pass\n")
+        with socket.create_connection((host, check), 10) as connection:
+            assert connection.recv(100).startswith(b"down #no policy is known")
 
 
 def test_metrics_over_the_listener(agent: RunningAgent) -> None:
