@@ -160,6 +160,11 @@ def test_livez_as_json() -> None:
     assert (200, {"status": "pass", "checks": {}}) == (found.status, json.loads(found.body))
 
 
+def test_the_server_as_a_whole_says_its_methods() -> None:
+    """``OPTIONS *``, as some monitors ask."""
+    assert (200, "GET, HEAD, OPTIONS") == ((found := probe("*", "OPTIONS")).status, found.headers["Allow"])
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [("POST", "/readyz", 405), ("DELETE", "/livez", 405), ("PUT", "/metrics", 405), ("GET", "/", 404)],

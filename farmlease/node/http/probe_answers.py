@@ -38,7 +38,7 @@ def answer(monitor: HealthMonitor, method: str, path: str, accept: str = "") -> 
     match path if method in _METHODS else None:
         case None:
             return Answer(405, _TEXT, b"method not allowed: use GET, HEAD or OPTIONS\n")
-        case "/livez":
+        case "/livez" | "*":  # the star is the server as a whole, for OPTIONS
             alive = Health(status=Status.PASS, ready=True, checks=())
             return _document(alive) if as_json else Answer(200, _TEXT, b"pass\n")
         case "/readyz":

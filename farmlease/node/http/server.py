@@ -18,13 +18,13 @@ import filelock
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from farmlease import private_file
 from farmlease.config.source import UNIX, split_address
 from farmlease.errors import ConfigError, FarmleaseError
 from farmlease.node.concurrency import Actor
 from farmlease.node.http.auth import PeerProtocol
+from farmlease.node.http.half_closed import HalfClosedProtocol
 from farmlease.private_file import Flaw, NotPrivate
 
 __all__ = ["hosts_of", "listening_socket", "own_token", "serving"]
@@ -48,7 +48,7 @@ def serving(app: ASGIApp, listener: socket.socket) -> Actor:
     """Return the actor that serves ``app`` on a listening socket until it is interrupted."""
     config = uvicorn.Config(
         app,
-        http=PeerProtocol if listener.family not in {socket.AF_INET, socket.AF_INET6} else H11Protocol,
+        http=PeerProtocol if listener.family not in {socket.AF_INET, socket.AF_INET6} else HalfClosedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

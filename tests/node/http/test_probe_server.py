@@ -99,6 +99,12 @@ async def to_the_end(door: Door, request: bytes) -> bytes:
         b"GET /readyz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n",
         b"GET /readyz?x=1 HTTP/1.0\n\n",
         b"OPTIONS /readyz HTTP/1.0\r\nContent-Length: 0\r\n\r\n",
+        b"GET http://node:8732/readyz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n",
+        b"GET HTTP://[2001:db8::11]:8732/readyz?x=http://y/ HTTP/1.0\r\n\r\n",
+        b"GET https://node/readyz HTTP/1.1\r\nConnection: Upgrade, Close\r\n\r\n",
+        b"GET /readyz HTTP/1.1\r\nConnection:keep-alive,close , upgrade\r\n\r\n",
+        b"GET /readyz HTTP/1.1\r\nConnection: close\r\nConnection: upgrade\r\n\r\n",
+        b"GET /readyz HTTP/1.0\r\nConnection: upgrade, x\r\n\r\n",
     ],
 )
 async def test_a_balancers_request(knock: Knock, request_: bytes) -> None:
@@ -118,7 +124,14 @@ async def test_head_has_no_body_and_says_how_long_it_were(knock: Knock) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [b"HTTP/1.1\r\nHost: n", b"HTTP/1.1\r\nConnection: Keep-Alive", b"HTTP/1.0\r\nConnection: keep-alive"]
+    "how",
+    [
+        b"HTTP/1.1\r\nHost: n",
+        b"HTTP/1.1\r\nConnection: Keep-Alive",
+        b"HTTP/1.1\r\nConnection: closed, x-close",
+        b"HTTP/1.0\r\nConnection: keep-alive",
+        b"HTTP/1.0\r\nConnection: upgrade , Keep-Alive",
+    ],
 )
 async def test_one_connection_for_many(knock: Knock, how: bytes) -> None:
     """Who keeps the connection may ask again on it."""
@@ -154,6 +167,11 @@ async def test_a_request_that_comes_in_pieces(knock: Knock) -> None:
         (b"GET /readyz\r\n\r\n", b"400"),
         (b"GET readyz HTTP/1.1\r\n\r\n", b"400"),
         (b"GET / HTTP/2.0\r\n\r\n", b"400"),
+        (b"GET http:///readyz HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET ftp://node/readyz HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET ?x HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET * HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET http://node/readyz#x y HTTP/1.1\r\n\r\n", b"400"),
         (b"get / HTTP/1.1\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"400"),
         (b"GET /" + b"x" * 3000 + b" HTTP/1.1\r\n\r\n", b"400"),
@@ -164,6 +182,69 @@ async def test_a_request_that_comes_in_pieces(knock: Knock) -> None:
 async def test_what_is_no_request(knock: Knock, request_: bytes, status: bytes) -> None:
     """One answer that says so, and the end; never a fault in the log."""
     assert (await to_the_end(await knock(), request_)).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [(b"http://node", b"/"), (b"http://node?x=/livez", b"/"), (b"http://node/a?b", b"/a"), (b"*", b"*")],
+)
+async def test_a_targets_path(knock: Knock, target: bytes, path: bytes) -> None:
+    """What follows the address, and a slash if nothing does; of the server as a whole it is a star."""
+    answer = await to_the_end(await knock(), b"OPTIONS " + target + b" HTTP/1.0\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\nOPTIONS " + path + b" \n")
+
+
+async def test_a_field_that_comes_twice_is_one_list(knock: Knock) -> None:
+    """As HTTP has it."""
+    answer = await to_the_end(await knock(), b"GET / HTTP/1.0\r\nAccept: a/b\r\naccept: c/d\r\n\r\n")
+    assert answer.endswith(b"GET / a/b,c/d\n")
+
+
+@pytest.mark.parametrize("count", [1, 3, 200])
+async def test_who_sends_no_more_is_answered(knock: Knock, count: int) -> None:
+    """To all he has asked, and the connection ends with the last answer, whatever he said of keeping it."""
+    reader, writer = await knock()
+    writer.write(b"GET /readyz HTTP/1.1\r\nHost: node\r\n\r\n" * count)
+    writer.write_eof()
+    async with asyncio.timeout(PATIENCE * 20):
+        got = await reader.read(-1)
+    assert count == got.count(b"\r\n\r\nGET /readyz \n")
+
+
+async def test_who_sends_no_more_after_half_a_request_is_let_go(knock: Knock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: it will never be whole. The whole one before it is answered."""
+    monkeypatch.setattr(probe_server, "PATIENCE", 60)
+    reader, writer = await knock()
+    writer.write(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nHo")
+    writer.write_eof()
+    async with asyncio.timeout(PATIENCE * 20):
+        got = await reader.read(-1)
+    assert (1, True) == (got.count(b"HTTP/1.1 200"), got.endswith(b"GET /1 \n"))
+
+
+async def test_a_body_and_then_no_more(knock: Knock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection ends as soon as the caller has said that it is all."""
+    monkeypatch.setattr(probe_server, "PATIENCE", 60)
+    reader, writer = await knock()
+    writer.write(b"POST /1 HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+    assert b"HTTP/1.1 200 OK\r\n" == await reader.readline()
+    writer.write(b"x" * 9)
+    writer.write_eof()
+    async with asyncio.timeout(PATIENCE * 20):
+        assert (await reader.read(-1)).endswith(b"POST /1 \n")
+
+
+async def test_who_sends_no_more_and_reads_slowly_gets_it_all() -> None:
+    """His answers wait for him as another's do."""
+    async with served(partial(probing, lambda *_: Answer(200, "text/plain", b"x" * 300_000))) as knock:
+        reader, writer = await knock()
+        writer.transport.pause_reading()  # type: ignore[attr-defined] # a stream's transport is a read transport
+        writer.write(b"GET / HTTP/1.1\r\n\r\n" * 20)
+        writer.write_eof()
+        await asyncio.sleep(PATIENCE / 3)
+        writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
+        async with asyncio.timeout(PATIENCE * 20):
+            assert 20 == (await reader.read(-1)).count(b"HTTP/1.1 200")
 
 
 async def test_a_body_is_read_away(knock: Knock) -> None:
@@ -251,6 +332,14 @@ async def test_one_line_and_the_end(check: Knock, sent: bytes) -> None:
     began = asyncio.get_running_loop().time()
     assert b"up 80%\n" == await to_the_end(await check(), sent)
     assert asyncio.get_running_loop().time() - began < PATIENCE
+
+
+async def test_who_sends_no_more_has_the_line(check: Knock) -> None:
+    """Also where he says so before he has read it."""
+    reader, writer = await check()
+    writer.write(b"be_rds/ctx-01\n")
+    writer.write_eof()
+    assert b"up 80%\n" == await reader.read(-1)
 
 
 @pytest.mark.parametrize(("drop", "pause"), [(b"x" * 1000, 0.001), (b"x", PATIENCE / 10)])
