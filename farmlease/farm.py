@@ -22,6 +22,7 @@ from farmlease.store.lease_store import LeaseStore
 from farmlease.store.name_store import NameStore
 from farmlease.store.node_store import NodeStore
 from farmlease.store.seal_store import SealStore
+from farmlease.store.tombstone_store import TombstoneStore
 
 __all__ = ["Farm", "open_farm", "renames"]
 
@@ -34,7 +35,8 @@ _POLICY_NOT_OPENED = (
 class Farm:
     """One farm, opened with its keys.
 
-    ``leases``, ``nodes``, ``seals``, ``audit`` and ``names`` are the farm's parts of the store, over one connection.
+    ``leases``, ``nodes``, ``seals``, ``audit``, ``names`` and ``tombstones`` are the farm's parts of the store, over
+    one connection.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Farm:
         self.seals = SealStore(leases.connection, name)
         self.audit = AuditStore(leases.connection, name)
         self.names = NameStore(leases.connection, name)
+        self.tombstones = TombstoneStore(leases.connection, name)
         self.sealer = sealer
         self.host_identity = host_identity
         self._by = by

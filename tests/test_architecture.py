@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -201,3 +202,24 @@ def test_all_is_true(file: Path) -> None:
 def test_every_module_says_what_it_is_for(file: Path) -> None:
     """A module begins with a sentence."""
     assert (ast.get_docstring(tree(file)) or "").split("\n")[0].endswith((".", ":"))
+
+
+#: What writes to a terminal, besides the one place that escapes.
+PRINTS = re.compile(
+    r"\bclick\.s?echo\(|\bprint\(|\bsys\.std(out|err)\.write\(|\btraceback\.print_|\bclick\.echo_via_pager\("
+)
+#: Where that is allowed: there everything from outside is escaped before.
+PRINTERS = {
+    "cli/__init__.py",
+    "cli/demo/printer.py",
+    "cli/output/format.py",
+    "cli/output/table.py",
+    "cli/output/watch.py",
+}
+
+
+def test_commands_print_at_one_place() -> None:
+    """L10: an answer goes through ``print_line``, ``print_stderr`` or ``cli/output/``, which escape what comes from outside."""
+    texts = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in FILES}
+    found = {name for name, text in texts.items() if name.startswith("cli/") and PRINTS.search(text)}
+    assert found == PRINTERS

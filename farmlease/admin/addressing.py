@@ -2,13 +2,15 @@
 
 A lease stands under the name that its user had when it began. So a name is first taken as it is, then as a pseudonym,
 which lists print where a name does not open, then as the farm's table reads it, and then as each other spelling of that
-person. Nobody becomes unreachable by a table that reads names otherwise.
+person. Nobody becomes unreachable by a table that reads names otherwise, nor by a character that a name may have no
+more: lists print that as its escape, and either is taken.
 """
 
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 
+from farmlease.domain.characters import UNSEEN, as_it_was
 from farmlease.domain.identity import Identities, User
 from farmlease.errors import InvalidName
 from farmlease.farm import Farm
@@ -29,7 +31,7 @@ class Addressee:
         self._identity = identity
         self.text = text
         self.indexes: tuple[str, ...] = tuple(dict.fromkeys(self._indexes()))
-        if not _INDEX.fullmatch(text):
+        if not _INDEX.fullmatch(text) and not UNSEEN.search(as_it_was(text)):
             identity.user(text)
 
     @property
@@ -39,6 +41,8 @@ class Addressee:
 
     def _indexes(self) -> Iterator[str]:
         yield self._farm.sealer.user_index(User(self.text))
+        if UNSEEN.search(listed := as_it_was(self.text)):
+            yield self._farm.sealer.user_index(User(listed))
         if _INDEX.fullmatch(self.text):
             yield self.text
         with suppress(InvalidName):

@@ -35,6 +35,7 @@ __all__ = [
     "example",
     "farmlease",
     "main",
+    "print_line",
     "print_stderr",
     "printable",
 ]
@@ -141,13 +142,20 @@ def _write_failure(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return one line as a terminal may have it: what it could obey, or would not show, is replaced.
+    """Return one line as a terminal may have it: what it could obey, or would not show, is escaped.
 
     Ids of sessions and devices are any that hosts and vendors give; they may turn the direction of a line.
     """
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    from farmlease.domain.characters import shown  # a logon rarely needs it
+
+    return shown(text)
+
+
+def print_line(text: str = "", *, err: bool = False) -> None:
+    """Write one line to stdout, or to stderr. Answers go this way, or as lists by ``output/``: nothing is raw."""
+    click.echo(printable(text), err=err)
 
 
 def print_stderr(text: str) -> None:
@@ -160,7 +168,7 @@ def _print_error(text: str, *, debug: bool) -> None:
     if debug:
         import traceback  # only with --debug
 
-        traceback.print_exc()
+        click.echo("\n".join(map(printable, traceback.format_exc().splitlines())), err=True)
     print_stderr(text)
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from farmlease.admin.audit import AuditEvent, AuditLog
-from farmlease.cli import example, print_stderr
+from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.client.history import all_pools, existing_pool, since_ms, since_option
-from farmlease.cli.output.format import Format, check_reader, folded, output_option, write_csv
+from farmlease.cli.output.format import Format, check_reader, output_option, print_folded, write_csv
 from farmlease.domain.json_documents import Document, decision_line, timestamp
 from farmlease.errors import StoreUnavailable
 from farmlease.store.audit_store import AuditCursor
@@ -105,7 +105,10 @@ def _print(events: Iterable[AuditEvent], fmt: Format) -> None:
         write_csv(map(_document, events), COLUMNS)
         return
     for event in events:
-        click.echo(json.dumps(_document(event)) if fmt == "json" else folded(event_line(event), _INDENT))
+        if fmt == "json":
+            print_line(json.dumps(_document(event)))
+        else:
+            print_folded(event_line(event), _INDENT)
 
 
 def _document(event: AuditEvent) -> Document:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from farmlease.admin.addressing import Addressee
-from farmlease.cli import example, printable
+from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
 from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, output_option
@@ -74,11 +74,9 @@ def release(user: str, name: str, pool: str | None) -> None:
     if released.outcome is Release.IN_USE:
         raise FarmleaseError(f"sessions of the user run on device {where}; end them first")
     if released.taken_until is None:
-        click.echo(printable(f"released device {where}; its slot is free now"))
+        print_line(f"released device {where}; its slot is free now")
     else:
-        click.echo(
-            printable(f"released device {where}; its slot stays taken until {wording.moment(released.taken_until)}")
-        )
+        print_line(f"released device {where}; its slot stays taken until {wording.moment(released.taken_until)}")
 
 
 @device.command(
@@ -125,10 +123,10 @@ def _print_replacement(answer: DeviceReplacement, pool: Pool, before: str, after
         case Replacement.KNOWN:
             raise FarmleaseError(f"the lease is on device {after} already; free the other slot with `device release`")
         case Replacement.LIMIT:
-            click.echo(_denial_line(answer, pool))
+            print_line(_denial_line(answer, pool))
             click.get_current_context().exit(EXIT_DENIED)
         case Replacement.REPLACED:
-            click.echo(printable(f"replaced device {before} by {after}"))
+            print_line(f"replaced device {before} by {after}")
 
 
 def _denial_line(answer: DeviceReplacement, pool: Pool) -> str:

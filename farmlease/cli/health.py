@@ -11,8 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from farmlease.cli import config_file, example
-from farmlease.cli.output.format import folded
+from farmlease.cli import config_file, example, print_line
+from farmlease.cli.output.format import print_folded
 from farmlease.config.source import as_written, read, split_address
 from farmlease.errors import EXIT_FAILED, AgentUnavailable, ConfigError, FarmleaseError, InvalidInput
 
@@ -38,9 +38,9 @@ def health(url: str | None) -> None:
     target = parse_url(url or own_url())
     status, body = probe(target)
     word, checks = parse_answer(target, body)
-    click.echo(f"{word}: {target.geturl()} (HTTP {status})")
+    print_line(f"{word}: {target.geturl()} (HTTP {status})")
     for line in checks:
-        click.echo(folded(f"  {line}", _INDENT))
+        print_folded(f"  {line}", _INDENT)
     if word == "fail":
         click.get_current_context().exit(EXIT_FAILED)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import click
 
-from farmlease.cli import example, print_stderr, printable
+from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.session import (
     call_agent,
     expect_success,
@@ -116,7 +116,7 @@ def start(
         if fmt == "json":
             write_json(answer.fields())
         else:
-            click.echo(grant_line(answer.fields()))
+            print_line(grant_line(answer.fields()))
     except OSError as error:
         raise undo_start(session_id, answer, error) from error
 
@@ -133,7 +133,7 @@ def end(session_id: str, pool: str | None) -> None:
     shown = call_agent("GET", session_path(session_id, pool=pool))
     expect_success(call_agent("DELETE", session_path(session_id, pool=pool)))  # also one that is just being started
     uses = uses_of(expect_success(shown))
-    click.echo(printable(f"ended session {session_id}{_of(pool)}"))
+    print_line(f"ended session {session_id}{_of(pool)}")
     if lost := [f"{use.get('pool')} ({use.get('reason')})" for use in uses if use.get("state") == "lost"]:
         raise FarmleaseError(f"session {session_id} had lost its seat before it was ended: {', '.join(lost)}")
 
@@ -144,7 +144,7 @@ def end(session_id: str, pool: str | None) -> None:
 def touch(session_id: str, pool: str | None) -> None:
     """Report that the user of session ID is active. The idle timeout starts anew."""
     expect_success(call_agent("POST", session_path(session_id, "/activity", pool)))
-    click.echo(printable(f"touched session {session_id}{_of(pool)}"))
+    print_line(f"touched session {session_id}{_of(pool)}")
 
 
 @session.command(epilog=example("farmlease session hold 7 --for 4h"))
@@ -158,7 +158,7 @@ def hold(session_id: str, span: str | None, pool: str | None) -> None:
     answer = expect_success(call_agent("POST", session_path(session_id, "/hold", pool), given))
     for use in uses_of(answer):
         if until := use.get("hold_until"):
-            click.echo(printable(f"holding session {session_id} in {use.get('pool')} until {format_instant(until)}"))
+            print_line(f"holding session {session_id} in {use.get('pool')} until {format_instant(until)}")
         else:
             print_stderr(f"not holding session {session_id} in {use.get('pool')}: {use.get('detail')}")
 
@@ -169,7 +169,7 @@ def hold(session_id: str, span: str | None, pool: str | None) -> None:
 def save(session_id: str, pool: str | None) -> None:
     """Take the vendor's files of session ID into the user's record now."""
     answer = expect_success(call_agent("POST", session_path(session_id, "/save", pool)))
-    click.echo(printable(f"saved the files of session {session_id}{_of(pool)}"))
+    print_line(f"saved the files of session {session_id}{_of(pool)}")
     for use in uses_of(answer):
         if why := use.get("detail"):
             print_stderr(f"not saved in {use.get('pool')}: {why}")
@@ -217,7 +217,8 @@ def show(session_id: str, pool: str | None, fmt: Format) -> None:
         emit(uses_of(answer), DETAILS, fmt)
     else:
         for number, use in enumerate(uses_of(answer)):
-            click.echo(nl=number > 0)
+            if number:
+                print_line()
             emit_one(use, DETAILS, fmt)
 
 

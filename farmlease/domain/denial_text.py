@@ -1,12 +1,14 @@
 """A denial in plain words: which limit, what blocks it, and when the first claim ends (law L8).
 
 The sentence is for the user of the denied session. It may name that user's own devices, hosts and sessions, and of
-other users only the number of held seats.
+other users only the number of held seats. What a terminal would obey, or nobody sees, is escaped in it: hooks show the
+sentence to users as it is.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from farmlease.domain.characters import shown
 from farmlease.domain.duration import format_duration
 from farmlease.domain.model import Blocker, Denial, Reason
 from farmlease.domain.wording import moment
@@ -38,6 +40,7 @@ _SENTENCES: Mapping[Reason, str] = {
     ),
     Reason.DRAINING: "This host takes no new sessions; start again and the balancer will send you to another one.",
     Reason.UNKNOWN_POOL: "There is no licence {subject}; name another with --pool, or ask your administrator.",
+    Reason.USER_LIMIT: "You have as much of {subject} as any user may have; end a session, and try again.",
     Reason.RECORD_REJECTED: (
         "Your licence record of {subject} could not be opened; it was kept for inspection. Tell your administrator."
     ),
@@ -50,10 +53,17 @@ _WITHOUT_POOL: Mapping[Reason, str] = {
     Reason.NOT_ENTITLED: "You may not use this; ask your administrator for the right to.",
     Reason.UNKNOWN_POOL: "There is no licence pool for this; name one with --pool, or ask your administrator.",
 }
+#: The sentences at what one user may have, by what blocks: the user's sessions, devices, or places in the queue.
+_USER_LIMIT = {
+    "sessions": "You have {held} sessions in {subject}, and nobody may have more; end one of them.",
+    "devices": "Your licence in {subject} is on {held} devices, and nobody's may be on more; {free}.",
+    "places": "{held} of your sessions wait for {subject}, and nobody may have more wait; try again later.",
+}
 #: The text of ``{free}`` where the store cannot name an instant.
 _NO_INSTANT: Mapping[Reason, str] = {
     Reason.CAPACITY: "each is in use now",
     Reason.DEVICE_LIMIT: "none becomes free while they are in use",
+    Reason.USER_LIMIT: "none becomes free while they are in use",
     Reason.QUARANTINED: "try again later",
 }
 
@@ -70,14 +80,17 @@ def denial(
 ) -> Denial:
     """Return the denial with its sentence: the reason's own, unless another one is given."""
     at = None if retry_at is None else moment(retry_at)
+    if reason is Reason.USER_LIMIT and not sentence and held is not None:
+        sentence = _USER_LIMIT[_what_blocks(blocking)]
     sentence = sentence or (_SENTENCES[reason] if pool else _WITHOUT_POOL.get(reason, _SENTENCES[reason]))
     detail = sentence.format(
-        subject=f"pool {pool}",
+        subject=f"pool {shown(pool or '')}",
         capacity=capacity,
+        held=held,
         how_many="" if held is None else f" ({held} of {capacity})",
         count=len(blocking),
-        devices=", ".join(f"{claim.device} ({_until(claim)})" for claim in blocking),
-        sessions=", ".join(f"{claim.session} on {claim.node}" for claim in blocking),
+        devices=", ".join(f"{shown(claim.device or '')} ({_until(claim)})" for claim in blocking),
+        sessions=", ".join(f"{shown(claim.session or '')} on {shown(claim.node or '')}" for claim in blocking),
         free=_NO_INSTANT.get(reason, "") if at is None else f"the first becomes free at {at}",
         when="in a minute" if at is None else f"at {at}",
     )
@@ -94,7 +107,7 @@ def denial(
 
 def no_place(pool: str, why: str) -> Denial:
     """Return the denial of a user whose record is in order, and whose file cannot be put in place."""
-    plain = why.replace("{", "{{").replace("}", "}}")
+    plain = shown(why).replace("{", "{{").replace("}", "}}")
     return denial(Reason.RECORD_REJECTED, pool, sentence=_NO_PLACE.replace("{why}", plain))
 
 
@@ -114,6 +127,12 @@ def wait_was_ended(pool: str) -> Denial:
     """Return the denial of a session that was ended by another call while it waited."""
     detail = f"The session was ended while it waited for a seat of pool {pool}."
     return Denial(reason=Reason.CAPACITY, pool=pool, detail=detail)
+
+
+def _what_blocks(blocking: Sequence[Blocker]) -> str:
+    if not blocking:
+        return "places"
+    return "sessions" if blocking[0].device is None else "devices"
 
 
 def _until(claim: Blocker) -> str:

@@ -15,6 +15,10 @@ __all__ = ["Check", "Facts", "Health", "Status", "Steady", "health", "weight"]
 
 #: Seconds for which the store must be away, or back, without a break before a node leaves the balancer or returns.
 STEADY_AFTER = 5.0
+#: Claims taken back of which a node remembers so many that something must be wrong; none is dropped before its time.
+MANY_TOMBSTONES = 100_000
+#: Percent of the room for what is kept for inspection from which on a node warns.
+KEPT_ALERT = 80
 
 
 class Status(StrEnum):
@@ -44,6 +48,7 @@ class Facts:
     unknown_domains: int = 0  #: domains of users who came here, and which [identity] does not list
     journal_writes: bool
     journal_refused: str | None = None  #: where a refused journal is kept, as long as it is there
+    taken_back: int = 0  #: claims that were taken back, and that a receipt may still know of
     damaged: int  #: entries of the journal that did not open
     owed: int  #: messages to be delivered to the store
     refused: int  #: those of them that the store refuses
@@ -54,6 +59,7 @@ class Facts:
     unreported: tuple[str, ...] = ()  #: pools of sessions that are about to end as nothing reports their activity
     accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
+    kept_percent: int = 0  #: how full the folder of what is kept for inspection is
     file_troubles: tuple[str, ...] = ()  #: what is wrong with users' files on this host
     sessions: int
     max_sessions: int = 100  #: [agent] max_sessions: with so many the node is full
@@ -118,7 +124,8 @@ def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
-        _pools(facts), _files(facts), _journal(facts), _accounts(facts), _activity(facts),
+        _pools(facts), _files(facts), _journal(facts), _kept(facts), _accounts(facts), _activity(facts),
+        _tombstones(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -182,6 +189,16 @@ def _activity(facts: Facts) -> Check:
     return Check("activity", Status.PASS, "reported where idle_timeout asks for it")
 
 
+def _tombstones(facts: Facts) -> Check:
+    if facts.taken_back >= MANY_TOMBSTONES:
+        text = (
+            f"{counted(facts.taken_back, 'claim')} of users were taken back within the time that receipts live; "
+            "is something taking them in a loop? See `farmlease audit --since 1d`"
+        )
+        return Check("tombstones", Status.WARN, text)
+    return Check("tombstones", Status.PASS, f"{counted(facts.taken_back, 'claim')} taken back")
+
+
 def _clock(facts: Facts) -> Check:
     if facts.clock_off_ms:
         way = "ahead" if facts.clock_off_ms > 0 else "back"
@@ -223,6 +240,16 @@ def _files(facts: Facts) -> Check:
     if facts.file_troubles:
         return Check("files", Status.WARN, "; ".join(facts.file_troubles))
     return Check("files", Status.PASS, "in order")
+
+
+def _kept(facts: Facts) -> Check:
+    if facts.kept_percent >= KEPT_ALERT:
+        text = (
+            f"kept/ in state_dir is {facts.kept_percent} % full: inspect the files in it and move them away; once "
+            "it is full, a session whose user has a file in the way cannot start"
+        )
+        return Check("kept", Status.WARN, text)
+    return Check("kept", Status.PASS, f"below {KEPT_ALERT} % of its room")
 
 
 def _identity(facts: Facts) -> Check:

@@ -14,6 +14,7 @@ from itertools import islice
 
 from typing_extensions import override
 
+from farmlease.domain.characters import UNSEEN
 from farmlease.errors import ConfigError, InvalidName
 
 __all__ = [
@@ -311,6 +312,8 @@ def check_token(kind: str, text: str, limit: int = LONGEST_TOKEN, forbidden: str
         raise InvalidName(f"the {kind} begins with a hyphen and would pass for an option; leave it out")
     if not text.isprintable():
         raise InvalidName(f"the {kind} holds a character that cannot be printed; leave it out")
+    if UNSEEN.search(text):
+        raise InvalidName(f"the {kind} holds a character that is not seen; leave it out")
     if any(character in forbidden for character in text):
         raise InvalidName(f"the {kind} holds one of {' '.join(forbidden)}; leave it out")
     return text
@@ -384,6 +387,8 @@ def _check_text(text: str) -> None:
         raise InvalidName(f"a user name has at most {LONGEST_NAME} characters")
     if any(unicodedata.category(character).startswith("C") for character in text):
         raise InvalidName("a user name has no control, formatting or unassigned characters; leave them out")
+    if UNSEEN.search(text):
+        raise InvalidName("a user name has no character that is not seen, and would make it look like another's")
 
 
 def _check_component(component: str) -> None:
@@ -397,6 +402,8 @@ def _faults(component: str) -> Iterator[str]:
         yield r"is empty; write it as CORP\alice, alice@corp.example.com or alice"
     if component != component.strip():
         yield "begins or ends with white space; leave it out"
+    if not component.isprintable() or UNSEEN.search(component):
+        yield "has a character that is not seen; leave it out"
     if component.startswith("-"):
         yield "begins with a hyphen and would pass for an option; leave it out"
     # This includes . and ..; and Windows drops a dot at the end, which would name another user's folder.

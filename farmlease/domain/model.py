@@ -70,6 +70,7 @@ class Reason(StrEnum):
     DRAINING = "draining"
     UNKNOWN_POOL = "unknown_pool"
     RECORD_REJECTED = "record_rejected"
+    USER_LIMIT = "user_limit"  #: too many uses, devices or places in the queue, whatever the policy says
 
 
 class Withdrawal(StrEnum):
@@ -88,6 +89,7 @@ class LossReason(StrEnum):
     REPLACED = "replaced"  #: its device was replaced by another
     CAPACITY = "capacity"  #: the store had lost it, and there was no seat left for it
     SESSION_LIMIT = "session_limit"  #: the store had lost it, and the user had too many others meanwhile
+    USER_LIMIT = "user_limit"  #: the same, by what any user may have at most
     IDLE = "idle"  #: it had no activity for as long as its pool allows
     UNKNOWN_POOL = "unknown_pool"  #: the policy does not have its pool any more
     RECORD_REJECTED = "record_rejected"  #: the user's record or files could not be used

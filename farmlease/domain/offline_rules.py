@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Kind, Lease, Share
-from farmlease.domain.pool import Pool
+from farmlease.domain.pool import MOST_USES, Pool
 
 __all__ = ["admits"]
 
@@ -31,7 +31,7 @@ def admits(
     ``sessions``: the device of each session that the user has in this pool on this node. ``now``: ms by the store's
     clock, as estimated here. ``node_counts``: whether the store still counts this node's sessions.
     """
-    if pool.sessions_per_user and len(sessions) >= pool.sessions_per_user:
+    if len(sessions) >= min(pool.sessions_per_user or MOST_USES, MOST_USES):
         return False
     if device not in document.device_deadlines(now):
         return False

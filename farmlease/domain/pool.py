@@ -20,7 +20,16 @@ from farmlease.domain.model import Kind, SessionRequest, Share
 from farmlease.domain.toml_model import Count, Duration, Positive, Section, in_force, refusal, validated_by
 from farmlease.errors import PolicyError
 
-__all__ = ["QUEUE_PLACE_MS", "Pool", "Reacquire", "Reserve", "check_timing"]
+__all__ = [
+    "MOST_DEVICES",
+    "MOST_PLACES",
+    "MOST_USES",
+    "QUEUE_PLACE_MS",
+    "Pool",
+    "Reacquire",
+    "Reserve",
+    "check_timing",
+]
 
 #: A session that waits keeps its place in a pool's queue for so long (ms) without asking again.
 QUEUE_PLACE_MS = 5_000
@@ -101,6 +110,11 @@ _ONLY_FOR = {
 }
 
 
+#: What one user may have in a pool, whatever its policy says: uses, devices, places in the queue. So no user can make
+#: the store, a node or a list slow for all others. ``store/lua/lib/seats.lua`` has the same.
+MOST_USES, MOST_DEVICES, MOST_PLACES = 256, 64, 16
+
+
 class Pool(Section):
     """The seats of one product and their rules."""
 
@@ -113,9 +127,10 @@ class Pool(Section):
     #: Seats. Required, except for node_locked, where each node is one.
     capacity: Positive = Field(default_factory=_default_capacity)
     overdraft: Count = 0  #: seats beyond the capacity that may be taken and are reported; 0: none
-    #: Devices of one user; the whole farm is one. Default: 2 for named, as vendors have it; 0, no limit, else.
+    #: Devices of one user; the whole farm is one. Default: 2 for named, as vendors have it; 0, no limit but
+    #: ``MOST_DEVICES``, else.
     devices_per_user: Count = Field(default_factory=_default_devices)
-    sessions_per_user: Count = 0  #: sessions of one user at the same time; 0: no limit
+    sessions_per_user: Count = 0  #: sessions of one user at the same time; 0: no limit but MOST_USES
     lease_ms: Duration = Field(default=2_592_000_000, alias="lease")  #: from the last contact; 30 d
     quarantine_ms: Duration = Field(default=86_400_000, alias="quarantine")  #: of a used slot, after last use; 24 h
     #: A node without a heartbeat for this long loses its sessions; 120 min. Never 0.

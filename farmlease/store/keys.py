@@ -1,7 +1,7 @@
 """The names of everything farmlease keeps in Redis. No other module, and no script, builds a key.
 
 A *shard* is the unit of atomicity: one pool of one farm. All its keys carry the same hash tag, so that a script may
-touch them all on Redis Cluster too, and there are never others than these seventeen, however many users the pool has.
+touch them all on Redis Cluster too, and there are never others than these eighteen, however many users the pool has.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["Shard", "node_keys", "node_member", "note_keys", "policy_key", "pool
 
 _SHARD_NAMES = (
     "meta", "leases", "records", "names", "seats", "nodes", "sessions", "queue", "audit",
-    "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage", "over",
+    "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage", "over", "over_numbers",
 )  # fmt: skip
 
 
@@ -45,7 +45,8 @@ class Shard:
         barred      zset    user index to when a revocation ends (ms)
         awaited     zset    node#incarnation to 0 (has yet to restore) or 1 (has)
         usage       zset    tally of an hour that is over to its beginning (ms)
-        over        zset    tombstone (user index/lease id) to when no receipt of it lives any more (ms)
+        over        hash    user index to what was taken back from the user (JSON, see lua/lib/tombstones.lua)
+        over_numbers  zset  user index to the number of the last change of that
         ==========  ======  ==================================================================
         """
         return tuple(map(self.key, _SHARD_NAMES))

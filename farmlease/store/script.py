@@ -26,6 +26,8 @@ SHARED = ("shard", "leases", "seats", "epoch")
 #: among all those, one after the other, but has one from further out at once: a call takes up to a tenth less time.
 _INSIDE = "\nreturn (function()\n"
 _SHARD = "-- KEYS  the shard's keys, as lib/shard.lua names them"
+#: The part of ``lua/lib/`` that a script names beside those that all share.
+_USES = re.compile(r"^-- Uses lib/(\w+)\.lua$", re.MULTILINE)
 #: Of a script whose last arguments are those of the header of lib/shard.lua.
 _KNOWN = "what the node knows, as lib/shard.lua names it"
 
@@ -48,7 +50,7 @@ class Script:
         keys, arguments = _header(own)
         text = own
         if _SHARD in own:
-            parts = [_read(f"lib/{part}") for part in SHARED]
+            parts = [_read(f"lib/{part}") for part in (*SHARED, *_USES.findall(own))]
             keys, known = _header(parts[0])
             arguments += known if _KNOWN in own else ()
             text = _INSIDE.join([*parts, own]) + " end)()" * len(parts)

@@ -38,6 +38,24 @@ def test_a_full_pool_says_how_full_and_until_when() -> None:
     assert "All seats of pool q are taken (3 of 3); the first becomes free at 2026-12-23 04:27 UTC." == later.detail
 
 
+def test_what_nobody_may_have_more_of_is_counted_and_not_listed() -> None:
+    """Uses, devices or places in the queue: 256 of them are no sentence."""
+    sessions = (Blocker(node="ctx-01", until=None, session="7"),) * 256
+    devices = (Blocker(node=None, until=FULL, device="nb-1"),) * 64
+    assert [
+        "You have 256 sessions in pool q, and nobody may have more; end one of them.",
+        (
+            "Your licence in pool q is on 64 devices, and nobody's may be on more; the first becomes free at "
+            "2026-12-23 04:27 UTC."
+        ),
+        "16 of your sessions wait for pool q, and nobody may have more wait; try again later.",
+    ] == [
+        denial(Reason.USER_LIMIT, "q", blocking=sessions, held=256, capacity=256).detail,
+        denial(Reason.USER_LIMIT, "q", blocking=devices, held=64, capacity=64, retry_at=FULL).detail,
+        denial(Reason.USER_LIMIT, "q", held=16, capacity=16).detail,
+    ]
+
+
 def test_a_device_limit_names_the_devices() -> None:
     """Which they are, and until when each is held."""
     blocking = (Blocker(node=None, until=None, device="citrix-a"), Blocker(node=None, until=FULL, device="NB-1"))

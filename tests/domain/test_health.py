@@ -36,6 +36,7 @@ WELL = Facts(
         ({"store_answers": False, "offline_denies": True, "store_lost": False}, True, "warn", "does not answer"),
         ({"recovering": True}, True, "warn", "being restored"),
         ({"crowded": ("pool p: 9 of 10 seats are taken",)}, True, "warn", "pool p: 9 of 10 seats are taken; see"),
+        ({"taken_back": 100_000}, True, "warn", "100000 claims of users were taken back"),
         ({"refused": 2}, True, "warn", "does not take 2 messages"),
         ({"refused": 1}, True, "warn", "does not take 1 message;"),
         ({"draining": True}, False, "warn", "draining, 3 sessions left"),
@@ -57,6 +58,8 @@ WELL = Facts(
             "warn",
             "Of 1 user no groups are known: a rule that denies",
         ),
+        ({"kept_percent": 79}, True, "pass", None),
+        ({"kept_percent": 80}, True, "warn", "kept/ in state_dir is 80 % full: inspect the files"),
         ({"damaged": 1}, True, "warn", "1 entry did not open and was kept"),
         ({"damaged": 2}, True, "warn", "2 entries did not open and were kept"),
         ({"journal_refused": "kept/x"}, True, "warn", "move kept/x out of state_dir"),
@@ -150,7 +153,7 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
     names = {"sessions", "name", "store", "clock", "keys", "policy", "identity", "pools", "files", "journal"}
-    assert names | {"accounts", "activity"} == set(document["checks"])
+    assert names | {"kept", "accounts", "activity", "tombstones"} == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 
@@ -235,3 +238,12 @@ def test_the_same_seen_again_starts_nothing_anew() -> None:
 def test_what_the_node_itself_knows_counts_at_once(facts: dict[str, Any]) -> None:
     """A store that still counts as there holds up no other verdict."""
     assert not a_node(store_lost=False, store_answers=True, **facts).ready
+
+
+def test_a_probe_answers_nothing_that_a_terminal_obeys() -> None:
+    """What is wrong may be told in words from outside: as text they are escaped, and as JSON they are ASCII."""
+    facts = {"file_troubles": ("the path \x1b[31m\u202e\x9b",)}
+    assert rb"the path \x1b[31m\u202e\x9b" in probe("/readyz", **facts).body
+    document = probe("/healthz", **facts).body
+    assert document.isascii()
+    assert "the path \x1b[31m\u202e\x9b" == json.loads(document)["checks"]["files"][0]["output"]

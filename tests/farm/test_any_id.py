@@ -126,14 +126,15 @@ def test_a_machine_is_one_whatever_its_spelling(agent: RunningAgent) -> None:
 
 
 def test_nothing_in_an_id_reaches_a_terminal(agent: RunningAgent) -> None:
-    """An id that would turn the direction of a line is shown with a sign in its place; JSON and CSV in a pipe have it."""
+    """An id that would turn the direction of a line is shown with its escape; JSON has it to the letter."""
     session = "a\u202eb"
     assert 0 == run(agent, "session", "start", "john", f"--session={session}", "--pool", "clearquest").returncode
     for typed in (("session", "list"), ("lease", "list"), ("lease", "show", "john"), ("audit",)):
         said = run(agent, *typed).stdout
-        assert "a\ufffdb" in said, typed
+        assert r"a\u202eb" in said, typed
         assert session not in said
     rows = csv.DictReader(run(agent, "session", "list", "-o", "csv").stdout.splitlines())
-    assert session in [row["session"] for row in rows]
+    assert r"a\u202eb" in [row["session"] for row in rows]
+    assert session in [row["session"] for row in json.loads(run(agent, "session", "list", "-o", "json").stdout)]
     ended = run(agent, "session", "end", session)
-    assert (0, "ended session a\ufffdb\n") == (ended.returncode, ended.stdout)
+    assert (0, "ended session a\\u202eb\n") == (ended.returncode, ended.stdout)

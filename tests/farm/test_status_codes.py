@@ -33,6 +33,11 @@ kind = "named"
 capacity = 9
 sessions_per_user = 1
 
+[[pool]]
+name = "no-limit"
+kind = "named"
+capacity = 9
+
 [[rule]]
 users = ['corp\\intern-*']
 access = "denied"
@@ -262,6 +267,25 @@ def test_409_session_limit(agent: RunningAgent) -> None:
     reply = agent.start("luis", "luis-2", pool="one-session")
     assert (409, "session_limit") == (reply.status, reply.document["reason"])
     assert [{"session": "luis", "node": "ctx-01", "until": None}] == reply.document["blocking"]
+
+
+def test_409_user_limit(agent: RunningAgent) -> None:
+    """Nobody has more than 256 uses of a pool, whatever the policy says; the sentence counts and lists none."""
+    first, last = agent.start("uwe", "uwe-0", pool="no-limit"), agent.start("uwe", "uwe-1", pool="no-limit")
+    for number in range(2, 256):
+        last = agent.start("uwe", f"uwe-{number}", pool="no-limit")
+    assert (201, 201) == (first.status, last.status)
+    reply = agent.start("uwe", "one-more", pool="no-limit")
+    assert (409, "user_limit", 256, 256) == (
+        reply.status, *(reply.document[field] for field in ("reason", "held", "capacity")),
+    )  # fmt: skip
+    assert 256 == len(reply.document["blocking"])
+    assert (
+        "You have 256 sessions in pool no-limit, and nobody may have more; end one of them." == reply.document["detail"]
+    )
+    assert 201 == agent.start("vera", "vera", pool="no-limit").status
+    for number in range(256):
+        agent.end(f"uwe-{number}")
 
 
 @pytest.mark.parametrize("asked", [{"pool": "photoshop"}, {"app": "photoshop"}, {}])

@@ -31,9 +31,9 @@ KNOWN = tuple(NOTHING.arguments())
 #: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py and test_trail.py;
 #: the story here is of the others.
 ELSEWHERE = {
-    "barred", "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "name", "nodes", "note", "notes", "peek", "pools",
+    "barred", "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "name", "nodes", "note", "notes", "peek", "pools", "put_back",
     "recover", "release_device", "rename", "replace_device", "report", "reseal", "reseal_policy", "reseal_wish", "restore", "restored", "rings",
-    "roster", "sealed", "seals", "sessions", "settle_names", "tell_keys", "trail", "usage", "withdraw",
+    "roster", "sealed", "seals", "sessions", "settle_names", "tell_keys", "tombstones", "trail", "usage", "withdraw",
 }  # fmt: skip
 #: Answers of the queue and of a store that lost its data, likewise.
 WAITED_FOR = {"waiting", "strange"}

@@ -25,6 +25,8 @@ def reasons(name: str) -> set[str]:
     text = text_of(name)
     found = {word for call in ENDS.findall(text) for word in re.findall(r"'(\w+)'", call)}
     refusals = re.search(r"local reason = terminated\(.*?\n  if reason then", text, re.DOTALL)
+    limits = re.search(r"local function over_session_limit\(lease, key, device\)\n.*?\nend", text, re.DOTALL)
+    found |= set(re.findall(r"'(\w+_limit)'", limits[0]) if limits else ())
     return found | set(re.findall(r"(?:and|or) '(\w+)'", refusals[0]) if refusals else ())
 
 
@@ -49,7 +51,7 @@ def test_a_script_takes_seats_for_known_reasons_only(name: str) -> None:
 def test_every_reason_of_the_scripts_is_found() -> None:
     """What the store takes seats for, so that the search above is known to find it."""
     found = set[str]().union(*map(reasons, NAMES))
-    assert {"timeout", "replaced", "capacity", "session_limit"} == found
+    assert {"timeout", "replaced", "returned", "capacity", "session_limit", "user_limit"} == found
 
 
 def test_the_scripts_list_every_reason_but_the_nodes_own() -> None:

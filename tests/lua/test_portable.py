@@ -17,7 +17,7 @@ NAMES = script_names()
 #: Lua's libraries and Redis's words that a script may use.
 ALLOWED = {"KEYS", "ARGV", "redis", "cjson", "string", "math", "tonumber", "ipairs", "pairs", "next", "type", "table"}
 #: A key as lib/shard.lua names it.
-KEY = r"(META|LEASES|RECORDS|NAMES|SEATS|NODES|SESSIONS|QUEUE|AUDIT|WAITS|HOLDS|RESERVED|QUARANTINE|BARRED|AWAITED|USAGE|OVER)"
+KEY = r"(META|LEASES|RECORDS|NAMES|SEATS|NODES|SESSIONS|QUEUE|AUDIT|WAITS|HOLDS|RESERVED|QUARANTINE|BARRED|AWAITED|USAGE|OVER|OVER_NUMBERS)"
 FORBIDDEN = {
     "a library not every store has": r"\b(cmsgpack|struct|bit|os|io|debug)\s*\.",
     "a digest": r"sha1hex",

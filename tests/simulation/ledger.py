@@ -29,9 +29,9 @@ _BEFORE_ANYTHING = frozenset({"lapsed", "configure", "policy", "strange", "none"
 #: Answers before which nothing was ended either, whatever the clock says.
 _NOTHING_ENDED = frozenset({"lapsed", "configure", "policy"})
 #: Scripts that change no claim.
-_NO_CLAIMS = frozenset({"count", "nodes", "peek", "restored", "sessions"})
+_NO_CLAIMS = frozenset({"count", "nodes", "peek", "restored", "sessions", "tombstones"})
 #: Scripts after which the store's contents are taken over as they are.
-_TAKEN_OVER = frozenset({"recover", "restore"})
+_TAKEN_OVER = frozenset({"put_back", "recover", "restore"})
 
 
 @dataclass(slots=True)
@@ -211,7 +211,10 @@ class Ledger:
         if not has_lease:
             account.versions[user] = 1
         if not again:
-            taken = model.held().keys() - held.keys()
+            taken, left = model.held().keys() - held.keys(), held.keys() - model.held().keys()
+            for seat, given_up in zip(sorted(taken), sorted(left), strict=False):  # of a move: as many as before
+                account.admitted[seat] = account.admitted.get(given_up, (fence, 0))
+                taken -= {seat}
             self._admit(account, user, taken, fence)
         account.ended.pop((user, *key), None) if account.ended.get((user, *key), 0) < fence else None
         if carried.word == "moved":
@@ -237,8 +240,8 @@ class Ledger:
             return None
         if int(given["wait"]) and model.rules.queue:
             ahead = len(model.queue)
-            model.queue += [] if member in model.places else [member]
-            model.places[member] = model.now + int(given["wait"])
+            if not isinstance(model.wait_for(member, int(given["wait"])), int):
+                return [b"denied", b"user_limit", b""]
             return [b"waiting", b"%d" % ahead]
         model.leave_queue(member)
         return [b"denied", b"recovering", b"%d" % until]
@@ -259,6 +262,8 @@ class Ledger:
             self._complain("L1", f"a user has {len(model.of(user))} sessions of {rules.sessions}")
         if rules.kind == "named" and rules.devices and len(model.devices(user)) > rules.devices:
             self._complain("L1", f"a lease is on {len(model.devices(user))} devices of {rules.devices}")
+        if len(model.of(user)) > rules.most_uses or len(model.devices(user)) > rules.most_devices:
+            self._complain("L1", "a user has more uses or devices than any user may have")
 
     def _explained(self, account: Account, carried: Carried, sessions: dict[Key, Any]) -> None:
         """L8: what blocks a user are the user's own claims, all of them, and nobody else's."""
@@ -266,11 +271,11 @@ class Ledger:
             return
         reason, blocking = carried.answer[1].decode(), json.loads(carried.answer[5])
         user = carried.arguments["user"]
-        if reason == "device_limit":
+        if reason == "device_limit" or (reason == "user_limit" and "device" in str(blocking)):
             own = {(name, None if until == INF else until) for name, until in account.model.devices(user).items()}
             if {(each["device"], each.get("until")) for each in blocking} != own:
                 self._complain("L8", f"{blocking} are said to block, {sorted(own, key=str)} do")
-        elif reason == "session_limit":
+        elif reason == "session_limit" or (reason == "user_limit" and blocking):
             mine = sorted((key[1].partition("#")[0], key[2]) for key in sessions if key[0] == user)
             if sorted((each["node"], each["session"]) for each in blocking) != mine:
                 self._complain("L8", f"{blocking} are said to block, {mine} do")
@@ -289,7 +294,7 @@ class Ledger:
             (session.encode(), user.encode(), b"%d" % fence, reason.encode())
             for session, user, fence, reason in model.words_for(node)
         }
-        told = carried.answer[9:]
+        told = carried.answer[10:]
         if self.judging and carried.word == "alive" and set(zip(*(iter(told),) * 4, strict=True)) != words:
             self._complain("L4", f"{node} was told it lost {_plain(told)}, and lost {_plain(sorted(words))}")
         return [b"alive", b"%d" % model.nodes[node], b"%d" % model.on_node(node)]

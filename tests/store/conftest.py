@@ -1,5 +1,5 @@
 """Fixtures of the store's room."""
 
-from tests.support.stories import one_at_a_time
+from tests.support.stories import little_for_a_user, one_at_a_time
 
-__all__ = ["one_at_a_time"]
+__all__ = ["little_for_a_user", "one_at_a_time"]

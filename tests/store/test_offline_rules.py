@@ -7,11 +7,12 @@ import pytest
 from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Lease
 from farmlease.domain.offline_rules import admits
+from farmlease.domain.pool import MOST_USES
 from farmlease.store.answers.recovery import Remains
 from farmlease.store.answers.session import Taken
 from tests.support.offline_cases import CASES, OfflineCase
 from tests.support.rules import Office, office
-from tests.support.seats import claim
+from tests.support.seats import FARM, claim
 from tests.support.stores import HOUR, NINE, TimedStore
 
 
@@ -74,3 +75,18 @@ async def test_a_grant_is_good_for_as_long_as_the_pool_says(timed: TimedStore, k
     lease = await pool.lease("john")
     assert lease is not None
     assert NINE + HOUR + pool.pool.kept_ms == lease.lease.expires_at
+
+
+async def test_a_node_alone_lets_nobody_have_more_than_any_user_may(timed: TimedStore) -> None:
+    """A receipt is no way round: with 256 uses on this node the next is for the store to decide."""
+    pool = await office(timed, "named")
+    await pool.beat()
+    taken = await pool.start("john")
+
+    def alone(sessions: int) -> bool:
+        return admits(
+            pool.pool, taken.lease, LeaseDocument.parse(taken.document), device=FARM, sessions=[FARM] * sessions,
+            now=timed.clock.now_ms, node_counts=True,
+        )  # fmt: skip
+
+    assert (True, False) == (alone(MOST_USES - 1), alone(MOST_USES))

@@ -12,24 +12,11 @@ from farmlease.store.answers.recovery import Recovering, Restored, Restoring
 from farmlease.store.answers.session import NOTHING, Beat, Behind, Claim, Known, Refusal, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
-from farmlease.store.script import LIFE, Argument, Script
 from tests.support.seats import FARM, NODE, OTHER, VERSION, Desk, claim, desk
-from tests.support.stores import HOUR, TimedStore, index
+from tests.support.stores import HOUR, Served, TimedStore, index
 
 WINDOW = 15_000
 MINUTE = 60_000
-
-
-class Served:
-    """A connection to another life of the server: what it fills in for LIFE."""
-
-    def __init__(self, connection: Any, life: str) -> None:
-        self._connection = connection
-        self.life = life
-
-    async def call(self, script: Script, keys: tuple[str, ...], args: list[Argument]) -> list[Any]:
-        """Ask."""
-        return list(await self._connection.call(script, keys, [self.life if arg == LIFE else arg for arg in args]))
 
 
 def lives_on(pool: Desk, life: str) -> Desk:

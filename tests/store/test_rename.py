@@ -1,5 +1,6 @@
 """A lease moves to another index of its user, and is found under former ones meanwhile."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -233,12 +234,15 @@ async def test_a_tombstone_stays_at_least_seven_days_and_is_forgotten_with_a_lat
     pool = await office(timed, "floating", capacity=3, linger="1m", lease="1d")
     await pool.end("john", await pool.start("john"))
     await rename(pool, "john", "corp-john")
-    (tombstone,) = pool.contents()["over"]
-    assert (f"{index('john')}/lease 1".encode(), float(timed.clock.now_ms + 7 * DAY)) == tombstone
+    ((user, graves),) = pool.contents()["over"].items()
+    assert (index("john").encode(), {"lease 1"}) == (user, json.loads(graves).keys())
+    fence, until, moved_to = json.loads(graves)["lease 1"]
+    assert (timed.clock.now_ms, timed.clock.now_ms + 7 * DAY, index("corp-john")) == (fence - 1, until, moved_to)
     await pool.at("09:00", NODE, day=7)
     await pool.end("mary", await pool.start("mary"))
     await rename(pool, "mary", "corp-mary")
-    assert [f"{index('mary')}/lease 2".encode()] == [member for member, _ in pool.contents()["over"]]
+    assert [index("mary").encode()] == [*pool.contents()["over"]]
+    assert [index("mary").encode()] == [user for user, _ in pool.contents()["over_numbers"]]
 
 
 async def test_a_copy_under_the_old_index_goes_without_a_second_lease(timed: TimedStore) -> None:

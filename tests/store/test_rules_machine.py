@@ -4,11 +4,12 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -60,6 +61,9 @@ rules_of = st.builds(
 class Stories(RuleBasedStateMachine):
     """Random stories, told to the store and to the model."""
 
+    #: What one user may have, as the model's rules call it, where that is not what farmlease ships.
+    most: Mapping[str, int] = MappingProxyType({})
+
     def __init__(self, opened: Callable[[], Any]) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -85,6 +89,7 @@ class Stories(RuleBasedStateMachine):
     @initialize(rules=rules_of)
     def begin(self, rules: Rules) -> None:
         """An empty pool under some policy, its nodes alive."""
+        rules = replace(rules, **self.most)
         self.model = Model(rules, NINE)
         self.apply(rules)
         for host in HOSTS:
@@ -99,6 +104,7 @@ class Stories(RuleBasedStateMachine):
     def apply(self, rules: Rules) -> None:
         """Put a policy in force."""
         self.version += 1
+        rules = replace(rules, **self.most)
         self.model.rules = rules
         common = {
             "overdraft": rules.overdraft, "sessions_per_user": rules.sessions, "lease": f"{rules.lease}ms",
@@ -309,4 +315,12 @@ def test_a_real_server_keeps_every_rule(timed_server: tuple[RedisServer, Path]) 
 @pytest.mark.usefixtures("one_at_a_time")
 def test_however_little_a_call_may_sweep_every_rule_is_kept(timed_server: tuple[RedisServer, Path]) -> None:
     """L1 to L5: the same where each call writes down one end only: nothing depends on what was swept when."""
+    tell(Stories, partial(opened_real, timed_server), 30, STEPS)
+
+
+def test_what_one_user_may_have_is_a_rule_like_the_others(
+    timed_server: tuple[RedisServer, Path], little_for_a_user: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L1, L8: the same where nobody may have more than three uses, one device and one place in the queue."""
+    monkeypatch.setattr(Stories, "most", little_for_a_user)
     tell(Stories, partial(opened_real, timed_server), 30, STEPS)

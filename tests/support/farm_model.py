@@ -29,6 +29,9 @@ class Rules:
     queue: bool
     reserve: dict[str, int]
     timeout: int = 60_000
+    most_uses: int = 256  #: of one user, whatever the policy says; so are these two
+    most_devices: int = 64
+    most_places: int = 16
 
 
 @dataclass(slots=True)
@@ -227,9 +230,7 @@ class Model:
             refused = self.refuse(user, device, moving=member in self.sessions)
             charge = None if refused else self.find_seat(member, device, vips)
             if charge is None and wait and self.rules.queue and not refused:
-                self.queue += [] if member in self.places else [member]
-                self.places[member] = self.now + wait
-                return self.queue.index(member)
+                return self.wait_for(member, wait)
             if charge is None:
                 self.leave_queue(member)
                 return refused or self.no_seat()
@@ -239,16 +240,32 @@ class Model:
         expires = named or lease.contact + self.rules.timeout + self.rules.linger * (self.rules.kind == "floating")
         return lease.id, taken.fence, expires, lease.charges.get(taken.seat) == "+"
 
+    def wait_for(self, member: tuple[str, str, str], wait: int) -> int | tuple[str, float]:
+        """Return how many wait before, or why there is no place in the queue for one more of this user."""
+        mine = [each for each, until in self.places.items() if each[0] == member[0] and until > self.now]
+        if member not in self.places and len(mine) >= self.rules.most_places:
+            return "user_limit", INF
+        self.queue += [] if member in self.places else [member]
+        self.places[member] = self.now + wait
+        return self.queue.index(member)
+
     def refuse(self, user: str, device: str, *, moving: bool) -> tuple[str, float] | None:
         """Refuse who is barred or over a limit of his own."""
         if self.barred.get(user, 0) > self.now:
             return "revoked", self.barred[user]
         devices = self.devices(user)
         limit = self.rules.devices if self.rules.kind == "named" else 0
-        if limit and device not in devices and len(devices) >= limit:
-            return "device_limit", min(devices.values())
-        if self.rules.sessions and not moving and len(self.of(user)) >= self.rules.sessions:
-            return "session_limit", INF
+        if device not in devices:
+            if limit and len(devices) >= limit:
+                return "device_limit" if limit <= self.rules.most_devices else "user_limit", min(devices.values())
+            if len(devices) >= self.rules.most_devices:
+                return "user_limit", min(devices.values())
+        if not moving:
+            sessions, limit = len(self.of(user)), self.rules.sessions
+            if limit and sessions >= limit:
+                return "session_limit" if limit <= self.rules.most_uses else "user_limit", INF
+            if sessions >= self.rules.most_uses:
+                return "user_limit", INF
         return None
 
     def find_seat(self, member: tuple[str, str, str], device: str, vips: tuple[str, ...]) -> str | None:
@@ -296,7 +313,7 @@ class Model:
         lease.back = False
         moving = self.drop(member, self.now, self.now) if member in self.sessions else None
         if moving is None:
-            self.fence = max(self.fence + 1, self.now)
+            self.next_fence()
         lease.devices.setdefault(device, Device(self.now, self.now))
         self.touch(user, device, seat, self.now)
         lease.lingering.pop(seat, None)
@@ -324,13 +341,20 @@ class Model:
             self.drop(member, self.now, self.now)
         self.settle()
 
+    def next_fence(self) -> None:
+        """Give the next fence: to a grant, or to a taking."""
+        self.fence = max(self.fence + 1, self.now)
+
     def withdraw(self, user: str, why: str) -> tuple[float | None, float | None] | None:
         """Take a lease away; return until when its seat is in quarantine and its user kept out."""
         if user not in self.leases and why != "revoked":
             return None
+        had = user in self.leases and not self.leases[user].back
         for key in self.of(user):
             self.take_away(key, why, self.now)
         lease = self.leases.get(user)
+        if had or (why == "revoked" and self.barred.get(user, 0) <= self.now):
+            self.next_fence()
         if lease:
             lease.lingering = {}
             if lease.named_until and not lease.back:
@@ -352,7 +376,9 @@ class Model:
         if until == INF:
             return "in_use", None
         slot = self.leases[user].devices[device]
-        slot.until = min(slot.until, slot.seen + self.rules.quarantine)
+        before, slot.until = slot.until, min(slot.until, slot.seen + self.rules.quarantine)
+        if slot.until <= self.now or slot.until < before:
+            self.next_fence()
         self.settle()
         return "released", slot.until if slot.until > self.now else None
 
@@ -375,5 +401,6 @@ class Model:
             slot = lease.devices.pop(old)
             lease.devices[new] = Device(slot.seen, slot.until, old)
             lease.replaced.append(self.now)
+            self.next_fence()
         self.settle()
         return "replaced", None

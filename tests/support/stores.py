@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import fakeredis
 import pytest
@@ -16,6 +17,7 @@ from redis import asyncio as driver
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.store.connection.connection import Connection
 from farmlease.store.lease_store import LeaseStore
+from farmlease.store.script import LIFE, Argument, Script
 from tests.support.servers import RedisServer, redis_server, virtual_time_server
 
 NINE = int(datetime(2026, 1, 5, 9, 0, tzinfo=UTC).timestamp() * 1000)
@@ -79,6 +81,18 @@ async def timed(request: pytest.FixtureRequest) -> AsyncIterator[TimedStore]:
         yield TimedStore(request.param, LeaseStore(connection, "citrix-a"), clock, raw, connection)
         await client.aclose()
         raw.close()
+
+
+class Served:
+    """A connection to another life of the server: what it fills in for LIFE."""
+
+    def __init__(self, connection: Connection, life: str) -> None:
+        self._connection = connection
+        self.life = life
+
+    async def call(self, script: Script, keys: tuple[str, ...], args: list[Argument]) -> list[Any]:
+        """Ask."""
+        return list(await self._connection.call(script, keys, [self.life if arg == LIFE else arg for arg in args]))
 
 
 def show(file: Path, now_ms: int) -> None:

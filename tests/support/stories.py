@@ -21,7 +21,7 @@ from farmlease.store.script import Script
 from tests.support.servers import RedisServer
 from tests.support.stores import NINE, StoreClock, show
 
-__all__ = ["EXAMPLES", "Opened", "one_at_a_time", "opened_fake", "opened_real", "tell"]
+__all__ = ["EXAMPLES", "Opened", "little_for_a_user", "one_at_a_time", "opened_fake", "opened_real", "tell"]
 
 #: How many stories are told, instead of each test's own number.
 EXAMPLES = int(os.environ.get("FARMLEASE_EXAMPLES", "0"))
@@ -61,6 +61,22 @@ def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
             text = text.replace(bound, f"{bound.partition(' ')[0]} = 1")
         sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         monkeypatch.setattr(verbs, name, replace(script, text=text, sha=sha))
+
+
+#: How ``lib/seats.lua`` writes what one user may have.
+MOST = "local MOST_USES, MOST_DEVICES, MOST_PLACES = 256, 64, 16"
+
+
+@pytest.fixture
+def little_for_a_user(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Let nobody have more than three uses, one device and one place in the queue; return that as rules."""
+    found = [(name, value) for name, value in vars(verbs).items() if isinstance(value, Script) and MOST in value.text]
+    assert "ACQUIRE" in {name for name, _ in found}
+    for name, script in found:
+        text = script.text.replace(MOST, f"{MOST.partition(' = ')[0]} = 3, 1, 1")
+        sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        monkeypatch.setattr(verbs, name, replace(script, text=text, sha=sha))
+    return {"most_uses": 3, "most_devices": 1, "most_places": 1}
 
 
 def tell(machine: Callable[[Opened], RuleBasedStateMachine], opened: Opened, examples: int, steps: int) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from farmlease.cli import example, print_stderr
+from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import configuration, warn_on_stderr
-from farmlease.cli.output.format import Format, Row, emit, folded, output_option, write_json
+from farmlease.cli.output.format import Format, Row, emit, output_option, print_folded, write_json
 from farmlease.cli.output.progress import progress
 from farmlease.cli.signals import Interrupts
 from farmlease.domain.identity import check_token
@@ -93,8 +93,9 @@ def bench(*, users: int, nodes: int, prefix: str | None, fmt: Format) -> None:
     emit(steps if fmt == "csv" else map(_figures, steps), COLUMNS, fmt)
     if fmt == "table":
         if measured.users < users:
-            click.echo(f"The time limit was reached after {measured.users} of {users} users.")
-        click.echo("\n".join(folded(sentence, 0) for sentence in conclusions))
+            print_line(f"The time limit was reached after {measured.users} of {users} users.")
+        for sentence in conclusions:
+            print_folded(sentence, 0)
 
 
 def _conclusions(measured: "Measured", heartbeat_ms: int) -> list[str]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import click
 
-from farmlease.cli import config_file, printable
+from farmlease.cli import config_file, print_line
 from farmlease.cli.client.agent import TIMEOUT, Answer, ask, error_of, reason
 from farmlease.config.source import agent_endpoint
 from farmlease.domain.duration import parse_duration
@@ -148,7 +148,7 @@ def _exit_denied(document: dict[str, object], fmt: str | None) -> NoReturn:
 
         write_json(document)
     else:
-        click.echo(printable(_denial_line(document)))
+        print_line(_denial_line(document))
     click.get_current_context().exit(EXIT_UNAVAILABLE if document.get("reason") == "offline" else EXIT_DENIED)
 
 

@@ -8,6 +8,8 @@ import textwrap
 from rich.console import Console
 from rich.text import Text
 
+from farmlease.cli import printable
+
 __all__ = ["DemoPrinter"]
 
 INDENT = 3
@@ -36,7 +38,7 @@ class DemoPrinter:
     def fact(self, subject: str, text: str, style: str = "") -> None:
         """Print one fact, wrapped behind the name of its subject."""
         width = min(self._console.width, WIDEST) - INDENT - LABEL
-        for number, line in enumerate(textwrap.wrap(text, max(width, 20), break_on_hyphens=False)):
+        for number, line in enumerate(textwrap.wrap(printable(text), max(width, 20), break_on_hyphens=False)):
             label = subject if number == 0 else ""
             self._line(Text.assemble(" " * INDENT, (f"{label:<{LABEL}}", "cyan"), (line, style)))
 
@@ -51,6 +53,7 @@ class DemoPrinter:
     def raw(self, subject: str, text: str) -> None:
         """Print the beginning of unreadable data on one line."""
         room = max(min(self._console.width, WIDEST) - INDENT - LABEL, 20)
+        text = printable(text)
         shown = text if len(text) <= room else f"{text[: room - 4]} ..."
         self._line(Text.assemble(" " * INDENT, (f"{subject:<{LABEL}}", "cyan"), (shown, "dim")))
 
@@ -62,7 +65,7 @@ class DemoPrinter:
 
     def command(self, text: str) -> None:
         """Print a command on one line, however long, so that it can be copied."""
-        self._line(Text(f"{' ' * INDENT}{text}"))
+        self._line(Text(f"{' ' * INDENT}{printable(text)}"))
 
     def _line(self, text: Text | None = None) -> None:
         self._console.print(text or "", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 import click
 
-from farmlease.cli import example, print_stderr
+from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import configuration
 from farmlease.cli.key.rotation import KeysClient, opened_keys, reseal, retire, rotate
 from farmlease.cli.output.format import Column, Format, day_and_time, emit, output_option
@@ -43,7 +43,7 @@ def generate() -> None:
     path = configuration().keys.file
     ring = KeyRing.generate(SystemClock().now_ms())
     keyring_file.create(path, ring)
-    click.echo(f"made {path} with key {ring.primary}; copy it to every node of the farm and keep it secret")
+    print_line(f"made {path} with key {ring.primary}; copy it to every node of the farm and keep it secret")
 
 
 @key.command("list", epilog=example("farmlease key list", "farmlease key list -o json"))

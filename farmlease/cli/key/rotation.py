@@ -13,7 +13,7 @@ import click
 
 from farmlease.admin.audit import AuditLog
 from farmlease.admin.reseal import Resealer
-from farmlease.cli import example, print_stderr
+from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.cli.output.progress import progress
@@ -104,8 +104,8 @@ def rotate(*, activate: bool, force: bool) -> None:
         if lacking := cannot_open(reports, alive, ring.pending):
             _refuse(f"key {ring.pending} does not open on {_listed(lacking)} yet: copy {path} there first", force)
         change(path, ring, KeyRing.activated)
-        click.echo(f"key {ring.pending} seals from now on; copy {path} to every node of the farm,")
-        click.echo(f"{_RESTART}, then run `farmlease key reseal`")
+        print_line(f"key {ring.pending} seals from now on; copy {path} to every node of the farm,")
+        print_line(f"{_RESTART}, then run `farmlease key reseal`")
 
 
 def _add(keys: KeysClient, lacking: list[str]) -> None:
@@ -114,8 +114,8 @@ def _add(keys: KeysClient, lacking: list[str]) -> None:
         missing = f"copy {path} to {_listed(lacking)}, then" if lacking else "every node can open with it:"
         raise FarmleaseError(f"key {ring.pending} is waiting already; {missing} run `farmlease key rotate --activate`")
     grown = change(path, ring, lambda found: found.grown(SystemClock().now_ms()))
-    click.echo(f"added key {grown.pending}, which seals nothing yet; copy {path} to every node of the farm,")
-    click.echo(f"{_RESTART}, then run `farmlease key rotate --activate` here")
+    print_line(f"added key {grown.pending}, which seals nothing yet; copy {path} to every node of the farm,")
+    print_line(f"{_RESTART}, then run `farmlease key rotate --activate` here")
 
 
 @click.command(epilog=example("farmlease key reseal"))
@@ -136,9 +136,9 @@ def reseal() -> None:
                     done, left = done + batch.resealed, left + batch.left
                     advance(batch.resealed + batch.left)
         except KeyboardInterrupt:
-            click.echo(f"stopped: {done} of {total} sealed anew with key {primary}; run it again to go on", err=True)
+            print_line(f"stopped: {done} of {total} sealed anew with key {primary}; run it again to go on", err=True)
             raise
-        click.echo(f"sealed {done} anew with key {primary}")
+        print_line(f"sealed {done} anew with key {primary}")
         if others := [each.node for each in keys.nodes()[0] if each.alive and each.primary != primary]:
             print_stderr(
                 f"{_listed(others)} still seal with an older key: copy the ring there, {_RESTART}; then run this again"
@@ -172,8 +172,8 @@ def retire(key_id: str, *, yes: bool, force: bool) -> None:
         notes = f", and {whose} become unreadable" if uses.notes else ""
         ask_first(f"this removes key {key_id} from {path} for good{notes}", yes=yes)
         change(path, ring, lambda found: found.without(key_id))
-        click.echo(f"removed key {key_id} from {path}; copy the file to every node of the farm,")
-        click.echo(f"and {_RESTART}")
+        print_line(f"removed key {key_id} from {path}; copy the file to every node of the farm,")
+        print_line(f"and {_RESTART}")
 
 
 def _seal_count(uses: KeyUses) -> int:

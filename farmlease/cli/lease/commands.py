@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 
 from farmlease.admin.nodes import NodeAdmin
-from farmlease.cli import example, printable
+from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
 from farmlease.cli.device import session_list
@@ -19,7 +19,16 @@ from farmlease.cli.lease.forget import forget
 from farmlease.cli.lease.import_csv import import_
 from farmlease.cli.lease.rename import rename
 from farmlease.cli.lease.summary import SUMMARY_INDENT, lease_summary
-from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, folded, follow_option, output_option
+from farmlease.cli.output.format import (
+    Column,
+    Format,
+    Row,
+    day_and_time,
+    emit,
+    follow_option,
+    output_option,
+    print_folded,
+)
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
 from farmlease.domain.identity import check_id
@@ -112,7 +121,8 @@ def show(user: str, pool: str | None, fmt: Format) -> None:
         raise FarmleaseError("the user holds no lease" + (f" in pool {pool}" if pool else ""))
     if fmt == "table":
         text = "\n\n".join(lease_summary(view, pools[view.pool], hosts, others[view.pool]) for view in views)
-        click.echo("\n".join(folded(line, SUMMARY_INDENT) for line in text.split("\n")))
+        for line in text.split("\n"):
+            print_folded(line, SUMMARY_INDENT)
     else:
         emit(map(lease_document, views), COLUMNS, fmt)
 
@@ -136,7 +146,7 @@ def check(user: str, pool: str | None, device: str | None) -> None:
         chosen = client.one_pool(pool)
         who = client.holder(chosen, client.addressee(user))
         why = client.wait(client.lease_admin.fault(chosen, who, where))
-    click.echo("VALID" if why is None else printable(f"INVALID: {why}"))
+    print_line("VALID" if why is None else f"INVALID: {why}")
     if why is not None:
         click.get_current_context().exit(INVALID)
 
@@ -157,7 +167,7 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
         view = client.held_lease(chosen, who)
         if view.state is LeaseState.QUARANTINED:
             until = wording.moment(view.lease.expires_at)
-            click.echo(f"{view.user} already gave the seat of pool {view.pool} back; it is quarantined until {until}")
+            print_line(f"{view.user} already gave the seat of pool {view.pool} back; it is quarantined until {until}")
             return
         ask_first(f"this takes {_seat_text(view)}", yes=yes)
         withdrawn = client.wait(client.lease_admin.withdraw(chosen, who, Withdrawal.RETURNED))
@@ -236,12 +246,12 @@ def _print_withdrawal(view: LeaseView, verb: str, withdrawn: Withdrawn | None) -
     if withdrawn is None:
         raise FarmleaseError(f"the user holds no lease in pool {view.pool} any more: it has just ended")
     seat = f"the {view.kind} seat of {view.user} in pool {view.pool}"
-    click.echo(f"{verb} {seat}" if withdrawn.changed else f"{seat} was already {verb}; nothing has changed")
+    print_line(f"{verb} {seat}" if withdrawn.changed else f"{seat} was already {verb}; nothing has changed")
     if withdrawn.quarantined_until is None:
-        click.echo("it is free for others now")
+        print_line("it is free for others now")
     else:
-        click.echo(f"it is quarantined until {wording.moment(withdrawn.quarantined_until)}")
+        print_line(f"it is quarantined until {wording.moment(withdrawn.quarantined_until)}")
     if withdrawn.barred_until is not None:
-        click.echo(f"the user is kept out until {wording.moment(withdrawn.barred_until)}")
+        print_line(f"the user is kept out until {wording.moment(withdrawn.barred_until)}")
     if view.sessions:
-        click.echo(f"{wording.counted(len(view.sessions), 'session')} will end at the next heartbeat of each host")
+        print_line(f"{wording.counted(len(view.sessions), 'session')} will end at the next heartbeat of each host")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import click
 
 from farmlease.admin.records import CurrentRecord, RecordAdmin
-from farmlease.cli import example
+from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, output_option
@@ -93,7 +93,7 @@ def restore_file(user: str, version: str, pool: str, *, yes: bool) -> None:
             raise FarmleaseError(_WHY_NOT[outcome])
         if current.record.files:
             _kept_here(client).keep(current.binding, current.sealed, time.time_ns() // 1_000_000)
-    click.echo(f"restored version {version} as version {current.binding.version + 1}; the next session gets it")
+    print_line(f"restored version {version} as version {current.binding.version + 1}; the next session gets it")
 
 
 def _versions(client: FarmClient, user: str, pool: str) -> tuple[CurrentRecord, list[KeptVersion]]:

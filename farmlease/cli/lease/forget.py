@@ -7,7 +7,7 @@ import click
 
 from farmlease.admin.addressing import Addressee
 from farmlease.admin.audit import AuditLog
-from farmlease.cli import example
+from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.client.history import all_pools
 from farmlease.cli.confirm import ask_first, yes_option
@@ -38,7 +38,7 @@ def forget(user: str, *, yes: bool) -> None:
     if not any(erased):
         raise FarmleaseError("the store has no name of this user; nothing was changed")
     pools = sum(erased[:-1])
-    click.echo(f"erased the user's name in {wording.counted(pools, 'pool')}; the audit shows a pseudonym from now on")
+    print_line(f"erased the user's name in {wording.counted(pools, 'pool')}; the audit shows a pseudonym from now on")
 
 
 def _refuse_if_held(client: FarmClient, whom: Addressee) -> None:

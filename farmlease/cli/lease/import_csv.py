@@ -10,13 +10,14 @@ from pathlib import Path
 import click
 
 from farmlease.admin.leases import Pseudonym
-from farmlease.cli import example, print_stderr
+from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
 from farmlease.domain.identity import User, check_id
 from farmlease.domain.model import Reason
 from farmlease.domain.policy import Pool
+from farmlease.domain.pool import MOST_DEVICES
 from farmlease.domain.vendor_csv import LicenceRow, RejectedRow, read_vendor_csv
 from farmlease.errors import EXIT_FAILED, FarmleaseError, InvalidInput, InvalidName
 from farmlease.store.answers.admin import Import, ImportOutcome
@@ -57,9 +58,9 @@ def import_(file: Path, pool: str) -> None:
                         print_stderr(f"{file}: line {row.line}: {why}")
                     advance(1)
         except (FarmleaseError, KeyboardInterrupt):
-            click.echo(f"stopped: {_tally(counts)}; run it again to go on", err=True)
+            print_line(f"stopped: {_tally(counts)}; run it again to go on", err=True)
             raise
-    click.echo(_tally(counts))
+    print_line(_tally(counts))
     if counts[_BAD]:
         click.get_current_context().exit(EXIT_FAILED)
 
@@ -132,6 +133,7 @@ class Importer:
             Reason.CAPACITY: f"all seats of pool {pool.name} are taken, {pool.capacity} of {pool.capacity}",
             Reason.RESERVED: f"the free seats of pool {pool.name} are reserved for others",
             Reason.DEVICE_LIMIT: f"the user is on as many devices as the pool allows: {pool.devices_per_user}",
+            Reason.USER_LIMIT: f"the user is on as many devices as anybody may be: {MOST_DEVICES}",
             Reason.QUARANTINED: "the user's seat was given back and is quarantined",
             Reason.REVOKED: "the user's seat was revoked, and the user is kept out for now",
             Reason.RECOVERING: "the store lost data or changed its master; run it again in a minute",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from farmlease.admin.renaming import DueRename, LeaseRenamer
-from farmlease.cli import example
+from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.domain import wording
@@ -51,8 +51,8 @@ def rename(*, old: str, new: str, pool: str | None, dry_run: bool, yes: bool) ->
             _refuse_if_fixed(each)
         if dry_run:
             for each in due:
-                click.echo(f"would rename {each.name} -> {user.canonical} in pool {each.pool}")
-            click.echo("dry run: nothing was renamed")
+                print_line(f"would rename {each.name} -> {user.canonical} in pool {each.pool}")
+            print_line("dry run: nothing was renamed")
             return
         what = wording.counted(len(due), "lease")
         ask_first(f"this moves {what} of {due[0].name} to the name {user.canonical}", yes=yes)
@@ -60,7 +60,7 @@ def rename(*, old: str, new: str, pool: str | None, dry_run: bool, yes: bool) ->
             outcome = client.wait(LeaseRenamer(client.farm).move(each))
             if outcome is not Rename.RENAMED:
                 raise FarmleaseError(_refusal(each, outcome))
-            click.echo(f"renamed {each.name} -> {user.canonical} in pool {each.pool}")
+            print_line(f"renamed {each.name} -> {user.canonical} in pool {each.pool}")
 
 
 def _held(client: FarmClient, pool: Pool, old: str, user: User) -> Iterator[DueRename]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from farmlease.admin.nodes import NodeAdmin
-from farmlease.cli import example
+from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.node.drain_wait import WaitLimit, wait_option, wait_until_empty
 from farmlease.cli.output.format import Column, Format, Row, day_and_time, emit, follow_option, output_option
@@ -77,7 +77,7 @@ def drain(name: str, limit: WaitLimit | None) -> None:
             return
     soon = "" if view.draining else " in a few seconds"
     late = "" if view.heard else f"; it is {view.state} now, and will read this when its agent runs"
-    click.echo(f"{name} takes no new users{soon}{late}; sessions left: {view.sessions}")
+    print_line(f"{name} takes no new users{soon}{late}; sessions left: {view.sessions}")
 
 
 @node.command(epilog=example("farmlease node undrain ctx-01"))
@@ -88,7 +88,7 @@ def undrain(name: str) -> None:
         client.in_force()  # as above
         view = client.wait(NodeAdmin(client.farm).drain(name, on=False))
     late = "" if view.heard else f"; it is {view.state} now, and will read this when its agent runs"
-    click.echo(f"{name} takes users again in a few seconds{late}")
+    print_line(f"{name} takes users again in a few seconds{late}")
 
 
 def _rows(client: FarmClient, state: str | None) -> Iterator[Row]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import click
 
 from farmlease.admin.nodes import NodeAdmin, Occupancy
+from farmlease.cli import print_line, printable
 from farmlease.cli.client.farm import FarmClient
 from farmlease.cli.output.format import Command
 from farmlease.domain import wording
@@ -67,7 +68,7 @@ def wait_until_empty(client: FarmClient, nodes: NodeAdmin, name: str, limit: Wai
                         f"{name} is not empty after {span}: {remaining_text(occupancy)}; it goes on draining"
                     )
             time.sleep(EVERY)
-    click.echo(empty_text(occupancy))
+    print_line(empty_text(occupancy))
 
 
 def remaining_text(occupancy: Occupancy) -> str:
@@ -126,7 +127,7 @@ def _progress(name: str) -> Iterator[Callable[[Occupancy], None]]:
         nonlocal last
         if not occupancy.empty and remaining_text(occupancy) != last:
             last = remaining_text(occupancy)
-            click.echo(f"{name}: {last}")
+            print_line(f"{name}: {last}")
 
     yield print_change
 
@@ -145,6 +146,8 @@ def _bar(name: str) -> Iterator[Callable[[Occupancy], None]]:
             nonlocal most
             rest = occupancy.sessions + occupancy.view.owed
             most = max(most, rest, 1)
-            progress.update(task, total=most, completed=most - rest, description=f"{name}: {remaining_text(occupancy)}")
+            progress.update(
+                task, total=most, completed=most - rest, description=printable(f"{name}: {remaining_text(occupancy)}")
+            )
 
         yield move

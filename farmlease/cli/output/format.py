@@ -1,13 +1,15 @@
 """The formats of lists: a table for people, JSON and CSV for programs.
 
-A cell is shown as it is: nothing is cut, coloured by its content or read as markup. Rows are printed as they come, so
-that a list may be of any length. Modules that only a table or a terminal needs are imported when one is printed, so
-that a command that prints one line never pays for them.
+A cell is shown whole: nothing is cut, coloured by its content or read as markup. What a terminal would obey, or nobody
+sees, is escaped in all three, as a list may come to a terminal later; JSON has the exact text for programs. In CSV
+a cell that a spreadsheet would run is text. Rows are printed as they come, so that a list may be of any length. Modules
+that only a table or a terminal needs are imported when one is printed: a command that prints one line pays for none.
 """
 
 import errno
 import json
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +17,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import click
 
-from farmlease.cli import printable
+from farmlease.cli import print_line, printable
 
 __all__ = [
     "Column",
@@ -27,19 +29,23 @@ __all__ = [
     "draw",
     "emit",
     "emit_one",
-    "folded",
     "follow_option",
     "heading",
     "line",
     "output_option",
+    "print_folded",
     "text",
     "titles",
     "write_csv",
     "write_json",
     "write_rows",
     "write_table",
+    "write_text",
 ]
 
+#: Beginnings of a cell that a spreadsheet runs, in plain and in full width.
+_RUN = "=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}"
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 #: Terminals narrower than this get unfolded lines.
 _NARROWEST = 60
 
@@ -127,18 +133,17 @@ def write_rows(rows: Iterable[Row]) -> None:
 
 
 def write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """Print CSV with a header, every cell quoted. None is altered, so that a program reads back the same text.
+    """Print CSV with a header, every cell quoted.
 
-    A terminal is no program: there a cell is shown as in a table.
+    What a spreadsheet would run has an apostrophe before it, which it takes off again as it reads text; a number stays
+    one. JSON is the format that gives every text as it is.
     """
     import csv
-
-    shown = printable if sys.stdout.isatty() else str
 
     # Text streams end lines as the platform does, so the writer must not.
     writer = csv.writer(sys.stdout, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow([heading(column) for column in columns])
-    writer.writerows([shown(cell(row, column)) for column in columns] for row in rows)
+    writer.writerows([_as_text(cell(row, column)) for column in columns] for row in rows)
     sys.stdout.flush()
 
 
@@ -202,7 +207,27 @@ def text(value: object) -> str:
     return str(value)
 
 
-def folded(line: str, indent: int) -> str:
+def _as_text(cell: str) -> str:
+    """Return a cell of CSV that no spreadsheet runs as a formula, and no terminal obeys."""
+    runs = cell[:1] in _RUN and cell != "" and not _NUMBER.fullmatch(cell)
+    return f"'{printable(cell)}" if runs else printable(cell)
+
+
+def write_text(text: str) -> None:
+    """Print a document of several lines, byte for byte; on a terminal as text, escaped."""
+    if sys.stdout.isatty():
+        for line in text.expandtabs().removesuffix("\n").split("\n"):
+            print_line(line.removesuffix("\r"))
+    else:
+        click.echo(text.encode(), nl=False)
+
+
+def print_folded(line: str, indent: int) -> None:
+    """Print a line, on a terminal folded at its width, its continuation indented."""
+    click.echo(_folded(line, indent))
+
+
+def _folded(line: str, indent: int) -> str:
     """Fold a line at the terminal's width, its continuation indented; elsewhere it stays one line."""
     import textwrap
 

@@ -1,8 +1,8 @@
 """Tables for people, printed as the rows come: the first page decides how wide the columns are.
 
 On a terminal a table keeps within its width: long cells are folded, never cut. In a pipe each row is one line, however
-long. A cell's text is shown as it is, without control characters. rich.table would need all rows before the first line;
-this module must never hold more than a page of them.
+long. A cell's text is shown whole, with what a terminal would obey or nobody sees escaped. rich.table would need all
+rows before the first line; this module must never hold more than a page of them.
 """
 
 import os
@@ -144,7 +144,7 @@ def _width(cell: str) -> int:
 
 
 def _clean(line: Line) -> Line:
-    """Return a row with control and formatting characters and line breaks replaced."""
-    if all(map(str.isprintable, line)):
+    """Return a row with what a terminal would obey, or nobody sees, escaped."""
+    if all(map(str.isascii, line)) and all(map(str.isprintable, line)):
         return line
     return [printable(cell) for cell in line]

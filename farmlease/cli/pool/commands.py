@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from farmlease.cli import example, print_stderr
+from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import FarmClient, configuration, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
-from farmlease.cli.output.format import Format, emit, emit_one, output_option
+from farmlease.cli.output.format import Format, emit, emit_one, output_option, write_text
 from farmlease.cli.pool.impact import impact_lines
 from farmlease.cli.pool.renames import due_lines, may_rename, moved_lines
 from farmlease.domain.json_documents import pool_document
@@ -59,23 +59,23 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
         _check_heartbeat(client, policy, file)
         preview = _preview(client, policy)
         for line in preview.lines:
-            click.echo(line)
+            print_line(line)
         if preview.unchanged and not preview.renames:
             return
         if dry_run:
             for line in due_lines(client, policy) if preview.renames else ():
-                click.echo(line)
-            click.echo("dry run: nothing was applied")
+                print_line(line)
+            print_line("dry run: nothing was applied")
             return
         if preview.removed:
             pools = ", ".join(f"{name} ({count} held)" for name, count in preview.removed.items())
             ask_first(f"this removes pools with leases: {pools}", yes=yes)
         applied = client.wait(client.farm.apply(policy, over=preview.version))
         if not preview.unchanged:
-            click.echo(f"applied policy {applied.version}")
+            print_line(f"applied policy {applied.version}")
         if applied.former_names:
             for line in moved_lines(client, applied):
-                click.echo(line)
+                print_line(line)
 
 
 @pool.command("list", epilog=example("farmlease pool list", "farmlease pool list -o csv"))
@@ -100,7 +100,7 @@ def show(name: str, fmt: Format) -> None:
 def export() -> None:
     """Print the policy in force, byte for byte as it was applied."""
     with opened_farm() as client:
-        click.echo(client.policy().text.encode(), nl=False)
+        write_text(client.policy().text)
 
 
 def _preview(client: FarmClient, policy: Policy) -> _Preview:

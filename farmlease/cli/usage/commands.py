@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from farmlease.admin.audit import AuditLog
-from farmlease.cli import example
+from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import opened_farm
 from farmlease.cli.client.history import all_pools, existing_pool, since_ms, since_option
 from farmlease.cli.output.format import Column, Format, Row, output_option, write_csv, write_json, write_table
@@ -56,7 +56,7 @@ def usage(*, pool: str | None, since: str | None, png: Path | None, fmt: Format)
         found = {each: client.wait(log.usage(each, start)) for each in pools}
     if png is not None:
         _draw_png(found, png)
-        click.echo(f"drew {png}")
+        print_line(f"drew {png}")
     elif fmt == "json":
         write_json(list(_hour_rows(found)))
     elif fmt == "csv":
@@ -96,7 +96,7 @@ def _print_denials(found: Mapping[str, list[Hour]]) -> None:
     """Print why sessions were denied, below the table."""
     for row in _pool_rows(found):
         if row["denied"]:
-            click.echo(f"{row['pool']}: denied for {row['denials']}")
+            print_line(f"{row['pool']}: denied for {row['denials']}")
 
 
 def _denial_counts(denials: Mapping[str, int]) -> str:

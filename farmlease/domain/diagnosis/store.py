@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, warned
+from farmlease.domain.wording import counted
 
 __all__ = ["Certificate", "Rights", "ServerFacts", "ShardFacts", "Wiring", "coverage", "server", "shard", "wiring"]
 
@@ -50,6 +51,9 @@ class ShardFacts:
     known: bool
     skew_ms: int
     recovering: bool
+    taken_back: int = (
+        0  #: users of whom a lease, a device or the name was taken back, as long as receipts may know of it
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,8 @@ def shard(facts: ShardFacts) -> Finding:
         return warned(check, f"pool {facts.pool} is being recovered after a loss of data or a fail-over; wait a moment")
     if not facts.known:
         return fine(check, f"pool {facts.pool} has not been used yet")
-    return fine(check, f"pool {facts.pool} is in order")
+    taken = f"; {counted(facts.taken_back, 'user')} with something taken back" if facts.taken_back else ""
+    return fine(check, f"pool {facts.pool} is in order{taken}")
 
 
 def coverage(ranges: list[tuple[int, int]], state: Mapping[str, str]) -> Finding:

@@ -315,7 +315,8 @@ class RecordSync:
             binding = receipt.binding(index, pool, receipt.version)
             return decode(self._sealer.unseal_record(binding, receipt.record))
         except RecordRejected:
-            path = self._evidence.keep("rejected-record", as_label(index), receipt.record, self._clock.now_ms())
+            now_ms, label = self._clock.now_ms(), as_label(index)
+            path = self._evidence.keep("rejected-record", label, receipt.record, now_ms, user=index)
             _log.error("record.rejected", user=index, pool=pool, kept=str(path))
             raise
 
@@ -339,7 +340,8 @@ class RecordSync:
         try:
             record = decode(self._sealer.unseal_record(mine.binding, mine.record))
         except RecordRejected:  # its key has been retired: only the sealed bytes can be kept
-            self._evidence.keep(why, as_label(mine.claim.user), mine.record, self._clock.now_ms())
+            index = mine.claim.user
+            self._evidence.keep(why, as_label(index), mine.record, self._clock.now_ms(), user=index)
         else:
             for file in record.files:
                 self._disk.keep(why, mine.claim.user, file)

@@ -112,7 +112,7 @@ class UserDisk:
     def keep(self, why: str, index: str, file: VendorFile) -> None:
         """Keep a file as evidence. FileRefused if that cannot be: then it must not be replaced."""
         label = as_label(index, PurePath(file.name.replace("\\", "/")).name)
-        path = self._evidence.keep(why, label, file.content, self._clock.now_ms())
+        path = self._evidence.keep(why, label, file.content, self._clock.now_ms(), user=index)
         _log.warning("file.kept", why=why, user=index, kept=str(path))
 
     async def remove(

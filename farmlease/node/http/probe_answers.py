@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from farmlease.domain.characters import shown
 from farmlease.domain.health import Check, Health, Status
 from farmlease.node.health.metrics import CONTENT_TYPE
 from farmlease.node.health.monitor import HealthMonitor
@@ -72,7 +73,7 @@ def _status(found: Health) -> int:
 
 def _words(found: Health) -> bytes:
     """The status, and what is not well."""
-    return f"{found.status} {found.why}".strip().encode() + b"\n"
+    return shown(f"{found.status} {found.why}".strip()).encode() + b"\n"
 
 
 def _document(found: Health) -> Answer:
@@ -81,7 +82,7 @@ def _document(found: Health) -> Answer:
     if found.why:
         document["output"] = found.why
     document["checks"] = {check.name: [_entry(check)] for check in found.checks}
-    return Answer(_status(found), _JSON, json.dumps(document, ensure_ascii=False).encode())
+    return Answer(_status(found), _JSON, json.dumps(document).encode())
 
 
 def _entry(check: Check) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from farmlease.domain.duration import parse_duration
 from farmlease.domain.identity import LONGEST_ID, LONGEST_NAME, LONGEST_TOKEN, Identities, check_id, check_token
-from farmlease.domain.model import SessionRequest
+from farmlease.domain.model import Reason, SessionRequest
 from farmlease.errors import InvalidInput
 
 __all__ = [
@@ -223,6 +223,7 @@ class ProblemDocument(BaseModel):
     title: str
     status: int
     detail: str
+    reason: str | None = Field(default=None, description=f"of a denial: {', '.join(Reason)}")
 
 
 class FieldError(Exception):

@@ -1,13 +1,14 @@
 """Files kept for inspection: bytes that were refused as damaged, and files that lost against a newer version.
 
 They may be the evidence of an attack or a user's only copy. So this module must never overwrite or delete what it
-keeps. A full folder refuses more instead of dropping the oldest: an attacker could fill it on purpose. An administrator
-inspects the files and moves them away.
+keeps. A full folder refuses more instead of dropping the oldest: an attacker could fill it on purpose. For the same
+reason no user has more than a share of it: whoever fills his own stands in nobody else's way. An administrator inspects
+the files and moves them away.
 """
 
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -19,12 +20,15 @@ from farmlease import private_file
 from farmlease.errors import FileRefused, InvalidName
 from farmlease.private_file import UNFINISHED
 
-__all__ = ["MAX_BYTES", "MAX_FILES", "VERSIONS", "Evidence", "as_label", "stamp"]
+__all__ = ["MAX_BYTES", "MAX_FILES", "USER_BYTES", "USER_FILES", "VERSIONS", "Evidence", "as_label", "stamp"]
 
 #: Most files in the folder; more would explain no problem better.
 MAX_FILES = 1000
 #: Most bytes in the folder: 256 MiB, so that the agent's journal beside it always has room.
 MAX_BYTES = 256 << 20
+#: Most files of one user, and most bytes of them: 8 MiB.
+USER_FILES = 20
+USER_BYTES = 8 << 20
 
 #: A folder among the kept files that is none of them: see ``versions.py``.
 VERSIONS = "versions"
@@ -46,19 +50,36 @@ class Evidence:
         self._max_files = max_files
         self._max_bytes = max_bytes
         self._keeping = threading.Lock()
+        self._counted: tuple[int, int] | None = None  #: when the folder was changed last, and how full it was then
 
-    def keep(self, kind: str, label: str, data: bytes, now_ms: int) -> Path:
+    @property
+    def percent_full(self) -> int:
+        """How full the folder is, by files or by bytes, in percent, rounded down. OSError if the disk refuses."""
+        try:
+            changed = self._folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+        counted = self._counted
+        if counted is None or counted[0] != changed:
+            sizes = _sizes(self.list())
+            full = max(100 * len(sizes) // self._max_files, 100 * sum(sizes.values()) // self._max_bytes)
+            self._counted = counted = changed, full
+        return counted[1]
+
+    def keep(self, kind: str, label: str, data: bytes, now_ms: int, *, user: str = "") -> Path:
         """Write ``data`` to a new file ``<utc time>-<kind>-<label>``, 0600 and on the disk, and return its path.
 
         ``kind`` is the reason ("rejected-record"), ``label`` the subject. A label must not be a user's name, as backups
         and logs show names of files: use the user index. Both are letters, digits, ``.``, ``_`` and ``-``, at most 100
         (else ``InvalidName``). ``now_ms`` is this host's time. The same bytes of the same kind and label are kept once.
-        Raises ``FileRefused`` when the folder is full or the disk refuses: then do not overwrite the original.
+        ``user``: the index of the user whose share of the folder this takes; the label begins with it. Raises
+        ``FileRefused`` when the folder or the share is full or the disk refuses: then do not overwrite the original.
         """
         name = _name(kind, label)
         try:
             with self._keeping:
-                return self._keep(name, data, now_ms)
+                self._counted = None
+                return self._keep(name, data, now_ms, user)
         except OSError as error:
             raise FileRefused(
                 f"cannot keep a file in {self._folder} ({error.strerror}): make room there or correct its rights"
@@ -111,19 +132,23 @@ class Evidence:
             break
         return path
 
-    def _keep(self, name: str, data: bytes, now_ms: int) -> Path:
+    def _keep(self, name: str, data: bytes, now_ms: int, user: str) -> Path:
         self._prepare()
-        kept = self.list()
-        sizes = {path: path.lstat().st_size for path in kept}
+        sizes = _sizes(self.list())
         for path, size in sizes.items():
             if size == len(data) and _is_copy(path, name, data):
                 return path
-        if len(kept) >= self._max_files or sum(sizes.values()) + len(data) > self._max_bytes:
-            _log.error(
-                "evidence.full", folder=str(self._folder), files=len(kept), bytes=sum(sizes.values()), refused=name
-            )
-            raise FileRefused(f"the folder {self._folder} is full: inspect the files in it and move them away")
+        self._check_room([*sizes.values()], len(data), name, self._max_files, self._max_bytes, "is full")
+        if user:
+            his = [size for path, size in sizes.items() if f"-{as_label(user)[:-1]}" in path.name]
+            self._check_room(his, len(data), name, USER_FILES, USER_BYTES, "has as much of this user as of any")
         return self._write(f"{stamp(now_ms)}-{name}", data)
+
+    def _check_room(self, sizes: Sequence[int], more: int, name: str, files: int, most: int, what: str) -> None:
+        """Refuse a file where there is no room for one more of so many bytes."""
+        if len(sizes) >= files or sum(sizes) + more > most:
+            _log.error("evidence.full", folder=str(self._folder), files=len(sizes), bytes=sum(sizes), refused=name)
+            raise FileRefused(f"the folder {self._folder} {what}: inspect the files in it and move them away")
 
     def _write(self, name: str, data: bytes) -> Path:
         """Write a file under a name that is free; what a killed agent left unfinished goes."""
@@ -133,6 +158,15 @@ class Evidence:
         path = private_file.create(map(self._folder.joinpath, names), data)
         assert path is not None  # noqa: S101 - there is always another name
         return path
+
+
+def _sizes(kept: Iterable[Path]) -> dict[Path, int]:
+    """Return the sizes of kept files; one that an administrator moves away meanwhile is none."""
+    sizes = {}
+    for path in kept:
+        with suppress(FileNotFoundError):
+            sizes[path] = path.lstat().st_size
+    return sizes
 
 
 def _name(kind: str, label: str) -> str:

@@ -28,7 +28,7 @@ __all__ = ["FILE", "Journal", "OutboxRow", "UseRow"]
 FILE = "journal.sqlite"  #: in the state folder
 
 #: Tables with bodies that the agent sealed.
-_SEALED = ("use", "receipt", "owed", "document")
+_SEALED = ("use", "receipt", "owed", "document", "tombstone")
 
 
 #: Earlier incarnations that are remembered: an older copy of the store's data may have sessions of them.
@@ -187,6 +187,19 @@ class Journal:
     def all_receipts(self) -> list[tuple[str, str]]:
         """User index and pool of every receipt."""
         return [(user, pool) for user, pool in self._rows("SELECT user, pool FROM receipt ORDER BY user, pool")]
+
+    def tombstones(self) -> list[tuple[str, str, bytes]]:
+        """Pool, user index and body of what is known to have been taken back."""
+        rows = self._rows("SELECT pool, user, body FROM tombstone")
+        return [(pool, user, bytes(body)) for pool, user, body in rows]
+
+    def write_tombstones(self, pool: str, user: str, body: bytes) -> None:
+        """Write what was taken back from a user (by index) in a pool, over what was known before."""
+        self._rows("REPLACE INTO tombstone VALUES (?, ?, ?)", pool, user, body)
+
+    def remove_tombstones(self, pool: str, user: str) -> None:
+        """Remove what was taken back from a user in a pool."""
+        self._rows("DELETE FROM tombstone WHERE pool = ? AND user = ?", pool, user)
 
     def sealed_with(self) -> dict[str, int]:
         """Count the bodies sealed with each key, by the key id in bytes 2 to 5; a body in clear has none."""

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from farmlease.clock import Clock
 from farmlease.crypto.seal import NodeSealer, RecordBinding
 from farmlease.domain.model import Lease
+from farmlease.domain.tombstones import granted_with
 from farmlease.errors import RecordRejected
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.journal import Journal
@@ -120,7 +121,7 @@ class Receipts:
         try:
             receipt = _FORM.validate_json(self._sealer.unseal(("receipt", index, pool), body))
         except (RecordRejected, ValidationError):
-            path = self._evidence.keep("rejected-receipt", as_label(index), body, self._clock.now_ms())
+            path = self._evidence.keep("rejected-receipt", as_label(index), body, self._clock.now_ms(), user=index)
             _log.error("receipt.rejected", user=index, pool=pool, kept=str(path))
             self.rejected += 1
             self._remove(index, pool)
@@ -181,10 +182,11 @@ class Receipts:
         """Whether the node has not been booted since the grant."""
         return receipt.incarnation == self._journal.incarnation
 
-    def move(self, old: str, new: str, pool: str, name: bytes) -> None:
-        """Keep a receipt under another user index, where its lease stands now; ``name``: of the user, sealed for that.
+    def move(self, old: str, new: str, pool: str, name: bytes = b"", *, fence: int = 0) -> None:
+        """Keep a receipt under another user index, where its lease stands now; since this ``fence``, if one is given.
 
-        One that does not open, or in whose place another one is, stays.
+        ``name``: the user's, sealed for that index; empty: the name stays as it is. A receipt that does not open, or in
+        whose place another one is, stays.
         """
         receipt = self.find(old, pool)
         if receipt is None or self.find(new, pool) is not None:
@@ -199,6 +201,8 @@ class Receipts:
             record = moved(receipt.version, receipt.record)
             # In the lease's own form the index is part of the names of its seats, and of nothing else.
             document = receipt.document.replace(old.encode(), new.encode())
+            document = granted_with(document, fence) if fence and document else document
+            name = name or self._sealer.farm.seal_name(new, self._sealer.farm.unseal_name(old, receipt.name))
             under = replace(receipt, record=record, winner=winner, name=name, document=document)
             try:
                 with self._journal.together():

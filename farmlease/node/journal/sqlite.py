@@ -14,7 +14,8 @@ from farmlease.errors import JournalFailed, JournalRejected
 
 __all__ = ["FileState", "files_of", "inspect_file", "open_file"]
 
-#: 2: a session has one row for each pool it uses. Format 1 (0.1.0) had one for each session.
+#: 2: a session has one row for each pool it uses, and what was taken back is kept. Format 1 (0.1.0) had one row for
+#: each session.
 _FORMAT = 2
 #: Seconds to wait for another process that writes to the file (none should): the whole agent waits with it.
 _PATIENCE = 0.5
@@ -22,18 +23,22 @@ _PATIENCE = 0.5
 _SAME = {"node": ("name", "value"), "document": ("name",), "receipt": ("user", "pool")}
 _TEXTS = {
     1: _SAME | {"session": ("id", "state"), "owed": ("session",)},
-    _FORMAT: _SAME | {"use": ("session", "pool", "state"), "owed": ("session", "pool")},
+    _FORMAT: _SAME | {"use": ("session", "pool", "state"), "owed": ("session", "pool"), "tombstone": ("pool", "user")},
 }
 _USE = """\
 CREATE TABLE use (
     session TEXT, pool TEXT, state TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (session, pool)
 ) WITHOUT ROWID;
 """
+_TOMBSTONE = """\
+CREATE TABLE tombstone (pool TEXT, user TEXT, body BLOB NOT NULL, PRIMARY KEY (pool, user)) WITHOUT ROWID;
+"""
 _TABLES = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE node (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE document (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 {_USE}
+{_TOMBSTONE}
 CREATE TABLE receipt (user TEXT, pool TEXT, body BLOB NOT NULL, PRIMARY KEY (user, pool)) WITHOUT ROWID;
 CREATE TABLE owed (
     number INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL, body BLOB NOT NULL, pool TEXT NOT NULL DEFAULT ''
@@ -46,6 +51,7 @@ COMMIT;
 _FROM_1 = f"""
 BEGIN IMMEDIATE;
 {_USE}
+{_TOMBSTONE}
 INSERT INTO use SELECT id, '', state, body FROM session;
 DROP TABLE session;
 ALTER TABLE owed ADD COLUMN pool TEXT NOT NULL DEFAULT '';

@@ -15,6 +15,7 @@ from farmlease.node.journal.policy_cache import PolicyCache
 from farmlease.node.journal.receipts import Receipts
 from farmlease.node.journal.sessions import SessionTable
 from farmlease.node.journal.store_state import StoreState
+from farmlease.node.journal.tombstones import Tombstones
 from farmlease.node.journal.unknown_domains import UnknownDomains
 from farmlease.node.journal.user_names import UserNames
 from farmlease.node.journal.versions import KeptVersions
@@ -36,6 +37,7 @@ class State:
     receipts: Receipts
     outbox: Outbox
     store_state: StoreState
+    tombstones: Tombstones
     policy: PolicyCache
     unknown_domains: UnknownDomains
     names: UserNames
@@ -65,6 +67,7 @@ def open_state(config: Config, farm: Farm, clock: Clock) -> Iterator[State]:
             receipts=Receipts(journal, sealer, evidence, clock),
             outbox=Outbox(journal, sealer, evidence, clock),
             store_state=StoreState(journal, sealer, sessions, clock),
+            tombstones=Tombstones(journal, sealer),
             policy=policy,
             unknown_domains=UnknownDomains(policy, sessions, clock),
             names=UserNames(policy, farm.sealer),

@@ -40,6 +40,7 @@ class _Shard:
     deadline: int = 0
     nodes: int = 0  #: how many there were when the roster was read
     roster: tuple[str, ...] = ()
+    window_until: int = 0  #: end of the recovery window that this node joined last
     time: Moment | None = None  #: estimate of the store's time
     line: int = 0  #: generation of the time estimate; the scripts begin a new one when the clock is corrected
     clock: Moment | None = None  #: estimate of the server's own clock, from when this node first read it
@@ -120,7 +121,8 @@ class StoreState:
 
     def note_recovery(self, pool: str, found: Recovering) -> None:
         """Remember the time of a store whose recovery this node has joined; the epoch only once all is restored."""
-        self._shards[pool] = self._with_time(self._shard(pool), found.now, found.clock_generation)
+        shard = replace(self._shard(pool), window_until=found.until)
+        self._shards[pool] = self._with_time(shard, found.now, found.clock_generation)
 
     def see_fence(self, pool: str, fence: int) -> None:
         """Remember the fence of a grant, which is written down with its session."""
@@ -149,8 +151,14 @@ class StoreState:
         return until + min(counted - (until - span_ms), counted - read.ms)
 
     def note_nodes(self, pool: str, nodes: list[str], count: int) -> None:
-        """Remember which nodes are alive in a pool, and how many the store counted."""
-        self._shards[pool] = replace(self._shard(pool), nodes=count, roster=tuple(nodes))
+        """Remember which nodes are alive in a pool, and how many the store counted.
+
+        In a recovery window those known before stay: they may only not have come yet, and the store may lose its data
+        once more.
+        """
+        shard = self._shard(pool)
+        known = shard.roster if self.store_now(pool) < shard.window_until else ()
+        self._shards[pool] = replace(shard, nodes=count, roster=tuple(sorted({*known, *nodes})))
 
     def recovered(self, pool: str, found: Recovering) -> None:
         """Remember the epoch: all that this node has is restored, so this is the store that it knows from now on."""

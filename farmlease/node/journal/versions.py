@@ -4,7 +4,8 @@ A vendor's program may have written nonsense, or two hosts may have changed a fi
 earlier version back with ``farmlease lease restore-file``. They lie in ``kept/versions/``, sealed as the store has
 them, so that they open for their farm, pool, user, lease and version only.
 
-Guaranteed: no more than ``KEPT`` of a user and pool; the oldest goes first. Not guaranteed: that a version is kept when
+Guaranteed: no more than ``KEPT`` of a user and pool, and of a user in all pools as much as any user may have kept; the
+oldest goes first. Not guaranteed: that a version is kept when
 the disk is full; the newer one counts all the same. Evidence of an attack is another thing: see ``evidence.py``.
 """
 
@@ -22,7 +23,7 @@ import structlog
 from farmlease import private_file
 from farmlease.crypto.seal import RecordBinding, Sealer, key_id_of
 from farmlease.errors import RecordRejected
-from farmlease.node.journal.evidence import stamp
+from farmlease.node.journal.evidence import USER_BYTES, USER_FILES, stamp
 from farmlease.private_file import UNFINISHED
 
 __all__ = ["KEPT", "KeptVersion", "KeptVersions"]
@@ -112,6 +113,18 @@ class KeptVersions:
         private_file.create(paths, _body(binding, sealed))
         for oldest in [*self._read(folder)][:-KEPT]:
             oldest.path.unlink(missing_ok=True)
+        self._narrow(binding.user_index)
+
+    def _narrow(self, user_index: str) -> None:
+        """Drop a user's oldest versions, of whatever pool, until they are as much as any user may have kept."""
+        paths = sorted(
+            (path for path in self._folder.glob(f"{user_index}.*/* *") if not path.name.startswith(UNFINISHED)),
+            key=lambda path: path.name,
+        )
+        sizes = [path.stat().st_size for path in paths]
+        while len(paths) > 1 and (len(paths) > USER_FILES or sum(sizes) > USER_BYTES):
+            paths.pop(0).unlink(missing_ok=True)
+            sizes.pop(0)
 
     def _read(self, folder: Path) -> Iterator[KeptVersion]:
         try:

@@ -5,6 +5,10 @@ Two more run when the node begins to drain and when it takes new users again: ``
 A hook is run without a shell. Its placeholders are filled one by one and never split, and names that could pass for an
 option are refused before (``domain/identity.py``). It may take ten seconds. Its result changes no lease, and its output
 goes to the log at debug level, as it may hold names.
+
+Of those about sessions at most ``AT_ONCE`` run at the same time, so that a thousand sessions that end together do not
+fill the host with processes. The others wait, in the order in which they were due, and each is run. One about the node
+does not wait for them.
 """
 
 import asyncio
@@ -24,10 +28,12 @@ import structlog
 from farmlease.node.concurrency import BackgroundTasks
 from farmlease.node.journal.sessions import NodeSession
 
-__all__ = ["Hook", "Hooks"]
+__all__ = ["AT_ONCE", "Hook", "Hooks"]
 
 _log = structlog.get_logger(__name__)
 
+#: Hooks about sessions that run at the same time.
+AT_ONCE = 32
 #: Seconds a hook may take before it is killed.
 _LIMIT = 10.0
 _LONGEST_OUTPUT = 4096  #: bytes of a hook's output that reach the log
@@ -57,6 +63,7 @@ class Hooks:
         self._tasks = tasks
         self._ran = ran
         self._numbers = itertools.count()
+        self._places = asyncio.Semaphore(AT_ONCE)  # lets in who came first
 
     @property
     def tell_of_drain(self) -> bool:
@@ -70,13 +77,17 @@ class Hooks:
             values = {"user": session.user.canonical, "session": session.id, "pool": session.pool, "reason": reason}
             filled = [_filled(part, values) for part in command]
             # Hosts reuse session ids: the hook of the next session must not be taken for this one's.
-            self._tasks.run(f"hook {next(self._numbers)}", lambda: self._run(hook, {"session": session.id}, filled))
+            self._tasks.run(f"hook {next(self._numbers)}", lambda: self._in_turn(hook, {"session": session.id}, filled))
 
     async def run_for_node(self, hook: Hook, node: str) -> None:
         """Run a hook about the node, and return when it has ended or was killed."""
         command = self._commands.get(hook, ())
         if command:
             await self._run(hook, {"node": node}, [_filled(part, {"node": node}) for part in command])
+
+    async def _in_turn(self, hook: Hook, about: Mapping[str, str], command: list[str]) -> None:
+        async with self._places:
+            await self._run(hook, about, command)
 
     async def _run(self, hook: Hook, about: Mapping[str, str], command: list[str]) -> None:
         self._ran(hook.value, await _run(hook, about, command))

@@ -44,7 +44,7 @@ def build_sync(config: Config, farm: Farm, state: State, records: RecordSync, ru
         delivery=delivery,
         events=events,
         recovery=recovery,
-        heartbeat=Heartbeat(state, farm.leases, availability, recovery, events, runtime),
+        heartbeat=Heartbeat(state, farm, availability, recovery, events, runtime),
         report=NodeReport(state, farm.nodes, farm.sealer, config.health.listen[0]),
         keyring=KeyringReload(state, farm, runtime.clock, config.keys.file, timing),
     )

@@ -1,7 +1,8 @@
 """The node's heartbeat: one for all its sessions, so that staying alive costs the same however many there are.
 
 It reports to the store that the node lives, learns which seats the store took meanwhile, and notices when the store
-counts other sessions than the node does. Both become events; this module decides nothing about a session.
+counts other sessions than the node does. Both become events; this module decides nothing about a session. It also has
+what was taken back heeded, as soon as there is more of it.
 """
 
 from contextlib import suppress
@@ -10,14 +11,15 @@ import structlog
 
 from farmlease.domain.policy import Pool
 from farmlease.errors import FarmleaseError, PolicyError, StoreError, StoreRefused
+from farmlease.farm import Farm
 from farmlease.node.concurrency import Runtime
 from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
 from farmlease.node.sync.events import CountsDiffer, SeatLost, SyncEvents
 from farmlease.node.sync.recovery import Recovery
+from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.answers.session import Beat, Behind
 from farmlease.store.keys import node_member
-from farmlease.store.lease_store import LeaseStore
 
 __all__ = ["Heartbeat"]
 
@@ -33,7 +35,7 @@ class Heartbeat:
     def __init__(
         self,
         state: State,
-        store: LeaseStore,
+        farm: Farm,
         availability: StoreAvailability,
         recovery: Recovery,
         events: SyncEvents,
@@ -46,7 +48,8 @@ class Heartbeat:
         self._outbox = state.outbox
         self._store_state = state.store_state
         self._policy = state.policy
-        self._store = store
+        self._store = farm.leases
+        self._taken_back = TakenBack(state, farm)
         self._availability = availability
         self._recovery = recovery
         self._events = events
@@ -107,6 +110,7 @@ class Heartbeat:
                 self._events.add(SeatLost(pool.name, lost))
             if roster_changed:
                 self._store_state.note_nodes(pool.name, await self._store.nodes(pool.name), beat.nodes)
+            await self._taken_back.follow(pool.name, beat.buried)
             if before == self._sessions.changes and not beat.lost:
                 self._compare(pool.name, beat)
         return beat

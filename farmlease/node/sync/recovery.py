@@ -2,11 +2,12 @@
 
 1. This node sends the store the epoch it knew. The store begins a new epoch if there is reason to, and admits nothing
    new until every node known before has restored, or the recovery window is over.
-2. Every lease this node keeps a receipt of, and every session that lives here, is restored: after a random moment, so
+2. What was taken back, and the store has lost that it was, is taken again (``taken_back.py``).
+3. Every lease this node keeps a receipt of, and every session that lives here, is restored: after a random moment, so
    that a farm does not come all at once, and no faster than some hundreds a second.
-3. What does not fit is asked for again while the window lasts: a node that has not restored yet may make room. A
+4. What does not fit is asked for again while the window lasts: a node that has not restored yet may make room. A
    session that then has no seat is lost.
-4. What the store counts for this node and the node does not have is given back.
+5. What the store counts for this node and the node does not have is given back.
 
 Until that is done the node keeps the epoch it knew, so that none of its calls is carried out by a store that does not
 have its leases yet.
@@ -33,6 +34,7 @@ from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
 from farmlease.node.sync.events import SeatLost, SyncEvents
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
+from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.answers.recovery import Recovering, Restoring
 from farmlease.store.answers.session import Behind, Claim, Known, Lost
 
@@ -85,6 +87,7 @@ class Recovery:
         self._policy = state.policy
         self._names = state.names
         self._farm = farm
+        self._taken_back = TakenBack(state, farm)
         self._availability = availability
         self._delivery = delivery
         self._events = events
@@ -181,12 +184,13 @@ class Recovery:
         unknown, _ = await self._unknown(pool.name)
         for claim, fence in unknown:  # what ended since the store's copy has others' seats
             await self._farm.leases.release(pool.name, claim, fence, Known(epoch=found.epoch))
-        if await self._restore_all(pool, version, found, in_time):
+        taken_back = await self._taken_back.recover(pool.name, found.epoch)
+        if taken_back and await self._restore_all(pool, version, found, in_time):
             await self.reconcile(pool.name)
             if await self._farm.leases.restored(pool.name, self._member, found.epoch, knew=known.epoch > 0):
                 # Which nodes are here now: the store may lose its data again before the next heartbeat.
                 here = await self._farm.leases.nodes(pool.name)
-                self._store_state.note_nodes(pool.name, sorted({*self._store_state.roster(pool.name), *here}), 0)
+                self._store_state.note_nodes(pool.name, [*self._store_state.roster(pool.name), *here], 0)
                 self._store_state.recovered(pool.name, found)
                 _log.info("store.recovered", pool=pool.name, epoch=found.epoch)
 

@@ -180,13 +180,14 @@ class Beat:
     nodes: int  #: about how many nodes there are; another number means other nodes
     skew: int  #: ms by which the store's clock jumped ahead, and which are not counted
     clock_generation: int  #: of this time
+    buried: int  #: number of the newest tombstone
     lost: tuple[Lost, ...]
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Beat":
         """From ``alive`` of heartbeat.lua."""
-        deadline, sessions, now, epoch, fence, nodes, skew, generation = (int(word) for word in answer[1:9])
-        words = [word.decode().translate(SHOWN) for word in answer[9:]]
+        deadline, sessions, now, epoch, fence, nodes, skew, generation, buried = (int(word) for word in answer[1:10])
+        words = [word.decode().translate(SHOWN) for word in answer[10:]]
         return Beat(
             deadline=deadline,
             sessions=sessions,
@@ -196,6 +197,7 @@ class Beat:
             nodes=nodes,
             skew=skew,
             clock_generation=generation,
+            buried=buried,
             lost=tuple(
                 Lost(session=session, user=user, fence=int(fence), reason=reason)
                 for session, user, fence, reason in zip(*(iter(words),) * 4, strict=True)

@@ -60,7 +60,7 @@ MAX_TRIES = 4
 FIRST_WAIT, LONGEST_WAIT, JITTER = 0.05, 0.45, 0.05
 #: Answers by which a script grants something. ``wait_replicas`` is for these: a denial may be forgotten.
 GRANTS = {
-    "acquire": frozenset({b"granted", b"again"}),
+    "acquire": frozenset({b"granted", b"again", b"moved"}),
     "import": frozenset({b"imported", b"known"}),
     "restore": frozenset({b"restored"}),
 }

@@ -94,7 +94,7 @@ class ServerInspection:
 
     async def shard(self, pool: str) -> ShardFacts:
         """Read the state of a pool's epoch and time."""
-        meta = Shard(self._farm, pool).keys()[0]
+        meta, taken_back = Shard(self._farm, pool).key("meta"), Shard(self._farm, pool).key("over_numbers")
 
         async def read(channel: Channel) -> ShardFacts:
             words = iter(await channel.execute("HGETALL", meta))
@@ -106,6 +106,7 @@ class ServerInspection:
                 known=b"policy" in fields,
                 skew_ms=int(skew),
                 recovering=until > seconds * 1000 - skew,
+                taken_back=int(await channel.execute("ZCARD", taken_back)),
             )
 
         facts: ShardFacts = await self._connection.query(read, (meta,))

@@ -97,35 +97,42 @@ local function node_using(lease, used)
 end
 
 local function over_device_limit(lease)
-  if limits.devices_per_user == 0 then return nil end
-  local blocking, earliest, known = {}, math.huge, false
+  local most, reason = limit_within(limits.devices_per_user, MOST_DEVICES, 'device_limit')
+  if count_of(lease.devices) < most then return nil end
+  if lease.devices[device] and device_deadline(lease, device) > now then return nil end
+  local blocking, earliest = {}, math.huge
   for other in pairs(lease.devices) do
     local deadline = device_deadline(lease, other)
     if deadline > now then
-      known = known or other == device
       earliest = math.min(earliest, deadline)
       blocking[#blocking + 1] = { device = other, node = node_using(lease, other),
         ['until'] = deadline ~= math.huge and deadline or nil }
     end
   end
-  if known or #blocking < limits.devices_per_user then return nil end
-  return denied('device_limit', earliest, #blocking, limits.devices_per_user, blocking)
+  if #blocking < most then return nil end
+  return denied(reason, earliest, #blocking, most, blocking)
 end
 
 local function over_session_limit(lease)
-  if limits.sessions_per_user == 0 then return nil end
+  local most, reason = limit_within(limits.sessions_per_user, MOST_USES, 'session_limit')
+  local count = count_of(lease.sessions)
+  if count < most then return nil end
   local blocking = {}
   for other in pairs(lease.sessions) do
     local at, id = string.match(other, '^([^#]+)#[^/]*/(.+)$')
     blocking[#blocking + 1] = { session = id, node = at }
   end
-  if #blocking < limits.sessions_per_user then return nil end
-  return denied('session_limit', math.huge, #blocking, limits.sessions_per_user, blocking)
+  return denied(reason, math.huge, count, most, blocking)
 end
 
 local function wait_in_queue(ahead)
-  local last = call('ZREVRANGE', QUEUE, 0, 0, 'WITHSCORES')
-  local is_new = call('ZADD', QUEUE, 'NX', text((tonumber(last[2]) or 0) + 1), member) == 1
+  local is_new = not call('ZSCORE', QUEUE, member)
+  if is_new then
+    local places = places_of(user)
+    if places >= MOST_PLACES then return denied('user_limit', math.huge, places, MOST_PLACES) end
+    local last = call('ZREVRANGE', QUEUE, 0, 0, 'WITHSCORES')
+    call('ZADD', QUEUE, text((tonumber(last[2]) or 0) + 1), member)
+  end
   call('ZADD', WAITS, text(now + wait), member)
   if is_new then
     audit('queued', user, node, session, device, text(ahead), 0)
@@ -205,9 +212,9 @@ if not charge then return instead end
 local fence = moving and moving.fence or math.max(state.fence + 1, now)
 if moving then drop_session(user, lease, key, now, now) end
 for other in pairs(lease.devices) do
-  if device_deadline(lease, other) <= now then lease.devices[other] = nil end
+  if lease.devices[other]['until'] <= now and device_deadline(lease, other) <= now then lease.devices[other] = nil end
 end
-lease.back, lease.unused = nil, nil
+lease.back, lease.unused, lease.fence = nil, nil, math.max(lease.fence or 0, fence)
 lease.devices[device] = lease.devices[device] or { seen = now, ['until'] = now }
 note_contact(user, lease, device, seat, now)
 lease.sessions[key] = { device = device, started = moving and moving.started or now, fence = fence,

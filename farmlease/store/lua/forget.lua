@@ -1,8 +1,10 @@
 -- forget: erase a user's name and an administrator's comments on them; the pseudonymous audit stays. Repeating it
--- changes nothing.
+-- changes nothing. No receipt brings the name back.
 --
 -- A field of a stream's entry cannot be changed: an entry with a comment is deleted, and one without it is added at the
 -- end, whose `at` names the entry it stands for. So the audit has as many entries as before.
+--
+-- Uses lib/tombstones.lua
 --
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
@@ -46,6 +48,9 @@ for id, fields in pairs(words) do
 end
 local name = call('HDEL', NAMES, user) == 1
 forget_lease(user)
+if name or not taken_with(graves_of(user), '') then
+  bury(user, { [''] = now + math.max(GRAVE_KEPT, limits.lease_ms) }, next_fence())
+end
 local erased = name and (next(words) and 'both' or 'name') or next(words) and 'words' or ''
 if erased ~= '' then audit('forgotten', user, '', '', '', erased, 0, by) end
 return { 'page', #found == tonumber(ARGV[4]) and found[#found][1] or '', last, erased }

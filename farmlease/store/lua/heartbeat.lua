@@ -11,9 +11,9 @@
 --
 -- Answers
 --   alive, deadline ms, sessions this node has here, now ms, epoch, fence, nodes, ms by which the clock jumped ahead,
---                            clock generation, then up to 100 quadruples: session, user index, fence, reason: sessions
---                            terminated, repeated at each heartbeat until released; a session granted anew since has
---                            a later fence and goes on
+--                            clock generation, number of the newest tombstone, then up to 100 quadruples: session, user
+--                            index, fence, reason: sessions terminated, repeated at each heartbeat until released; a
+--                            session granted anew since has a later fence and goes on
 --   configure, policy, strange, more  as acquire's
 
 local version, node, previous = tonumber(ARGV[1]), ARGV[2], ARGV[3]
@@ -42,7 +42,8 @@ call('ZADD', NODES, text(now + limits.session_timeout_ms), node)
 if confirms_time() and not is_recovering() then call('HSET', META, 'vouched', text(now)) end
 local from, to = range_of(node)
 local answer = { 'alive', text(now + limits.session_timeout_ms), text(call('ZLEXCOUNT', SESSIONS, from, to)), text(now),
-  text(state.epoch), text(state.fence), text(call('ZCARD', NODES)), text(state.skew), text(state.line) }
+  text(state.epoch), text(state.fence), text(call('ZCARD', NODES)), text(state.skew), text(state.line),
+  text(state.buried) }
 from, to = range_of(NOTICE .. node)
 for _, member in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
   local words = { string.match(member, '^[^/]+/(.+)/([^/]+)/([^/]+)/([^/]+)$') }

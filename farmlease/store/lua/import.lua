@@ -1,6 +1,8 @@
 -- import: a lease that the vendor's records already have: a device of a named pool, borrowed at a time. It counts
 -- as a contact at that time. Importing it again changes nothing.
 --
+-- Uses lib/tombstones.lua
+--
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy        version of the policy the caller goes by
 --       2 user          user index
@@ -53,12 +55,13 @@ if not alive(SEATS, user) then
   charge = own_reservation(seats, used, reservations) or ''
   if charge == '' and held + kept >= limits.capacity then return { 'denied', 'reserved' } end
 end
-if lease and not claim and limits.devices_per_user > 0 then
+if lease and not claim then
+  local most, reason = limit_within(limits.devices_per_user, MOST_DEVICES, 'device_limit')
   local devices = 0
   for other in pairs(lease.devices) do
     if device_deadline(lease, other) > now then devices = devices + 1 end
   end
-  if devices >= limits.devices_per_user then return { 'denied', 'device_limit' } end
+  if devices >= most then return { 'denied', reason } end
 end
 
 -- 3. Take it.
@@ -68,6 +71,7 @@ if not lease then
   call('HSET', NAMES, user, ARGV[7])
 end
 claim = claim or { seen = seen, ['until'] = seen }
+if taken_with(graves_of(user), lease.id .. '/' .. device .. '/') then claim.fence = next_fence() end
 lease.devices[device] = claim
 if borrowed then
   if lease.unused then lease.contact = seen end -- until now there was none

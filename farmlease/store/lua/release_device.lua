@@ -1,6 +1,8 @@
 -- release_device: free a user's device slot in a named pool. One that was used stays taken until its last use is long
 -- enough ago. Repeating it changes nothing.
 --
+-- Uses lib/tombstones.lua
+--
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 device    the farm's name, or an outside machine id, folded
@@ -23,12 +25,15 @@ local claim = lease and lease.devices[device]
 if not claim or device_deadline(lease, device) <= now then return { 'none' } end
 if uses(lease, 'device', device) then return { 'in_use' } end
 
+local place, known_until = lease.id .. '/' .. device .. '/', math.max(claim['until'], now + GRAVE_KEPT)
 local until_ms = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine_ms)
+local is_new = until_ms <= now or until_ms < claim['until']
 if until_ms > now then
   claim['until'] = until_ms
 else
   lease.devices[device] = nil
 end
 call('HSET', LEASES, user, cjson.encode(lease))
+if is_new then bury(user, { [place] = known_until }, next_fence()) end
 audit('device_released', user, '', '', device, '', 0, ARGV[3])
 return { 'released', until_ms > now and text(until_ms) or '' }

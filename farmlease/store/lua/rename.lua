@@ -4,6 +4,8 @@
 -- user out. A tombstone keeps receipts from bringing the old index back. Nothing is joined: where the new index has a
 -- lease of its own, both stay. Repeating it changes nothing.
 --
+-- Uses lib/tombstones.lua
+--
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 old       index that the lease stands under
 --       2 new       index that it moves to
@@ -57,6 +59,16 @@ local function moved_fields(fields)
   return next(result) and result or nil
 end
 
+-- What was taken of the lease goes with it: its devices that were released or replaced, and that it was given back.
+local function move_graves()
+  local left, moving, any = graves_of(old), graves_of(new), false
+  for claim, grave in pairs(left) do
+    if string.sub(claim, 1, #lease.id + 1) == lease.id .. '/' then moving[claim], any = grave, true end
+  end
+  if lease.back then moving[lease.id], any = { lease.fence, last_deadline(old, lease) }, true end
+  if any then store_graves(new, moving) end
+end
+
 -- 2. The lease: its documents, then everything that names its index.
 local function move_lease()
   local seats = { [old] = true }
@@ -65,8 +77,10 @@ local function move_lease()
   local charges = lease.charges or {}
   if lease.lingering then lease.lingering = moved_fields(lease.lingering) end
   if lease.charges then lease.charges = moved_fields(lease.charges) end
+  lease.fence = next_fence() -- above the tombstones of both indexes: it may move back one day
   call('HSET', LEASES, new, cjson.encode(lease))
   call('HSET', RECORDS, new, ARGV[5])
+  move_graves()
   for seat in pairs(seats) do
     local charge = charges[seat]
     move_member(SEATS, seat, moved(seat))
@@ -82,8 +96,10 @@ local function drop_copy()
 end
 
 if lease then
+  local graves = graves_of(old)
+  graves[lease.id] = { next_fence(), last_deadline(old, lease), new }
+  store_graves(old, graves)
   if there then drop_copy() else move_lease() end
-  leave_tombstone(old, lease)
   forget_lease(old)
 end
 

@@ -1,6 +1,8 @@
 -- replace_device: for a broken notebook: a user's device slot in a named pool moves to another machine at once, as it
 -- stands, a few times in 30 days. Sessions on the old device end. Repeating it changes nothing.
 --
+-- Uses lib/tombstones.lua
+--
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 old       device whose slot is to move, folded
@@ -58,6 +60,8 @@ if lease then
   lease.devices[new].replaces = old
   lease.devices[old] = nil
   call('HSET', LEASES, user, cjson.encode(lease))
+  local known_until = math.max(lease.devices[new]['until'], now + GRAVE_KEPT)
+  bury(user, { [lease.id .. '/' .. old] = known_until }, next_fence())
 end
 local instead = 'instead of ' .. old .. (beyond and ', override' or '')
 audit('device_replaced', user, '', '', new, instead, 0, ARGV[6], ARGV[5])

@@ -1,6 +1,8 @@
 -- restore: what a node knows of one user's lease, and its own sessions of it, counted again after the store lost them.
 -- Of two leases the one issued later is the user's; of two records the one of the higher version. Nothing is restored
--- over a limit, nor what a tombstone says was taken. Restoring the same again changes nothing.
+-- over a limit, nor what was taken back since. Restoring the same again changes nothing.
+--
+-- Uses lib/tombstones.lua
 --
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 policy    version of the policy the caller goes by
@@ -15,7 +17,7 @@
 --       9 name      sealed user name
 --      10 spellings as acquire's
 --
--- Loss reasons: timeout, capacity, session_limit
+-- Loss reasons: timeout, capacity, session_limit, user_limit, returned, replaced
 --
 -- Answers
 --   restored, then threes: session, reason, fence: sessions that were not, and why; or, without a reason, that were,
@@ -34,20 +36,26 @@ local refused = policy_differs(version)
 if refused then return refused end
 if epoch ~= state.epoch or not alive(NODES, node) then return { 'strange' } end -- or it has to recover first
 if sweep() then return { 'more' } end
+local graves = graves_of(user)
+local taken = taken_with(graves, mine.id) -- the lease, since this fence
 
 -- Takes over what the node knows of devices and contacts: the later of both.
 local function merge(lease)
   lease.contact = math.max(lease.contact, mine.contact)
   if mine['until'] then lease['until'] = math.max(lease['until'] or 0, mine['until']) end
   for device, theirs in pairs(mine.devices) do
-    local ours = lease.devices[device] or theirs
-    ours.seen, ours['until'] = math.max(ours.seen, theirs.seen), math.max(ours['until'], theirs['until'])
-    if not theirs.unused then ours.unused = nil end
-    lease.devices[device] = ours
+    theirs = remaining_slot(graves, mine.id, device, theirs)
+    if theirs then
+      local ours = lease.devices[device] or theirs
+      ours.seen, ours['until'] = math.max(ours.seen, theirs.seen), math.max(ours['until'], theirs['until'])
+      if not theirs.unused then ours.unused = nil end
+      lease.devices[device] = ours
+    end
   end
   if #(mine.replaced or {}) > #(lease.replaced or {}) then lease.replaced = mine.replaced end
   if not mine.unused then lease.unused = nil end
   lease.folded = lease.folded or mine.folded
+  if mine.fence then lease.fence = math.max(lease.fence or 0, mine.fence) end
 end
 
 -- Gives the devices that the node knows their names, those of its sessions too. Returns the answer that asks for them.
@@ -64,7 +72,7 @@ end
 
 -- Drops the devices that were in use longest ago where both together are more than the pool allows.
 local function within_device_limit(lease)
-  if limits.devices_per_user == 0 then return end
+  local most = limit_within(limits.devices_per_user, MOST_DEVICES)
   local known = {}
   for device, claim in pairs(lease.devices) do
     if device_deadline(lease, device) <= now then
@@ -74,7 +82,7 @@ local function within_device_limit(lease)
     end
   end
   table.sort(known, function(one, other) return one[1] > other[1] or one[1] == other[1] and one[2] < other[2] end)
-  for at = limits.devices_per_user + 1, #known do
+  for at = most + 1, #known do
     if known[at][1] ~= math.huge then lease.devices[known[at][2]] = nil end
   end
 end
@@ -86,13 +94,18 @@ local function charge_of(seat)
   return count_alive(SEATS) >= limits.capacity and '+' or ''
 end
 
+-- Whether a session was granted before its lease, or the slot of its device, was taken.
+local function before_taking(claim, place)
+  return claim.fence <= (taken_with(graves, place) or -1)
+end
+
 -- Takes the sessions that are over out of those to be counted. Returns which of them were a named lease's contacts.
 local function last_contacts()
   local found = {}
   for session, claim in pairs(wanted) do
     if claim.over then
       wanted[session] = nil
-      if limits.kind == 'named' then found[#found + 1] = claim end
+      if limits.kind == 'named' and not before_taking(claim, mine.id) then found[#found + 1] = claim end
     end
   end
   return found
@@ -100,6 +113,15 @@ end
 
 local function has_room(seat)
   return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft
+end
+
+-- Why the lease may not have this session too; nil if it may. Devices that no session uses give way to its own.
+local function over_session_limit(lease, key, device)
+  local most, reason = limit_within(limits.sessions_per_user, MOST_USES, 'session_limit')
+  if not lease.sessions[key] and count_of(lease.sessions) >= most then return reason end
+  local used = { [device] = true }
+  for _, other in pairs(lease.sessions) do used[other.device] = true end
+  return count_of(used) > MOST_DEVICES and 'user_limit' or nil
 end
 
 -- Why a session was terminated for good; nil if it was not. In the window, silence was not the node's fault.
@@ -113,9 +135,17 @@ local function terminated(member, fence)
   return nil
 end
 
+-- The fence of the last grant that the node knows of.
+local function last_known()
+  local latest = fence_of(mine)
+  for _, claim in pairs(wanted) do latest = math.max(latest, claim.fence) end
+  return latest
+end
+
 -- 1. Whose lease is it?
 local bar = deadline_of(call('ZSCORE', BARRED, user))
-if bar and bar > now or has_tombstone(user, mine.id) then return { 'ended' } end
+if bar and bar > now or last_known() <= (taken or -1) then return { 'ended' } end
+local is_forgotten = last_known() <= (taken_with(graves, '') or -1)
 local lease, spelled = named_lease(user, '', spellings)
 spelled = spelled or name_mine()
 if spelled then return spelled end
@@ -153,11 +183,9 @@ for session, claim in pairs(wanted) do
   local key = node .. '/' .. session
   local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
   claim.seat = seat ~= user and seat or nil
-  local count = 0
-  for _ in pairs(lease.sessions) do count = count + 1 end
-  local reason = terminated(member, claim.fence) or not has_room(seat) and 'capacity'
-    or limits.sessions_per_user > 0 and count >= limits.sessions_per_user and not lease.sessions[key]
-      and 'session_limit' or nil
+  local reason = terminated(member, claim.fence) or before_taking(claim, mine.id) and 'returned'
+    or before_taking(claim, mine.id .. '/' .. claim.device) and 'replaced' or not has_room(seat) and 'capacity'
+    or over_session_limit(lease, key, claim.device) or nil
   if reason then
     add(session, reason, '')
   else
@@ -174,6 +202,7 @@ for session, claim in pairs(wanted) do
       claim.hold = (claim.hold or known.hold) and math.max(claim.hold or 0, known.hold or 0)
     end
     lease.sessions[key] = claim
+    if lease.fence then lease.fence = math.max(lease.fence, claim.fence) end
     lease.devices[claim.device] = lease.devices[claim.device] or { seen = lease.contact, ['until'] = lease.contact }
     call('ZADD', SESSIONS, 0, member)
     if claim.hold and claim.hold > now then call('ZADD', HOLDS, text(claim.hold), member) end
@@ -195,7 +224,7 @@ if record_version > lease.version or fresh then
   call('HSET', RECORDS, user, record)
 end
 store_lease(user, lease, user)
-call('HSETNX', NAMES, user, name)
+if name ~= '' and not is_forgotten then call('HSETNX', NAMES, user, name) end
 call('ZREM', QUARANTINE, user)
 state.fence = fence
 audit('restored', user, node, '', '', '', fence)

@@ -2,6 +2,8 @@
 -- their nodes learn it at the next heartbeat. The seat of a named lease that was used stays quarantined until its last
 -- use is long enough ago; any other is free at once. Repeating it changes nothing.
 --
+-- Uses lib/tombstones.lua
+--
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 user      user index
 --       2 reason    returned or revoked; a revocation also keeps the user out for the time of a quarantine
@@ -26,21 +28,18 @@ if not lease and reason ~= 'revoked' then return { 'none' } end
 local changed = lease ~= nil and not lease.back
 if lease and terminate_of_lease(user, lease, reason, now) then return { 'more' } end
 
--- 2. Its seats are free, but for the quarantine of one that was used.
-lease = stored_lease(user)
-if lease and changed then
-  for seat in pairs(lease.lingering or {}) do store_seat(seat, nil, lease.charges and lease.charges[seat]) end
-  lease.lingering = nil
-  if lease['until'] then
-    lease['until'] = lease.unused and 0 or math.min(lease['until'], lease.contact + limits.quarantine_ms)
-    lease.back = true
+-- 2. Its seats are free, but for the quarantine of one that was used. No receipt brings it back.
+local taken, quarantine = {}, nil
+if lease then
+  local left = stored_lease(user)
+  if changed then
+    lease.sessions = {}
+    taken[lease.id] = last_deadline(user, left or lease)
+    quarantine = left and give_back(user, left)
+    taken[lease.id .. '/'] = quarantine
+  elseif left and lease_deadline(user, left) > now then
+    quarantine = left['until']
   end
-  store_lease(user, lease, user)
-end
-local quarantine = ''
-if lease and lease_deadline(user, lease) > now then
-  quarantine = text(lease['until'])
-  call('ZADD', QUARANTINE, quarantine, user)
 end
 
 -- 3. A user whose lease was revoked stays out.
@@ -52,7 +51,11 @@ if reason == 'revoked' then
   if known or limits.quarantine_ms > 0 then
     bar = text(known or now + limits.quarantine_ms)
     call('ZADD', BARRED, bar, user)
+    if changed then taken['/'] = tonumber(bar) end
   end
 end
-if changed then audit(reason, user, '', '', '', '', 0, by, note) end
-return { 'withdrawn', quarantine, bar, changed and '1' or '0' }
+if changed then
+  bury(user, taken, next_fence())
+  audit(reason, user, '', '', '', '', 0, by, note)
+end
+return { 'withdrawn', quarantine and text(quarantine) or '', bar, changed and '1' or '0' }

@@ -12,7 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from farmlease.cli.output.format import Format, emit, emit_one, output_option, write_csv
+from farmlease.cli import printable
+from farmlease.cli.output.format import Format, emit, emit_one, output_option, write_csv, write_text
 
 LONG = "a-pool-with-a-very-long-name-" * 10
 ROWS: list[dict[str, object]] = [
@@ -42,14 +43,14 @@ def test_json_survives_any_code_page(capsys: pytest.CaptureFixture[str]) -> None
     assert [{"user": "łukasz"}] == json.loads(out)
 
 
-def test_csv_is_read_back_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every cell is quoted and none is altered; what is missing is empty."""
+def test_csv_is_read_back_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every cell is quoted and none is cut; what is missing is empty, and what a spreadsheet would run is text."""
     emit(ROWS, COLUMNS, "csv")
     out = capsys.readouterr().out
     assert out.startswith('"user","pool","lease_id","overdraft","until"\n')
     assert [
         ["corp\\john", LONG, "a1", "no", ""],
-        ["=cmd|'/C calc'!A0", "[red]x[/red]", "", "yes", ""],
+        ["'=cmd|'/C calc'!A0", "[red]x[/red]", "", "yes", ""],
     ] == list(csv.reader(io.StringIO(out)))[1:]
 
 
@@ -131,13 +132,34 @@ def test_only_a_table_costs_rich() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_csv_on_a_terminal_holds_nothing_that_it_could_obey(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_csv_holds_nothing_that_a_terminal_could_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    """What would turn the direction of a line is escaped, in a pipe too: who knows where that ends."""
+    write_csv([{"session": "a\u202eb\x9b"}], ["session"])
+    assert '"session"\n"a\\u202eb\\x9b"\n' == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+def test_a_cell_that_a_spreadsheet_would_run_is_text(capsys: pytest.CaptureFixture[str], begins: str) -> None:
+    """An apostrophe stands before it, in plain and in full width; one further in is none of these."""
+    write_csv([{"device": f"{begins}1+1|x", "pool": f"q{begins}1"}], ["device", "pool"])
+    (cells,) = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:]
+    assert (f"'{printable(begins)}1+1|x", f"q{printable(begins)}1") == tuple(cells)
+
+
+@pytest.mark.parametrize("number", [-5, "-5", "+3.50", -0.5, 7])
+def test_a_number_stays_one(capsys: pytest.CaptureFixture[str], number: object) -> None:
+    """Nothing can be run that is digits alone behind its sign."""
+    write_csv([{"offset": number}], ["offset"])
+    assert f'"offset"\n"{number}"\n' == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_document_is_text_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, terminal: bool
 ) -> None:
-    """A program reads a cell as it was; a terminal is shown a sign for what would turn the direction of a line."""
-    rows = [{"session": "a\u202eb\x9b"}]
-    write_csv(rows, ["session"])
-    assert '"session"\n"a\u202eb\x9b"\n' == capsys.readouterr().out
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    write_csv(rows, ["session"])
-    assert '"session"\n"a\ufffdb\ufffd"\n' == capsys.readouterr().out
+    """In a pipe it is the same bytes; a terminal gets its lines, and obeys nothing of them."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    document = "# a\u202eb\r\n\tcapacity = 3\n\nlast"
+    write_text(document)
+    shown = "# a\\u202eb\n        capacity = 3\n\nlast\n"
+    assert (shown if terminal else document) == capsys.readouterr().out

@@ -85,6 +85,12 @@ def test_a_data_that_is_being_recovered_is_a_warning() -> None:
     assert Verdict.WARN is store.shard(facts).verdict
 
 
+def test_what_was_taken_back_is_counted() -> None:
+    """An administrator sees for how many users the farm still remembers it."""
+    facts = store.ShardFacts(pool="qlikview", known=True, skew_ms=0, recovering=False, taken_back=2)
+    assert fine("data", "pool qlikview is in order; 2 users with something taken back") == store.shard(facts)
+
+
 def test_each_trouble_of_an_agent_is_a_line() -> None:
     """What is well is not listed; an agent that is well is one line."""
     told = {"store": [("warn", "away")], "journal": [("pass", "writable")], "policy": [("fail", "none")]}

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from farmlease.crypto.seal import RecordBinding
 from farmlease.domain.model import Reason
 from farmlease.domain.record import is_half_written
 from farmlease.errors import FileRefused
+from farmlease.node.journal.evidence import USER_BYTES
+from farmlease.node.journal.versions import KeptVersions
 from tests.support.nodes import JOHN, Host, Site
 from tests.support.servers import missing
 
@@ -172,6 +175,29 @@ async def test_the_last_three_superseded_versions_are_kept(site: Site) -> None:
         site.timed.clock.advance(1000)
     assert [("4", [b"version 2"]), ("5", [b"version 3"]), ("6", [b"version 4"])] == host.superseded
     assert (7, []) == (await site.record_version(), host.kept)
+
+
+def test_a_user_of_many_pools_keeps_as_much_as_any(tmp_path: Path) -> None:
+    """Of all pools together 20 versions and 8 MiB: the oldest goes first, whatever its pool; others keep theirs."""
+    versions = KeptVersions(tmp_path / "kept" / "versions")
+
+    def keep(pool: int, version: int, user: str = "john", size: int = 10) -> None:
+        binding = RecordBinding(pool=f"pool {pool}", user_index=user, lease_id="lease", version=version)
+        versions.keep(binding, b"%5d %4d" % (pool, version) + bytes(size - 10), 1_000_000 * pool + version)
+
+    def kept(user: str = "john") -> list[tuple[str, int]]:
+        return [(each.binding.pool, each.binding.version) for each in versions.all() if each.binding.user_index == user]
+
+    keep(0, 1, "mary")
+    for pool in range(8):
+        for version in (1, 2, 3):
+            keep(pool, version)
+    expected = {(f"pool {pool}", version) for pool in range(8) for version in (1, 2, 3)}
+    assert expected - {("pool 0", 1), ("pool 0", 2), ("pool 0", 3), ("pool 1", 1)} == set(kept())
+    keep(9, 1, size=USER_BYTES - 35)
+    assert {("pool 7", 1), ("pool 7", 2), ("pool 7", 3), ("pool 9", 1)} >= set(kept())
+    assert ("pool 9", 1) in kept()
+    assert [("pool 0", 1)] == kept("mary")
 
 
 async def test_a_kept_version_is_sealed_and_private(site: Site) -> None:

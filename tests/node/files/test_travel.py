@@ -8,6 +8,7 @@ import pytest
 from farmlease.domain.model import Reason
 from farmlease.errors import FileRefused
 from farmlease.node.files.vendor_files import VendorFiles
+from farmlease.node.journal.evidence import USER_FILES
 from farmlease.node.journal.receipts import FileOwner
 from farmlease.node.sessions import session_files
 from farmlease.node.sessions.save import Saved
@@ -107,6 +108,30 @@ async def test_what_lay_there_before_is_kept(site: Site) -> None:
     other.write(b"found here")
     await other.granted(JOHN)
     assert (b"the record's", [("replaced", b"found here")]) == (other.read(), other.kept)
+
+
+async def test_nobody_fills_the_room_for_what_is_kept(site: Site) -> None:
+    """A user who puts another file of his own there each time has 20 kept; then he is refused and told, nobody else."""
+    one, other = two(site)
+    await moved(one, b"the record's")
+    for number in range(USER_FILES):
+        other.write(b"found here %d" % number)
+        await other.granted(JOHN)
+        await other.end()
+    other.write(b"one too many")
+    denied = await other.denied(JOHN)
+    assert (Reason.RECORD_REJECTED, b"one too many", USER_FILES) == (denied.reason, other.read(), len(other.kept))
+    assert "has as much of this user as of any: inspect the files in it and move them away" in denied.detail
+    await other.granted(MARY, "8")
+    other.write(b"mary's own", MARY)
+    await other.end("8")
+    other.write(b"something else", MARY)
+    await other.granted(MARY, "9")
+    assert ("replaced", b"something else") in other.kept
+    for path in (other.folder / "state" / "kept").glob("*replaced*"):
+        path.unlink()
+    await other.granted(JOHN)
+    assert [("replaced", b"one too many")] == other.kept
 
 
 async def test_files_of_another_policy_come_back_too(site: Site) -> None:

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from farmlease.errors import FileRefused, InvalidName
-from farmlease.node.journal.evidence import Evidence
+from farmlease.node.journal.evidence import USER_BYTES, USER_FILES, Evidence, as_label
 
 NOW = 1_767_258_000_123  #: 2026-01-01 09:00:00.123 UTC
 
@@ -100,6 +100,37 @@ def test_full(folder: Path, limits: dict[str, int]) -> None:
     paths[0].unlink()
     kept.keep("conflict", "x", b"3", NOW)
     assert len(kept.list()) == 2
+
+
+@pytest.mark.parametrize(("files", "size"), [(USER_FILES, 1), (8, USER_BYTES // 8)])
+def test_a_user_has_a_share(kept: Evidence, files: int, size: int) -> None:
+    """20 files and 8 MiB: the next is refused and nothing goes; another user's, and nobody's, are kept as before."""
+    index, other = "u-Zabcdefghijklmnopqrs", "u-Zabcdefghijklmnopqrt"
+    for number in range(files):
+        kept.keep("replaced", as_label(index, f"cal{number}.pgo"), b"%8d" % number * (size // 8 or 1), NOW, user=index)
+    with capture_logs() as logs, pytest.raises(FileRefused, match="as much of this user as of any"):
+        kept.keep("rejected-record", as_label(index), b"more", NOW, user=index)
+    assert [("evidence.full", files)] == [(line["event"], line["files"]) for line in logs]
+    first = kept.list()[0]
+    assert first == kept.keep("replaced", as_label(index, "cal0.pgo"), first.read_bytes(), NOW + 1, user=index)
+    kept.keep("replaced", as_label(other, "cal.pgo"), b"more", NOW, user=other)
+    kept.keep("rejected-message", "7", b"more", NOW)
+    first.unlink()
+    kept.keep("rejected-record", as_label(index), b"more", NOW, user=index)
+    assert files + 2 == len(kept.list())
+
+
+def test_how_full_it_is(folder: Path) -> None:
+    """By files or by bytes, whichever is more, also after an administrator has moved something away."""
+    kept = Evidence(folder, max_files=10, max_bytes=1000)
+    assert 0 == kept.percent_full
+    for number in range(4):
+        kept.keep("replaced", "x", b"%d" % number, NOW)
+    assert 40 == kept.percent_full
+    large = kept.keep("replaced", "x", bytes(800), NOW)
+    assert 80 == kept.percent_full
+    large.unlink()
+    assert 40 == kept.percent_full
 
 
 def test_moved_as_they_are(kept: Evidence, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Hooks: what is run, with which arguments, for how long, and that nothing of it changes a lease."""
 
+import asyncio
 import stat
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from farmlease.domain.identity import User
 from farmlease.domain.session_states import SessionState
 from farmlease.node.concurrency import BackgroundTasks
 from farmlease.node.journal.sessions import NodeSession
-from farmlease.node.sessions.hooks import Hook, Hooks
+from farmlease.node.sessions.hooks import AT_ONCE, Hook, Hooks
 from tests.support.agents import soon
 from tests.support.nodes import IDENTITIES, JOHN, Host, Site
 
@@ -109,6 +110,48 @@ async def test_the_next_session_of_an_id_has_its_own_hook(tmp_path: Path) -> Non
         hooks.run(Hook.GRANTED, a_session(user))
     await errands.done()
     assert sorted(user.canonical for user in users) == sorted((tmp_path / "told").read_text().splitlines())
+
+
+async def test_32_run_at_once_and_the_others_in_their_order(tmp_path: Path) -> None:
+    """Of 100 that are due together none is lost: 32 run until they may end, and then the next ones in turn."""
+    errands, go = BackgroundTasks(), tmp_path / "go"
+    script = f"echo $1 >> {tmp_path}/began; until [ -e {go} ]; do sleep 0.02; done"
+    hooks = Hooks({Hook.ENDED: ("/bin/sh", "-c", script, "sh", "{session}")}, errands, lambda *_: None)
+    for number in range(100):
+        hooks.run(Hook.ENDED, a_session(session=str(number)))
+
+    def began() -> list[str]:
+        return (tmp_path / "began").read_text().split() if (tmp_path / "began").exists() else []
+
+    async with asyncio.timeout(60):
+        while len(began()) < AT_ONCE:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
+    assert set(map(str, range(AT_ONCE))) == set(began())
+    go.touch()
+    await errands.done()
+    assert set(map(str, range(100))) == set(began())
+    # Processes that begin together may write in another order; no later one came long before an earlier one.
+    assert [] == [name for at, name in enumerate(began()) if abs(int(name) - at) > AT_ONCE]
+
+
+async def test_a_hook_about_the_node_does_not_wait_for_those_about_sessions(tmp_path: Path) -> None:
+    """A broker is told of a drain while a hundred hooks hang."""
+    errands, go = BackgroundTasks(), tmp_path / "go"
+    hooks = Hooks(
+        {
+            Hook.ENDED: ("/bin/sh", "-c", f"until [ -e {go} ]; do sleep 0.02; done"),
+            Hook.DRAINED: (told_by(tmp_path), "{node}"),
+        },
+        errands,
+        lambda *_: None,
+    )
+    for number in range(100):
+        hooks.run(Hook.ENDED, a_session(session=str(number)))
+    await hooks.run_for_node(Hook.DRAINED, "ctx-01")
+    assert "ctx-01\n" == (tmp_path / "told").read_text()
+    go.touch()
+    await errands.done()
 
 
 @pytest.mark.parametrize("command", [["/does/not/exist"], ["/bin/sh", "-c", "kill -9 $$"]])

@@ -1,7 +1,8 @@
 -- leases: the lease document and the seats, devices and sessions it claims. Part of every script of a shard.
 --
--- Document: id, issued, contact (last contact), version (of the record), devices {name -> {seen, until, and perhaps
--- unused, replaces (another device)}}, sessions {node#incarnation/session -> {device, started, fence, seat, hold}};
+-- Document: id, issued, contact (last contact), fence (of the last grant), version (of the record), devices {name ->
+-- {seen, until, and perhaps unused, replaces (another device), fence (of an import after it was released)}}, sessions
+-- {node#incarnation/session -> {device, started, fence, seat, hold}};
 -- and, only where they apply: saved (when this version of the record was), until (when the named seat falls free),
 -- lingering {seat -> until}, charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until
 -- is the end of its quarantine), unused, replaced [times at which a device was replaced], folded (each device stands
@@ -122,27 +123,6 @@ local function store_seat(seat, deadline, charge)
   local score = deadline == math.huge and '+inf' or text(deadline)
   call('ZADD', SEATS, score, seat)
   if reservation then call('ZADD', RESERVED, score, reservation) end
-end
-
-local TOMBSTONE_KEPT = 7 * 24 * 3600 * 1000 -- ms that a tombstone stays at least
-
--- When the last claim of a lease ends: of the lease itself or of one of its devices.
-local function last_deadline(user, lease)
-  local latest = lease_deadline(user, lease)
-  for device in pairs(lease.devices) do latest = math.max(latest, device_deadline(lease, device)) end
-  return latest
-end
-
--- Leaves a tombstone: no receipt brings a lease back that was taken from under this index. It stays for as long as a
--- receipt of it may live.
-local function leave_tombstone(user, lease)
-  local last = math.max(last_deadline(user, lease), now + TOMBSTONE_KEPT)
-  call('ZREMRANGEBYSCORE', OVER, '-inf', text(now))
-  call('ZADD', OVER, text(last), user .. '/' .. lease.id)
-end
-
-local function has_tombstone(user, lease_id)
-  return alive(OVER, user .. '/' .. lease_id)
 end
 
 local function forget_lease(user)

@@ -12,6 +12,23 @@ local SWEEP_PASSES = 1000 -- reads of a node's sessions per call, each past thos
 local SWEEP_LEASES = 8 -- lapsed seats forgotten per call
 local NOTICE_KEPT = 7 * 24 * 3600 * 1000 -- ms a node may be silent and still learn what it lost
 local SWEEP_PLACES = 1000 -- lapsed places forgotten per call
+local QUEUE_PAGE, QUEUE_PAGES = 1000, 100 -- places looked at for those of one user
+
+-- What one user may have in a pool, whatever the policy says: uses, devices, places in the queue. So the cost of a call
+-- does not grow without end. farmlease.domain.pool has the same.
+local MOST_USES, MOST_DEVICES, MOST_PLACES = 256, 64, 16
+
+-- A limit of the policy (0: none) within what any user may have, and the reason for which it denies.
+local function limit_within(allowed, most, reason)
+  if allowed > 0 and allowed <= most then return allowed, reason end
+  return most, 'user_limit'
+end
+
+local function count_of(entries)
+  local count = 0
+  for _ in pairs(entries) do count = count + 1 end
+  return count
+end
 
 -- Leaves a notice for a node: its session granted with `fence` was terminated.
 local function leave_notice(member, fence, reason)
@@ -125,6 +142,8 @@ local function sweep_seats()
       else
         call('HSET', LEASES, user, cjson.encode(lease))
       end
+    else
+      call('ZREM', QUARANTINE, user) -- of a lease that the store had lost
     end
   end
   write_usage()
@@ -190,4 +209,17 @@ local function places_ahead(member)
   for _, place in ipairs(gone) do leave_queue(place) end
   if #gone == SWEEP_PLACES then return nil end
   return call('ZRANK', QUEUE, member) or call('ZCARD', QUEUE)
+end
+
+-- How many places a user keeps in the queue.
+local function places_of(user)
+  local count, ending = 0, '/' .. user
+  for page = 0, QUEUE_PAGES - 1 do
+    local places = call('ZREVRANGE', QUEUE, page * QUEUE_PAGE, (page + 1) * QUEUE_PAGE - 1)
+    for _, place in ipairs(places) do
+      if string.sub(place, -#ending) == ending and alive(WAITS, place) then count = count + 1 end
+    end
+    if #places < QUEUE_PAGE then break end
+  end
+  return count
 end

@@ -27,8 +27,8 @@
 --      14 barred      zset    user index -> until when a revocation keeps the user out
 --      15 awaited     zset    node#incarnation -> 0: has yet to restore what it has in this epoch, 1: has done so
 --      16 usage       zset    tally of an hour that is over -> beginning of that hour (ms)
---      17 over        zset    tombstone: user index/lease id of a lease that was taken -> until when a receipt
---                             of it may live (ms)
+--      17 over        hash    user index -> what was taken back from the user (JSON, see tombstones.lua)
+--      18 over_numbers  zset  user index -> number of the last change of that
 --
 -- Sessions and devices have any id that hosts and vendors give them. Python encodes / and # in them, and decodes what
 -- comes back: in every key, argument and answer an id holds neither, so that names can be joined with both.
@@ -44,7 +44,7 @@
 local META, LEASES, RECORDS, NAMES, SEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local NODES, SESSIONS, QUEUE, AUDIT = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local WAITS, HOLDS, RESERVED, QUARANTINE, BARRED = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
-local AWAITED, USAGE, OVER = KEYS[15], KEYS[16], KEYS[17]
+local AWAITED, USAGE, OVER, OVER_NUMBERS = KEYS[15], KEYS[16], KEYS[17], KEYS[18]
 
 local AUDIT_LENGTH = 100000
 local NOTICE = '#' -- begins what is kept for a silent node; no node's name begins so
@@ -58,8 +58,8 @@ local now = server_now
 local limits, state = nil, nil -- of the pool, by the policy; of the shard itself
 local caller = { epoch = tonumber(ARGV[#ARGV - 4]), seen = tonumber(ARGV[#ARGV - 3]), life = ARGV[#ARGV - 2],
   expected = tonumber(ARGV[#ARGV - 1]), clock_generation = tonumber(ARGV[#ARGV]) }
-local lives = ' ' .. (caller.life or '') .. ' '
-caller.life = string.match(lives, '^ (%S*)')
+local known_lives = ' ' .. (caller.life or '') .. ' '
+caller.life = string.match(known_lives, '^ (%S*)')
 
 local function text(number)
   return string.format('%.0f', number)
@@ -94,7 +94,7 @@ end
 -- Whether the data came here from a server that the caller knows, and have not been written to here by a node's beat.
 local function has_moved()
   return state.life ~= '' and state.life ~= caller.life
-    and string.find(lives, ' ' .. state.life .. ' ', 1, true) ~= nil
+    and string.find(known_lives, ' ' .. state.life .. ' ', 1, true) ~= nil
 end
 
 -- Reads meta. False before a policy gave this pool its limits. A field of the state that is missing has its first
@@ -102,7 +102,7 @@ end
 local function load_limits()
   local found = call('HGETALL', META)
   limits, state = { reserve = '' }, { fence = 0, audited = 0, tally = '', epoch = 0, life = '', recovering = 0,
-    opened = 0, blank = '', skew = 0, line = 0, vouched = 0, taken = 0 }
+    opened = 0, blank = '', skew = 0, line = 0, vouched = 0, taken = 0, buried = 0, graves_seen = 0 }
   for at = 1, #found, 2 do
     local name, value = found[at], found[at + 1]
     local part = state[name] and state or limits

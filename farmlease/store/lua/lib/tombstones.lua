@@ -1,0 +1,112 @@
+-- tombstones: what was taken back, by an administrator or because its user has another name, so that no receipt, no
+-- restart and no older copy brings it back. Part of the scripts whose header names this file.
+--
+-- A user's *graves* are one JSON object: claim -> {fence of the taking, until (ms), and perhaps the index that it moved
+-- to}. A grave beats what anybody knows of
+-- its claim from before that fence; what was granted later is another claim. It stays until the latest deadline that a
+-- receipt of the claim may have, and at least seven days; what ends by itself needs none. With each change the graves
+-- get the shard's next number: a node asks for those above the last that it has. None is dropped before its time.
+--
+-- Claims:  ''                 the user's name was erased
+--          /                  the user is kept out by a revocation, until the grave ends
+--          lease id           the lease was taken from under this index
+--          lease id/          its seat is quarantined, until the grave ends
+--          lease id/device    the slot moved to another device
+--          lease id/device/   the device was released: its slot is kept for a quarantine after its last use
+
+local GRAVE_KEPT = 7 * 24 * 3600 * 1000 -- ms at least
+local GRAVES_LOOKED_AT = 8 -- users per call whose graves may be over
+
+local function graves_of(user)
+  local found = call('HGET', OVER, user)
+  return found and cjson.decode(found) or {}
+end
+
+-- The fence by which a claim was taken; nil if it was not, or too long ago for anybody to know of the claim.
+local function taken_with(graves, claim)
+  local grave = graves[claim]
+  return grave and grave[2] > now and grave[1] or nil
+end
+
+-- The fence of a taking: above all that were given.
+local function next_fence()
+  state.fence = math.max(state.fence + 1, now)
+  return state.fence
+end
+
+-- When the last claim of a lease without sessions ends: of the lease itself or of one of its devices.
+local function last_deadline(user, lease)
+  local latest = lease_deadline(user, lease)
+  for device in pairs(lease.devices) do latest = math.max(latest, device_deadline(lease, device)) end
+  return math.max(latest, now + GRAVE_KEPT)
+end
+
+local function drop_old(graves)
+  for claim, grave in pairs(graves) do
+    if grave[2] <= now then graves[claim] = nil end
+  end
+  return next(graves) ~= nil
+end
+
+-- Forgets graves that are over, of a bounded number of users: from where the call before stopped.
+local function forget_graves()
+  local found = call('ZRANGEBYSCORE', OVER_NUMBERS, '(' .. text(state.graves_seen), '+inf', 'WITHSCORES', 'LIMIT', 0,
+    GRAVES_LOOKED_AT)
+  for at = 1, #found, 2 do
+    local user, graves = found[at], graves_of(found[at])
+    if not drop_old(graves) then
+      call('HDEL', OVER, user)
+      call('ZREM', OVER_NUMBERS, user)
+    end
+  end
+  state.graves_seen = #found == 2 * GRAVES_LOOKED_AT and tonumber(found[#found]) or 0
+end
+
+local function store_graves(user, graves)
+  forget_graves()
+  if drop_old(graves) then
+    state.buried = state.buried + 1
+    call('HSET', OVER, user, cjson.encode(graves))
+    call('ZADD', OVER_NUMBERS, text(state.buried), user)
+  end
+  call('HSET', META, 'buried', text(state.buried), 'graves_seen', text(state.graves_seen), 'fence', text(state.fence))
+end
+
+-- Remembers that claims (claim -> until ms) were taken with this fence.
+local function bury(user, claims, fence)
+  local graves = graves_of(user)
+  for claim, until_ms in pairs(claims) do graves[claim] = { fence, until_ms } end
+  store_graves(user, graves)
+end
+
+-- The fence of the last grant of a lease; of one from before leases had one, the time of its last contact.
+local function fence_of(lease)
+  local latest = lease.fence or lease.contact
+  for _, session in pairs(lease.sessions) do latest = math.max(latest, session.fence) end
+  return latest
+end
+
+-- What is left of a device's slot, known as `claim` of this lease; nil if it was moved to another device.
+local function remaining_slot(graves, lease_id, device, claim)
+  local known, place = claim.fence or claim.seen, lease_id .. '/' .. device
+  if known <= (taken_with(graves, place) or -1) then return nil end
+  if known <= (taken_with(graves, place .. '/') or -1) then
+    claim['until'] = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine_ms)
+  end
+  return claim
+end
+
+-- Gives a lease without sessions back (in the store): its seats are free, but for the quarantine of one that was used.
+-- Returns until when that lasts, ms, or nil.
+local function give_back(user, lease)
+  for seat in pairs(lease.lingering or {}) do store_seat(seat, nil, lease.charges and lease.charges[seat]) end
+  lease.lingering = nil
+  if lease['until'] then
+    lease['until'] = lease.unused and 0 or math.min(lease['until'], lease.contact + limits.quarantine_ms)
+    lease.back = true
+  end
+  store_lease(user, lease, user)
+  if lease_deadline(user, lease) <= now then return nil end
+  call('ZADD', QUARANTINE, text(lease['until']), user)
+  return lease['until']
+end

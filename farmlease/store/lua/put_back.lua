@@ -1,0 +1,83 @@
+-- put_back: a node knows of one user what was taken back, and this store does not: it lost that. It is taken again,
+-- but for what was granted later. Putting the same back again changes nothing.
+--
+-- Uses lib/tombstones.lua
+--
+-- KEYS  the shard's keys, as lib/shard.lua names them
+-- ARGV  1 user      user index
+--       2 node      node#incarnation
+--       3 epoch     that the node recovers in
+--       4 graves    of the user (JSON), as lib/tombstones.lua has them
+--
+-- Loss reasons: returned, replaced
+--
+-- Answers
+--   put              the store knows it now
+--   strange, more    as acquire's
+
+local user, node, epoch, theirs = ARGV[1], ARGV[2], tonumber(ARGV[3]), cjson.decode(ARGV[4])
+
+if not load_limits() or epoch ~= state.epoch or not alive(NODES, node) then return { 'strange' } end
+if sweep() then return { 'more' } end
+
+-- 1. What is new here?
+local graves, new = graves_of(user), {}
+for claim, grave in pairs(theirs) do
+  if grave[2] > now and grave[1] > (taken_with(graves, claim) or -1) then
+    graves[claim], new[claim], state.fence = grave, true, math.max(state.fence, grave[1])
+  end
+end
+if next(new) == nil then return { 'put' } end
+local lease = settled_lease(user)
+
+-- 2. Sessions from before a taking end, as many as one call may.
+local function is_over(session)
+  return session.fence <= (taken_with(graves, lease.id) or -1)
+    or session.fence <= (taken_with(graves, lease.id .. '/' .. session.device) or -1)
+end
+
+local function end_sessions()
+  local keys = {}
+  for key, session in pairs(lease.sessions) do
+    if is_over(session) then keys[#keys + 1] = key end
+  end
+  for at, key in ipairs(keys) do
+    if at > SWEEP_SESSIONS then return true end
+    local is_returned = lease.sessions[key].fence <= (taken_with(graves, lease.id) or -1)
+    terminate(key .. '/' .. user, is_returned and 'returned' or 'replaced', now)
+  end
+  return false
+end
+
+if lease and end_sessions() then return { 'more' } end
+local last = lease and fence_of(lease) or 0 -- ended sessions too: a later grant leaves the lease alone
+lease = stored_lease(user)
+
+-- 3. The lease, or what is left of it without the devices that were taken.
+if lease and last <= (taken_with(graves, lease.id) or -1) then
+  if not lease.back then give_back(user, lease) end
+elseif lease then
+  for device, claim in pairs(lease.devices) do
+    if not uses(lease, 'device', device) then
+      lease.devices[device] = remaining_slot(graves, lease.id, device, claim)
+    end
+  end
+  call('HSET', LEASES, user, cjson.encode(lease))
+end
+
+-- 4. A seat in quarantine, a user who is kept out, and a name that was erased.
+lease = stored_lease(user)
+for claim in pairs(new) do
+  local until_ms = graves[claim][2]
+  if claim == '/' then
+    call('ZADD', BARRED, text(math.max(until_ms, deadline_of(call('ZSCORE', BARRED, user)) or 0)), user)
+  elseif claim == '' then
+    if last <= graves[claim][1] then call('HDEL', NAMES, user) end
+  elseif not lease and string.find(claim, '^[^/]+/$') and count_alive(SEATS) < limits.capacity then
+    store_seat(user, until_ms)
+    call('ZADD', QUARANTINE, text(until_ms), user)
+  end
+end
+store_graves(user, graves)
+audit('taken_back', user, node, '', '', '', 0)
+return { 'put' }

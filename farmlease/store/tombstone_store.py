@@ -1,0 +1,70 @@
+"""What was taken back, as the store has it: read by each node, and put back into a store that lost it.
+
+Guaranteed: repeating a call changes nothing. Users are pseudonyms here.
+"""
+
+from dataclasses import dataclass
+
+from farmlease.domain.tombstones import Graves
+from farmlease.errors import StoreRefused
+from farmlease.store.keys import Shard
+from farmlease.store.lease_store import ScriptRunner
+from farmlease.store.script import Script
+
+__all__ = ["Buried", "TombstoneStore"]
+
+PUT_BACK = Script.load("put_back")
+TOMBSTONES = Script.load("tombstones")
+
+#: A call ends at most 64 sessions: beyond so many calls something is wrong.
+_MOST_ROUNDS = 1000
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """What was taken back from the users of a pool, by user index.
+
+    ``number``: how far this goes; ``users``: from how many users something was taken in all.
+    """
+
+    number: int
+    users: int
+    graves: dict[str, Graves]
+
+
+class TombstoneStore:
+    """The tombstones of one farm."""
+
+    def __init__(self, connection: ScriptRunner, farm: str) -> None:
+        self._connection = connection
+        self._farm = farm
+
+    async def since(self, pool: str, number: int) -> Buried:
+        """Return everything that changed after ``number``."""
+        found = dict[str, Graves]()
+        while True:
+            arguments = TOMBSTONES.ordered({"after": number, "count": _PAGE})
+            _, last, users, *words = await self._connection.call(TOMBSTONES, Shard(self._farm, pool).keys(), arguments)
+            for user, graves in zip(words[::2], words[1::2], strict=True):
+                found[user.decode()] = Graves.parse(graves)
+            number = int(last)
+            if len(words) < 2 * _PAGE:
+                return Buried(number, int(users), found)
+
+    async def users(self, pool: str) -> int:
+        """Return from how many users of a pool something was taken that a receipt may still know of."""
+        arguments = TOMBSTONES.ordered({"after": 0, "count": 0})
+        answer = await self._connection.call(TOMBSTONES, Shard(self._farm, pool).keys(), arguments)
+        return int(answer[2])
+
+    async def put_back(self, pool: str, node: str, epoch: int, user: str, graves: Graves) -> bool:
+        """Take again what a store has lost that it was taken; False if the epoch is over."""
+        arguments = PUT_BACK.ordered({"user": user, "node": node, "epoch": epoch, "graves": graves.dump()})
+        for _ in range(_MOST_ROUNDS):
+            answer = await self._connection.call(PUT_BACK, Shard(self._farm, pool).keys(), arguments)
+            if answer[0] != b"more":
+                return bool(answer[0] == b"put")
+        raise StoreRefused(
+            f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`"
+        )

@@ -1,0 +1,220 @@
+"""Tombstones in the store: what leaves one, for how long, what obeys it, and what does not (L11)."""
+
+import json
+
+import pytest
+
+from farmlease.domain.model import Withdrawal
+from farmlease.domain.tombstones import Grave, Graves
+from farmlease.store.answers.admin import Import, Importing, ImportOutcome
+from farmlease.store.answers.recovery import Restored, Restoring
+from farmlease.store.answers.session import Taken
+from farmlease.store.name_store import Rename
+from farmlease.store.tombstone_store import Buried, TombstoneStore
+from tests.store.test_rename import rename
+from tests.support.rules import Office, office
+from tests.support.seats import FARM, NODE
+from tests.support.stores import DAY, HOUR, TimedStore, index
+
+
+async def buried(pool: Office, after: int = 0) -> Buried:
+    """Return what was taken back from the users of a pool."""
+    return await TombstoneStore(pool.timed.connection, FARM).since(pool.pool.name, after)
+
+
+async def claims(pool: Office, user: str) -> dict[str, Grave]:
+    """Return what was taken back from one user."""
+    found = (await buried(pool)).graves.get(index(user))
+    return dict(found.claims) if found else {}
+
+
+async def restore(pool: Office, user: str, granted: Taken, *sessions: str, device: str = FARM) -> Restored:
+    """Restore a lease as a grant left it, with living sessions."""
+    beat = await pool.beat()
+    restoring = Restoring(
+        user=index(user),
+        document=granted.document,
+        sessions={each: {"device": device, "fence": granted.fence, "started": granted.now} for each in sessions},
+        version=1,
+        record=granted.record,
+        name=b"sealed name of " + user.encode(),
+    )
+    answer = await pool.timed.store.restore(pool.pool, pool.version, NODE, beat.epoch, restoring)
+    assert isinstance(answer, Restored)
+    return answer
+
+
+async def put_back(pool: Office, user: str, graves: dict[str, Grave]) -> bool:
+    """Let a node tell the store what it lost."""
+    beat = await pool.beat()
+    store = TombstoneStore(pool.timed.connection, FARM)
+    return await store.put_back(pool.pool.name, NODE, beat.epoch, index(user), Graves(graves))
+
+
+async def test_what_ends_by_itself_leaves_none(timed: TimedStore) -> None:
+    """Sessions that end or time out, a seat that lapses, a lease whose time is over."""
+    pool = await office(timed, "named", capacity=2, lease="2d")
+    await pool.end("john", await pool.start("john"))
+    await pool.start("mary", "2")
+    await pool.at("09:00", NODE, day=4)
+    assert Buried(0, 0, {}) == await buried(pool)
+
+
+async def test_a_return_leaves_the_lease_and_its_quarantine(timed: TimedStore) -> None:
+    """The first as long as a receipt may live, the other until the seat is free; repeating it leaves nothing more."""
+    pool = await office(timed, "named", capacity=2)
+    granted = await pool.start("john")
+    await pool.end("john", granted)
+    await pool.give_back("john")
+    left = await claims(pool, "john")
+    assert {granted.lease.id, f"{granted.lease.id}/"} == left.keys()
+    assert timed.clock.now_ms + 30 * DAY == left[granted.lease.id].until
+    assert timed.clock.now_ms + DAY == left[f"{granted.lease.id}/"].until
+    assert granted.fence < left[granted.lease.id].fence
+    await pool.give_back("john")
+    assert left == await claims(pool, "john")
+    await pool.give_back("john", Withdrawal.REVOKED)
+    assert left.keys() | {"/"} == (await claims(pool, "john")).keys()
+
+
+async def test_a_number_says_what_is_new(timed: TimedStore) -> None:
+    """A node asks for what changed after the last number that it has; a beat names the newest."""
+    pool = await office(timed, "named", capacity=3)
+    for user in ("john", "mary"):
+        await pool.end(user, await pool.start(user))
+        await pool.give_back(user)
+    beat = await pool.beat()
+    assert (2, 2, {index("mary")}) == (beat.buried, (found := await buried(pool, 1)).number, found.graves.keys())
+    assert Buried(2, 2, {}) == await buried(pool, 2)
+
+
+async def test_a_lease_that_is_revived_is_restored_and_what_was_before_is_not(timed: TimedStore) -> None:
+    """By the fence of the last grant: the same id before and after the taking, in the same millisecond."""
+    pool = await office(timed, "named", capacity=3)
+    first = await pool.start("john")
+    await pool.end("john", first)
+    await pool.give_back("john")
+    second = await pool.start("john")
+    assert first.lease.id == second.lease.id
+    assert Restored(ended=True, refused={}) == await restore(pool, "john", first)
+    assert Restored(refused={}) == await restore(pool, "john", second, "1")
+    timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:leases", index("john"))
+    assert Restored(ended=True, refused={}) == await restore(pool, "john", first, "1")
+    assert Restored(refused={}) == await restore(pool, "john", second, "1")
+
+
+async def test_a_released_device_takes_its_slot_for_a_quarantine_and_no_longer(timed: TimedStore) -> None:
+    """Whatever deadline a receipt has for it."""
+    pool = await office(timed, "named", capacity=3)
+    granted = await pool.start("john", device="nb-1")
+    await pool.end("john", granted)
+    await pool.timed.store.release_device("clearquest", index("john"), "nb-1")
+    assert [f"{granted.lease.id}/nb-1/"] == [*await claims(pool, "john")]
+    timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:leases", index("john"))
+    await restore(pool, "john", granted)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert [timed.clock.now_ms + DAY] == [each.until for each in lease.devices]
+
+
+async def test_an_import_after_a_release_counts(timed: TimedStore) -> None:
+    """The vendor has the device again: a device that was released before is taken anew."""
+    pool = await office(timed, "named", capacity=3)
+    await pool.end("john", await pool.start("john"))
+    await pool.end("john", await pool.start("john", device="nb-1"))
+    await pool.timed.store.release_device("clearquest", index("john"), "nb-1")
+    await pool.at("10:00", NODE, day=2)
+    importing = Importing(
+        user=index("john"), device="nb-1", borrowed_at=timed.clock.now_ms - HOUR, lease_id="x", record=b"", name=b"",
+        reservations=(), by=b"",
+    )  # fmt: skip
+    assert ImportOutcome(outcome=Import.IMPORTED) == await pool.timed.store.import_lease(
+        pool.pool, pool.version, importing
+    )
+    granted = await pool.start("john")
+    timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:leases", index("john"))
+    await restore(pool, "john", granted, "1")
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert {"citrix-a", "nb-1"} == {each.device for each in lease.devices}
+
+
+async def test_a_lease_that_was_returned_and_renamed_stays_returned(timed: TimedStore) -> None:
+    """A receipt that follows to the new name was given before the taking."""
+    pool = await office(timed, "named", capacity=3)
+    granted = await pool.start("john")
+    await pool.end("john", granted)
+    await pool.timed.store.release_device("clearquest", index("john"), FARM)
+    await pool.give_back("john")
+    assert Rename.RENAMED is await rename(pool, "john", "corp-john")
+    moved = await claims(pool, "corp-john")
+    assert {granted.lease.id, f"{granted.lease.id}/", f"{granted.lease.id}/{FARM}/"} == moved.keys()
+    assert Restored(ended=True, refused={}) == await restore(pool, "corp-john", granted)
+    stored = await pool.lease("corp-john")
+    assert stored is not None
+    assert stored.quarantined
+
+
+async def test_what_is_put_back_is_taken_again(timed: TimedStore) -> None:
+    """A lease, its sessions with word to their node, a device, a name; repeating it changes nothing."""
+    pool = await office(timed, "named", capacity=3)
+    granted = await pool.start("john")
+    graves = {
+        granted.lease.id: Grave(granted.fence + 5, timed.clock.now_ms + 30 * DAY),
+        "": Grave(granted.fence + 5, timed.clock.now_ms + 30 * DAY),
+    }
+    assert await put_back(pool, "john", graves)
+    assert ["returned"] == [each.reason for each in (await pool.beat()).lost]
+    stored = await pool.lease("john")
+    assert stored is not None
+    assert (True, b"") == (stored.quarantined, stored.name)
+    before = pool.contents()
+    assert await put_back(pool, "john", graves)
+    assert before["leases"] == pool.contents()["leases"]
+    assert before["over_numbers"] == pool.contents()["over_numbers"]
+    assert granted.fence + 5 < (await pool.start("mary", "2")).fence, "the next grant is above what was put back"
+
+
+async def test_what_was_granted_later_is_left_alone(timed: TimedStore) -> None:
+    """A tombstone that comes late takes what was before it, and nothing of what was granted since."""
+    pool = await office(timed, "named", capacity=3)
+    granted = await pool.start("john")
+    late = {
+        granted.lease.id: Grave(granted.fence - 1, timed.clock.now_ms + 30 * DAY),
+        f"{granted.lease.id}/{FARM}": Grave(granted.fence - 1, timed.clock.now_ms + 30 * DAY),
+        "": Grave(granted.fence - 1, timed.clock.now_ms + 30 * DAY),
+    }
+    before = pool.contents()
+    assert await put_back(pool, "john", late)
+    assert [] == [*(await pool.beat()).lost]
+    assert json.loads(before["leases"][index("john").encode()]) == json.loads(
+        pool.contents()["leases"][index("john").encode()]
+    )
+    assert before["names"] == pool.contents()["names"]
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_a_quarantine_is_put_back_as_far_as_there_is_room(timed: TimedStore, room: bool) -> None:  # noqa: FBT001
+    """L1: who came meanwhile keeps the seat; no set is over its capacity."""
+    pool = await office(timed, "named", capacity=2 if room else 1)
+    await pool.start("mary", "2")
+    assert await put_back(pool, "john", {"lease 9/": Grave(timed.clock.now_ms, timed.clock.now_ms + HOUR)})
+    assert (2 if room else 1, 1 if room else 0) == ((count := await pool.count()).held, count.quarantined)
+    await pool.at("10:00", NODE)
+    assert (1, 0) == ((count := await pool.count()).held, count.quarantined)
+
+
+async def test_graves_go_with_their_time(timed: TimedStore) -> None:
+    """Each taking looks at some of those that may be over, whoever's they are; none goes before."""
+    pool = await office(timed, "named", capacity=50, lease="30d")
+    for number in range(20):
+        user = f"user{number}"
+        await pool.end(user, await pool.start(user))
+        await pool.give_back(user)
+    await pool.at("08:59", NODE, day=30)
+    assert 20 == (await buried(pool)).users
+    await pool.at("10:00", NODE, day=31)
+    for number in range(6):
+        await pool.end("mary", await pool.start("mary", str(number)), str(number))
+        await pool.give_back("mary")
+    assert {index("mary")} == (await buried(pool)).graves.keys()
