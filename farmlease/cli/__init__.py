@@ -5,8 +5,10 @@ else. This module must import nothing heavy (no redis, cryptography, pydantic, r
 anything: commands call lower rooms and print the result.
 """
 
+import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +44,7 @@ __all__ = [
 
 #: Exit status of a command the user interrupted: 128 + SIGINT, as shells count.
 INTERRUPTED = 130
+_STDERR = 2
 #: Errors of a write to a full disk or past a quota.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -201,8 +204,8 @@ def farmlease(config: str | None, debug: bool) -> None:  # noqa: FBT001 -- read 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line ``args`` (default: the process's own) and exit with its status."""
-    if getattr(sys, "stdout", None) is None:  # closed, or a program without a console
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- pathlib is heavy; until the process ends
+    _open_closed_streams()
+    _forgive_stderr()
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         # A user name the terminal's code page cannot show must not turn a grant into a failed logon.
@@ -217,6 +220,36 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             raise
         status = ended
     sys.exit(status)
+
+
+class _Forgiving(io.FileIO):
+    """Standard error that loses what cannot be written: what a command does and answers does not depend on it."""
+
+    @override
+    def write(self, data: Any) -> int:  # noqa: ANN401 -- of any buffer
+        """Write what can be written."""
+        with contextlib.suppress(OSError):  # a full disk, a reader that has gone
+            super().write(data)
+        return len(data)
+
+
+def _forgive_stderr() -> None:
+    """Have failed writes to the process's own standard error ignored, those at its end too."""
+    stream = sys.stderr
+    if os.name == "posix" and isinstance(stream, io.TextIOWrapper) and stream is sys.__stderr__:
+        raw: Any = _Forgiving(_STDERR, "w", closefd=False)  # as Python's own, without a buffer
+        sys.stderr = io.TextIOWrapper(raw, stream.encoding, errors="backslashreplace", write_through=True)
+
+
+def _open_closed_streams() -> None:
+    """Put a null device in the place of each standard stream that is closed, so that no other file gets its number."""
+    if os.name == "posix" and None in {sys.stdin, sys.stdout, sys.stderr}:
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            pass
+        os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name, None) is None:  # closed, or a program without a console
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 -- pathlib is heavy; until the process ends
 
 
 def _on_usage_error(error: Any) -> int:  # noqa: ANN401 -- of the type it is registered for in _FAILURES

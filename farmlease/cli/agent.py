@@ -19,5 +19,4 @@ def agent() -> None:
 
     path = config_file()
     config = load_config(Path(path) if path else None)
-    write_json_lines()
-    asyncio.run(run_agent(config))
+    asyncio.run(run_agent(config, write_json_lines()))

@@ -133,6 +133,8 @@ class StoreSection(Section):
     ca_file: AbsolutePath | None = None
     cert_file: AbsolutePath | None = None
     key_file: AbsolutePath | None = None
+    sentinel_username: str | None = None  #: of the Sentinels' own, where they ask for a password
+    sentinel_password_file: AbsolutePath | None = None
     timeout_ms: Duration = Field(default=2_000, alias="timeout")  #: one round trip and no longer, ms; never 0
     wait_replicas: Count = 0  #: replicas that must have a grant before it is given; 0: none
 
@@ -152,6 +154,8 @@ class StoreSection(Section):
             ca_file=self.ca_file,
             cert_file=self.cert_file,
             key_file=self.key_file,
+            sentinel_username=self.sentinel_username,
+            sentinel_password_file=self.sentinel_password_file,
             timeout_ms=self.timeout_ms,
             wait_replicas=self.wait_replicas,
         )

@@ -61,6 +61,7 @@ class Facts:
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
     kept_percent: int = 0  #: how full the folder of what is kept for inspection is
     file_troubles: tuple[str, ...] = ()  #: what is wrong with users' files on this host
+    log_trouble: str | None = None  #: why lines of the log are being lost
     sessions: int
     max_sessions: int = 100  #: [agent] max_sessions: with so many the node is full
     crowded: tuple[str, ...] = ()  #: a text for each pool that is as full as [health] pool_alert
@@ -125,7 +126,7 @@ def health(facts: Facts) -> Health:
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
         _pools(facts), _files(facts), _journal(facts), _kept(facts), _accounts(facts), _activity(facts),
-        _tombstones(facts),
+        _tombstones(facts), _log(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -240,6 +241,15 @@ def _files(facts: Facts) -> Check:
     if facts.file_troubles:
         return Check("files", Status.WARN, "; ".join(facts.file_troubles))
     return Check("files", Status.PASS, "in order")
+
+
+def _log(facts: Facts) -> Check:
+    if facts.log_trouble is not None:
+        text = (
+            f"the log cannot be written and lines of it are lost ({facts.log_trouble}); see where standard error goes"
+        )
+        return Check("log", Status.WARN, text)
+    return Check("log", Status.PASS, "written")
 
 
 def _kept(facts: Facts) -> Check:

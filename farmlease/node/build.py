@@ -18,6 +18,7 @@ from farmlease.node.health.metrics import Metrics
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.health.pool_usage import PoolUsage
 from farmlease.node.journal.state import State, open_state
+from farmlease.node.logs import Log
 from farmlease.node.loops import Loops
 from farmlease.node.sessions.build import Counters, Sessions, build_sessions
 from farmlease.node.sync.build import Sync, build_sync
@@ -42,16 +43,21 @@ class Node:
 
 @contextmanager
 def compose(
-    config: Config, farm: Farm, clock: Clock, metrics: Metrics | None = None, accounts: Accounts | None = None
+    config: Config,
+    farm: Farm,
+    clock: Clock,
+    metrics: Metrics | None = None,
+    accounts: Accounts | None = None,
+    log: Log | None = None,
 ) -> Iterator[Node]:
     """Open the node's state folder and put its agent together.
 
-    ``metrics``: where to count; default: its own. ``accounts``: those of the host; default: the system's. Raises what
-    ``open_state`` raises.
+    ``metrics``: where to count; default: its own. ``accounts``: those of the host; default: the system's.
+    ``log``: where it logs; default: standard error. Raises what ``open_state`` raises.
     """
     metrics = metrics or Metrics(clock)
     with open_state(config, farm, clock) as state:
-        runtime = Runtime(clock, accounts or Accounts(clock))
+        runtime = Runtime(clock, accounts or Accounts(clock), log=log or Log())
         records = RecordSync(state, farm.sealer, runtime.accounts, clock)
         sync = build_sync(config, farm, state, records, runtime)
         counters = Counters(metrics.decided, metrics.hook_ran)

@@ -18,6 +18,7 @@ from farmlease.clock import Clock
 from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError
 from farmlease.node.accounts.accounts import Accounts
+from farmlease.node.logs import Log
 from farmlease.node.threads import in_thread
 
 __all__ = ["Actor", "BackgroundTasks", "KeyedLocks", "Lifecycle", "Phase", "Runtime", "in_thread", "run_group"]
@@ -142,13 +143,14 @@ class Lifecycle:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What each room of a running node needs: time, the host's accounts, locks, background tasks, the agent's phase."""
+    """What each room of a running node needs: time, the host's accounts, locks, tasks, its phase, its log."""
 
     clock: Clock
     accounts: Accounts
     locks: KeyedLocks = field(default_factory=KeyedLocks)
     tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    log: Log = field(default_factory=Log)
 
 
 @dataclass(frozen=True, slots=True)

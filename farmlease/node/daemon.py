@@ -27,10 +27,11 @@ from farmlease.node.concurrency import Actor, run_group
 from farmlease.node.health.metrics import Metrics
 from farmlease.node.http.api import create_app
 from farmlease.node.http.auth import Access, Gate
+from farmlease.node.http.door import raise_descriptor_limit
 from farmlease.node.http.probe_answers import agent_line, answer
 from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import hosts_of, listening_socket, own_token, serving
-from farmlease.node.logs import log_loop_faults
+from farmlease.node.logs import Log, log_loop_faults
 from farmlease.node.loops import every
 from farmlease.node.systemd import ServiceManager
 
@@ -54,17 +55,18 @@ class _Doors:
     agent_check: Sequence[socket.socket]
 
 
-async def run_agent(config: Config) -> None:
-    """Run this node's agent until a signal stops it. FarmleaseError if it cannot start."""
+async def run_agent(config: Config, log: Log) -> None:
+    """Run this node's agent until a signal stops it. FarmleaseError if it cannot start. ``log``: where it logs."""
     clock = SystemClock()
     stop, again = _stop_signals()
     manager = ServiceManager()
-    log_loop_faults()
+    log_loop_faults(log)
+    raise_descriptor_limit()
     token = None if config.agent.listen.startswith(UNIX) else own_token(config.agent.token_file)
     metrics = Metrics(clock)
     async with open_farm(config, owner=True) as (opened, connection):
         farm = metrics.measuring(opened)
-        with compose(config, farm, clock, metrics) as node, _doors(config) as doors:
+        with compose(config, farm, clock, metrics, log=log) as node, _doors(config) as doors:
             node.agent.adopt()
             access = Access(
                 token=token,
@@ -78,9 +80,9 @@ async def run_agent(config: Config) -> None:
             manager.ready()
             await run_group(
                 [
-                    serving(Gate(create_app(node.agent, node.loops), access), doors.api),
-                    *(probing(partial(answer, node.monitor), door) for door in doors.health),
-                    *(agent_checking(lambda: agent_line(node.monitor.health), door) for door in doors.agent_check),
+                    serving(Gate(create_app(node.agent, node.loops), access), doors.api, log),
+                    *(probing(partial(answer, node.monitor), door, log) for door in doors.health),
+                    *(agent_checking(lambda: agent_line(node.monitor.health), door, log) for door in doors.agent_check),
                     *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),
                     _until_cancelled(node.loops.handle_events()),
                     _until_cancelled(manager.keep_informed(stop, clock)),

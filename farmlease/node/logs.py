@@ -2,22 +2,138 @@
 
 Modules log events (``session.granted``) with facts; users appear as their index. Libraries' own logging goes the same
 way, warnings and above. Of an exception its type and place are logged, never its text: a library's may quote anything.
+
+To log decides nothing. A line that cannot be written (a full disk, a reader that is gone or does not read) raises
+nothing and is not waited for: it is counted as lost, and health says so until lines can be written again. Faults that
+callers can repeat at will are logged at once and then once a minute with their number, so that nobody fills the disk.
 """
 
 import asyncio
 import logging
 import sys
+import threading
+import time
 import traceback
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
+from typing_extensions import override
 
-__all__ = ["log_loop_faults", "write_json_lines"]
+from farmlease.node.threads import Outlet
+
+__all__ = ["Log", "log_loop_faults", "write_json_lines"]
+
+#: Seconds for which equal faults are counted before they are logged again.
+MINUTE = 60.0
+#: Kinds of faults that are counted one by one within a minute.
+_MOST_KINDS = 256
+_STDERR = 2
+
+_log = structlog.get_logger(__name__)
 
 
-def write_json_lines() -> None:
-    """Send everything that is logged from now on to standard error as JSON lines."""
+class Log:
+    """The agent's log: where its lines go, and the faults of which there are too many for a line each.
+
+    Nothing here raises.
+    """
+
+    def __init__(self, outlet: Outlet | None = None) -> None:
+        self.outlet = outlet or Outlet(_STDERR)
+        self._faults = _Faults()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why lines are being lost; None as long as they can be written."""
+        return self.outlet.trouble
+
+    def fault(self, event: str, **facts: object) -> None:
+        """Log a fault at once, and those like it once a minute with the number of ``times``."""
+        self.count_fault(event, lambda times: _log.warning(event, times=times, **facts))
+
+    def count_fault(self, kind: Hashable, say: Callable[[int], None]) -> None:
+        """Call ``say`` with the number of faults of this kind: at once, or when its minute is over."""
+        self._faults.note(kind, say)
+
+    def tend(self) -> None:
+        """Log the faults whose minute is over, and how many lines were lost if lines can be written again.
+
+        To be called each second.
+        """
+        self._faults.say_due()
+        self.outlet.retry()
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Faults of one kind since one of them was logged last."""
+
+    since: float
+    say: Callable[[int], None]
+    times: int = 0
+
+
+class _Faults:
+    """Faults by kind. Threads may note them at once."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[Hashable, _Kind] = {}
+        self._lock = threading.RLock()
+
+    def note(self, kind: Hashable, say: Callable[[int], None]) -> None:
+        """Count a fault; say it if none of its kind was said within the last minute."""
+        with self._lock:
+            known = self._kinds.get(kind)
+            if known is None and len(self._kinds) >= _MOST_KINDS:
+                kind, known = None, self._kinds.get(None)
+            if known is None:
+                self._kinds[kind] = _Kind(time.monotonic(), say)
+                say(1)
+                return
+            known.times += 1
+            known.say = say
+            self._say_if_due(kind, known)
+
+    def say_due(self) -> None:
+        """Say the faults whose minute is over, and forget the kinds of which there were no more."""
+        with self._lock:
+            for kind, known in [*self._kinds.items()]:
+                self._say_if_due(kind, known)
+
+    def _say_if_due(self, kind: Hashable, known: _Kind) -> None:
+        if time.monotonic() - known.since < MINUTE:
+            return
+        if known.times:
+            self._kinds[kind] = _Kind(time.monotonic(), known.say)
+            known.say(known.times)
+        else:
+            del self._kinds[kind]
+
+
+class _Handler(logging.StreamHandler[Outlet]):
+    """Libraries' records: of those that are alike one a minute, with their number."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log.outlet)
+        self._log = log
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or count it."""
+        raised = record.exc_info[0] if record.exc_info else None
+        self._log.count_fault((record.name, str(record.msg), raised), partial(self._write, record))
+
+    def _write(self, record: logging.LogRecord, times: int) -> None:
+        super().emit(logging.makeLogRecord({**record.__dict__, "times": times}))
+
+
+def write_json_lines(log: Log | None = None) -> Log:
+    """Send everything that is logged from now on to ``log`` as JSON lines; default: standard error. Returns it."""
+    log = log or Log(Outlet(None if sys.__stderr__ is None else _STDERR))
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -26,33 +142,43 @@ def write_json_lines() -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", log.outlet)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(log)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
             ],
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_with_times, *shared],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+    return log
 
 
-def log_loop_faults() -> None:
+def log_loop_faults(log: Log) -> None:
     """Log the running event loop's unhandled exceptions as events; its own texts would quote them."""
-    log = structlog.get_logger(__name__)
 
     def write(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        log.error("loop.fault", exc_info=context.get("exception"))
+        raised = context.get("exception")
+        log.count_fault(
+            ("loop.fault", type(raised), context.get("message")),
+            lambda times: _log.error("loop.fault", times=times, exc_info=raised),
+        )
 
     asyncio.get_running_loop().set_exception_handler(write)
+
+
+def _with_times(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Add the number of a library's records that were alike, where there is more than one."""
+    times = getattr(event.get("_record"), "times", 1)
+    return {**event, "times": times} if times > 1 else event
 
 
 def _without_text(exc_info: structlog.typing.ExcInfo) -> dict[str, object]:

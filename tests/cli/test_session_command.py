@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from farmlease.node.http.door import _refuse
+from farmlease.node.http.server import _REFUSAL
 from tests.support.servers import free_port
 from tests.support.stand_in import Answer, Asked, Run, answering
 
@@ -415,3 +419,47 @@ def test_a_logon_imports_nothing_heavy(agent: StandIn, run: Run, command: list[s
     heavy = {"redis", "cryptography", "pydantic", "pydantic_core", "rich", "asyncio", "fastapi", "structlog"}
     assert set() == heavy & set(done.stdout.split())
     assert "click" in done.stdout.split()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no /dev/full")
+@pytest.mark.parametrize("errors", ["full", "closed", "nobody reads", "all closed"])
+@pytest.mark.parametrize(
+    ("http", "document", "status"), [(201, GRANT, 0), (409, DENIAL, 3), (503, {"detail": "away"}, 4), (500, None, 1)]
+)
+def test_what_cannot_be_complained_of_changes_no_status(
+    agent: StandIn, errors: str, http: int, document: object, status: int
+) -> None:
+    """A standard error that is full, closed, or read by nobody: the answer and the status are what they were."""
+    agent.answers(http, document)
+    command = [sys.executable, "-m", "farmlease", "session", "start", "john", "--session", "7"]
+    close = {"closed": "2>&-", "all closed": "<&- 2>&-"}.get(errors, "")
+    reader, pipe = os.pipe()
+    os.close(reader)
+    with Path("/dev/full").open("wb") as full, os.fdopen(pipe, "wb") as unread:
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {close}', "sh", *command],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=unread if errors == "nobody reads" else full,
+        )
+    assert status == done.returncode
+    assert (http in {201, 409}) == bool(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Python has no Unix sockets on Windows")
+def test_refused_unheard_is_status_4(folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """An agent that has too many callers answers and closes before it has read: the answer is what is told."""
+    configure(folder, f"unix:{folder}/agent.sock", monkeypatch)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "agent.sock"))
+        listener.listen()
+
+        def refuse() -> None:
+            _refuse(listener.accept()[0], _REFUSAL)
+
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        status, _, told = run("session", "start", "john", "--session", "7")
+        refusing.join()
+    assert (4, True) == (status, "has as many connections as it takes; try again in a moment" in told)

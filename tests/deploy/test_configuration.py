@@ -40,9 +40,11 @@ def test_the_sample_names_every_option_and_no_other() -> None:
 
 
 def test_what_is_commented_out_loads_too(tmp_path: Path) -> None:
-    """Each example is one that farmlease takes; TLS needs another URL."""
+    """Each example is one that farmlease takes; TLS and Sentinels need another URL."""
     file = tmp_path / "farmlease.toml"
-    file.write_text(KEY.sub("", TEXT).replace('url = "redis://', 'url = "rediss://'))
+    file.write_text(
+        KEY.sub("", TEXT).replace('url = "redis://127.0.0.1:6379/0"', 'url = "redis+sentinel://h/mymaster"')
+    )
     assert ("ctx-01", "agent") == ((config := load_config(file, {})).node, config.store.username)
     assert ("tell-user", 4) == (Path(config.hooks.lost[0]).name, len(config.hooks.lost))
 

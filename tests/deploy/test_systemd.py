@@ -13,6 +13,8 @@ import pytest
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.errors import KeyRingRejected
+from farmlease.node.http.probe_server import MOST_GUESTS
+from farmlease.node.http.server import KEPT, MOST_CALLERS
 from tests.support.agents import RunningAgent, agents_on
 from tests.support.callers import OWN_PID, as_account
 from tests.support.samples import DEPLOY, replaced
@@ -57,6 +59,12 @@ def test_the_agent_has_time_to_end() -> None:
     (patience,) = re.findall(r"^TimeoutStopSec=(\d+)s$", UNIT.read_text(), re.MULTILINE)
     assert 3 == len(delays)
     assert max(delays) + 5 < int(patience)
+
+
+def test_the_agent_has_descriptors_for_all_its_doors() -> None:
+    """All connections that it takes, what it keeps for others, and as many again for users' files and hooks."""
+    (limit,) = re.findall(r"^LimitNOFILE=(\d+)$", UNIT.read_text(), re.MULTILINE)
+    assert 2 * (MOST_CALLERS + 2 * MOST_GUESTS + KEPT) < int(limit)
 
 
 def test_the_unit_is_exposed_little(unit: Path) -> None:

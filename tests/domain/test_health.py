@@ -51,6 +51,12 @@ WELL = Facts(
         ({"host_table": HostTable.IGNORED}, True, "warn", "take it out of farmlease.toml"),
         ({"unknown_domains": 1}, True, "warn", "came here from 1 domain that [identity] of the policy does not list"),
         ({"unknown_domains": 2}, True, "warn", "from 2 domains"),
+        (
+            {"log_trouble": "Broken pipe"},
+            True,
+            "warn",
+            "lines of it are lost (Broken pipe); see where standard error goes",
+        ),
         ({"accounts_failed": 2}, True, "warn", "does not answer for 2 users; try `id NAME`"),
         (
             {"accounts_failed": 3, "accounts_unknown": 1},
@@ -153,7 +159,7 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
     names = {"sessions", "name", "store", "clock", "keys", "policy", "identity", "pools", "files", "journal"}
-    assert names | {"kept", "accounts", "activity", "tombstones"} == set(document["checks"])
+    assert names | {"kept", "accounts", "activity", "tombstones", "log"} == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from tests.faults.stage import Run
+from tests.faults.taking_back import take_back
 from tests.support.members import Member, wait_until
 from tests.support.topologies import Sentinels
 
@@ -11,6 +12,7 @@ __all__ = [
     "cluster_move",
     "cluster_stop",
     "cluster_switch",
+    "moving",
     "sentinel_kill",
     "sentinel_part",
     "sentinel_stop",
@@ -92,6 +94,43 @@ async def sentinel_switch(run: Run) -> None:
     )
     await _one_master(watched)
     run.ended("the master was changed", since, at_least=1)
+
+
+async def moving(run: Run) -> None:
+    """The master is demoted, and the address leads to its replica from then on; open connections may stay where they are.
+
+    As behind a proxy, a virtual address or a name. In order (FAILOVER: the replica has everything), or by force, when it
+    may have missed the last moments. What an administrator took back before stays taken back.
+    """
+    await take_back(run)
+    for _ in range(run.random.randint(1, 2)):
+        ground = run.ground
+        first, second = ground.pair
+        old, new = (first, second) if await asyncio.to_thread(first.is_master) else (second, first)
+        in_order, cut = run.random.random() < 0.5, run.random.random() < 0.4
+        how = "FAILOVER" if in_order else "promoted by force"
+        since = run.strike(f"the address moves: {how}, connections {'cut' if cut else 'stay'}")
+        await asyncio.to_thread(_change, old, new, in_order=in_order)
+        for line in (*ground.lines, ground.address):
+            assert line is not None
+            line.lead_to(new.port)
+            if cut:
+                line.cut()
+                line.mend()
+            await run.pause(0.0, 0.1)
+        await asyncio.to_thread(ground.whole)
+        run.ended("the address has moved", since, at_least=1)
+        await run.pause(0.5, 2.5)
+
+
+def _change(old: Member, new: Member, *, in_order: bool) -> None:
+    """Make the replica the master, and the master its replica."""
+    if in_order:
+        old.ask("FAILOVER", "TO", "127.0.0.1", new.port, "TIMEOUT", 5000)
+        wait_until(lambda: new.is_master() or None, "a master that was changed in order")
+        return
+    new.ask("REPLICAOF", "NO", "ONE")
+    old.ask("REPLICAOF", "127.0.0.1", new.port)
 
 
 async def cluster_kill(run: Run) -> None:

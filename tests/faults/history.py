@@ -114,6 +114,10 @@ class History:
         """Until when a node was kept, by what it had heard by a moment."""
         return max((until for heard, until in self.promises.get(node, []) if heard <= at), default=0.0)
 
+    def beats_since(self, node: str, since: float) -> int:
+        """Return how many heartbeats of a node were answered after a moment."""
+        return sum(heard > since for heard, _ in self.promises.get(node, []))
+
     def hear(self, node: str, session: str, fence: int = 0) -> None:
         """A heartbeat told a node that a session has no seat any more, by any grant up to ``fence``."""
         self.close_spell(node, session)
@@ -138,6 +142,13 @@ class History:
             Loss(now, node, session, seat, reason, self.promised(node, now) if promised is None else promised)
         )
         self.note(f"{node} {session}: lost ({reason})")
+
+    def take_back(self, seat: str) -> None:
+        """An administrator took a user's lease: it keeps no seat from now on."""
+        now = time.time()
+        for lease in self.leases:
+            if lease.seat == seat:
+                lease.until = min(lease.until, now)
 
     # --- text ---------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tests.faults.history import History, Loss, Spell
 from tests.support.patience import within
 
-__all__ = ["Trouble", "judge"]
+__all__ = ["Trouble", "judge", "judge_nothing_lost"]
 
 #: Seconds by which the clock readings of one machine may be late where they are noted after the fact.
 SLACK = 0.05
@@ -33,6 +33,18 @@ def judge(history: History, capacity: int, kept: float, troubles: list[Trouble])
         _told(history, trouble)
     if history.slowest > within(BOUND):
         history.violate("bounded", f"a call took {history.slowest:.1f} s")
+
+
+def judge_nothing_lost(history: History, struck_at: float) -> None:
+    """L11: where a fault lost nothing, whoever had a seat when it struck keeps it until he ends.
+
+    Whoever was let in by a receipt meanwhile may find that there is no seat for him.
+    """
+    for loss in history.losses:
+        spells = [spell for spell in history.of(loss.node, loss.session) if spell.since <= loss.at]
+        if spells and spells[-1].since < struck_at <= loss.at:
+            where = f"{loss.node}/{loss.session} at {loss.at - history.began:.3f}"
+            history.violate("L11", f"{where} lost ({loss.reason}), and nothing else was")
 
 
 def _limit(history: History, capacity: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tests.faults import agent_faults, fail_over, one_server
 from tests.faults.stage import Kind
+from tests.faults.taking_back import give
 
 __all__ = ["KINDS"]
 
@@ -11,6 +12,7 @@ AOF = ("--appendonly", "yes")
 ALL = (
     Kind("flush", "alone", one_server.flush),
     Kind("kill", "alone", one_server.kill, AOF),
+    Kind("restart", "alone", one_server.restart, AOF, silences=(20.0,), lossless=True, prepare=give),
     Kind("lost", "alone", one_server.lost, AOF),
     Kind("stop", "alone", one_server.stop),
     Kind("rollback", "alone", one_server.rollback),
@@ -21,6 +23,7 @@ ALL = (
     Kind("half-open", "alone", one_server.half_open, lines=True),
     Kind("flush-cut", "alone", one_server.flush_cut, lines=True, silences=(1.5,), leases=False),
     Kind("mixed", "alone", one_server.mixed, lines=True, silences=(1.5,), leases=False),
+    Kind("moving", "moving", fail_over.moving, lines=True, silences=(20.0,), prepare=give),
     Kind("sentinel-kill", "sentinels", fail_over.sentinel_kill, silences=(20.0,)),
     Kind("sentinel-stop", "sentinels", fail_over.sentinel_stop, silences=(20.0,)),
     Kind("sentinel-part", "sentinels", fail_over.sentinel_part, silences=(20.0,)),

@@ -27,7 +27,7 @@ AT_ONCE = 6
 #: Seconds after which a run is given up.
 LONGEST = 60.0
 #: Runs on one ground: a Sentinel farm and a Cluster take their time to start.
-PER_GROUND = {"alone": 1, "sentinels": 4, "cluster": 4, "agents": 6}
+PER_GROUND = {"alone": 1, "moving": 4, "sentinels": 4, "cluster": 4, "agents": 6}
 
 
 def planned(kinds: Sequence[str], runs: int, first: int) -> list[Asked]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from tests.faults.stage import Run
+from tests.faults.taking_back import ask_for_it, take_back
 from tests.support.members import Member
 from tests.support.proxy import Proxy
 
@@ -20,6 +21,7 @@ __all__ = [
     "kill",
     "lost",
     "mixed",
+    "restart",
     "rollback",
     "stop",
 ]
@@ -52,6 +54,25 @@ async def kill(run: Run) -> None:
         await asyncio.to_thread(server.restart)
         run.ended("the server was killed", since, at_least=1)
         await run.pause(0.1, 1.0)
+
+
+async def restart(run: Run) -> None:
+    """The server is shut down in order and started again: all data are there, in another life of the server.
+
+    Nothing was lost, and no node was silent for too long: so no session may lose its seat, and what an administrator took
+    back before stays taken back.
+    """
+    server = _server(run)
+    await take_back(run)
+    for _ in range(run.random.randint(1, 2)):
+        since = run.strike("a planned restart of the server")
+        await asyncio.to_thread(server.shut_down)
+        await run.pause(0.0, 1.0)
+        await ask_for_it(run)
+        await run.pause(0.0, 0.8)
+        await asyncio.to_thread(server.restart)
+        run.ended("the server was restarted", since, at_least=1)
+        await run.pause(0.1, 2.5)
 
 
 async def lost(run: Run) -> None:

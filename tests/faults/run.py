@@ -20,10 +20,11 @@ from farmlease.errors import StoreError
 from tests.faults.grounds import Ground
 from tests.faults.history import CURRENT, History
 from tests.faults.hosts import Answer, Plan, Worker, farm_at, running_host
-from tests.faults.judge import judge
+from tests.faults.judge import judge, judge_nothing_lost
 from tests.faults.processes import watched_agent
 from tests.faults.settling import ask_all_again, settle
 from tests.faults.stage import IDENTITIES, SETTLES, Kind, Run
+from tests.faults.taking_back import judge_taken_back
 from tests.support.patience import within
 
 __all__ = ["Outcome", "listen_to_logs", "perform"]
@@ -83,14 +84,19 @@ async def perform(kind: Kind, seed: int, ground: Ground, history: History) -> Ou
                 url, name = ground.url_of(number), f"n{number}"
                 run.hosts.append(await stack.enter_async_context(running_host(name, url, plan, history, folder)))
         await _ready(run)
+        if kind.prepare is not None:
+            await kind.prepare(run)
         await _work(run, kind)
         struck = run.struck
         await ask_all_again(run, since=await settle(run))
+        await judge_taken_back(run)
         if ground.agents is not None:  # the next run finds them idle
             await asyncio.gather(*[host.end(name) for host in run.hosts for name in await host.active()])
     if not kind.leases:
         history.leases.clear()
     judge(history, plan.capacity, plan.kept, run.troubles)
+    if kind.lossless:
+        judge_nothing_lost(history, run.struck_at)
     if not struck:
         history.violate("harness", "no fault struck")
     return Outcome(

@@ -4,9 +4,8 @@ import asyncio
 import time
 
 from farmlease.admin.leases import LeaseAdmin
-from farmlease.domain.pool import Pool
 from farmlease.errors import StoreError
-from tests.faults.stage import IDENTITIES, SETTLES, Run
+from tests.faults.stage import IDENTITIES, SETTLES, Run, pool_of
 from tests.support.patience import within
 
 __all__ = ["ask_all_again", "settle"]
@@ -37,7 +36,7 @@ async def settle(run: Run) -> float:
 
 async def _difference(run: Run) -> str | None:
     """Return how the store and the agents differ about sessions, by lease and by node, and about seats."""
-    pool = await _pool(run)
+    pool = await pool_of(run)
     ours = {
         (host.name, name, user, fence) for host in run.hosts for name, (user, fence) in (await host.active()).items()
     }
@@ -67,8 +66,8 @@ async def _difference(run: Run) -> str | None:
 async def ask_all_again(run: Run, since: float) -> None:
     """L3: every session that is there has the same fence when it is asked for once more, and the count is the same.
 
-    Not where its node's deadline was over by then, because the machine has stood still ``since`` they were looked at:
-    then all settles anew.
+    Not where its node's deadline was over by then, because the machine has stood still ``since`` they were looked at, or
+    where it has lost its seat since, which the judge looks at: then all settles anew.
     """
     lapsed = False
     for host in run.hosts:
@@ -76,7 +75,10 @@ async def ask_all_again(run: Run, since: float) -> None:
             began = time.time()
             answer = await host.start(IDENTITIES.user(user), name)
             given_up = run.history.given_up.get(host.name, 0.0) >= since
-            if given_up or run.history.promised(host.name, began) <= time.time():
+            lost = any(
+                (each.node, each.session) == (host.name, name) for each in run.history.losses if each.at >= since
+            )
+            if given_up or lost or run.history.promised(host.name, began) <= time.time():
                 lapsed = True
             elif answer.fence != fence:
                 run.history.violate("L3", f"{host.name} {name}: had fence {fence}, is told {answer.fence} now")
@@ -88,10 +90,3 @@ async def ask_all_again(run: Run, since: float) -> None:
         difference = f"the store: {error}"
     if difference is not None:
         run.history.violate("L3", difference)
-
-
-async def _pool(run: Run) -> Pool:
-    found = (await run.farm.policy()).pool(run.plan.pool)
-    if found is None:
-        raise StoreError("the policy is not back yet")
-    return found

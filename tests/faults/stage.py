@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from farmlease.domain.identity import Identities
+from farmlease.domain.model import Withdrawal
+from farmlease.domain.pool import Pool
+from farmlease.errors import StoreError
 from farmlease.farm import Farm
 from tests.faults.grounds import Ground
 from tests.faults.history import History
@@ -14,7 +17,7 @@ from tests.faults.hosts import Plan, Worker
 from tests.faults.judge import Trouble
 from tests.support.patience import within
 
-__all__ = ["IDENTITIES", "SETTLES", "Kind", "Run"]
+__all__ = ["IDENTITIES", "SETTLES", "Kind", "Run", "pool_of"]
 
 #: Seconds in which all is well again after the last fault, at most.
 SETTLES = 12.0
@@ -36,8 +39,10 @@ class Run:
     silence: float  #: seconds for which the store keeps a silent node
     hosts: list[Worker] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
+    taken: Withdrawal | None = None  #: how an administrator took a lease back
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
     struck: int = 0
+    struck_at: float = float("inf")  #: when a fault struck first
 
     async def pause(self, shortest: float, longest: float) -> None:
         """Let some time pass."""
@@ -47,6 +52,7 @@ class Run:
         """Note that a fault strikes; return when."""
         self.struck += 1
         self.history.note(f"FAULT {text}")
+        self.struck_at = min(self.struck_at, time.time())
         return time.time()
 
     def ended(self, what: str, since: float, at_least: int | None = None) -> None:
@@ -62,6 +68,14 @@ class Run:
         return f"fl:{{{self.plan.farm}/{self.plan.pool}/0}}:meta"
 
 
+async def pool_of(run: Run) -> Pool:
+    """Return the run's pool, by the policy in force."""
+    found = (await run.farm.policy()).pool(run.plan.pool)
+    if found is None:
+        raise StoreError("the policy is not back yet")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of fault: where it strikes and how. ``lines``: each host has a proxy."""
@@ -75,3 +89,7 @@ class Kind:
     silences: Sequence[float] = (1.5, 20.0)
     #: Leases without a session are counted as in use. Not where a host is away for longer than the recovery window.
     leases: bool = True
+    #: What happens before anybody works.
+    prepare: Callable[[Run], Awaitable[None]] | None = None
+    #: Nothing is lost by it, so that no session may be.
+    lossless: bool = False

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.faults.history import History, Loss, Spell
-from tests.faults.judge import BOUND, Trouble, judge
+from tests.faults.judge import BOUND, Trouble, judge, judge_nothing_lost
 from tests.support.patience import within
 
 FOREVER = float("inf")
@@ -117,3 +117,16 @@ def test_a_grant_that_is_answered_after_its_loss_was_heard_of_is_no_use(history:
     history.lose("n0", "1", "1", "timeout")
     assert [] == history.spells
     assert [] == verdict(history)
+
+
+def test_a_seat_that_was_lost_with_nothing_else_is_found(history: History) -> None:
+    """L11: of three that were lost after a planned restart, only the one that had a seat before it is accused."""
+    began = history.began
+    spell(history, "before", 0.1, 2.0)
+    spell(history, "meanwhile", 1.2, 2.0)
+    spell(history, "again", 0.1, 0.5)
+    spell(history, "again", 1.3, 2.0)
+    for session in ("before", "meanwhile", "again"):
+        history.losses.append(Loss(began + 2.0, "n0", session, session, "capacity", began + 60))
+    judge_nothing_lost(history, began + 1.0)
+    assert ["L11: n0/before at 2.000 lost (capacity), and nothing else was"] == history.violations

@@ -11,7 +11,9 @@ CANARY = "canary-corp\\\\john"
 
 def lines(program: str) -> list[dict[str, Any]]:
     """Run a program that logs, and return what it wrote to standard error, each line as JSON."""
-    start = "import asyncio, logging, warnings, structlog\nfrom farmlease.node.logs import *\nwrite_json_lines()\n"
+    start = (
+        "import asyncio, logging, warnings, structlog\nfrom farmlease.node.logs import *\nlog = write_json_lines()\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", start + textwrap.dedent(program)], capture_output=True, text=True, check=True
     )
@@ -62,10 +64,72 @@ def test_a_fault_of_the_event_loop_is_told_without_its_text() -> None:
     """asyncio's own message quotes the exception; ours says type and place."""
     program = f"""
     async def main():
-        log_loop_faults()
+        log_loop_faults(log)
         asyncio.get_running_loop().call_soon(lambda: int({CANARY!r}))
         await asyncio.sleep(0.01)
     asyncio.run(main())
     """
     (line,) = lines(program)
     assert ("loop.fault", "ValueError") == (line["event"], line["exception"]["type"])
+
+
+def test_faults_that_are_alike_are_counted() -> None:
+    """The first at once; those of its minute in one line when it is over; and nothing if there were none."""
+    program = """
+    from farmlease.node import logs
+    for number in range(3):
+        log.fault('listener.full', uid=number)
+        log.fault('other')
+    log.tend()
+    logs.MINUTE = 0
+    log.tend()
+    log.tend()
+    log.fault('other')
+    """
+    told = [(line["event"], line["times"], line.get("uid")) for line in lines(program)]
+    first, then = [("listener.full", 1, 0), ("other", 1, None)], [("listener.full", 2, 2), ("other", 2, None)]
+    assert [*first, *then, ("other", 1, None)] == told
+
+
+def test_libraries_that_repeat_themselves_are_counted() -> None:
+    """By their text as they wrote it, whatever they fill in."""
+    program = """
+    from farmlease.node import logs
+    for number in range(5):
+        logging.getLogger('a').warning('busy %d', number)
+    logging.getLogger('b').warning('busy %d', 7)
+    logs.MINUTE = 0
+    log.tend()
+    """
+    told = [(line["event"], line.get("times", 1)) for line in lines(program)]
+    assert [("busy 0", 1), ("busy 7", 1), ("busy 4", 4)] == told
+
+
+def test_a_loop_that_fails_again_and_again_is_a_line_a_minute() -> None:
+    """With the number of its faults."""
+    program = """
+    from farmlease.node import logs
+    async def main():
+        log_loop_faults(log)
+        for _ in range(50):
+            asyncio.get_running_loop().call_soon(lambda: int('x'))
+        await asyncio.sleep(0.05)
+        logs.MINUTE = 0
+        log.tend()
+    asyncio.run(main())
+    """
+    assert [("loop.fault", 1), ("loop.fault", 49)] == [(line["event"], line["times"]) for line in lines(program)]
+
+
+def test_kinds_of_faults_are_bounded() -> None:
+    """A library that puts something new into each of its texts fills no memory."""
+    program = """
+    from farmlease.node import logs
+    for number in range(1000):
+        log.fault(f'kind-{number}')
+    logs.MINUTE = 0
+    log.tend()
+    """
+    told = lines(program)
+    assert len(told) < 300
+    assert 1000 == sum(line["times"] for line in told)

@@ -23,7 +23,10 @@ body = body.replace('"{OWN_PID}"', str(os.getpid()))
 connection = http.client.HTTPConnection("localhost", timeout=30)
 connection.sock = socket.socket(socket.AF_UNIX)
 connection.sock.connect(path)
-connection.request(method, target, body.encode() or None, {{"Content-Type": "application/json"}})
+try:
+    connection.request(method, target, body.encode() or None, {{"Content-Type": "application/json"}})
+except (BrokenPipeError, ConnectionResetError):
+    pass  # refused unheard
 response = connection.getresponse()
 print(json.dumps([response.status, response.read().decode()]))
 """

@@ -49,12 +49,21 @@ class Member:
     """One redis-server with its own port and folder, which it keeps when it is started again."""
 
     def __init__(
-        self, folder: Path, *options: str, port: int, config: str = "", sentinel: bool = False, tls: Sequence[str] = ()
+        self,
+        folder: Path,
+        *options: str,
+        port: int,
+        config: str = "",
+        sentinel: bool = False,
+        tls: Sequence[str] = (),
+        password: str | None = None,
     ) -> None:
+        """``password``: by which it is asked."""
         folder.mkdir()
         (folder / "conf").write_text(config)
         self.port = port
         self.folder = folder
+        self._password = password
         self._socket = folder / "redis.sock"
         self._arguments = (
             require("redis-server"), str(folder / "conf"), *(("--sentinel",) if sentinel else ()),
@@ -86,6 +95,14 @@ class Member:
             self.process.wait(10)
             self.process = None
 
+    def shut_down(self) -> None:
+        """End it in order, with all its data written; ``restart`` brings it back."""
+        assert self.process is not None
+        with suppress(redis.ConnectionError):  # it hangs up instead of answering
+            self.ask("SHUTDOWN", "SAVE")
+        self.process.wait(10)
+        self.process = None
+
     def restart(self, *, empty: bool = False) -> None:
         """Start it again with the data it had, or without."""
         self.kill()
@@ -107,8 +124,9 @@ class Member:
 
     def client(self, **options: Any) -> redis.Redis:
         """Return a plain client of this member, to look behind farmlease's back. It waits a second at most."""
+        given = {"password": self._password} | options
         return redis.Redis(
-            unix_socket_path=str(self._socket), socket_timeout=1, protocol=2, retry=Retry(NoBackoff(), 0), **options
+            unix_socket_path=str(self._socket), socket_timeout=1, protocol=2, retry=Retry(NoBackoff(), 0), **given
         )
 
     def ask(self, *command: str | int) -> Any:

@@ -23,7 +23,7 @@ class Proxy:
     """
 
     def __init__(self, target: int, seed: int) -> None:
-        self._target = target
+        self._target, self._host = target, "127.0.0.1"
         self._random = random.Random(seed)  # noqa: S311 - faults, not secrets
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
@@ -44,6 +44,10 @@ class Proxy:
         """End every connection and take no new ones."""
         self._down = True
         self._loop.call_soon_threadsafe(self._abort)
+
+    def lead_to(self, target: int, host: str = "127.0.0.1") -> None:
+        """Lead new connections to another port, or address of this host; those that are open stay where they are."""
+        self._target, self._host = target, host
 
     def mend(self) -> None:
         """Be faultless again. What was stuck arrives now, unless its connection has ended at the sink's side."""
@@ -82,7 +86,7 @@ class Proxy:
             self._tasks.discard(task)
 
     async def _carry(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
+        from_server, to_server = await asyncio.open_connection(self._host, self._target)
         self._writers.add(to_server)
         try:
             questions = asyncio.create_task(self._pass_on(from_client, to_server))

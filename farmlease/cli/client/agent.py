@@ -8,7 +8,7 @@ import http.client
 import json
 import socket
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +55,8 @@ def ask(endpoint: Endpoint, method: str, path: str, document: object = None, *, 
         headers["Authorization"] = f"Bearer {_read_token(endpoint.token_file)}"
     try:
         with closing(_connect(endpoint, timeout)) as connection:
-            connection.request(method, path, body, headers)
+            with suppress(BrokenPipeError, ConnectionResetError):  # refused unheard; the answer may be there
+                connection.request(method, path, body, headers)
             response = connection.getresponse()
             status, content = response.status, response.read()
     except TimeoutError as error:

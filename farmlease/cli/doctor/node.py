@@ -84,7 +84,11 @@ def file_findings(config: Config) -> Iterator[Finding]:
     yield from guarded("state_dir", lambda: [judge.file("state_dir", _facts("folder", agent.state_dir))])
     if not agent.listen.startswith(UNIX):
         yield from guarded("token", lambda: [judge.file("token", _facts("file", agent.token_file))])
-    for name, path in (("password_file", store.password_file), ("key_file", store.key_file)):
+    for name, path in (
+        ("password_file", store.password_file),
+        ("sentinel_password_file", store.sentinel_password_file),
+        ("key_file", store.key_file),
+    ):
         if path is not None:
             yield from guarded(name, partial(_private, name, path))
     yield from guarded("journal", lambda: [_journal(agent.state_dir / FILE)])

@@ -102,6 +102,7 @@ class Metrics:
         self._recovering = gauge("recovering", "1 while leases are being restored to a store that lost data.")
         self._offset = gauge("store_clock_offset_seconds", "By how much the store's clock has leapt ahead (or back).")
         self._journal = gauge("journal_writable", "1 if the journal can be written.")
+        self._logs = gauge("log_writable", "1 if the log can be written.")
         self._capacity = gauge("pool_capacity_seats", "Seats of a pool. The whole farm's: take the max.", "pool")
         self._seats = gauge("pool_seats", "Seats of a pool by state: used, quarantined, free.", "pool", "state")
         self._reserved = gauge("pool_reserved_seats", "Of the free seats, those kept for reservations.", "pool")
@@ -184,6 +185,7 @@ class Metrics:
         self._recovering.set(facts.recovering)
         self._offset.set(facts.clock_off_ms / 1000)
         self._journal.set(facts.journal_writes)
+        self._logs.set(facts.log_trouble is None)
         for check in found.checks:
             self._check.labels(check.name).set([*Status].index(check.status))
 

@@ -43,6 +43,7 @@ class HealthMonitor:
         self._clock = runtime.clock
         self._lifecycle = runtime.lifecycle
         self._accounts = runtime.accounts
+        self._log = runtime.log
         self._offline_denies = settings.offline == "deny"
         self._max_sessions = settings.max_sessions
         self._page: tuple[float, bytes] | None = None
@@ -84,6 +85,7 @@ class HealthMonitor:
             sessions=state.sessions.shown_sessions,
             accounts_failed=self._accounts.failures.users,
             accounts_unknown=self._accounts.failures.unknown,
+            log_trouble=self._log.trouble,
         )
 
     def count_beat(self) -> None:
@@ -92,6 +94,7 @@ class HealthMonitor:
 
     def look(self) -> Facts:
         """Collect the facts anew, and return them. A disk that does not list a folder counts as one not writable."""
+        self._log.tend()
         try:
             self._facts = self.collect()
         except OSError:

@@ -11,14 +11,10 @@ and says no group, site or device, which would decide about his seat, unless the
 import hmac
 import os
 import re
-import socket
-import struct
 import sys
-from asyncio import Transport
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.datastructures import Headers
@@ -26,21 +22,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from typing_extensions import override
 
 from farmlease.domain.identity import Identities, User
 from farmlease.errors import InvalidName
 from farmlease.node.accounts.accounts import Accounts, NoAnswer
 from farmlease.node.host_identity import owner
-from farmlease.node.http.half_closed import HalfClosedProtocol
 from farmlease.node.journal.policy_cache import PolicyCache
 
-__all__ = ["MAX_BODY", "Access", "Caller", "Gate", "NotYours", "PeerProtocol", "path_as_sent", "problem"]
+__all__ = ["MAX_BODY", "PEER", "Access", "Caller", "Gate", "NotYours", "path_as_sent", "problem"]
 
 MAX_BODY = 64 << 10  #: bytes of a request's body
 
-_PEER = "peer uid"
-_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED = 0, 1, 80
+#: In place of the address of a caller on a Unix socket, whose uid stands in place of a port.
+PEER = "peer uid"
 #: A target with the server's address in front: the address, and the path.
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)(/.*)?")
 #: What everybody may say of a session of his own.
@@ -126,7 +120,7 @@ class Access:
 
     async def _peer(self, scope: Scope) -> Caller | NoAnswer:
         kind, uid = scope["client"] or ("", -1)
-        if sys.platform == "win32" or kind != _PEER:
+        if sys.platform == "win32" or kind != PEER:
             return NoAnswer.NONE
         else:  # noqa: RET505 - mypy judges each platform by its branch
             if uid in {0, os.getuid()}:
@@ -215,29 +209,6 @@ class _Bounded:
         if self._left < 0:
             raise _TooLargeError
         return message
-
-
-class PeerProtocol(HalfClosedProtocol):
-    """HTTP/1.1 that gives the application the uid at the other end of a Unix socket, as the kernel has it."""
-
-    @override
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        """Note the peer's uid in place of an address."""
-        super().connection_made(transport)
-        uid = _peer_uid(transport.get_extra_info("socket"))
-        if uid is not None:
-            self.client = (_PEER, uid)
-
-
-def _peer_uid(sock: Any) -> int | None:  # noqa: ANN401 - asyncio's TransportSocket is no socket.socket
-    if sys.platform == "win32" or sock is None or sock.family != socket.AF_UNIX:
-        return None
-    elif sys.platform == "linux":  # noqa: RET505 - mypy judges each platform by its branch
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-        return int(uid)
-    else:  # NOT TRIED: by the headers of macOS and FreeBSD, whose xucred begins with its version and the uid
-        _, uid = struct.unpack_from("Ii", sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED))
-        return int(uid)
 
 
 def problem(status: int, detail: str, **fields: object) -> JSONResponse:

@@ -19,18 +19,23 @@ from http import HTTPStatus
 from typing_extensions import override
 
 from farmlease.node.concurrency import Actor
+from farmlease.node.http.door import Bounds, Door, Place
 from farmlease.node.http.probe_answers import Answer
+from farmlease.node.logs import Log
 
 __all__ = ["agent_checking", "probing"]
 
 #: Connections of one listener. A balancer needs one at a time.
 MOST_GUESTS = 256
+#: Descriptors that they leave to the store, the journal and hooks. Callers of the API leave twice as many.
+KEPT = 32
 #: Seconds in which a request must be here, and an answer be taken.
 PATIENCE = 5.0
 #: Seconds for which a connection may wait for its next request.
 IDLE = 30.0
 #: Seconds for which who has the agent-check's line may go on sending.
 FAREWELL = 1.0
+_SLOW = "listener.slow_head"
 _LONGEST_HEAD = 8 << 10  #: bytes of a request
 _LONGEST_SENT = 4 << 10  #: bytes that HAProxy's agent-send may be long
 
@@ -49,28 +54,23 @@ Answering = Callable[[str, str, str], Answer]
 class _Guest(asyncio.Protocol):
     """A connection that is thrown out when its time is over, or when others need its place."""
 
-    def __init__(self, others: "dict[_Guest, None]") -> None:
-        self._others = others
-        self._timer: asyncio.TimerHandle | None = None
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._transport: asyncio.Transport
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream socket; for the type checker
         self._transport = transport
-        self._others[self] = None
-        if len(self._others) > MOST_GUESTS:
-            next(iter(self._others)).leave()
+        self._place.enter(transport)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._others.pop(self, None)
-        self._stop_timer()
+        self._place.free()
 
-    def stay(self, seconds: float) -> None:
-        """Let the connection be for so long from now on."""
-        self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.leave)
+    def stay(self, seconds: float, *, fault: str = "") -> None:
+        """Let the connection be for so long from now on; its end is logged as this ``fault``."""
+        self._place.stay(seconds, fault=fault)
 
     def finish(self) -> None:
         """Say that nothing more comes. The other end may close when it likes."""
@@ -81,19 +81,14 @@ class _Guest(asyncio.Protocol):
 
     def leave(self) -> None:
         """End the connection at once, whatever it has not sent or taken yet."""
-        self._others.pop(self, None)
-        self._transport.abort()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._place.leave()
 
 
 class _Probe(_Guest):
     """HTTP/1.0 and 1.1, as far as probes need it."""
 
-    def __init__(self, others: dict[_Guest, None], answering: Answering) -> None:
-        super().__init__(others)
+    def __init__(self, place: Place, answering: Answering) -> None:
+        super().__init__(place)
         self._answering = answering
         self._head = b""
         self._full = False
@@ -103,14 +98,14 @@ class _Probe(_Guest):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.stay(PATIENCE)
+        self.stay(PATIENCE, fault=_SLOW)
 
     @override
     def data_received(self, data: bytes) -> None:
         if self._over:
             return
         if not self._head:
-            self.stay(PATIENCE)
+            self.stay(PATIENCE, fault=_SLOW)
         self._head += data
         if len(self._head) > _LONGEST_HEAD:
             self._say(_TOO_LONG, last=True, more=True)
@@ -157,6 +152,7 @@ class _Probe(_Guest):
         request, fields = _REQUEST.fullmatch(line), [_FIELD.fullmatch(each) for each in lines]
         path = "" if request is None else _path(request[1], request[2])
         if request is None or not path or not all(fields):
+            self._place.report("listener.invalid_request")
             self._say(_BAD, last=True, more=True)
             return
         method = request[1].decode()
@@ -185,10 +181,8 @@ class _Probe(_Guest):
             # What is still being sent is read and dropped: closing on it would take the answer back.
             self.finish() if more else self._transport.close()
             return
-        # Who asks again is no longer the one that has been here longest.
-        if self._others.pop(self, self) is None:
-            self._others[self] = None
-        self.stay(PATIENCE if self._head else IDLE)
+        self._place.asked()
+        self.stay(PATIENCE if self._head else IDLE, fault=_SLOW if self._head else "")
 
 
 def _path(method: bytes, target: bytes) -> str:
@@ -213,8 +207,8 @@ def _by_name(fields: Iterable[Sequence[bytes]]) -> Mapping[bytes, bytes]:
 class _AgentCheck(_Guest):
     """One line, and good-bye. What HAProxy's agent-send sends is read: left unread it would cost the line."""
 
-    def __init__(self, others: dict[_Guest, None], line: Callable[[], bytes]) -> None:
-        super().__init__(others)
+    def __init__(self, place: Place, line: Callable[[], bytes]) -> None:
+        super().__init__(place)
         self._line = line
         self._read = 0
 
@@ -232,28 +226,26 @@ class _AgentCheck(_Guest):
             self.leave()
 
 
-def probing(answering: Answering, listener: socket.socket) -> Actor:
+def probing(answering: Answering, listener: socket.socket, log: Log) -> Actor:
     """Return the actor that answers HTTP probes on a listening socket until it is interrupted."""
-    return _serving(lambda others: _Probe(others, answering), listener)
+    return _serving(lambda place: _Probe(place, answering), "health", listener, log)
 
 
-def agent_checking(line: Callable[[], bytes], listener: socket.socket) -> Actor:
+def agent_checking(line: Callable[[], bytes], listener: socket.socket, log: Log) -> Actor:
     """Return the actor that sends ``line()`` to each connection on a listening socket until it is interrupted."""
-    return _serving(lambda others: _AgentCheck(others, line), listener)
+    return _serving(lambda place: _AgentCheck(place, line), "agent_check", listener, log)
 
 
-def _serving(welcome: Callable[[dict[_Guest, None]], _Guest], listener: socket.socket) -> Actor:
+def _serving(welcome: Callable[[Place], _Guest], name: str, listener: socket.socket, log: Log) -> Actor:
     over = asyncio.Event()
-    guests: dict[_Guest, None] = {}  # in order of their last request, the oldest first
 
     async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(lambda: welcome(guests), sock=listener)
+        door = Door(listener, Bounds(name, most=MOST_GUESTS, kept=KEPT), welcome, log)
+        door.open()
         try:
             await over.wait()
         finally:
-            server.close()
-            for guest in [*guests]:
-                guest.leave()
-            await server.wait_closed()
+            await door.close()
+            door.empty()
 
     return Actor(run, over.set)

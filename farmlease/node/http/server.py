@@ -7,6 +7,7 @@ killed agent left behind is removed, and one on which another process listens is
 import contextlib
 import errno
 import ipaddress
+import json
 import os
 import secrets
 import socket
@@ -18,24 +19,51 @@ import filelock
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from farmlease import private_file
 from farmlease.config.source import UNIX, split_address
 from farmlease.errors import ConfigError, FarmleaseError
 from farmlease.node.concurrency import Actor
-from farmlease.node.http.auth import PeerProtocol
-from farmlease.node.http.half_closed import HalfClosedProtocol
+from farmlease.node.http.api_protocol import IDLE, ApiProtocol, log_no_request_twice
+from farmlease.node.http.door import Bounds, Door
+from farmlease.node.logs import Log
 from farmlease.private_file import Flaw, NotPrivate
 
 __all__ = ["hosts_of", "listening_socket", "own_token", "serving"]
 
+#: Connections of the API. Each request of a command has one of its own.
+MOST_CALLERS = 1024
+#: Of these, what only root and the agent's own user get on a Unix socket.
+FOR_ROOT = 32
+#: Connections of any other user on a Unix socket. A session that waits in a queue keeps one.
+OF_ONE_USER = 32
+#: Descriptors that are kept for the store, the journal, hooks and health.
+KEPT = 64
 _SECONDS_TO_FINISH = 1
 _MAX_TOKEN = 4096  #: bytes
 _LOOKS_FOR = 5.0  #: seconds for which an agent waits while another one takes the place of its socket
 
+_FULL = json.dumps(
+    {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "the agent has as many connections as it takes; try again in a moment",
+    }
+).encode()
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_FULL), _FULL)
+)
+
 
 class _Server(uvicorn.Server):
-    """A server that leaves the process's signals to the daemon."""
+    """A server of the connections that a door lets in; it leaves the process's signals to the daemon."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, log: Log) -> None:
+        super().__init__(config)
+        self._door = Door(listener, _bounds(), lambda place: ApiProtocol(config, self.server_state, place), log)
 
     @override
     @contextlib.contextmanager
@@ -43,29 +71,55 @@ class _Server(uvicorn.Server):
         """Do nothing: the run group interrupts the server."""
         yield
 
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the door."""
+        self.servers = []
+        self._door.open()
+        self.started = True
 
-def serving(app: ASGIApp, listener: socket.socket) -> Actor:
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the door; then let requests end for a moment."""
+        await self._door.close()
+        await super().shutdown(sockets)
+
+
+def serving(app: ASGIApp, listener: socket.socket, log: Log) -> Actor:
     """Return the actor that serves ``app`` on a listening socket until it is interrupted."""
     config = uvicorn.Config(
         app,
-        http=PeerProtocol if listener.family not in {socket.AF_INET, socket.AF_INET6} else HalfClosedProtocol,
+        http=H11Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=int(IDLE),
         timeout_graceful_shutdown=_SECONDS_TO_FINISH,
     )
-    server = _Server(config)
+    log_no_request_twice()
+    server = _Server(config, listener, log)
 
     async def run() -> None:
-        await server.serve(sockets=[listener])
+        await server.serve()
 
     def interrupt() -> None:
         server.should_exit = True
 
     return Actor(run, interrupt)
+
+
+def _bounds() -> Bounds:
+    return Bounds(
+        "api",
+        most=MOST_CALLERS,
+        kept=KEPT,
+        of_one_user=OF_ONE_USER,
+        for_root=FOR_ROOT,
+        refusal=_REFUSAL,
+    )
 
 
 def listening_socket(address: str, beside: Collection[str] = ()) -> socket.socket:

@@ -24,6 +24,7 @@ __all__ = [
     "hosts",
     "is_encrypted",
     "master_name",
+    "read_password",
     "split_url",
     "tls_context",
 ]
@@ -63,12 +64,16 @@ class StoreAddress:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    #: Of the Sentinels themselves, where they ask for a password of their own; without it they are shown none, and the
+    #: store's only if they ask for one.
+    sentinel_username: str | None = None
+    sentinel_password_file: Path | None = None
     timeout_ms: int = 2000  #: of one try, connecting included; a call with all its tries takes at most twice as long
     wait_replicas: int = 0  #: replicas that must have a grant before it is answered
 
 
 def tls_context(address: StoreAddress) -> ssl.SSLContext:
-    """Build the context once, so that a wrong file is an error of the configuration and not of the first call."""
+    """Build the context of an address from its files as they are now. ConfigError if one cannot be used."""
     try:
         context = ssl.create_default_context(cafile=address.ca_file)
     except (OSError, ssl.SSLError) as error:
@@ -211,12 +216,25 @@ def _about_options(address: StoreAddress, url: SplitResult) -> Iterator[Fault]:
         yield Fault(name, f"is for TLS, and this URL is not encrypted: use rediss://, or drop {name}")
     if address.key_file is not None and address.cert_file is None:
         yield Fault("cert_file", "is required beside key_file")
+    yield from _about_sentinels(address, url)
     if address.username and url.username and address.username != unquote(url.username):
         yield Fault("username", "and the user name in url differ: keep one of them")
     if address.password_file is not None and url.password:
         yield Fault("password_file", "is given and url has a password too: keep the file")
     if address.timeout_ms <= 0:
         yield Fault("timeout", "must be longer than 0")
+
+
+def _about_sentinels(address: StoreAddress, url: SplitResult) -> Iterator[Fault]:
+    own = {
+        "sentinel_username": address.sentinel_username,
+        "sentinel_password_file": address.sentinel_password_file,
+    }
+    if url.scheme != "redis+sentinel":
+        for name in (name for name, given in own.items() if given is not None):
+            yield Fault(name, f"is for Sentinels, and this URL names none: use redis+sentinel://, or drop {name}")
+    elif address.sentinel_username and address.sentinel_password_file is None:
+        yield Fault("sentinel_password_file", "is required beside sentinel_username")
 
 
 def hosts(url: SplitResult) -> list[tuple[str, int]]:
@@ -253,16 +271,19 @@ def _database_texts(url: SplitResult) -> tuple[str, str]:
     return path, parse_qs(url.query, keep_blank_values=True).get("db", [""])[0]
 
 
-def credentials(address: StoreAddress, url: SplitResult) -> dict[str, str | None]:
-    """Return the user of the URL or beside it, and the password of the URL or of a file. ConfigError for a bad file."""
+def credentials(address: StoreAddress, url: SplitResult) -> tuple[str | None, str | None]:
+    """Return the user of the URL or beside it, and the password of the URL; that of ``password_file`` is read later."""
     username = address.username or (unquote(url.username) if url.username else None)
-    if address.password_file is None:
-        return {"username": username, "password": unquote(url.password) if url.password else None}
+    return username, unquote(url.password) if url.password and address.password_file is None else None
+
+
+def read_password(option: str, file: Path) -> str:
+    """Return the password that a file holds. ConfigError, which names the option, if there is none."""
     try:
-        password = address.password_file.read_text(encoding="utf-8-sig").rstrip("\r\n")
+        password = file.read_text(encoding="utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = _reason(error) if isinstance(error, OSError) else "not text"
-        raise ConfigError(f"[store] password_file {address.password_file} cannot be read: {reason}") from None
+        raise ConfigError(f"[store] {option} {file} cannot be read: {reason}") from None
     if not password:
-        raise ConfigError(f"[store] password_file {address.password_file} is empty")
-    return {"username": username, "password": password}
+        raise ConfigError(f"[store] {option} {file} is empty")
+    return password

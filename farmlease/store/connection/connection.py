@@ -23,31 +23,14 @@ from redis import asyncio as driver
 from redis.exceptions import NoScriptError
 
 from farmlease.errors import ConfigError, StoreUnavailable
-from farmlease.store.connection.address import (
-    StoreAddress,
-    credentials,
-    database,
-    hosts,
-    is_encrypted,
-    master_name,
-    split_url,
-    tls_context,
-)
+from farmlease.store.connection.address import StoreAddress, split_url
 from farmlease.store.connection.driver_errors import DRIVER_ERRORS, store_error
 from farmlease.store.connection.embedded import EmbeddedServer, embedded_store
 from farmlease.store.connection.multiplexer import OneServer
-from farmlease.store.connection.routing import Cluster, Route
-from farmlease.store.connection.sentinel import SentinelMaster
-from farmlease.store.connection.socket import (
-    MAX_CONNECTIONS,
-    Channel,
-    ConnectionPool,
-    Handshake,
-    SentinelTlsConnection,
-    TlsConnection,
-    driver_options,
-    parse_info,
-)
+from farmlease.store.connection.routes import one_server, route_to
+from farmlease.store.connection.routing import Route
+from farmlease.store.connection.server_life import what_it_says
+from farmlease.store.connection.socket import MAX_CONNECTIONS, Channel, Handshake, driver_options
 from farmlease.store.script import LIFE, Argument, Script
 
 __all__ = ["MAX_CONNECTIONS", "Connection", "ServerInfo", "StoreAddress", "open_connection"]
@@ -149,19 +132,13 @@ class Connection:
 
     async def server_info(self) -> ServerInfo:
         """Ask the server what it is (INFO; an ACL user needs the right to it). Of a Cluster, one of its masters."""
-
-        async def read(channel: Channel) -> tuple[dict[str, str], dict[str, str]]:
-            return parse_info(await channel.execute("INFO", "server")), parse_info(
-                await channel.execute("INFO", "replication")
-            )
-
-        found, role = await self._with_retries(read)
+        found = await self._with_retries(lambda channel: what_it_says(channel.execute))
         return ServerInfo(
             name=found.get("server_name", "redis"),
             version=found.get("valkey_version", found.get("redis_version", "")),
             run_id=found.get("run_id", ""),
-            role=role.get("role", "master"),
-            mode=found.get("redis_mode", "standalone"),
+            role=found.get("role", "master"),
+            mode=found.get("server_mode", found.get("redis_mode", "standalone")),  # Valkey's name, and Redis'
         )
 
     async def close(self) -> None:
@@ -205,7 +182,7 @@ class Connection:
                 await self._route.refresh()
                 return await self._after(failure, exchange, keys)
         except DRIVER_ERRORS as error:
-            raise store_error(self._describe, error, outside) from error
+            raise store_error(self._describe, error, outside, keys) from error
 
     async def _after(self, failure: StoreUnavailable, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
         """Go on after a first attempt that failed. The policy begins with it: tenacity costs more than most calls."""
@@ -234,7 +211,7 @@ class Connection:
             async with asyncio.timeout(self._timeout), self._slots:
                 return await self._route.use(keys, exchange)
         except DRIVER_ERRORS as error:
-            raise store_error(self._describe, error, outside) from error
+            raise store_error(self._describe, error, outside, keys) from error
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -254,7 +231,7 @@ async def open_connection(
     url = split_url(address)
     if url.scheme == "embedded":
         return await _open_embedded(address, url, state_dir, owner=owner, sleep=sleep)
-    route, describe = _route(address, url)
+    route, describe = route_to(address, url)
     return Connection(
         route,
         describe=describe,
@@ -265,65 +242,6 @@ async def open_connection(
     )
 
 
-def _route(address: StoreAddress, url: SplitResult) -> tuple[Route, str]:
-    """Return the route to a store that others run, and its address as texts show it."""
-    handshake, number, exclusive = Handshake(), database(url), address.wait_replicas > 0
-    who = credentials(address, url)
-    given = driver_options(address, db=number, **who)
-    if url.scheme == "unix":
-        path = unquote(url.path)
-        route = _one_server(handshake, given, driver.UnixDomainSocketConnection, exclusive=exclusive, path=path)
-        return route, f"unix://{path}?db={number}"
-    tls: dict[str, Any] = (
-        {"connection_class": TlsConnection, "context": tls_context(address)} if is_encrypted(address, url) else {}
-    )
-    named_hosts = hosts(url)
-    named = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in named_hosts)
-    if url.scheme == "redis+cluster":
-        return Cluster(
-            named_hosts, handshake, address.timeout_ms / 1000, exclusive=exclusive, **given | tls
-        ), f"{url.scheme}://{named}"
-    if url.scheme == "redis+sentinel":
-        master, kind = master_name(url), {"connection_class": SentinelTlsConnection} if tls else {}
-        sentinels, patience = _sentinels(address, named_hosts, who, tls)
-        how = {"redis_connect_func": handshake.perform, **given, **tls, **kind}
-        sentinel_master = SentinelMaster(master, sentinels, handshake, patience=patience, exclusive=exclusive, **how)
-        return sentinel_master, f"{url.scheme}://{named}/{master}/{number}"
-    host, port = named_hosts[0]
-    return _one_server(
-        handshake, given | tls, exclusive=exclusive, host=host, port=port
-    ), f"{url.scheme}://{named}/{number}"
-
-
-def _sentinels(
-    address: StoreAddress, hosts: Sequence[tuple[str, int]], who: dict[str, Any], tls: dict[str, Any]
-) -> tuple[list[list[ConnectionPool]], float]:
-    """Return the connection pools for each Sentinel, and the seconds that each has to answer.
-
-    Each is asked without our name and password first, then, in case it wants one, with it.
-    """
-    identities: list[dict[str, Any]] = [{}, who] if who["password"] else [{}]
-    # A dead Sentinel leaves time to ask the others within one attempt: all of them at once, then one after the other.
-    share = address.timeout_ms / 1000 / ((1 + len(hosts)) * len(identities) + 1)
-    given = driver_options(address) | tls | {"socket_connect_timeout": share}
-    pools = [
-        [driver.ConnectionPool(host=host, port=port, **given, **who) for who in identities] for host, port in hosts
-    ]
-    return pools, share
-
-
-def _one_server(
-    handshake: Handshake,
-    given: dict[str, Any],
-    kind: type[driver.Connection | driver.UnixDomainSocketConnection] = driver.Connection,
-    *,
-    exclusive: bool = False,
-    **place: Any,  # noqa: ANN401 - the driver's own options
-) -> OneServer:
-    pool = driver.ConnectionPool(redis_connect_func=handshake.perform, **{"connection_class": kind} | given | place)
-    return OneServer(pool, handshake, exclusive=exclusive)
-
-
 async def _open_embedded(
     address: StoreAddress, url: SplitResult, state_dir: Path | None, *, owner: bool, sleep: Sleep
 ) -> Connection:
@@ -331,7 +249,7 @@ async def _open_embedded(
         raise ConfigError('[store] url = "embedded:" needs a folder here: write it as embedded:/path/of/the/folder')
     folder = Path(unquote(url.path)) if url.path else Path(state_dir or "") / "redis"
     store = await embedded_store(folder, owner=owner)
-    client: driver.Redis | Route = store.memory or _one_server(
+    client: driver.Redis | Route = store.memory or one_server(
         Handshake(), driver_options(address, db=0), driver.UnixDomainSocketConnection, path=str(store.socket)
     )
     describe = f"embedded:{folder}" if store.memory is None else "embedded: (in memory only)"

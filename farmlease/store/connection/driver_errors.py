@@ -12,14 +12,15 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from redis import exceptions as answers
 from redis.asyncio.sentinel import MasterNotFoundError
 
 from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
+from farmlease.store.connection.acl_texts import Lack, lack_in
 
-__all__ = ["DRIVER_ERRORS", "NotMaster", "store_error"]
+__all__ = ["DRIVER_ERRORS", "NotMaster", "NotUnderstood", "SentinelsRefuse", "leads_elsewhere", "store_error"]
 
 #: What the driver, the network and a timeout raise.
 DRIVER_ERRORS = (answers.RedisError, OSError)
@@ -27,6 +28,14 @@ DRIVER_ERRORS = (answers.RedisError, OSError)
 
 class NotMaster(answers.ConnectionError):
     """A network connection leads to a replica. An error of the driver's kind, so that the driver closes it."""
+
+
+class SentinelsRefuse(answers.ConnectionError):
+    """The Sentinels that answer do not say who the master is, as they do not take our name and password."""
+
+
+class NotUnderstood(answers.ConnectionError):
+    """A server does not say of itself what must be known of it; the text says what. Of the driver's kind likewise."""
 
 
 #: The first word of a server's error → our error and what to do. Also found inside the text: a server before 7.0 wraps
@@ -37,13 +46,20 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
         StoreRefused,
         "does not take this user name and password: check username and password_file in [store]",
     ),
-    "NOPERM": (StoreRefused, "denies this user a command or a key: grant it the rights of the sample ACL"),
+    "NOPERM": (StoreRefused, "denies this user {lack}: grant it the rights of the sample ACL"),
     "The user executing the script can't": (
         StoreRefused,
-        "denies this user a command that a script needs: grant it the rights of the sample ACL",
+        "denies this user {lack} that a script needs: grant it the rights of the sample ACL",
+    ),
+    "ACL failure in script": (
+        StoreRefused,
+        "denies this user {lack} that a script needs: grant it the rights of the sample ACL",
     ),
     "OOM": (StoreRefused, "is out of memory: raise its maxmemory (the policy must be noeviction)"),
-    "READONLY": (StoreRefused, "is a read-only replica: name the master in [store] url"),
+    "READONLY": (
+        StoreUnavailable,
+        "is a read-only replica by now: name the master in [store] url, or try again when it is one",
+    ),
     "MISCONF": (StoreRefused, "cannot write to its disk and takes no changes: see its log"),
     "DENIED": (
         StoreRefused,
@@ -67,6 +83,13 @@ _OURS: dict[str, tuple[type[StoreError], str]] = {
         StoreUnavailable,
         "has no Sentinel that names a living master: see SENTINEL MASTERS, and check the name of it in [store] url",
     ),
+    "SENTINELS": (
+        StoreRefused,
+        (
+            "has Sentinels that want a name and password, or others: set sentinel_username and sentinel_password_file "
+            "in [store]"
+        ),
+    ),
 }
 #: What the same words mean where another server takes over by itself.
 _WATCHED: dict[str, tuple[type[StoreError], str]] = {
@@ -74,10 +97,17 @@ _WATCHED: dict[str, tuple[type[StoreError], str]] = {
     "REPLICA": (StoreUnavailable, "has another master by now: try again in a moment"),
     "MOVED": (StoreUnavailable, "is moving data: try again in a moment"),
 }
+#: Words by which a server says that it cannot serve what the connection was made for: behind a proxy, a virtual address
+#: or a name there may be another one by now, which only a new network connection finds.
+_ELSEWHERE = frozenset({
+    "READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS", "MISCONF", "CLUSTERDOWN", "UNBLOCKED", "NOAUTH",
+    "WAIT cannot be used with replica", "REPLICA",
+})  # fmt: skip
 _WORD = re.compile(rf"(?:^|: -?)({'|'.join(_WORDS)})\b")
 #: Driver classes for words that redis-py cuts off the text.
 _CLASSES: tuple[tuple[type[Exception], str], ...] = (
     (NotMaster, "REPLICA"),
+    (SentinelsRefuse, "SENTINELS"),
     (MasterNotFoundError, "NOMASTER"),
     (answers.NoPermissionError, "NOPERM"),
     (answers.AuthorizationError, "NOPERM"),
@@ -124,33 +154,61 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], .
 _NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
-def store_error(store: str, error: BaseException, outside: BaseException | None) -> StoreError:
+def leads_elsewhere(answer: Exception) -> bool:
+    """Return whether a server's error belongs to the network connection, which is not to be used any more then."""
+    return _word_of(answer) in _ELSEWHERE
+
+
+def store_error(
+    store: str, error: BaseException, outside: BaseException | None, keys: Sequence[str] = ()
+) -> StoreError:
     """Return StoreUnavailable (another attempt may help) or StoreRefused (it does not) for one of ``DRIVER_ERRORS``.
 
     ``outside``: the exception that was being handled before the driver was called, and so is no cause of the error.
+    ``keys``: what the call was about; a server does not say which of them it denies.
     """
-    return _translate(store, list(_causes(error, outside)))
+    return _translate(store, list(_causes(error, outside)), keys)
 
 
-def _translate(store: str, chain: list[BaseException]) -> StoreError:
+def _translate(store: str, chain: list[BaseException], keys: Sequence[str]) -> StoreError:
     for one in chain:
-        if isinstance(one, answers.AuthenticationError):
-            word = "NOAUTH" if one.status_code == "NOAUTH" else "WRONGPASS"
-        else:
-            word = next((word for kind, word in _CLASSES if isinstance(one, kind)), "")
-        if not word and isinstance(one, answers.ResponseError):
-            found = _WORD.search(str(one))
-            word = found[1] if found else ""
-        if word:
+        if word := _word_of(one):
             known = _WORDS | _OURS | (_WATCHED if store.startswith("redis+") else {})
             kind, advice = known[word]
-            return kind(f"the store {store} {advice}")
+            return kind(f"the store {store} {advice.replace('{lack}', _lacking(str(one), keys))}")
     for one in chain:
+        if isinstance(one, NotUnderstood):
+            return StoreRefused(f"the store {store} {one}")
         if isinstance(one, answers.ResponseError):
             # A server's error may quote arguments; they are cut off.
             text = re.split(r", with args|\n", str(one), maxsplit=1)[0][:200]
             return StoreRefused(f"the store {store} refused: {text}")
     return _translate_network(store, chain)
+
+
+def _word_of(error: BaseException) -> str:
+    """Return the word by which an error is known here; empty if it is none of them."""
+    if isinstance(error, answers.AuthenticationError):
+        return "NOAUTH" if error.status_code == "NOAUTH" else "WRONGPASS"
+    if word := next((word for kind, word in _CLASSES if isinstance(error, kind)), ""):
+        return word
+    found = _WORD.search(str(error)) if isinstance(error, answers.ResponseError) else None
+    return found[1] if found else ""
+
+
+def _lacking(text: str, keys: Sequence[str]) -> str:
+    """Name the command or the key that an ACL denies, as far as the server says it."""
+    match lack_in(text):
+        case Lack("command", name) if name:
+            return f"the command {name}"
+        case Lack("key") if len(keys) == 1:
+            return f"the key {keys[0]}"
+        case Lack("key"):
+            return f"a key of this call ({', '.join([*keys[:2], '...'])})" if keys else "a key"
+        case Lack(what, name):
+            return f"the {what} {name}" if name else f"a {what}"
+        case _:
+            return "a command or a key"
 
 
 def _translate_network(store: str, chain: list[BaseException]) -> StoreError:

@@ -25,7 +25,9 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 from typing_extensions import override
 
+from farmlease.store.connection.driver_errors import DRIVER_ERRORS, NotMaster, leads_elsewhere
 from farmlease.store.connection.socket import (
+    RENEW_EVERY,
     Channel,
     ConnectionPool,
     DriverConnection,
@@ -40,6 +42,8 @@ __all__ = ["OneServer", "SharedChannel"]
 Answer = TypeVar("Answer")
 Command = tuple[bytes | str | int, ...]
 
+#: Seconds that a renewal may take.
+_RENEW_WITHIN = 5.0
 #: Commands that are sent together at most: the server is to work on them while we make ready those behind them.
 _AT_ONCE = 8
 _INCOMPLETE = object()  #: in place of an answer that has not arrived as a whole
@@ -48,7 +52,8 @@ _INCOMPLETE = object()  #: in place of an answer that has not arrived as a whole
 class OneServer:
     """A server that is where the URL says.
 
-    Its calls share a network connection, which is made when it is needed, and again when it was lost. With
+    Its calls share a network connection, which is made when it is needed, and again when it was lost, when the server
+    answers that it is not the one to ask, and after ``RENEW_EVERY`` seconds, while the earlier one still serves. With
     ``exclusive`` each call has one of its own for as long as it takes, as it must where a call makes its connection
     wait (WAIT), which would make all others wait too.
     """
@@ -60,6 +65,8 @@ class OneServer:
         self._shared: _SharedConnection | None = None
         self._open = set[_SharedConnection]()  #: all whose network connection is not closed yet
         self._connecting = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
+        self._renew_at = 0.0
 
     def use(
         self,
@@ -70,7 +77,9 @@ class OneServer:
     ) -> Awaitable[Answer]:
         """Carry out an exchange with it; the driver's errors pass through."""
         shared = self._shared
-        if shared is not None and not shared.lost:  # then nothing stands between the caller and its answer
+        if shared is not None and not shared.spent:  # then nothing stands between the caller and its answer
+            if asyncio.get_running_loop().time() > self._renew_at:
+                self._renew_soon(shared)
             return exchange(SharedChannel(shared, asking=asking))
         return self._connect_and_use(exchange, asking=asking)
 
@@ -87,6 +96,9 @@ class OneServer:
     async def close(self) -> None:
         """End every network connection."""
         self._shared = None
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
         await asyncio.gather(*(each.end() for each in self._open))
         await self._pool.aclose()
 
@@ -96,16 +108,40 @@ class OneServer:
                 return await exchange(channel)
         async with self._connecting:  # one call connects for all
             shared = self._shared
-            if shared is None or shared.lost:
+            if shared is None or shared.spent:
                 shared = self._shared = await self._connect()
         return await exchange(SharedChannel(shared, asking=asking))
 
     async def _connect(self) -> "_SharedConnection":
         connection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # the driver's
         shared = _SharedConnection(connection, self._pool, self._handshake.life(connection))
+        self._renew_at = asyncio.get_running_loop().time() + RENEW_EVERY
         self._open.add(shared)
         shared.closed.add_done_callback(lambda _: self._open.discard(shared))
         return shared
+
+    def _renew_soon(self, old: "_SharedConnection") -> None:
+        """Have another connection take the place of an old one; no call waits for it."""
+        self._renew_at = asyncio.get_running_loop().time() + RENEW_EVERY
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew(old))
+
+    async def _renew(self, old: "_SharedConnection") -> None:
+        """Connect anew, to where the address leads now; while that fails, the old connection serves."""
+        try:
+            async with asyncio.timeout(_RENEW_WITHIN):
+                shared = await self._connect()
+        except NotMaster:  # the address leads elsewhere, or the server that answers is a master no more
+            old.retire()
+        except DRIVER_ERRORS as error:
+            self._handshake.note_renewal(self._pool, error)
+        else:
+            self._handshake.note_renewal(self._pool)
+            if self._shared is old:
+                self._shared = shared
+                old.retire()
+            else:  # a call has made another one meanwhile
+                shared.retire()
 
     def _retire(self) -> None:
         """Send nothing more over the shared connection; calls under way still get their answers."""
@@ -134,7 +170,8 @@ class _SharedConnection(asyncio.Protocol):
 
     def __init__(self, connection: DriverConnection, pool: ConnectionPool, life: str) -> None:
         self.life = life
-        self.lost = False  #: nothing may be sent over it any more
+        self.spent = False  #: no call that begins now may use it
+        self._lost = False  #: nothing may be sent over it any more
         self._connection = connection
         self._pool = pool
         self._loop = asyncio.get_running_loop()
@@ -152,7 +189,7 @@ class _SharedConnection(asyncio.Protocol):
 
     def send(self, command: Command) -> asyncio.Future[Any]:
         """Send a command with others of this turn of the event loop; return where its answer will be."""
-        if self.lost:
+        if self._lost:
             raise ConnectionLost("the connection was lost")
         packed = pack_command(command)  # type: ignore[arg-type] # its types know one word only
         self._unsent.append(packed)
@@ -166,15 +203,18 @@ class _SharedConnection(asyncio.Protocol):
 
     def retire(self) -> None:
         """End as soon as no caller waits for an answer any more."""
+        if self.spent:
+            return
+        self.spent = True
         for each in self._unanswered:
             each.add_done_callback(lambda _: self._lose_if_idle())
         self._lose_if_idle()
 
     def lose(self, error: Exception) -> None:
         """Give every caller that waits an error: no answer will come."""
-        if self.lost:
+        if self._lost:
             return
-        self.lost = True
+        self._lost = self.spent = True
         for each in self._unanswered:
             if not each.done():
                 each.set_exception(_like(error))
@@ -204,16 +244,18 @@ class _SharedConnection(asyncio.Protocol):
         if not self._unanswered:
             raise ConnectionLost("the server sent an answer to no command")
         caller = self._unanswered.popleft()
-        if caller.done():
-            return  # it was cancelled
-        if isinstance(answer, Exception):
+        if not isinstance(answer, Exception):
+            if not caller.done():  # else it was cancelled
+                caller.set_result(answer)
+            return
+        if not caller.done():
             caller.set_exception(answer)
-        else:
-            caller.set_result(answer)
+        if leads_elsewhere(answer):
+            self.retire()
 
     def _write(self) -> None:
         packed, self._unsent = b"".join(self._unsent), []
-        if packed and not self.lost:
+        if packed and not self._lost:
             self._transport.write(packed)
 
     def _lose_if_idle(self) -> None:

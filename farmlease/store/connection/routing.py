@@ -67,6 +67,7 @@ class Cluster:
         self._slots: list[tuple[int, int, HostPort]] = []  # first slot, last slot, master
         self._learning = asyncio.Lock()
         self._homes = SlotHomes(self._ask, _slots)
+        self._in_vain = False  #: whether nobody answered when the slots were asked for last
 
     async def use(self, keys: Sequence[str], exchange: Callable[[Channel], Awaitable[Answer]]) -> Answer:
         """Carry out an exchange with the member that has the keys, and follow its redirections."""
@@ -131,15 +132,23 @@ class Cluster:
         raise ClusterDownError("no member serves this slot")
 
     async def _learn(self) -> list[tuple[int, int, HostPort]]:
-        """Ask one member after the other which slots are where, in random order: none is always first."""
+        """Ask one member after the other which slots are where, in random order: none is always first.
+
+        After nobody answered in time, those that the address names come first: all members may have moved, and their
+        names lead to where they are.
+        """
         known = list(dict.fromkeys([*self._members, *self._seeds]))
         random.shuffle(known)
+        if self._in_vain:
+            known.sort(key=lambda member: member not in self._seeds)
+        self._in_vain = True
         failure: Exception | None = None
         for member in known:
             try:
                 async with asyncio.timeout(self._patience):
                     (answer,) = await self._ask(member, ("CLUSTER", "SLOTS"))
                     if slots := list(_slots(member, answer)):
+                        self._in_vain = False
                         return slots
             except (RedisError, OSError, TimeoutError) as error:
                 if not isinstance(failure, ResponseError | AuthenticationError):

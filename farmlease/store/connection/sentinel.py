@@ -4,21 +4,21 @@ Guaranteed: a server in whose place the Sentinels have put another one gets no c
 if it still answers. Not guaranteed: that none is sent there before, or for as long as no Sentinel that knows can be
 reached.
 
-This module must never send name and password to a Sentinel that did not refuse us without them.
+This module must never send the store's name and password to a Sentinel that did not refuse us without them.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from redis import asyncio as driver
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool, SentinelManagedConnection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 from typing_extensions import override
 
-from farmlease.store.connection.driver_errors import NotMaster
+from farmlease.store.connection.driver_errors import NotMaster, SentinelsRefuse
 from farmlease.store.connection.multiplexer import OneServer
 from farmlease.store.connection.socket import Channel, ConnectionPool, Handshake, HostPort
 
@@ -115,6 +115,7 @@ class SentinelMaster(OneServer):
         clients = (client for tier in zip(*self._sentinels, strict=True) for client in tier)
         self._masters = _MasterConnections(master, _sentinel_manager(*clients), **given)  # type: ignore[no-untyped-call] # the driver's
         self._confirmed = float("-inf")
+        self._refused = False  #: by each Sentinel that answered, when they were asked last
         self._confirming = asyncio.Lock()
         super().__init__(self._masters, handshake, exclusive=exclusive)
 
@@ -127,7 +128,10 @@ class SentinelMaster(OneServer):
         if age > _NEVER_OLDER or (age > _ASK_EVERY and not self._confirming.locked()):
             async with self._confirming:  # one call asks for all
                 await self._confirm()
-        return await super().use(keys, exchange, asking=asking)
+        try:
+            return await super().use(keys, exchange, asking=asking)
+        except MasterNotFoundError as error:
+            raise (SentinelsRefuse() if self._refused else error) from error
 
     @override
     async def refresh(self) -> None:
@@ -146,15 +150,16 @@ class SentinelMaster(OneServer):
         if now - self._confirmed <= _ASK_EVERY:
             return  # another call has asked meanwhile
         answers = await asyncio.gather(*map(self._report, self._sentinels))
-        reports = [report for report in answers if report is not None]
+        reports = [report for report in answers if isinstance(report, _MasterReport)]
+        self._refused = not reports and False in answers
         self._confirmed, newest = now, max(reports, default=None)
         self._masters.sentinel_manager = _sentinel_manager(*(each.sentinel for each in reports if each == newest))
         if newest is not None and self._masters.master_address not in {None, newest.master}:
             self._masters.master_address = newest.master
             await self.disconnect()
 
-    async def _report(self, clients: Sequence[_SentinelClient]) -> _MasterReport | None:
-        """Ask a Sentinel; None if it reports nothing of the master."""
+    async def _report(self, clients: Sequence[_SentinelClient]) -> _MasterReport | Literal[False] | None:
+        """Ask a Sentinel; None if it reports nothing of the master, False if it does not because of who asks."""
         for client in clients:
             try:
                 masters = await client.sentinel_masters()
@@ -166,7 +171,7 @@ class SentinelMaster(OneServer):
                 return None
             settled = "failover_in_progress" not in state["flags"]
             return _MasterReport(state["config-epoch"], settled, (state["ip"], state["port"]), client)
-        return None
+        return False
 
 
 def _sentinel_manager(*clients: _SentinelClient) -> Sentinel:

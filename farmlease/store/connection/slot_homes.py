@@ -24,7 +24,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from farmlease.store.connection.socket import Channel, HostPort, parse_info
+from farmlease.store.connection.server_life import parse_info
+from farmlease.store.connection.socket import Channel, HostPort
 
 __all__ = ["SlotHomes", "Slots"]
 

@@ -7,27 +7,30 @@ This module must never send a command twice, and never wait without an end.
 """
 
 import asyncio
-import ssl
 from asyncio import StreamWriter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import structlog
 from redis import asyncio as driver
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from typing_extensions import override
 
 from farmlease.store.connection.address import StoreAddress
-from farmlease.store.connection.driver_errors import NotMaster
+from farmlease.store.connection.credential_files import TlsFiles
+from farmlease.store.connection.driver_errors import DRIVER_ERRORS, NotMaster, leads_elsewhere, store_error
+from farmlease.store.connection.server_life import life_of
 from farmlease.store.script import LIFE
 
 __all__ = [
     "MAX_CONNECTIONS",
+    "RENEW_EVERY",
     "Channel",
     "ConnectionPool",
     "DriverConnection",
@@ -40,15 +43,19 @@ __all__ = [
     "driver_options",
     "end_tls",
     "exclusive_channel",
-    "parse_info",
     "take_over",
     "unix_client",
 ]
+
+log = structlog.get_logger()
 
 #: Calls under way at once from one process; more of them wait their turn within their own timeout.
 MAX_CONNECTIONS = 64
 #: Seconds that closing idle connections may take; then they are cut off.
 _DISCONNECT_WITHIN = 0.5
+#: Seconds after which a connection is made anew while the old one still serves: a name may lead to another server by
+#: then although the earlier one answers, a certificate or a password may have been replaced.
+RENEW_EVERY = 30.0
 
 DriverConnection = driver.connection.AbstractConnection
 ConnectionPool = driver.ConnectionPool
@@ -56,10 +63,11 @@ HostPort = tuple[str, int]
 
 
 class Handshake:
-    """What each network connection to a server begins with, once; keeps which life of the server it led to."""
+    """What each network connection to a server begins with, once; keeps to which life it led, and when."""
 
     def __init__(self) -> None:
-        self._lives = WeakKeyDictionary[DriverConnection, str]()
+        self._lives = WeakKeyDictionary[DriverConnection, tuple[str, float]]()
+        self._not_renewed = dict[str, str]()  #: place to why, as it was logged last
 
     async def perform(self, connection: DriverConnection) -> None:
         """Authenticate, and read the server's life: the id that redis-server gives itself at each start.
@@ -72,20 +80,60 @@ class Handshake:
         await connection.send_packed_command(
             connection.pack_commands([("INFO", "server"), ("INFO", "replication")])  # one round trip for both
         )
-        server, replication = parse_info(await connection.read_response()), parse_info(await connection.read_response())
-        if replication.get("role") != "master":
-            raise NotMaster
-        self._lives[connection] = server["run_id"]
+        told = [await _answer(connection), await _answer(connection)]
+
+        async def ask(*command: str) -> Any:  # noqa: ANN401 - a reply of the driver
+            await connection.send_command(*command)
+            return await connection.read_response()
+
+        self._lives[connection] = await life_of(ask, *told), asyncio.get_running_loop().time()
 
     def life(self, connection: DriverConnection) -> str:
         """Return the life that a connection leads to, or ``LIFE`` for one without a handshake."""
-        return self._lives.get(connection, LIFE)
+        return self._lives[connection][0] if connection in self._lives else LIFE
+
+    def is_old(self, connection: DriverConnection) -> bool:
+        """Return whether a connection was made so long ago that another one should take its place."""
+        made = self._lives[connection][1] if connection in self._lives else float("inf")
+        return asyncio.get_running_loop().time() - made > RENEW_EVERY
+
+    async def can_be_renewed(self, connection: DriverConnection, pool: ConnectionPool) -> bool:
+        """Try whether a new connection lets us in where an old one leads; if not, the old one serves for longer."""
+        probe = pool.make_connection()  # type: ignore[no-untyped-call] # the driver's
+        try:
+            await probe.connect()
+        except NotMaster:
+            pass  # it leads to another server than before, and is made anew to hear the same
+        except DRIVER_ERRORS as error:
+            self._lives[connection] = self.life(connection), asyncio.get_running_loop().time()
+            self.note_renewal(pool, error)
+            return False
+        finally:
+            await probe.disconnect(nowait=True)
+        self.note_renewal(pool)
+        return True
+
+    def note_renewal(self, pool: ConnectionPool, error: BaseException | None = None) -> None:
+        """Note whether a connection could be made anew while another one serves; a failure is logged once."""
+        where = _place(pool)
+        why = "" if error is None else str(store_error(where, error, None))
+        if why and why != self._not_renewed.get(where):
+            log.warning("store.connection_not_renewed", why=why, goes_by="the one before")
+        self._not_renewed[where] = why
 
 
-def parse_info(answer: bytes) -> dict[str, str]:
-    """Read an answer to INFO: lines of a name, a colon and a value."""
-    lines = answer.decode(errors="replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+def _place(pool: ConnectionPool) -> str:
+    """Return where the connections of a pool lead, as texts show it."""
+    given = pool.connection_kwargs
+    return f"{given['host']}:{given['port']}" if "host" in given else str(given.get("path", "behind the Sentinels"))
+
+
+async def _answer(connection: DriverConnection) -> object:
+    """Read an answer; an error that is one is returned: what follows it is to be read all the same."""
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 class Channel(Protocol):
@@ -118,12 +166,25 @@ class ExclusiveChannel:
 async def exclusive_channel(
     pool: ConnectionPool, handshake: Handshake, *, asking: bool = False
 ) -> AsyncIterator[ExclusiveChannel]:
-    """Take a connection from a pool, which makes it if need be, and give it back."""
+    """Take a connection from a pool, which makes it if need be, and give it back.
+
+    One that is old is made anew first, and one that has led to a server that is not the one to ask is not used again.
+    """
+    moved = False
     connection = await pool.get_connection()  # type: ignore[no-untyped-call] # the driver's
     try:
+        if handshake.is_old(connection) and await handshake.can_be_renewed(connection, pool):
+            await connection.disconnect(nowait=True)
+            await connection.connect()
         yield ExclusiveChannel(connection, handshake.life(connection), asking=asking)
+    except RedisError as error:
+        if moved := leads_elsewhere(error):
+            connection.mark_for_reconnect()
+        raise
     finally:
         await pool.release(connection)
+        if moved:  # the idle ones lead to the same server
+            await disconnect_idle(pool)
 
 
 @asynccontextmanager
@@ -205,9 +266,15 @@ def end_tls(writer: StreamWriter) -> None:
 class TlsConnection(driver.SSLConnection):
     """A TLS connection with our own context: the driver's would trust the system's authorities besides ``ca_file``."""
 
-    def __init__(self, *, context: ssl.SSLContext, **given: Any) -> None:  # noqa: ANN401 - the driver's own options
+    def __init__(self, *, files: TlsFiles, **given: Any) -> None:  # noqa: ANN401 - the driver's own options
         super().__init__(**given)
-        self.ssl_context.context = context
+        self._files = files
+
+    @override
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        """Return what to connect with: the certificates as they are at this moment."""
+        self.ssl_context.context = self._files.context()
+        return super()._connection_arguments()
 
     @override
     async def disconnect(self, *given: Any, **named: Any) -> None:

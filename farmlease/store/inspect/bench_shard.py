@@ -14,7 +14,8 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from farmlease.store.connection.connection import Connection
-from farmlease.store.connection.socket import Channel, parse_info
+from farmlease.store.connection.server_life import parse_info
+from farmlease.store.connection.socket import Channel
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
 

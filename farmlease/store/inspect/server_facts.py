@@ -13,8 +13,10 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from farmlease.domain.diagnosis.store import Rights, ServerFacts, ShardFacts
+from farmlease.store.connection.acl_texts import lack_in
 from farmlease.store.connection.connection import Connection
-from farmlease.store.connection.socket import Channel, parse_info
+from farmlease.store.connection.server_life import parse_info
+from farmlease.store.connection.socket import Channel
 from farmlease.store.keys import Shard, node_keys, note_keys, policy_key, pools_key, rings_key
 
 __all__ = ["SAMPLES", "ServerInspection"]
@@ -173,7 +175,8 @@ async def _denied(channel: Channel, user: str, words: Sequence[str]) -> str | No
         raise
     if answer == b"OK":
         return ""
-    return "key" if answer.endswith((b"key", b"key.")) else "command"
+    lack = lack_in(answer.decode(errors="replace"))
+    return "key" if lack is not None and lack.what == "key" else "command"
 
 
 async def _ahead(channel: Channel) -> int | None:

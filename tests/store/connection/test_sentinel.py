@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from farmlease.errors import StoreError, StoreUnavailable
+from farmlease.errors import StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.answers.session import Taken, Taking
 from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
 from farmlease.store.lease_store import LeaseStore
@@ -24,7 +24,7 @@ from tests.support.stores import named_pool
 from tests.support.topologies import Member, Sentinels, sentinels, wait_until
 
 POOL = named_pool(capacity=10)
-PASSWORD = "between us"  # noqa: S105 - of servers that live for one test
+PASSWORD, SENTINELS = "between us", "between them"
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +273,63 @@ async def test_a_user_and_a_password(watched: Sentinels, tmp_path: Path) -> None
             with each.client(username="agent", password=PASSWORD) as client:
                 client.acl_setuser("default", enabled=True)
     assert b"closed Sentinels" == watched.master().client().get("k")
+
+
+async def test_sentinels_with_a_password_of_their_own(tmp_path: Path) -> None:
+    """requirepass: they receive theirs and never the store's, over a fail-over too; without it a sentence says what to do."""
+    theirs, ours = tmp_path / "sentinels", tmp_path / "servers"
+    theirs.write_text(SENTINELS)
+    ours.write_text(PASSWORD)
+    with sentinels(password=SENTINELS) as running:
+        for each in running.servers:
+            each.ask("ACL", "SETUSER", "agent", "on", f">{PASSWORD}", "~*", "&*", "+@all")
+        given = {"username": "agent", "password_file": ours}
+        for more in ({}, given, given | {"sentinel_password_file": ours}):
+            async with connected(running.url, **more) as connection:
+                with pytest.raises(
+                    StoreRefused, match="Sentinels that want a name and password, or others: set sentinel_"
+                ):
+                    await connection.call(ECHO, [], ["x"])
+        for each in running.sentinels:
+            each.ask("ACL", "LOG", "RESET")
+        async with connected(running.url, **given, sentinel_password_file=theirs) as connection:
+            await connection.call(WRITE, ["k"], ["before"])
+            old = running.master()
+            old.kill()
+            await answered(connection)
+            await connection.call(WRITE, ["k"], ["after"])
+        assert [[], [], []] == [each.ask("ACL", "LOG") for each in running.sentinels]
+        assert b"after" == running.master().client().get("k")
+        await rotated(running, tmp_path, given)
+
+
+async def rotated(running: Sentinels, folder: Path, given: dict[str, Any]) -> None:
+    """The Sentinels have users, and the password in the file changes: it is read again by the next connection."""
+    rights, theirs = ("on", "~*", "&*", "+@all"), folder / "sentinels"
+    for each in running.sentinels:
+        each.ask("ACL", "SETUSER", "watcher", ">old", *rights)
+    theirs.write_text("old")
+    own = given | {"sentinel_username": "watcher", "sentinel_password_file": theirs}
+    async with connected(running.url, **own) as connection:
+        await connection.call(WRITE, ["k"], ["old"])
+        theirs.write_text("new")
+        for each in running.sentinels:
+            each.ask("ACL", "SETUSER", "watcher", "reset", ">new", *rights)
+            each.ask("CLIENT", "KILL", "USER", "watcher")
+        await asyncio.sleep(1.1)  # then they are asked again
+        await connection.call(WRITE, ["k"], ["new"])
+        for each in running.sentinels:
+            names = [line for line in str(each.ask("CLIENT", "LIST")).splitlines() if "name=farmlease " in line]
+            assert [True] == ["user=watcher" in line for line in names]
+
+
+async def test_an_open_sentinel_is_no_obstacle_to_a_password_for_it(watched: Sentinels, tmp_path: Path) -> None:
+    """The Sentinels' password is in our configuration before it is in theirs: they are asked without it then."""
+    theirs = tmp_path / "sentinels"
+    theirs.write_text(SENTINELS)
+    async with connected(watched.url, sentinel_password_file=theirs) as connection:
+        await connection.call(WRITE, ["k"], ["open"])
+    assert b"open" == watched.master().client().get("k")
 
 
 async def test_a_cancelled_call_s_answer_is_read_by_nobody(watched: Sentinels) -> None:

@@ -11,15 +11,16 @@ from farmlease.store.connection.connection import StoreAddress, open_connection
 from farmlease.store.inspect.server_facts import SAMPLES, ServerInspection
 from farmlease.store.keys import policy_key
 from farmlease.store.script import Script, script_names
-from tests.support.servers import RedisServer, redis_server
+from tests.support.servers import RedisServer, redis_server, require_valkey
 
 ALL = ("~fl:*", "+@all")
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[RedisServer]:
-    """A store with ACL users."""
-    with redis_server("--appendonly", "yes") as running:
+@pytest.fixture(scope="module", params=["redis-server", "valkey-server"])
+def store(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A store with ACL users, by Redis and by Valkey, whose words differ."""
+    program = require_valkey() if request.param == "valkey-server" else request.param
+    with redis_server("--appendonly", "yes", program=program) as running:
         yield running
 
 
