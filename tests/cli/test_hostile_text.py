@@ -28,7 +28,8 @@ from farmlease.domain.node_view import Wish
 from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.farm import Farm
 from farmlease.store.answers.session import Claim, Taken, Taking
-from farmlease.store.connection.socket import parse_info
+from farmlease.store.connection import server_life
+from farmlease.store.connection.server_life import parse_info
 from farmlease.store.inspect import server_facts
 from farmlease.store.node_store import Report
 from tests.cli.test_command_tree import leaves
@@ -357,7 +358,8 @@ def test_nothing_that_a_server_reports_of_itself_is_obeyed(host: Host, monkeypat
             for name, value in found.items()
         }
 
-    monkeypatch.setattr(server_facts, "parse_info", hostile)
+    for module in (server_life, server_facts):
+        monkeypatch.setattr(module, "parse_info", hostile)
     for form in formats(commands()["doctor"]):
         ended = host.run("doctor", *form)
         check(ended, form)
