@@ -13,7 +13,7 @@ import click
 
 from farmlease.cli import config_file, example, print_line
 from farmlease.cli.output.format import print_folded
-from farmlease.config.source import read, split_address
+from farmlease.config.source import as_written, read, split_address
 from farmlease.errors import EXIT_FAILED, AgentUnavailable, ConfigError, FarmleaseError, InvalidInput
 
 __all__ = ["health", "own_url", "parse_answer", "parse_url", "probe"]
@@ -46,12 +46,12 @@ def health(url: str | None) -> None:
 
 
 def own_url() -> str:
-    """Return the URL of this node's health listener, by its configuration; raises ConfigError."""
+    """Return the URL of this node's health listener, the first one by its configuration; raises ConfigError."""
     given = read(config_file(), os.environ)
-    section = given.merged().get("health", {})
+    section = given.merged(lambda _, text: as_written(text)).get("health", {})
     listen = section.get("listen", LISTEN) if isinstance(section, dict) else section
     try:
-        host, port = split_address(str(listen))
+        host, port = split_address(str(listen[0] if isinstance(listen, list) and listen else listen))
     except ConfigError as error:
         raise ConfigError(f"{given.source}: health.listen: {error}") from None
     host = LOOPBACK.get(host, host)

@@ -7,14 +7,22 @@ it is never repaired. The URL of the store may hold a password, so no error text
 import os
 import re
 import socket
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
-from farmlease.config.source import LISTEN, Given, absolute, check_listen, read, split_address, standard_files
+from farmlease.config.source import (
+    LISTEN,
+    Given,
+    absolute,
+    as_written,
+    check_listen,
+    read,
+    split_address,
+    standard_files,
+)
 from farmlease.domain.identity import Identities, check_token
 from farmlease.domain.identity_table import IdentityTable
 from farmlease.domain.toml_model import (
@@ -93,8 +101,23 @@ def _percent(value: object) -> int:
     return int(form[1])
 
 
+def _as_list(value: object) -> object:
+    """Return a list of addresses; one of them may stand alone."""
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _check_addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is no address."""
+    for address in addresses:
+        try:
+            split_address(address)
+        except InvalidInput as error:
+            raise refusal(str(error)) from None
+    return _once(addresses)
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_check_path)]
-Address = Annotated[str, validated_by(split_address)]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_check_addresses)]
 Percent = Annotated[int, BeforeValidator(_percent)]  #: written "90%"
 SessionHook = Annotated[tuple[str, ...], _hook(_OF_SESSION)]
 NodeHook = Annotated[tuple[str, ...], _hook(_OF_NODE)]
@@ -169,8 +192,8 @@ class AgentSection(Section):
 class HealthSection(Section):
     """``[health]``: what balancers and monitors may read without a token."""
 
-    listen: Address = "0.0.0.0:8732"
-    agent_check: Address | None = None  #: HAProxy's agent-check; off unless given
+    listen: Annotated[Addresses, Field(min_length=1)] = ("0.0.0.0:8732",)
+    agent_check: Addresses = ()  #: HAProxy's agent-check; off unless given
     #: Percent of a pool's seats from which on health warns and the metric of the alert is 1; 0: never.
     pool_alert_percent: Percent = Field(default=90, alias="pool_alert")
 
@@ -234,13 +257,8 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
 def _value(where: tuple[str, ...], text: str) -> object:
     """Return a variable's text as the value of its key: numbers, lists and tables are written as in the file."""
     kind = field_type(Config, where)
-    if kind is not int and get_origin(kind) not in {tuple, Mapping}:
-        return text
-    try:
-        table = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text  # a duration; or invalid, and then the key's own check has the better error
-    return table["value"] if len(table) == 1 else text
+    # What is no TOML is a duration or one address; or invalid, and then the key's own check has the better error.
+    return as_written(text) if kind is int or get_origin(kind) in {tuple, Mapping} else text
 
 
 def _place(given: Given, where: Location) -> str:

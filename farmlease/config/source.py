@@ -26,6 +26,7 @@ __all__ = [
     "StandardFiles",
     "absolute",
     "agent_endpoint",
+    "as_written",
     "check_listen",
     "find",
     "read",
@@ -137,6 +138,15 @@ def _overrides(environ: Mapping[str, str]) -> dict[tuple[str, ...], Override]:
             if len(where) > 1 or where[0] in _TOP_KEYS:
                 overrides[where] = Override(variable, text)
     return overrides
+
+
+def as_written(text: str) -> object:
+    """Return what a variable's text is in a file: a number, a list or a table; other text as it is."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return table["value"] if len(table) == 1 else text
 
 
 def agent_endpoint(config: str | None, environ: Mapping[str, str]) -> Endpoint:

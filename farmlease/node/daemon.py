@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -47,6 +48,15 @@ _LOOK_FOR_GARBAGE = 5_000
 _LAST_DELIVERY = 3.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """The listening sockets: of the API, of health, and of HAProxy's agent-check if there is to be one."""
+
+    api: socket.socket
+    health: Sequence[socket.socket]
+    agent_check: Sequence[socket.socket]
+
+
 async def run_agent(config: Config, log: Log) -> None:
     """Run this node's agent until a signal stops it. FarmleaseError if it cannot start. ``log``: where it logs."""
     clock = SystemClock()
@@ -59,10 +69,7 @@ async def run_agent(config: Config, log: Log) -> None:
     async with open_farm(config, owner=True) as (opened, connection):
         farm = metrics.measuring(opened)
         reported = await reported_marks(farm.nodes)  # before the journal is believed
-        with (
-            compose(config, farm, clock, metrics, log=log, reported=reported) as node,
-            _doors(config) as (api_socket, health_socket, *agent_check),
-        ):
+        with compose(config, farm, clock, metrics, log=log, reported=reported) as node, _doors(config) as doors:
             node.agent.adopt()
             access = Access(
                 token=token,
@@ -77,9 +84,9 @@ async def run_agent(config: Config, log: Log) -> None:
             manager.ready()
             await run_group(
                 [
-                    serving(Gate(create_app(node.agent, node.loops), access), api_socket, log),
-                    probing(partial(answer, node.monitor), health_socket, log),
-                    *(agent_checking(lambda: agent_line(node.monitor.health), door, log) for door in agent_check),
+                    serving(Gate(create_app(node.agent, node.loops), access), doors.api, log),
+                    *(probing(partial(answer, node.monitor), door, log) for door in doors.health),
+                    *(agent_checking(lambda: agent_line(node.monitor.health), door, log) for door in doors.agent_check),
                     *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),
                     _until_cancelled(every(clock, Loop(LOOK_EVERY, watch.look, at_once=True))),
                     _until_cancelled(node.loops.handle_events()),
@@ -98,11 +105,15 @@ def _spare_the_collector() -> None:
 
 
 @contextlib.contextmanager
-def _doors(config: Config) -> Iterator[Sequence[socket.socket]]:
-    """Open the listening sockets: of the API, of health, and of HAProxy's agent-check if there is to be one."""
+def _doors(config: Config) -> Iterator[_Doors]:
+    """Open the listening sockets, each until the end."""
     with contextlib.ExitStack() as stack:
-        addresses = config.agent.listen, config.health.listen, config.health.agent_check
-        yield [stack.enter_context(listening_socket(address)) for address in addresses if address is not None]
+        api = stack.enter_context(listening_socket(config.agent.listen))
+        health, agent_check = (
+            [stack.enter_context(listening_socket(each, addresses)) for each in addresses]
+            for addresses in (config.health.listen, config.health.agent_check)
+        )
+        yield _Doors(api, health, agent_check)
 
 
 async def _ending(agent: Agent, signals: tuple[asyncio.Event, asyncio.Event], delay: float) -> None:

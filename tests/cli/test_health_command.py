@@ -77,6 +77,28 @@ def test_this_node_is_found_by_its_configuration(tmp_path: Path, run: Run) -> No
     assert f"http://127.0.0.1:{port}/healthz" in out
 
 
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ('["[::]:1", "127.0.0.9:1"]', "http://[::1]:1/healthz"),
+        ('["127.0.0.9:1", "[::]:1"]', "http://127.0.0.9:1/healthz"),
+        ('"[::]:1"', "http://[::1]:1/healthz"),
+    ],
+)
+def test_of_several_addresses_the_first_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, listen: str, url: str
+) -> None:
+    """As the file or a variable has them."""
+    config = tmp_path / "farmlease.toml"
+    config.write_text(f"[health]\nlisten = {listen}\n")
+    code, _, err = run("--config", str(config), "health")
+    assert (4, True) == (code, f"nothing answers on {url} " in err)
+    config.write_text("")
+    monkeypatch.setenv("FARMLEASE_HEALTH__LISTEN", listen if listen.startswith("[") else listen.strip('"'))
+    code, _, err = run("--config", str(config), "health")
+    assert (4, True) == (code, f"nothing answers on {url} " in err)
+
+
 def test_nobody_there_is_status_4(run: Run) -> None:
     """Where nothing answers the command says where it asked."""
     port = free_port()

@@ -85,7 +85,7 @@ def test_every_key_is_read(file: Path) -> None:
     assert "unix:/run/farmlease/agent.sock" == config.agent.listen
     assert (Path("/run/farmlease/tok"), Path("/var/lib/fl")) == (config.agent.token_file, config.agent.state_dir)
     assert (30_000, 50, "deny") == (config.agent.heartbeat_ms, config.agent.max_sessions, config.agent.offline)
-    assert ("0.0.0.0:9732", "0.0.0.0:9733") == (config.health.listen, config.health.agent_check)
+    assert (("0.0.0.0:9732",), ("0.0.0.0:9733",)) == (config.health.listen, config.health.agent_check)
     assert (15_000, 75) == (config.agent.shutdown_delay_ms, config.health.pool_alert_percent)
     assert 20_000 == config.recovery.window_ms
     assert User(r"corp\alice") == config.host_identity.user("adm-alice@corp.example.com")
@@ -103,7 +103,7 @@ def test_only_the_farm_is_required(file: Path) -> None:
         config.agent.max_sessions,
         config.agent.offline,
     )
-    assert ("0.0.0.0:8732", None, 15_000) == (
+    assert (("0.0.0.0:8732",), (), 15_000) == (
         config.health.listen,
         config.health.agent_check,
         config.recovery.window_ms,
@@ -172,7 +172,24 @@ def test_the_environment_overrides_keys(file: Path) -> None:
     assert (500, 0) == (config.store.timeout_ms, config.recovery.window_ms)
     assert User(r"corp\x") == config.host_identity.user("x@corp.example.com")
     assert ("/bin/tell", "{user}") == config.hooks.lost
-    assert "127.0.0.1:1" == config.health.agent_check
+    assert ("127.0.0.1:1",) == config.health.agent_check
+
+
+@pytest.mark.parametrize(
+    ("given", "addresses"),
+    [
+        ("0.0.0.0:8732", ("0.0.0.0:8732",)),
+        ("[::]:8732", ("[::]:8732",)),
+        ('["[::]:8732"]', ("[::]:8732",)),
+        ('["0.0.0.0:8732", "[2001:db8::1]:80"]', ("0.0.0.0:8732", "[2001:db8::1]:80")),
+    ],
+)
+def test_one_address_or_a_list(file: Path, given: str, addresses: tuple[str, ...]) -> None:
+    """In the file and in a variable; the brackets of IPv6 are none of a list."""
+    in_file = given if '"' in given else f'"{given}"'
+    found = load(file, f"farm = 'a'\n[health]\nlisten = {in_file}\nagent_check = {in_file}").health
+    assert (addresses, addresses) == (found.listen, found.agent_check)
+    assert addresses == load(file, "farm = 'a'", {"FARMLEASE_HEALTH__LISTEN": given}).health.listen
 
 
 @pytest.mark.parametrize(
@@ -197,6 +214,13 @@ def test_the_environment_overrides_keys(file: Path) -> None:
         ("farm = 'a'\n[health]\npool_alert = true", r"line 3: health.pool_alert: is written as a share of a hundred"),
         ("farm = 'a'\n[agent]\nshutdown_delay = 5", r"line 3: agent.shutdown_delay: not a duration"),
         ("farm = 'a'\n[health]\nlisten = '8732'", r"line 3: health.listen: an address is written host:port"),
+        (
+            "farm = 'a'\n[health]\nlisten = ['[::]:8732', '8732']",
+            r"line 3: health.listen: an address is written host:port",
+        ),
+        ("farm = 'a'\n[health]\nlisten = []", r"line 3: health.listen: must not be empty"),
+        ("farm = 'a'\n[health]\nlisten = 8732", r"line 3: health.listen.*: must be a string"),
+        ("farm = 'a'\n[health]\nagent_check = ['a:1', 'a:1']", r"line 3: health.agent_check: names one twice"),
         ("farm = 'a'\n[store]\ntimeout = 0", r"line 3: store.timeout: must be longer than 0"),
         ("farm = 'a'\n[identity]\naliases = { a = 'b', b = 'c' }", r"line 2: identity: the alias 'a' leads to 'b'"),
         ("farm = 'a'\n[identity]\ndomains = { A = 'x', B = 'x' }", r"line 2: identity: the domain 'x' would be two"),

@@ -31,7 +31,7 @@ def test_the_hosts_configuration_in_haproxys_file_is_one() -> None:
     text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
     lines = re.findall(r"^#   (\[\w+\]|\w+ = .*)$", text, re.MULTILINE)
     config = Config.model_validate({"farm": "citrix-a", **tomllib.loads("\n".join(lines))})
-    assert ("0.0.0.0:8733", 100, 10_000) == (
+    assert (("0.0.0.0:8733",), 100, 10_000) == (
         config.health.agent_check,
         config.agent.max_sessions,
         config.agent.shutdown_delay_ms,
@@ -41,7 +41,7 @@ def test_the_hosts_configuration_in_haproxys_file_is_one() -> None:
 @each_file
 def test_ports_are_those_of_the_configuration(file: Path) -> None:
     """Of our own there are two here: the health listener's default, and the agent-check's."""
-    listen = Config(farm="a").health.listen.rpartition(":")[2]
+    listen = Config(farm="a").health.listen[0].rpartition(":")[2]
     text = file.read_text(encoding="utf-8")
     for kind, port in re.findall(r"\b((?:agent-|dest)?port[= ]|-destPort |\*:)(87\d\d)\b", text, re.IGNORECASE):
         assert port == ("8733" if kind.startswith("agent-") else listen)

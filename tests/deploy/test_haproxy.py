@@ -35,14 +35,17 @@ class Balancer:
     port: int  #: where RDP clients come
     stats: Path
 
-    def rows(self) -> Mapping[str, Mapping[str, str]]:
-        """Each host as the page of statistics shows it."""
+    def says(self, command: str) -> str:
+        """Give HAProxy an operator's command; return its answer."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(10)
             connection.connect(str(self.stats))
-            connection.sendall(b"show stat\n")
-            said = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
-        table = csv.DictReader(said.removeprefix("# ").splitlines())
+            connection.sendall(command.encode() + b"\n")
+            return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+
+    def rows(self) -> Mapping[str, Mapping[str, str]]:
+        """Each host as the page of statistics shows it."""
+        table = csv.DictReader(self.says("show stat").removeprefix("# ").splitlines())
         return {row["svname"]: row for row in table if row["pxname"] == "rdp_hosts" and row["svname"] in NODES}
 
     def status(self, node: str) -> str:
@@ -52,6 +55,22 @@ class Balancer:
     def weight(self, node: str) -> int:
         """By which weight a host gets new users."""
         return int(self.rows()[node]["weight"])
+
+    def told_weight(self, node: str) -> int:
+        """The weight that a host's agent has asked for; a host in maintenance shows it nowhere else."""
+        lines = self.says("show servers state rdp_hosts").splitlines()
+        names = lines[1].removeprefix("# ").split()
+        table = [dict(zip(names, line.split(), strict=False)) for line in lines[2:]]
+        return next(int(row["srv_uweight"]) for row in table if row.get("srv_name") == node)
+
+    def hears(self, node: str, weight: int) -> None:
+        """Wait until a host's agent has asked for this weight, and was heard."""
+        eventually(lambda: self.told_weight(node) == weight, lambda: f"{node}: {self.told_weight(node)}, not {weight}")
+
+    def sets(self, node: str, what: str) -> None:
+        """Do what an operator does to a host in both of its lists."""
+        for backend in ("rdp_hosts", "ica_hosts"):
+            assert "" == self.says(f"set server {backend}/{node} {what}").strip()
 
     def shows(self, node: str, status: str, weight: int | None = None) -> None:
         """Wait until a host has this status, and weight."""
@@ -197,10 +216,70 @@ def test_draining_arrives(farm: Farm) -> None:
     homes = {f"guest{number}": balancer.arrives(f"guest{number}") for number in range(12)}
     assert set(NODES) == set(homes.values())
     drain(agent, on=True)
-    balancer.shows("ctx-02", "DRAIN")
+    balancer.shows("ctx-02", "UP", 0)
     assert {"ctx-01", "ctx-03"} == {balancer.arrives(f"late{number}") for number in range(12)}
     assert homes == {user: balancer.arrives(user) for user in homes}
     drain(agent, on=False)
+    balancer.shows("ctx-02", "UP", 100)
+
+
+@pytest.mark.parametrize(("state", "shown"), [("maint", "MAINT"), ("drain", "DRAIN")])
+def test_the_operators_state_is_his_alone(farm: Farm, state: str, shown: str) -> None:
+    """Whatever the agent says meanwhile: sessions come and go, the host drains, stops and comes back."""
+    agent, balancer = farm.agents["ctx-02"], farm.balancer
+
+    def holds() -> None:
+        assert shown == balancer.status("ctx-02")
+        assert "ctx-02" not in {balancer.arrives(f"{state}{number}") for number in range(12)}
+
+    balancer.sets("ctx-02", f"state {state}")
+    holds()
+    agent.start("john", "1")
+    balancer.hears("ctx-02", 80)
+    holds()
+    drain(agent, on=True)
+    balancer.hears("ctx-02", 0)
+    holds()
+    drain(agent, on=False)
+    balancer.hears("ctx-02", 80)
+    holds()
+    assert agent.process is not None
+    agent.process.terminate()
+    eventually(lambda: "stopping" in balancer.rows()["ctx-02"]["last_agt"], lambda: str(balancer.rows()["ctx-02"]))
+    assert 0 == agent.terminate()
+    agent.launch()
+    eventually(lambda: "up" in balancer.rows()["ctx-02"]["last_agt"], lambda: str(balancer.rows()["ctx-02"]))
+    agent.end("1")
+    balancer.hears("ctx-02", 100)
+    holds()
+    balancer.sets("ctx-02", "state ready")
+    balancer.shows("ctx-02", "UP", 100)
+
+
+def test_ready_said_by_the_operator_ends_no_drain_of_farmlease(farm: Farm) -> None:
+    """Each ends what he has begun: the host stays at 0 % until farmlease undrains it."""
+    agent, balancer = farm.agents["ctx-02"], farm.balancer
+    drain(agent, on=True)
+    balancer.shows("ctx-02", "UP", 0)
+    balancer.sets("ctx-02", "state ready")
+    assert {"ctx-01", "ctx-03"} == {balancer.arrives(f"ready{number}") for number in range(12)}
+    balancer.shows("ctx-02", "UP", 0)
+    drain(agent, on=False)
+    balancer.shows("ctx-02", "UP", 100)
+
+
+def test_the_agent_owns_the_weight(farm: Farm) -> None:
+    """An operator's weight lasts until the next check; after `disable agent`, until `enable agent`."""
+    balancer = farm.balancer
+    balancer.sets("ctx-02", "weight 7")
+    balancer.shows("ctx-02", "UP", 100)
+    assert "" == balancer.says("disable agent rdp_hosts/ctx-02").strip()
+    balancer.sets("ctx-02", "weight 7")
+    farm.agents["ctx-02"].start("john", "1")
+    balancer.hears("ctx-02", 7)
+    assert "" == balancer.says("enable agent rdp_hosts/ctx-02").strip()
+    balancer.shows("ctx-02", "UP", 80)
+    farm.agents["ctx-02"].end("1")
     balancer.shows("ctx-02", "UP", 100)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.metric_names import NAMES, VALUES, known_names, named_in
+from tests.support.samples import replaced
 from tests.support.servers import require
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -51,6 +52,27 @@ def test_prometheus_own_tools_agree(command: list[str]) -> None:
         [require("promtool"), *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False, timeout=60
     )
     assert 0 == told.returncode, told.stdout + told.stderr
+
+
+def test_a_node_is_called_by_its_address(tmp_path: Path) -> None:
+    """Whole, without port and brackets, by Prometheus' own relabelling."""
+    names = {
+        "ctx-02:8732": "ctx-02",
+        "ctx-01.corp.example.com:8732": "ctx-01.corp.example.com",
+        "192.0.2.11:8732": "192.0.2.11",
+        "[2001:db8::11]:8732": "2001:db8::11",
+        "[::1]:8732": "::1",
+    }
+    sample = (PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8")
+    rules = "rule_files:\n  - farmlease.rules.yml\n"
+    lines = "".join(f'          - "{target}"\n' for target in names)
+    config = tmp_path / "prometheus.yml"
+    config.write_text(replaced(sample, {"          - ctx-02:8732\n": lines, rules: ""}))
+    command = ["check", "service-discovery", "--timeout=3s", str(config), "farmlease"]
+    told = subprocess.run([require("promtool"), *command], capture_output=True, text=True, check=False, timeout=60)
+    assert 0 == told.returncode, told.stderr
+    found = {each["labels"]["instance"]: each["labels"]["node"] for each in json.loads(told.stdout)}
+    assert names == {target: node for target, node in found.items() if target in names}
 
 
 def test_every_alert_is_tested() -> None:

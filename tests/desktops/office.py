@@ -20,6 +20,8 @@ __all__ = ["BALANCER", "HOSTS", "STORE", "Office", "office"]
 
 #: As in the guide. They belong to nobody, and lead nowhere but to the test's own machines.
 BALANCER = "192.0.2.10"
+#: By name, so that the test knows who comes where; consistent, for only then a weight may be other than 0 % and 100 %.
+SPREAD = "balance rdp-cookie\n    hash-type consistent"
 HOSTS = {"ctx-01": "192.0.2.11", "ctx-02": "192.0.2.12"}
 SERVERS = {"one": 6379, "two": 6380}
 SENTINELS = {"watch-1": 26379, "watch-2": 26380, "watch-3": 26381}
@@ -89,27 +91,23 @@ class Office:
 
     @contextmanager
     def out(self, host: str) -> Iterator[None]:
-        """Take a host out for maintenance: the balancer sends nobody there, whoever he is.
-
-        Its agent-check is set aside meanwhile: each ``ready`` of an agent's would end the maintenance.
-        """
+        """Take a host out for maintenance: the balancer sends nobody there, whoever he is, and the agent's word is moot."""
         server = f"rdp_hosts/{host}"
-        self.balancer("disable", "agent", server)
         self.balancer("set", "server", server, "state", "maint")
         self.wait_state(host, "MAINT")
         yield
         self.balancer("set", "server", server, "state", "ready")
-        self.balancer("enable", "agent", server)
         self.wait_state(host, "UP")
 
     def states(self) -> Mapping[str, str]:
-        """Return what the balancer thinks of each host: UP, DOWN, DRAIN or MAINT."""
+        """Return what the balancer thinks of each host: UP, DOWN, DRAIN or MAINT; FULL is up with a weight of 0."""
         rows = csv.DictReader(self.balancer("show", "stat").removeprefix("# ").splitlines())
         found = {}
         for row in rows:
             if row["pxname"] == "rdp_hosts" and row["svname"] in HOSTS:
                 asked_yet = "INI" not in row["check_status"] + row["agent_status"]
-                found[row["svname"]] = row["status"].split()[0] if asked_yet else "UNASKED"
+                status = "FULL" if (row["status"], row["weight"]) == ("UP", "0") else row["status"].split()[0]
+                found[row["svname"]] = status if asked_yet else "UNASKED"
         return found
 
     def wait_state(self, host: str, state: str) -> None:
@@ -135,7 +133,7 @@ def office(folder: Path) -> Iterator[Office]:
 def start_balancer(opened: Office) -> None:
     """Start HAProxy with the sample; only how it spreads new users is the test's, and that there are two hosts."""
     sample = (DEPLOY / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
-    rdp = {"backend rdp_hosts\n    balance leastconn": "backend rdp_hosts\n    balance rdp-cookie"}
+    rdp = {"backend rdp_hosts\n    balance leastconn": f"backend rdp_hosts\n    {SPREAD}"}
     lines = replaced(sample, {**rdp, "# stats socket ipv4": "stats socket ipv4"}).splitlines()
     config = opened.folder / "haproxy.cfg"
     config.write_text("\n".join(line for line in lines if "server ctx-03" not in line) + "\n")

@@ -111,7 +111,7 @@ def test_nobody_new_lands_on_a_drained_host_but_who_is_on_it_comes_back(farm: Fa
     """Ben's window is closed and opened again: it is the same desktop. Ann, who has none, is sent to the other host."""
     (drained,) = farm.at_work("ben")
     drained.farmlease("node", "drain", drained.name)
-    farm.office.wait_state(drained.name, "DRAIN")
+    farm.office.wait_state(drained.name, "FULL")
     shell = drained.shell("ben")
     farm.desks["ben"].hang_up()
     assert drained is farm.log_on("ben")

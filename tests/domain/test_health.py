@@ -114,15 +114,15 @@ def test_readyz_by_status_alone(method: str, facts: dict[str, Any], status: int)
 @pytest.mark.parametrize(
     ("facts", "status", "body", "line"),
     [
-        ({"sessions": 20}, 200, b"pass\n", b"ready up 80%\n"),
-        ({"store_answers": False, "sessions": 20}, 200, b"warn the store does not answer", b"ready up 80%\n"),
-        ({"draining": True}, 503, b"warn draining, 3 sessions left\n", b"drain up\n"),
-        ({"policy_known": False}, 503, b"fail no policy is known", b"ready down #no policy is known; apply one with"),
-        ({"journal_writes": False}, 503, b"fail the journal", b"ready down #the journal cannot be written"),
-        ({"journal_writes": False, "draining": True}, 503, b"fail the journal", b"ready down #the journal"),
-        ({"store_answers": False, "offline_denies": True}, 503, b"fail the store", b"ready down #the store does not"),
-        ({"stopping": True}, 503, b"fail the agent is stopping\n", b"ready down #the agent is stopping\n"),
-        ({"sessions": 100}, 200, b"pass\n", b"ready up 0%\n"),
+        ({"sessions": 20}, 200, b"pass\n", b"up 80%\n"),
+        ({"store_answers": False, "sessions": 20}, 200, b"warn the store does not answer", b"up 80%\n"),
+        ({"draining": True}, 503, b"warn draining, 3 sessions left\n", b"up 0%\n"),
+        ({"policy_known": False}, 503, b"fail no policy is known", b"down #no policy is known; apply one with"),
+        ({"journal_writes": False}, 503, b"fail the journal", b"down #the journal cannot be written"),
+        ({"journal_writes": False, "draining": True}, 503, b"fail the journal", b"down #the journal"),
+        ({"store_answers": False, "offline_denies": True}, 503, b"fail the store", b"down #the store does not"),
+        ({"stopping": True}, 503, b"fail the agent is stopping\n", b"down #the agent is stopping\n"),
+        ({"sessions": 100}, 200, b"pass\n", b"up 0%\n"),
     ],
 )
 def test_the_table(facts: dict[str, Any], status: int, body: bytes, line: bytes) -> None:
@@ -137,9 +137,9 @@ def test_the_table(facts: dict[str, Any], status: int, body: bytes, line: bytes)
 def test_a_reason_is_one_short_line_of_ascii() -> None:
     """Whatever is in the way, HAProxy reads one line of its grammar."""
     said = agent_line(a_node(policy_trouble="pool Z\u00fcrich:\r\n up 100% \x00" + "x" * 500))
-    assert said.startswith(b"ready down #pool Z?rich:   up 100%  xxx")
+    assert said.startswith(b"down #pool Z?rich:   up 100%  xxx")
     assert said.isascii()
-    assert (len("ready down #\n") + 80, 1) == (len(said), len(said.splitlines()))
+    assert (len("down #\n") + 80, 1) == (len(said), len(said.splitlines()))
 
 
 def test_damage_in_the_store_is_told() -> None:
@@ -183,6 +183,11 @@ def test_livez_as_json() -> None:
     """It has the format too, and nothing was looked at."""
     found = probe("/livez", accept="application/health+json", journal_writes=False)
     assert (200, {"status": "pass", "checks": {}}) == (found.status, json.loads(found.body))
+
+
+def test_the_server_as_a_whole_says_its_methods() -> None:
+    """``OPTIONS *``, as some monitors ask."""
+    assert (200, "GET, HEAD, OPTIONS") == ((found := probe("*", "OPTIONS")).status, found.headers["Allow"])
 
 
 @pytest.mark.parametrize(

@@ -176,11 +176,11 @@ async def cluster_switch(run: Run) -> None:
 
 
 async def cluster_move(run: Run) -> None:
-    """The shard's slot moves to another master under load: MOVED, ASK and TRYAGAIN."""
+    """The shard's slot moves to another master under load: MOVED, ASK and TRYAGAIN. Nothing is lost, and none recovers."""
     members = run.ground.members
     assert members is not None
     since = run.strike("the shard's slot moves")
     source, destination = await asyncio.to_thread(lambda: members.move_slot(run.pool_keys, finish=False))
     await run.pause(0.0, 0.4)
     await asyncio.to_thread(members.finish_move, run.pool_keys, source, destination)
-    run.ended("the shard's slot has moved", since, at_least=1)
+    run.ended("the shard's slot has moved", since, at_least=0)

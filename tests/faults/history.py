@@ -37,6 +37,7 @@ class Spell:
     since: float
     until: float = float("inf")  #: nobody uses it any more by what was told
     gone: float = float("inf")  #: the store was told, or had told
+    counted: float = 0.0  #: when the store counted it: a receipt let it in before; infinity: not yet
     confirmed: float = 0.0  #: where agents have to be asked: when the last question was put that found it in use
 
 

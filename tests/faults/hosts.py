@@ -183,7 +183,9 @@ class Host:
         if running:
             return
         if found is not None and found.state is SessionState.ACTIVE and found.user == grant.user:
-            self.history.open_spell(Spell(self.name, grant.session, user, seat, asked, time.time()), grant.fence)
+            counted = 0.0 if grant.source is Source.STORE else float("inf")
+            spell = Spell(self.name, grant.session, user, seat, asked, time.time(), counted=counted)
+            self.history.open_spell(spell, grant.fence)
         if self.plan.share == "named" and grant.source is Source.STORE:
             until = grant.lease.expires_at / 1000
             self.history.leases.append(
@@ -256,9 +258,18 @@ class Host:
             await asyncio.sleep(1.0)
             await self.node.loops.watch()
 
+    def _note_counted(self) -> None:
+        """Note which sessions that a receipt let in are counted by now."""
+        for spell in self.history.spells:
+            if spell.node == self.name and spell.counted == spell.until == float("inf"):
+                uses = self.agent.uses(spell.session)
+                if any(each.grant is not None and each.grant.source is Source.STORE for each in uses):
+                    spell.counted = time.time()
+
     async def _sampling(self) -> None:
         seen = self.history.health.setdefault(self.name, [])
         while True:
+            self._note_counted()
             status = health(self.agent.facts()).status.value
             if not seen or seen[-1][1] != status:
                 seen.append((time.time(), status))

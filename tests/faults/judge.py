@@ -60,9 +60,17 @@ def _limit(history: History, capacity: int) -> None:
 
 
 def _while_promised(history: History, spell: Spell) -> list[tuple[float, float, Spell]]:
-    """Return the parts of a spell in which the store had promised to keep its node."""
+    """Return the parts of a spell in which the store had promised to keep its node.
+
+    What the store does not count yet has no part in a promise that was made after an earlier one had lapsed: the
+    session that a receipt let in may turn out to have no seat.
+    """
     parts = list[tuple[float, float, Spell]]()
+    kept = 0.0
     for heard, until in history.promises.get(spell.node, []):
+        lapsed, kept = heard > kept > 0, max(kept, until)
+        if lapsed and spell.since < heard < spell.counted:
+            heard = spell.counted  # noqa: PLW2901 - the promise is one to this session from then on
         since, end = max(heard, spell.since), min(until, spell.until)
         if since < end:
             parts.append((since, end, spell))

@@ -56,6 +56,18 @@ def test_a_node_that_the_store_does_not_keep_uses_no_seats(history: History) -> 
     assert [] == verdict(history)
 
 
+@pytest.mark.parametrize(("counted", "found"), [(0.0, ["L1"]), (FOREVER, []), (1.5, ["L1"]), (2.5, [])])
+def test_what_a_receipt_let_in_is_promised_nothing_by_a_later_beat(
+    history: History, counted: float, found: list[str]
+) -> None:
+    """L1: its node was not kept for a moment; until the store counts it, a renewed promise is none to it."""
+    began = history.began
+    history.promises["n0"] = [(began, began + 0.9), (began + 1.1, began + 60)]
+    spell(history, "1", 0.5).counted = began + counted if counted else 0.0
+    spell(history, "2", 1.0, 2.0, node="n1")
+    assert found == verdict(history)
+
+
 def test_a_lease_without_a_session_keeps_its_seat(history: History) -> None:
     """L1: what a user was promised until a moment is nobody else's before."""
     lease = spell(history, "1", 0.1, 5.0)

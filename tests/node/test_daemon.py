@@ -15,7 +15,7 @@ import pytest
 
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
-from tests.support.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
+from tests.support.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, distant_port, reap, soon, written
 from tests.support.members import quiet_ports
 from tests.support.patience import within
 from tests.support.servers import RedisServer
@@ -351,13 +351,33 @@ def test_haproxys_agent_check(server: RedisServer) -> None:
     """One line per connection, whatever is sent: the share of free sessions, then drain, then back."""
     with agents_on(server.url, nodes=("ctx-01",), settings="max_sessions = 5") as agents:
         agent = agents["ctx-01"]
-        assert b"ready up 100%\n" == agent.agent_check(b"be_rds/ctx-01\n")
+        assert b"up 100%\n" == agent.agent_check(b"be_rds/ctx-01\n")
         agent.start("john", "7")
-        soon(lambda: agent.agent_check() == b"ready up 80%\n", "a session does not show in the weight")
+        soon(lambda: agent.agent_check() == b"up 80%\n", "a session does not show in the weight")
         assert 204 == agent.request("PUT", "/v1/drain").status
-        assert (b"drain up\n", 503) == (agent.agent_check(), agent.health().status)
+        assert (b"up 0%\n", 503) == (agent.agent_check(), agent.health().status)
         assert 204 == agent.request("DELETE", "/v1/drain").status
-        assert (b"ready up 80%\n", 200) == (agent.agent_check(), agent.health().status)
+        assert (b"up 80%\n", 200) == (agent.agent_check(), agent.health().status)
+
+
+def test_several_addresses_for_balancers(unborn: RunningAgent) -> None:
+    """Of either kind, on each of which the same is said; one that is taken is named, and the agent does not start."""
+    more, check = distant_port(), distant_port()
+    text = unborn.config.read_text()
+    text = text.replace(f'"127.0.0.1:{unborn.health_port}"', f'["127.0.0.1:{unborn.health_port}", "[::]:{more}"]')
+    text = text.replace(f'"127.0.0.1:{unborn.agent_check_port}"', f'["[::1]:{check}", "127.0.0.1:{check}"]')
+    unborn.config.write_text(text)
+    with socket.create_server(("127.0.0.1", check)):
+        status, line = complaint(unborn)
+    assert (1, True) == (status, f"cannot listen on 127.0.0.1:{check} (Address already in use)" in line)
+    unborn.launch()
+    soon(lambda: "agent.ready" in unborn.log_text, "it does not listen")
+    for host in ("127.0.0.1", "::1"):
+        with socket.create_connection((host, more), 10) as connection:
+            connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            assert b"".join(iter(lambda: connection.recv(4096), b"")).endswith(b"pass\n")
+        with socket.create_connection((host, check), 10) as connection:
+            assert connection.recv(100).startswith(b"down #no policy is known")
 
 
 def test_metrics_over_the_listener(agent: RunningAgent) -> None:
@@ -388,7 +408,7 @@ def test_balancers_hear_of_the_end_before_it_comes(server: RedisServer) -> None:
         agent.process.terminate()
         soon(lambda: agent.health().status == 503, "the balancer is not told")
         assert b"fail the agent is stopping\n" == agent.health().body
-        assert b"ready down #the agent is stopping\n" == agent.agent_check()
+        assert b"down #the agent is stopping\n" == agent.agent_check()
         assert 200 == agent.health("/livez").status
         assert 201 == agent.start("john", "7").status
         assert 204 == agent.end("7").status
@@ -420,7 +440,7 @@ def test_a_store_that_comes_and_goes_takes_no_node_out(server: RedisServer) -> N
         hang(server)
         soon(lambda: agent.health().body.startswith(b"warn"), "nobody notices that the store is away again")
         soon(lambda: agent.health().status == 503, "the node stays in")
-        assert agent.agent_check().startswith(b"ready down #the store does not answer")
+        assert agent.agent_check().startswith(b"down #the store does not answer")
         server.process.send_signal(signal.SIGCONT)
         soon(lambda: b"answers again" in agent.health().body, "it comes back at once")
         soon(lambda: agent.health().status == 200, "it does not come back")

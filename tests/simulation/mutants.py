@@ -309,7 +309,7 @@ MUTANTS = (
         "state.recovering = unused and 0 or now + window", "state.recovering = now", "loss"),
     lua("epoch not compared", "Nobody notices that the store lost its data.",
         "return (caller.epoch > 0 and caller.epoch ~= state.epoch) or caller.seen > state.fence\n"
-        "    or caller.life ~= state.life or", "return", "loss"),
+        "    or (caller.life ~= state.life and not has_moved()) or", "return", "loss"),
     lua("first come, all in", "The window ends when the first node has restored.",
         "call('ZCOUNT', AWAITED, 0, 0) == 0", "true", "loss"),
     hasty(lua("rosters not awaited", "The window ends before every node that the others knew has restored.",

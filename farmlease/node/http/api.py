@@ -35,6 +35,7 @@ from farmlease.errors import (
     RecordRejected,
 )
 from farmlease.node.agent import Agent
+from farmlease.node.files.folder import FileBusy
 from farmlease.node.http.auth import Caller, NotYours, problem
 from farmlease.node.http.schemas import (
     FieldError,
@@ -266,7 +267,7 @@ def _answer_errors(app: FastAPI) -> None:
 
 def _verdict(error: FarmleaseError, **where: str) -> tuple[int, str]:
     """Return the status and the sentence for an error; log it with the path or the pool that it is about."""
-    if isinstance(error, CannotHold):  # an answer, not a fault
+    if isinstance(error, CannotHold | FileBusy):  # an answer, not a fault
         return 409, str(error)
     _log.error("api.failed", error=type(error).__name__, why=str(error), **where)
     match error:

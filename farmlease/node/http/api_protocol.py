@@ -14,11 +14,12 @@ from functools import partial
 import h11
 import uvicorn
 from typing_extensions import override
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from farmlease.node.http.auth import PEER, PEER_PID
 from farmlease.node.http.door import Place, peer_pid
+from farmlease.node.http.half_closed import HalfClosedProtocol
 
 __all__ = ["IDLE", "ApiProtocol", "log_no_request_twice"]
 
@@ -34,7 +35,7 @@ TAKEN = 10.0
 IDLE = 30.0
 
 
-class ApiProtocol(H11Protocol):
+class ApiProtocol(HalfClosedProtocol):
     """A connection of the API. On a Unix socket the application gets the caller's uid and pid instead of an address."""
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, place: Place) -> None:

@@ -10,6 +10,7 @@ and says no group, site or device, which would decide about his seat, unless the
 
 import hmac
 import os
+import re
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ MAX_BODY = 64 << 10  #: bytes of a request's body
 PEER = "peer uid"
 #: Behind it: the number that the caller has in this PID namespace; 0: none.
 PEER_PID = ", pid "
+#: A target with the server's address in front: the address, and the path.
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)(/.*)?")
 #: What everybody may say of a session of his own.
 _OF_EVERYBODY = frozenset({"user", "session", "pool", "app", "pid", "wait"})
 
@@ -169,7 +172,8 @@ class Gate:
 
     async def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
-        if headers.get("host", "").lower() not in self._access.hosts or "origin" in headers:
+        host = _host_as_sent(scope) or headers.get("host", "")
+        if host.lower() not in self._access.hosts or "origin" in headers:
             return problem(403, "this address is for programs on this host, not for browsers")
         caller = await self._access.caller(scope)
         if caller is NoAnswer.UNKNOWN:
@@ -184,12 +188,20 @@ class Gate:
         return None
 
 
+def _host_as_sent(scope: Scope) -> str:
+    """Return the host of a target that names one: it stands in place of the header's, as HTTP has it."""
+    absolute = _ABSOLUTE.fullmatch(scope["raw_path"].partition(b"?")[0])
+    return absolute[1].decode("latin-1") if absolute else ""
+
+
 def path_as_sent(scope: Scope) -> str:
     """Return the path of a request undecoded, so that a session may be called ``pts/3``.
 
     Whatever a caller encodes without need, each segment is encoded in one way.
     """
-    segments = scope["raw_path"].partition(b"?")[0].split(b"/")
+    raw = scope["raw_path"].partition(b"?")[0]
+    absolute = _ABSOLUTE.fullmatch(raw)
+    segments = ((absolute[2] or b"/") if absolute else raw).split(b"/")
     return "/".join(quote(unquote_to_bytes(segment), safe="") for segment in segments)
 
 

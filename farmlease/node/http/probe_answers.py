@@ -39,7 +39,7 @@ def answer(monitor: HealthMonitor, method: str, path: str, accept: str = "") -> 
     match path if method in _METHODS else None:
         case None:
             return Answer(405, _TEXT, b"method not allowed: use GET, HEAD or OPTIONS\n")
-        case "/livez":
+        case "/livez" | "*":  # the star is the server as a whole, for OPTIONS
             alive = Health(status=Status.PASS, ready=True, checks=())
             return _document(alive) if as_json else Answer(200, _TEXT, b"pass\n")
         case "/readyz":
@@ -56,13 +56,15 @@ def answer(monitor: HealthMonitor, method: str, path: str, accept: str = "") -> 
 def agent_line(found: Health) -> bytes:
     """Return what HAProxy's agent-check reads: one line in ASCII.
 
-    ``ready`` takes back an earlier drain and ``up`` an earlier down: only the agent can.
+    ``up`` takes back the agent's own ``down``, and no more. No word of it touches HAProxy's administrative state:
+    ``ready``, ``drain`` and ``maint`` would undo what an operator has set there. By a weight of 0 nobody new comes, and
+    who has a session here comes back.
     """
     if found.status is Status.FAIL:
         reason = found.why.encode("ascii", "replace").decode("ascii")
         printable = "".join(character if character.isprintable() else " " for character in reason)
-        return f"ready down #{printable[:_LONGEST_REASON]}\n".encode()
-    return b"drain up\n" if found.draining else f"ready up {found.weight}%\n".encode()
+        return f"down #{printable[:_LONGEST_REASON]}\n".encode()
+    return f"up {0 if found.draining else found.weight}%\n".encode()
 
 
 def _status(found: Health) -> int:

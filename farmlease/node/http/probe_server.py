@@ -12,7 +12,7 @@ instead of 19, in as many lines; and h11 refuses an HTTP/1.1 request without Hos
 import asyncio
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -40,7 +40,9 @@ _LONGEST_HEAD = 8 << 10  #: bytes of a request
 _LONGEST_SENT = 4 << 10  #: bytes that HAProxy's agent-send may be long
 
 _END = re.compile(rb"\r?\n\r?\n")
-_REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,2047}) HTTP/1\.([01])")
+_REQUEST = re.compile(rb"([A-Z]{1,16}) ([!-~]{1,2048}) HTTP/1\.([01])")
+#: A target with the server's address in front, as a caller may write it and a proxy does: what follows is the path.
+_ABSOLUTE = re.compile(rb"(?i:https?)://[^/?#]+(/[^?]*)?(?:\?.*)?")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*")
 _BAD = Answer(400, "text/plain; charset=utf-8", b"not a request that can be understood\n")
 _TOO_LONG = Answer(431, "text/plain; charset=utf-8", b"too long a request\n")
@@ -90,6 +92,7 @@ class _Probe(_Guest):
         self._answering = answering
         self._head = b""
         self._full = False
+        self._ended = False  #: the other end sends no more
         self._over = False
 
     @override
@@ -121,26 +124,41 @@ class _Probe(_Guest):
         self._transport.resume_reading()
         self._answer_one()
 
+    @override
+    def eof_received(self) -> bool:
+        """Answer what is here of a caller who sends no more; half a request will never be whole."""
+        self._ended = True
+        self._close_if_done()
+        return not self._over
+
+    def _close_if_done(self) -> None:
+        if self._ended and not self._over and not _END.search(self._head):
+            self._over, self._head = True, b""
+            self.stay(PATIENCE)
+            self._transport.close()
+
     def _answer_one(self) -> None:
         """Answer the next request, if all of it is here; others have their turn before the one after it."""
         end = None if self._full or self._over or self._transport.is_closing() else _END.search(self._head)
         if end is not None:
             head, self._head = self._head[: end.start()], self._head[end.end() :]
             self._answer(head.lstrip(b"\r\n"))
+            self._close_if_done()
             if self._head:
                 asyncio.get_running_loop().call_soon(self._answer_one)
 
     def _answer(self, head: bytes) -> None:
         line, *lines = re.split(rb"\r?\n", head)
         request, fields = _REQUEST.fullmatch(line), [_FIELD.fullmatch(each) for each in lines]
-        if request is None or not all(fields):
+        path = "" if request is None else _path(request[1], request[2])
+        if request is None or not path or not all(fields):
             self._place.report("listener.invalid_request")
             self._say(_BAD, last=True, more=True)
             return
-        given = {found[1].lower(): found[2] for found in fields if found is not None}
-        method, path = request[1].decode(), request[2].partition(b"?")[0].decode()
-        wish = given.get(b"connection", b"").lower()
-        kept = wish == b"keep-alive" if request[3] == b"0" else wish != b"close"
+        method = request[1].decode()
+        given = _by_name(found.groups() for found in fields if found is not None)
+        wishes = {wish.strip() for wish in given.get(b"connection", b"").lower().split(b",")}
+        kept = b"close" not in wishes and (request[3] == b"1" or b"keep-alive" in wishes)
         has_body = b"transfer-encoding" in given or given.get(b"content-length", b"0") != b"0"
         answer = self._answering(method, path, given.get(b"accept", b"").decode("latin-1"))
         self._say(answer, last=has_body or not kept, more=has_body, without_body=method == "HEAD")
@@ -158,13 +176,32 @@ class _Probe(_Guest):
         head = "\r\n".join(lines).encode() + b"\r\n\r\n"
         self._transport.write(head if without_body else head + answer.body)
         if last:
-            self._over, self._head = True, b""
+            self._over, self._head, more = True, b"", more and not self._ended
             self.stay(PATIENCE)
             # What is still being sent is read and dropped: closing on it would take the answer back.
             self.finish() if more else self._transport.close()
             return
         self._place.asked()
         self.stay(PATIENCE if self._head else IDLE, fault=_SLOW if self._head else "")
+
+
+def _path(method: bytes, target: bytes) -> str:
+    """Return the path that a request is about; empty if it is about none."""
+    if (method, target) == (b"OPTIONS", b"*"):
+        return "*"
+    if target.startswith(b"/"):
+        return target.partition(b"?")[0].decode()
+    absolute = _ABSOLUTE.fullmatch(target)
+    return "" if absolute is None else (absolute[1] or b"/").decode()
+
+
+def _by_name(fields: Iterable[Sequence[bytes]]) -> Mapping[bytes, bytes]:
+    """Return the value of each field by its name in small letters. One that comes again goes on with its list."""
+    given: dict[bytes, bytes] = {}
+    for name, value in fields:
+        known = given.get(name.lower())
+        given[name.lower()] = value if known is None else known + b"," + value
+    return given
 
 
 class _AgentCheck(_Guest):

@@ -6,12 +6,13 @@ killed agent left behind is removed, and one on which another process listens is
 
 import contextlib
 import errno
+import ipaddress
 import json
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import filelock
@@ -122,13 +123,15 @@ def _bounds() -> Bounds:
     )
 
 
-def listening_socket(address: str) -> socket.socket:
-    """Return a socket that listens on ``host:port`` or ``unix:/path``; FarmleaseError if the address is taken."""
+def listening_socket(address: str, beside: Collection[str] = ()) -> socket.socket:
+    """Return a socket that listens on ``host:port`` or ``unix:/path``; FarmleaseError if the address is taken.
+
+    ``[::]:port`` takes IPv4 too where the system can, unless an IPv4 address ``beside`` it has the port.
+    """
     try:
         if address.startswith(UNIX):
             return _unix_socket(Path(address.removeprefix(UNIX)))
-        host, port = split_address(address)
-        return _tcp_socket(host, port)
+        return _tcp_socket(*split_address(address), [split_address(each) for each in beside])
     except PermissionError as error:
         raise FarmleaseError(
             f"cannot listen on {address} (Permission denied): start the agent as root or by its systemd unit, or "
@@ -141,12 +144,21 @@ def listening_socket(address: str) -> socket.socket:
         ) from error
 
 
-def _tcp_socket(host: str, port: int) -> socket.socket:
+def _tcp_socket(host: str, port: int, beside: Collection[tuple[str, int]]) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
+    of_ipv4 = {number for name, number in beside if ":" not in name}
+    dual = _means_every(host) and port not in of_ipv4 and socket.has_dualstack_ipv6()
+    listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=dual)
     # An answer is two small writes; without this the second waits 40 ms for the first to be acknowledged.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def _means_every(host: str) -> bool:
+    """Whether this means every IPv6 address of the host, however it is written."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.IPv6Address(host).is_unspecified
+    return False
 
 
 def hosts_of(address: str) -> frozenset[str]:

@@ -48,6 +48,6 @@ def build_sync(config: Config, farm: Farm, state: State, records: RecordSync, ru
         events=events,
         recovery=recovery,
         heartbeat=Heartbeat(state, farm, availability, recovery, events, damage, runtime),
-        report=NodeReport(state, farm.nodes, farm.sealer, config.health.listen),
+        report=NodeReport(state, farm.nodes, farm.sealer, config.health.listen[0]),
         keyring=KeyringReload(state, farm, runtime.clock, config.keys.file, timing),
     )

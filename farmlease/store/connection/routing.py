@@ -17,6 +17,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError, RedisError, ResponseError
 
 from farmlease.store.connection.multiplexer import OneServer
+from farmlease.store.connection.slot_homes import SlotHomes
 from farmlease.store.connection.socket import Channel, Handshake, HostPort, disconnect_idle, exclusive_channel
 
 __all__ = ["Cluster", "Route"]
@@ -65,14 +66,18 @@ class Cluster:
         self._members: dict[HostPort, OneServer] = {}
         self._slots: list[tuple[int, int, HostPort]] = []  # first slot, last slot, master
         self._learning = asyncio.Lock()
+        self._homes = SlotHomes(self._ask, _slots)
         self._in_vain = False  #: whether nobody answered when the slots were asked for last
 
     async def use(self, keys: Sequence[str], exchange: Callable[[Channel], Awaitable[Answer]]) -> Answer:
         """Carry out an exchange with the member that has the keys, and follow its redirections."""
-        member, asking = await self._member_with(keys), False
+        slot = key_slot(keys[0].encode()) if keys else None
+        member, asking = await self._member_with(slot), False
         for hop in range(_MOST_HOPS):
             try:
-                return await self._server(member).use(keys, exchange, asking=asking)
+                if slot is None:
+                    return await self._server(member).use(keys, exchange, asking=asking)
+                return await self._use(member, slot, exchange, asking=asking)
             except AskError as redirection:
                 if hop == _MOST_HOPS - 1:
                     raise
@@ -81,6 +86,21 @@ class Cluster:
                     await self.refresh()
                 member = (redirection.host or member[0], redirection.port)
         raise AssertionError  # the last hop has returned or raised
+
+    async def _use(
+        self, member: HostPort, slot: int, exchange: Callable[[Channel], Awaitable[Answer]], *, asking: bool
+    ) -> Answer:
+        """Carry out an exchange about a slot's keys with a member; it learns which life of which server has them."""
+        if self._homes.is_moved(slot, member):
+            await self._homes.follow(slot, member, asking=asking)
+
+        async def about_slot(channel: Channel) -> Answer:
+            answer = await exchange(self._homes.named(slot, member, channel))
+            if not asking:
+                self._homes.heard(slot, member, channel.life)
+            return answer
+
+        return await self._server(member).use((), about_slot, asking=asking)
 
     async def refresh(self) -> None:
         """Ask for the slots anew, and close idle connections: a replica may be a master now, and vice versa."""
@@ -99,14 +119,14 @@ class Cluster:
             self._members[member] = OneServer(pool, self._handshake, exclusive=self._exclusive)
         return self._members[member]
 
-    async def _member_with(self, keys: Sequence[str]) -> HostPort:
-        """Return the master that has the keys of a call, which are all in one slot; without keys, any master."""
+    async def _member_with(self, slot: int | None) -> HostPort:
+        """Return the master that has a slot; without one, any master."""
         async with self._learning:  # one call asks for all
             if not self._slots:
                 self._slots = await self._learn()
-        slot = key_slot(keys[0].encode()) if keys else self._slots[0][0]
+                self._homes.learn(self._slots)
         for first, last, master in self._slots:
-            if first <= slot <= last:
+            if slot is None or first <= slot <= last:
                 return master
         self._slots = []
         raise ClusterDownError("no member serves this slot")
@@ -126,7 +146,8 @@ class Cluster:
         for member in known:
             try:
                 async with asyncio.timeout(self._patience):
-                    if slots := list(_slots(member, await self._ask(member, "CLUSTER", "SLOTS"))):
+                    (answer,) = await self._ask(member, ("CLUSTER", "SLOTS"))
+                    if slots := list(_slots(member, answer)):
                         self._in_vain = False
                         return slots
             except (RedisError, OSError, TimeoutError) as error:
@@ -134,13 +155,13 @@ class Cluster:
                     failure = error  # a server's own error explains more than that another one is away
         raise failure or ClusterDownError("no member serves any slot")
 
-    async def _ask(self, member: HostPort, *command: str) -> Any:  # noqa: ANN401 - a reply of the driver
-        """Send a command to any member, master or not, over a connection of its own."""
+    async def _ask(self, member: HostPort, *commands: Sequence[str]) -> list[Any]:
+        """Send commands to any member, master or not, over a connection of its own, within its patience."""
         host, port = member
         pool = driver.ConnectionPool(host=host, port=port, **self._options)
         try:
-            async with exclusive_channel(pool, self._handshake) as channel:
-                return await channel.execute(*command)
+            async with asyncio.timeout(self._patience), exclusive_channel(pool, self._handshake) as channel:
+                return [await channel.execute(*command) for command in commands]
         finally:
             await disconnect_idle(pool)
 

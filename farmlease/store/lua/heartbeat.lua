@@ -24,6 +24,7 @@ if refused then return refused end
 if is_other_store() then return send_to_recover(node) end
 local behind = time_ahead()
 if behind < 0 then correct_time(behind, node) end
+if has_moved() then call('HSET', META, 'life', caller.life) end
 
 -- 1. A reboot ends the old life's sessions at once; no notice is left, since that life is over.
 if previous ~= '' then

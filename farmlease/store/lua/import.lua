@@ -26,7 +26,7 @@
 --   configure, policy, more  as acquire's
 
 local version, user, device = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local borrowed, reservations, life = tonumber(ARGV[4]), ARGV[8], ARGV[9]
+local borrowed, reservations, life = tonumber(ARGV[4]), ARGV[8], string.match(ARGV[9], '^%S*')
 
 local refused = policy_differs(version)
 if refused then return refused end

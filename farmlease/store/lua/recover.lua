@@ -23,7 +23,7 @@ if refused then return refused end
 -- 1. Is it less than the node knew, or another server, or another time? If the data are gone, the first node's estimate
 --    of the time is accepted.
 local keys = lost_keys()
-local lost = keys ~= '' or caller.life ~= state.life or epoch > state.epoch
+local lost = keys ~= '' or (caller.life ~= state.life and not has_moved()) or epoch > state.epoch
   or (epoch == state.epoch and caller.seen > state.fence)
   or (epoch > 0 and epoch ~= state.epoch and state.blank == '1')
 local unused = epoch == 0 and state.blank == '1' and call('ZCARD', NODES) == 0 -- no node was ever here

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+import sys
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.health import Status, health
@@ -365,6 +367,16 @@ async def test_a_file_that_must_not_be_touched(api: Browserless, host: Host) -> 
     await api("POST", "/v1/sessions", start())
     host.file().symlink_to("/etc/passwd")
     assert "is a link" in problem(await api("POST", "/v1/sessions/7/save"), 409)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who writes a file")
+async def test_a_file_that_is_just_being_written(api: Browserless, host: Host) -> None:
+    """409 with what to do; a user's program that writes is no fault of the host, and no error in its log."""
+    await api("POST", "/v1/sessions", start())
+    with host.file().open("wb") as file, capture_logs() as logs:
+        file.write(b"half")
+        assert "open in a program that writes it" in problem(await api("POST", "/v1/sessions/7/save"), 409)
+    assert [] == [each for each in logs if each["log_level"] == "error"]
 
 
 async def test_a_full_disk(api: Browserless, host: Host, monkeypatch: pytest.MonkeyPatch, site: Site) -> None:

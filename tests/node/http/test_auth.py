@@ -30,7 +30,9 @@ async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
         size, more = size + len(message["body"]), message["more_body"]
     caller: Caller = scope["farmlease.caller"]
-    await JSONResponse({"only": caller.only and caller.only.canonical, "size": size})(scope, receive, send)
+    await JSONResponse({"only": caller.only and caller.only.canonical, "size": size, "path": scope["path"]})(
+        scope, receive, send
+    )
 
 
 async def knock(
@@ -38,13 +40,14 @@ async def knock(
     body: bytes | Iterable[bytes] = b"",
     token: str | None = TOKEN,
     client: tuple[str, int] = ("127.0.0.1", 50_000),
+    target: str = "/v1/sessions",
 ) -> Answer:
     """Ask through the gate. ``headers`` go over the allowed ones; None leaves one out."""
     listen = "127.0.0.1:8731" if token else "unix:/run/farmlease/agent.sock"
     access = Access(token, hosts_of(listen), KNOWN, Accounts(SystemClock()))
     gate = Gate(reads_all, access)
     given = {name: value for name, value in {**ALLOWED, **(headers or {})}.items() if value is not None}
-    return await ask(gate, "POST", "/v1/sessions", headers=given, body=body, client=client)
+    return await ask(gate, "POST", target, headers=given, body=body, client=client)
 
 
 def refused(answer: Answer, status: int) -> None:
@@ -57,7 +60,7 @@ def refused(answer: Answer, status: int) -> None:
 async def test_who_has_the_token_may_act_for_anyone() -> None:
     """Over TCP the token is all there is."""
     answer = await knock(body=b"12345")
-    assert (200, {"only": None, "size": 5}) == (answer.status, answer.document)
+    assert (200, {"only": None, "size": 5, "path": "/v1/sessions"}) == (answer.status, answer.document)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +86,23 @@ async def test_our_own_names(host: str) -> None:
 async def test_a_foreign_host(host: str | None) -> None:
     """A name that an attacker's DNS leads here is refused, token or not."""
     refused(await knock({"host": host}), 403)
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://127.0.0.1:8731/v1/sessions", "evil.example", 200),
+        ("HTTP://localhost:8731/v1/sessions?x", None, 200),
+        ("http://evil.example/v1/sessions", "127.0.0.1:8731", 403),
+        ("http://evil.example/http://127.0.0.1:8731/", "127.0.0.1:8731", 403),
+    ],
+)
+async def test_a_target_may_name_the_host(target: str, host: str | None, status: int) -> None:
+    """Then that counts, and not the header; and the path is what follows it."""
+    answer = await knock({"host": host}, target=target)
+    assert status == answer.status
+    if status == 200:
+        assert "/v1/sessions" == answer.document["path"]
 
 
 @pytest.mark.parametrize("origin", ["null", "http://127.0.0.1:8731", "https://evil.example", ""])

@@ -102,6 +102,12 @@ async def to_the_end(door: Door, request: bytes) -> bytes:
         b"GET /readyz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n",
         b"GET /readyz?x=1 HTTP/1.0\n\n",
         b"OPTIONS /readyz HTTP/1.0\r\nContent-Length: 0\r\n\r\n",
+        b"GET http://node:8732/readyz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n",
+        b"GET HTTP://[2001:db8::11]:8732/readyz?x=http://y/ HTTP/1.0\r\n\r\n",
+        b"GET https://node/readyz HTTP/1.1\r\nConnection: Upgrade, Close\r\n\r\n",
+        b"GET /readyz HTTP/1.1\r\nConnection:keep-alive,close , upgrade\r\n\r\n",
+        b"GET /readyz HTTP/1.1\r\nConnection: close\r\nConnection: upgrade\r\n\r\n",
+        b"GET /readyz HTTP/1.0\r\nConnection: upgrade, x\r\n\r\n",
     ],
 )
 async def test_a_balancers_request(knock: Knock, request_: bytes) -> None:
@@ -121,7 +127,14 @@ async def test_head_has_no_body_and_says_how_long_it_were(knock: Knock) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [b"HTTP/1.1\r\nHost: n", b"HTTP/1.1\r\nConnection: Keep-Alive", b"HTTP/1.0\r\nConnection: keep-alive"]
+    "how",
+    [
+        b"HTTP/1.1\r\nHost: n",
+        b"HTTP/1.1\r\nConnection: Keep-Alive",
+        b"HTTP/1.1\r\nConnection: closed, x-close",
+        b"HTTP/1.0\r\nConnection: keep-alive",
+        b"HTTP/1.0\r\nConnection: upgrade , Keep-Alive",
+    ],
 )
 async def test_one_connection_for_many(knock: Knock, how: bytes) -> None:
     """Who keeps the connection may ask again on it."""
@@ -157,6 +170,11 @@ async def test_a_request_that_comes_in_pieces(knock: Knock) -> None:
         (b"GET /readyz\r\n\r\n", b"400"),
         (b"GET readyz HTTP/1.1\r\n\r\n", b"400"),
         (b"GET / HTTP/2.0\r\n\r\n", b"400"),
+        (b"GET http:///readyz HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET ftp://node/readyz HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET ?x HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET * HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET http://node/readyz#x y HTTP/1.1\r\n\r\n", b"400"),
         (b"get / HTTP/1.1\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"400"),
         (b"GET /" + b"x" * 3000 + b" HTTP/1.1\r\n\r\n", b"400"),
@@ -167,6 +185,69 @@ async def test_a_request_that_comes_in_pieces(knock: Knock) -> None:
 async def test_what_is_no_request(knock: Knock, request_: bytes, status: bytes) -> None:
     """One answer that says so, and the end; never a fault in the log."""
     assert (await to_the_end(await knock(), request_)).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [(b"http://node", b"/"), (b"http://node?x=/livez", b"/"), (b"http://node/a?b", b"/a"), (b"*", b"*")],
+)
+async def test_a_targets_path(knock: Knock, target: bytes, path: bytes) -> None:
+    """What follows the address, and a slash if nothing does; of the server as a whole it is a star."""
+    answer = await to_the_end(await knock(), b"OPTIONS " + target + b" HTTP/1.0\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\nOPTIONS " + path + b" \n")
+
+
+async def test_a_field_that_comes_twice_is_one_list(knock: Knock) -> None:
+    """As HTTP has it."""
+    answer = await to_the_end(await knock(), b"GET / HTTP/1.0\r\nAccept: a/b\r\naccept: c/d\r\n\r\n")
+    assert answer.endswith(b"GET / a/b,c/d\n")
+
+
+@pytest.mark.parametrize("count", [1, 3, 200])
+async def test_who_sends_no_more_is_answered(knock: Knock, count: int) -> None:
+    """To all he has asked, and the connection ends with the last answer, whatever he said of keeping it."""
+    reader, writer = await knock()
+    writer.write(b"GET /readyz HTTP/1.1\r\nHost: node\r\n\r\n" * count)
+    writer.write_eof()
+    async with asyncio.timeout(PATIENCE * 20):
+        got = await reader.read(-1)
+    assert count == got.count(b"\r\n\r\nGET /readyz \n")
+
+
+async def test_who_sends_no_more_after_half_a_request_is_let_go(knock: Knock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: it will never be whole. The whole one before it is answered."""
+    monkeypatch.setattr(probe_server, "PATIENCE", 60)
+    reader, writer = await knock()
+    writer.write(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nHo")
+    writer.write_eof()
+    async with asyncio.timeout(PATIENCE * 20):
+        got = await reader.read(-1)
+    assert (1, True) == (got.count(b"HTTP/1.1 200"), got.endswith(b"GET /1 \n"))
+
+
+async def test_a_body_and_then_no_more(knock: Knock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection ends as soon as the caller has said that it is all."""
+    monkeypatch.setattr(probe_server, "PATIENCE", 60)
+    reader, writer = await knock()
+    writer.write(b"POST /1 HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+    assert b"HTTP/1.1 200 OK\r\n" == await reader.readline()
+    writer.write(b"x" * 9)
+    writer.write_eof()
+    async with asyncio.timeout(PATIENCE * 20):
+        assert (await reader.read(-1)).endswith(b"POST /1 \n")
+
+
+async def test_who_sends_no_more_and_reads_slowly_gets_it_all() -> None:
+    """His answers wait for him as another's do."""
+    async with served(partial(probing, lambda *_: Answer(200, "text/plain", b"x" * 300_000))) as knock:
+        reader, writer = await knock()
+        writer.transport.pause_reading()  # type: ignore[attr-defined] # a stream's transport is a read transport
+        writer.write(b"GET / HTTP/1.1\r\n\r\n" * 20)
+        writer.write_eof()
+        await asyncio.sleep(PATIENCE / 3)
+        writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
+        async with asyncio.timeout(PATIENCE * 20):
+            assert 20 == (await reader.read(-1)).count(b"HTTP/1.1 200")
 
 
 async def test_a_body_is_read_away(knock: Knock) -> None:
@@ -245,7 +326,7 @@ async def test_who_does_not_take_his_answers_gets_no_more(monkeypatch: pytest.Mo
 @pytest.fixture
 async def check() -> AsyncIterator[Knock]:
     """A way to connect to an agent-check."""
-    async with served(partial(agent_checking, lambda: b"ready up 80%\n")) as way:
+    async with served(partial(agent_checking, lambda: b"up 80%\n")) as way:
         yield way
 
 
@@ -253,15 +334,23 @@ async def check() -> AsyncIterator[Knock]:
 async def test_one_line_and_the_end(check: Knock, sent: bytes) -> None:
     """Whatever agent-send says, the line arrives whole and the connection ends at once."""
     began = asyncio.get_running_loop().time()
-    assert b"ready up 80%\n" == await to_the_end(await check(), sent)
+    assert b"up 80%\n" == await to_the_end(await check(), sent)
     assert asyncio.get_running_loop().time() - began < PATIENCE
+
+
+async def test_who_sends_no_more_has_the_line(check: Knock) -> None:
+    """Also where he says so before he has read it."""
+    reader, writer = await check()
+    writer.write(b"be_rds/ctx-01\n")
+    writer.write_eof()
+    assert b"up 80%\n" == await reader.read(-1)
 
 
 @pytest.mark.parametrize(("drop", "pause"), [(b"x" * 1000, 0.001), (b"x", PATIENCE / 10)])
 async def test_who_goes_on_sending_is_cut_off(check: Knock, drop: bytes, pause: float) -> None:
     """It does not read for ever, neither much nor long, even from one who has not heard that it is over."""
     door = await check()
-    assert b"ready up 80%\n" == await door[0].readline()
+    assert b"up 80%\n" == await door[0].readline()
     async with asyncio.timeout(PATIENCE * 20):
         with pytest.raises(ConnectionError):
             await until_refused(door, drop, pause)
@@ -275,7 +364,7 @@ async def until_refused(door: Door, drop: bytes, pause: float) -> None:
         await asyncio.sleep(pause)
 
 
-@pytest.mark.parametrize("serve", [partial(probing, said), partial(agent_checking, lambda: b"ready up 80%\n")])
+@pytest.mark.parametrize("serve", [partial(probing, said), partial(agent_checking, lambda: b"up 80%\n")])
 async def test_who_resets_the_connection_leaves_no_fault(serve: Callable[..., Actor]) -> None:
     """A balancer that hangs up hard, before or after the line: nobody is told of it, and the next one is served."""
     async with served(serve) as way:
@@ -309,7 +398,7 @@ async def test_who_is_gone_between_line_and_end_is_let_go() -> None:
     gone = Gone()
     with socket.socket() as listener:
         door = ListeningDoor(listener, Bounds("agent_check", most=1, kept=0), lambda _: asyncio.Protocol(), Log())
-        guest = probe_server._AgentCheck(Place(door, None), lambda: b"ready up 80%\n")
+        guest = probe_server._AgentCheck(Place(door, None), lambda: b"up 80%\n")
         guest.connection_made(gone)
         guest.connection_lost(None)
     assert gone.aborted
@@ -318,11 +407,11 @@ async def test_who_is_gone_between_line_and_end_is_let_go() -> None:
 async def test_places_at_the_agent_check_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who stays is thrown out for who comes."""
     monkeypatch.setattr(probe_server, "MOST_GUESTS", 2)
-    async with served(partial(agent_checking, lambda: b"ready up 80%\n")) as check:
+    async with served(partial(agent_checking, lambda: b"up 80%\n")) as check:
         stayed = [await check() for _ in range(10)]
         for reader, _ in stayed:
-            assert b"ready up 80%\n" == await reader.readline()
-        assert b"ready up 80%\n" == await to_the_end(await check(), b"")
+            assert b"up 80%\n" == await reader.readline()
+        assert b"up 80%\n" == await to_the_end(await check(), b"")
 
 
 async def test_interrupted_it_ends_with_its_guests() -> None:

@@ -1,6 +1,7 @@
 """The agent's token file, as the agent itself reads it, and its Unix socket."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from farmlease.errors import ConfigError, FarmleaseError
 from farmlease.node.http.server import listening_socket, own_token
+from tests.support.agents import distant_port
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no Unix sockets")
 
@@ -45,6 +47,51 @@ def test_a_token_is_made_once(tmp_path: Path) -> None:
     file = tmp_path / "run" / "token"
     token = own_token(file)
     assert (0o600, token) == (file.stat().st_mode & 0o777, own_token(file))
+
+
+# --- IPv4 and IPv6 --------------------------------------------------------------------------------------------------------
+
+
+def reached(*hosts: str, port: int) -> list[str]:
+    """The addresses of this machine at which somebody listens on a port."""
+    found = []
+    for host in hosts:
+        with suppress(ConnectionRefusedError), socket.create_connection((host, port), 10):
+            found.append(host)
+    return found
+
+
+@pytest.mark.parametrize("spelling", ["::", "0:0:0:0:0:0:0:0", "::0.0.0.0"])
+def test_every_address_of_ipv6_is_every_address(spelling: str) -> None:
+    """One listener for both kinds, where the system can."""
+    port = distant_port()
+    with listening_socket(f"[{spelling}]:{port}"):
+        assert ["127.0.0.1", "::1"] == reached("127.0.0.1", "::1", port=port)
+
+
+def test_each_kind_may_have_a_listener_of_its_own() -> None:
+    """Then neither is in the other's way, whichever comes first; one on another port takes nothing away."""
+    port, other = distant_port(), distant_port()
+    addresses = [f"0.0.0.0:{port}", f"[::]:{port}"]
+    for order in (addresses, addresses[::-1]):
+        with listening_socket(order[0], order), listening_socket(order[1], order):
+            assert ["127.0.0.1", "::1"] == reached("127.0.0.1", "::1", port=port)
+    with listening_socket(f"[::]:{port}", [f"[::]:{port}", f"127.0.0.1:{other}"]):
+        assert ["127.0.0.1", "::1"] == reached("127.0.0.1", "::1", port=port)
+
+
+def test_one_address_of_ipv6_is_that_alone() -> None:
+    """Nobody who asks for loopback is reached from elsewhere."""
+    port = distant_port()
+    with listening_socket(f"[::1]:{port}"):
+        assert ["::1"] == reached("127.0.0.1", "::1", port=port)
+
+
+@pytest.mark.parametrize("address", ["[1:2]:8732", "[::1::]:8732", "[....]:8732"])
+def test_what_is_no_address_of_ipv6_is_told(address: str) -> None:
+    """In one line."""
+    with pytest.raises(FarmleaseError, match=re.escape(f"cannot listen on {address} (")):
+        listening_socket(address)
 
 
 # --- the Unix socket ------------------------------------------------------------------------------------------------------

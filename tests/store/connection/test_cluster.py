@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from farmlease.errors import StoreRefused, StoreUnavailable
-from farmlease.store.answers.session import Beat, Taken, Taking
+from farmlease.store.answers.session import Beat, Known, Taken, Taking
 from farmlease.store.connection.connection import MAX_TRIES, Connection, StoreAddress, open_connection
 from farmlease.store.lease_store import LeaseStore
 from farmlease.store.script import LIFE
@@ -177,6 +177,106 @@ async def test_a_slot_that_has_moved_is_followed_within_one_try(whole: Cluster) 
         assert before == evaluations(source)
     assert [] == waits.waits
     assert 3 == value(destination, key)
+
+
+# --- a slot that moves is no loss ---------------------------------------------------------------------------------------
+
+
+async def lives(connection: Connection, key: str) -> list[str]:
+    """Return the lives that a call names: that of the server, and those that the slot's data came from."""
+    (named,) = await answered(connection, key)
+    return str(named.decode()).split(" ")
+
+
+async def test_the_former_life_is_named_where_a_slot_was_moved(whole: Cluster) -> None:
+    """By every connection that knew it, also after a second move; a new one knows nothing of it."""
+    key = SAME[0]
+    async with connected(whole.url) as connection:
+        first = await lives(connection, key)
+        whole.move_slot(key)
+        second = await lives(connection, key)
+        assert (2, first) == (len(second), second[1:])
+        assert second == await lives(connection, key)
+        whole.move_slot(key)
+        third = await lives(connection, key)
+        assert second == third[1:]
+        async with connected(whole.url) as stranger:
+            assert third[:1] == await lives(stranger, key)
+
+
+async def test_the_former_life_is_named_while_a_slot_is_on_its_way(whole: Cluster) -> None:
+    """To the server that is asked in between (ASK), and again where the slot has arrived."""
+    key = SAME[0]
+    async with connected(whole.url) as connection:
+        await connection.call(ADD, [key], [])
+        (first,) = await lives(connection, key)
+        source, destination = whole.move_slot(key, finish=False)
+        assert [first] == await lives(connection, key)
+        whole.move_keys(source, destination, key)
+        on_its_way = await lives(connection, key)
+        assert (2, first) == (len(on_its_way), on_its_way[1])
+        whole.finish_move(key, source, destination)
+        assert on_its_way == await lives(connection, key)
+
+
+@pytest.mark.parametrize("how", ["killed", "asked"])
+async def test_a_fail_over_is_no_move(whole: Cluster, how: str) -> None:
+    """Nothing is claimed of a replica that took its master's place, also where the former master lives on as one."""
+    key = SAME[0]
+    old = whole.master_of(key)
+    (replica,) = whole.replicas_of(old)
+    async with connected(whole.url, timeout_ms=400) as connection:
+        (first,) = await lives(connection, key)
+        wait_until(lambda: replica.replicates(old) or None, "the replica to have it all")
+        if how == "killed":
+            old.kill()
+        else:
+            replica.ask("CLUSTER", "FAILOVER")
+        whole.wait_failover(old, key)
+        (now,) = await lives(connection, key)
+        assert first != now
+
+
+@pytest.mark.parametrize("what", ["source killed", "source restarted", "destination restarted", "another fails over"])
+async def test_a_move_that_cannot_be_proved_is_none(whole: Cluster, what: str) -> None:
+    """Who had the slot is gone, or who has it may have read it from its disk, or as a replica."""
+    key = SAME[0]
+    async with connected(whole.url, timeout_ms=400) as connection:
+        await connection.call(ADD, [key], [])
+        (first,) = await lives(connection, key)
+        source, destination = whole.move_slot(key)
+        if what == "another fails over":
+            (heir,) = whole.replicas_of(destination)
+            wait_until(lambda: heir.replicates(destination) or None, "the replica to have it all")
+            destination.kill()
+            whole.wait_failover(destination, key)
+        else:
+            hit = source if what.startswith("source") else destination
+            hit.kill()
+            if what.endswith("restarted"):
+                hit.restart()
+        (now,) = await lives(connection, key)
+        assert first != now
+
+
+async def test_sessions_go_on_where_their_slot_is_moved(whole: Cluster) -> None:
+    """No recovery begins; the heartbeat notes the new server, and from then on everybody finds the same store."""
+    pool = named_pool(name="pool-1")
+    taking = Taking(device="citrix-a", lease_id="lease", record=b"x", name=b"name")
+    async with connected(whole.url) as connection, connected(whole.url) as other:
+        store, elsewhere = LeaseStore(connection, "citrix-a"), LeaseStore(other, "citrix-a")
+        beat = await store.heartbeat(pool, VERSION, NODE, None)
+        assert isinstance(beat, Beat)
+        known = Known(epoch=beat.epoch, fence=beat.fence)
+        taken = await store.acquire(pool, VERSION, claim("john"), taking, known=known)
+        whole.move_slot("{citrix-a/pool-1/0}")
+        again = await store.acquire(pool, VERSION, claim("john"), taking, known=known)
+        assert isinstance(taken, Taken)
+        assert isinstance(again, Taken)
+        assert taken.fence == again.fence
+        assert not isinstance(await elsewhere.acquire(pool, VERSION, claim("john"), taking, known=known), Taken)
+        assert isinstance(await store.heartbeat(pool, VERSION, NODE, None, known), Beat)
+        assert isinstance(await elsewhere.acquire(pool, VERSION, claim("john"), taking, known=known), Taken)
 
 
 async def test_a_slot_on_its_way_is_asked_for_at_its_destination(whole: Cluster) -> None:

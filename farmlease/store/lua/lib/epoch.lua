@@ -4,7 +4,8 @@
 -- An *epoch* is one uninterrupted life of a shard's data. Each node sends the epoch it knows, and the highest fence it
 -- has seen. A new epoch begins where the data is gone or older than that, where another server, or another life of it,
 -- holds the data, and where its clock has jumped ahead. It begins with a *recovery window*: no new session starts until
--- every node known before has restored what it has, or the window is over.
+-- every node known before has restored what it has, or the window is over. A slot that a Cluster moves, with all its
+-- keys, from a server that lives on is no loss: who has made sure of that says so, and a heartbeat notes the server.
 --
 -- The time of a shard (`now`) is the server's clock, less what that has jumped ahead (`skew`). A node that once
 -- received the time counts on from there by a steady clock of its own, and sends this estimate (`expected`) with each
@@ -212,7 +213,8 @@ end
 local function is_other_store()
   if confirms_time() then state.vouched = now end -- for this script
   return (caller.epoch > 0 and caller.epoch ~= state.epoch) or caller.seen > state.fence
-    or caller.life ~= state.life or time_ahead() > 0 or is_time_uncertain() or lost_keys() ~= ''
+    or (caller.life ~= state.life and not has_moved()) or time_ahead() > 0 or is_time_uncertain()
+    or lost_keys() ~= ''
 end
 
 local function is_recovering()

@@ -37,7 +37,8 @@
 -- What the node knows: the last arguments of each script whose header says so.
 -- ARGV  1 epoch             of the shard, as the node knows it; 0: none
 --       2 seen              highest fence that the node has seen
---       3 life              of the server
+--       3 life              of the server; then, after blanks, those from whose servers a Cluster moved the shard's
+--                           slot here, as the node has made sure of
 --       4 expected          ms: the node's estimate of the shard's time; 0: it has none
 --       5 clock_generation  of that estimate, see epoch.lua
 
@@ -64,6 +65,8 @@ local limits, state = nil, nil -- of the pool, by the policy; of the shard itsel
 local caller = { epoch = tonumber(ARGV[#ARGV - 4]), seen = tonumber(ARGV[#ARGV - 3]), life = ARGV[#ARGV - 2],
   expected = tonumber(ARGV[#ARGV - 1]), clock_generation = tonumber(ARGV[#ARGV]) }
 if caller.seen and caller.seen > server_now + FENCE_AHEAD then caller.seen = 0 end -- no fence that was given
+local known_lives = ' ' .. (caller.life or '') .. ' '
+caller.life = string.match(known_lives, '^ (%S*)')
 
 local function text(number)
   return string.format('%.0f', number)
@@ -93,6 +96,12 @@ end
 -- Every member that begins with `prefix` and a slash.
 local function range_of(prefix)
   return '[' .. prefix .. '/', '(' .. prefix .. '0' -- '0' is the character after '/'
+end
+
+-- Whether the data came here from a server that the caller knows, and have not been written to here by a node's beat.
+local function has_moved()
+  return state.life ~= '' and state.life ~= caller.life
+    and string.find(known_lives, ' ' .. state.life .. ' ', 1, true) ~= nil
 end
 
 -- Whether every limit is there, and is one.
