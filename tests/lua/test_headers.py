@@ -33,7 +33,7 @@ KNOWN = tuple(NOTHING.arguments())
 #: the story here is of the others.
 ELSEWHERE = {
     "barred", "damaged", "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "missing", "name", "nodes", "note", "notes", "peek",
-    "pools", "put_back", "put_back_record", "rebuild", "recover", "release_device", "rename", "replace_device", "report", "reseal", "reseal_policy",
+    "pools", "put_back", "put_back_record", "rebuild", "recover", "release_device", "rename", "rename_node", "replace_device", "report", "reseal", "reseal_policy",
     "reseal_wish", "restore", "restored", "rings", "roster", "sealed", "seals", "sessions", "settle_names", "tell_keys", "tombstones", "trail", "usage",
     "withdraw",
 }  # fmt: skip
