@@ -225,8 +225,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 class _Forgiving(io.FileIO):
     """Standard error that loses what cannot be written: what a command does and answers does not depend on it."""
 
-    @override
-    def write(self, data: Any) -> int:  # noqa: ANN401 -- of any buffer
+    def write(self, data: Any) -> int:  # type: ignore[explicit-override]  # noqa: ANN401 -- of any buffer; each logon pays
         """Write what can be written."""
         with contextlib.suppress(OSError):  # a full disk, a reader that has gone
             super().write(data)
