@@ -47,6 +47,8 @@ class Facts:
     host_table: HostTable = HostTable.NONE  #: what becomes of an [identity] in this host's farmlease.toml
     unknown_domains: int = 0  #: domains of users who came here, and which [identity] does not list
     journal_writes: bool
+    journal_displaced: str | None = None  #: a file of the open journal that was removed or replaced
+    journal_put_back: str | None = None  #: one that was removed or replaced, and that the agent has written anew
     journal_refused: str | None = None  #: where a refused journal is kept, as long as it is there
     taken_back: int = 0  #: claims that were taken back, and that a receipt may still know of
     damaged: int  #: entries of the journal that did not open
@@ -56,6 +58,7 @@ class Facts:
     recovering: bool = False  #: the store lost its data, and this node restores its leases
     clock_off_ms: int = 0  #: by how much the store's clock jumped; negative: back
     ring_trouble: str | None = None  #: why the key ring's file is not used, but the ring loaded before
+    unseen: int = 0  #: uses that are to end with a process which the agent may not look at
     unreported: tuple[str, ...] = ()  #: pools of sessions that are about to end as nothing reports their activity
     accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
@@ -126,7 +129,7 @@ def health(facts: Facts) -> Health:
     checks = (
         _taking(facts), _name(facts), _store(facts), _clock(facts), _keys(facts), _policy(facts), _identity(facts),
         _pools(facts), _files(facts), _journal(facts), _kept(facts), _accounts(facts), _activity(facts),
-        _tombstones(facts), _log(facts),
+        _tombstones(facts), _log(facts), _processes(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
     return Health(
@@ -188,6 +191,16 @@ def _activity(facts: Facts) -> Check:
         )
         return Check("activity", Status.WARN, text)
     return Check("activity", Status.PASS, "reported where idle_timeout asks for it")
+
+
+def _processes(facts: Facts) -> Check:
+    if facts.unseen:
+        text = (
+            f"{counted(facts.unseen, 'use')} with a process that the agent may not look at, so not seen to end; let "
+            "the agent see all of /proc (is it mounted with hidepid?)"
+        )
+        return Check("processes", Status.WARN, text)
+    return Check("processes", Status.PASS, "seen where a session ends with one")
 
 
 def _tombstones(facts: Facts) -> Check:
@@ -277,9 +290,21 @@ def _identity(facts: Facts) -> Check:
 def _journal(facts: Facts) -> Check:
     if not facts.journal_writes:
         return Check("journal", Status.FAIL, "the journal cannot be written; look at the disk of state_dir")
+    if facts.journal_displaced is not None:
+        text = (
+            f"{facts.journal_displaced} in state_dir was removed, replaced or turned back while the agent runs, so a "
+            "restart would forget its sessions; find out who did it, and restart the agent once they have ended"
+        )
+        return Check("journal", Status.FAIL, text)
     if facts.journal_refused is not None:
         place = facts.journal_refused
         text = f"a journal was refused and its sessions ended; see the log, then move {place} out of state_dir"
+        return Check("journal", Status.WARN, text)
+    if facts.journal_put_back is not None:
+        text = (
+            f"{facts.journal_put_back} in state_dir was removed or replaced while the agent runs; it was written anew, "
+            "and nothing is lost. Find out who did it"
+        )
         return Check("journal", Status.WARN, text)
     if facts.damaged or facts.rejected:
         bad = facts.damaged + facts.rejected

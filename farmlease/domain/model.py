@@ -92,6 +92,7 @@ class LossReason(StrEnum):
     USER_LIMIT = "user_limit"  #: the same, by what any user may have at most
     IDLE = "idle"  #: it had no activity for as long as its pool allows
     UNKNOWN_POOL = "unknown_pool"  #: the policy does not have its pool any more
+    WRONG_NODE = "wrong_node"  #: its host was renamed, and its pool's licences are not for a host of that name
     RECORD_REJECTED = "record_rejected"  #: the user's record or files could not be used
 
 

@@ -64,6 +64,8 @@ class NodeView:
     wish: Wish
     leaving: bool = False  #: its agent is to end, and goes on for a while
     namesakes: int = 0  #: other hosts that report under the same name; the fields above are then those of one of them
+    host: str = ""  #: what tells its host, as it is booted now, from every other; empty: not known
+    generation: int = 0  #: number of its journal's state
 
     @property
     def state(self) -> NodeState:

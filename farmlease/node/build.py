@@ -3,7 +3,7 @@
 Tests make whole nodes with it on stores, clocks and disks of their own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from farmlease.node.files.record_sync import RecordSync
 from farmlease.node.health.metrics import Metrics
 from farmlease.node.health.monitor import HealthMonitor
 from farmlease.node.health.pool_usage import PoolUsage
+from farmlease.node.journal.integrity import ReportedMark
 from farmlease.node.journal.state import State, open_state
 from farmlease.node.logs import Log
 from farmlease.node.loops import Loops
@@ -49,14 +50,16 @@ def compose(
     metrics: Metrics | None = None,
     accounts: Accounts | None = None,
     log: Log | None = None,
+    reported: Sequence[ReportedMark] = (),
 ) -> Iterator[Node]:
     """Open the node's state folder and put its agent together.
 
     ``metrics``: where to count; default: its own. ``accounts``: those of the host; default: the system's.
-    ``log``: where it logs; default: standard error. Raises what ``open_state`` raises.
+    ``log``: where it logs; default: standard error. ``reported``: what the store remembers of the farm's nodes. Raises
+    what ``open_state`` raises.
     """
     metrics = metrics or Metrics(clock)
-    with open_state(config, farm, clock) as state:
+    with open_state(config, farm, clock, reported) as state:
         runtime = Runtime(clock, accounts or Accounts(clock), log=log or Log())
         records = RecordSync(state, farm.sealer, runtime.accounts, clock)
         sync = build_sync(config, farm, state, records, runtime)

@@ -33,6 +33,7 @@ from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import Log, log_loop_faults
 from farmlease.node.loops import every
+from farmlease.node.sync.node_report import reported_marks
 from farmlease.node.systemd import ServiceManager
 
 __all__ = ["run_agent"]
@@ -66,7 +67,8 @@ async def run_agent(config: Config, log: Log) -> None:
     metrics = Metrics(clock)
     async with open_farm(config, owner=True) as (opened, connection):
         farm = metrics.measuring(opened)
-        with compose(config, farm, clock, metrics, log=log) as node, _doors(config) as doors:
+        reported = await reported_marks(farm.nodes)  # before the journal is believed
+        with compose(config, farm, clock, metrics, log=log, reported=reported) as node, _doors(config) as doors:
             node.agent.adopt()
             access = Access(
                 token=token,

@@ -9,19 +9,26 @@ facts count that cannot change while a system runs; addresses of network cards, 
 
 Process ids are used again, so a process is known by its pid and its start, by a clock that is never set where the
 system has one: a host whose clock is corrected must not lose its sessions.
+
+Not visible is not gone. Where /proc hides a process (``hidepid``), the kernel still says whether its pid is in use. One
+that is hidden is an error here, PermissionError, and never an answer.
 """
 
+import errno
 import hashlib
+import os
 import re
 import secrets
 import sys
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import psutil
 
 __all__ = [
     "HostIdentity",
+    "Sight",
     "boot_marker",
     "is_incarnation",
     "lives",
@@ -29,6 +36,7 @@ __all__ = [
     "new_incarnation",
     "owner",
     "same_boot",
+    "sight_of",
     "started_at",
 ]
 
@@ -49,9 +57,34 @@ class HostIdentity:
     machine: str
     boot: str
 
+    @property
+    def digest(self) -> str:
+        """Return a text that no other host has, nor this one after its next boot; empty if that is not known."""
+        if not self.machine and self.boot.startswith("booted:"):
+            return ""
+        return hashlib.sha256(f"farmlease {self.machine} {self.boot}".encode()).hexdigest()[:16]
+
     def is_host_of(self, node: str, machine: str) -> bool:
         """Whether this node and machine are this host's; an unknown one counts as this host's."""
         return node in {"", self.node} and (not machine or not self.machine or machine == self.machine)
+
+
+class Sight(Enum):
+    """Whether this agent could tell when a process ends; where it could not, why, for whoever named the process."""
+
+    CLEAR = ""
+    NOBODY = (
+        "is no process that runs here, as the agent sees it: it has ended, or the number is of another PID namespace "
+        "(a container); leave it out, or send the number that the agent's host has for it"
+    )
+    HIDDEN = (
+        "is a process that the agent may not look at, so it would not see it end; let the agent see all of /proc (is "
+        "it mounted with hidepid?), or leave it out and end the session yourself"
+    )
+    ELSEWHERE = (
+        "has another number for the agent: the caller is in another PID namespace (a container); leave it out and end "
+        "the session yourself, or start it from the agent's host"
+    )
 
 
 def new_incarnation() -> str:
@@ -90,6 +123,20 @@ def machine_marker() -> str:
     return hashlib.sha256(f"farmlease {found}".encode()).hexdigest()[:16] if found else ""
 
 
+def sight_of(pid: int, asked_by: int | None = None) -> Sight:
+    """Return whether the agent could watch this process.
+
+    ``asked_by``: pid of the process that names it, as the kernel gives it; 0: it has none here; None: not known.
+    """
+    if asked_by is not None and _counts_otherwise(asked_by):
+        return Sight.ELSEWHERE
+    try:
+        started = started_at(pid)
+        return Sight.CLEAR if started is not None and lives(pid, started) else Sight.NOBODY
+    except (OSError, psutil.Error):
+        return Sight.HIDDEN
+
+
 def owner(pid: int) -> int | None:
     """Return the uid of whoever started this process, whatever rights it has now; None if that cannot be said.
 
@@ -120,12 +167,18 @@ def _machine_id() -> str:
 if sys.platform == "linux":
 
     def started_at(pid: int) -> float | None:
-        """When this process started, in clock ticks since the host's boot; None if there is no such process."""
+        """When this process started, in clock ticks since the host's boot; None if there is no such process.
+
+        PermissionError if there is one that this process may not look at.
+        """
         found = _stat(pid)
         return None if found is None else found[1]
 
     def lives(pid: int, started: float) -> bool:
-        """Whether the process that had this pid then is still running; one that only waits to be reaped is not."""
+        """Whether the process that had this pid then is still running; one that only waits to be reaped is not.
+
+        PermissionError if the process that has it now may not be looked at.
+        """
         found = _stat(pid)
         return found is not None and found[0] not in {"Z", "X"} and found[1] == started
 
@@ -134,8 +187,36 @@ if sys.platform == "linux":
         try:
             fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
+            if _is_in_use(pid):  # /proc is mounted so that it hides the processes of others, or is not there at all
+                raise PermissionError(errno.EPERM, "there is such a process, and /proc does not show it") from None
             return None
         return fields[0], float(fields[19])
+
+    def _is_in_use(pid: int) -> bool:
+        """Whether there is a process, by the one question that the kernel answers about those that are hidden too."""
+        try:
+            os.kill(pid, 0)  # sends nothing
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def _counts_otherwise(caller: int) -> bool:
+        """Whether processes have other numbers for a caller: the kernel has none to name it by, or more than for us."""
+        if caller == 0:
+            return True
+        theirs, ours = _numbers_of(str(caller)), _numbers_of("self")
+        return theirs != ours and 0 not in {theirs, ours}
+
+    def _numbers_of(process: str) -> int:
+        """Return how many numbers a process has, one for each PID namespace that it is in; 0: that cannot be read."""
+        try:
+            status = Path(f"/proc/{process}/status").read_text(errors="replace")
+        except OSError:
+            return 0
+        found = re.search(r"^NSpid:((?:[ \t]+\d+)+)$", status, re.MULTILINE)
+        return len(found[1].split()) if found else 0
 
 else:
 
@@ -145,6 +226,8 @@ else:
             return float(psutil.Process(pid).create_time())
         except psutil.NoSuchProcess:
             return None
+        except psutil.AccessDenied as error:
+            raise PermissionError(errno.EPERM, str(error)) from None
 
     def lives(pid: int, started: float) -> bool:
         """Whether the process that had this pid then is still running; one that only waits to be reaped is not."""
@@ -153,6 +236,11 @@ else:
             return bool(process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
+        except psutil.AccessDenied as error:
+            raise PermissionError(errno.EPERM, str(error)) from None
+
+    def _counts_otherwise(caller: int) -> bool:
+        return caller == 0
 
 
 if sys.platform == "win32":

@@ -128,8 +128,8 @@ class Loops:
         Report what the node is, and learn whether it is to drain. One pool is asked about at a time, so that this costs
         the same however many there are.
         """
-        if not self._journal.works:
-            self._journal.writes()  # there may be room again
+        if not self._journal.works or self._journal.displaced is not None:
+            self._journal.writes()  # there may be room again; what was removed is put back
         pools = self._policy.in_force.pools
         self._looks += 1
         pool = pools[self._looks % len(pools)] if pools else None

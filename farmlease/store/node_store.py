@@ -6,11 +6,13 @@ node's report is still true. No limit depends on anything here. Errors are ``Sto
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from farmlease.domain.node_view import SILENT_MS, NodeView, Wish
+from farmlease.errors import StoreRefused
+from farmlease.store.answers.session import NOTHING, Known
 from farmlease.store.keys import Shard, node_keys
 from farmlease.store.lease_store import ScriptRunner
 from farmlease.store.script import Script
@@ -19,6 +21,7 @@ __all__ = ["DrainRequest", "NodeStore", "Report", "ReportReply", "in_json"]
 
 DRAIN = Script.load("drain")
 GUESTS = Script.load("guests")
+RENAME_NODE = Script.load("rename_node")
 REPORT = Script.load("report")
 ROSTER = Script.load("roster")
 
@@ -27,6 +30,8 @@ DrainRequest = Literal["drain", "undrain", ""]
 
 #: Sessions of a host that are counted, at most: more than any host has.
 _MOST_GUESTS = 5000
+#: Calls that one move of a host's sessions may take: with hundreds in each, then something is wrong.
+_MOST_ROUNDS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,8 @@ class Report:
     health: str
     listen: str
     leaving: bool = False
+    host: str = ""  #: what tells this host, as it is booted now, from every other
+    generation: int = 0  #: number of its journal's state
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +70,17 @@ class NodeStore:
         self._connection = connection
         self._farm = farm
 
-    async def report(self, node: str, report: Report, known: Wish, asked: DrainRequest, by: bytes) -> ReportReply:
+    async def report(
+        self, node: str, report: Report, known: Wish, asked: DrainRequest, by: bytes, former: Sequence[str] = ()
+    ) -> ReportReply:
         """Report what ``node`` is, the wish it follows, and what was asked on it since; return what is wished now.
 
-        ``by``: the administrator who asked, sealed.
+        ``by``: the administrator who asked, sealed. ``former``: names under which it reported before in this life.
         """
         arguments = REPORT.ordered(
             {
                 "node": node, "report": json.dumps(asdict(report)), "known": json.dumps(asdict(known)), "asked": asked,
-                "by": by, "wisher": in_json(by),
+                "by": by, "wisher": in_json(by), "former": json.dumps([*former]),
             }
         )  # fmt: skip
         _, wish, now, namesakes = await self._connection.call(REPORT, node_keys(self._farm), arguments)
@@ -90,6 +99,20 @@ class NodeStore:
         pairs = zip(*(iter(words),) * 2, strict=True)
         found = [_view(node.decode(), json.loads(entry), int(now)) for node, entry in pairs]
         return sorted(found, key=lambda view: view.node)
+
+    async def rename_node(self, pool: str, old: str, new: str, known: Known = NOTHING) -> int | None:
+        """Have what a pool counts for ``old`` (node#incarnation) go on under ``new``, the same life by another name.
+
+        Return how many sessions moved; None if this is not the store that is ``known``, or nothing was ever there.
+        """
+        arguments = RENAME_NODE.ordered({"old": old, "new": new, **known.arguments()})
+        for _ in range(_MOST_ROUNDS):
+            answer = await self._connection.call(RENAME_NODE, Shard(self._farm, pool).keys(), arguments)
+            if answer[0] != b"more":
+                return int(answer[1]) if answer[0] == b"renamed" else None
+        raise StoreRefused(
+            f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`"
+        )
 
     async def guests(self, pool: str, node: str) -> int:
         """How many sessions of a pool live on a host, by the store's own count, whatever the host reports."""
@@ -122,6 +145,8 @@ def _view(node: str, entry: Mapping[str, Any], now: int) -> NodeView:
         seen_at=int(entry["seen"]),
         now=now,
         wish=_wish(entry["wish"]),
-        leaving=entry.get("leaving", False),  # an earlier version does not report it
+        leaving=entry.get("leaving", False),  # an earlier version does not report it, nor the next two
+        host=entry.get("host", ""),
+        generation=int(entry.get("generation", 0)),
         namesakes=int(entry.get("namesakes", 0)) if now - int(entry["seen"]) <= SILENT_MS else 0,
     )

@@ -1,6 +1,7 @@
 """``farmlease doctor`` on nodes and stores that are wrong in every way: one line each, and never a traceback."""
 
 import json
+import os
 import sqlite3
 import sys
 import tempfile
@@ -314,6 +315,18 @@ def test_a_journal_is_looked_at(node: Host) -> None:
     path.write_bytes(garbage)
     verdict, text = examine(node).one("journal")
     assert (FAIL, True, garbage) == (verdict, "is damaged; look at the disk" in text, path.read_bytes())
+
+
+def test_a_journal_that_is_not_where_it_was(node: Host) -> None:
+    """A pipe in its place keeps nobody waiting; one that was there and is not any more is missed."""
+    path = node.folder / "journal.sqlite"
+    opened(node.folder).close()
+    path.unlink()
+    missing = f"{path} is missing or empty, and was there; find out who removed it, and put it back"
+    assert (FAIL, missing) == examine(node).one("journal")
+    os.mkfifo(path, 0o600)
+    verdict, text = examine(node).one("journal")
+    assert (FAIL, True) == (verdict, "a folder, a pipe or a link is in the place of" in text)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,10 @@ WELL = Facts(
             "warn",
             "Of 1 user no groups are known: a rule that denies",
         ),
+        ({"unseen": 1}, True, "warn", "1 use with a process that the agent may not look at"),
+        ({"unseen": 2}, True, "warn", "2 uses with a process"),
+        ({"journal_displaced": "journal.sqlite"}, False, "fail", "journal.sqlite in state_dir was removed, replaced"),
+        ({"journal_put_back": "journal.sqlite"}, True, "warn", "it was written anew, and nothing is lost"),
         ({"kept_percent": 79}, True, "pass", None),
         ({"kept_percent": 80}, True, "warn", "kept/ in state_dir is 80 % full: inspect the files"),
         ({"damaged": 1}, True, "warn", "1 entry did not open and was kept"),
@@ -159,7 +163,7 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
     names = {"sessions", "name", "store", "clock", "keys", "policy", "identity", "pools", "files", "journal"}
-    assert names | {"kept", "accounts", "activity", "tombstones", "log"} == set(document["checks"])
+    assert names | {"kept", "accounts", "activity", "tombstones", "log", "processes"} == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 
 

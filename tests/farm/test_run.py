@@ -207,8 +207,10 @@ def test_a_hook_s_pid(agent: RunningAgent) -> None:
 
 
 def test_a_pid_that_is_nobody(agent: RunningAgent) -> None:
-    """A session for a process that is gone already ends like any other whose process ended."""
+    """A session for a process that is gone already does not begin: the answer names the field, and no seat is taken."""
     with subprocess.Popen(["true"]) as process:
         process.wait()
-    assert 201 == agent.start("ann", "7", pid=process.pid).status
-    over_in_time(agent, time.monotonic())
+    refused = agent.start("ann", "7", pid=process.pid)
+    assert (422, "pid") == (refused.status, refused.document["field"])
+    assert "it has ended, or the number is of another PID namespace" in refused.document["detail"]
+    assert [] == sessions(agent)

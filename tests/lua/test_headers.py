@@ -32,7 +32,7 @@ KNOWN = tuple(NOTHING.arguments())
 #: the story here is of the others.
 ELSEWHERE = {
     "barred", "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "name", "nodes", "note", "notes", "peek", "pools", "put_back",
-    "recover", "release_device", "rename", "replace_device", "report", "reseal", "reseal_policy", "reseal_wish", "restore", "restored", "rings",
+    "recover", "release_device", "rename", "rename_node", "replace_device", "report", "reseal", "reseal_policy", "reseal_wish", "restore", "restored", "rings",
     "roster", "sealed", "seals", "sessions", "settle_names", "tell_keys", "tombstones", "trail", "usage", "withdraw",
 }  # fmt: skip
 #: Answers of the queue and of a store that lost its data, likewise.

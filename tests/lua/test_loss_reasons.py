@@ -56,7 +56,7 @@ def test_every_reason_of_the_scripts_is_found() -> None:
 
 def test_the_scripts_list_every_reason_but_the_nodes_own() -> None:
     """All headers together have the members of LossReason, but for those that a node gives by itself."""
-    own = {LossReason.IDLE, LossReason.UNKNOWN_POOL, LossReason.RECORD_REJECTED}
+    own = {LossReason.IDLE, LossReason.UNKNOWN_POOL, LossReason.WRONG_NODE, LossReason.RECORD_REJECTED}
     assert set(LossReason) - own == set[str]().union(*map(listed, NAMES))
 
 

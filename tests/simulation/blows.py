@@ -252,9 +252,14 @@ class Blows:
         self.back = self._world.now
         self._world.tell("FAULT", name)
         self._world.ledger.lost()
+        self._world.takings.lost(everything=name == "flushed")
         self._world.stir()
         for _ in range(3):
             self._later(self._chance.uniform(0, self._chance.choice((2, 4, 10))), self._world.rush)
+        if self._chance.random() < 0.3:
+            self._later(self._chance.uniform(0, 4), self._world.dismiss)
+        if self._chance.random() < 0.3:
+            self._world.hammer()
         if self._world.mood.knows("agent killed") and self._chance.random() < 0.4:
             self._kill_too()
 
@@ -274,19 +279,31 @@ class Blows:
             if what := laws.adopted(before, shown(host)):
                 self._world.broken("L7", what)
 
+    async def _amid_goodbye(self) -> None:
+        """Wait until somebody has signed out: what the store loses next, it may lose of that."""
+        left = self._world.workload.left
+        if self._chance.random() < 0.5:
+            for _ in range(120):
+                if self._world.workload.left is not left:
+                    return
+                await asyncio.sleep(1)
+
     async def _lose_tail(self) -> bool:
+        await self._amid_goodbye()
         self._world.server.lose(self._chance.randint(1, 30))
         self._lost("tail lost")
         await self._away()
         return True
 
     async def _fail_over(self) -> bool:
+        await self._amid_goodbye()
         self._world.server.lose(self._chance.randint(1, 10))
         self._world.server.restart()
         self._lost("failed over")
         return True
 
     async def _roll_back(self) -> bool:
+        await self._amid_goodbye()
         self._world.server.go_back(self._chance.uniform(MINUTE, 2 * HOUR))
         self._lost("rolled back")
         await self._away()
@@ -301,6 +318,7 @@ class Blows:
         if self.clocks:  # what several leaps do to each other, in a farm that boots in between, nobody promises
             return False
         self.clocks += 1
+        self._world.ledger.clock_set()
         self._world.server.offset_ms += int(hours * HOUR * 1000)
         if hours < 0:
             self._world.ledger.turned_back()
@@ -319,6 +337,7 @@ class Blows:
         if self.clocks:
             return False
         self.clocks += 1
+        self._world.ledger.clock_set()
         server.frozen_ms = server.now_ms
         self._world.tell("FAULT", "store clock frozen")
 

@@ -1,12 +1,13 @@
 """A model of a pool as the store's own contents have it, read without any of farmlease's code."""
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from tests.simulation.memory import Memory
 from tests.support.farm_model import Device, Leased, Model, Rules, Session
 
-__all__ = ["Holder", "take_over"]
+__all__ = ["Holder", "changes", "take_over"]
 
 
 class Holder(Protocol):
@@ -46,8 +47,37 @@ def take_over(holder: Holder, memory: Memory, pool: str) -> None:
         model.queue.append(_place(member))
     model.places = {_place(member): until for member, until in scores("waits").items()}
     model.barred = scores("barred")
+    quarantined = scores("quarantine")
+    model.set_aside = {
+        seat: until for seat, until in scores("seats").items() if seat in quarantined and seat not in model.leases
+    }
     model.hosts = {seat[1:] for seat in scores("seats") if seat[0] == "@"}
     holder.model = model
+
+
+def changes(before: Model, after: Model) -> str:
+    """Say what a pool has otherwise than before, apart from what it has written of itself; empty if nothing."""
+    found = [
+        *_changed("session", before.sessions, after.sessions),
+        *_changed("seat", before.held(), after.held()),
+        *_changed("bar", before.barred, after.barred),
+        *_changed("lease", {u: e.id for u, e in before.leases.items()}, {u: e.id for u, e in after.leases.items()}),
+    ]
+    for user in before.leases.keys() & after.leases.keys():
+        one, other = before.leases[user], after.leases[user]
+        found += _changed(f"device of {user[:8]}", before.devices(user), after.devices(user))
+        found += _changed(f"lease of {user[:8]}", _plain(one), _plain(other))
+    return "; ".join(found)
+
+
+def _plain(lease: Leased) -> dict[str, Any]:
+    return {"back": lease.back, "until": lease.named_until, "contact": lease.contact, "replaced": lease.replaced}
+
+
+def _changed(what: str, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Iterator[str]:
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            yield f"{what} {key} was {before.get(key)} and is {after.get(key)}"
 
 
 def _rules(meta: dict[str, str]) -> Rules:

@@ -83,6 +83,10 @@ class Mood:
         self.came: Counter[str] = Counter()
         self.over = False
 
+    def often(self, name: str, share: float) -> None:
+        """Let a fault come as often as this, whatever the mood."""
+        self._shares[name] = share
+
     def knows(self, name: str) -> bool:
         """Whether this run has the fault at all."""
         return name in self._shares and not self.over

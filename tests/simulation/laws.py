@@ -23,6 +23,7 @@ __all__ = [
     "counted_in",
     "explained",
     "heard_of_loss",
+    "in_this_life",
     "in_time",
     "kept_lease",
     "nothing_leaks",
@@ -185,6 +186,15 @@ def by_receipt(farm: Farm, request: SessionRequest, decision: Decision) -> str |
     late = farm.ledger.now_ms(decision.pool or "", farm.now_ms) - decision.lease.expires_at
     lapsed = decision.kind == "named" and late > _CLOCKS_DIFFER and not farm.blows.clocks
     return f"a receipt let somebody in {late} ms after its lease had ended" if lapsed else None
+
+
+def in_this_life(host: Host, decision: Decision, granted_in: str | None) -> str | None:
+    """L4: a receipt lets in only while its host has not been booted since the store granted the lease there."""
+    if not isinstance(decision, Grant) or decision.source != "receipt" or decision.again or not host.up:
+        return None
+    if granted_in in {None, host.member}:
+        return None
+    return f"a receipt of {granted_in} let somebody in on {host.member}"
 
 
 def kept_lease(farm: Farm, pool: str, user: str, expires_at: int) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.simulation.contents import take_over
+from tests.simulation.contents import changes, take_over
 from tests.simulation.memory import Memory
 from tests.simulation.server import Carried
 from tests.support.farm_model import INF, Model, Rules
@@ -63,15 +63,25 @@ def parse_rules(limits: str) -> Rules:
 class Ledger:
     """The accounts of a farm. ``complain`` is called with the number of a law and what was seen.
 
-    ``goes_on`` says whether a session lives on a host that could tell the store so.
+    ``goes_on`` says whether a session lives on a host that could tell the store so; ``vouches``, whether a host has a
+    session of a user that only a receipt let in.
     """
 
-    def __init__(self, memory: Memory, complain: Complain, goes_on: Callable[[str, Key], bool]) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        complain: Complain,
+        goes_on: Callable[[str, Key], bool],
+        vouches: Callable[[str, str], bool],
+    ) -> None:
         self._memory = memory
         self._complain = complain
         self._goes_on = goes_on
+        self.vouches = vouches
         self.pools: dict[str, Account] = {}
         self.judging = True
+        self.clock_is_sound = True  #: it was never set, and never stood still
+        self._is_whole = True  #: the store has lost nothing so far, and its clock is what it was
 
     def hear(self, carried: Carried) -> None:
         """Carry on the model what was carried out, and compare."""
@@ -94,6 +104,7 @@ class Ledger:
 
         Where an end was lost, the session is counted again, and whoever still has it may go on.
         """
+        self._is_whole = False
         for pool, account in self.pools.items():
             take_over(account, self._memory, pool)
             for key in account.model.sessions:
@@ -101,8 +112,13 @@ class Ledger:
 
     def turned_back(self) -> None:
         """The store's clock was set back: what was over and still lies in the store is not over any more."""
+        self.clock_set()
         for pool, account in self.pools.items():
             take_over(account, self._memory, pool)
+
+    def clock_set(self) -> None:
+        """The store's clock leapt or stands still."""
+        self.clock_is_sound = self._is_whole = False
 
     def now_ms(self, pool: str, clock_ms: int) -> int:
         """The time that scripts go by: behind the server's clock by as much as that was found to be ahead."""
@@ -122,16 +138,7 @@ class Ledger:
             self._pass(account, carried)
         before = {key: each.fence for key, each in account.model.sessions.items()}
         if taken_over:
-            held = account.model.held()
-            take_over(account, self._memory, carried.pool)
-            account.model.now = self.now_ms(carried.pool, carried.now_ms)
-            for key in account.model.sessions.keys() - before.keys():
-                account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
-            if carried.name == "restore":
-                taken = account.model.held().keys() - held.keys()
-                self._admit(account, carried.arguments["user"], taken, account.model.fence)
-            if carried.name == "recover" and carried.word == "recovering":
-                account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
+            self._take_over(account, carried, before.keys())
         judge = None if taken_over else getattr(self, f"_{carried.name}", None)
         expected = judge(account, carried, carried.arguments) if judge else None
         self._note_ended(account, before)
@@ -140,6 +147,26 @@ class Ledger:
             self._complain(
                 law, f"{carried.name} answered {_plain(carried.answer)}, its contents demand {_plain(expected)}"
             )
+
+    def _take_over(self, account: Account, carried: Carried, before: AbstractSet[Key]) -> None:
+        """The model becomes what the store holds; L11: in a store that lost nothing, a restore has changed nothing."""
+        is_whole = carried.name == "restore" and self._is_whole
+        if is_whole and not self._in_doubt(account, carried):
+            self._pass(account, carried)
+        known, held, slots = account.model, account.model.held(), self._slots(account, carried)
+        take_over(account, self._memory, carried.pool)
+        account.model.now = self.now_ms(carried.pool, carried.now_ms)
+        for key in account.model.sessions.keys() - before:
+            account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
+        # Who was let in by a receipt is counted by this for the first time.
+        counts = is_whole and self.vouches(carried.pool, carried.arguments["user"])
+        if is_whole and not counts and (what := changes(known, account.model)):
+            self._complain("L11", f"{carried.by} restored what was not lost: {what}")
+        if carried.name == "restore":
+            taken = account.model.held().keys() - held.keys()
+            self._admit(account, carried.arguments["user"], taken, account.model.fence, slots)
+        if carried.name == "recover" and carried.word == "recovering":
+            account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
 
     def _in_doubt(self, account: Account, carried: Carried) -> bool:
         """Whether a script came from somebody who does not count the time, when nobody has for half a timeout.
@@ -195,7 +222,7 @@ class Ledger:
         if not again and (waits := self._recovering(account, carried)):
             return waits
         has_lease = user in model.leases
-        held = model.held()
+        held, slots = model.held(), self._slots(account, carried)
         before = {**model.sessions}
         told = model.acquire(
             user, key, given["device"], fresh=given["lease"], vips=tuple(json.loads(given["reservations"])),
@@ -215,7 +242,7 @@ class Ledger:
             for seat, given_up in zip(sorted(taken), sorted(left), strict=False):  # of a move: as many as before
                 account.admitted[seat] = account.admitted.get(given_up, (fence, 0))
                 taken -= {seat}
-            self._admit(account, user, taken, fence)
+            self._admit(account, user, taken, fence, slots)
         account.ended.pop((user, *key), None) if account.ended.get((user, *key), 0) < fence else None
         if carried.word == "moved":
             self._held_on(carried, "/".join(key), model.sessions[user, *key].hold)
@@ -246,10 +273,15 @@ class Ledger:
         model.leave_queue(member)
         return [b"denied", b"recovering", b"%d" % until]
 
-    def _admit(self, account: Account, user: str, taken: AbstractSet[str], fence: int) -> None:
+    def _slots(self, account: Account, carried: Carried) -> frozenset[str]:
+        """Return the devices of the lease that a script is about."""
+        return frozenset(account.model.devices(carried.arguments["user"]) if "user" in carried.arguments else ())
+
+    def _admit(self, account: Account, user: str, taken: AbstractSet[str], fence: int, slots: AbstractSet[str]) -> None:
         """L1: what was granted, or restored, took nothing beyond a limit: seats, devices, sessions.
 
-        A seat that is restored is taken once more: by the limits of now, not by those it was granted under.
+        A seat that is restored is taken once more: by the limits of now, not by those it was granted under. A device
+        of ``slots``, which the lease had, may stay though the limit is lower by now, and so may one that is in use.
         """
         model, rules = account.model, account.model.rules
         held, most = model.held(), rules.capacity + rules.overdraft
@@ -260,7 +292,9 @@ class Ledger:
             self._complain("L1", f"{len(held)} seats are held of {rules.capacity} and {rules.overdraft} beyond")
         if rules.sessions and len(model.of(user)) > rules.sessions:
             self._complain("L1", f"a user has {len(model.of(user))} sessions of {rules.sessions}")
-        if rules.kind == "named" and rules.devices and len(model.devices(user)) > rules.devices:
+        devices = model.devices(user)
+        most = max(rules.devices, sum(until == INF for until in devices.values()))
+        if rules.kind == "named" and rules.devices and len(devices) > most and devices.keys() - slots:
             self._complain("L1", f"a lease is on {len(model.devices(user))} devices of {rules.devices}")
         if len(model.of(user)) > rules.most_uses or len(model.devices(user)) > rules.most_devices:
             self._complain("L1", "a user has more uses or devices than any user may have")

@@ -82,6 +82,7 @@ class Memory:
 
     def back_to(self, moment: int) -> None:
         """Forget everything written since ``moment``."""
+        streams = set[bytes]()
         while len(self._undo) > moment:
             last = self._undo.pop()
             if isinstance(last, dict):
@@ -97,7 +98,12 @@ class Memory:
             else:
                 if value is None:
                     value = self.keys[key] = kind()
+                if kind is Stream:
+                    streams.add(key)
                 value[member] = before
+        for key in streams & self.keys.keys():  # an entry that was deleted is back in its place
+            held: Any = self.keys[key]
+            self.keys[key] = Stream(sorted(held.items(), key=lambda entry: _place(entry[0])))
 
     def flush(self) -> None:
         """Forget everything; one can still go back."""
@@ -252,15 +258,40 @@ class Memory:
     # --- streams ------------------------------------------------------------------------------------------------------
 
     def _do_xadd(self, now: tuple[int, int], key: bytes, *words: bytes) -> Reply:
-        assert words[0] == b"MAXLEN"
-        assert words[3] == b"*"
+        words = words[3:] if words[0] == b"MAXLEN" else words  # no run writes as much as any script keeps
+        assert words[0] == b"*"
         held = self._held(key, Stream) or {}
         last = next(reversed(held), b"0-0").split(b"-")
         at = now[0] * 1000 + now[1] // 1000
         fresh = (at, 0) if at > int(last[0]) else (int(last[0]), int(last[1]) + 1)
         name = b"%d-%d" % fresh
-        self.put(key, Stream, name, words[4:])
+        self.put(key, Stream, name, words[1:])
         return name
+
+    def _do_xdel(self, key: bytes, *names: bytes) -> Reply:
+        return sum(self.put(key, Stream, name, None) for name in names)
+
+    def _do_xrange(self, key: bytes, start: bytes, stop: bytes, *options: bytes) -> Reply:
+        held = self._held(key, Stream) or {}
+        within = [[name, list(held[name])] for name in held if _is_behind(name, start) and _is_behind(stop, name)]
+        return within[: int(options[1])] if options else within
+
+    def _do_xrevrange(self, key: bytes, stop: bytes, start: bytes, *options: bytes) -> Reply:
+        found = self._do_xrange(key, start, stop)[::-1]
+        return found[: int(options[1])] if options else found
+
+
+def _is_behind(name: bytes, other: bytes) -> bool:
+    """Whether a stream's id is not before another one; ``-`` is before all, ``+`` behind all, ``(`` means without it."""
+    if other == b"-" or name == b"+":
+        return True
+    if other[:1] == b"(":
+        return _place(name) > _place(other[1:])
+    return _place(name) >= _place(other)
+
+
+def _place(name: bytes) -> tuple[int, ...]:
+    return tuple(map(int, name.split(b"-")))
 
 
 def _text(number: float) -> bytes:

@@ -5,13 +5,16 @@ It knows nothing of limits: what may not be is tried all the same.
 
 import asyncio
 import json
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
+from farmlease.admin.audit import AuditLog
 from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import Identities, User
-from farmlease.domain.model import Decision, Grant, SessionRequest, Withdrawal
+from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest, Withdrawal
 from farmlease.errors import FarmleaseError
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.sessions.hold import Held
@@ -27,7 +30,9 @@ IDENTITIES = Identities({"CORP": "corp.example.com"})
 MINUTE = 60_000
 #: Ids of sessions, also such as terminals and Windows give them.
 _IDS = ("1", "pts/2", "RDP-Tcp#3", "pts/2/RDP #4")
+_CLICKS = 12
 _NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
+FARM_DEVICE = "citrix-a"
 _DEVICES = ("nb-1", "NB-2")  # a machine is one whatever its spelling
 FILE = "/home/{user}/cal.pgo"
 
@@ -57,9 +62,11 @@ class Terms:
         return "named", "floating"
 
     def change(self, chance: Random) -> None:
-        """Let an administrator change how many seats there are."""
+        """Let an administrator change how many seats and devices there are."""
         pool = chance.choice((self._named, self._floating))
         pool["capacity"], pool["overdraft"] = chance.choice((1, 2, 3)), chance.choice((0, 1))
+        if chance.random() < 0.5:
+            self._named["devices_per_user"] = 3 - self._named["devices_per_user"]
 
     @property
     def text(self) -> str:
@@ -108,6 +115,9 @@ class Stage(Protocol):
     def gone(self) -> bool:
         """Whether this caller hangs up in the middle."""
 
+    def devices(self, pool: str, user: User) -> Collection[str] | None:
+        """Return the devices of a user's lease, as a list of leases shows them; None without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -125,12 +135,15 @@ class Workload:
         self._terms = terms
         self._chance = chance
         names = _NAMES[: chance.randint(4, 6)]
-        self._people = [Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES))) for name in names]
+        self._people = [
+            Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES, *_DEVICES))) for name in names
+        ]
+        self.left: tuple[Host, SessionRequest] | None = None  #: who signed out last, and where
         self._guests: dict[str, list[User]] = {}  #: by host, who had a session there
         self._ids = list(_IDS[: chance.randint(3, 5) - 1])
         self._acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (10, self._start), (3, self._retry), (1, self.rush), (4, self._come_back), (4, self._insist), (6, self._end), (4, self._save), (3, self._hold), (1, self._touch),
-            (1, self._withdraw), (1, self._free_device), (1, self._replace_device), (1, self._drain),
+            (2, self._withdraw), (2, self._free_device), (1, self._replace_device), (1, self._forget), (1, self._drain),
         ]  # fmt: skip
 
     async def act(self) -> None:
@@ -152,8 +165,8 @@ class Workload:
             user=person.user,
             session=chance.choice(self._ids),
             pool=chance.choice((*self._terms.pools, *self._terms.pools, None)),
-            device=person.notebook if chance.random() < 0.2 else None,
-            wait_ms=chance.choice((0, 0, 0, 4000)),
+            device=person.notebook if chance.random() < 0.45 else None,
+            wait_ms=chance.choice((0, 0, 0, 4000, 90_000)),
         )
 
     async def _start(self) -> None:
@@ -198,6 +211,19 @@ class Workload:
         if hosts:
             await asyncio.gather(*(self._ask(self._chance.choice(hosts), self._request()) for _ in self._people))
 
+    async def dismiss(self) -> None:
+        """Somebody who works with a named licence is dismissed: it is revoked, whatever the store has of it by now."""
+        if places := self._places("named"):
+            user = self._chance.choice(places)[1].user
+            self._stage.tell("dismisses", user.name)
+            with suppress(FarmleaseError):
+                await LeaseAdmin(self._stage.admin).withdraw(await self._pool("named"), user, Withdrawal.REVOKED)
+
+    async def hammer(self) -> None:
+        """Who signed out last wants back in, and clicks again and again."""
+        if self.left is not None and self.left[0].up:
+            await asyncio.gather(*(self._ask(*self.left) for _ in range(_CLICKS)))
+
     async def knock(self, host: Host) -> None:
         """Three people try at one host, at once."""
         if host.up:
@@ -211,6 +237,10 @@ class Workload:
         decision = await self._verb(host, host.agent.start_session(request))
         if decision is not None:
             self._stage.asked(host, request, decision)
+        offline = isinstance(decision, Denial) and decision.reason is Reason.OFFLINE
+        if (decision is None or offline) and host.up and self._chance.random() < 0.5:  # they try again
+            await asyncio.sleep(self._chance.choice((0, 1, 5)))
+            await self._ask(host, request)
         if isinstance(decision, Grant) and request.user not in (guests := self._guests.setdefault(host.name, [])):
             guests.append(request.user)
 
@@ -226,7 +256,10 @@ class Workload:
         self._stage.tell("ends", host.name, session, pool or "-")
         self._stage.ends(host, session, pool)
         before = fences(host, session)
+        uses = host.agent.uses(session, pool)
         ended = await self._verb(host, host.agent.end_session(session, pool=pool))
+        if ended and uses:
+            self.left = host, SessionRequest(user=uses[0].user, session=session, pool=uses[0].pool)
         if ended and pool is None and host.up:
             self._stage.ended(host, session, before)
 
@@ -254,7 +287,8 @@ class Workload:
         if places := self._places("floating"):
             host, session = self._chance.choice(places)
             self._stage.tell("holds", host.name, session.id)
-            held = await self._verb(host, host.agent.hold_session(session.id, None, pool=session.pool))
+            span = self._chance.choice((None, 3 * MINUTE, 20 * MINUTE))
+            held = await self._verb(host, host.agent.hold_session(session.id, span, pool=session.pool))
             if any(isinstance(each, Held) for each in held or ()):
                 self._stage.held(host, session)
 
@@ -270,19 +304,46 @@ class Workload:
 
     async def _withdraw(self) -> None:
         why = self._chance.choice((Withdrawal.RETURNED, Withdrawal.REVOKED))
-        person, pool = self._chance.choice(self._people), self._chance.choice(self._terms.pools)
-        self._stage.tell("withdraws", person.user.name, pool, why.value)
-        await LeaseAdmin(self._stage.admin).withdraw(await self._pool(pool), person.user, why)
+        pool = self._chance.choice(self._terms.pools)
+        user = self._holder(pool)
+        self._stage.tell("withdraws", user.name, pool, why.value)
+        await LeaseAdmin(self._stage.admin).withdraw(await self._pool(pool), user, why, "left")
+        if self._chance.random() < 0.2:  # a person who leaves
+            await self._erase(user, pool)
 
     async def _free_device(self) -> None:
-        person, device = self._chance.choice(self._people), self._chance.choice(("citrix-a", *_DEVICES))
-        self._stage.tell("frees", person.user.name, device)
-        await LeaseAdmin(self._stage.admin).release_device(await self._pool("named"), person.user, device)
+        user = self._holder("named")
+        device = self._device(user)
+        self._stage.tell("frees", user.name, device)
+        await LeaseAdmin(self._stage.admin).release_device(await self._pool("named"), user, device)
 
     async def _replace_device(self) -> None:
-        person, (old, new) = self._chance.choice(self._people), self._chance.sample(("citrix-a", *_DEVICES), 2)
-        self._stage.tell("replaces", person.user.name, old, new)
-        await LeaseAdmin(self._stage.admin).replace_device(await self._pool("named"), person.user, old, new, note="")
+        user = self._holder("named")
+        old, new = self._device(user), self._chance.choice((FARM_DEVICE, *_DEVICES))
+        self._stage.tell("replaces", user.name, old, new)
+        await LeaseAdmin(self._stage.admin).replace_device(await self._pool("named"), user, old, new, note="")
+
+    async def _forget(self) -> None:
+        """An administrator erases a name; one who has a lease keeps it."""
+        await self._erase(self._chance.choice(self._people).user, self._chance.choice(self._terms.pools))
+
+    async def _erase(self, user: User, pool: str) -> None:
+        admin = self._stage.admin
+        self._stage.tell("forgets", user.name, pool)
+        await AuditLog(admin).forget(pool, admin.sealer.user_index(user))
+
+    def _holder(self, pool: str) -> User:
+        """Somebody whom the list of leases shows, as a rule."""
+        users = [each.user for each in self._people]
+        holders = [each for each in users if self._stage.devices(pool, each) is not None]
+        return self._chance.choice(holders if holders and self._chance.random() < 0.8 else users)
+
+    def _device(self, user: User) -> str:
+        """A device that the list shows for a user, as a rule."""
+        devices = sorted(self._stage.devices("named", user) or ())
+        if devices and self._chance.random() < 0.8:
+            return self._chance.choice(devices)
+        return self._chance.choice((FARM_DEVICE, *_DEVICES))
 
     async def _pool(self, name: str) -> Any:
         found = (await self._stage.admin.policy()).pool(name)

@@ -6,9 +6,9 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from farmlease.crypto.keyring import Key as SealKey
@@ -34,9 +34,11 @@ from tests.simulation.host import FARM, HEARTBEAT, Host
 from tests.simulation.ledger import Key, Ledger
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.memory import Hash
+from tests.simulation.monitoring import Monitoring
 from tests.simulation.network import Network
 from tests.simulation.owed import Owed
 from tests.simulation.server import Carried, Server
+from tests.simulation.takings import Takings
 from tests.simulation.uses import Uses
 from tests.simulation.workload import Terms, Workload
 
@@ -64,6 +66,8 @@ def _sealer() -> Sealer:
     return Sealer(ring, FARM)
 
 
+_ENDS = frozenset({SessionState.ENDING, SessionState.ENDED})
+_NEW = frozenset({SessionState.STARTING, SessionState.WAITING})
 #: Seconds after which an answer that was on its way has come, or never will.
 _ANSWERED = 10
 #: What the store's clock may be off, in ms, before anybody has to notice.
@@ -83,7 +87,7 @@ class World:
         self.mood = Mood(dice(seed, "mood"), PROFILES[profile])
         self.server = Server(loop.time, self._carried)
         self.network = Network(self.server, self.mood, dice(seed, "network"), self.tell)
-        self.ledger = Ledger(self.server.memory, self.broken, self._goes_on)
+        self.ledger = Ledger(self.server.memory, self.broken, self._goes_on, self._vouches)
         self.terms = Terms(dice(seed, "terms"))
         count = self.chance.choice((2, 3, 3, 4))
         self.hosts = [
@@ -97,7 +101,9 @@ class World:
             self.network.line("admin"), describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep
         )
         self.admin = Farm(FARM, LeaseStore(connection, FARM), _sealer())
+        self.monitoring = Monitoring(self.ledger, lambda: self.now, self.key)
         self.uses = Uses(self.ledger, lambda: self.now)
+        self.takings = Takings(self.ledger, self.server.memory, partial(self.broken, "L11"))
         self.workload = Workload(self, self.terms, dice(seed, "workload"))
         self.blows = Blows(self, dice(seed, "blows"))
         self.forged: dict[tuple[str, str], bytes] = {}  #: by pool and user index, records that must not open
@@ -111,6 +117,8 @@ class World:
         #: Pool, session and fence to its hold's end, by true time; and those of which the user was told.
         self._granted_holds: dict[tuple[str, Key, int], float] = {}
         self._holds: dict[tuple[str, Key, int], float] = {}
+        self._lives: dict[tuple[str, str, str], str] = {}  #: host, pool and user to the life that the store granted in
+        self._over: dict[tuple[str, Key], int] = {}  #: by pool and session: the highest fence that its host ended
         self._indices: dict[str, str] = {}  #: user index by canonical name
         self._lost: dict[str, set[tuple[str, str, int]]] = {}  #: by host, of sessions: pool, id and fence
         prepare(self)
@@ -182,9 +190,22 @@ class World:
         if held in self._granted_holds:
             self._holds[held] = self._granted_holds[held]
 
+    def devices(self, pool: str, user: User) -> Collection[str] | None:
+        """Return the devices of a user's lease, as a list of leases shows them; None without one."""
+        index, account = self.index_of(user), self.ledger.pools.get(pool)
+        return account.model.devices(index) if account and index in account.model.leases else None
+
     def rush(self) -> None:
         """Everybody tries at once: something was not there for a moment."""
         self._acts.append(self.loop.create_task(self.workload.rush()))
+
+    def dismiss(self) -> None:
+        """Somebody is dismissed, just now."""
+        self._acts.append(self.loop.create_task(self.workload.dismiss()))
+
+    def hammer(self) -> None:
+        """Who signed out last wants back in."""
+        self._acts.append(self.loop.create_task(self.workload.hammer()))
 
     def knock(self, host: Host) -> None:
         """Somebody tries at a host."""
@@ -198,11 +219,14 @@ class World:
     def forget(self, host: Host) -> None:
         """A host lost what it had written last: nothing of that can be asked of it."""
         self.owed.forget(host.name)
+        self.takings.forget(host.name)
+        self._over = {over: fence for over, fence in self._over.items() if over[1][1] != host.member}
         self._leases = {lease: told for lease, told in self._leases.items() if told[0] != host.name}
         self._fences = {pool: told for pool, told in self._fences.items() if told[1] != host.name}
 
     def asked(self, host: Host, request: SessionRequest, decision: Decision) -> None:
         """Judge a decision as its user heard it."""
+        index = self.index_of(request.user)
         words = getattr(decision, "reason", None) or f"granted {getattr(decision, 'fence', '')}"
         self.tell("told", host.name, request.user.name, request.session, words)
         for number, law in (
@@ -213,9 +237,16 @@ class World:
         ):
             if what := law(self, request, decision):
                 self.broken(number, what)
+        if what := laws.in_this_life(
+            host, decision, self._lives.get((host.name, getattr(decision, "pool", ""), index))
+        ):
+            self.broken("L4", what)
+        device = (request.device or FARM).casefold()
+        if what := self.takings.decided(host.name, index, request, device, decision):
+            self.broken("L11", what)
         # Where data were lost, or a call was, the host could not know who has a seat.
         knows = host.up and not self.blows.losses and host.node.sync.availability.answers
-        if what := self.uses.decided(host, self.index_of(request.user), request, decision, knows=knows):
+        if what := self.uses.decided(host, index, request, decision, knows=knows):
             self.broken("L2", what)
 
     def _goes_on(self, pool: str, key: Key) -> bool:
@@ -226,16 +257,24 @@ class World:
             if host.up
         )  # fmt: skip
 
+    def _vouches(self, pool: str, user: str) -> bool:
+        return any(
+            each.grant is not None and each.grant.source == "receipt" and each.claim.user == user
+            for host in self.hosts if host.up for each in host.book if each.pool == pool
+        )  # fmt: skip
+
     def _carried(self, carried: Carried) -> None:
         given = carried.arguments
         whom = " ".join(given[name] for name in ("node", "session", "fence", "version") if name in given)
         self.tell("store", carried.by, carried.name, carried.pool or "-", whom, _plain(carried.answer))
         self.uses.carried(carried)
+        judge = self.takings.before(carried)
         self.ledger.hear(carried)
+        judge()
         if carried.name == "heartbeat" and carried.word == "alive":
             self._note_lost(carried)
-        if carried.name == "save":
-            self.owed.settle(carried)
+        if carried.name == "save" and (what := self.owed.settle(carried)):
+            self.broken("L7", what)
         if carried.name == "restore" and (carried.word in {"full", "ended"} or b"capacity" in carried.answer):
             # Others were first, while its node was cut off from a store that was empty.
             self._leases.pop((carried.pool, given["user"]), None)
@@ -315,8 +354,17 @@ class World:
         """A heartbeat is over: what it told must show before long."""
         host.tasks = [task for task in host.tasks if not task.done()]
         lost, life = self._lost.pop(host.name, set()), host.lives
+        spoken = self.takings.beaten(host.name)
+        if host.node.sync.availability.answers:
+            self.loop.call_later(_PROMPT, self._has_heard, host, life, spoken)
+        if what := self.monitoring.beaten(host):
+            self.broken("L9", what)
         if lost and host.node.sync.availability.answers:
             self.loop.call_later(_PROMPT, self._check_heard, host, life, lost)
+
+    def _has_heard(self, host: Host, life: int, spoken: dict[str, float]) -> None:
+        if host.up and host.lives == life:
+            self.takings.hears(host.name, spoken)
 
     def _check_heard(self, host: Host, life: int, lost: set[tuple[str, str, int]]) -> None:
         if host.up and host.lives == life and (what := laws.heard_of_loss(host, lost)):
@@ -327,14 +375,21 @@ class World:
         self.history.tell(self.now, "session", host.name, after.id, before.value, event.value, after.state.value, fence)
         if what := self.uses.stepped(host, before, event, after):
             self.broken("L3", what)
+        use = after.pool, self.key(host, after)
+        if before is SessionState.ACTIVE and after.state in _ENDS and after.grant is not None:
+            self._over[use] = max(after.grant.fence, self._over.get(use, 0))
         if after.state is not SessionState.ACTIVE or event is SessionEvent.QUEUED or after.grant is None:
             return
-        self._began[after.pool, self.key(host, after)] = self.now
+        self._began[use] = self.now
         of_store = after.grant.source == "store"  # a receipt has the same fence, and a record of its own
         mark = after.pool, self.key(host, after), after.grant.fence
         if of_store and before is SessionState.STARTING and mark in self._tainted:
             self.broken("L6", f"session {after.id} on {host.name} began on a record that must not open")
-        lease = after.pool, self.key(host, after)[0]
+        if of_store and before in _NEW and after.grant.fence <= self._over.get(use, 0):
+            self.broken("L4", f"session {after.id} on {host.name} began on fence {after.grant.fence}, which had ended")
+        lease = after.pool, use[1][0]
+        if of_store:
+            self._lives[host.name, *lease] = host.member
         # A grant that was on its way while an administrator took the lease says nothing of what is left of it.
         by_store = of_store and after.grant.kind == "named"
         if by_store and self.now - self._taken.get(lease, -_ANSWERED) >= _ANSWERED:
@@ -410,6 +465,8 @@ class World:
         for (pool, user), (_, expires_at) in sorted(self._leases.items()):
             if what := laws.kept_lease(self, pool, user, expires_at):
                 self.broken("L7", what)
+        for what in self.takings.left():
+            self.broken("L11", what)
         if missing := self.owed.left:
             self.broken("L7", f"{missing} records that were taken back never reached the store")
 

@@ -81,6 +81,7 @@ class Model:
     queue: list[tuple[str, str, str]] = field(default_factory=list)
     places: dict[tuple[str, str, str], float] = field(default_factory=dict)
     barred: dict[str, float] = field(default_factory=dict)
+    set_aside: dict[str, float] = field(default_factory=dict)  #: seats in quarantine whose lease the store has lost
     words: set[tuple[str, str, str, int, str]] = field(default_factory=set)  #: (node, session, user, fence, reason)
 
     # --- what is ------------------------------------------------------------------------------------------------------
@@ -107,9 +108,12 @@ class Model:
 
     def held(self) -> dict[str, float]:
         """Return every seat that is held, and until when."""
-        return {f"@{host}": INF for host in self.hosts} | {
-            seat: until for user in self.leases for seat, until in self.seats_of(user).items()
-        }
+        aside = {seat: until for seat, until in self.set_aside.items() if until > self.now}
+        return (
+            aside
+            | {f"@{host}": INF for host in self.hosts}
+            | {seat: until for user in self.leases for seat, until in self.seats_of(user).items()}
+        )
 
     def devices(self, user: str) -> dict[str, float]:
         """Return the devices a user's lease is on, and until when."""
@@ -304,7 +308,7 @@ class Model:
         if kept and len(held) < most <= len(held) + kept:
             return "reserved", until
         back = first in self.leases and self.leases[first].back
-        return "quarantined" if back else "capacity", until
+        return "quarantined" if back or first in self.set_aside else "capacity", until
 
     def take(self, member: tuple[str, str, str], device: str, fresh: str, charge: str) -> None:
         """Let a session start, or move to another device with its fence and its hold."""
@@ -317,6 +321,7 @@ class Model:
         lease.devices.setdefault(device, Device(self.now, self.now))
         self.touch(user, device, seat, self.now)
         lease.lingering.pop(seat, None)
+        self.set_aside.pop(seat, None)
         lease.charges = {each: what for each, what in lease.charges.items() if each != seat}
         if charge:
             lease.charges[seat] = charge

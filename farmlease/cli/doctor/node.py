@@ -22,7 +22,7 @@ from farmlease.domain import wording
 from farmlease.domain.diagnosis import node as judge
 from farmlease.domain.diagnosis.finding import Finding, failed, fine
 from farmlease.errors import AgentUnavailable, FarmleaseError
-from farmlease.node.journal.journal import FILE
+from farmlease.node.journal.journal import FILE, MARK
 from farmlease.node.journal.sqlite import inspect_file
 
 __all__ = ["agent_findings", "configured", "file_findings", "guarded", "ring_findings", "why"]
@@ -143,7 +143,13 @@ def _shut(place: Path) -> Iterator[tuple[str, str]]:
 
 def _journal(path: Path) -> Finding:
     glance = inspect_file(path)
-    return judge.journal(str(path), sound=None if glance is None else glance.sound)
+    facts = judge.JournalFacts(
+        path=str(path),
+        sound=None if glance is None else glance.sound,
+        replaced=glance is not None and glance.replaced,
+        was_there=path.with_name(MARK).exists(),
+    )
+    return judge.journal(facts)
 
 
 def _disk(folder: Path) -> Finding:

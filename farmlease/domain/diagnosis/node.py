@@ -9,6 +9,7 @@ from farmlease.errors import PolicyError
 
 __all__ = [
     "FileFacts",
+    "JournalFacts",
     "ListenFacts",
     "RingFacts",
     "activity",
@@ -65,6 +66,16 @@ class ListenFacts:
     usual: str | None  #: None: this system has no Unix sockets for it
     shut: tuple[tuple[str, str], ...] = ()
     old_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalFacts:
+    """The journal's file. ``was_there``: a mark beside it says that an agent had one here."""
+
+    path: str
+    sound: bool | None  #: whether it is whole; None if nothing was written to it yet
+    replaced: bool = False  #: something that is no file is in its place
+    was_there: bool = False
 
 
 def python(version: tuple[int, ...]) -> Finding:
@@ -127,12 +138,17 @@ def disk(path: str, free: int, total: int) -> Finding:
     return fine("disk", room)
 
 
-def journal(path: str, *, sound: bool | None) -> Finding:
-    """Check the journal. ``sound``: whether it is whole; None if nothing was written to it yet."""
-    if sound is None:
+def journal(facts: JournalFacts) -> Finding:
+    """Check the journal."""
+    path, kept = facts.path, "restart the agent: it moves this one to kept/ for inspection and begins a new one"
+    if facts.replaced:
+        text = f"a folder, a pipe or a link is in the place of {path}; find out who put it there, then {kept}"
+        return failed("journal", text)
+    if facts.sound is None and facts.was_there:
+        return failed("journal", f"{path} is missing or empty, and was there; find out who removed it, and put it back")
+    if facts.sound is None:
         return fine("journal", f"{path} is not there yet; the agent makes it")
-    if not sound:
-        kept = "restart the agent: it moves this one to kept/ for inspection and begins a new one"
+    if not facts.sound:
         return failed("journal", f"{path} is damaged; look at the disk of state_dir, then {kept}")
     return fine("journal", f"{path} is whole")
 

@@ -17,8 +17,8 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from farmlease.node.http.auth import PEER
-from farmlease.node.http.door import Place
+from farmlease.node.http.auth import PEER, PEER_PID
+from farmlease.node.http.door import Place, peer_pid
 from farmlease.node.http.half_closed import HalfClosedProtocol
 
 __all__ = ["IDLE", "ApiProtocol", "log_no_request_twice"]
@@ -36,7 +36,7 @@ IDLE = 30.0
 
 
 class ApiProtocol(HalfClosedProtocol):
-    """A connection of the API. On a Unix socket the application gets the caller's uid in place of an address."""
+    """A connection of the API. On a Unix socket the application gets the caller's uid and pid instead of an address."""
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, place: Place) -> None:
         super().__init__(config, server_state, {})
@@ -48,7 +48,8 @@ class ApiProtocol(HalfClosedProtocol):
         """Begin to wait for a request."""
         super().connection_made(transport)
         if self._place.uid is not None:
-            self.client = (PEER, self._place.uid)
+            pid = peer_pid(transport.get_extra_info("socket"))
+            self.client = (PEER if pid is None else f"{PEER}{PEER_PID}{pid}", self._place.uid)
         transport.set_write_buffer_limits(0)  # so that it is noticed when an answer is not read
         self._place.enter(transport)
         self._set_time()

@@ -24,17 +24,20 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from farmlease.domain.identity import Identities, User
-from farmlease.errors import InvalidName
+from farmlease.errors import InvalidInput, InvalidName
 from farmlease.node.accounts.accounts import Accounts, NoAnswer
-from farmlease.node.host_identity import owner
+from farmlease.node.host_identity import Sight, owner, sight_of
+from farmlease.node.http.schemas import FieldError
 from farmlease.node.journal.policy_cache import PolicyCache
 
-__all__ = ["MAX_BODY", "PEER", "Access", "Caller", "Gate", "NotYours", "path_as_sent", "problem"]
+__all__ = ["MAX_BODY", "PEER", "PEER_PID", "Access", "Caller", "Gate", "NotYours", "path_as_sent", "problem"]
 
 MAX_BODY = 64 << 10  #: bytes of a request's body
 
 #: In place of the address of a caller on a Unix socket, whose uid stands in place of a port.
 PEER = "peer uid"
+#: Behind it: the number that the caller has in this PID namespace; 0: none.
+PEER_PID = ", pid "
 #: A target with the server's address in front: the address, and the path.
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)(/.*)?")
 #: What everybody may say of a session of his own.
@@ -53,13 +56,15 @@ class NotYours(Exception):
 class Caller:
     """Who calls. ``only`` is the one user a caller without rights may act for; None: for anyone.
 
-    For one with an ``only``: his ``uid``, his account's ``name``, and what ``[agent] trust`` lets him say.
+    For one with an ``only``: his ``uid``, his account's ``name``, and what ``[agent] trust`` lets him say. ``process``:
+    his pid, as the kernel gives it; 0: it has no number here; None: not known.
     """
 
     only: User | None
     uid: int = -1
     name: str = ""
     trust: frozenset[str] = frozenset()
+    process: int | None = None
 
     @staticmethod
     def of(request: Request) -> "Caller":
@@ -80,14 +85,21 @@ class Caller:
     def check(self, said: Collection[str], pid: int | None) -> None:
         """Refuse what this caller may not say: a field that is not his, or the pid of another's process; NotYours.
 
-        A process is known by its pid and its start, so that one which takes the pid over meanwhile is not taken for it.
+        FieldError for a process whose end the agent would not see. A process is known by its pid and its start, so that
+        one which takes the pid over meanwhile is not taken for it.
         """
-        if self.only is None:
+        if self.only is not None:
+            for field in sorted({*said} - _OF_EVERYBODY - self.trust):
+                text = "only root may say this here; leave it out, or see [agent] trust in farmlease.toml"
+                raise NotYours(field, text)
+        if pid is None:
             return
-        for field in sorted({*said} - _OF_EVERYBODY - self.trust):
-            raise NotYours(field, "only root may say this here; leave it out, or see [agent] trust in farmlease.toml")
-        if pid is not None and owner(pid) != self.uid:
+        sight = sight_of(pid, self.process)
+        others = sight is Sight.NOBODY or (sight is Sight.CLEAR and owner(pid) != self.uid)
+        if self.only is not None and others:
             raise NotYours("pid", "is no process of yours")
+        if sight is not Sight.CLEAR:
+            raise FieldError("pid", InvalidInput(sight.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +132,18 @@ class Access:
 
     async def _peer(self, scope: Scope) -> Caller | NoAnswer:
         kind, uid = scope["client"] or ("", -1)
+        kind, _, pid = kind.partition(PEER_PID)
         if sys.platform == "win32" or kind != PEER:
             return NoAnswer.NONE
         else:  # noqa: RET505 - mypy judges each platform by its branch
+            process = int(pid) if pid else None
             if uid in {0, os.getuid()}:
-                return Caller(None)
+                return Caller(None, process=process)
             name = await self.accounts.name_of(uid)
             if isinstance(name, NoAnswer):
                 return name
             try:
-                return Caller(self.policy.in_force.identity.user(name), uid, name, self.trust)
+                return Caller(self.policy.in_force.identity.user(name), uid, name, self.trust, process)
             except InvalidName:
                 return NoAnswer.NONE
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from farmlease.node.logs import Log
 
-__all__ = ["Bounds", "Door", "Place", "peer_uid", "raise_descriptor_limit"]
+__all__ = ["Bounds", "Door", "Place", "peer_pid", "peer_uid", "raise_descriptor_limit"]
 
 #: Seconds before the next try where a connection cannot be accepted.
 _PAUSE = 0.2
@@ -263,6 +263,16 @@ def peer_uid(connection: Any) -> int | None:  # noqa: ANN401 - asyncio's Transpo
     else:  # NOT TRIED: by the headers of macOS and FreeBSD, whose xucred begins with its version and the uid
         _, uid = struct.unpack_from("Ii", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED))
         return int(uid)
+
+
+def peer_pid(connection: Any) -> int | None:  # noqa: ANN401 - as above
+    """Return the number that whoever is at the other end of a Unix socket has in this PID namespace; 0: none."""
+    if sys.platform != "linux" or connection is None or connection.family != socket.AF_UNIX:
+        return None
+    else:  # noqa: RET505 - mypy judges each platform by its branch
+        size = struct.calcsize("3i")
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+        return int(pid)
 
 
 if sys.platform == "win32":

@@ -8,24 +8,37 @@ Bodies are opaque here: the tables above seal them before writing and open them 
 the state folder, for its owner only, and belongs to one agent at a time.
 """
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from filelock import FileLock, Timeout
 
-from farmlease.errors import AlreadyRunning, JournalFailed
+from farmlease.errors import AlreadyRunning, FileRefused, JournalFailed
 from farmlease.node.host_identity import HostIdentity, boot_marker, machine_marker, new_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
-from farmlease.node.journal.integrity import KIND, JournalCheck, Mark, check_journal, move_to_evidence
-from farmlease.node.journal.sqlite import open_file
+from farmlease.node.journal.folder_watch import FolderWatch, write_copy
+from farmlease.node.journal.integrity import (
+    KIND,
+    Fault,
+    JournalCheck,
+    Mark,
+    ReportedMark,
+    check_journal,
+    folder_marker,
+    move_to_evidence,
+)
+from farmlease.node.journal.sqlite import open_file, parts_of
 
-__all__ = ["FILE", "Journal", "OutboxRow", "UseRow"]
+__all__ = ["FILE", "MARK", "Journal", "OutboxRow", "UseRow"]
 
 FILE = "journal.sqlite"  #: in the state folder
+MARK = "journal.mark"  #: beside it: which one it is
 
 #: Tables with bodies that the agent sealed.
 _SEALED = ("use", "receipt", "owed", "document", "tombstone")
@@ -33,6 +46,10 @@ _SEALED = ("use", "receipt", "owed", "document", "tombstone")
 
 #: Earlier incarnations that are remembered: an older copy of the store's data may have sessions of them.
 _LIVES_KEPT = 16
+#: Kind of evidence: what was found in the place of an open journal.
+_STRANGER = "strange-journal"
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +78,20 @@ class OutboxRow:
 class Journal:
     """An open journal. ``incarnation``: this life of the node; ``previous``: the last ones before it, ended by reboots.
 
+    ``former``: other names of the node in this life, for its host may be renamed. ``sealed_for``: the name for which
+    bodies are sealed; it stays.
+
     Every method that reads or writes raises JournalFailed if the disk refuses.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, lock: FileLock, mark: Path, here: HostIdentity, checked: JournalCheck
+        self,
+        connection: sqlite3.Connection,
+        lock: FileLock,
+        mark: Path,
+        here: HostIdentity,
+        checked: JournalCheck,
+        evidence: Evidence,
     ) -> None:
         #: Whether the last statement worked, or the last attempt to write since then.
         self.works = True
@@ -73,32 +99,45 @@ class Journal:
         self._lock = lock
         self._mark = mark
         self._here = here
-        self._refused: tuple[Path, ...] = ()
+        self._evidence = evidence
+        self._refused = evidence.list(KIND)
+        #: The mark as this agent left it last; None: it could not.
+        self._left: Mark | None = None
+        self._turned_back = False
+        self._is_open = True
+        #: Which file was removed or replaced, and written anew since.
+        self.put_back: str | None = None
         self._generation = checked.generation
-        self.incarnation, self.previous = self._identify(checked)
+        known = dict(self._rows("SELECT name, value FROM node"))
+        self.former = _former_names(known, checked.former, here.node)
+        self.sealed_for: str = known.get("sealed_for") or known.get("node") or here.node
+        self.incarnation, self.previous = self._identify(known, checked)
+        self._watch = FolderWatch(mark.with_name(FILE), Path(lock.lock_file))
         #: Whether the node takes no new users.
         self.draining = bool(self._rows("SELECT 1 FROM node WHERE name = 'draining'"))
 
     @classmethod
-    def open(cls, folder: Path, *, node: str, evidence: Evidence, now_ms: int) -> "Journal":
+    def open(
+        cls, folder: Path, *, node: str, evidence: Evidence, now_ms: int, reported: Sequence[ReportedMark] = ()
+    ) -> "Journal":
         """Open the journal of a state folder, making both if need be; the folder is its owner's alone from then on.
 
         A journal that is not the one this node left there is moved to ``evidence``, and a new one begins. ``now_ms``:
-        this host's time. AlreadyRunning if an agent has the folder; JournalRejected if a later version of farmlease
-        wrote the journal: it is left as it is; JournalFailed if the disk refuses.
+        this host's time. ``reported``: what the store remembers of the farm's nodes. AlreadyRunning if an agent has the
+        folder; JournalRejected if a later version of farmlease wrote the journal: it is left as it is; JournalFailed if
+        the disk refuses.
         """
         lock = _locked(folder)
         try:
             here = HostIdentity(node=node, machine=machine_marker(), boot=boot_marker())
-            path, mark = folder / FILE, folder / "journal.mark"
+            path, mark = folder / FILE, folder / MARK
             seen = Mark.read(mark)
-            checked = check_journal(path, here, seen, now_ms)
+            checked = check_journal(path, here, seen, now_ms, reported)
             if checked.fault is not None:
                 move_to_evidence(path, checked, seen, evidence, now_ms)
             connection = open_file(path)
             try:
-                journal = cls(connection, lock, mark, here, checked)
-                journal._refused = evidence.list(KIND)
+                journal = cls(connection, lock, mark, here, checked, evidence)
             except BaseException:
                 connection.close()
                 raise
@@ -110,6 +149,7 @@ class Journal:
     def close(self) -> None:
         """Close the file and release the folder."""
         self.writes()  # so that a copy made since the last heartbeat is older than the file left here
+        self._is_open = False
         self._connection.close()
         self._lock.release()
 
@@ -127,6 +167,22 @@ class Journal:
             raise
 
     @property
+    def host(self) -> str:
+        """What tells this host, as it is booted now, from every other; empty if that is not known."""
+        return self._here.digest
+
+    @property
+    def generation(self) -> int:
+        """The number of the journal's state."""
+        return self._generation
+
+    @property
+    def displaced(self) -> str | None:
+        """Which file of the open journal was removed, replaced or turned back: what is written now may be lost."""
+        missing = self._watch.missing()
+        return missing.name if missing is not None else MARK if self._turned_back else None
+
+    @property
     def refused(self) -> str | None:
         """Where a refused journal is kept, below the state folder; None once an administrator has moved it away."""
         found = next((path for path in self._refused if path.exists()), None)
@@ -138,13 +194,21 @@ class Journal:
         self.draining = on
 
     def writes(self) -> bool:
-        """Return whether the journal can be written now, by a small write that gives its state the next number."""
+        """Return whether the journal can be written now, by a small write that gives its state the next number.
+
+        Where its files were removed or replaced, it is written into its place anew first.
+        """
         try:
+            self._put_back()
             self._rows("REPLACE INTO node VALUES ('generation', ?)", str(self._generation + 1))
         except JournalFailed:
             return False
         self.works = True
         self._generation += 1
+        found = Mark.read(self._mark)
+        if None not in {found, self._left} and found != self._left and not self._turned_back:
+            _log.error("journal.turned_back", mark=str(self._mark))
+            self._turned_back = True
         self._leave_mark(self.incarnation)
         return True
 
@@ -249,9 +313,8 @@ class Journal:
             self.works = False
             raise JournalFailed(f"the journal does not work ({error}); look at the disk of state_dir") from error
 
-    def _identify(self, checked: JournalCheck) -> tuple[str, tuple[str, ...]]:
+    def _identify(self, known: Mapping[str, str], checked: JournalCheck) -> tuple[str, tuple[str, ...]]:
         """Return this incarnation and the earlier ones, written down before they are used."""
-        known = dict(self._rows("SELECT name, value FROM node"))
         adopted = "incarnation" in known and same_boot(known["boot"], self._here.boot)
         incarnation = known["incarnation"] if adopted else new_incarnation()
         previous = tuple(life for life in checked.lives if life != incarnation)[-_LIVES_KEPT:]
@@ -260,7 +323,10 @@ class Journal:
             "incarnation": incarnation,
             "previous": " ".join(previous),
             "generation": str(self._generation),
+            "folder": folder_marker(self._mark.parent),
         }
+        if self.former:
+            rows |= {"former": json.dumps(self.former), "sealed_for": self.sealed_for}
         try:
             with self.together():
                 for row in rows.items():
@@ -278,9 +344,44 @@ class Journal:
         return incarnation, previous
 
     def _leave_mark(self, incarnation: str) -> None:
-        mark = Mark(**asdict(self._here), incarnation=incarnation, generation=self._generation)
+        # Ahead of a journal that was turned back under this agent: the next one is not to believe it.
+        generation = self._generation + self._turned_back
+        mark = Mark(**asdict(self._here), incarnation=incarnation, generation=generation)
         with suppress(OSError):  # a mark that lags behind refuses no journal
             mark.write(self._mark)
+            self._left = mark
+
+    def _put_back(self) -> None:
+        """Write the journal into its place anew, if its files are not there any more; what is there instead is kept."""
+        missing = self._watch.missing() if self._is_open else None
+        if missing is None:
+            return
+        path = self._mark.with_name(FILE)
+        try:
+            if not self._watch.has_lock:
+                lock = _locked(path.parent)
+                self._lock.release()
+                self._lock = lock
+            if not self._watch.has_journal:
+                copy = write_copy(self._connection, path)
+                if found := parts_of(path):
+                    self._evidence.move(_STRANGER, Fault.REPLACED, found, {}, self._generation)  # begins as a time
+                copy.replace(path)
+                self._connection.close()  # before the other is opened: this removes a log by its name
+                self._connection = open_file(path)
+                self._rows("REPLACE INTO node VALUES ('folder', ?)", folder_marker(path.parent))
+        except (AlreadyRunning, FileRefused, OSError, sqlite3.Error) as error:
+            self.works = False
+            raise JournalFailed(f"{missing.name} was removed or replaced, and cannot be put back ({error})") from error
+        self._watch = FolderWatch(path, Path(self._lock.lock_file))
+        self.put_back = missing.name
+        _log.error("journal.put_back", was=missing.name)
+
+
+def _former_names(known: Mapping[str, str], former: str, node: str) -> tuple[str, ...]:
+    """Return the names that the node had in this life, the last one last."""
+    names = dict.fromkeys([*json.loads(known.get("former", "[]")), former])
+    return tuple(name for name in names if name and name != node)[-_LIVES_KEPT:]
 
 
 def _locked(folder: Path) -> FileLock:

@@ -81,8 +81,9 @@ _FORM: TypeAdapter[Message] = TypeAdapter(Message)
 class Outbox:
     """The undelivered messages of one node, numbered in the order in which they were added."""
 
-    def __init__(self, journal: Journal, sealer: NodeSealer, evidence: Evidence, clock: Clock) -> None:
+    def __init__(self, journal: Journal, member: str, sealer: NodeSealer, evidence: Evidence, clock: Clock) -> None:
         self._journal = journal
+        self._member = member
         self._sealer = sealer
         self._evidence = evidence
         self._clock = clock
@@ -122,6 +123,12 @@ class Outbox:
             if message is not None:
                 self._journal.replace_message(after, self._sealed(row.session, message))
 
+    def _present(self, message: Message) -> Message:
+        """Return a message with this life of the node under its present name: its host may have been renamed since."""
+        if message.claim.node.partition("#")[2] != self._journal.incarnation or message.claim.node == self._member:
+            return message
+        return replace(message, claim=replace(message.claim, node=self._member))
+
     def _sealed(self, session: str, message: Message) -> bytes:
         """Seal a message, and the record in it with the same key."""
         if isinstance(message, SaveMessage):
@@ -133,7 +140,7 @@ class Outbox:
     def _opened(self, row: OutboxRow) -> Message | None:
         """Return the message; None if it does not open: then it is kept as evidence, and delivered no more."""
         try:
-            return _FORM.validate_json(self._sealer.unseal(("debt", row.session), row.body))
+            return self._present(_FORM.validate_json(self._sealer.unseal(("debt", row.session), row.body)))
         except (RecordRejected, ValidationError):
             pass
         try:

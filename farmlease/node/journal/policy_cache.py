@@ -86,7 +86,9 @@ class PolicyCache:
         former = _FORMER if found.former_names else ""
         text = f"{found.version}{former}\n{found.policy.text if found.policy else ''}".encode()
         try:
-            self._journal.write_document("policy", self._farm.sealer.seal(Purpose.POLICY, self._node, (), text))
+            self._journal.write_document(
+                "policy", self._farm.sealer.seal(Purpose.POLICY, self._journal.sealed_for, (), text)
+            )
         except JournalFailed as error:  # the store has it too
             _log.error("policy.not_kept", why=str(error))
 
@@ -95,7 +97,8 @@ class PolicyCache:
         if body is None:
             return self._farm.in_force(0, None)
         try:
-            head, _, text = self._farm.sealer.unseal(Purpose.POLICY, self._node, (), body).decode().partition("\n")
+            plain = self._farm.sealer.unseal(Purpose.POLICY, self._journal.sealed_for, (), body)
+            head, _, text = plain.decode().partition("\n")
             version, _, former = head.partition(" ")
             policy = self._farm.read(text, "policy in the journal")
             return self._farm.in_force(int(version), policy, former_names=bool(former))

@@ -5,6 +5,7 @@ An inspection must never change the file: what turns out to be damaged is eviden
 
 import os
 import sqlite3
+import stat
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from farmlease.errors import JournalFailed, JournalRejected
 
-__all__ = ["FileState", "files_of", "inspect_file", "open_file"]
+__all__ = ["FileState", "files_of", "inspect_file", "open_file", "parts_of"]
 
 #: 2: a session has one row for each pool it uses, and what was taken back is kept. Format 1 (0.1.0) had one row for
 #: each session.
@@ -70,10 +71,14 @@ _NOT_THE_FILE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What an inspection found: whether the file is a whole journal, and what could be read of its node."""
+    """What an inspection found: whether the file is a whole journal, and what could be read of its node.
+
+    ``replaced``: a folder, a pipe, a link or a device is where a file belongs; it was not opened.
+    """
 
     sound: bool
     node: dict[str, str] = field(default_factory=dict)
+    replaced: bool = False
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -108,11 +113,18 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
 
 
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """Return the parts of a journal that are there, whatever they are."""
+    return tuple(part for part in files_of(path) if part.is_symlink() or part.exists())
+
+
 def inspect_file(path: Path) -> FileState | None:
     """Read a journal without changing it; None if nothing was ever written to it.
 
     JournalRejected if a later version of farmlease wrote it, JournalFailed if the disk does not let us read it.
     """
+    if not all(stat.S_ISREG(part.lstat().st_mode) for part in parts_of(path)):  # a pipe would make us wait for ever
+        return FileState(sound=False, replaced=True)
     if not any(part.exists() and part.stat().st_size for part in files_of(path)[:2]):
         return None
     if not path.exists():

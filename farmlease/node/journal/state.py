@@ -1,6 +1,6 @@
 """The journal room, opened: what survives a kill -9 of the agent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from farmlease.config.model import Config
 from farmlease.crypto.seal import NodeSealer
 from farmlease.farm import Farm
 from farmlease.node.journal.evidence import VERSIONS, Evidence
+from farmlease.node.journal.integrity import ReportedMark
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.outbox import Outbox
 from farmlease.node.journal.policy_cache import PolicyCache
@@ -44,28 +45,29 @@ class State:
 
 
 @contextmanager
-def open_state(config: Config, farm: Farm, clock: Clock) -> Iterator[State]:
+def open_state(config: Config, farm: Farm, clock: Clock, reported: Sequence[ReportedMark] = ()) -> Iterator[State]:
     """Open the node's state folder; AlreadyRunning if another agent has it.
 
+    ``reported``: what the store remembers of the farm's nodes.
     A journal that cannot be trusted is kept as evidence, and a new one begins. JournalFailed if the disk refuses,
     JournalRejected if a later version of farmlease wrote the journal.
     """
     folder, node = config.agent.state_dir, config.node
     evidence = Evidence(folder / "kept")
-    journal = Journal.open(folder, node=node, evidence=evidence, now_ms=clock.now_ms())
+    journal = Journal.open(folder, node=node, evidence=evidence, now_ms=clock.now_ms(), reported=reported)
     try:
-        sealer = NodeSealer(farm.sealer, node)
+        sealer, member = NodeSealer(farm.sealer, journal.sealed_for), node_member(node, journal.incarnation)
         sessions = SessionTable(journal, sealer, evidence, node, clock)
         policy = PolicyCache(farm, journal, node, config.agent.heartbeat_ms)
         yield State(
             node=node,
-            member=node_member(node, journal.incarnation),
+            member=member,
             journal=journal,
             evidence=evidence,
             versions=KeptVersions(folder / "kept" / VERSIONS),
             sessions=sessions,
             receipts=Receipts(journal, sealer, evidence, clock),
-            outbox=Outbox(journal, sealer, evidence, clock),
+            outbox=Outbox(journal, member, sealer, evidence, clock),
             store_state=StoreState(journal, sealer, sessions, clock),
             tombstones=Tombstones(journal, sealer),
             policy=policy,

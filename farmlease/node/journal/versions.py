@@ -132,7 +132,7 @@ class KeptVersions:
         except FileNotFoundError:
             return
         for path in names:
-            if path.name.startswith(UNFINISHED):
+            if path.name.startswith(UNFINISHED) or not path.is_file():  # a pipe would make us wait for ever
                 continue
             head, _, sealed = path.read_bytes().partition(b"\n")
             with suppress(ValueError):  # a file that is none of ours

@@ -4,6 +4,7 @@ Must never wait for the store or a disk itself: what may take its time is a back
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from farmlease.domain.model import Grant, LossReason, SessionRequest
@@ -24,6 +25,8 @@ __all__ = ["Housekeeping"]
 
 #: Seconds to wait for sessions whose seat was lost: their lock may be held by a disk that hangs.
 _PATIENCE = 2.0
+#: States of a session that has a seat, or tries to get one back.
+_HAS_SEAT = frozenset({SessionState.ACTIVE, SessionState.INVALID})
 
 
 class Housekeeping:
@@ -39,6 +42,7 @@ class Housekeeping:
         liveness: Liveness,
         runtime: Runtime,
     ) -> None:
+        self._node = state.node
         self._sessions = state.sessions
         self._outbox = state.outbox
         self._policy = state.policy
@@ -61,6 +65,8 @@ class Housekeeping:
         for session in self._sessions:
             if self._locks.is_locked(session.id):
                 continue
+            if self._is_of_former_name(session) and self._follows(session):
+                continue
             if session.state is SessionState.STARTING:
                 self._ending.abandon(session)
             elif session.state is SessionState.INVALID:
@@ -70,6 +76,20 @@ class Housekeeping:
             elif session.state is SessionState.ACTIVE and policy is not None and policy.pool(session.pool) is None:
                 # An administrator removed the session's pool: no session holds a seat of it any more.
                 self._finish(session, partial(self._ending.surrender, reason=LossReason.UNKNOWN_POOL))
+
+    def _is_of_former_name(self, session: NodeSession) -> bool:
+        """Whether a session was granted before this node's host was renamed."""
+        return session.grant is not None and session.grant.node != self._node
+
+    def _follows(self, session: NodeSession) -> bool:
+        """Have a session follow the node to its present name; return whether it ends, as its pool is not for that."""
+        pool = self._policy.in_force.pool(session.pool)
+        if pool is not None and not pool.serves(self._node) and session.state in _HAS_SEAT:
+            self._finish(session, partial(self._ending.surrender, reason=LossReason.WRONG_NODE))
+            return True
+        if session.grant is not None:
+            self._sessions.amend(session, grant=replace(session.grant, node=self._node))
+        return False
 
     async def count_uncounted(self) -> None:
         """Have the store count every session that a receipt granted, now that it is back."""

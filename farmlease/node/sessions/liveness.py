@@ -73,6 +73,11 @@ class Liveness:
             )
         )
 
+    @property
+    def unseen(self) -> int:
+        """How many uses have processes that the agent may not look at: it does not see them end."""
+        return len(self._unseen)
+
     def look(self) -> Ended:
         """Look at every session once; return those that are to end."""
         sessions = [each for each in self._sessions if each.state.shown]

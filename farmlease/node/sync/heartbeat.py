@@ -41,9 +41,9 @@ class Heartbeat:
         events: SyncEvents,
         runtime: Runtime,
     ) -> None:
-        self._node = state.node
         self._member = state.member
         self._previous = state.journal.previous
+        self._names = (state.node, *state.journal.former)
         self._sessions = state.sessions
         self._outbox = state.outbox
         self._store_state = state.store_state
@@ -96,8 +96,9 @@ class Heartbeat:
         before = self._sessions.changes
         known = self._store_state.known(pool.name)
         if self._ended.get(pool.name) != known.epoch:  # a store that lost data may have lives again that were ended
-            for life in self._previous:
-                await self._store.heartbeat(pool, version, self._member, node_member(self._node, life), known)
+            await self._recovery.take_over(pool.name, known)
+            for life in (node_member(name, life) for name in self._names for life in self._previous):
+                await self._store.heartbeat(pool, version, self._member, life, known)
         beat = await self._store.heartbeat(pool, version, self._member, None, known)
         if beat is Behind.STRANGE:
             self._recovery.begin(pool.name)

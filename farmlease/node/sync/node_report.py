@@ -19,15 +19,25 @@ from farmlease.crypto.seal import Sealer
 from farmlease.domain.health import Facts, health
 from farmlease.domain.node_view import Wish
 from farmlease.errors import FarmleaseError
+from farmlease.node.journal.integrity import ReportedMark
 from farmlease.node.journal.state import State
 from farmlease.store.node_store import DrainRequest, NodeStore, Report
 
-__all__ = ["NodeReport"]
+__all__ = ["NodeReport", "reported_marks"]
 
 _log = structlog.get_logger(__name__)
 
 #: Name of the journal's document that holds the wish this node and the store agree on.
 _AGREED = "wish"
+
+
+async def reported_marks(nodes: NodeStore) -> tuple[ReportedMark, ...]:
+    """Return what each node last told the store of its journal; nothing while the store is away."""
+    try:
+        found = await nodes.roster()
+    except FarmleaseError:
+        return ()
+    return tuple(ReportedMark(each.node, each.host, each.incarnation, each.generation) for each in found)
 
 
 class NodeReport:
@@ -77,7 +87,7 @@ class NodeReport:
         asked: DrainRequest = "" if draining == self._agreed.draining else "drain" if draining else "undrain"
         by = self._by() if asked else b""
         report = self._report(collect())  # at this moment: a report must not call a node empty that no longer is
-        answer = await self._nodes.report(self._node, report, self._agreed, asked, by)
+        answer = await self._nodes.report(self._node, report, self._agreed, asked, by, self._journal.former)
         self.namesakes = answer.namesakes
         if answer.wish == self._agreed:
             return False
@@ -105,6 +115,8 @@ class NodeReport:
             leaving=facts.stopping,
             health=health(facts).status.value,
             listen=self._listen,
+            host=self._journal.host,
+            generation=self._journal.generation,
         )
 
     def _unsettled(self) -> int:

@@ -34,6 +34,7 @@ from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
 from farmlease.node.sync.events import SeatLost, SyncEvents
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
+from farmlease.node.sync.renamed_node import RenamedNode
 from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.answers.recovery import Recovering, Restoring
 from farmlease.store.answers.session import Behind, Claim, Known, Lost
@@ -95,6 +96,7 @@ class Recovery:
         self._locks = runtime.locks
         self._tasks = runtime.tasks
         self._window_ms = window_ms
+        self._renamed = RenamedNode(state, farm.nodes)
         self._under_way: dict[str, int] = {}
 
     @property
@@ -108,6 +110,10 @@ class Recovery:
         with suppress(StoreError):
             now = now or (await self._farm.leases.read_policy()).now
         return max(self._under_way.get(pool, 0), now + _SOON_MS) if now else None
+
+    async def take_over(self, pool: str, known: Known) -> None:
+        """Have what the store counts for this node under a former name go on under the present one."""
+        await self._renamed.take_over(pool, known)
 
     async def deliver(self) -> None:
         """Deliver the outbox; begin to recover each pool whose store is not the one that this node knew.
@@ -181,6 +187,7 @@ class Recovery:
         _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
+        await self.take_over(pool.name, Known(epoch=found.epoch))
         unknown, _ = await self._unknown(pool.name)
         for claim, fence in unknown:  # what ended since the store's copy has others' seats
             await self._farm.leases.release(pool.name, claim, fence, Known(epoch=found.epoch))
@@ -252,10 +259,11 @@ class Recovery:
         sessions = [each for each in sessions if each.grant and each.grant.lease.id == receipt.lease.id]
         if not receipt.document or (not sessions and receipt.lease.has_ended(self._store_state.store_now(pool))):
             return None
-        lease = LeaseDocument.parse(receipt.document)
+        document = self._renamed.present(receipt.document)
+        lease = LeaseDocument.parse(document)
         return Restoring(
             user=index,
-            document=receipt.document,
+            document=document,
             sessions={each.id: self._claim(each, lease) for each in sessions},
             version=receipt.winner[0] if receipt.winner else receipt.version,
             record=receipt.winner[1] if receipt.winner else receipt.record,

@@ -16,6 +16,7 @@
 --       4 asked     drain or undrain if an administrator asked that on the node itself since, else ''
 --       5 by        sealed name of that administrator, for the audit
 --       6 wisher    the same in base64, as the wish keeps it
+--       7 former    JSON list: names under which this same incarnation reported before its host was renamed
 --
 -- Answers
 --   heard, wish (JSON), now ms, namesakes: how many others report under this name
@@ -72,6 +73,12 @@ if not new then return answer end
 
 -- 4. Write it; once a day each node removes those that are gone for good.
 redis.call('HSET', NODES, node, cjson.encode(sent))
+for _, name in ipairs(cjson.decode(ARGV[7])) do -- as many as the host had names
+  local entry = redis.call('HGET', NODES, name)
+  if entry and name ~= node and cjson.decode(entry).incarnation == sent.incarnation then
+    redis.call('HDEL', NODES, name)
+  end
+end
 if event then
   redis.call('HINCRBY', KEYS[3], event, 1)
   redis.call('XADD', AUDIT, 'MAXLEN', '~', 100000, '*', 'event', event, 'user', '', 'node', node, 'session', '',

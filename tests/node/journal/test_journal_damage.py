@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,9 @@ from structlog.testing import capture_logs
 
 from farmlease.domain.health import Status, health
 from farmlease.errors import JournalFailed, JournalRejected
-from farmlease.node.host_identity import HostIdentity, machine_marker
+from farmlease.node.host_identity import HostIdentity, boot_marker, machine_marker
 from farmlease.node.journal import sqlite
-from farmlease.node.journal.integrity import Mark
+from farmlease.node.journal.integrity import Mark, ReportedMark
 from farmlease.node.journal.journal import FILE, Journal
 from tests.support.journals import NODE, ROOT, opened
 from tests.support.nodes import JOHN, Site, booted
@@ -321,6 +321,76 @@ def test_one_of_a_later_version_stays(folder: Path) -> None:
     assert ("", before) == (fault(folder), contents(folder))
 
 
+# --- something else in its place --------------------------------------------------------------------------------------------
+
+
+def put(what: str, path: Path) -> None:
+    """Put something that is no file in the place of one."""
+    path.unlink(missing_ok=True)
+    match what:
+        case "pipe":
+            os.mkfifo(path, 0o600)
+        case "folder":
+            path.mkdir(0o700)
+        case "link":
+            path.symlink_to(path.with_name("elsewhere"))
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """A test that fails after some seconds, where it would wait for ever."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("what", ["pipe", "folder", "link"])
+def test_what_is_no_file_is_moved_away(folder: Path, life: str, part: str, what: str) -> None:
+    """Nobody waits for a writer that never comes, and nothing is written elsewhere by way of a link."""
+    put(what, folder / part)
+    state = sqlite.inspect_file(folder / FILE)
+    assert state == sqlite.FileState(sound=False, replaced=True)
+    assert ((life,), "replaced") == (look(opened(folder))[1], fault(folder))
+    assert not (folder / "elsewhere").exists()
+    assert (only_kept(folder) / part).is_symlink() or not (only_kept(folder) / part).is_file()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("what", ["pipe", "link"])
+def test_a_mark_that_is_no_file(folder: Path, life: str, what: str) -> None:
+    """It says nothing, and the next one takes its place."""
+    put(what, folder / "journal.mark")
+    assert life == look(opened(folder))[0]
+    assert Mark.read(folder / "journal.mark") is not None
+    assert not (folder / "elsewhere").exists()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("what", ["pipe", "link"])
+def test_a_first_start_with_something_in_the_place(tmp_path: Path, what: str) -> None:
+    """Also where no agent was before."""
+    (tmp_path / "state").mkdir(0o700)
+    put(what, tmp_path / "state" / FILE)
+    opened(tmp_path / "state").close()
+    assert "replaced" == fault(tmp_path / "state")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_state_folder_that_is_none(tmp_path: Path) -> None:
+    """The agent does not start, and says why."""
+    os.mkfifo(tmp_path / "state")
+    with pytest.raises(JournalFailed, match="cannot use state_dir"):
+        opened(tmp_path / "state")
+
+
 # --- gone, open to others, of another host --------------------------------------------------------------------------------
 
 
@@ -362,9 +432,40 @@ def test_a_wide_folder_is_closed(folder: Path, life: str) -> None:
     assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
 
 
-def test_a_node_that_was_renamed(folder: Path) -> None:
-    """What it kept opens for its old name only. The old name may be another host's by now: nothing of it is ended."""
-    assert () == look(opened(folder, "ctx-02"))[1]
+def test_a_node_that_was_renamed(folder: Path, life: str) -> None:
+    """Its host has another name, and all else is the same: it goes on, and remembers how it was called."""
+    look(opened(folder))
+    journal = opened(folder, "ctx-02")
+    assert (("ctx-01",), "ctx-01") == (journal.former, journal.sealed_for)
+    assert (life, (), 300, 300) == look(journal)
+    again = opened(folder, "ctx-02")
+    assert (("ctx-01",), "ctx-01") == (again.former, again.sealed_for)
+    look(again)
+    assert ((), "ctx-01") == ((back := opened(folder, "ctx-01")).former[1:], back.sealed_for)
+    assert (life, "") == (look(back)[0], fault(folder))
+
+
+def test_a_copy_of_the_folder_under_another_name(folder: Path, life: str, tmp_path: Path) -> None:
+    """L4: beside the agent that it was copied from, another one has a life of its own, on the same host too."""
+    look(opened(folder))
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert (life, "") == (look(opened(folder))[0], fault(folder))
+    assert () == look(opened(copy, "ctx-02"))[1]
+    assert "foreign" == fault(copy)
+
+
+def test_a_folder_that_was_moved(folder: Path, life: str, tmp_path: Path) -> None:
+    """It is the same folder, whatever its name."""
+    look(opened(folder))
+    folder.rename(tmp_path / "moved")
+    assert (life, "") == (look(opened(tmp_path / "moved", "ctx-02"))[0], fault(tmp_path / "moved"))
+
+
+def test_another_name_on_another_boot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a clone. The old name may be another host's by now: nothing of it is ended."""
+    with booted(monkeypatch) as reboot:
+        reboot()
+        assert () == look(opened(folder, "ctx-02"))[1]
     assert "foreign" == fault(folder)
 
 
@@ -450,6 +551,48 @@ def test_a_copy_that_is_right_for_another_boot(
         reboot()
         assert {life, later} == set(look(opened(folder))[1])
     assert "" == fault(folder)
+
+
+@pytest.mark.parametrize(
+    ("node", "host", "later", "refused"),
+    [
+        (NODE, None, 1, "older"),
+        (NODE, None, 0, ""),
+        (NODE, None, -1, ""),
+        (NODE, "", 1, ""),
+        (NODE, "another host's", 1, ""),
+        ("ctx-02", None, 1, ""),
+    ],
+)
+def test_a_folder_that_was_turned_back_as_a_whole(
+    folder: Path, life: str, node: str, host: str | None, later: int, refused: str
+) -> None:
+    """Mark and journal agree, and the store has heard more: of this node, on this host, booted as it is now."""
+    mark = Mark.read(folder / "journal.mark")
+    assert mark is not None
+    here = HostIdentity(node=NODE, machine=machine_marker(), boot=boot_marker())
+    reported = ReportedMark(node, here.digest if host is None else host, life, mark.generation + later)
+    found = opened(folder, reported=(reported,))
+    assert found.generation > reported.generation or not refused
+    assert (life in look(found)[1], fault(folder)) == (bool(refused), refused)
+
+
+def test_a_folder_that_was_removed_while_nothing_ran(tmp_path: Path) -> None:
+    """The store has heard of a journal on this host: it is missed, and the life that it was of is ended."""
+    here = HostIdentity(node=NODE, machine=machine_marker(), boot=boot_marker())
+    reported = ReportedMark(NODE, here.digest, "0123456789ab", 5)
+    assert ("0123456789ab",) == look(opened(tmp_path / "state", reported=(reported,)))[1]
+    assert "missing" == fault(tmp_path / "state")
+
+
+def test_what_tells_a_host() -> None:
+    """Another after each boot and on each machine; nothing where neither is known for sure."""
+    one = HostIdentity(node=NODE, machine="a", boot="1")
+    others = (replace(one, machine="b"), replace(one, boot="2"))
+    assert 3 == len({one.digest, *(each.digest for each in others)})
+    assert one.digest == replace(one, node="ctx-02").digest
+    assert "" == replace(one, machine="", boot="booted:17").digest
+    assert "" != replace(one, machine="").digest
 
 
 # --- what the agent makes of it -------------------------------------------------------------------------------------------

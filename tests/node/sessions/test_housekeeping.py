@@ -34,6 +34,7 @@ async def test_a_process_that_cannot_be_looked_at_holds_up_no_other(
     await host.node.loops.watch()
     await host.agent.settled()
     assert {"2": "active"} == host.states
+    assert 1 == host.agent.facts().unseen
 
 
 async def test_a_loss_that_cannot_be_written_is_acted_on_later(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
