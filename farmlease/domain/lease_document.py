@@ -88,12 +88,12 @@ class LeaseDocument:
         }
 
     def claim(
-        self, session: str, *, user: str, device: str, fence: int, hold_until: int | None, over: bool
+        self, session: str, *, user: str, device: str, fence: int, hold_until: int | None, over_at: int | None
     ) -> dict[str, object]:
         """Return a session of this lease as ``restore.lua`` takes it, its device as given.
 
-        ``session`` is ``node#incarnation/session``, ``user`` the user index. ``over``: the session ended with its
-        node's boot, so that it is a last contact and no more. Start, seat and hold are the store's own where the
+        ``session`` is ``node#incarnation/session``, ``user`` the user index. ``over_at``: the session
+        ended with its node's boot, which was last heard of then (ms; 0: unknown): it is a last contact and no more. Start, seat and hold are the store's own where the
         document has the session. A session that a receipt let in is in no document: the script chooses its seat.
         """
         written = self.sessions.get(session)
@@ -105,8 +105,8 @@ class LeaseDocument:
             hold_until = written.hold_until if hold_until is None else hold_until
         if hold_until is not None:
             claim["hold"] = hold_until
-        if over:
-            claim["over"] = 1
+        if over_at is not None:
+            claim["over"] = max(over_at, written.started_at if written else self.contact_at)
         return claim
 
 

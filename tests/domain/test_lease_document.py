@@ -77,4 +77,5 @@ def test_the_claim_of_a_session_that_a_receipt_let_in() -> None:
     lease = LeaseDocument.parse(document(sessions={}))
     expected = {"device": "citrix-a", "fence": 6, "started": 2_000}
     assert expected == claim(lease)
-    assert expected | {"over": 1} == claim(lease, over=True)
+    assert expected | {"over": 2_000} == claim(lease, over_at=0)
+    assert expected | {"over": 2_500} == claim(lease, over_at=2_500)

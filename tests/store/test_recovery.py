@@ -222,14 +222,14 @@ async def test_a_session_that_ended_with_its_host_leaves_a_contact(timed: TimedS
     await pool.beat()
     johns = await pool.start("john")
     timed.clock.advance(72 * HOUR)
-    known = await knowledge(pool)
+    known, heard = await knowledge(pool), timed.clock.now_ms
     for _ in range(2):
         emptied(pool)
         found = await recover(pool, known)
-        assert Restored(refused={}) == await restore(pool, found.epoch, "john", johns, ("1",), over=1)
+        assert Restored(refused={}) == await restore(pool, found.epoch, "john", johns, ("1",), over=heard)
         lease = await pool.lease("john")
         assert lease is not None
-        assert ((), timed.clock.now_ms + 24 * HOUR) == (lease.sessions, lease.lease.expires_at)
+        assert ((), heard + 24 * HOUR) == (lease.sessions, lease.lease.expires_at)
         assert "sessions" not in pool.contents()
     emptied(pool)
     await pool.beat()
@@ -237,7 +237,11 @@ async def test_a_session_that_ended_with_its_host_leaves_a_contact(timed: TimedS
     emptied(pool)
     found = await recover(pool, known)
     await restore(pool, found.epoch, "mary", marys, ("2",))
-    assert Restored(again=True, refused={}) == await restore(pool, found.epoch, "john", johns, ("1",), over=1)
+    assert Restored(again=True, refused={}) == await restore(pool, found.epoch, "john", johns, ("1",), over=heard)
+    timed.clock.advance(24 * HOUR)
+    emptied(pool)
+    found = await recover(pool, known)
+    assert Restored(ended=True, refused={}) == await restore(pool, found.epoch, "john", johns, ("1",), over=heard)
 
 
 async def test_the_highest_version_of_a_record_wins(timed: TimedStore) -> None:

@@ -336,7 +336,7 @@ class Recovery:
             device=session.device,
             fence=session.grant.fence,
             hold_until=session.hold_until,
-            over=self._is_over(session),
+            over_at=self._store_state.heard_before_boot(session.pool) if self._is_over(session) else None,
         )
 
     def _add_lost(self, pool: str, session: NodeSession, reason: str) -> None:

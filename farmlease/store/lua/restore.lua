@@ -11,7 +11,7 @@
 --       4 epoch     that the node recovers in
 --       5 lease     lease document (JSON), as an answer of the store had it
 --       6 sessions  JSON object: the node's sessions of it: id -> {device, started, fence, and perhaps seat, hold}
---                   or with over (1): it ended with the node's boot, and is no more than a named lease's last contact
+--                   or with over (ms): it ended with the node's boot, and is no more than a named lease's contact then
 --       7 record_version
 --       8 record    sealed record of that version
 --       9 name      sealed user name
@@ -102,13 +102,20 @@ local function before_taking(claim, place)
   return claim.fence <= (taken_with(graves, place) or -1)
 end
 
+-- Whether the lease of a session, or its device, was taken since.
+local function was_taken(claim)
+  local place = mine.id .. '/' .. claim.device
+  return before_taking(claim, mine.id) or before_taking(claim, place) or before_taking(claim, place .. '/')
+end
+
 -- Takes the sessions that are over out of those to be counted. Returns which of them were a named lease's contacts.
 local function last_contacts()
   local found = {}
   for session, claim in pairs(wanted) do
     if claim.over then
       wanted[session] = nil
-      if limits.kind == 'named' and not before_taking(claim, mine.id) then found[#found + 1] = claim end
+      local is_in_time = limits.kind == 'named' and claim.over + limits.lease_ms > now
+      if is_in_time and not was_taken(claim) then found[#found + 1] = claim end
     end
   end
   return found
@@ -145,6 +152,11 @@ local function last_known()
   return latest
 end
 
+-- Of two leases the one issued later is the user's; where the clock stood still, the one granted later.
+local function is_later(one, other)
+  return one.issued > other.issued or one.issued == other.issued and fence_of(one) > fence_of(other)
+end
+
 -- 1. Whose lease is it?
 local bar = deadline_of(call('ZSCORE', BARRED, user))
 if bar and bar > now or last_known() <= (taken or -1) then return { 'ended' } end
@@ -152,7 +164,7 @@ local is_forgotten = last_known() <= (taken_with(graves, '') or -1)
 local lease, spelled = named_lease(user, '', spellings)
 spelled = spelled or name_mine()
 if spelled then return spelled end
-if lease and lease.id ~= mine.id and lease.issued >= mine.issued then return { 'ended' } end
+if lease and lease.id ~= mine.id and not is_later(mine, lease) then return { 'ended' } end
 if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end
 local contacts = last_contacts()
 if next(wanted) == nil and #contacts == 0 and (mine['until'] or 0) <= now then return { 'ended' } end
@@ -171,8 +183,9 @@ end
 merge(lease)
 lease.back = nil
 for _, claim in ipairs(contacts) do
-  lease.devices[claim.device] = lease.devices[claim.device] or { seen = now, ['until'] = now }
-  note_contact(user, lease, claim.device, user, now)
+  local contact = math.min(claim.over, now)
+  lease.devices[claim.device] = lease.devices[claim.device] or { seen = contact, ['until'] = contact }
+  note_contact(user, lease, claim.device, user, contact)
 end
 
 -- 2. Its sessions, as far as there is room.
@@ -187,7 +200,7 @@ for session, claim in pairs(wanted) do
   local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
   claim.seat = seat ~= user and seat or nil
   local reason = terminated(member, claim.fence) or before_taking(claim, mine.id) and 'returned'
-    or before_taking(claim, mine.id .. '/' .. claim.device) and 'replaced' or not has_room(seat) and 'capacity'
+    or was_taken(claim) and 'replaced' or not has_room(seat) and 'capacity'
     or over_session_limit(lease, key, claim.device) or nil
   if reason then
     add(session, reason, '')
