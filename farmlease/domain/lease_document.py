@@ -92,9 +92,10 @@ class LeaseDocument:
     ) -> dict[str, object]:
         """Return a session of this lease as ``restore.lua`` takes it, its device as given.
 
-        ``session`` is ``node#incarnation/session``, ``user`` the user index. ``over_at``: the session
-        ended with its node's boot, which was last heard of then (ms; 0: unknown): it is a last contact and no more. Start, seat and hold are the store's own where the
-        document has the session. A session that a receipt let in is in no document: the script chooses its seat.
+        ``session`` is ``node#incarnation/session``, ``user`` the user index. ``over_at``: the session ended with its
+        node's boot, which was last heard of then (ms; 0: unknown), so that it is a last contact and no more. Start,
+        seat and hold are the store's own where the document has the session. A session that a receipt let in is in no
+        document: the script chooses its seat.
         """
         written = self.sessions.get(session)
         claim: dict[str, object] = {"device": device, "fence": fence}

@@ -25,7 +25,7 @@ def document(**changes: Any) -> bytes:
 
 def claim(lease: LeaseDocument, **changes: Any) -> dict[str, object]:
     """Return the claim of a session of the user ``abc``, but for ``changes``."""
-    given: dict[str, Any] = {"user": "abc", "device": "citrix-a", "fence": 6, "hold_until": None, "over": False}
+    given: dict[str, Any] = {"user": "abc", "device": "citrix-a", "fence": 6, "hold_until": None, "over_at": None}
     return lease.claim(MEMBER, **given | changes)
 
 

@@ -64,14 +64,18 @@ def changes(before: Model, after: Model) -> str:
         *_changed("lease", {u: e.id for u, e in before.leases.items()}, {u: e.id for u, e in after.leases.items()}),
     ]
     for user in before.leases.keys() & after.leases.keys():
-        one, other = before.leases[user], after.leases[user]
         found += _changed(f"device of {user[:8]}", before.devices(user), after.devices(user))
-        found += _changed(f"lease of {user[:8]}", _plain(one), _plain(other))
+        found += _changed(f"lease of {user[:8]}", _plain(before, user), _plain(after, user))
     return "; ".join(found)
 
 
-def _plain(lease: Leased) -> dict[str, Any]:
-    return {"back": lease.back, "until": lease.named_until, "contact": lease.contact, "replaced": lease.replaced}
+def _plain(model: Model, user: str) -> dict[str, Any]:
+    """Return a lease as it will be once its sessions end with their nodes: the last beat of a node is a contact."""
+    lease, sessions = model.leases[user], model.of(user)
+    beats = [model.nodes.get(node, 0) - model.rules.timeout for _, node, _ in sessions]
+    contact, named = max([lease.contact, *beats]), model.rules.kind == "named"
+    until = max(lease.named_until, contact + model.rules.lease) if sessions and named else lease.named_until
+    return {"back": lease.back, "until": until, "contact": contact, "replaced": lease.replaced}
 
 
 def _changed(what: str, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Iterator[str]:

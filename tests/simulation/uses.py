@@ -93,6 +93,7 @@ class Uses:
             return None
         if strangers := _users(host, request.session) - {request.user}:
             return f"session {request.session} on {host.name} is {request.user.name}'s and {len(strangers)} others' too"
+        knows = knows and self._ledger.clock_is_sound
         if knows and request.pool is None and asked is not None and asked.seated and asked.pools[:1] == ["floating"]:
             return f"{request.user.name} was to be given a floating seat first, and a named one is kept for them"
         return None

@@ -68,6 +68,7 @@ class NodeSession:
     hold_until: int | None = None  #: ms by the store's clock; until then it does not idle
     lost_because: str | None = None
     incarnation: str = ""  #: life of the node in which it began
+    ended_by_boot: bool = False  #: it was going on when that life ended
     index: str = ""  #: user index under which the store has it, where that is a former name's
     former: tuple[str, ...] = ()  #: further indexes under which the store may have it, if its answer was lost
     #: The session as the store knows it; made anew when the journal is opened, as the node may have another life.
@@ -307,7 +308,10 @@ class SessionTable:
         grant = None if use.grant is None else replace(use.grant, device=device)
         if use.index:
             claim = replace(claim, user=use.index)
-        return replace(use, state=SessionState(entry.state), device=device, grant=grant, claim=claim)
+        state = SessionState(entry.state)
+        # A boot marks the rows of what was going on, and cannot write the bodies.
+        by_boot = use.ended_by_boot or (state is SessionState.ENDING and use.state is not state)
+        return replace(use, state=state, device=device, grant=grant, claim=claim, ended_by_boot=by_boot)
 
 
 def _of_0_1_0(plain: bytes) -> bytes:

@@ -29,6 +29,7 @@ T = TypeVar("T")
 _DOCUMENT = "memory"
 #: The highest fence of each pool, apart from the rest, which is long: it may have to be written between two heartbeats.
 _FENCES = "fences"
+_LIVES = 16  #: of this node, that are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class _Shard:
     epoch: int = 0
     fence: int = 0
     deadline: int = 0
-    beat: int = 0  #: time of the last heartbeat, by the store
-    before_boot: int = 0  #: that of the last one before this life of the node
+    #: When the store last heard of each life of this node, in its ms.
+    heard: dict[str, int] = field(default_factory=dict)
     nodes: int = 0  #: how many there were when the roster was read
     roster: tuple[str, ...] = ()
     window_until: int = 0  #: end of the recovery window that this node joined last
@@ -80,10 +81,7 @@ class StoreState:
             if session.grant is not None:
                 self.see_fence(session.pool, session.grant.fence)
         if found.incarnation != journal.incarnation:
-            self._shards = {
-                pool: replace(each, time=None, clock=None, off_ms=0, before_boot=each.beat)
-                for pool, each in self._shards.items()
-            }
+            self._shards = {pool: replace(each, time=None, clock=None, off_ms=0) for pool, each in self._shards.items()}
 
     @property
     def clock_off_ms(self) -> int:
@@ -105,9 +103,9 @@ class StoreState:
         """Whether this node's deadline in a pool is still to come, by the store's time as estimated here."""
         return 0 < self.store_now(pool) < self._shard(pool).deadline
 
-    def heard_before_boot(self, pool: str) -> int:
-        """Return when the store last heard of this node's life before the last boot, in its ms; 0 if that is unknown."""
-        return self._shard(pool).before_boot
+    def heard_of(self, pool: str, incarnation: str) -> int:
+        """Return when the store last heard of a life of this node, in its ms; 0 if that is unknown."""
+        return self._shard(pool).heard.get(incarnation, 0)
 
     def roster(self, pool: str) -> tuple[str, ...]:
         """Return every node (node#incarnation) that was alive in a pool when the store was last asked for them."""
@@ -119,10 +117,9 @@ class StoreState:
         if before.fence > beat.now + FENCE_AHEAD_MS:  # damage, or somebody's: no store gave it
             _log.error("fence.rejected", pool=pool, fence=before.fence)
             before = replace(before, fence=0)
+        heard = dict([*before.heard.items(), (self._journal.incarnation, beat.now)][-_LIVES:])
         after = replace(
-            before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline, beat=beat.now
-        )
-            before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline, beat=beat.now
+            before, epoch=beat.epoch, fence=max(before.fence, beat.fence), deadline=beat.deadline, heard=heard
         )
         self._shards[pool] = self._with_server_clock(
             self._with_time(after, beat.now, beat.clock_generation), beat.now + beat.skew

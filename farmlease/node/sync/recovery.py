@@ -327,6 +327,10 @@ class Recovery:
         """Whether it ended with a boot. It is not counted again: its end may name the life that it was of."""
         return session.state is SessionState.ENDING and not self._sessions.is_of_this_life(session)
 
+    def _last_heard(self, session: NodeSession) -> int:
+        """Return when the store last heard of a session that a boot ended; 0 of one that had ended before."""
+        return self._store_state.heard_of(session.pool, session.incarnation) if session.ended_by_boot else 0
+
     def _claim(self, session: NodeSession, lease: LeaseDocument) -> dict[str, object]:
         """Return a session in the form in which the store restores it."""
         assert session.grant is not None  # noqa: S101 - _living has only those with one
@@ -336,7 +340,7 @@ class Recovery:
             device=session.device,
             fence=session.grant.fence,
             hold_until=session.hold_until,
-            over_at=self._store_state.heard_before_boot(session.pool) if self._is_over(session) else None,
+            over_at=self._last_heard(session) if self._is_over(session) else None,
         )
 
     def _add_lost(self, pool: str, session: NodeSession, reason: str) -> None:

@@ -42,6 +42,8 @@ end
 local graves = graves_of(user)
 local taken = taken_with(graves, mine.id) -- the lease, since this fence
 
+local new_devices = {} -- that the lease here did not have
+
 -- Takes over what the node knows of devices and contacts: the later of both.
 local function merge(lease)
   lease.contact = math.max(lease.contact, mine.contact)
@@ -50,6 +52,7 @@ local function merge(lease)
     theirs = remaining_slot(graves, mine.id, device, theirs)
     if theirs then
       local ours = lease.devices[device] or theirs
+    new_devices[device] = not lease.devices[device] or nil
       ours.seen, ours['until'] = math.max(ours.seen, theirs.seen), math.max(ours['until'], theirs['until'])
       if not theirs.unused then ours.unused = nil end
       lease.devices[device] = ours
@@ -81,7 +84,8 @@ local function within_device_limit(lease)
     if device_deadline(lease, device) <= now then
       lease.devices[device] = nil
     else
-      known[#known + 1] = { uses(lease, 'device', device) and math.huge or claim.seen, device }
+      local stays = not new_devices[device] or uses(lease, 'device', device)
+      known[#known + 1] = { stays and math.huge or claim.seen, device }
     end
   end
   table.sort(known, function(one, other) return one[1] > other[1] or one[1] == other[1] and one[2] < other[2] end)
@@ -134,12 +138,18 @@ local function over_session_limit(lease, key, device)
   return count_of(used) > MOST_DEVICES and 'user_limit' or nil
 end
 
--- Why a session was terminated for good; nil if it was not. In the window, silence was not the node's fault.
+-- Whether silence was not the node's fault: the clock leapt, or the data are older. A server that only began a new life
+-- has ended nothing wrongly.
+local function was_excused()
+  return is_recovering() and state.why ~= 'server'
+end
+
+-- Why a session was terminated for good; nil if it was not.
 local function terminated(member, fence)
   local from, to = range_of(NOTICE .. member)
   for _, notice in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
     local given, reason = string.match(notice, '/(%d+)/([^/]+)$')
-    if tonumber(given or 0) >= fence and not (is_recovering() and reason == 'timeout') then return reason end
+    if tonumber(given or 0) >= fence and not (was_excused() and reason == 'timeout') then return reason end
     call('ZREM', SESSIONS, notice)
   end
   return nil

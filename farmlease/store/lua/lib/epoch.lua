@@ -24,8 +24,9 @@
 --
 -- In meta, by the names of the stored format: epoch (number, grows), life (of the server that holds the data),
 -- recovering (end of the window, ms; 0 once it is over), opened (ms: when it began), blank ('1': this epoch began with
--- nothing, by a node that knew of nothing before), skew (ms), line (the clock generation: a number that grows), vouched
--- (ms: the time when an estimate last confirmed it), taken (ms: when it was taken as it is).
+-- nothing, by a node that knew of nothing before), why (data, server or clock: what opened the window), skew (ms), line
+-- (the clock generation: a number that grows), vouched (ms: when an estimate last confirmed the time), taken (ms: when
+-- it was taken as it is).
 --
 -- Lost keys. Redis drops a key with its last member, so that a key which is not there may be right. meta has how many
 -- of the shard's keys there are (`keys`) and which (`present`): each script that writes notes by how many its own
