@@ -133,7 +133,7 @@ async def test_any_id_survives_a_store_that_lost_everything(timed: TimedStore) -
     assert not isinstance(found, Behind)
     sessions = {
         session: lease.claim(
-            f"{NODE}/{session}", user=index("john"), device=session, fence=taken.fence, hold_until=None, over=False
+            f"{NODE}/{session}", user=index("john"), device=session, fence=taken.fence, hold_until=None, over_at=None
         )
         for session, taken in grants.items()
     }

@@ -44,6 +44,12 @@ async def restore(pool: Office, user: str, granted: Taken, *sessions: str, devic
     return answer
 
 
+def lose(timed: TimedStore, user: str) -> None:
+    """Lose a user's lease, and what is noted of how many keys there are."""
+    timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:leases", index(user))
+    timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:meta", "keys")
+
+
 async def put_back(pool: Office, user: str, graves: dict[str, Grave]) -> bool:
     """Let a node tell the store what it lost."""
     beat = await pool.beat()
@@ -98,7 +104,7 @@ async def test_a_lease_that_is_revived_is_restored_and_what_was_before_is_not(ti
     assert first.lease.id == second.lease.id
     assert Restored(ended=True, refused={}) == await restore(pool, "john", first)
     assert Restored(refused={}) == await restore(pool, "john", second, "1")
-    timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:leases", index("john"))
+    lose(timed, "john")
     assert Restored(ended=True, refused={}) == await restore(pool, "john", first, "1")
     assert Restored(refused={}) == await restore(pool, "john", second, "1")
 
@@ -110,7 +116,7 @@ async def test_a_released_device_takes_its_slot_for_a_quarantine_and_no_longer(t
     await pool.end("john", granted)
     await pool.timed.store.release_device("clearquest", index("john"), "nb-1")
     assert [f"{granted.lease.id}/nb-1/"] == [*await claims(pool, "john")]
-    timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:leases", index("john"))
+    lose(timed, "john")
     await restore(pool, "john", granted)
     lease = await pool.lease("john")
     assert lease is not None
@@ -132,7 +138,7 @@ async def test_an_import_after_a_release_counts(timed: TimedStore) -> None:
         pool.pool, pool.version, importing
     )
     granted = await pool.start("john")
-    timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:leases", index("john"))
+    lose(timed, "john")
     await restore(pool, "john", granted, "1")
     lease = await pool.lease("john")
     assert lease is not None
