@@ -94,7 +94,7 @@ def everywhere(farm: Farm, nodes: tuple[str, ...], status: str) -> bool | None:
 def drained(farm: Farm, told: str) -> None:
     """HAProxy hears of it in time; ctx-02 takes nobody new, john may come back to it, the others take everybody."""
     began = time.monotonic()
-    wait_until(lambda: everywhere(farm, ("ctx-02",), "DRAIN"), "HAProxy does not drain ctx-02")
+    wait_until(lambda: everywhere(farm, ("ctx-02",), "EMPTYING"), "HAProxy does not drain ctx-02")
     assert time.monotonic() - began <= within(HEARS_WITHIN)
     assert everywhere(farm, ("ctx-01", "ctx-03"), "UP")
     start = "farmlease session start '{}' --session {} || echo exit $?"

@@ -123,7 +123,7 @@ class Farm:
         return done.stdout
 
     def balanced(self) -> Mapping[str, list[str]]:
-        """Return what HAProxy thinks of each host, in each list that it is in."""
+        """Return what HAProxy thinks of each host, in each list that it is in; EMPTYING: up, and nobody new goes there."""
         with socket.socket(socket.AF_UNIX) as asked:
             asked.connect(str(self.base / BALANCER / "run/haproxy/admin.sock"))
             asked.sendall(b"show stat\n")
@@ -132,7 +132,8 @@ class Farm:
             for row in rows:
                 if row["svname"] in found:
                     asked_yet = "INI" not in row["check_status"] + row["agent_status"]
-                    found[row["svname"]].append(row["status"] if asked_yet else "UNASKED")
+                    status = "EMPTYING" if (row["status"], row["weight"]) == ("UP", "0") else row["status"]
+                    found[row["svname"]].append(status if asked_yet else "UNASKED")
         return found
 
     def logs(self, node: str) -> str:

@@ -29,6 +29,7 @@ class TakenBack:
         self._receipts = state.receipts
         self._store_state = state.store_state
         self._policy = state.policy
+        self._names = state.names
         self._farm = farm
 
     async def follow(self, pool: str, number: int) -> None:
@@ -67,7 +68,8 @@ class TakenBack:
             return
         grave = graves.of_lease(receipt.document) if receipt.document else None
         if grave is not None and grave.moved_to:
-            self._receipts.move(user, grave.moved_to, pool, fence=grave.fence + 1)
+            name = self._present_name(user, receipt, grave.moved_to)
+            self._receipts.move(user, grave.moved_to, pool, name, fence=grave.fence + 1)
         elif grave is not None:
             _log.info("receipt.taken_back", pool=pool, user=user)
             self._receipts.give_up(user, pool)
@@ -77,6 +79,13 @@ class TakenBack:
             if left != receipt.document:
                 self._receipts.keep(user, pool, replace(receipt, document=left))
         self._forget_name(pool, user, graves)
+
+    def _present_name(self, user: str, receipt: Receipt, index: str) -> bytes:
+        """Return the name that a user has under another index today, sealed for that; empty if it is not known here."""
+        present = self._names.present(user, receipt.name)
+        if present is None or self._farm.sealer.user_index(present) != index:
+            return b""
+        return self._farm.sealer.seal_name(index, present.canonical)
 
     def _forget_name(self, pool: str, user: str, graves: Graves) -> None:
         """Leave out of a receipt a name that was erased; whose files these are is needed until they are gone."""
