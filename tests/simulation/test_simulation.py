@@ -62,7 +62,7 @@ def test_a_defect_is_caught(name: str) -> None:
 def test_every_mutant_says_something_else_than_the_code() -> None:
     """A mutant whose words are no longer in the production code would prove nothing; there are twenty and more."""
     assert len(mutants.MUTANTS) >= 20
-    for mutant in (*mutants.MUTANTS, *mutants.UNPROVEN):
+    for mutant in mutants.MUTANTS:
         with mutant.changes():
             pass
 
