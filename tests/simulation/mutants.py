@@ -345,7 +345,7 @@ MUTANTS = (
     python("same life after a reboot", "A rebooted host takes itself for the old one.",
            Journal, "_identify", 'same_boot(known["boot"], self._here.boot)', "True"),
     python("differences not looked into", "Sessions that the store forgot are not asked about.",
-           Heartbeat, "_compare", "if counts[0] == counts[1]:", "if True:", "loss"),
+           Heartbeat, "_compare", "if counts[0] == counts[1]:", "if True:", "all"),
     python("ends not delivered", "An end is struck off before the store took it.",
            SessionEnd, "_give_back", "self._outbox.add(", "(lambda _: None)("),
     python("second program ends the first", "A start ends what its session has of other pools.",
