@@ -56,7 +56,8 @@ class Outlet(io.TextIOBase):
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer that runs in a write may log too
+        self._is_writing = False
         self._is_cut = False  # the last line that was begun is not all there
         self._lost = 0
         self._why = ""
@@ -70,8 +71,16 @@ class Outlet(io.TextIOBase):
     def write(self, lines: str) -> int:
         """Write lines, after one that says how many were lost before them; or count them as lost."""
         with self._lock:
-            if not (self._caught_up() and self._put(lines)):
+            if self._is_writing:
                 self._lost += lines.count("\n")
+                self._why = self._why or "it came in the middle of another line"
+                return len(lines)
+            self._is_writing = True
+            try:
+                if not (self._caught_up() and self._put(lines)):
+                    self._lost += lines.count("\n")
+            finally:
+                self._is_writing = False
         return len(lines)
 
     def retry(self) -> None:

@@ -57,9 +57,9 @@ def write_copy(connection: sqlite3.Connection, path: Path) -> Path:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a regular file from every other; an open one keeps it. None if there is none."""
+    """Return what tells a regular file from every other; an open one keeps it. None if none can be seen there."""
     try:
         status = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # a disk that fails looks the same: what is then tried fails in its own words
         return None
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None

@@ -104,6 +104,7 @@ class Journal:
         #: The mark as this agent left it last; None: it could not.
         self._left: Mark | None = None
         self._turned_back = False
+        self._is_in_place = False  # what was removed lies there again, and could not be opened yet
         self._is_open = True
         #: Which file was removed or replaced, and written anew since.
         self.put_back: str | None = None
@@ -363,12 +364,15 @@ class Journal:
                 self._lock.release()
                 self._lock = lock
             if not self._watch.has_journal:
-                copy = write_copy(self._connection, path)
-                if found := parts_of(path):
-                    self._evidence.move(_STRANGER, Fault.REPLACED, found, {}, self._generation)  # begins as a time
-                copy.replace(path)
-                self._connection.close()  # before the other is opened: this removes a log by its name
+                if not self._is_in_place:
+                    copy = write_copy(self._connection, path)
+                    if found := parts_of(path):
+                        self._evidence.move(_STRANGER, Fault.REPLACED, found, {}, self._generation)  # begins as a time
+                    copy.replace(path)
+                    self._connection.close()  # before the other is opened: this removes a log by its name
+                    self._is_in_place = True
                 self._connection = open_file(path)
+                self._is_in_place = False
                 self._rows("REPLACE INTO node VALUES ('folder', ?)", folder_marker(path.parent))
         except (AlreadyRunning, FileRefused, OSError, sqlite3.Error) as error:
             self.works = False

@@ -29,13 +29,19 @@ _log = structlog.get_logger(__name__)
 
 #: Name of the journal's document that holds the wish this node and the store agree on.
 _AGREED = "wish"
+#: Seconds that an agent waits at its start for what was reported.
+_MARKS_WITHIN = 1.0
 
 
 async def reported_marks(nodes: NodeStore) -> tuple[ReportedMark, ...]:
-    """Return what each node last told the store of its journal; nothing while the store is away."""
+    """Return what each node last told the store of its journal; nothing while the store is away.
+
+    Callers wait for the agent meanwhile, so that a store that says nothing counts as away soon.
+    """
     try:
-        found = await nodes.roster()
-    except FarmleaseError:
+        async with asyncio.timeout(_MARKS_WITHIN):
+            found = await nodes.roster()
+    except (FarmleaseError, TimeoutError):
         return ()
     return tuple(ReportedMark(each.node, each.host, each.incarnation, each.generation) for each in found)
 

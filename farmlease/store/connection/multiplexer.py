@@ -199,6 +199,8 @@ class _SharedConnection(asyncio.Protocol):
             self._write()
         answer = self._loop.create_future()
         self._unanswered.append(answer)
+        if self.spent:  # of an exchange that had begun before
+            answer.add_done_callback(lambda _: self._lose_if_idle())
         return answer
 
     def retire(self) -> None:

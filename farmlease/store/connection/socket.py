@@ -53,6 +53,8 @@ log = structlog.get_logger()
 MAX_CONNECTIONS = 64
 #: Seconds that closing idle connections may take; then they are cut off.
 _DISCONNECT_WITHIN = 0.5
+#: Seconds within which a new connection shows whether it can take an old one's place.
+_PROBE_WITHIN = 0.5
 #: Seconds after which a connection is made anew while the old one still serves: a name may lead to another server by
 #: then although the earlier one answers, a certificate or a password may have been replaced.
 RENEW_EVERY = 30.0
@@ -101,7 +103,8 @@ class Handshake:
         """Try whether a new connection lets us in where an old one leads; if not, the old one serves for longer."""
         probe = pool.make_connection()  # type: ignore[no-untyped-call] # the driver's
         try:
-            await probe.connect()
+            async with asyncio.timeout(_PROBE_WITHIN):  # less than the call that waits for it has
+                await probe.connect()
         except NotMaster:
             pass  # it leads to another server than before, and is made anew to hear the same
         except DRIVER_ERRORS as error:

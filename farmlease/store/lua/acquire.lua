@@ -201,7 +201,8 @@ end
 local bar = barred_until()
 if bar then return denied('revoked', bar, 0, limits.capacity) end
 local fresh = not lease
-local mended = fresh and mended_until(user)
+local mended = fresh and mended_until(ARGV[2])
+for _, other in ipairs(former) do mended = mended or fresh and mended_until(other) end
 if mended then return denied('recovering', mended, 0, limits.capacity) end
 lease = lease or { id = lease_id, issued = now, contact = now, version = 1, devices = {}, sessions = {} }
 local denial = over_device_limit(lease) or not moving and over_session_limit(lease)
@@ -218,6 +219,7 @@ for other in pairs(lease.devices) do
 end
 lease.back, lease.unused, lease.fence = nil, nil, math.max(lease.fence or 0, fence)
 lease.devices[device] = lease.devices[device] or { seen = now, ['until'] = now }
+if fence > now then lease.devices[device].fence = fence end -- a later use, whatever the clock says
 note_contact(user, lease, device, seat, now)
 lease.sessions[key] = { device = device, started = moving and moving.started or now, fence = fence,
   seat = seat ~= user and seat or nil, hold = moving and moving.hold }

@@ -17,7 +17,8 @@ if known then
   -- What is over by now ended by the limits it began under; but in a store of another past that is not certain.
   if not is_other_store() and sweep() then return { 'more' } end
 else
-  call('HSET', META, 'epoch', text(server_now), 'life', caller.life, 'blank', '1')
+  local buried = call('ZREVRANGE', OVER_NUMBERS, 0, 0, 'WITHSCORES')[2] -- where only the books were lost
+  call('HSET', META, 'epoch', text(server_now), 'life', caller.life, 'blank', '1', 'buried', buried or '0')
 end
 for name, value in pairs(cjson.decode(ARGV[2])) do
   call('HSET', META, name, type(value) == 'number' and text(value) or value)

@@ -25,6 +25,8 @@ if is_recovering() then return { 'recovering', text(state.recovering) } end
 if sweep() then return { 'more' } end
 local lease, deadline = settled_lease(user)
 if lease then return { 'held', text_or_none(deadline) } end
+local mended = mended_until(user)
+if mended then return { 'recovering', text(mended) } end
 
 -- 1. Which entries have a comment?
 if last == '' then

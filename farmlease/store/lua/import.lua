@@ -30,7 +30,7 @@ local borrowed, reservations, life = tonumber(ARGV[4]), ARGV[8], string.match(AR
 
 local refused = policy_differs(version)
 if refused then return refused end
-if life ~= state.life or is_recovering() then return { 'denied', 'recovering' } end
+if life ~= state.life or is_recovering() or lost_keys() ~= '' then return { 'denied', 'recovering' } end
 if sweep() then return { 'more' } end
 
 -- 1. Is anything of it new?

@@ -28,7 +28,7 @@ for claim, grave in pairs(theirs) do
     graves[claim], new[claim], state.fence = grave, true, math.max(state.fence, grave[1])
   end
 end
-if next(new) == nil then return { 'put' } end
+if next(new) == nil and call('ZSCORE', OVER_NUMBERS, user) then return { 'put' } end
 local lease = settled_lease(user)
 
 -- 2. Sessions from before a taking end, as many as one call may.

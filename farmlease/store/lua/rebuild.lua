@@ -52,6 +52,7 @@ end
 local function rebuild_lease(user, lease)
   for key, session in pairs(lease.sessions) do
     put_back(SESSIONS, '0', key .. '/' .. user)
+    call('ZADD', NODES, 'NX', text(now + limits.session_timeout_ms), node_of(key)) -- else nothing would ever end it
     if session.hold and session.hold > now then put_back(HOLDS, text(session.hold), key .. '/' .. user) end
   end
   for seat, deadline in pairs(seats_of(user, lease)) do
@@ -70,6 +71,7 @@ local function is_claimed(name, member)
       local node = string.sub(member, 2)
       return call('ZLEXCOUNT', SESSIONS, '[' .. node .. '#', '(' .. node .. '$') > 0
     end
+    if alive(QUARANTINE, member) then return true end
     local user = node_of(member)
     local lease = stored_lease(user)
     return lease ~= nil and seats_of(user, lease)[member] ~= nil

@@ -55,6 +55,7 @@ local function merge(lease)
     new_devices[device] = not lease.devices[device] or nil
       ours.seen, ours['until'] = math.max(ours.seen, theirs.seen), math.max(ours['until'], theirs['until'])
       if not theirs.unused then ours.unused = nil end
+      if theirs.fence then ours.fence = math.max(ours.fence or 0, theirs.fence) end
       lease.devices[device] = ours
     end
   end

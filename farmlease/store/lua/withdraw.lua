@@ -33,8 +33,10 @@ local taken, quarantine = {}, nil
 if lease then
   local left = stored_lease(user)
   if changed then
+    local held = now -- by a session that a host may bring back
+    for _, session in pairs(lease.sessions) do held = math.max(held, session.hold or 0) end
     lease.sessions = {}
-    taken[lease.id] = last_deadline(user, left or lease)
+    taken[lease.id] = math.max(last_deadline(user, left or lease), held)
     quarantine = left and give_back(user, left)
     taken[lease.id .. '/'] = quarantine
   elseif left and lease_deadline(user, left) > now then

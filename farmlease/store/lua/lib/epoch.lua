@@ -127,7 +127,7 @@ end
 
 -- Whether a set was lost that is made of the leases' documents.
 local function has_lost_sets()
-  for _, name in ipairs({ 'seats', 'sessions', 'holds', 'reserved', 'quarantine' }) do
+  for _, name in ipairs({ 'seats', 'sessions', 'holds', 'reserved', 'quarantine', 'unknown' }) do
     if has_word(state.missed, name) then return true end
   end
   return false

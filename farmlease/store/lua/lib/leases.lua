@@ -45,7 +45,8 @@ local function is_lease(lease)
   if type(lease) ~= 'table' or type(lease.id) ~= 'string' or type(lease.devices) ~= 'table'
     or type(lease.sessions) ~= 'table' then return false end
   if not (is_number(lease.issued) and is_number(lease.contact) and is_number(lease.version)
-    and is_number_or_none(lease['until']) and is_number_or_none(lease.saved)) then return false end
+    and is_number_or_none(lease['until']) and is_number_or_none(lease.saved)
+    and is_number_or_none(lease.fence)) then return false end
   for _, claim in pairs(lease.devices) do
     if type(claim) ~= 'table' or not is_number(claim.seen) or not is_number(claim['until']) then return false end
   end

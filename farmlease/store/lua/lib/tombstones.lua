@@ -81,7 +81,8 @@ end
 local function store_graves(user, graves)
   forget_graves()
   if drop_old(graves) then
-    state.buried = state.buried + 1
+    local top = call('ZREVRANGE', OVER_NUMBERS, 0, 0, 'WITHSCORES')[2] -- the books may have been lost
+    state.buried = math.max(state.buried, tonumber(top or 0)) + 1
     call('HSET', OVER, user, cjson.encode(graves))
     call('ZADD', OVER_NUMBERS, text(state.buried), user)
   end
