@@ -39,7 +39,7 @@ if lost or ahead > 0 or uncertain then
   state.epoch = math.max(server_now, state.epoch + 1, epoch + 1)
   state.recovering = unused and 0 or now + window
   call('HSET', META, 'epoch', text(state.epoch), 'life', caller.life, 'recovering', text(state.recovering), 'opened',
-    text(now), 'blank', unused and '1' or '', 'why', why, 'taken', text(uncertain and now or state.taken))
+    text(now), 'blank', unused and '1' or '', 'taken', text(uncertain and now or state.taken))
   if keys ~= '' then accept_loss(keys) end
   call('DEL', AWAITED)
   last = text(math.min(now, last))

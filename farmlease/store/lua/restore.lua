@@ -139,18 +139,13 @@ local function over_session_limit(lease, key, device)
   return count_of(used) > MOST_DEVICES and 'user_limit' or nil
 end
 
--- Whether silence was not the node's fault: the clock leapt, or the data are older. A server that only began a new life
--- has ended nothing wrongly.
-local function was_excused()
-  return is_recovering() and state.why ~= 'server'
-end
-
--- Why a session was terminated for good; nil if it was not.
+-- Why a session was terminated for good; nil if it was not. In the window, silence was not the node's fault: nobody
+-- can tell a server that lost its last writes from one that lost none.
 local function terminated(member, fence)
   local from, to = range_of(NOTICE .. member)
   for _, notice in ipairs(call('ZRANGEBYLEX', SESSIONS, from, to, 'LIMIT', 0, 100)) do
     local given, reason = string.match(notice, '/(%d+)/([^/]+)$')
-    if tonumber(given or 0) >= fence and not (was_excused() and reason == 'timeout') then return reason end
+    if tonumber(given or 0) >= fence and not (is_recovering() and reason == 'timeout') then return reason end
     call('ZREM', SESSIONS, notice)
   end
   return nil

@@ -24,7 +24,6 @@ SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
 BOOKS = {"audit", "awaited", "usage", "nodes"}
 OF_EPOCH = {
     b"epoch",
-    b"why",
     b"keys",
     b"life",
     b"recovering",

@@ -24,7 +24,7 @@
 --
 -- In meta, by the names of the stored format: epoch (number, grows), life (of the server that holds the data),
 -- recovering (end of the window, ms; 0 once it is over), opened (ms: when it began), blank ('1': this epoch began with
--- nothing, by a node that knew of nothing before), why (data, server or clock: what opened the window), skew (ms), line
+-- nothing, by a node that knew of nothing before), skew (ms), line
 -- (the clock generation: a number that grows), vouched (ms: when an estimate last confirmed the time), taken (ms: when
 -- it was taken as it is).
 --

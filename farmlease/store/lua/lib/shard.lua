@@ -50,7 +50,7 @@ local AWAITED, USAGE, OVER, OVER_NUMBERS, DAMAGED = KEYS[15], KEYS[16], KEYS[17]
 local AUDIT_LENGTH = 100000
 local NOTICE = '#' -- begins what is kept for a silent node; no node's name begins so
 -- Fields of meta that are no numbers.
-local TEXTS = { kind = true, share = true, reserve = true, life = true, blank = true, why = true, tally = true,
+local TEXTS = { kind = true, share = true, reserve = true, life = true, blank = true, tally = true,
   present = true, missed = true }
 -- Limits without which nothing can be decided.
 local NEEDED = { 'capacity', 'overdraft', 'devices_per_user', 'sessions_per_user', 'lease_ms', 'quarantine_ms',
@@ -127,7 +127,7 @@ end
 local function load_limits()
   local found = call('HGETALL', META)
   limits, state = { reserve = '' }, { fence = 0, audited = 0, tally = '', epoch = 0, life = '', recovering = 0,
-    opened = 0, blank = '', why = '', skew = 0, line = 0, vouched = 0, taken = 0, buried = 0, graves_seen = 0,
+    opened = 0, blank = '', skew = 0, line = 0, vouched = 0, taken = 0, buried = 0, graves_seen = 0,
     keys = -1, present = '', missed = '', inspected = 0 }
   for at = 1, #found, 2 do
     local name, value = found[at], found[at + 1]
