@@ -67,13 +67,6 @@ class ApiProtocol(HalfClosedProtocol):
         self._set_time()
 
     @override
-    def on_response_complete(self) -> None:
-        """Give the connection the time of what it waits for next: a request may have come behind the one answered."""
-        super().on_response_complete()
-        if not self.flow.write_paused:  # else the caller has yet to read, and that time runs
-            self._set_time()
-
-    @override
     def pause_writing(self) -> None:
         """Wait for a caller who does not read, but not for ever."""
         super().pause_writing()
