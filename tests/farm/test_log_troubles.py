@@ -119,17 +119,22 @@ def test_a_pipe_whose_reader_has_gone(agent: RunningAgent) -> None:
     assert 0 == agent.terminate()
 
 
+def decides_until_nobody_reads(agent: RunningAgent) -> None:
+    """Have the agent decide, and log, until health says that nobody reads its log."""
+    for _ in range(200):
+        decides_as_ever(agent)
+        if log_check(agent).startswith("warn"):
+            break
+    assert "nobody reads it" in log_check(agent)
+
+
 def test_a_pipe_that_nobody_reads(agent: RunningAgent) -> None:
     """As with ``| less``: nobody waits for the reader; once it reads again it has whole lines and their number."""
     reader, writer = os.pipe()
     launch(agent, writer)
     os.close(writer)
     agent.wait_ready()
-    for _ in range(200):
-        decides_as_ever(agent)
-        if log_check(agent).startswith("warn"):
-            break
-    assert "nobody reads it" in log_check(agent)
+    decides_until_nobody_reads(agent)
     decides_as_ever(agent)
     read = os.read(reader, 1 << 20)
     soon(lambda: log_check(agent) == "pass written", "health goes on warning")
@@ -147,11 +152,7 @@ def test_a_socket_that_nobody_reads(agent: RunningAgent) -> None:
             its.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
             launch(agent, its.fileno())
         agent.wait_ready()
-        for _ in range(200):
-            decides_as_ever(agent)
-            if log_check(agent).startswith("warn"):
-                break
-        assert "nobody reads it" in log_check(agent)
+        decides_until_nobody_reads(agent)
         assert 0 == agent.terminate()
 
 
