@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from farmlease.store.answers.session import Claim, Known
 from farmlease.store.keys import Shard
-from farmlease.store.lease_store import ScriptRunner
+from farmlease.store.lease_store import ScriptRunner, swept
 from farmlease.store.script import Argument, Script
 
 __all__ = ["DamageStore", "Rebuilt", "SetAside"]
@@ -53,11 +53,10 @@ class DamageStore:
         """
         cursor, back, gone = "leases 0", 0, 0
         while cursor:
-            answer = await self._run(REBUILD, pool, cursor=cursor, count=_PAGE, by=by)
+            arguments = REBUILD.ordered({"cursor": cursor, "count": _PAGE, "by": by})
+            answer = await swept(self._connection, REBUILD, Shard(self._farm, pool), arguments)
             if answer[0] == b"none":
                 break
-            if answer[0] == b"more":
-                continue
             _, following, put_back, removed = answer
             cursor = following.decode()
             back, gone = back + int(put_back), gone + int(removed)

@@ -46,7 +46,7 @@ from farmlease.store.answers.stored_lease import StoredLease
 from farmlease.store.keys import Shard, note_keys, policy_key, pools_key
 from farmlease.store.script import LIFE, Argument, Script
 
-__all__ = ["Acquired", "LeaseStore", "ScriptRunner"]
+__all__ = ["Acquired", "LeaseStore", "ScriptRunner", "swept"]
 
 Answer = list[Any]
 
@@ -90,6 +90,19 @@ class ScriptRunner(Protocol):
 
     async def call(self, script: Script, keys: tuple[str, ...], args: list[Argument]) -> Answer:
         """Run a script once or, after a lost reply, again, and return its answer."""
+
+
+async def swept(connection: ScriptRunner, script: Script, shard: Shard, arguments: list[Argument]) -> Answer:
+    """Run a script of a pool until it has no more dead sessions to end first. StoreRefused if they get no fewer."""
+    for _ in range(_MOST_ROUNDS):
+        answer = await connection.call(script, shard.keys(), arguments)
+        if answer[0] != b"more":
+            return answer
+    raise _not_fewer(shard.pool)
+
+
+def _not_fewer(pool: str) -> StoreRefused:
+    return StoreRefused(f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`")
 
 
 class LeaseStore:
@@ -377,9 +390,7 @@ class LeaseStore:
                     arguments["spellings"] = json.dumps(names)
                 case _:
                     return answer
-        raise StoreRefused(
-            f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`"
-        )
+        raise _not_fewer(pool)
 
     def _lease(self, document: bytes) -> LeaseDocument:
         """Return a lease document with its devices under the names that they will have at the next contact."""

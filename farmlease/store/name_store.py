@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from farmlease.errors import StoreRefused
 from farmlease.store.keys import Shard, policy_key
-from farmlease.store.lease_store import ScriptRunner
+from farmlease.store.lease_store import ScriptRunner, swept
 from farmlease.store.script import Script
 
 __all__ = ["NameStore", "Rename", "Renaming"]
@@ -19,8 +18,6 @@ BARRED = Script.load("barred")
 RENAME = Script.load("rename")
 SETTLE_NAMES = Script.load("settle_names")
 
-#: A call ends at most 64 dead sessions: beyond so many calls something is wrong.
-_MOST_ROUNDS = 1000
 _PAGE = 500
 
 
@@ -65,13 +62,8 @@ class NameStore:
                 "record": renaming.record, "name": renaming.name, "note": renaming.note, "by": renaming.by,
             }
         )  # fmt: skip
-        for _ in range(_MOST_ROUNDS):
-            answer = await self._connection.call(RENAME, Shard(self._farm, pool).keys(), arguments)
-            if answer[0] != b"more":
-                return Rename(answer[0].decode())
-        raise StoreRefused(
-            f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`"
-        )
+        answer = await swept(self._connection, RENAME, Shard(self._farm, pool), arguments)
+        return Rename(answer[0].decode())
 
     async def barred(self, pool: str) -> AsyncIterator[tuple[str, bytes]]:
         """Yield the index and the sealed name (or nothing) of every user whom a revocation keeps out."""

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from farmlease.domain.node_view import SILENT_MS, NodeView, Wish
-from farmlease.errors import StoreRefused
 from farmlease.store.answers.session import NOTHING, Known
 from farmlease.store.keys import Shard, node_keys
-from farmlease.store.lease_store import ScriptRunner
+from farmlease.store.lease_store import ScriptRunner, swept
 from farmlease.store.script import Script
 
 __all__ = ["DrainRequest", "NodeStore", "Report", "ReportReply", "in_json"]
@@ -30,8 +29,6 @@ DrainRequest = Literal["drain", "undrain", ""]
 
 #: Sessions of a host that are counted, at most: more than any host has.
 _MOST_GUESTS = 5000
-#: Calls that one move of a host's sessions may take: with hundreds in each, then something is wrong.
-_MOST_ROUNDS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +103,8 @@ class NodeStore:
         Return how many sessions moved; None if this is not the store that is ``known``, or nothing was ever there.
         """
         arguments = RENAME_NODE.ordered({"old": old, "new": new, **known.arguments()})
-        for _ in range(_MOST_ROUNDS):
-            answer = await self._connection.call(RENAME_NODE, Shard(self._farm, pool).keys(), arguments)
-            if answer[0] != b"more":
-                return int(answer[1]) if answer[0] == b"renamed" else None
-        raise StoreRefused(
-            f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`"
-        )
+        answer = await swept(self._connection, RENAME_NODE, Shard(self._farm, pool), arguments)
+        return int(answer[1]) if answer[0] == b"renamed" else None
 
     async def guests(self, pool: str, node: str) -> int:
         """How many sessions of a pool live on a host, by the store's own count, whatever the host reports."""

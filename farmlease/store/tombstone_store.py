@@ -7,9 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from farmlease.domain.tombstones import Graves
-from farmlease.errors import StoreRefused
 from farmlease.store.keys import Shard
-from farmlease.store.lease_store import ScriptRunner
+from farmlease.store.lease_store import ScriptRunner, swept
 from farmlease.store.script import Script
 
 __all__ = ["Buried", "TombstoneStore"]
@@ -17,8 +16,6 @@ __all__ = ["Buried", "TombstoneStore"]
 PUT_BACK = Script.load("put_back")
 TOMBSTONES = Script.load("tombstones")
 
-#: A call ends at most 64 sessions: beyond so many calls something is wrong.
-_MOST_ROUNDS = 1000
 _PAGE = 200
 
 
@@ -63,10 +60,5 @@ class TombstoneStore:
     async def put_back(self, pool: str, node: str, epoch: int, user: str, graves: Graves) -> bool:
         """Take again what a store has lost that it was taken; False if the epoch is over."""
         arguments = PUT_BACK.ordered({"user": user, "node": node, "epoch": epoch, "graves": graves.dump()})
-        for _ in range(_MOST_ROUNDS):
-            answer = await self._connection.call(PUT_BACK, Shard(self._farm, pool).keys(), arguments)
-            if answer[0] != b"more":
-                return bool(answer[0] == b"put")
-        raise StoreRefused(
-            f"pool {pool}: dead sessions are not getting fewer; look at the nodes with `farmlease doctor`"
-        )
+        answer = await swept(self._connection, PUT_BACK, Shard(self._farm, pool), arguments)
+        return bool(answer[0] == b"put")
