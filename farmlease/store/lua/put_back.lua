@@ -24,7 +24,7 @@ if sweep() then return { 'more' } end
 local graves, new = graves_of(user), {}
 for claim, grave in pairs(theirs) do
   local possible = grave[1] <= server_now + FENCE_AHEAD
-  if possible and grave[2] > now and grave[1] > (taken_with(graves, claim) or -1) then
+  if possible and grave[2] > now and not taken_since(graves, claim, grave[1]) then
     graves[claim], new[claim], state.fence = grave, true, math.max(state.fence, grave[1])
   end
 end
@@ -32,20 +32,15 @@ if next(new) == nil and call('ZSCORE', OVER_NUMBERS, user) then return { 'put' }
 local lease = settled_lease(user)
 
 -- 2. Sessions from before a taking end, as many as one call may.
-local function is_over(session)
-  return session.fence <= (taken_with(graves, lease.id) or -1)
-    or session.fence <= (taken_with(graves, lease.id .. '/' .. session.device) or -1)
-end
-
 local function end_sessions()
-  local keys = {}
+  local over = {}
   for key, session in pairs(lease.sessions) do
-    if is_over(session) then keys[#keys + 1] = key end
+    local reason = taking_of(graves, lease.id, session)
+    if reason then over[#over + 1] = { key, reason } end
   end
-  for at, key in ipairs(keys) do
+  for at, each in ipairs(over) do
     if at > SWEEP_SESSIONS then return true end
-    local is_returned = lease.sessions[key].fence <= (taken_with(graves, lease.id) or -1)
-    terminate(key .. '/' .. user, is_returned and 'returned' or 'replaced', now)
+    terminate(each[1] .. '/' .. user, each[2], now)
   end
   return false
 end
@@ -55,7 +50,7 @@ local last = lease and fence_of(lease) or 0 -- ended sessions too: a later grant
 lease = stored_lease(user)
 
 -- 3. The lease, or what is left of it without the devices that were taken.
-if lease and last <= (taken_with(graves, lease.id) or -1) then
+if lease and taken_since(graves, lease.id, last) then
   if not lease.back then give_back(user, lease) end
 elseif lease then
   for device, claim in pairs(lease.devices) do

@@ -2,10 +2,10 @@
 -- restart and no older copy brings it back. Part of the scripts whose header names this file.
 --
 -- A user's *graves* are one JSON object: claim -> {fence of the taking, until (ms), and perhaps the index that it moved
--- to}. A grave beats what anybody knows of
--- its claim from before that fence; what was granted later is another claim. It stays until the latest deadline that a
--- receipt of the claim may have, and at least seven days; what ends by itself needs none. With each change the graves
--- get the shard's next number: a node asks for those above the last that it has. None is dropped before its time.
+-- to}. A grave beats what anybody knows of its claim from before that fence; what was granted later is another claim.
+-- It stays until the latest deadline that a receipt of the claim may have, and at least seven days; what ends by itself
+-- needs none. With each change the graves get the shard's next number: a node asks for those above the last that it
+-- has. None is dropped before its time.
 --
 -- Claims:  ''                 the user's name was erased
 --          /                  the user is kept out by a revocation, until the grave ends
@@ -13,6 +13,8 @@
 --          lease id/          its seat is quarantined, until the grave ends
 --          lease id/device    the slot moved to another device
 --          lease id/device/   the device was released: its slot is kept for a quarantine after its last use
+--
+-- Loss reasons: returned, replaced
 
 local GRAVE_KEPT = 7 * 24 * 3600 * 1000 -- ms at least
 local GRAVES_LOOKED_AT = 8 -- users per call whose graves may be over
@@ -38,10 +40,23 @@ local function graves_of(user)
   return {}
 end
 
--- The fence by which a claim was taken; nil if it was not, or too long ago for anybody to know of the claim.
-local function taken_with(graves, claim)
+-- Whether a claim was taken back, and not too long ago for anybody to know of it.
+local function is_taken(graves, claim)
   local grave = graves[claim]
-  return grave and grave[2] > now and grave[1] or nil
+  return grave ~= nil and grave[2] > now
+end
+
+-- Whether a claim was taken back after this fence was given: what is known of it from then is void.
+local function taken_since(graves, claim, fence)
+  return is_taken(graves, claim) and fence <= graves[claim][1]
+end
+
+-- Why a session is over: its lease was taken back since its grant, or the slot of its device. nil if neither was.
+local function taking_of(graves, lease_id, session)
+  if taken_since(graves, lease_id, session.fence) then return 'returned' end
+  local place = lease_id .. '/' .. session.device
+  local is_replaced = taken_since(graves, place, session.fence) or taken_since(graves, place .. '/', session.fence)
+  return is_replaced and 'replaced' or nil
 end
 
 -- The fence of a taking: above all that were given.
@@ -106,8 +121,8 @@ end
 -- What is left of a device's slot, known as `claim` of this lease; nil if it was moved to another device.
 local function remaining_slot(graves, lease_id, device, claim)
   local known, place = claim.fence or claim.seen, lease_id .. '/' .. device
-  if known <= (taken_with(graves, place) or -1) then return nil end
-  if known <= (taken_with(graves, place .. '/') or -1) then
+  if taken_since(graves, place, known) then return nil end
+  if taken_since(graves, place .. '/', known) then
     claim['until'] = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine_ms)
   end
   return claim
