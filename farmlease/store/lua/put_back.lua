@@ -31,13 +31,24 @@ end
 if next(new) == nil and call('ZSCORE', OVER_NUMBERS, user) then return { 'put' } end
 local lease = settled_lease(user)
 
--- 2. Sessions from before a taking end, as many as one call may.
+-- 2. Sessions from before a taking end, as many as one call may. That end is no later use of their devices: what
+-- counts for a slot is the last grant, which is noted before.
+local function note_grants()
+  local known = stored_lease(user)
+  for _, session in pairs(known.sessions) do
+    local slot = known.devices[session.device]
+    slot.fence = math.max(slot.fence or 0, session.fence)
+  end
+  call('HSET', LEASES, user, cjson.encode(known))
+end
+
 local function end_sessions()
   local over = {}
   for key, session in pairs(lease.sessions) do
     local reason = taking_of(graves, lease.id, session)
     if reason then over[#over + 1] = { key, reason } end
   end
+  if #over > 0 then note_grants() end
   for at, each in ipairs(over) do
     if at > SWEEP_SESSIONS then return true end
     terminate(each[1] .. '/' .. user, each[2], now)

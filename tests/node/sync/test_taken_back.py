@@ -261,6 +261,35 @@ async def test_a_session_of_a_lease_that_was_taken_is_lost_with_the_tombstone(fa
     assert {"7": "lost"} == one.states
 
 
+@pytest.mark.parametrize(("instead", "stay"), [("", ["citrix-a", "nb-1"]), ("nb-2", ["citrix-a"])])
+async def test_a_device_that_was_in_use_in_an_older_copy_stays_taken_back(
+    farm: Site, hosts: tuple[Host, Host], instead: str, stay: list[str]
+) -> None:
+    """The store is turned back to when a session used it: that session ends, and its slot is not held anew.
+
+    A released device is held for a quarantine from that end, one that was replaced not at all.
+    """
+    one, two = hosts
+    farm.timed.clock.advance(SECOND)
+    await two.granted(JOHN, "8", device="NB-1")
+    await beaten(one, two)
+    before = copy(farm)
+    farm.timed.clock.advance(SECOND)
+    if instead:
+        await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, "nb-1", instead, note="broken")
+    else:
+        await two.end("8")
+        await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    await beaten(one, two)
+    put_back(farm, before)
+    farm.timed.clock.advance(SECOND)
+    await beaten(one, two)
+    assert stay == await devices(farm)
+    farm.timed.clock.advance(25 * HOUR)
+    await beaten(one, two)
+    assert ["citrix-a"] == await devices(farm)
+
+
 async def test_a_forgotten_name_leaves_the_receipts(farm: Site, hosts: tuple[Host, Host]) -> None:
     """No restore brings an erased name back, and no host keeps it."""
     host, other = hosts
