@@ -12,8 +12,8 @@ import click
 import pytest
 
 from farmlease.domain.session_states import diagram
-from tests.support.agents import distant_port
 from tests.support.command_lines import check, command_lines
+from tests.support.ports import distant_port
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import Agents, RunningAgent, agents_on, distant_port
+from tests.support.agents import Agents, RunningAgent, agents_on
+from tests.support.ports import distant_port
 from tests.support.servers import RedisServer, redis_server, require
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"

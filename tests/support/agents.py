@@ -22,10 +22,10 @@ from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import parse_policy
 from farmlease.farm import open_farm
-from tests.support.members import quiet_ports
-from tests.support.patience import within
+from tests.support.patience import turns, within
+from tests.support.ports import quiet_ports
 
-__all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "distant_port", "soon"]
+__all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "soon"]
 
 POLICY = """\
 [identity]
@@ -89,8 +89,9 @@ class RunningAgent:
 
     def wait_ready(self) -> None:
         """Return when /readyz says so; fail with the agent's log if it ends or takes too long."""
-        deadline = time.monotonic() + within(READY_WITHIN)
-        while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
+        for _ in turns(READY_WITHIN):
+            if self.process is None or self.process.poll() is not None:
+                break
             with suppress(OSError, http.client.HTTPException):
                 if self.health().status == 200:
                     return
@@ -298,18 +299,13 @@ def reap(agent: RunningAgent) -> None:
         agent.kill()
 
 
-def distant_port() -> int:
-    """Return a port nobody listens on, apart from those that the system gives to outgoing connections of other tests."""
-    with quiet_ports(1) as (port,):
-        return port
-
-
 def soon(holds: Callable[[], bool], otherwise: str, seconds: float = 10) -> None:
     """Wait for something that another process does; fail after so many seconds, more on a busy machine."""
-    deadline = time.monotonic() + within(seconds)
-    while not holds():
-        assert time.monotonic() < deadline, otherwise
+    for _ in turns(seconds):
+        if holds():
+            return
         time.sleep(0.02)
+    raise AssertionError(otherwise)
 
 
 def answered(

