@@ -13,6 +13,7 @@ import pytest
 
 from farmlease.domain.session_states import diagram
 from tests.support.command_lines import check, command_lines
+from tests.support.patience import within
 from tests.support.ports import distant_port
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +64,13 @@ def run(lines: str) -> "subprocess.CompletedProcess[str]":
     environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     try:
         told = subprocess.run(
-            ["bash", "-euc", lines], cwd=short, env=environ, capture_output=True, text=True, timeout=100, check=False
+            ["bash", "-euc", lines],
+            cwd=short,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=within(100),
+            check=False,
         )
     finally:
         shutil.rmtree(short)

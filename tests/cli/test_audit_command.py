@@ -19,6 +19,7 @@ from farmlease.errors import StoreUnavailable
 from farmlease.store.audit_store import AuditCursor
 from farmlease.store.keys import note_keys
 from tests.support.commands import CLEARQUEST, NODE, QLIKVIEW, ClockedHost, Host, me
+from tests.support.patience import within
 from tests.support.stores import DAY, HOUR, NINE
 
 JOHN, MARY = "CORP\\john", "CORP\\mary"
@@ -184,7 +185,7 @@ def test_follow_goes_on_with_what_comes(host: Host) -> None:
             assert ("acquired", "corp\\john") == (line["event"], line["user"])
         finally:
             process.send_signal(signal.SIGINT)
-        assert 130 == process.wait(20)
+        assert 130 == process.wait(within(20))
 
 
 def test_a_forgotten_person_is_a_pseudonym_in_the_trail(clocked: ClockedHost) -> None:

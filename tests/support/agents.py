@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -108,7 +109,7 @@ class RunningAgent:
 
     def health(self, path: str = "/readyz") -> Reply:
         """Ask the health listener."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=10)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=within(10))) as connection:
             return answered(connection, "GET", path, None, {})
 
     def agent_check(self, sent: bytes = b"") -> bytes:
@@ -138,10 +139,10 @@ class RunningAgent:
     def connect(self) -> http.client.HTTPConnection:
         """Return a connection to the agent's API."""
         if not self.listen.startswith("unix:"):
-            return http.client.HTTPConnection(self.listen, timeout=30)
-        connection = http.client.HTTPConnection("localhost", timeout=30)
+            return http.client.HTTPConnection(self.listen, timeout=within(30))
+        connection = http.client.HTTPConnection("localhost", timeout=within(30))
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(30)
+        connection.sock.settimeout(within(30))
         connection.sock.connect(self.listen.removeprefix("unix:"))
         return connection
 
@@ -166,6 +167,16 @@ class RunningAgent:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let it do nothing for as long as this lasts, as if all of it happened between two of its looks."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     @property
     def log_text(self) -> str:

@@ -15,6 +15,7 @@ from farmlease.node.http import api_protocol, door, server
 from farmlease.node.http.door import Bounds, Door, Place, peer_uid
 from farmlease.node.http.server import listening_socket, serving
 from farmlease.node.logs import Log
+from tests.support.patience import within
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no Unix sockets")
 
@@ -186,7 +187,7 @@ class Crowd:
         its, his = socket.socketpair()
         self.uids[its.fileno()] = uid
         its.settimeout(0)
-        his.settimeout(5)
+        his.settimeout(within(5))
         self._callers.append(his)
         known = len(self.places)
         await self.door._welcome_in(its)

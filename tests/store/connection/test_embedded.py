@@ -27,7 +27,7 @@ from farmlease.store.connection import embedded
 from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
 from farmlease.store.connection.embedded_binary import server_program
 from farmlease.store.script import Script
-from tests.support.patience import turns, until
+from tests.support.patience import turns, until, within
 from tests.support.scripts import forbid_wait_for
 from tests.support.servers import missing
 
@@ -53,6 +53,12 @@ async def own():
 
 asyncio.run(own())
 """
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the server of an owner that ended takes longer to follow it."""
+    monkeypatch.setattr(embedded, "OWNER_PATIENCE", within(embedded.OWNER_PATIENCE))
 
 
 @pytest.fixture(autouse=True)
