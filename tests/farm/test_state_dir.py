@@ -117,8 +117,8 @@ def test_a_folder_that_another_agent_took_over(agent: RunningAgent) -> None:
     with agent.standing_still():
         agent.state_dir.rename(agent.state_dir.with_name("before"))
         agent.state_dir.mkdir(0o700)
-        other.acquire()
-    with other:
+        held = other.acquire()
+    with held:
         soon(lambda: told(agent)[0] == "fail", "health fails")
         time.sleep(3)
         assert ["agent.lock"] == [each.name for each in agent.state_dir.iterdir()]
