@@ -15,7 +15,7 @@ from farmlease.store.connection.connection import MAX_TRIES, Connection, StoreAd
 from farmlease.store.lease_store import LeaseStore
 from farmlease.store.script import LIFE
 from tests.support.authority import Authority
-from tests.support.patience import within
+from tests.support.patience import turns, within
 from tests.support.scripts import ADD, ECHO, WRITE, cancel_every_other_call, evaluations
 from tests.support.seats import NODE, VERSION, claim
 from tests.support.stores import named_pool
@@ -83,12 +83,10 @@ async def duration(call: Coroutine[Any, Any, object]) -> float:
 
 async def answered(connection: Connection, key: str) -> list[Any]:
     """Ask, in call after call, until the store answers."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
+    for _ in turns(20):
+        with suppress(StoreUnavailable):
             return await connection.call(ECHO, [key], [LIFE])
-        except StoreUnavailable:
-            assert time.monotonic() < deadline
+    raise AssertionError("the store stays away")
 
 
 def value(member: Member, key: str) -> int:
