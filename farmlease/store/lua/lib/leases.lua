@@ -88,7 +88,11 @@ local function put_record(user, record)
   end
   call('HSET', RECORDS, user, record)
   local kept = call('HGET', DAMAGED, field)
-  if kept and string.match(kept, '^%d* (.*)$') == record then call('HDEL', DAMAGED, field) end
+  if kept and string.match(kept, '^%d* (.*)$') == record then
+    call('HDEL', DAMAGED, field)
+    state.inspected = math.min(state.inspected, call('HLEN', DAMAGED)) -- else the next one would not be told
+    call('HSET', META, 'inspected', text(state.inspected))
+  end
 end
 
 local function node_of(key)
