@@ -102,15 +102,9 @@ local function charge_of(seat)
   return count_alive(SEATS) >= limits.capacity and '+' or ''
 end
 
--- Whether a session was granted before its lease, or the slot of its device, was taken.
-local function before_taking(claim, place)
-  return claim.fence <= (taken_with(graves, place) or -1)
-end
-
 -- Whether the lease of a session, or its device, was taken since.
 local function was_taken(claim)
-  local place = mine.id .. '/' .. claim.device
-  return before_taking(claim, mine.id) or before_taking(claim, place) or before_taking(claim, place .. '/')
+  return session_taken_with(graves, mine, claim) ~= nil
 end
 
 -- Takes the sessions that are over out of those to be counted. Returns which of them were a named lease's contacts.
@@ -205,7 +199,7 @@ for session, claim in pairs(wanted) do
   local key = node .. '/' .. session
   local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
   claim.seat = seat ~= user and seat or nil
-  local reason = terminated(member, claim.fence) or before_taking(claim, mine.id) and 'returned'
+  local reason = terminated(member, claim.fence) or claim.fence <= (taken or -1) and 'returned'
     or was_taken(claim) and 'replaced' or not has_room(seat) and 'capacity'
     or over_session_limit(lease, key, claim.device) or nil
   if reason then
