@@ -138,7 +138,8 @@ def turned_back(pool: Office, before: dict[str, Any]) -> None:
     keys = f"fl:{{{FARM}/clearquest/0}}:"
     pool.timed.raw.delete(f"{keys}over", f"{keys}over_numbers")
     pool.timed.raw.hset(f"{keys}leases", mapping=before["leases"])
-    pool.timed.raw.zadd(f"{keys}sessions", dict(before["sessions"]))
+    pool.timed.raw.zadd(f"{keys}sessions", {b"": 0, **dict(before.get("sessions", ()))})
+    pool.timed.raw.zrem(f"{keys}sessions", b"")
     pool.timed.raw.zadd(f"{keys}seats", dict(before["seats"]))
     pool.timed.raw.hdel(f"{keys}meta", "keys")
 
@@ -166,6 +167,36 @@ async def test_a_device_that_was_released_stays_so_though_an_old_session_is_coun
     assert lease is not None
     assert not lease.sessions
     assert [free_at] == [each.until for each in lease.devices]
+
+
+async def test_a_release_that_nobody_heard_of_takes_no_lease_over_its_limit(timed: TimedStore) -> None:
+    """L1: the device in use stays; the one that the store has again as the release was lost gives way to it."""
+    pool = await office(timed, "named", capacity=3, quarantine="0s", devices_per_user=1)
+    await pool.end("john", await pool.start("john", device="nb-1"))
+    before = pool.contents()
+    await pool.timed.store.release_device("clearquest", index("john"), "nb-1")
+    granted = await pool.start("john", device="nb-2")
+    turned_back(pool, before)
+    assert Restored(refused={}) == await restore(pool, "john", granted, "1", device="nb-2")
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert ["nb-2"] == [each.device for each in lease.devices]
+
+
+async def test_a_limit_that_was_lowered_takes_no_device_in_a_recovery(timed: TimedStore) -> None:
+    """As many as the store has, the one in use among them; one more that is idle does not come back."""
+    pool = await office(timed, "named", capacity=3, devices_per_user=3)
+    await pool.end("john", await pool.start("john", device="nb-1"))
+    await pool.at("10:00", NODE)
+    await pool.end("john", await pool.start("john", device="nb-2"))
+    before = pool.contents()
+    granted = await pool.start("john", device="nb-3")
+    turned_back(pool, before)
+    pool = await pool.apply("named", capacity=3, devices_per_user=1)
+    assert Restored(refused={}) == await restore(pool, "john", granted, "1", device="nb-3")
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert {"nb-2", "nb-3"} == {each.device for each in lease.devices}
 
 
 @pytest.mark.parametrize("ended_first", [True, False])
