@@ -56,7 +56,9 @@ class Uses:
         self._note(host, session, {(_ALL, user, False), (request.pool or _ALL, user, True)})
         if not any(each.user == request.user for each in host.book.of_session(session)):
             named = self._ledger.pools.get("named")
-            self._asked[host.name, session, index] = _Asked(self._now(), named is not None and index in named.model.leases)
+            self._asked[host.name, session, index] = _Asked(
+                self._now(), named is not None and index in named.model.leases
+            )
 
     def end_asked(self, host: Host, session: str, pool: str | None) -> None:
         """Note that somebody asked for the end of a session, or of its use of one pool."""
