@@ -123,7 +123,7 @@ class Recovery:
         StoreUnavailable if the store does not answer.
         """
         report = await self._delivery.deliver()
-        for pool in report.strange:
+        for pool in sorted(report.strange):
             self.begin(pool)
 
     def begin(self, pool: str) -> None:
