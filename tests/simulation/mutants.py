@@ -399,7 +399,7 @@ MUTANTS = (
         "if alive(NODES, node_of(member)) then\n      call('ZREM', HOLDS, member)", "if false then\n      call('ZREM', HOLDS, member)"),
     together(_UNHEEDED, _DEAF),
     lua("taken for good", "A lease that its user has again is not restored, as it was taken back once.",
-        "if bar and bar > now or taken_since(graves, mine.id, last_known())", "if bar and bar > now or is_taken(graves, mine.id)", "loss"),
+        "if bar and bar > now or taken_since(graves, mine.id, last_known())", "if bar and bar > now or taken_with(graves, mine.id)", "loss"),
     lua("taken without a word", "A lease is taken back, and no node hears of it.", "bury(user, taken, next_fence())", ""),
     lua("nothing new", "A heartbeat never says that something was taken back.", "text(state.buried), missing()", "'0', missing()"),
     together(lua("released slot is back", "A restore brings a released device back as it was.",

@@ -50,7 +50,7 @@ for id, fields in pairs(words) do
 end
 local name = call('HDEL', NAMES, user) == 1
 forget_lease(user)
-if name or not is_taken(graves_of(user), '') then
+if name or not taken_with(graves_of(user), '') then
   bury(user, { [''] = now + math.max(GRAVE_KEPT, limits.lease_ms) }, next_fence())
 end
 local erased = name and (next(words) and 'both' or 'name') or next(words) and 'words' or ''

@@ -31,27 +31,16 @@ end
 if next(new) == nil and call('ZSCORE', OVER_NUMBERS, user) then return { 'put' } end
 local lease = settled_lease(user)
 
--- 2. Sessions from before a taking end, as many as one call may. That end is no later use of their devices: what
--- counts for a slot is the last grant, which is noted before.
-local function note_grants()
-  local known = stored_lease(user)
-  for _, session in pairs(known.sessions) do
-    local slot = known.devices[session.device]
-    slot.fence = math.max(slot.fence or 0, session.fence)
-  end
-  call('HSET', LEASES, user, cjson.encode(known))
-end
-
+-- 2. Sessions from before a taking end, as many as one call may: with the taking, which was before now.
 local function end_sessions()
   local over = {}
   for key, session in pairs(lease.sessions) do
-    local reason = taking_of(graves, lease.id, session)
-    if reason then over[#over + 1] = { key, reason } end
+    local reason, taken = taking_of(graves, lease, session)
+    if reason then over[#over + 1] = { member = key .. '/' .. user, reason = reason, taken = taken } end
   end
-  if #over > 0 then note_grants() end
   for at, each in ipairs(over) do
     if at > SWEEP_SESSIONS then return true end
-    terminate(each[1] .. '/' .. user, each[2], now)
+    terminate(each.member, each.reason, math.min(now, each.taken))
   end
   return false
 end
@@ -62,6 +51,7 @@ lease = stored_lease(user)
 
 -- 3. The lease, or what is left of it without the devices that were taken.
 if lease and taken_since(graves, lease.id, last) then
+  lease.contact = math.min(lease.contact, taken_with(graves, lease.id)) -- whatever was counted too long, and has ended since
   if not lease.back then give_back(user, lease) end
 elseif lease then
   for device, claim in pairs(lease.devices) do

@@ -40,23 +40,15 @@ local function graves_of(user)
   return {}
 end
 
--- Whether a claim was taken back, and not too long ago for anybody to know of it.
-local function is_taken(graves, claim)
+-- The fence by which a claim was taken; nil if it was not, or too long ago for anybody to know of the claim.
+local function taken_with(graves, claim)
   local grave = graves[claim]
-  return grave ~= nil and grave[2] > now
+  return grave and grave[2] > now and grave[1] or nil
 end
 
 -- Whether a claim was taken back after this fence was given: what is known of it from then is void.
 local function taken_since(graves, claim, fence)
-  return is_taken(graves, claim) and fence <= graves[claim][1]
-end
-
--- Why a session is over: its lease was taken back since its grant, or the slot of its device. nil if neither was.
-local function taking_of(graves, lease_id, session)
-  if taken_since(graves, lease_id, session.fence) then return 'returned' end
-  local place = lease_id .. '/' .. session.device
-  local is_replaced = taken_since(graves, place, session.fence) or taken_since(graves, place .. '/', session.fence)
-  return is_replaced and 'replaced' or nil
+  return fence <= (taken_with(graves, claim) or -1)
 end
 
 -- The fence of a taking: above all that were given.
@@ -118,14 +110,32 @@ local function fence_of(lease)
   return latest
 end
 
--- What is left of a device's slot, known as `claim` of this lease; nil if it was moved to another device.
+-- The fence by which the slot of a device was taken, moved or released; nil if it was not.
+local function slot_taken_with(graves, lease_id, device)
+  local place = lease_id .. '/' .. device
+  local moved, released = taken_with(graves, place), taken_with(graves, place .. '/')
+  return moved and released and math.max(moved, released) or moved or released
+end
+
+-- What is left of a device's slot, known as `claim` of this lease; nil if it was moved to another device. A contact
+-- after the taking is of a session that the store still counts: it had ended by then.
 local function remaining_slot(graves, lease_id, device, claim)
   local known, place = claim.fence or claim.seen, lease_id .. '/' .. device
   if taken_since(graves, place, known) then return nil end
   if taken_since(graves, place .. '/', known) then
-    claim['until'] = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine_ms)
+    local last_use = math.min(claim.seen, taken_with(graves, place .. '/'))
+    claim['until'] = claim.unused and 0 or math.min(claim['until'], last_use + limits.quarantine_ms)
   end
   return claim
+end
+
+-- Why a session of this lease is over, and the fence of that taking: its lease was taken back since its grant, or the
+-- slot of its device. nil if neither was. One that moved to the device since has it by a later fence than its own.
+local function taking_of(graves, lease, session)
+  if taken_since(graves, lease.id, session.fence) then return 'returned', taken_with(graves, lease.id) end
+  local claim, taken = lease.devices[session.device], slot_taken_with(graves, lease.id, session.device)
+  if taken and math.max(session.fence, claim and claim.fence or 0) <= taken then return 'replaced', taken end
+  return nil
 end
 
 -- Gives a lease without sessions back (in the store): its seats are free, but for the quarantine of one that was used.
