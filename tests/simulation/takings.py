@@ -37,6 +37,7 @@ class Taking:
     at: float  #: seconds of the run
     moment: int  #: of the store's memory: whoever goes back behind it has lost this
     until: float = 0
+    fence: int = 0  #: of a lease's taking: what was granted up to it is over
     lost: bool = False  #: the store has forgotten it
     knowers: set[str] = field(default_factory=set)  #: once it is lost: the hosts that had heard of it before
 
@@ -54,6 +55,7 @@ class Takings:
         self._memory = memory
         self._complain = complain
         self._all: list[Taking] = []
+        self._leases: list[Taking] = []  #: every taking of a lease, though it was granted anew since
         self._heard: dict[str, dict[str, float]] = {}  #: by host and pool: what was taken before that is known there
         self._spoken: dict[str, dict[str, float]] = {}  #: likewise, by the heartbeat under way
         self._taken_at: dict[tuple[str, str], int] = {}  #: by pool and user: later fences than this are of later grants
@@ -107,15 +109,27 @@ class Takings:
         """A host lost what it had written last."""
         self._heard.pop(host, None)
         self._spoken.pop(host, None)
-        for taking in self._all:
+        for taking in (*self._all, *self._leases):
             taking.knowers.discard(host)
 
     def lost(self, *, everything: bool) -> None:
         """The store lost writes."""
-        for taking in self._all:
+        for taking in (*self._all, *self._leases):
             if not taking.lost and (everything or taking.moment > self._memory.written):
                 taking.knowers = {host for host in self._heard if self._knows(host, taking)}
                 taking.lost = True
+
+    def took(self, host: str, pool: str, user: str, lease: str, fence: int) -> bool:
+        """Whether a lease was taken from its user since this grant: its sessions are over, counted then or not.
+
+        Not if the store has forgotten that it was taken, and the session's host had not heard of it.
+        """
+        return any(
+            (each.pool, each.user, each.lease) == (pool, user, lease)
+            and fence <= each.fence
+            and (not each.lost or host in each.knowers)
+            for each in self._leases
+        )
 
     # --- what is judged -----------------------------------------------------------------------------------------------
 
@@ -201,6 +215,8 @@ class Takings:
         if lease is not None and not lease.back:
             self._note("lease", carried, until=float(carried.answer[1] or 0))
             model = self._ledger.pools[carried.pool].model
+            self._all[-1].fence = max(model.fence + 1, int(self._ledger.now_ms(carried.pool, carried.now_ms)))
+            self._leases.append(self._all[-1])
             self._taken_at[carried.pool, carried.arguments["user"]] = max(carried.now_ms, model.fence + 1)
 
     def _note(self, kind: str, carried: Carried, device: str = "", until: float = 0) -> None:

@@ -88,7 +88,7 @@ class Recovery:
         self._policy = state.policy
         self._names = state.names
         self._farm = farm
-        self._taken_back = TakenBack(state, farm)
+        self._taken_back = TakenBack(state, farm, events)
         self._availability = availability
         self._delivery = delivery
         self._events = events

@@ -32,9 +32,10 @@ if next(new) == nil and call('ZSCORE', OVER_NUMBERS, user) then return { 'put' }
 local lease = settled_lease(user)
 
 -- 2. Sessions from before a taking end, as many as one call may.
-local function is_over(session)
+local function is_over(session) -- one that moved to its device is older than its slot there
+  local moved = math.max(session.fence, lease.devices[session.device].fence or 0)
   return session.fence <= (taken_with(graves, lease.id) or -1)
-    or session.fence <= (taken_with(graves, lease.id .. '/' .. session.device) or -1)
+    or moved <= (taken_with(graves, lease.id .. '/' .. session.device) or -1)
 end
 
 local function end_sessions()

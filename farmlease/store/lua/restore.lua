@@ -107,10 +107,12 @@ local function before_taking(claim, place)
   return claim.fence <= (taken_with(graves, place) or -1)
 end
 
--- Whether the lease of a session, or its device, was taken since.
-local function was_taken(claim)
-  local place = mine.id .. '/' .. claim.device
-  return before_taking(claim, mine.id) or before_taking(claim, place) or before_taking(claim, place .. '/')
+-- Whether the lease of a session, or its device, was taken since. One that moved has a slot that is later than itself.
+local function was_taken(session, claim)
+  local place, there = mine.id .. '/' .. claim.device, mine.sessions[node .. '/' .. session]
+  local slot = there and there.device == claim.device and mine.devices[claim.device] or {}
+  local since = { fence = math.max(claim.fence, slot.fence or 0) }
+  return before_taking(claim, mine.id) or before_taking(since, place) or before_taking(since, place .. '/')
 end
 
 -- Takes the sessions that are over out of those to be counted. Returns which of them were a named lease's contacts.
@@ -120,7 +122,7 @@ local function last_contacts()
     if claim.over then
       wanted[session] = nil
       local is_in_time = limits.kind == 'named' and claim.over + limits.lease_ms > now
-      if is_in_time and not was_taken(claim) then found[#found + 1] = claim end
+      if is_in_time and not was_taken(session, claim) then found[#found + 1] = claim end
     end
   end
   return found
@@ -206,7 +208,7 @@ for session, claim in pairs(wanted) do
   local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
   claim.seat = seat ~= user and seat or nil
   local reason = terminated(member, claim.fence) or before_taking(claim, mine.id) and 'returned'
-    or was_taken(claim) and 'replaced' or not has_room(seat) and 'capacity'
+    or was_taken(session, claim) and 'replaced' or not has_room(seat) and 'capacity'
     or over_session_limit(lease, key, claim.device) or nil
   if reason then
     add(session, reason, '')
