@@ -16,7 +16,7 @@ from farmlease.domain.policy import Pool
 from farmlease.node.sessions.housekeeping import Housekeeping
 from farmlease.store.answers.admin import Replacement
 from farmlease.store.keys import Shard
-from tests.support.nodes import FARM, JOHN, MARY, Host, Site
+from tests.support.nodes import FARM, JOHN, MARY, Host, Site, booted
 from tests.support.renames import PLAIN, read_otherwise
 from tests.support.seats import contents
 from tests.support.stores import Served
@@ -348,6 +348,72 @@ async def test_a_session_that_moved_to_a_released_device_is_restored(farm: Site)
     emptied(farm)
     await beaten(host)
     assert [("ctx-01", "7")] == await farm.sessions()
+
+
+async def test_a_device_that_took_anothers_place_is_restored_though_it_was_released_before(farm: Site) -> None:
+    """Its slot was last used before the release, as the one whose place it took, and is later all the same."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    farm.timed.clock.advance(MINUTE)
+    await host.granted(JOHN, device="NB-1")
+    await host.end()
+    await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    farm.timed.clock.advance(2 * DAY)
+    replaced = await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, FARM, "nb-1", note="moved")
+    assert Replacement.REPLACED is replaced.outcome
+    await host.granted(JOHN)
+    await host.end()
+    await beaten(host)
+    before = await farm.lease()
+    assert before is not None
+    emptied(farm)
+    await beaten(host)
+    after = await farm.lease()
+    assert after is not None
+    assert ["citrix-a", "nb-1"] == sorted(each.device for each in after.devices)
+    assert before.devices == after.devices
+
+
+async def test_a_hold_of_a_grant_before_is_not_restored(farm: Site) -> None:
+    """The lease was taken, and the session asked again before its host heard of that: nobody holds the new seat."""
+    await farm.apply(farm.policy + 'max_hold = "2h"\n')
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.hold(span_ms=HOUR)
+    await taken_back(farm)
+    assert await host.granted(JOHN)
+    await beaten(host)
+    before = snapshot(farm)
+    restarted(farm)
+    await beaten(host)
+    assert before == snapshot(farm)
+
+
+async def test_a_restart_adds_nothing_to_the_contact_that_ended_with_a_boot(
+    farm: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its device was last in use when it started, as far as the store could know, whatever other device was later."""
+    with booted(monkeypatch) as reboot:
+        one, two = farm.host(), farm.host("ctx-02")
+        await beaten(one, two)
+        farm.timed.clock.advance(MINUTE)
+        await one.granted(JOHN, "8", device="NB-1")
+        farm.timed.clock.advance(MINUTE)
+        await one.granted(JOHN)
+        await one.end()
+        one.kill()
+        farm.timed.clock.advance(3 * HOUR)
+        await beaten(two)
+        await two.granted(JOHN)
+        await two.end()
+        before = snapshot(farm)
+        reboot()
+        restarted(farm)
+        await beaten(two)
+        one.boot()
+        await beaten(one, two)
+        assert before == snapshot(farm)
 
 
 async def test_a_late_answer_to_an_end_brings_no_receipt_back(site: Site) -> None:
