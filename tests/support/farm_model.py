@@ -282,7 +282,8 @@ class Model:
             return self.leases[member[0]].charges.get(left, "")
         mine = next((who for who in vips if used.get(who, 0) < self.rules.reserve.get(who, 0)), None)
         if seat in held:
-            charge = self.leases[member[0]].charges.get(seat, "")
+            lease = self.leases.get(member[0])  # none: the store has lost it, and its seat is in quarantine
+            charge = lease.charges.get(seat, "") if lease else ""
             return charge if charge in self.rules.reserve else mine or charge.strip("vipbos")
         if mine and len(held) < most:
             return mine
@@ -316,7 +317,8 @@ class Model:
         lease = self.leases.setdefault(user, Leased(fresh, self.now))
         lease.back = False
         moving = self.drop(member, self.now, self.now) if member in self.sessions else None
-        self.next_fence()  # a move takes one too: the slot is later than the session
+        if moving is None:
+            self.next_fence()
         lease.devices.setdefault(device, Device(self.now, self.now))
         self.touch(user, device, seat, self.now)
         lease.lingering.pop(seat, None)

@@ -57,12 +57,12 @@ if lease then
   recent[#recent + 1] = now
   lease.replaced = recent
   lease.devices[new] = lease.devices[old]
-  local taken = next_fence()
-  lease.devices[new].replaces, lease.devices[new].fence = old, taken -- later than any taking of this device before
+  lease.devices[new].replaces = old
   lease.devices[old] = nil
+  local fence, known_until = next_fence(), math.max(lease.devices[new]['until'], now + GRAVE_KEPT)
+  lease.devices[new].fence = fence -- above every taking of the device that it moves to
   call('HSET', LEASES, user, cjson.encode(lease))
-  local known_until = math.max(lease.devices[new]['until'], now + GRAVE_KEPT)
-  bury(user, { [lease.id .. '/' .. old] = known_until }, taken)
+  bury(user, { [lease.id .. '/' .. old] = known_until }, fence)
 end
 local instead = 'instead of ' .. old .. (beyond and ', override' or '')
 audit('device_replaced', user, '', '', new, instead, 0, ARGV[6], ARGV[5])
