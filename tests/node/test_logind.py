@@ -63,7 +63,7 @@ def test_a_process_that_is_gone_is_nowhere() -> None:
 
 def test_a_process_is_found_in_a_real_control_group() -> None:
     """The kernel's own words for a process in the scope of a session."""
-    with scoped("session-42.scope", "sleep", "60") as process:
+    with scoped("session-42.scope", "sleep", "600") as process:
         assert session("42") == login_session_of(process.pid)
 
 

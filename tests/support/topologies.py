@@ -15,6 +15,7 @@ import redis
 from redis.crc import key_slot
 
 from tests.support.members import Member, on_quiet_ports, wait_until
+from tests.support.patience import turns
 
 __all__ = ["MASTER_NAME", "Cluster", "Member", "Sentinels", "cluster", "sentinels", "wait_until"]
 
@@ -83,8 +84,7 @@ class Sentinels:
             sentinel.ask("SENTINEL", "FAILOVER", MASTER_NAME)
         except redis.ResponseError as error:
             return str(error)
-        until = time.monotonic() + 4
-        while time.monotonic() < until:
+        for _ in turns(4):
             with suppress(redis.RedisError, OSError):
                 if (new := self.master()) is not old and new.is_master():
                     return None

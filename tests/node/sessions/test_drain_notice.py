@@ -116,7 +116,7 @@ async def test_a_store_that_lost_its_data_is_no_news(site: Site, broker: Broker)
 async def test_a_slow_notice_is_not_overtaken(site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """While ``drained`` is under way, ``undrained`` waits; one that hangs is killed, logged, and holds up nothing more."""
     monkeypatch.setattr(hooks, "_LIMIT", within(1))
-    broker.programs["drained"] = ["/bin/sh", "-c", f"echo begun >> {broker.file}; sleep 60"]
+    broker.programs["drained"] = ["/bin/sh", "-c", f"echo begun >> {broker.file}; sleep 600"]
     host = site.host()
     host.agent.drain(on=True)
     with structlog.testing.capture_logs() as logs:

@@ -66,7 +66,7 @@ async def test_a_hook_that_takes_too_long_is_killed_with_all_it_started(
     """After the limit (ten seconds) neither the hook nor a child that holds its output is left."""
     monkeypatch.setattr("farmlease.node.sessions.hooks._LIMIT", within(0.5))
     with structlog.testing.capture_logs() as logs:
-        ended = await run(["/bin/sh", "-c", f"sleep 60 & echo $$ $! > {tmp_path}/pids; wait"], a_session())
+        ended = await run(["/bin/sh", "-c", f"sleep 600 & echo $$ $! > {tmp_path}/pids; wait"], a_session())
     assert [("lost", "timeout")] == ended
     assert ["hook.failed"] == [entry["event"] for entry in logs]
     for pid in (tmp_path / "pids").read_text().split():
