@@ -14,6 +14,7 @@ import pytest
 from farmlease.admin.audit import AuditEvent
 from farmlease.cli import audit as audit_command
 from farmlease.cli.client.farm import FarmClient
+from farmlease.cli.signals import InterruptibleRunner
 from farmlease.domain.identity import User
 from farmlease.errors import StoreUnavailable
 from farmlease.store.audit_store import AuditCursor
@@ -289,7 +290,7 @@ def test_follow_outlasts_a_store_that_goes_away(
     monkeypatch.setattr(audit_command, "PAUSE", 0)
     with asyncio.Runner() as runner:
         history: Any = Torn()
-        client = FarmClient(host.config, history, runner)
+        client = FarmClient(host.config, history, InterruptibleRunner(runner))
         found = audit_command.read_events(client, history, [AuditCursor("qlikview", "0")], (), follow=True)
         assert ["1", "2", "3", "4"] == [each.id for each in islice(found, 4)]
     assert "farmlease: the store is away; trying again\n" == capsys.readouterr().err

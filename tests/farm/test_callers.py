@@ -309,6 +309,7 @@ def test_a_directory_that_hangs_holds_up_nobody_else(hanging: tuple[RunningAgent
         assert 201 == privileged(agent)(request(user=f"visitor{number // 100}"))[0]  # one may have so many sessions
         assert 200 == agent.health("/livez").status
         assert time.monotonic() - before < within(1)
+        time.sleep(0.02)  # or a quick machine takes every seat
     assert 2 <= time.monotonic() - began < within(4)
     assert [(403, "not_entitled")] == [reason(each) for each in answers]
     soon(lambda: b"account database" in agent.health().body, "health does not warn")

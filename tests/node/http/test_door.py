@@ -30,6 +30,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What is logged; and seconds that are short."""
     for name in ("HEAD", "BODY", "TAKEN"):
         monkeypatch.setattr(api_protocol, name, within(SHORT / 2))
+    monkeypatch.setattr(door, "LOOK_EVERY", SHORT)
     with structlog.testing.capture_logs() as events:
         yield events  # type: ignore[misc] # of dictionaries
 
@@ -86,7 +87,7 @@ async def rest(connection: Connection) -> bytes:
     return got
 
 
-@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("place", ["first", "later", "behind"])
 @pytest.mark.parametrize(
     ("half", "fault"),
     [
@@ -96,15 +97,16 @@ async def rest(connection: Connection) -> bytes:
     ],
 )
 async def test_half_a_request_is_dropped(
-    knock: Knock, logged: list[dict[str, Any]], half: bytes, fault: str, *, later: bool
+    knock: Knock, logged: list[dict[str, Any]], half: bytes, fault: str, place: str
 ) -> None:
-    """After its time, and the log says once what was late, where, and whose it was."""
+    """After its time, and the log says once what was late, where, and whose it was; also where it came too early."""
     for _ in range(3):
         connection = await knock()
-        if later:
+        if place == "later":
             await asked(connection)
-        connection[1].write(half)
-        assert b"" == await rest(connection)
+        before = REQUEST * 2 if place == "behind" else b""
+        connection[1].write(before + half)
+        assert before.count(b"GET") == (await rest(connection)).count(b" 200 ")
     assert [{"event": fault, "listener": "api", "uid": os.getuid(), "times": 1, "log_level": "warning"}] == logged
 
 
@@ -114,10 +116,11 @@ async def test_a_request_has_its_own_time(knock: Knock) -> None:
     for _ in range(4):
         assert b"200" in await asked(connection)
         await asyncio.sleep(api_protocol.HEAD * 0.7)
-    waiting = await knock()
-    waiting[1].write(b"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n")
-    await asyncio.sleep(api_protocol.HEAD * 4)
-    assert not waiting[0].at_eof()
+    for before in (b"", REQUEST):
+        waiting = await knock()
+        waiting[1].write(before + b"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(api_protocol.HEAD * 4)
+        assert not waiting[0].at_eof()
 
 
 async def test_an_answer_that_nobody_reads(knock: Knock, logged: list[dict[str, Any]]) -> None:
@@ -193,7 +196,7 @@ class Crowd:
         await self.door._welcome_in(its)
         await asyncio.sleep(0)
         if is_served and len(self.places) > known:
-            self.places[-1].serve(lambda: False)
+            self.places[-1].serve(lambda: False, lambda: None)
         return his
 
     async def go(self) -> None:
@@ -283,7 +286,7 @@ async def test_descriptors_are_kept(crowd: Crowd, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(crowd.door, "_descriptors", number)
     second = await crowd.comes(0)
     assert [False, True] == await standing(first, second)
-    crowd.places[-1].serve(lambda: False)
+    crowd.places[-1].serve(lambda: False, lambda: None)
     refused = await crowd.comes(0)
     assert b"503" == refused.recv(100)
 

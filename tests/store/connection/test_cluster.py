@@ -235,6 +235,23 @@ async def test_a_fail_over_is_no_move(whole: Cluster, how: str) -> None:
         assert first != now
 
 
+async def test_a_silent_former_master_is_asked_once_for_all_slots(whole: Cluster) -> None:
+    """Where a fail-over was, every pool of that master asks it whether its slot was moved: none waits for another."""
+    old = whole.master_of(SAME[0])
+    keys = [key for number in range(200) if whole.master_of(key := f"{{pool-{number}}}") is old][:30]
+    (replica,) = whole.replicas_of(old)
+    async with connected(whole.url, timeout_ms=4000) as connection:
+        await asyncio.gather(*(connection.call(ECHO, [key], [LIFE]) for key in [SAME[0], *keys]))
+        wait_until(lambda: replica.replicates(old) or None, "the replica to have it all")
+        old.stop()
+        replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        await answered(connection, SAME[0])
+        took = await asyncio.gather(*(duration(connection.call(ECHO, [key], [LIFE])) for key in keys))
+        assert max(took) < within(2.0), "it is given a quarter of a timeout, once"
+        old.resume()
+    whole.wait_failover(old, SAME[0])
+
+
 @pytest.mark.parametrize("what", ["source killed", "source restarted", "destination restarted", "another fails over"])
 async def test_a_move_that_cannot_be_proved_is_none(whole: Cluster, what: str) -> None:
     """Who had the slot is gone, or who has it may have read it from its disk, or as a replica."""

@@ -22,6 +22,7 @@ import fakeredis
 import pytest
 from cryptography.hazmat.primitives import serialization
 from redis import asyncio as driver
+from redis.exceptions import ResponseError
 
 from farmlease.errors import ConfigError, StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.connection.address import faults
@@ -492,10 +493,10 @@ async def test_refusals_of_the_server_have_words_for_the_administrator(program: 
     assert MAX_TRIES - 1 == len(waits.waits)
 
 
-async def test_a_busy_server_is_asked_again() -> None:
+@pytest.mark.parametrize("is_open", [True, False], ids=["connected before", "connected meanwhile"])
+async def test_a_busy_server_is_asked_again(is_open: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A server kept busy by a long script of another client is unavailable for now, and a try after that succeeds."""
     with redis_server("--lua-time-limit", "5") as running, running.client() as client, running.client() as killer:
-        endless = asyncio.create_task(asyncio.to_thread(spin, client))
 
         def end_it() -> None:
             killer.script_kill()
@@ -503,11 +504,25 @@ async def test_a_busy_server_is_asked_again() -> None:
 
         waits = Recorder(meanwhile=end_it)
         async with connected(running.url, sleep=waits) as connection:
+            if is_open:
+                await connection.ping()
+            endless = asyncio.create_task(asyncio.to_thread(spin, client))
+            await until_busy(killer)
             with pytest.raises(StoreUnavailable, match="busy with a long script of another client"):
-                await repeated(connection.ping)
+                await connection.ping()
             assert [b"x", 0, None, [1]] == await connection.call(ECHO, [], ["x"])
         await endless
     assert len(waits.waits) == 1
+
+
+async def until_busy(client: Any) -> None:
+    """Wait until a server says to everybody that it is busy."""
+    while True:
+        try:
+            await asyncio.to_thread(client.ping)
+        except ResponseError as error:
+            assert "BUSY" in str(error)  # noqa: PT017 - others are raised
+            return
 
 
 async def repeated(ask: Callable[[], Awaitable[object]]) -> None:
