@@ -28,7 +28,7 @@ from farmlease.node.journal.evidence import as_label
 from farmlease.node.journal.receipts import FileOwner, Receipt
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
-from farmlease.node.threads import in_thread
+from farmlease.threads import in_thread
 
 __all__ = ["RecordSync"]
 
