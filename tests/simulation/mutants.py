@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 from farmlease.domain import offline_rules
+from farmlease.domain.tombstones import Graves
 from farmlease.errors import StoreUnavailable
 from farmlease.node.agent import Agent
 from farmlease.node.journal.journal import Journal
@@ -413,6 +414,13 @@ MUTANTS = (
            TakenBack, "recover", "if theirs.get(user, Graves({})).lacks(ours, now):", "if False:", "loss"),
     among(swapped("takings forgotten at restart", "What a node heard was taken back is forgotten with its agent.",
             Journal, "write_tombstones", lambda *_: None, "loss"), agent_killed=8, flushed=6),
+    python("late answer believed", "A late answer to an end takes the receipt of what was granted since.",
+           Receipts, "renew", "if LeaseDocument.parse(receipt.document).fence > remains.fence:", "if False:", "loss"),
+    swapped("taking not told", "A session that the store had lost is not told that its lease was taken.",
+            Graves, "why_lost", lambda *_: None, "loss"),
+    python("word takes the receipt", "The word of one lost session takes the receipt of another's grant.",
+           Reacquisition, "_lose", "self._receipts.take_back(lost.user, session.pool, lost.fence)",
+           "self._receipts.give_up(lost.user, session.pool)", "loss"),
 )  # fmt: skip
 
 
