@@ -32,7 +32,7 @@ KNOWN = tuple(NOTHING.arguments())
 #: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py, test_trail.py and test_damage.py;
 #: the story here is of the others.
 ELSEWHERE = {
-    "aside", "barred", "damaged", "drain", "extent", "forget", "forget_name", "guests", "hold", "import", "missing", "name", "nodes", "note", "notes",
+    "aside", "barred", "damaged", "drain", "extent", "foreign", "forget", "forget_name", "guests", "hold", "import", "missing", "name", "nodes", "note", "notes",
     "peek", "pools", "put_back", "put_back_record", "rebuild", "recover", "release_device", "rename", "rename_node", "replace_device", "report", "reseal",
     "reseal_policy", "reseal_wish", "restore", "restored", "rings", "roster", "sealed", "seals", "sessions", "settle_names", "tell_keys", "tombstones",
     "trail", "usage", "withdraw",
@@ -53,7 +53,7 @@ SPREAD = {
 #: Every module of the store that calls scripts.
 TREES = [
     ast.parse(text)
-    for path in sorted(STORE.glob("*.py"))
+    for path in sorted(STORE.rglob("*.py"))
     if "= Script.load(" in (text := path.read_text(encoding="utf-8"))
 ]
 

@@ -168,6 +168,23 @@ async def test_a_lease_without_a_session_comes_back(farm: Site) -> None:
     assert Reason.CAPACITY is (await host.denied(MARY, "8")).reason
 
 
+async def test_who_came_while_the_end_before_was_answered_is_counted_again(farm: Site) -> None:
+    """The end took the whole lease, the next start got another; the answer to the end came later."""
+    await farm.apply('[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 1\nreacquire = { attempts = 0 }\n')
+    host = farm.host()
+    await host.granted(JOHN)
+    with host.line.holding("release") as held:
+        end = asyncio.create_task(host.end())
+        await held()
+        grant = await host.granted(JOHN, "8")
+    await end
+    emptied(farm)
+    await beaten(host)
+    await beaten(host)
+    assert [("ctx-01", "8")] == await farm.sessions(pool="clearquest")
+    assert grant.fence == (await host.granted(JOHN, "8")).fence
+
+
 async def test_a_lease_that_was_withdrawn_does_not_come_back(farm: Site) -> None:
     """What an administrator took with the session still there is not this node's to restore."""
     host = farm.host()
