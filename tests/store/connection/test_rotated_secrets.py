@@ -110,6 +110,7 @@ async def test_a_password_is_proved_before_the_old_one_is_needed_again(
                 assert "x" == await said(connection, "x")
                 await asyncio.sleep(0.02)
             assert expected == len(told)
+            assert (word == "wrong") == bool([*connection.not_renewed])
     assert "does not take this user name and password" in told[0]
     assert "wrong" not in told[0]
 
@@ -136,12 +137,14 @@ async def test_a_file_that_cannot_be_used_for_a_while(
         for _ in range(3):
             hang_up(guarded)
             assert "x" == await said(connection, "x")
+            assert ["[store] password_file"] == [each[:21] for each in connection.not_renewed]
         if secret.is_dir():
             secret.rmdir()
         secret.write_text("second")
         allow(guarded, ">second")
         hang_up(guarded)
         assert "y" == await said(connection, "y")
+        assert [] == [*connection.not_renewed]
     assert 1 == len(warnings)
     assert "store.file_unusable: [store] password_file" in warnings[0]
 
