@@ -79,6 +79,11 @@ class FilePassword(CredentialProvider):
         password = self._password.now()
         return (password,) if self._user is None else (self._user, password)
 
+    @override
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """Return the same: the driver's own way to that warns of itself, and each agent's log had it."""
+        return self.get_credentials()
+
 
 class TlsFiles:
     """The TLS context of an address, made of ``ca_file`` (else the system's), ``cert_file`` and ``key_file``."""

@@ -173,6 +173,8 @@ def test_a_password_file_is_checked_when_the_store_is_opened(tmp_path: Path) -> 
     (tmp_path / "some").write_text("secret")
     assert ("secret",) == FilePassword("password_file", None, tmp_path / "some").get_credentials()
     assert ("me", "secret") == FilePassword("password_file", "me", tmp_path / "some").get_credentials()
+    asked = FilePassword("password_file", "me", tmp_path / "some").get_credentials_async()
+    assert ("me", "secret") == asyncio.run(asked), "and without a warning, which would be an error here"
 
 
 # --- certificates
