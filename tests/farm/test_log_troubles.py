@@ -227,7 +227,7 @@ def manager(folder: Path) -> Iterator[tuple[Path, Callable[[], bytes]]]:
     path = folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
-        listener.settimeout(20)
+        listener.settimeout(within(20))
         yield path, lambda: listener.recv(100)
 
 

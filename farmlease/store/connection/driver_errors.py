@@ -21,7 +21,16 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from farmlease.errors import KeyDamaged, StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.connection.acl_texts import Lack, lack_in
 
-__all__ = ["DRIVER_ERRORS", "NotMaster", "NotUnderstood", "SentinelsRefuse", "leads_elsewhere", "like", "store_error"]
+__all__ = [
+    "DRIVER_ERRORS",
+    "NotMaster",
+    "NotUnderstood",
+    "SentinelsRefuse",
+    "leads_elsewhere",
+    "like",
+    "says_why",
+    "store_error",
+]
 
 #: What the driver, the network and a timeout raise.
 DRIVER_ERRORS = (answers.RedisError, OSError)
@@ -154,6 +163,11 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], .
 )
 #: No network connection can be made, now or by another attempt.
 _NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
+
+
+def says_why(answer: Exception) -> bool:
+    """Return whether a server's error says what keeps it from answering, rather than that it knows no such command."""
+    return _word_of(answer) != ""
 
 
 def leads_elsewhere(answer: Exception) -> bool:
