@@ -31,8 +31,8 @@ from farmlease.node.journal.outbox import SaveMessage
 from farmlease.node.journal.receipts import FileOwner, Receipt, new_line
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
-from farmlease.node.threads import in_thread
 from farmlease.store.answers.session import Conflict
+from farmlease.threads import in_thread
 
 __all__ = ["RecordSync"]
 

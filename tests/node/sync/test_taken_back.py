@@ -3,6 +3,7 @@
 Where nothing was lost, a recovery changes nothing.
 """
 
+import asyncio
 import json
 from typing import Any
 
@@ -12,9 +13,10 @@ from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import User
 from farmlease.domain.model import Reason, Source, Withdrawal
 from farmlease.domain.policy import Pool
+from farmlease.node.sessions.housekeeping import Housekeeping
 from farmlease.store.answers.admin import Replacement
 from farmlease.store.keys import Shard
-from tests.support.nodes import FARM, JOHN, MARY, Host, Site
+from tests.support.nodes import FARM, JOHN, MARY, Host, Site, booted
 from tests.support.renames import PLAIN, read_otherwise
 from tests.support.seats import contents
 from tests.support.stores import Served
@@ -259,6 +261,190 @@ async def test_a_session_of_a_lease_that_was_taken_is_lost_with_the_tombstone(fa
     await beaten(two, one)
     assert [] == await farm.sessions()
     assert {"7": "lost"} == one.states
+
+
+@pytest.mark.parametrize("why", [Withdrawal.RETURNED, Withdrawal.REVOKED])
+async def test_a_session_that_the_store_had_lost_is_told_that_its_lease_was_taken(farm: Site, why: Withdrawal) -> None:
+    """The store forgot it before an administrator took the lease: no notice waits for its host, but the tombstone."""
+    one, two = farm.host(), farm.host("ctx-02")
+    await one.granted(JOHN)
+    await beaten(one, two)
+    before = copy(farm)
+    await two.granted(JOHN, "8")
+    put_back(farm, before)
+    farm.timed.clock.advance(SECOND)
+    await beaten(one, times=1)
+    await taken_back(farm, why)
+    await beaten(two, times=1)
+    assert {"8": "lost"} == two.states
+    assert (lost := two.use("8")) is not None
+    assert why == lost.lost_because
+    assert await one.granted(MARY, "9")
+
+
+async def test_a_session_whose_agent_was_killed_before_it_was_told_is_told_by_the_next(
+    farm: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken is in the journal by then, and the session is not marked yet."""
+    one, two = farm.host(), farm.host("ctx-02")
+    await one.granted(JOHN)
+    await beaten(one, two)
+    before = copy(farm)
+    await two.granted(JOHN, "8")
+    put_back(farm, before)
+    farm.timed.clock.advance(SECOND)
+    await beaten(one, times=1)
+    await taken_back(farm)
+    with monkeypatch.context() as patch:
+        patch.setattr(Housekeeping, "take_events", lambda self: bool(self._sync.events.take()) and False)
+        await beaten(two, times=1)
+    assert {"8": "active"} == two.states
+    two.restart()
+    await beaten(two, times=1)
+    assert {"8": "lost"} == two.states
+
+
+async def test_who_came_again_after_a_return_is_counted_again(farm: Site) -> None:
+    """The word of the returned session comes later, and takes nothing of what was granted since."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await taken_back(farm)
+    grant = await host.granted(JOHN, "8")
+    await beaten(host)
+    assert {"7": "lost", "8": "active"} == host.states
+    emptied(farm)
+    await beaten(host)
+    assert [("ctx-01", "8")] == await farm.sessions()
+    assert grant.fence == (await host.granted(JOHN, "8")).fence
+
+
+async def test_the_other_device_of_a_lease_is_restored_after_one_was_replaced(farm: Site) -> None:
+    """The session on the replaced device is lost; the lease goes on with the other, and its receipt with it."""
+    host = farm.host()
+    grant = await host.granted(JOHN)
+    await host.granted(JOHN, "8", device="NB-1")
+    replaced = await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, "nb-1", "nb-2", note="broken")
+    assert Replacement.REPLACED is replaced.outcome
+    await beaten(host)
+    assert {"7": "active", "8": "lost"} == host.states
+    emptied(farm)
+    await beaten(host)
+    assert [("ctx-01", "7")] == await farm.sessions()
+    assert grant.fence == (await host.granted(JOHN)).fence
+
+
+async def test_a_session_that_moved_to_a_released_device_is_restored(farm: Site) -> None:
+    """The slot is taken anew by a session that is older than the release."""
+    host = farm.host()
+    await host.granted(JOHN, "8", device="NB-1")
+    await host.end("8")
+    await host.granted(JOHN)
+    await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    await host.granted(JOHN, device="NB-1")
+    await beaten(host)
+    restarted(farm)
+    await beaten(host)
+    assert {"7": "active"} == host.states
+    emptied(farm)
+    await beaten(host)
+    assert [("ctx-01", "7")] == await farm.sessions()
+
+
+async def test_a_device_that_took_anothers_place_is_restored_though_it_was_released_before(farm: Site) -> None:
+    """Its slot was last used before the release, as the one whose place it took, and is later all the same."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    farm.timed.clock.advance(MINUTE)
+    await host.granted(JOHN, device="NB-1")
+    await host.end()
+    await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    farm.timed.clock.advance(2 * DAY)
+    replaced = await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, FARM, "nb-1", note="moved")
+    assert Replacement.REPLACED is replaced.outcome
+    await host.granted(JOHN)
+    await host.end()
+    await beaten(host)
+    before = await farm.lease()
+    assert before is not None
+    emptied(farm)
+    await beaten(host)
+    after = await farm.lease()
+    assert after is not None
+    assert ["citrix-a", "nb-1"] == sorted(each.device for each in after.devices)
+    assert before.devices == after.devices
+
+
+async def test_a_hold_of_a_grant_before_is_not_restored(farm: Site) -> None:
+    """The lease was taken, and the session asked again before its host heard of that: nobody holds the new seat."""
+    await farm.apply(farm.policy + 'max_hold = "2h"\n')
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.hold(span_ms=HOUR)
+    await taken_back(farm)
+    assert await host.granted(JOHN)
+    await beaten(host)
+    before = snapshot(farm)
+    restarted(farm)
+    await beaten(host)
+    assert before == snapshot(farm)
+
+
+async def test_a_restart_adds_nothing_to_the_contact_that_ended_with_a_boot(
+    farm: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its device was last in use when it started, as far as the store could know, whatever other device was later."""
+    with booted(monkeypatch) as reboot:
+        one, two = farm.host(), farm.host("ctx-02")
+        await beaten(one, two)
+        farm.timed.clock.advance(MINUTE)
+        await one.granted(JOHN, "8", device="NB-1")
+        farm.timed.clock.advance(MINUTE)
+        await one.granted(JOHN)
+        await one.end()
+        one.kill()
+        farm.timed.clock.advance(3 * HOUR)
+        await beaten(two)
+        await two.granted(JOHN)
+        await two.end()
+        before = snapshot(farm)
+        reboot()
+        restarted(farm)
+        await beaten(two)
+        one.boot()
+        await beaten(one, two)
+        assert before == snapshot(farm)
+
+
+async def test_a_late_answer_to_an_end_brings_no_receipt_back(site: Site) -> None:
+    """The end was carried out before the lease was taken; its answer comes after the host has heard of that."""
+    host = site.host()
+    await host.granted(JOHN)
+    with host.line.holding("release") as held:
+        end = asyncio.create_task(host.end())
+        await held()
+        await taken_back(site, Withdrawal.REVOKED)
+        in_force = await site.farm.policy()
+        await host.node.sync.heartbeat.beat(in_force.version, await pool_of(site))
+    await end
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN)).reason
+
+
+async def test_a_receipt_takes_nothing_of_a_later_lease(site: Site) -> None:
+    """Of that one only the end was answered: the receipt of the lease before admits nobody by it."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.end()
+    site.timed.clock.advance(31 * DAY)
+    await beaten(host)
+    host.line.deaf.add("acquire")
+    assert Reason.OFFLINE is (await host.denied(JOHN)).reason
+    host.line.deaf.clear()
+    await beaten(host)
+    assert [] == await site.sessions()
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN)).reason
 
 
 async def test_a_forgotten_name_leaves_the_receipts(farm: Site) -> None:
