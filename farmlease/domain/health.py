@@ -64,6 +64,7 @@ class Facts:
     unreported: tuple[str, ...] = ()  #: pools of sessions that are about to end as nothing reports their activity
     accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
+    kept_blocked: str = ""  #: a place for what is kept where something else lies than a folder
     kept_percent: int = 0  #: how full the folder of what is kept for inspection is
     file_troubles: tuple[str, ...] = ()  #: what is wrong with users' files on this host
     log_trouble: str | None = None  #: why lines of the log are being lost
@@ -280,6 +281,12 @@ def _log(facts: Facts) -> Check:
 
 
 def _kept(facts: Facts) -> Check:
+    if facts.kept_blocked:
+        text = (
+            f"{facts.kept_blocked} in state_dir is no folder, so nothing can be kept for inspection; move away what is "
+            "there: the agent makes the folder"
+        )
+        return Check("kept", Status.WARN, text)
     if facts.kept_percent >= KEPT_ALERT:
         text = (
             f"kept/ in state_dir is {facts.kept_percent} % full: inspect the files in it and move them away; once "

@@ -85,6 +85,7 @@ class HealthMonitor:
             ring_trouble=sync.keyring.trouble,
             unseen=self._liveness.unseen,
             unreported=self._liveness.unreported(),
+            kept_blocked=state.evidence.blocked,
             kept_percent=state.evidence.percent_full,
             file_troubles=sync.records.troubles.texts,
             sessions=state.sessions.shown_sessions,
