@@ -79,7 +79,7 @@ class Takings:
             case "restore", "ended":
                 self._ended(carried)
             case "restore", "restored":
-                held = self._lease_of(carried)
+                held = self._standing_lease(carried)
                 return lambda: self._restored(carried, held)
         return lambda: None
 
@@ -212,6 +212,12 @@ class Takings:
     def _lease_of(self, carried: Carried) -> str:
         lease = self._ledger.pools[carried.pool].model.leases.get(carried.arguments["user"])
         return lease.id if lease else ""
+
+    def _standing_lease(self, carried: Carried) -> str:
+        """Return the lease unless it is over by now: the model knows one until it settles."""
+        user, model = carried.arguments["user"], self._ledger.pools[carried.pool].model
+        now = self._ledger.now_ms(carried.pool, carried.now_ms)
+        return self._lease_of(carried) if user in model.leases and model.lease_deadline(user) > now else ""
 
     def _sessions_of(self, carried: Carried) -> dict[Key, int]:
         """Return the sessions of the user that a script is about, with their fences."""

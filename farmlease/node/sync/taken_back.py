@@ -70,6 +70,8 @@ class TakenBack:
         if grave is not None and grave.moved_to:
             name = self._present_name(user, receipt, grave.moved_to)
             self._receipts.move(user, grave.moved_to, pool, name, fence=grave.fence + 1)
+            if self._receipts.find(user, pool) is not None:  # the other name has one of its own
+                self._receipts.give_up(user, pool)
         elif grave is not None:
             _log.info("receipt.taken_back", pool=pool, user=user)
             self._receipts.give_up(user, pool)
