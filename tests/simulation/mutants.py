@@ -35,6 +35,7 @@ from farmlease.node.sessions.start import SessionStart
 from farmlease.node.sync.heartbeat import Heartbeat
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
 from farmlease.node.sync.recovery import Recovery
+from farmlease.node.sync.renamed_node import RenamedNode
 from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.connection.connection import Connection
 from tests.simulation.life import run, uncollected
@@ -413,6 +414,16 @@ MUTANTS = (
            TakenBack, "recover", "if theirs.get(user, Graves({})).lacks(ours, now):", "if False:", "loss"),
     among(swapped("takings forgotten at restart", "What a node heard was taken back is forgotten with its agent.",
             Journal, "write_tombstones", lambda *_: None, "loss"), agent_killed=8, flushed=6),
+    among(lua("moved without a word", "A lease moves to another name of its user, and no node hears of it.",
+        "store_graves(old, graves)\n  if there", "if there", "names"), user_renamed=4, host_renamed=0.1),
+    among(python("receipt under two names", "A node that has a receipt under both names keeps the one under the former.",
+           TakenBack, "_heed", "if self._receipts.find(user, pool) is not None:", "if False:", "names"), user_renamed=6),
+    among(swapped("erased and kept", "A node hears that a name was erased, and keeps it in its receipts.",
+            TakenBack, "_forget_name", lambda *_: None, "names"), user_renamed=4),
+    among(swapped("former name forgotten", "A host that was renamed leaves its sessions under the former name.",
+            RenamedNode, "take_over", _do_nothing, "names"), host_renamed=4),
+    among(python("told under a name unknown", "An end is delivered before the store knows the new name of its host.",
+           OutboxDelivery, "_release", "await self._renamed.take_over(message.pool, known)", "pass", "names"), host_renamed=4),
 )  # fmt: skip
 
 

@@ -148,7 +148,7 @@ class Takings:
             yield from (f"lease {lease} in {pool} stands under {found}" for lease, found in homes.items() if found[1:])
 
     def kept(self, host: str, receipts: Receipts) -> Iterator[str]:
-        """Yield what a host keeps of what it has heard was taken: to be asked when all is quiet."""
+        """Yield what a host keeps of what it has heard was taken."""
         for taking in self._all:
             receipt = receipts.find(taking.user, taking.pool) if self._knows(host, taking) else None
             if receipt is None:

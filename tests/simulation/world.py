@@ -394,6 +394,8 @@ class World:
     def _has_heard(self, host: Host, life: int, spoken: dict[str, float]) -> None:
         if host.up and host.lives == life:
             self.takings.hears(host.name, spoken)
+            for what in self.takings.kept(host.name, host.node.state.receipts):
+                self.broken("L11", what)
 
     def _check_heard(self, host: Host, life: int, lost: set[tuple[str, str, int]]) -> None:
         if host.up and host.lives == life and (what := laws.heard_of_loss(host, lost)):
