@@ -31,7 +31,7 @@ _BEFORE_ANYTHING = frozenset({"lapsed", "configure", "policy", "strange", "none"
 _NOTHING_ENDED = frozenset({"lapsed", "configure", "policy"})
 #: Scripts that change no claim.
 _NO_CLAIMS = frozenset(
-    {"count", "damaged", "missing", "nodes", "peek", "rebuild", "restored", "sessions", "tombstones"}
+    {"count", "damaged", "missing", "nodes", "peek", "rebuild", "restored", "sealed", "sessions", "tombstones"}
 )
 #: Scripts after which the store's contents are taken over as they are.
 _TAKEN_OVER = frozenset({"put_back", "recover", "restore"})

@@ -245,7 +245,7 @@ def _adopt_without_outbox(self: Agent) -> None:
 
 #: A node that hears of what was taken back and keeps its receipts: one of the two guards against their return.
 _DEAF = swapped("receipt kept", "A node hears that a lease was taken back, and keeps its receipt.", TakenBack, "_heed",
-                lambda *_: None)  # fmt: skip
+                _do_nothing)  # fmt: skip
 #: The other one: a store that restores what was taken back.
 _UNHEEDED = lua("taking unheeded", "A lease that was taken back is restored by whoever had it.",
         "if bar and bar > now or last_known() <= (taken or -1)", "if bar and bar > now")  # fmt: skip

@@ -313,6 +313,23 @@ async def test_a_receipt_of_a_renamed_lease_goes_though_the_new_name_has_one(far
     assert Source.RECEIPT is (await host.granted(MARY, "10")).source
 
 
+async def test_a_lease_that_was_renamed_by_hand_is_restored_where_it_stands(farm: Site) -> None:
+    """L7: the policy does not read the one name as the other; in a recovery the receipt stays under the new one."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    index = farm.farm.sealer.user_index(JOHN)
+    due = DueRename(pool="qlikview", index=index, name=JOHN.canonical, user=MARY)
+    assert Rename.RENAMED is await LeaseRenamer(farm.farm).move(due)
+    await beaten(host)
+    emptied(farm)
+    await beaten(host)
+    lease = await farm.lease(MARY)
+    assert lease is not None
+    assert MARY.canonical == lease.user
+    assert None is await farm.lease(JOHN)
+
+
 async def test_tombstones_outlive_the_agent_and_are_told_by_number(site: Site) -> None:
     """A restarted agent knows what it heard; what it knows is not asked for again with each heartbeat."""
     host = site.host()
