@@ -14,11 +14,13 @@ import pytest
 from farmlease.admin.audit import AuditEvent
 from farmlease.cli import audit as audit_command
 from farmlease.cli.client.farm import FarmClient
+from farmlease.cli.signals import InterruptibleRunner
 from farmlease.domain.identity import User
 from farmlease.errors import StoreUnavailable
 from farmlease.store.audit_store import AuditCursor
 from farmlease.store.keys import note_keys
 from tests.support.commands import CLEARQUEST, NODE, QLIKVIEW, ClockedHost, Host, me
+from tests.support.patience import within
 from tests.support.stores import DAY, HOUR, NINE
 
 JOHN, MARY = "CORP\\john", "CORP\\mary"
@@ -184,7 +186,7 @@ def test_follow_goes_on_with_what_comes(host: Host) -> None:
             assert ("acquired", "corp\\john") == (line["event"], line["user"])
         finally:
             process.send_signal(signal.SIGINT)
-        assert 130 == process.wait(20)
+        assert 130 == process.wait(within(20))
 
 
 def test_a_forgotten_person_is_a_pseudonym_in_the_trail(clocked: ClockedHost) -> None:
@@ -288,7 +290,7 @@ def test_follow_outlasts_a_store_that_goes_away(
     monkeypatch.setattr(audit_command, "PAUSE", 0)
     with asyncio.Runner() as runner:
         history: Any = Torn()
-        client = FarmClient(host.config, history, runner)
+        client = FarmClient(host.config, history, InterruptibleRunner(runner))
         found = audit_command.read_events(client, history, [AuditCursor("qlikview", "0")], (), follow=True)
         assert ["1", "2", "3", "4"] == [each.id for each in islice(found, 4)]
     assert "farmlease: the store is away; trying again\n" == capsys.readouterr().err

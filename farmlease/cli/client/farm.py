@@ -20,6 +20,7 @@ import structlog
 from farmlease.admin.addressing import Addressee
 from farmlease.admin.leases import LeaseAdmin, Pseudonym, Who
 from farmlease.cli import config_file
+from farmlease.cli.signals import InterruptibleRunner
 from farmlease.config.model import Config, load_config
 from farmlease.domain.identity import User
 from farmlease.domain.model import Kind, LeaseView
@@ -41,7 +42,7 @@ class FarmClient:
 
     config: Config
     farm: Farm
-    _runner: asyncio.Runner
+    _runner: InterruptibleRunner
 
     @property
     def lease_admin(self) -> LeaseAdmin:
@@ -157,11 +158,11 @@ def opened_farm() -> Iterator[FarmClient]:
     """Open the farm of the configuration; if its embedded store is already running, connect to that."""
     warn_on_stderr()
     config = configuration()
-    with asyncio.Runner() as runner:
+    with asyncio.Runner() as runner, InterruptibleRunner(runner) as interruptible:
         stack = AsyncExitStack()
         try:
-            farm, _ = runner.run(stack.enter_async_context(open_farm(config, by=administrator(config.node))))
-            yield FarmClient(config, farm, runner)
+            farm, _ = interruptible.run(stack.enter_async_context(open_farm(config, by=administrator(config.node))))
+            yield FarmClient(config, farm, interruptible)
         finally:
             runner.run(stack.aclose())
 

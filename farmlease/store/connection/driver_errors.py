@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 from redis import exceptions as answers
 from redis.asyncio.sentinel import MasterNotFoundError
@@ -20,7 +21,16 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from farmlease.errors import KeyDamaged, StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.connection.acl_texts import Lack, lack_in
 
-__all__ = ["DRIVER_ERRORS", "NotMaster", "NotUnderstood", "SentinelsRefuse", "leads_elsewhere", "store_error"]
+__all__ = [
+    "DRIVER_ERRORS",
+    "NotMaster",
+    "NotUnderstood",
+    "SentinelsRefuse",
+    "leads_elsewhere",
+    "like",
+    "says_why",
+    "store_error",
+]
 
 #: What the driver, the network and a timeout raise.
 DRIVER_ERRORS = (answers.RedisError, OSError)
@@ -155,9 +165,21 @@ _NETWORK: tuple[tuple[tuple[type[BaseException], ...], type[StoreError], str], .
 _NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
+def says_why(answer: Exception) -> bool:
+    """Return whether a server's error says what keeps it from answering, rather than that it knows no such command."""
+    return _word_of(answer) != ""
+
+
 def leads_elsewhere(answer: Exception) -> bool:
     """Return whether a server's error belongs to the network connection, which is not to be used any more then."""
     return _word_of(answer) in _ELSEWHERE
+
+
+def like(error: Exception) -> Exception:
+    """Return an error like another one, for one more caller: an exception that is raised twice mixes up its causes."""
+    another = copy(error)
+    another.__cause__ = error
+    return another
 
 
 def store_error(

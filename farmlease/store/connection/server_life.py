@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from farmlease.store.connection.driver_errors import NotMaster, NotUnderstood
+from farmlease.store.connection.driver_errors import NotMaster, NotUnderstood, says_why
 
 __all__ = ["life_of", "parse_info", "what_it_says"]
 
@@ -33,7 +33,7 @@ async def life_of(ask: Ask, server: object, replication: object) -> str:
     """Return the life of a master by its answers to INFO server and INFO replication, which may be errors.
 
     ``ask`` sends one command more where these do not suffice. NotMaster for a replica, NotUnderstood if it cannot be
-    told, and the server's error where it denies the right to ask.
+    told, and the server's error where it says why it does not answer.
     """
     told = await _told(ask, server, replication)
     role = told.get("role") or await _role(ask)
@@ -53,7 +53,7 @@ async def life_of(ask: Ask, server: object, replication: object) -> str:
 
 
 async def what_it_says(ask: Ask) -> Mapping[str, str]:
-    """Ask a server what it says of itself and of its replication. Its error where it denies the right to ask."""
+    """Ask a server what it says of itself and of its replication. Its error where it says why it does not answer."""
     answers: list[object] = []
     for section in ("server", "replication"):
         try:
@@ -67,14 +67,16 @@ async def _told(ask: Ask, server: object, replication: object) -> Mapping[str, s
     """Return what INFO says; the whole of it where it knows no sections, and nothing where there is no INFO."""
     told: dict[str, str] = {}
     for each in (server, replication):
-        if isinstance(each, NoPermissionError):
+        if isinstance(each, Exception) and says_why(each):
             raise each
         told |= {} if isinstance(each, Exception) else parse_info(each)
     if "role" in told and told.keys() & set(_LIVES):
         return told
     try:
         return parse_info(await ask("INFO")) | told
-    except ResponseError:
+    except ResponseError as error:
+        if says_why(error):
+            raise
         return told
 
 
@@ -82,7 +84,9 @@ async def _role(ask: Ask) -> str:
     """Return what ROLE says; empty where it says nothing, and also where we may not ask: INFO is what we may."""
     try:
         answer = await ask("ROLE")
-    except ResponseError:
+    except ResponseError as error:
+        if says_why(error) and not isinstance(error, NoPermissionError):
+            raise
         return ""
     first = answer[0] if isinstance(answer, list) and answer else b""
     return first.decode(errors="replace") if isinstance(first, bytes) else str(first)

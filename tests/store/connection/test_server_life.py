@@ -20,7 +20,7 @@ REPLID = "8d5f1b0c9f0e4a7f8d5f1b0c9f0e4a7f8d5f1b0c"
 SERVER = b"# Server\r\nredis_version:7.2.4\r\nredis_mode:standalone\r\nrun_id:abc\r\n"
 REPLICATION = b"# Replication\r\nrole:master\r\nmaster_replid:" + REPLID.encode() + b"\r\n"
 NO_SECTIONS = b"ERR wrong number of arguments for 'info' command"
-UNKNOWN = b"ERR unknown command 'INFO', with args beginning with: 'server'"
+BUSY = b"-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n"
 MASTER = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 REPLICA = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:1\r\n$9\r\nconnected\r\n:0\r\n"
 
@@ -125,6 +125,23 @@ async def test_who_is_no_master(role: str, error: type[Exception]) -> None:
 
     with pytest.raises(error):
         await life_of(ask, b"run_id:1", f"role:{role}".encode())
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {b"INFO server": BUSY, b"INFO replication": BUSY},
+        {b"INFO server": bulk(SERVER), b"INFO replication": BUSY},
+        {b"INFO server": b"-%b\r\n" % NO_SECTIONS, b"INFO replication": b"-%b\r\n" % NO_SECTIONS, b"INFO": BUSY},
+        {b"INFO server": bulk(SERVER), b"INFO replication": bulk(b""), b"INFO": bulk(b""), b"ROLE": BUSY},
+    ],
+    ids=["each section", "one section", "the whole", "ROLE"],
+)
+async def test_a_server_that_cannot_say_it_now_is_asked_again(answers: Answers) -> None:
+    """What keeps a server from answering is no word on what it is."""
+    async with server_that_says(answers) as url, await open_connection(StoreAddress(url=url)) as connection:
+        with pytest.raises(StoreUnavailable, match="is busy"):
+            await connection.ping()
 
 
 async def test_a_real_server_without_info() -> None:

@@ -88,7 +88,12 @@ local function put_record(user, record)
   end
   call('HSET', RECORDS, user, record)
   local kept = call('HGET', DAMAGED, field)
-  if kept and string.match(kept, '^%d* (.*)$') == record then call('HDEL', DAMAGED, field) end
+  if kept and string.match(kept, '^%d* (.*)$') == record then
+    call('HDEL', DAMAGED, field)
+    state.aside = call('HLEN', DAMAGED)
+    state.inspected = math.min(state.inspected, state.aside) -- else the next one would not be told
+    call('HSET', META, 'inspected', text(state.inspected), 'aside', text(state.aside))
+  end
 end
 
 local function node_of(key)
