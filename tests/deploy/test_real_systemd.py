@@ -13,8 +13,9 @@ from farmlease.crypto.keyring import KeyRing
 from tests.deploy.test_systemd import UNIT
 from tests.support.agents import soon
 from tests.support.patience import within
+from tests.support.ports import quiet_ports
 from tests.support.real_systemd import RealSystemd, real_systemd
-from tests.support.servers import free_port, redis_server
+from tests.support.servers import redis_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 
@@ -36,10 +37,10 @@ def systemd(tmp_path: Path) -> Iterator[RealSystemd]:
     (etc / "store-password").write_text("between us")
     (etc / "store-password").chmod(0o600)
     (etc / "pools.toml").write_text(POLICY)
-    with redis_server("--requirepass", "between us", tcp=True) as server:
+    with redis_server("--requirepass", "between us", tcp=True) as server, quiet_ports(1) as (port,):
         (etc / "farmlease.toml").write_text(
             f'farm = "citrix-a"\nnode = "ctx-01"\n[store]\nurl = "redis://127.0.0.1:{server.port}/0"\n'
-            f'password_file = "/etc/farmlease/store-password"\n[health]\nlisten = "127.0.0.1:{free_port()}"\n'
+            f'password_file = "/etc/farmlease/store-password"\n[health]\nlisten = "127.0.0.1:{port}"\n'
         )
         with real_systemd(tmp_path, [UNIT, tmp_path / OF_USER], proc=HIDDEN) as running:
             applied = running.farmlease("pool", "apply", "/etc/farmlease/pools.toml")

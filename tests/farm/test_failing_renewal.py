@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.agents import RunningAgent, agents_on, soon
 from tests.support.authority import Authority
-from tests.support.servers import RedisServer, free_port, redis_server
+from tests.support.ports import quiet_ports
+from tests.support.servers import RedisServer, redis_server
 
 POLICY = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 9\nshare = "session"\n'
 
@@ -75,9 +76,9 @@ def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
     """The server's own, an authority's or ours: it is said while it is good."""
     authority = Authority(tmp_path, "ours", days=0.2)
     certificate, key = authority.issue("store")
-    port = free_port()
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.file))
     with (
+        quiet_ports(1) as (port,),
         redis_server("--tls-port", str(port), *files, "--tls-auth-clients", "no") as server,
         entitled(server, f"rediss://127.0.0.1:{port}/0", f'ca_file = "{authority.file}"') as agent,
     ):
