@@ -75,6 +75,13 @@ class Receipt:
         """Return this receipt with the lease as a later grant has it, and with its own record."""
         return replace(self, lease=taken.lease, name=taken.name, document=taken.document, incarnation=taken.incarnation)
 
+    def with_winner(self) -> "Receipt":
+        """Return this receipt with the winner as its version, if there is one."""
+        if self.winner is None:
+            return self
+        version, record = self.winner
+        return replace(self, version=version, record=record, line=new_line(), winner=None)
+
 
 _FORM = TypeAdapter(Receipt)
 #: Receipts whose content is remembered.

@@ -70,6 +70,16 @@ def emptied(site: Site) -> None:
     site.timed.clock.advance(SECOND)
 
 
+@pytest.fixture
+async def hosts(farm: Site) -> tuple[Host, Host]:
+    """Two hosts: John had a session on the first, which has his receipt."""
+    one, two = farm.host(), farm.host("ctx-02")
+    await one.granted(JOHN)
+    await one.end()
+    await beaten(one, two)
+    return one, two
+
+
 async def pool_of(site: Site) -> Pool:
     """The pool as it is in force."""
     pool = (await site.farm.policy()).pool("qlikview")
@@ -80,6 +90,13 @@ async def pool_of(site: Site) -> Pool:
 async def taken_back(site: Site, why: Withdrawal = Withdrawal.RETURNED, user: User = JOHN) -> None:
     """Let an administrator take a user's lease."""
     assert await LeaseAdmin(site.farm).withdraw(await pool_of(site), user, why)
+
+
+async def devices(site: Site) -> list[str]:
+    """The devices of John's lease, in order."""
+    lease = await site.lease()
+    assert lease is not None
+    return sorted(each.device for each in lease.devices)
 
 
 def snapshot(site: Site) -> dict[str, Any]:
@@ -102,13 +119,22 @@ def put_back(site: Site, data: dict[bytes, bytes]) -> None:
         site.timed.raw.restore(key, 0, value)
 
 
+async def taken_back_and_lost(site: Site, one: Host, two: Host, why: Withdrawal = Withdrawal.RETURNED) -> None:
+    """Take a lease and lose that with the store, while only the second host hears of it; then the first recovers."""
+    before = copy(site)
+    one.line.cut.add("*")
+    await taken_back(site, why)
+    await beaten(two)
+    put_back(site, before)
+    site.timed.clock.advance(SECOND)
+    one.line.cut.clear()
+    await beaten(one)
+
+
 @pytest.mark.parametrize("why", [Withdrawal.RETURNED, Withdrawal.REVOKED])
-async def test_a_restart_brings_no_lease_back(farm: Site, why: Withdrawal) -> None:
+async def test_a_restart_brings_no_lease_back(farm: Site, hosts: tuple[Host, Host], why: Withdrawal) -> None:
     """A host that was cut off while the lease was taken, and its quarantine over, restores nothing of it."""
-    one, two = farm.host(), farm.host("ctx-02")
-    await one.granted(JOHN)
-    await one.end()
-    await beaten(one, two)
+    one, two = hosts
     one.line.cut.add("*")
     await taken_back(farm, why)
     farm.timed.clock.advance(2 * DAY)
@@ -121,24 +147,21 @@ async def test_a_restart_brings_no_lease_back(farm: Site, why: Withdrawal) -> No
     assert (await one.granted(JOHN)).lease.id  # he is let in, with a new lease
 
 
-async def test_a_revoked_user_is_not_let_in_by_a_receipt(site: Site) -> None:
+async def test_a_revoked_user_is_not_let_in_by_a_receipt(farm: Site, hosts: tuple[Host, Host]) -> None:
     """One heartbeat after the revocation no host lets him in while the store is away; before it, his host would."""
-    host = site.host()
-    await host.granted(JOHN)
-    await host.end()
-    await beaten(host)
-    await taken_back(site, Withdrawal.REVOKED)
+    host, _ = hosts
+    await taken_back(farm, Withdrawal.REVOKED)
     await beaten(host, times=1)
     host.line.cut.add("*")
     assert Reason.OFFLINE is (await host.denied(JOHN)).reason
 
 
-async def test_who_was_let_in_again_after_a_return_keeps_his_receipt(site: Site) -> None:
+async def test_who_was_let_in_again_after_a_return_keeps_his_receipt(farm: Site, hosts: tuple[Host, Host]) -> None:
     """The lease is revived under its id: an older tombstone takes nothing of it, on this host or another."""
-    one, two = site.host(), site.host("ctx-02")
+    one, two = hosts
     first = await one.granted(JOHN)
     await one.end()
-    await taken_back(site)
+    await taken_back(farm)
     again = await two.granted(JOHN, "8")
     assert first.lease.id == again.lease.id
     await two.end("8")
@@ -149,16 +172,14 @@ async def test_who_was_let_in_again_after_a_return_keeps_his_receipt(site: Site)
     assert Reason.OFFLINE is (await one.denied(JOHN)).reason, "what this host knows was taken back"
     for host in (one, two):
         host.line.cut.clear()
-    emptied(site)
+    emptied(farm)
     await beaten(two, one)
-    assert [("ctx-02", "8")] == await site.sessions()
+    assert [("ctx-02", "8")] == await farm.sessions()
 
 
-async def test_a_restart_brings_no_device_back(farm: Site) -> None:
+async def test_a_restart_brings_no_device_back(farm: Site, hosts: tuple[Host, Host]) -> None:
     """A released device whose quarantine is over, and one that was replaced, take no slot; the farm's own stays."""
-    one, two = farm.host(), farm.host("ctx-02")
-    await one.granted(JOHN)
-    await one.end()
+    one, two = hosts
     await two.granted(JOHN, "8", device="NB-1")
     await two.end("8")
     await beaten(one, two)
@@ -177,9 +198,7 @@ async def test_a_restart_brings_no_device_back(farm: Site) -> None:
     two.line.cut.clear()
     restarted(farm)
     await beaten(two, one)
-    lease = await farm.lease()
-    assert lease is not None
-    assert ["citrix-a", "nb-3"] == sorted(each.device for each in lease.devices)
+    assert ["citrix-a", "nb-3"] == await devices(farm)
 
 
 async def test_a_restart_without_loss_changes_nothing(farm: Site) -> None:
@@ -201,20 +220,10 @@ async def test_a_restart_without_loss_changes_nothing(farm: Site) -> None:
     assert (1, 0) == (events.count(b"recovering"), events.count(b"taken_back"))
 
 
-async def test_a_store_that_lost_its_tombstones_gets_them_back(farm: Site) -> None:
+async def test_a_store_that_lost_its_tombstones_gets_them_back(farm: Site, hosts: tuple[Host, Host]) -> None:
     """One host heard of the return, the other has the receipt: the seat stays in quarantine, then the lease is gone."""
-    one, two = farm.host(), farm.host("ctx-02")
-    await one.granted(JOHN)
-    await one.end()
-    await beaten(one, two)
-    before = copy(farm)
-    one.line.cut.add("*")
-    await taken_back(farm)
-    await beaten(two)
-    put_back(farm, before)
-    farm.timed.clock.advance(SECOND)
-    one.line.cut.clear()
-    await beaten(one)  # which has not heard of it, and restores
+    one, two = hosts
+    await taken_back_and_lost(farm, one, two)
     await beaten(two, one)
     lease = await farm.lease()
     assert lease is not None
@@ -226,11 +235,9 @@ async def test_a_store_that_lost_its_tombstones_gets_them_back(farm: Site) -> No
     assert Reason.OFFLINE is (await one.denied(JOHN)).reason
 
 
-async def test_a_store_that_lost_everything_keeps_a_seat_in_quarantine(farm: Site) -> None:
+async def test_a_store_that_lost_everything_keeps_a_seat_in_quarantine(farm: Site, hosts: tuple[Host, Host]) -> None:
     """Nor are the vendor's quarantine of a seat and the time for which a revoked user stays out lost with the store."""
-    host, other = farm.host(), farm.host("ctx-02")
-    await host.granted(JOHN)
-    await host.end()
+    host, other = hosts
     await taken_back(farm, Withdrawal.REVOKED)
     await beaten(host, other)
     emptied(farm)
@@ -249,18 +256,40 @@ async def test_a_session_of_a_lease_that_was_taken_is_lost_with_the_tombstone(fa
     one, two = farm.host(), farm.host("ctx-02")
     await one.granted(JOHN)
     await beaten(one, two)
-    before = copy(farm)
-    one.line.cut.add("*")
-    await taken_back(farm, Withdrawal.REVOKED)
-    await beaten(two)
-    put_back(farm, before)
-    farm.timed.clock.advance(SECOND)
-    one.line.cut.clear()
-    await beaten(one)
+    await taken_back_and_lost(farm, one, two, Withdrawal.REVOKED)
     assert {"7": "active"} == one.states
     await beaten(two, one)
     assert [] == await farm.sessions()
     assert {"7": "lost"} == one.states
+
+
+@pytest.mark.parametrize(("instead", "stay"), [("", ["citrix-a", "nb-1"]), ("nb-2", ["citrix-a"])])
+async def test_a_device_that_was_in_use_in_an_older_copy_stays_taken_back(
+    farm: Site, hosts: tuple[Host, Host], instead: str, stay: list[str]
+) -> None:
+    """The store is turned back to when a session used it: that session ends, and its slot is not held anew.
+
+    A released device is held for a quarantine from that end, one that was replaced not at all.
+    """
+    one, two = hosts
+    farm.timed.clock.advance(SECOND)
+    await two.granted(JOHN, "8", device="NB-1")
+    await beaten(one, two)
+    before = copy(farm)
+    farm.timed.clock.advance(SECOND)
+    if instead:
+        await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, "nb-1", instead, note="broken")
+    else:
+        await two.end("8")
+        await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    await beaten(one, two)
+    put_back(farm, before)
+    farm.timed.clock.advance(SECOND)
+    await beaten(one, two)
+    assert stay == await devices(farm)
+    farm.timed.clock.advance(25 * HOUR)
+    await beaten(one, two)
+    assert ["citrix-a"] == await devices(farm)
 
 
 @pytest.mark.parametrize("why", [Withdrawal.RETURNED, Withdrawal.REVOKED])
@@ -447,12 +476,9 @@ async def test_a_receipt_takes_nothing_of_a_later_lease(site: Site) -> None:
     assert Reason.OFFLINE is (await host.denied(JOHN)).reason
 
 
-async def test_a_forgotten_name_leaves_the_receipts(farm: Site) -> None:
+async def test_a_forgotten_name_leaves_the_receipts(farm: Site, hosts: tuple[Host, Host]) -> None:
     """No restore brings an erased name back, and no host keeps it."""
-    host = farm.host()
-    await host.granted(JOHN)
-    await host.end()
-    await beaten(host)
+    host, other = hosts
     await taken_back(farm)
     host.line.cut.add("*")
     farm.timed.clock.advance(2 * DAY)
@@ -460,7 +486,7 @@ async def test_a_forgotten_name_leaves_the_receipts(farm: Site) -> None:
     assert await farm.farm.audit.forget("qlikview", index, b"") is not None
     host.line.cut.clear()
     restarted(farm)
-    await beaten(host)
+    await beaten(host, other)
     assert {} == farm.timed.raw.hgetall(Shard(FARM, "qlikview").key("names"))
     receipt = host.node.state.receipts.find(index, "qlikview")
     assert receipt is None or b"" == receipt.name
@@ -482,12 +508,10 @@ async def test_a_renamed_lease_is_restored_under_its_new_name_and_renamed_back(f
     assert None is await farm.lease(PLAIN)
 
 
-async def test_tombstones_outlive_the_agent_and_are_told_by_number(site: Site) -> None:
+async def test_tombstones_outlive_the_agent_and_are_told_by_number(farm: Site, hosts: tuple[Host, Host]) -> None:
     """A restarted agent knows what it heard; what it knows is not asked for again with each heartbeat."""
-    host = site.host()
-    await host.granted(JOHN)
-    await host.end()
-    await taken_back(site)
+    host, _ = hosts
+    await taken_back(farm)
     await beaten(host)
     host.restart()
     assert 2 == host.node.state.tombstones.count()  # the lease, and its seat in quarantine
@@ -495,9 +519,9 @@ async def test_tombstones_outlive_the_agent_and_are_told_by_number(site: Site) -
     host.line.calls.clear()
     await beaten(host)
     assert "tombstones" not in host.line.calls
-    site.timed.clock.advance(31 * DAY)
+    farm.timed.clock.advance(31 * DAY)
     await host.granted(MARY)
     await host.end()
-    await taken_back(site, user=MARY)
+    await taken_back(farm, user=MARY)
     await beaten(host)
-    assert [site.farm.sealer.user_index(MARY)] == [*host.node.state.tombstones.of_pool("qlikview")]
+    assert [farm.farm.sealer.user_index(MARY)] == [*host.node.state.tombstones.of_pool("qlikview")]
