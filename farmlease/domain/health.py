@@ -42,6 +42,7 @@ class Facts:
         None  #: whether it counts as lost, by ``Steady``; None: it is lost if it does not answer now
     )
     store_damage: tuple[str, ...] = ()  #: a text for each pool whose data in the store are damaged
+    store_secrets: tuple[str, ...] = ()  #: why passwords or certificates for the store are going to fail
     offline_denies: bool  #: [agent] offline = "deny": no user is admitted while the store is away
     policy_known: bool
     policy_trouble: str | None  #: why this node cannot keep the farm's policy
@@ -129,8 +130,8 @@ class Health:
 def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
-        _taking(facts), _name(facts), _store(facts), _data(facts), _clock(facts), _keys(facts), _policy(facts),
-        _identity(facts), _pools(facts), _files(facts), _journal(facts), _kept(facts), _accounts(facts),
+        _taking(facts), _name(facts), _store(facts), _data(facts), _secrets(facts), _clock(facts), _keys(facts),
+        _policy(facts), _identity(facts), _pools(facts), _files(facts), _journal(facts), _kept(facts), _accounts(facts),
         _activity(facts), _tombstones(facts), _log(facts), _processes(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
@@ -182,6 +183,12 @@ def _data(facts: Facts) -> Check:
     if facts.store_damage:
         return Check("data", Status.WARN, "; ".join(facts.store_damage))
     return Check("data", Status.PASS, "whole")
+
+
+def _secrets(facts: Facts) -> Check:
+    if facts.store_secrets:
+        return Check("secrets", Status.WARN, "; ".join(facts.store_secrets))
+    return Check("secrets", Status.PASS, "good for the store")
 
 
 def _pools(facts: Facts) -> Check:

@@ -65,6 +65,7 @@ class HealthMonitor:
             namesakes=sync.report.namesakes,
             store_answers=sync.availability.answers,
             store_damage=sync.damage.texts,
+            store_secrets=sync.secrets.texts,
             offline_denies=self._offline_denies,
             policy_known=state.policy.in_force.policy is not None,
             policy_trouble=state.policy.trouble,
