@@ -21,6 +21,7 @@ from farmlease.node.sync.node_report import reported_marks
 from tests.support.file_damage import WAYS, damage_file, no_hang
 from tests.support.journals import ROOT, opened
 from tests.support.nodes import JOHN, MARY, Host, Site
+from tests.support.patience import within
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and modes are POSIX's")
 
@@ -155,7 +156,7 @@ def test_shared_memory_that_is_cut(tmp_path: Path, way: str) -> None:
         text=True,
         check=False,
         cwd=ROOT,
-        timeout=120,
+        timeout=within(120),
     )
     assert killed.returncode in {0, -signal.SIGBUS}, killed.stderr
     with closing(opened(folder)) as journal:
