@@ -16,6 +16,7 @@ from farmlease.node.sync.node_report import NodeReport
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
 from farmlease.node.sync.recovery import Recovery
 from farmlease.node.sync.renamed_node import RenamedNode
+from farmlease.node.sync.secrets_watch import StoreSecrets
 
 __all__ = ["Sync", "build_sync"]
 
@@ -26,6 +27,7 @@ class Sync:
 
     availability: StoreAvailability
     damage: StoreDamage
+    secrets: StoreSecrets
     records: RecordSync
     delivery: OutboxDelivery
     events: SyncEvents
@@ -44,6 +46,7 @@ def build_sync(config: Config, farm: Farm, state: State, records: RecordSync, ru
     return Sync(
         availability=availability,
         damage=damage,
+        secrets=StoreSecrets(),
         records=records,
         delivery=delivery,
         events=events,
