@@ -67,6 +67,11 @@ class Leased:
     charges: dict[str, str] = field(default_factory=dict)
 
 
+def _owner(seat: str) -> str:
+    """Return whose seat it is: a seat's name ends with its user, or is that."""
+    return seat.rpartition("/")[2]
+
+
 @dataclass(slots=True)
 class Model:
     """A pool."""
@@ -154,9 +159,14 @@ class Model:
         return sorted(int(end) for end in ends if self.now < end < INF)
 
     def check_room(self, before: dict[str, float]) -> None:
-        """L1: a grant took a seat only within capacity and overdraft, and none that is kept for others."""
+        """L1: a grant took a seat only within capacity and overdraft, and none that is kept for others.
+
+        A session that moves gives the seat that it had for another, where the pool is shared otherwise by now.
+        """
         now = self.held()
-        if self.rules.kind != "node_locked" and now.keys() - before.keys():
+        taken, given = now.keys() - before.keys(), before.keys() - now.keys()
+        is_exchange = sorted(map(_owner, taken)) == sorted(map(_owner, given))
+        if self.rules.kind != "node_locked" and taken and not is_exchange:
             assert len(now) + self.kept() <= self.rules.capacity + self.rules.overdraft or set(self.rules.reserve)
             assert len(now) <= self.rules.capacity + self.rules.overdraft
 
@@ -427,7 +437,7 @@ class Model:
         for key, each in self.of(user).items():
             if each.device == old:
                 self.take_away(key, "replaced", self.now)
-        if user in self.leases:
+        if user in self.leases and self.lease_deadline(user) > self.now:  # it may be over with those sessions
             slot = lease.devices.pop(old)
             lease.devices[new] = Device(slot.seen, slot.until, old)
             lease.replaced.append(self.now)
