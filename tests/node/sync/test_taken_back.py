@@ -94,6 +94,12 @@ async def taken_back(site: Site, why: Withdrawal = Withdrawal.RETURNED, user: Us
     assert await LeaseAdmin(site.farm).withdraw(await pool_of(site), user, why)
 
 
+async def moved_by_hand(site: Site, old: User, new: User) -> Rename:
+    """Let an administrator move what stands under one name to another, whatever the policy reads."""
+    due = DueRename(pool="qlikview", index=site.farm.sealer.user_index(old), name=old.canonical, user=new)
+    return await LeaseRenamer(site.farm).move(due)
+
+
 async def devices(site: Site) -> list[str]:
     """The devices of John's lease, in order."""
     lease = await site.lease()
@@ -535,9 +541,7 @@ async def test_a_receipt_of_a_renamed_lease_goes_though_the_new_name_has_one(far
     host = farm.host()
     await host.granted(JOHN)
     await host.end()
-    index = farm.farm.sealer.user_index(JOHN)
-    due = DueRename(pool="qlikview", index=index, name=JOHN.canonical, user=MARY)
-    assert Rename.RENAMED is await LeaseRenamer(farm.farm).move(due)
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
     await host.granted(MARY, "8")
     await host.beat()
     host.line.cut.add("*")
@@ -550,9 +554,7 @@ async def test_a_lease_that_was_renamed_by_hand_is_restored_where_it_stands(farm
     host = farm.host()
     await host.granted(JOHN)
     await host.end()
-    index = farm.farm.sealer.user_index(JOHN)
-    due = DueRename(pool="qlikview", index=index, name=JOHN.canonical, user=MARY)
-    assert Rename.RENAMED is await LeaseRenamer(farm.farm).move(due)
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
     await beaten(host)
     emptied(farm)
     await beaten(host)
@@ -560,6 +562,29 @@ async def test_a_lease_that_was_renamed_by_hand_is_restored_where_it_stands(farm
     assert lease is not None
     assert MARY.canonical == lease.user
     assert None is await farm.lease(JOHN)
+
+
+@pytest.mark.parametrize("then", ["forgotten", "revoked"])
+@pytest.mark.parametrize("why", [Withdrawal.RETURNED, Withdrawal.REVOKED])
+async def test_a_receipt_that_moves_heeds_what_was_taken_under_the_new_name(
+    farm: Site, why: Withdrawal, then: str
+) -> None:
+    """A host that was cut off hears of the new name first, as something was taken under the former one afterwards."""
+    host, other = farm.host(), farm.host("ctx-02")
+    await host.granted(PLAIN)
+    await host.end()
+    await beaten(host, other)
+    host.line.cut.add("*")
+    await read_otherwise(farm)
+    await taken_back(farm, why)
+    if then == "forgotten":
+        await farm.farm.audit.forget("qlikview", farm.farm.sealer.user_index(PLAIN), farm.farm.signature())
+    else:
+        await taken_back(farm, Withdrawal.REVOKED, PLAIN)
+    host.line.cut.clear()
+    await beaten(host)
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN, "10")).reason
 
 
 async def test_tombstones_outlive_the_agent_and_are_told_by_number(farm: Site, hosts: tuple[Host, Host]) -> None:
