@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from farmlease.domain.model import Withdrawal
+from farmlease.domain.model import Reason, Withdrawal
 from farmlease.domain.tombstones import Grave, Graves
 from farmlease.store.answers.admin import Import, Importing, ImportOutcome, Replacement
 from farmlease.store.answers.recovery import Restored, Restoring
@@ -331,6 +331,34 @@ async def test_a_lease_that_was_returned_and_renamed_stays_returned(timed: Timed
     stored = await pool.lease("corp-john")
     assert stored is not None
     assert stored.quarantined
+
+
+@pytest.mark.parametrize("kept_out", ["john", "corp-john"])
+async def test_a_revocation_that_was_renamed_is_put_back_under_the_new_name(timed: TimedStore, kept_out: str) -> None:
+    """With a fence above the lease that moved, whichever name was kept out: the lease was not granted since."""
+    pool = await office(timed, "named", capacity=3)
+    await pool.end("john", await pool.start("john"))
+    revoked = await pool.give_back(kept_out, Withdrawal.REVOKED)
+    assert revoked is not None
+    assert Rename.RENAMED is await rename(pool, "john", "corp-john")
+    assert "/" not in await claims(pool, "john")
+    moved = await claims(pool, "corp-john")
+    assert revoked.barred_until == moved["/"].until
+    timed.raw.delete(*(f"fl:{{{FARM}/clearquest/0}}:{each}" for each in ("barred", "over", "over_numbers")))
+    lose(timed, "mary")
+    assert await put_back(pool, "corp-john", moved)
+    assert Reason.REVOKED is (await pool.refused("corp-john")).reason
+
+
+async def test_a_revocation_from_before_a_grant_is_not_put_back(timed: TimedStore) -> None:
+    """It moved to another name, and a node knows it under this one still: who came since has not been kept out."""
+    pool = await office(timed, "named", capacity=3)
+    await pool.give_back("john", Withdrawal.REVOKED)
+    before = await claims(pool, "john")
+    assert Rename.RENAMED is await rename(pool, "john", "corp-john")
+    await pool.start("john")
+    assert await put_back(pool, "john", before)
+    assert isinstance(await pool.start("john", "2"), Taken)
 
 
 async def test_what_is_put_back_is_taken_again(timed: TimedStore) -> None:

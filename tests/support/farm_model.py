@@ -403,9 +403,11 @@ class Model:
             lease.lingering = {new + seat.removeprefix(old): until for seat, until in lease.lingering.items()}
             lease.charges = {new + seat.removeprefix(old): charge for seat, charge in lease.charges.items()}
             self.leases[new] = lease
-        if bar > self.now:
-            self.barred[new] = max(bar, self.barred.get(new, 0))
-            del self.barred[old]
+        kept_out = max(bar, self.barred.get(new, 0))
+        if kept_out > self.now:
+            self.next_fence()
+            self.barred[new] = kept_out
+            self.barred.pop(old, None)
         return "renamed"
 
     def release_device(self, user: str, device: str) -> tuple[str, float | None]:

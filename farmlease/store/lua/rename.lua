@@ -34,6 +34,7 @@ if sweep() then return { 'more' } end
 local lease, there = settled_lease(old), settled_lease(new)
 local bar = deadline_of(call('ZSCORE', BARRED, old))
 if bar and bar <= now then bar = nil end
+local kept_out = math.max(bar or 0, deadline_of(call('ZSCORE', BARRED, new)) or 0)
 if not lease and not bar then return { there and there.id == lease_id and 'renamed' or 'none' } end
 if (lease and lease.id or '') ~= lease_id or lease and lease.version ~= version then return { 'changed' } end
 if lease and next(lease.sessions) ~= nil then return { 'in_use' } end
@@ -103,11 +104,14 @@ if lease then
   forget_lease(old)
 end
 
--- 3. A revocation follows its user.
-if bar then
-  bar = math.max(bar, deadline_of(call('ZSCORE', BARRED, new)) or 0)
-  call('ZADD', BARRED, text(bar), new)
+-- 3. A revocation follows its user, and so does its tombstone: a store that loses both gets them back under this index.
+if kept_out > now then
+  call('ZADD', BARRED, text(kept_out), new)
   call('ZREM', BARRED, old)
+  local left, moving = graves_of(old), graves_of(new)
+  left['/'], moving['/'] = nil, { next_fence(), kept_out } -- above the lease's own fence
+  store_graves(old, left)
+  store_graves(new, moving)
 end
 call('HSET', NAMES, new, ARGV[6])
 audit('renamed', new, '', '', '', old, 0, ARGV[8], ARGV[7])

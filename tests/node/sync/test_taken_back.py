@@ -587,6 +587,23 @@ async def test_a_receipt_that_moves_heeds_what_was_taken_under_the_new_name(
     assert Reason.OFFLINE is (await host.denied(JOHN, "10")).reason
 
 
+async def test_a_revocation_that_was_renamed_survives_the_store(farm: Site) -> None:
+    """Who was kept out under the former name is kept out under the new one, and nobody is under the former any more."""
+    host, other = farm.host(), farm.host("ctx-02")
+    await host.granted(JOHN)
+    await host.end()
+    await taken_back(farm, Withdrawal.REVOKED)
+    await beaten(host, other)
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
+    await host.granted(JOHN, "8")
+    await beaten(host, other)
+    emptied(farm)
+    await beaten(host, other, times=3)
+    assert Reason.REVOKED is (await other.denied(MARY, "9")).reason
+    assert {"8": "active"} == host.states
+    assert ["8"] == [session for _, session in await farm.sessions()]
+
+
 async def test_tombstones_outlive_the_agent_and_are_told_by_number(farm: Site, hosts: tuple[Host, Host]) -> None:
     """A restarted agent knows what it heard; what it knows is not asked for again with each heartbeat."""
     host, _ = hosts
