@@ -395,6 +395,8 @@ class Model:
             return "in_use"
         if lease and there and there.id != lease.id:
             return "taken"
+        if bar > self.now and self.of(new):
+            return "in_use"
         if lease:
             self.next_fence()
             del self.leases[old]

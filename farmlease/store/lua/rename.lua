@@ -18,7 +18,8 @@
 --
 -- Answers
 --   renamed                  now, or since before
---   in_use                   the lease has sessions: it stays until they have ended
+--   in_use                   the lease has sessions, or a revocation would meet those of the new index: it stays until
+--                            they have ended
 --   taken                    the new index has another lease: both stay
 --   changed                  the lease or its record is another one by now: read it, then ask again
 --   none                     there is nothing under the old index
@@ -39,6 +40,7 @@ if not lease and not bar then return { there and there.id == lease_id and 'renam
 if (lease and lease.id or '') ~= lease_id or lease and lease.version ~= version then return { 'changed' } end
 if lease and next(lease.sessions) ~= nil then return { 'in_use' } end
 if lease and there and there.id ~= lease.id then return { 'taken' } end
+if bar and there and next(there.sessions) ~= nil then return { 'in_use' } end
 
 -- The same seat under the new index: a seat is an index, alone or with what it covers after it, or a node's.
 local function moved(seat)

@@ -604,6 +604,24 @@ async def test_a_revocation_that_was_renamed_survives_the_store(farm: Site) -> N
     assert ["8"] == [session for _, session in await farm.sessions()]
 
 
+async def test_a_revocation_that_is_renamed_ends_no_session_with_the_next_restart(farm: Site) -> None:
+    """L7: it waits for the sessions under the other name; once those have ended it moves, and keeps the user out."""
+    host, other = farm.host(), farm.host("ctx-02")
+    await host.granted(JOHN)
+    await taken_back(farm, Withdrawal.REVOKED, PLAIN)
+    await beaten(host, other)
+    assert Rename.IN_USE is await moved_by_hand(farm, PLAIN, JOHN)
+    restarted(farm)
+    await beaten(host, other, times=3)
+    assert {"7": "active"} == host.states
+    assert ["7"] == [session for _, session in await farm.sessions()]
+    farm.timed.clock.advance(MINUTE)
+    await beaten(host, other)
+    await host.end()
+    assert Rename.RENAMED is await moved_by_hand(farm, PLAIN, JOHN)
+    assert Reason.REVOKED is (await host.denied(JOHN, "8")).reason
+
+
 async def test_tombstones_outlive_the_agent_and_are_told_by_number(farm: Site, hosts: tuple[Host, Host]) -> None:
     """A restarted agent knows what it heard; what it knows is not asked for again with each heartbeat."""
     host, _ = hosts
