@@ -410,6 +410,25 @@ async def test_a_quarantine_is_put_back_as_far_as_there_is_room(timed: TimedStor
     assert (1, 0) == ((count := await pool.count()).held, count.quarantined)
 
 
+async def test_a_device_that_a_session_moved_to_before_the_clock_stepped_back_stays_released(timed: TimedStore) -> None:
+    """The release is later than the move, whatever the clock says: a receipt of the move brings nothing back."""
+    pool = await office(timed, "named", capacity=3, devices_per_user=3)
+    await pool.start("john")
+    timed.clock.advance(10_000)
+    await pool.beat()
+    moved = await pool.start("john", device="nb-1")
+    timed.clock.advance(-3000)
+    await pool.beat()
+    await pool.end("john", moved)
+    timed.clock.advance(1000)
+    await timed.store.release_device("clearquest", index("john"), "nb-1")
+    await pool.at("10:00", NODE, day=3)
+    await restore(pool, "john", moved)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert [FARM] == [each.device for each in lease.devices]
+
+
 async def test_graves_go_with_their_time(timed: TimedStore) -> None:
     """Each taking looks at some of those that may be over, whoever's they are; none goes before."""
     pool = await office(timed, "named", capacity=50, lease="30d")

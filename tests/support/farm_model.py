@@ -327,8 +327,7 @@ class Model:
         lease = self.leases.setdefault(user, Leased(fresh, self.now))
         lease.back = False
         moving = self.drop(member, self.now, self.now) if member in self.sessions else None
-        if moving is None:
-            self.next_fence()
+        self.next_fence()
         lease.devices.setdefault(device, Device(self.now, self.now))
         self.touch(user, device, seat, self.now)
         lease.lingering.pop(seat, None)

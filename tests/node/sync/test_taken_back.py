@@ -488,6 +488,26 @@ async def test_a_late_answer_to_an_end_brings_no_receipt_back(site: Site) -> Non
     assert Reason.OFFLINE is (await host.denied(JOHN)).reason
 
 
+async def test_a_late_answer_to_an_end_takes_no_device_that_a_session_moved_to(farm: Site) -> None:
+    """The move was answered first: its receipt has the device, and the store that lost all counts the session again."""
+    host = farm.host()
+    await host.granted(JOHN, "8", device="NB-1")
+    await host.end("8")
+    await host.granted(JOHN)
+    await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    await host.granted(JOHN, "9")
+    farm.timed.clock.advance(SECOND)
+    with host.line.holding("release") as held:
+        end = asyncio.create_task(host.end("9"))
+        await held()
+        await host.granted(JOHN, device="NB-1")
+    await end
+    await beaten(host)
+    emptied(farm)
+    await beaten(host, times=3)
+    assert {"7": "active"} == host.states
+
+
 async def test_a_receipt_takes_nothing_of_a_later_lease(site: Site) -> None:
     """Of that one only the end was answered: the receipt of the lease before admits nobody by it."""
     host = site.host()
