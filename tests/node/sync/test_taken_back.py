@@ -5,6 +5,7 @@ Where nothing was lost, a recovery changes nothing.
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -506,6 +507,28 @@ async def test_a_late_answer_to_an_end_takes_no_device_that_a_session_moved_to(f
     emptied(farm)
     await beaten(host, times=3)
     assert {"7": "active"} == host.states
+
+
+async def test_the_end_of_one_session_of_an_old_lease_is_as_late_as_the_others(farm: Site) -> None:
+    """A lease of farmlease 0.1.0 has no fence of its own: the receipt learns what the end of the earlier one left."""
+    host = farm.host()
+    await host.granted(JOHN, "1")
+    farm.timed.clock.advance(SECOND)
+    await host.granted(JOHN, "2")
+    user, leases = farm.farm.sealer.user_index(JOHN), Shard(FARM, "qlikview").key("leases")
+    old = json.loads(farm.timed.raw.hget(leases, user))  # type: ignore[arg-type] # a synchronous client's answer
+    del old["fence"]
+    body = json.dumps(old).encode()
+    farm.timed.raw.hset(leases, user, body)
+    receipts = host.node.state.receipts
+    receipt = receipts.find(user, "qlikview")
+    assert receipt is not None
+    receipts.keep(user, "qlikview", replace(receipt, document=body))
+    await host.end("1")
+    await host.agent.settled()
+    receipt = receipts.find(user, "qlikview")
+    assert receipt is not None
+    assert 1 == len(json.loads(receipt.document)["sessions"])
 
 
 async def test_a_receipt_takes_nothing_of_a_later_lease(site: Site) -> None:
