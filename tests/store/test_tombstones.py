@@ -410,6 +410,29 @@ async def test_a_quarantine_is_put_back_as_far_as_there_is_room(timed: TimedStor
     assert (1, 0) == ((count := await pool.count()).held, count.quarantined)
 
 
+async def test_of_two_quarantines_of_a_user_the_longer_counts(timed: TimedStore) -> None:
+    """L5: in whichever order they are put back, in one call or in two; the seat is one, and needs room once."""
+    pool = await office(timed, "named", capacity=3)
+    now = timed.clock.now_ms
+    short, long = Grave(now - 5, now + HOUR), Grave(now - 4, now + 20 * HOUR)
+    for user, first, then in (("john", short, long), ("mary", long, short)):
+        assert await put_back(pool, user, {"lease 8/": first})
+        assert await put_back(pool, user, {"lease 9/": then})
+    await pool.at("10:00", NODE)
+    assert (2, 2) == ((count := await pool.count()).held, count.quarantined)
+
+
+@pytest.mark.parametrize("number", range(6))
+async def test_of_two_quarantines_in_one_call_the_longer_counts(timed: TimedStore, number: int) -> None:
+    """L5: a table of Lua has its entries in any order."""
+    pool = await office(timed, "named")
+    now = timed.clock.now_ms
+    graves = {f"{number}a/": Grave(now - 5, now + HOUR), f"{number}b/": Grave(now - 4, now + 20 * HOUR)}
+    assert await put_back(pool, "john", graves)
+    await pool.at("10:00", NODE)
+    assert 1 == (await pool.count()).quarantined
+
+
 async def test_a_device_that_a_session_moved_to_before_the_clock_stepped_back_stays_released(timed: TimedStore) -> None:
     """The release is later than the move, whatever the clock says: a receipt of the move brings nothing back."""
     pool = await office(timed, "named", capacity=3, devices_per_user=3)

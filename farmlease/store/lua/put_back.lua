@@ -63,6 +63,10 @@ elseif lease then
   call('HSET', LEASES, user, cjson.encode(lease))
 end
 
+local function has_room()
+  return alive(SEATS, user) or count_alive(SEATS) < limits.capacity
+end
+
 -- 4. A seat in quarantine, a user who is kept out, and a name that was erased.
 lease = stored_lease(user)
 for claim in pairs(new) do
@@ -72,7 +76,8 @@ for claim in pairs(new) do
     if not is_later then call('ZADD', BARRED, text(math.max(until_ms, known)), user) end
   elseif claim == '' then
     if not is_later then call('HDEL', NAMES, user) end
-  elseif not lease and string.find(claim, '^[^/]+/$') and count_alive(SEATS) < limits.capacity then
+  elseif not lease and string.find(claim, '^[^/]+/$') and has_room() then
+    until_ms = math.max(until_ms, deadline_of(call('ZSCORE', QUARANTINE, user)) or 0) -- of an earlier lease
     store_seat(user, until_ms)
     call('ZADD', QUARANTINE, text(until_ms), user)
   end
