@@ -142,7 +142,8 @@ def test_files_that_were_turned_back_in_place(server: RedisServer) -> None:
         agent.kill()
         agent.launch()
         agent.wait_ready()
-        assert (1, "warn") == (len([*(agent.state_dir / "kept").iterdir()]), told(agent)[0])
+        refused = [*(agent.state_dir / "kept").glob("*-journal-older")]  # a part that was cut short may be kept besides
+        assert (1, "warn") == (len(refused), told(agent)[0])
 
 
 @pytest.mark.parametrize("part", [JOURNAL, f"{JOURNAL}-wal", "journal.mark", "agent.lock"])

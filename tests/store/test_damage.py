@@ -191,6 +191,8 @@ async def test_members_that_name_nothing_stop_nobody(timed: TimedStore, name: st
 async def test_a_repair_removes_claims_that_no_lease_has(timed: TimedStore) -> None:
     """Seats, sessions and holds of nobody go, and are kept; those of a lease stay as they are."""
     pool, _, _ = await busy(timed)
+    for user in timed.raw.hkeys(SHARD.key("names")):
+        timed.raw.hset(SHARD.key("names"), user, b"\1" + b"sealed" * 8)
     before = pool.contents()
     for name, member in (("seats", "nobody"), ("sessions", f"{NODE}/5/nobody"), ("holds", f"{NODE}/5/nobody")):
         timed.raw.zadd(SHARD.key(name), {member: 2**42})

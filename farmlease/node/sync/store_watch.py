@@ -82,7 +82,8 @@ class StoreWatch:
 
     @property
     def _nodes(self) -> int:
-        return max((len(self._store_state.roster(pool)) for pool in self._pools), default=1)
+        """How many nodes there are; what else may lie in their key is none."""
+        return max((sum("#" in each for each in self._store_state.roster(pool)) for pool in self._pools), default=1)
 
     def _keys(self) -> Iterator[tuple[str, str]]:
         """Yield each key that is looked at, and its pool ("": the farm's own)."""
