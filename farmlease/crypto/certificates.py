@@ -6,10 +6,17 @@ __all__ = ["begins_at", "ends_at"]
 
 
 def begins_at(der: bytes) -> int:
-    """Return the first instant, in ms, for which a certificate in DER form is good. ValueError if it is none."""
-    return int(x509.load_der_x509_certificate(der).not_valid_before_utc.timestamp() * 1000)
+    """Return the first instant, in ms, for which a certificate in DER form is good. ValueError if it cannot be read."""
+    return int(_read(der).not_valid_before_utc.timestamp() * 1000)
 
 
 def ends_at(der: bytes) -> int:
-    """Return the last instant, in ms, for which a certificate in DER form is good. ValueError if it is none."""
-    return int(x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp() * 1000)
+    """Return the last instant, in ms, for which a certificate in DER form is good. ValueError if it cannot be read."""
+    return int(_read(der).not_valid_after_utc.timestamp() * 1000)
+
+
+def _read(der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except Exception as error:  # the library has errors of its own, and refuses some that OpenSSL serves
+        raise ValueError("the certificate cannot be read") from error

@@ -1,6 +1,8 @@
 """When a certificate ends, read from its bytes."""
 
+import ssl
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -9,6 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from farmlease.crypto.certificates import ends_at
+from tests.support.authority import Authority
 
 
 @pytest.mark.parametrize("year", [2026, 2049, 2050, 9999])
@@ -26,3 +29,11 @@ def test_what_is_no_certificate(text: bytes) -> None:
     """It is refused with the error that the caller expects."""
     with pytest.raises(ValueError):  # noqa: PT011 - the text is the library's
         ends_at(text)
+
+
+@pytest.mark.parametrize("version", [0, 4], ids=["an explicit default", "a version that there is not"])
+def test_what_the_library_refuses_though_servers_serve_it(tmp_path: Path, version: int) -> None:
+    """Whatever the library's own error is, the caller gets the one that it expects."""
+    certificate, _ = Authority(tmp_path, "authority").issue("server", version=version)
+    with pytest.raises(ValueError, match="cannot be read"):
+        ends_at(ssl.PEM_cert_to_DER_cert(certificate.read_text()))

@@ -86,3 +86,21 @@ def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
         assert f"ca_file {authority.file} ends in 0 days; renew it in time" in secrets_check(agent)
         assert "the certificate of 127.0.0.1:" in secrets_check(agent)
         assert 200 == agent.health().status
+
+
+def test_a_certificate_that_cannot_be_read(tmp_path: Path) -> None:
+    """OpenSSL serves and verifies it, and nobody can say when it ends: health and doctor say so, and the agent lives."""
+    authority = Authority(tmp_path, "ours", days=100)
+    certificate, key = authority.issue("store", version=4)
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.file))
+    with (
+        quiet_ports(1) as (port,),
+        redis_server("--tls-port", str(port), *files, "--tls-auth-clients", "no") as server,
+        entitled(server, f"rediss://127.0.0.1:{port}/0", f'ca_file = "{authority.file}"') as agent,
+    ):
+        soon(lambda: secrets_check(agent).startswith("warn"), "health says nothing")
+        told = f"the certificate of 127.0.0.1:{port} cannot be read, so nobody is told before it ends; renew it"
+        assert f"warn {told}" == secrets_check(agent)
+        assert f"warn {told}" in doctor_says(agent).splitlines()
+        assert 201 == agent.start("john", "7").status
+        assert 200 == agent.health().status

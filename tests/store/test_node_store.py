@@ -9,6 +9,7 @@ import pytest
 from farmlease.domain.node_view import SILENT_MS, NodeState, NodeView, Wish, near_names
 from farmlease.store.keys import node_keys
 from farmlease.store.node_store import NodeStore, Report, ReportReply
+from farmlease.store.seal_store import SealStore
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, named_pool
 
@@ -163,6 +164,23 @@ async def test_nobody_drains_a_node_that_is_not_known(roll: Roll) -> None:
     """A name that was mistyped leaves nothing behind."""
     assert not await roll.nodes.drain("ctx-01", on=True, by=b"")
     assert ([], []) == (await roll.nodes.roster(), roll.audit)
+
+
+@pytest.mark.parametrize(
+    "entry", [b"", b"{", b"[]", b"5", b"null", b"{}", b'{"wish": 7}', b'{"wish": {"version": "x"}}']
+)
+async def test_an_entry_that_does_not_decode_stops_nobody(roll: Roll, entry: bytes) -> None:
+    """Under the former name of a host that reports, or under a node's own until it reports: as if it were not there."""
+    nodes, seals, raw = roll.nodes, SealStore(roll.timed.connection, FARM), roll.timed.raw
+    raw.hset(node_keys(FARM)[0], "ctx-00", entry)
+    assert not await nodes.drain("ctx-00", on=True, by=b"admin")
+    assert not await seals.reseal_wish("ctx-00", b"admin", b"admin anew")
+    for _ in range(2):
+        await nodes.report("ctx-01", REPORT, NEVER, "", b"", ("ctx-00",))
+        roll.timed.clock.advance(HOUR)
+    await nodes.report("ctx-00", replace(REPORT, incarnation="bbb"), NEVER, "", b"")
+    assert [b"ctx-00", b"ctx-01"] == sorted(raw.hkeys(node_keys(FARM)[0]))
+    assert await nodes.drain("ctx-00", on=True, by=b"admin")
 
 
 async def test_what_was_asked_on_the_node_is_a_wish_like_any(roll: Roll) -> None:

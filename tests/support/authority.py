@@ -1,5 +1,6 @@
 """Certificates for tests of TLS."""
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -10,6 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 __all__ = ["Authority"]
+
+#: As DER has them.
+_VERSION_3 = bytes.fromhex("a003020102")
+_ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 
 
 class Authority:
@@ -23,15 +28,25 @@ class Authority:
         certificate = self._sign(self._name, self._key, ca=True)
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Make a certificate for ``name`` at 127.0.0.1; returns its file and the key's."""
+    def issue(self, name: str, version: int = 2) -> tuple[Path, Path]:
+        """Make a certificate for ``name`` at 127.0.0.1; returns its file and the key's.
+
+        OpenSSL serves and verifies one that has another ``version`` written in it, and the library does not read it.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, ca=False)
         files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        if version != 2:
+            files[0].write_text(ssl.DER_cert_to_PEM_cert(self._of_version(version, certificate)))
         encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         files[1].write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
         return files
+
+    def _of_version(self, version: int, certificate: x509.Certificate) -> bytes:
+        signed = certificate.tbs_certificate_bytes.replace(_VERSION_3, _VERSION_3[:-1] + bytes([version]), 1)
+        signature = self._key.sign(signed, ec.ECDSA(hashes.SHA256()))
+        return _der(0x30, signed + _ECDSA_WITH_SHA256 + _der(0x03, b"\0" + signature))
 
     def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> x509.Certificate:
         now = datetime.now(UTC)
@@ -50,3 +65,8 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
+
+
+def _der(tag: int, body: bytes) -> bytes:
+    size = len(body)
+    return bytes([tag, size] if size < 0x80 else [tag, 0x82, size >> 8, size & 0xFF]) + body

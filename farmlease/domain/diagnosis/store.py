@@ -78,10 +78,10 @@ class ShardFacts:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate, and the last instant (ms since 1970 UTC) for which it is good."""
+    """A certificate, and the last instant (ms since 1970 UTC) for which it is good; None: it cannot be read."""
 
     what: str
-    ends_at: int
+    ends_at: int | None
     begins_at: int | None = None
 
 
@@ -242,6 +242,9 @@ def coverage(ranges: list[tuple[int, int]], state: Mapping[str, str]) -> Finding
 def certificates(facts: Wiring) -> Iterator[Finding]:
     """Check how long each certificate is good."""
     for each in facts.certificates:
+        if each.ends_at is None:
+            yield warned("tls", f"{each.what} cannot be read, so nobody is told before it ends; renew it")
+            continue
         left_ms = each.ends_at - facts.now_ms
         left = left_ms // _DAY_MS
         life_ms = float("inf") if each.begins_at is None else each.ends_at - each.begins_at

@@ -6,6 +6,8 @@ soon. So that is said before.
 
 from contextlib import suppress
 
+import structlog
+
 from farmlease.clock import Clock
 from farmlease.domain.diagnosis.finding import Verdict
 from farmlease.domain.diagnosis.store import certificates
@@ -15,6 +17,8 @@ from farmlease.store.connection.connection import Connection
 from farmlease.store.inspect.tls_facts import wiring_of
 
 __all__ = ["LOOK_AT_SECRETS_EVERY", "SecretsWatch", "StoreSecrets"]
+
+_log = structlog.get_logger(__name__)
 
 #: Seconds between two looks, and between two at the certificates themselves, for which each server is connected to.
 LOOK_AT_SECRETS_EVERY, _CERTIFICATES_EVERY = 10.0, 600.0
@@ -46,8 +50,14 @@ class SecretsWatch:
         """Look once, and note what was found. A server that is away is no error here."""
         if self._clock.monotonic() >= self._look_again_at:
             self._look_again_at = self._clock.monotonic() + _CERTIFICATES_EVERY
-            with suppress(ConfigError, OSError):  # of a file, which is told as such when it is read again
-                found = certificates(await wiring_of(self._address))
-                self._ending = tuple(each.text for each in found if each.verdict is not Verdict.OK)
+            try:
+                await self._look_at_certificates()
+            except Exception:  # noqa: BLE001 - a certificate that nobody foresaw must not end the agent
+                _log.error("secrets_watch.failed", exc_info=True)
         failing = (f"{why} (what was there before still serves)" for why in self._connection.not_renewed)
         self._secrets.note((*failing, *self._ending))
+
+    async def _look_at_certificates(self) -> None:
+        with suppress(ConfigError, OSError):  # of a file, which is told as such when it is read again
+            found = certificates(await wiring_of(self._address))
+            self._ending = tuple(each.text for each in found if each.verdict is not Verdict.OK)

@@ -9,6 +9,8 @@ import random
 from collections.abc import Iterator
 from contextlib import suppress
 
+import structlog
+
 from farmlease.domain.store_damage import Foreign, eviction_text, farm_loss_text, foreign_text, wrong_type_text
 from farmlease.errors import KeyDamaged, StoreError
 from farmlease.node.journal.state import State
@@ -22,6 +24,8 @@ from farmlease.store.inspect.foreign import FIRST, foreign_page
 from farmlease.store.keys import Shard, farm_keys
 
 __all__ = ["LOOK_EVERY", "StoreWatch"]
+
+_log = structlog.get_logger(__name__)
 
 #: Seconds between two looks.
 LOOK_EVERY = 30.0
@@ -51,7 +55,13 @@ class StoreWatch:
         if self._left_out:
             self._left_out -= 1
             return
-        self._left_out = random.randint(0, 2 * (self._nodes // _LOOKERS))  # noqa: S311 - spreads load
+        try:
+            self._left_out = random.randint(0, 2 * (self._nodes // _LOOKERS))  # noqa: S311 - spreads load
+            await self._look()
+        except Exception:  # noqa: BLE001 - what nobody foresaw in a store must not end the agent
+            _log.error("store_watch.failed", exc_info=True)
+
+    async def _look(self) -> None:
         with suppress(StoreError):
             self._damage.evicting(next(filter(None, [await self._eviction(pool) for pool in self._pools]), ""))
         with suppress(StoreError):

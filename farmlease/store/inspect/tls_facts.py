@@ -51,18 +51,27 @@ def _why(error: OSError) -> str:
 
 
 def _own(address: StoreAddress) -> Iterator[Certificate]:
-    """Yield when the authorities we trust, and our own certificate, end; of several in a file the first to end."""
+    """Yield when the authorities we trust, and our own certificate, end: the first to end of each file.
+
+    One that cannot be read counts as the first: nobody knows that it is not.
+    """
     for name, path in (("ca_file", address.ca_file), ("cert_file", address.cert_file)):
-        lives = list(_lives(path)) if path is not None else []
-        if lives:
-            yield Certificate(f"{name} {path}", *min(lives))
+        found = [*_in_file(f"{name} {path}", path)] if path is not None else []
+        if found:
+            yield min(found, key=lambda each: each.ends_at or 0)
 
 
-def _lives(path: Path) -> Iterator[tuple[int, int]]:
+def _in_file(what: str, path: Path) -> Iterator[Certificate]:
     for text in _PEM.findall(plain_file.read(path).decode("ascii", "replace")):
-        with suppress(ValueError):
-            der = ssl.PEM_cert_to_DER_cert(text)
-            yield ends_at(der), begins_at(der)
+        with suppress(ValueError):  # no base64
+            yield _certificate(what, ssl.PEM_cert_to_DER_cert(text))
+
+
+def _certificate(what: str, der: bytes) -> Certificate:
+    try:
+        return Certificate(what, ends_at(der), begins_at(der))
+    except ValueError:
+        return Certificate(what, None)
 
 
 async def _served(host: str, port: int, context: ssl.SSLContext) -> Certificate:
@@ -71,7 +80,7 @@ async def _served(host: str, port: int, context: ssl.SSLContext) -> Certificate:
         der: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     finally:
         end_tls(writer)
-    return Certificate(f"the certificate of {host}:{port}", ends_at(der), begins_at(der))
+    return _certificate(f"the certificate of {host}:{port}", der)
 
 
 def _is_here(host: str) -> bool:

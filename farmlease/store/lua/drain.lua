@@ -19,7 +19,10 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local stored = redis.call('HGET', KEYS[1], node)
 if not stored then return { 'unknown' } end
-local entry = cjson.decode(stored)
+local decoded, entry = pcall(cjson.decode, stored)
+if not decoded or type(entry) ~= 'table' or type(entry.wish) ~= 'table' or type(entry.wish.version) ~= 'number' then
+  return { 'unknown' } -- until its next report writes it anew
+end
 if entry.wish.draining == draining then return { 'already' } end
 entry.wish = { version = math.max(entry.wish.version + 1, now), draining = draining, at = now, by = ARGV[4] }
 redis.call('HSET', KEYS[1], node, cjson.encode(entry))

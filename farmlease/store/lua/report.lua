@@ -86,7 +86,7 @@ local lost = has_lost(KEYS[3], 'nodes', redis.call('HLEN', NODES))
 redis.call('HSET', NODES, node, cjson.encode(sent))
 for _, name in ipairs(cjson.decode(ARGV[7])) do -- as many as the host had names
   local entry = redis.call('HGET', NODES, name)
-  if entry and name ~= node and cjson.decode(entry).incarnation == sent.incarnation then
+  if entry and name ~= node and entry_of(entry).incarnation == sent.incarnation then
     redis.call('HDEL', NODES, name)
   end
 end

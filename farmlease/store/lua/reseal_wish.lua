@@ -12,7 +12,8 @@
 
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 if not stored then return { 'changed' } end
-local entry = cjson.decode(stored)
+local decoded, entry = pcall(cjson.decode, stored)
+if not decoded or type(entry) ~= 'table' or type(entry.wish) ~= 'table' then return { 'changed' } end
 if entry.wish.by == ARGV[3] then return { 'resealed' } end
 if entry.wish.by ~= ARGV[2] then return { 'changed' } end
 entry.wish.by = ARGV[3]

@@ -78,6 +78,12 @@ def test_a_certificate_of_a_week_is_not_warned_of_all_the_time(days: int, verdic
     assert [verdict] == [each.verdict for each in store.certificates(facts)]
 
 
+def test_a_certificate_that_cannot_be_read_is_warned_of() -> None:
+    """Nobody knows when it ends."""
+    (finding,) = store.wiring(Wiring(encrypted=True, certificates=(Certificate("ours", None),)))
+    assert (Verdict.WARN, "ours cannot be read") == (finding.verdict, finding.text[:19])
+
+
 @pytest.mark.parametrize(
     ("free_mb", "verdict"), [(49, Verdict.FAIL), (50, Verdict.WARN), (499, Verdict.WARN), (500, Verdict.OK)]
 )

@@ -68,7 +68,7 @@ local SHAPES = {
     return user ~= nil and is_user(user) and is_word(event) and string.match(member, '^[^#/]+#[^/]*/') ~= nil
   end,
   farm_names = function(member, value) return is_user(member) and is_sealed(value) end,
-  farm_pools = function(member, value) return string.match(member, '^[%w._-]+$') ~= nil and tonumber(value) ~= nil end,
+  farm_pools = function(member, value) return string.match(member, '^[^/#{}]+$') ~= nil and tonumber(value) ~= nil end,
   farm_nodes = function(member, value) return string.match(member, '^[^#/]+$') ~= nil and is_json(value) end,
   farm_rings = function(member, value)
     local report = string.match(value, '^%d+ (.*)$')
