@@ -249,7 +249,7 @@ _DEAF = swapped("receipt kept", "A node hears that a lease was taken back, and k
                 _do_nothing)  # fmt: skip
 #: The other one: a store that restores what was taken back.
 _UNHEEDED = lua("taking unheeded", "A lease that was taken back is restored by whoever had it.",
-        "if bar and bar > now or taken_since(graves, mine.id, last_known())", "if bar and bar > now")  # fmt: skip
+        "if bar and bar > now and not is_after_bar or taken_since(graves, mine.id, last_known())", "if bar and bar > now")  # fmt: skip
 
 MUTANTS = (
     Mutant("time of the host", "Scripts go by the caller's clock.", _nothing, _time_of_hosts),
@@ -380,7 +380,7 @@ MUTANTS = (
     together(together(lua("restored though returned", "A lease that was given back is restored by whoever had it.",
         "if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end", "", "loss"), _UNHEEDED), _DEAF),
     lua("restored though kept out", "A user who is kept out gets the lease back by a restore.",
-        "if bar and bar > now or taken_since(graves, mine.id, last_known())", "if taken_since(graves, mine.id, last_known())", "loss"),
+        "if bar and bar > now and not is_after_bar or taken_since(graves, mine.id, last_known())", "if taken_since(graves, mine.id, last_known())", "loss"),
     together(
         lua("fence not restored", "A restore leaves the fence as it was.",
             "state.fence = fence\naudit('restored'", "audit('restored'", "loss"),
@@ -401,7 +401,7 @@ MUTANTS = (
         "if alive(NODES, node_of(member)) then\n      call('ZREM', HOLDS, member)", "if false then\n      call('ZREM', HOLDS, member)"),
     together(_UNHEEDED, _DEAF),
     lua("taken for good", "A lease that its user has again is not restored, as it was taken back once.",
-        "if bar and bar > now or taken_since(graves, mine.id, last_known())", "if bar and bar > now or taken_with(graves, mine.id)", "loss"),
+        "if bar and bar > now and not is_after_bar or taken_since(graves, mine.id, last_known())", "if bar and bar > now or taken_with(graves, mine.id)", "loss"),
     lua("taken without a word", "A lease is taken back, and no node hears of it.", "bury(user, taken, next_fence())", ""),
     lua("nothing new", "A heartbeat never says that something was taken back.", "text(state.buried), missing()", "'0', missing()"),
     together(lua("released slot is back", "A restore brings a released device back as it was.",
