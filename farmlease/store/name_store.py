@@ -25,7 +25,7 @@ class Rename(StrEnum):
     """What became of a lease that was to move to another index."""
 
     RENAMED = "renamed"
-    IN_USE = "in_use"  #: it has sessions, and waits until they have ended
+    IN_USE = "in_use"  #: it has sessions, or a revocation would meet some, and waits until they have ended
     TAKEN = "taken"  #: the other index has a lease of its own: both stay
     CHANGED = "changed"  #: it is not what was read any more
     NONE = "none"  #: there is nothing under the old index

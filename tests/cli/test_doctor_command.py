@@ -480,7 +480,7 @@ def test_every_master_of_a_cluster_is_examined(tmp_path: Path) -> None:
 
 def test_tls_and_its_dates_are_examined(tmp_path: Path) -> None:
     """Certificates that end soon are a warning, of the store, the authority and our own; one we do not trust fails."""
-    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    ours, theirs = Authority(tmp_path, "ours", days=0.25), Authority(tmp_path, "theirs")
     certificate, key = ours.issue("store")
     options = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(ours.file))
     port = distant_port()

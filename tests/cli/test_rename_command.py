@@ -190,6 +190,24 @@ def test_a_revocation_moves_without_a_lease(host: Host) -> None:
         host.lend("CORP\\alice")
 
 
+def test_a_revocation_waits_for_a_session_and_moves_with_the_next_apply(host: Host) -> None:
+    """It is told whose session holds it up; once that has ended, the next apply moves it, and nothing is left."""
+    floating = PLAIN.replace('"named"', '"floating"\nquarantine = "1h"')
+    host.apply(floating)
+    host.lend("alice")
+    assert 0 == host.run("lease", "revoke", "alice", "--pool", "qlikview", "--reason", "left", "--yes").status
+    host.lend("CORP\\alice")
+    corp = CORP.replace(PLAIN, floating)
+    told = "waits: the revocation of alice -> corp\\alice in pool qlikview: corp\\alice has a session"
+    assert told in applied(host, corp)
+    assert searches(host)
+    host.end("CORP\\alice")
+    assert "renamed: the revocation of alice -> corp\\alice in pool qlikview" == applied(host, corp)[-1]
+    assert not searches(host)
+    with pytest.raises(AssertionError, match="REVOKED"):
+        host.lend("CORP\\alice")
+
+
 def test_an_interrupted_apply_goes_on_with_the_next(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """What had moved has, and what had not moves; meanwhile agents look under former names."""
     host.apply(PLAIN)

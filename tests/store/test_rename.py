@@ -197,6 +197,19 @@ async def test_a_revocation_follows_its_user(timed: TimedStore, *, holds: bool) 
     assert (Reason.REVOKED, revoked.barred_until) == (refusal.reason, refusal.retry_at)
 
 
+async def test_a_revocation_waits_for_the_sessions_of_the_other_name(timed: TimedStore) -> None:
+    """Who works is kept out by no change of name; when the session has ended, the revocation moves."""
+    pool = await office(timed, "named", capacity=2)
+    await pool.give_back("john", Withdrawal.REVOKED)
+    granted = await pool.start("corp-john")
+    before = pool.contents()
+    assert Rename.IN_USE is await rename(pool, "john", "corp-john")
+    assert before == pool.contents()
+    await pool.end("corp-john", granted)
+    assert Rename.RENAMED is await rename(pool, "john", "corp-john")
+    assert Reason.REVOKED is (await pool.refused("corp-john")).reason
+
+
 async def test_what_is_not_there_is_not_moved(timed: TimedStore) -> None:
     """Neither a lease nor a revocation: there is nothing to do, and nothing is written."""
     pool = await office(timed, "named")

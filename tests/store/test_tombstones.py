@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from farmlease.domain.model import Withdrawal
+from farmlease.domain.model import Reason, Withdrawal
 from farmlease.domain.tombstones import Grave, Graves
 from farmlease.store.answers.admin import Import, Importing, ImportOutcome, Replacement
 from farmlease.store.answers.recovery import Restored, Restoring
@@ -333,6 +333,34 @@ async def test_a_lease_that_was_returned_and_renamed_stays_returned(timed: Timed
     assert stored.quarantined
 
 
+@pytest.mark.parametrize("kept_out", ["john", "corp-john"])
+async def test_a_revocation_that_was_renamed_is_put_back_under_the_new_name(timed: TimedStore, kept_out: str) -> None:
+    """With a fence above the lease that moved, whichever name was kept out: the lease was not granted since."""
+    pool = await office(timed, "named", capacity=3)
+    await pool.end("john", await pool.start("john"))
+    revoked = await pool.give_back(kept_out, Withdrawal.REVOKED)
+    assert revoked is not None
+    assert Rename.RENAMED is await rename(pool, "john", "corp-john")
+    assert "/" not in await claims(pool, "john")
+    moved = await claims(pool, "corp-john")
+    assert revoked.barred_until == moved["/"].until
+    timed.raw.delete(*(f"fl:{{{FARM}/clearquest/0}}:{each}" for each in ("barred", "over", "over_numbers")))
+    lose(timed, "mary")
+    assert await put_back(pool, "corp-john", moved)
+    assert Reason.REVOKED is (await pool.refused("corp-john")).reason
+
+
+async def test_a_revocation_from_before_a_grant_is_not_put_back(timed: TimedStore) -> None:
+    """It moved to another name, and a node knows it under this one still: who came since has not been kept out."""
+    pool = await office(timed, "named", capacity=3)
+    await pool.give_back("john", Withdrawal.REVOKED)
+    before = await claims(pool, "john")
+    assert Rename.RENAMED is await rename(pool, "john", "corp-john")
+    await pool.start("john")
+    assert await put_back(pool, "john", before)
+    assert isinstance(await pool.start("john", "2"), Taken)
+
+
 async def test_what_is_put_back_is_taken_again(timed: TimedStore) -> None:
     """A lease, its sessions with word to their node, a device, a name; repeating it changes nothing."""
     pool = await office(timed, "named", capacity=3)
@@ -380,6 +408,48 @@ async def test_a_quarantine_is_put_back_as_far_as_there_is_room(timed: TimedStor
     assert (2 if room else 1, 1 if room else 0) == ((count := await pool.count()).held, count.quarantined)
     await pool.at("10:00", NODE)
     assert (1, 0) == ((count := await pool.count()).held, count.quarantined)
+
+
+async def test_of_two_quarantines_of_a_user_the_longer_counts(timed: TimedStore) -> None:
+    """L5: in whichever order they are put back, in one call or in two; the seat is one, and needs room once."""
+    pool = await office(timed, "named", capacity=3)
+    now = timed.clock.now_ms
+    short, long = Grave(now - 5, now + HOUR), Grave(now - 4, now + 20 * HOUR)
+    for user, first, then in (("john", short, long), ("mary", long, short)):
+        assert await put_back(pool, user, {"lease 8/": first})
+        assert await put_back(pool, user, {"lease 9/": then})
+    await pool.at("10:00", NODE)
+    assert (2, 2) == ((count := await pool.count()).held, count.quarantined)
+
+
+@pytest.mark.parametrize("number", range(6))
+async def test_of_two_quarantines_in_one_call_the_longer_counts(timed: TimedStore, number: int) -> None:
+    """L5: a table of Lua has its entries in any order."""
+    pool = await office(timed, "named")
+    now = timed.clock.now_ms
+    graves = {f"{number}a/": Grave(now - 5, now + HOUR), f"{number}b/": Grave(now - 4, now + 20 * HOUR)}
+    assert await put_back(pool, "john", graves)
+    await pool.at("10:00", NODE)
+    assert 1 == (await pool.count()).quarantined
+
+
+async def test_a_device_that_a_session_moved_to_before_the_clock_stepped_back_stays_released(timed: TimedStore) -> None:
+    """The release is later than the move, whatever the clock says: a receipt of the move brings nothing back."""
+    pool = await office(timed, "named", capacity=3, devices_per_user=3)
+    await pool.start("john")
+    timed.clock.advance(10_000)
+    await pool.beat()
+    moved = await pool.start("john", device="nb-1")
+    timed.clock.advance(-3000)
+    await pool.beat()
+    await pool.end("john", moved)
+    timed.clock.advance(1000)
+    await timed.store.release_device("clearquest", index("john"), "nb-1")
+    await pool.at("10:00", NODE, day=3)
+    await restore(pool, "john", moved)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert [FARM] == [each.device for each in lease.devices]
 
 
 async def test_graves_go_with_their_time(timed: TimedStore) -> None:

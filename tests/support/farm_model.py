@@ -327,8 +327,7 @@ class Model:
         lease = self.leases.setdefault(user, Leased(fresh, self.now))
         lease.back = False
         moving = self.drop(member, self.now, self.now) if member in self.sessions else None
-        if moving is None:
-            self.next_fence()
+        self.next_fence()
         lease.devices.setdefault(device, Device(self.now, self.now))
         self.touch(user, device, seat, self.now)
         lease.lingering.pop(seat, None)
@@ -395,6 +394,8 @@ class Model:
             return "in_use"
         if lease and there and there.id != lease.id:
             return "taken"
+        if bar > self.now and self.of(new):
+            return "in_use"
         if lease:
             self.next_fence()
             del self.leases[old]
@@ -403,9 +404,11 @@ class Model:
             lease.lingering = {new + seat.removeprefix(old): until for seat, until in lease.lingering.items()}
             lease.charges = {new + seat.removeprefix(old): charge for seat, charge in lease.charges.items()}
             self.leases[new] = lease
-        if bar > self.now:
-            self.barred[new] = max(bar, self.barred.get(new, 0))
-            del self.barred[old]
+        kept_out = max(bar, self.barred.get(new, 0))
+        if kept_out > self.now:
+            self.next_fence()
+            self.barred[new] = kept_out
+            self.barred.pop(old, None)
         return "renamed"
 
     def release_device(self, user: str, device: str) -> tuple[str, float | None]:

@@ -71,6 +71,8 @@ def _obstacle(due: DueRename, outcome: Rename) -> str:
                 f"two leases: {due.name} and {due.user.canonical} in pool {due.pool} are one person; both stay. Give "
                 f"one back: farmlease lease return {old} --pool {due.pool}, or {new}"
             )
+        case Rename.IN_USE if due.barred_only:
+            return f"waits: {_what(due)}: {due.user.canonical} has a session"
         case Rename.IN_USE:
             sessions = wording.counted(max(due.sessions, 1), "session")
             return f"waits: {_what(due)} has {sessions}"

@@ -7,6 +7,7 @@ then. A store that has lost tombstones gets them back before anything is restore
 restored ends it.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import structlog
@@ -56,7 +57,7 @@ class TakenBack:
                 _log.warning("tombstones.put_back", pool=pool, user=user)
                 if not await self._farm.tombstones.put_back(pool, self._member, epoch, user, ours):
                     return False
-                await self._heed(pool, user, ours)
+                await self._heed(pool, user, {user: ours})
         self._tell_lost(pool)
         return True
 
@@ -83,15 +84,19 @@ class TakenBack:
         In this order: an agent that is killed in between hears of it again, and no receipt admits anybody meanwhile.
         """
         found = await self._farm.tombstones.since(pool, after)
-        for user, graves in found.graves.items():
-            await self._heed(pool, user, graves)
+        for user in found.graves:
+            await self._heed(pool, user, found.graves)
         self._tombstones.note(pool, found.graves, self._store_state.store_now(pool))
         self._tombstones.heard_until(pool, found.number)
         return found.graves
 
-    async def _heed(self, pool: str, user: str, graves: Graves) -> None:
-        """Drop from a receipt what was taken since it was given."""
-        receipt = self._receipts.find(user, pool)
+    async def _heed(self, pool: str, user: str, heard: Mapping[str, Graves]) -> None:
+        """Drop from a receipt what was taken since it was given, by what was ``heard`` just now of some users.
+
+        A receipt that moves to another index heeds what was taken under that one too, whichever was heard first: each
+        move gives it a later fence, so that it stops somewhere.
+        """
+        receipt, graves = self._receipts.find(user, pool), self._graves(pool, user, heard)
         if receipt is None:
             return
         grave = graves.of_lease(receipt.document) if receipt.document else None
@@ -100,6 +105,7 @@ class TakenBack:
             self._receipts.move(user, grave.moved_to, pool, name, fence=grave.fence + 1)
             if self._receipts.find(user, pool) is not None:  # the other name has one of its own
                 self._receipts.give_up(user, pool)
+            await self._heed(pool, grave.moved_to, heard)
         elif grave is not None:
             _log.info("receipt.taken_back", pool=pool, user=user)
             self._receipts.give_up(user, pool)
@@ -109,6 +115,11 @@ class TakenBack:
             if left != receipt.document:
                 self._receipts.keep(user, pool, replace(receipt, document=left))
         self._forget_name(pool, user, graves)
+
+    def _graves(self, pool: str, user: str, heard: Mapping[str, Graves]) -> Graves:
+        """Return what was taken from a user, as it was heard just now or is remembered from before."""
+        before = self._tombstones.of_pool(pool).get(user, Graves({}))
+        return before.joined(heard.get(user, Graves({})), self._store_state.store_now(pool))
 
     async def _present_name(self, pool: str, user: str, receipt: Receipt, index: str) -> bytes:
         """Return the name that a user has under another index today, sealed for that; empty if nobody knows it.

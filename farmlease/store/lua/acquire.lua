@@ -212,14 +212,15 @@ local charge, instead = find_seat(lease, seat, moving and seat_left(lease, movin
 if not charge then return instead end
 
 -- 4. Take it.
-local fence = moving and moving.fence or math.max(state.fence + 1, now)
+local given = math.max(state.fence + 1, now) -- of a move too: the session keeps its own, lease and device have this
+local fence = moving and moving.fence or given
 if moving then drop_session(user, lease, key, now, now) end
 for other in pairs(lease.devices) do
   if lease.devices[other]['until'] <= now and device_deadline(lease, other) <= now then lease.devices[other] = nil end
 end
-lease.back, lease.unused, lease.fence = nil, nil, math.max(lease.fence or 0, fence)
+lease.back, lease.unused, lease.fence = nil, nil, given
 lease.devices[device] = lease.devices[device] or { seen = now, ['until'] = now }
-lease.devices[device].fence = math.max(state.fence + 1, now) -- of a move too, which has the session's own fence
+lease.devices[device].fence = given
 note_contact(user, lease, device, seat, now)
 lease.sessions[key] = { device = device, started = moving and moving.started or now, fence = fence,
   seat = seat ~= user and seat or nil, hold = moving and moving.hold }
@@ -234,7 +235,7 @@ if fresh then
 end
 call('ZREM', QUARANTINE, user)
 leave_queue(member)
-state.fence = math.max(state.fence, fence)
+state.fence = given
 local event = moving and 'moved' or fresh and 'acquired' or 'joined'
 audit(event, user, node, session, device, charge == '+' and 'overdraft' or '', fence)
 return granted(moving and 'moved' or 'granted', lease, document, fresh and record or call('HGET', RECORDS, user))

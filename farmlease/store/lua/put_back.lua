@@ -51,7 +51,8 @@ lease = stored_lease(user)
 
 -- 3. The lease, or what is left of it without the devices that were taken.
 if lease and taken_since(graves, lease.id, last) then
-  lease.contact = math.min(lease.contact, taken_with(graves, lease.id)) -- whatever was counted too long, and has ended since
+  -- Whatever was counted too long, and has ended since.
+  lease.contact = math.min(lease.contact, taken_with(graves, lease.id))
   if not lease.back then give_back(user, lease) end
 elseif lease then
   for device, claim in pairs(lease.devices) do
@@ -62,15 +63,21 @@ elseif lease then
   call('HSET', LEASES, user, cjson.encode(lease))
 end
 
+local function has_room()
+  return alive(SEATS, user) or count_alive(SEATS) < limits.capacity
+end
+
 -- 4. A seat in quarantine, a user who is kept out, and a name that was erased.
 lease = stored_lease(user)
 for claim in pairs(new) do
-  local until_ms = graves[claim][2]
+  local until_ms, is_later = graves[claim][2], last > graves[claim][1]
   if claim == '/' then
-    call('ZADD', BARRED, text(math.max(until_ms, deadline_of(call('ZSCORE', BARRED, user)) or 0)), user)
+    local known = deadline_of(call('ZSCORE', BARRED, user)) or 0
+    if not is_later then call('ZADD', BARRED, text(math.max(until_ms, known)), user) end
   elseif claim == '' then
-    if last <= graves[claim][1] then call('HDEL', NAMES, user) end
-  elseif not lease and string.find(claim, '^[^/]+/$') and count_alive(SEATS) < limits.capacity then
+    if not is_later then call('HDEL', NAMES, user) end
+  elseif not lease and string.find(claim, '^[^/]+/$') and has_room() then
+    until_ms = math.max(until_ms, deadline_of(call('ZSCORE', QUARANTINE, user)) or 0) -- of an earlier lease
     store_seat(user, until_ms)
     call('ZADD', QUARANTINE, text(until_ms), user)
   end

@@ -41,7 +41,9 @@ if not claim then
 end
 if claim.fence > fence then return { 'stale', text(claim.fence) } end
 
+local last = lease.fence or 0 -- a lease of farmlease 0.1.0 has none: its sessions tell, those that go on too
+for _, other in pairs(lease.sessions) do last = math.max(last, other.fence) end
 local _, document = end_session(user, lease, key, now, now)
 audit('released', user, node, session, claim.device, '', claim.fence)
 local kept = document ~= '' and lease['until']
-return { 'released', document, kept and text(kept) or '', text(math.max(lease.fence or 0, claim.fence)) }
+return { 'released', document, kept and text(kept) or '', text(last) }

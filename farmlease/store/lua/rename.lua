@@ -18,7 +18,8 @@
 --
 -- Answers
 --   renamed                  now, or since before
---   in_use                   the lease has sessions: it stays until they have ended
+--   in_use                   the lease has sessions, or a revocation would meet those of the new index: it stays until
+--                            they have ended
 --   taken                    the new index has another lease: both stay
 --   changed                  the lease or its record is another one by now: read it, then ask again
 --   none                     there is nothing under the old index
@@ -34,10 +35,12 @@ if sweep() then return { 'more' } end
 local lease, there = settled_lease(old), settled_lease(new)
 local bar = deadline_of(call('ZSCORE', BARRED, old))
 if bar and bar <= now then bar = nil end
+local kept_out = math.max(bar or 0, deadline_of(call('ZSCORE', BARRED, new)) or 0)
 if not lease and not bar then return { there and there.id == lease_id and 'renamed' or 'none' } end
 if (lease and lease.id or '') ~= lease_id or lease and lease.version ~= version then return { 'changed' } end
 if lease and next(lease.sessions) ~= nil then return { 'in_use' } end
 if lease and there and there.id ~= lease.id then return { 'taken' } end
+if bar and there and next(there.sessions) ~= nil then return { 'in_use' } end
 
 -- The same seat under the new index: a seat is an index, alone or with what it covers after it, or a node's.
 local function moved(seat)
@@ -103,11 +106,14 @@ if lease then
   forget_lease(old)
 end
 
--- 3. A revocation follows its user.
-if bar then
-  bar = math.max(bar, deadline_of(call('ZSCORE', BARRED, new)) or 0)
-  call('ZADD', BARRED, text(bar), new)
+-- 3. A revocation follows its user, and so does its tombstone: a store that loses both gets them back under this index.
+if kept_out > now then
+  call('ZADD', BARRED, text(kept_out), new)
   call('ZREM', BARRED, old)
+  local left, moving = graves_of(old), graves_of(new)
+  left['/'], moving['/'] = nil, { next_fence(), kept_out } -- above the lease's own fence
+  store_graves(old, left)
+  store_graves(new, moving)
 end
 call('HSET', NAMES, new, ARGV[6])
 audit('renamed', new, '', '', '', old, 0, ARGV[8], ARGV[7])

@@ -158,7 +158,8 @@ end
 
 -- 1. Whose lease is it?
 local bar = deadline_of(call('ZSCORE', BARRED, user))
-if bar and bar > now or taken_since(graves, mine.id, last_known()) then return { 'ended' } end
+local is_after_bar = last_known() > (taken_with(graves, '/') or math.huge) -- it has another name
+if bar and bar > now and not is_after_bar or taken_since(graves, mine.id, last_known()) then return { 'ended' } end
 local is_forgotten = taken_since(graves, '', last_known())
 local lease, spelled = named_lease(user, '', spellings)
 spelled = spelled or name_mine()
@@ -244,6 +245,7 @@ end
 store_lease(user, lease, user)
 if name ~= '' and not is_forgotten then call('HSETNX', NAMES, user, name) end
 call('ZREM', QUARANTINE, user)
+if is_after_bar then call('ZREM', BARRED, user) end
 state.fence = fence
 audit('restored', user, node, '', '', '', fence)
 return answer

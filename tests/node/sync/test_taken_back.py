@@ -5,6 +5,7 @@ Where nothing was lost, a recovery changes nothing.
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,6 +93,12 @@ async def pool_of(site: Site) -> Pool:
 async def taken_back(site: Site, why: Withdrawal = Withdrawal.RETURNED, user: User = JOHN) -> None:
     """Let an administrator take a user's lease."""
     assert await LeaseAdmin(site.farm).withdraw(await pool_of(site), user, why)
+
+
+async def moved_by_hand(site: Site, old: User, new: User) -> Rename:
+    """Let an administrator move what stands under one name to another, whatever the policy reads."""
+    due = DueRename(pool="qlikview", index=site.farm.sealer.user_index(old), name=old.canonical, user=new)
+    return await LeaseRenamer(site.farm).move(due)
 
 
 async def devices(site: Site) -> list[str]:
@@ -482,6 +489,48 @@ async def test_a_late_answer_to_an_end_brings_no_receipt_back(site: Site) -> Non
     assert Reason.OFFLINE is (await host.denied(JOHN)).reason
 
 
+async def test_a_late_answer_to_an_end_takes_no_device_that_a_session_moved_to(farm: Site) -> None:
+    """The move was answered first: its receipt has the device, and the store that lost all counts the session again."""
+    host = farm.host()
+    await host.granted(JOHN, "8", device="NB-1")
+    await host.end("8")
+    await host.granted(JOHN)
+    await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    await host.granted(JOHN, "9")
+    farm.timed.clock.advance(SECOND)
+    with host.line.holding("release") as held:
+        end = asyncio.create_task(host.end("9"))
+        await held()
+        await host.granted(JOHN, device="NB-1")
+    await end
+    await beaten(host)
+    emptied(farm)
+    await beaten(host, times=3)
+    assert {"7": "active"} == host.states
+
+
+async def test_the_end_of_one_session_of_an_old_lease_is_as_late_as_the_others(farm: Site) -> None:
+    """A lease of farmlease 0.1.0 has no fence of its own: the receipt learns what the end of the earlier one left."""
+    host = farm.host()
+    await host.granted(JOHN, "1")
+    farm.timed.clock.advance(SECOND)
+    await host.granted(JOHN, "2")
+    user, leases = farm.farm.sealer.user_index(JOHN), Shard(FARM, "qlikview").key("leases")
+    old = json.loads(farm.timed.raw.hget(leases, user))  # type: ignore[arg-type] # a synchronous client's answer
+    del old["fence"]
+    body = json.dumps(old).encode()
+    farm.timed.raw.hset(leases, user, body)
+    receipts = host.node.state.receipts
+    receipt = receipts.find(user, "qlikview")
+    assert receipt is not None
+    receipts.keep(user, "qlikview", replace(receipt, document=body))
+    await host.end("1")
+    await host.agent.settled()
+    receipt = receipts.find(user, "qlikview")
+    assert receipt is not None
+    assert 1 == len(json.loads(receipt.document)["sessions"])
+
+
 async def test_a_receipt_takes_nothing_of_a_later_lease(site: Site) -> None:
     """Of that one only the end was answered: the receipt of the lease before admits nobody by it."""
     host = site.host()
@@ -535,9 +584,7 @@ async def test_a_receipt_of_a_renamed_lease_goes_though_the_new_name_has_one(far
     host = farm.host()
     await host.granted(JOHN)
     await host.end()
-    index = farm.farm.sealer.user_index(JOHN)
-    due = DueRename(pool="qlikview", index=index, name=JOHN.canonical, user=MARY)
-    assert Rename.RENAMED is await LeaseRenamer(farm.farm).move(due)
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
     await host.granted(MARY, "8")
     await host.beat()
     host.line.cut.add("*")
@@ -550,9 +597,7 @@ async def test_a_lease_that_was_renamed_by_hand_is_restored_where_it_stands(farm
     host = farm.host()
     await host.granted(JOHN)
     await host.end()
-    index = farm.farm.sealer.user_index(JOHN)
-    due = DueRename(pool="qlikview", index=index, name=JOHN.canonical, user=MARY)
-    assert Rename.RENAMED is await LeaseRenamer(farm.farm).move(due)
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
     await beaten(host)
     emptied(farm)
     await beaten(host)
@@ -560,6 +605,64 @@ async def test_a_lease_that_was_renamed_by_hand_is_restored_where_it_stands(farm
     assert lease is not None
     assert MARY.canonical == lease.user
     assert None is await farm.lease(JOHN)
+
+
+@pytest.mark.parametrize("then", ["forgotten", "revoked"])
+@pytest.mark.parametrize("why", [Withdrawal.RETURNED, Withdrawal.REVOKED])
+async def test_a_receipt_that_moves_heeds_what_was_taken_under_the_new_name(
+    farm: Site, why: Withdrawal, then: str
+) -> None:
+    """A host that was cut off hears of the new name first, as something was taken under the former one afterwards."""
+    host, other = farm.host(), farm.host("ctx-02")
+    await host.granted(PLAIN)
+    await host.end()
+    await beaten(host, other)
+    host.line.cut.add("*")
+    await read_otherwise(farm)
+    await taken_back(farm, why)
+    if then == "forgotten":
+        await farm.farm.audit.forget("qlikview", farm.farm.sealer.user_index(PLAIN), farm.farm.signature())
+    else:
+        await taken_back(farm, Withdrawal.REVOKED, PLAIN)
+    host.line.cut.clear()
+    await beaten(host)
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN, "10")).reason
+
+
+async def test_a_revocation_that_was_renamed_survives_the_store(farm: Site) -> None:
+    """Who was kept out under the former name is kept out under the new one, and nobody is under the former any more."""
+    host, other = farm.host(), farm.host("ctx-02")
+    await host.granted(JOHN)
+    await host.end()
+    await taken_back(farm, Withdrawal.REVOKED)
+    await beaten(host, other)
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
+    await host.granted(JOHN, "8")
+    await beaten(host, other)
+    emptied(farm)
+    await beaten(host, other, times=3)
+    assert Reason.REVOKED is (await other.denied(MARY, "9")).reason
+    assert {"8": "active"} == host.states
+    assert ["8"] == [session for _, session in await farm.sessions()]
+
+
+async def test_a_revocation_that_is_renamed_ends_no_session_with_the_next_restart(farm: Site) -> None:
+    """L7: it waits for the sessions under the other name; once those have ended it moves, and keeps the user out."""
+    host, other = farm.host(), farm.host("ctx-02")
+    await host.granted(JOHN)
+    await taken_back(farm, Withdrawal.REVOKED, PLAIN)
+    await beaten(host, other)
+    assert Rename.IN_USE is await moved_by_hand(farm, PLAIN, JOHN)
+    restarted(farm)
+    await beaten(host, other, times=3)
+    assert {"7": "active"} == host.states
+    assert ["7"] == [session for _, session in await farm.sessions()]
+    farm.timed.clock.advance(MINUTE)
+    await beaten(host, other)
+    await host.end()
+    assert Rename.RENAMED is await moved_by_hand(farm, PLAIN, JOHN)
+    assert Reason.REVOKED is (await host.denied(JOHN, "8")).reason
 
 
 async def test_tombstones_outlive_the_agent_and_are_told_by_number(farm: Site, hosts: tuple[Host, Host]) -> None:
