@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, TextIO, cast
+from typing import Any
 
 import structlog
 from typing_extensions import override
@@ -81,7 +81,10 @@ class _Kind:
 
 
 class _Faults:
-    """Faults by kind. Threads may note them at once."""
+    """Faults by kind. Threads may note them at once.
+
+    Nothing is said under the lock: who says it takes the outlet's, and a finalizer that logs may run under that one.
+    """
 
     def __init__(self) -> None:
         self._kinds: dict[Hashable, _Kind] = {}
@@ -95,34 +98,68 @@ class _Faults:
                 kind, known = None, self._kinds.get(None)
             if known is None:
                 self._kinds[kind] = _Kind(time.monotonic(), say)
-                say(1)
-                return
-            known.times += 1
-            known.say = say
-            self._say_if_due(kind, known)
+                due = 1
+            else:
+                known.times += 1
+                _freed, known.say = known.say, say  # the former one after the lock: what goes with it may log
+                due = self._due(kind, known)
+        if due:
+            say(due)
 
     def say_due(self) -> None:
         """Say the faults whose minute is over, and forget the kinds of which there were no more."""
         with self._lock:
-            for kind, known in [*self._kinds.items()]:
-                self._say_if_due(kind, known)
+            found = [(known.say, self._due(kind, known)) for kind, known in [*self._kinds.items()]]
+        for say, due in found:
+            if due:
+                say(due)
 
-    def _say_if_due(self, kind: Hashable, known: _Kind) -> None:
+    def _due(self, kind: Hashable, known: _Kind) -> int:
+        """Return how many faults of a kind are to be said now, if its minute is over; its next minute begins then."""
         if time.monotonic() - known.since < MINUTE:
-            return
+            return 0
         if known.times:
             self._kinds[kind] = _Kind(time.monotonic(), known.say)
-            known.say(known.times)
         else:
             del self._kinds[kind]
+        return known.times
+
+
+class _Lines:
+    """Our own lines, on their way to an outlet, which keeps them apart.
+
+    A logger of structlog has a lock: a finalizer that logs while its thread is in there would wait for itself.
+    """
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        self._outlet.write(f"{line}\n")
+
+    debug = info = warning = error = critical = msg
 
 
 class _Handler(logging.StreamHandler[Outlet]):
-    """Libraries' records: of those that are alike one a minute, with their number."""
+    """Libraries' records: of those that are alike one a minute, with their number.
+
+    It does without the lock of its class: a finalizer that warns may run where the outlet's lock is held already.
+    """
 
     def __init__(self, log: Log) -> None:
         super().__init__(log.outlet)
         self._log = log
+
+    @override
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a record, or count it. No filter is used here."""
+        self.emit(record)
+        return True
+
+    @override
+    def flush(self) -> None:
+        """Do nothing: what was handed over is on its way."""
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
@@ -145,7 +182,7 @@ def write_json_lines(log: Log | None = None) -> Log:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", log.outlet)),
+        logger_factory=lambda *_: _Lines(log.outlet),
         cache_logger_on_first_use=True,
     )
     handler = _Handler(log)

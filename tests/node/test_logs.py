@@ -6,6 +6,8 @@ import sys
 import textwrap
 from typing import Any
 
+import pytest
+
 CANARY = "canary-corp\\\\john"
 
 
@@ -133,3 +135,49 @@ def test_kinds_of_faults_are_bounded() -> None:
     told = lines(program)
     assert len(told) < 300
     assert 1000 == sum(line["times"] for line in told)
+
+
+@pytest.mark.parametrize("logs", ["log.fault({!r})", "logging.getLogger({!r}).warning({!r})"])
+def test_a_finalizer_that_logs_in_the_midst_of_a_line_holds_up_no_thread(logs: str) -> None:
+    """A collection may fall into any line, also where another thread logs at that moment."""
+    program = f"""
+    import threading, time
+    inside = threading.Event()
+    class Line(bytes):
+        def __len__(self):  # where the outlet adds it up
+            if not inside.is_set():
+                inside.set()
+                time.sleep(0.3)
+                {logs.format("finalizer", "finalizer")}
+            return 2
+    def other():
+        inside.wait()
+        {logs.format("other", "other")}
+    threads = [threading.Thread(target=each, daemon=True) for each in (lambda: log.outlet.send(Line(b"{{}}\\n")), other)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(10)
+    assert not any(each.is_alive() for each in threads)
+    """
+    assert ["finalizer", "other"] == sorted(line["event"] for line in lines(program) if line)
+
+
+def test_a_finalizer_that_logs_in_the_midst_of_its_own_threads_line_does_not_wait_for_itself() -> None:
+    """Its line is one of its own."""
+    program = """
+    import threading
+    from farmlease.threads import Outlet
+    real, collected = Outlet.send, []
+    def send(outlet, line):
+        if not collected:
+            collected.append(line)
+            structlog.get_logger().info('finalizer')
+        real(outlet, line)
+    Outlet.send = send
+    thread = threading.Thread(target=lambda: structlog.get_logger().info('line'), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    """
+    assert ["finalizer", "line"] == [line["event"] for line in lines(program)]

@@ -329,3 +329,19 @@ async def test_a_record_that_is_its_leases_again_hides_no_later_damage(timed: Ti
     raw.hset(SHARD.key("leases"), index("mary"), b"{")
     await pool.refused("mary", "9")
     assert "damaged" in (await pool.beat()).missing
+
+
+async def test_a_repair_leaves_lapsed_seats_to_the_sweep(timed: TimedStore) -> None:
+    """More of them than one call forgets: none is set aside, and each lease goes with its seat soon."""
+    pool = desk(timed, capacity=100)
+    await pool.beat()
+    for number in range(60):
+        await pool.end(f"user {number}", await pool.start(f"user {number}", record=b"\1" * 40))
+    timed.clock.advance(40 * DAY)
+    await pool.beat()
+    damage = DamageStore(timed.connection, FARM)
+    await damage.rebuild("qlikview", b"root")
+    assert [] == [each for each in await damage.set_aside("qlikview") if each.what == "seats"]
+    for _ in range(10):
+        await pool.start("zoe", "3")
+    assert 1 == len(pool.contents()["leases"]) == len(pool.contents()["records"])

@@ -68,6 +68,8 @@ end
 -- Whether a lease has this member of a set.
 local function is_claimed(name, member)
   if not SHAPES[name](member) then return false end
+  if name == 'seats' and not alive(SEATS, member) then return true end -- lapsed: the sweep forgets its lease with it
+  if name == 'reserved' and not alive(RESERVED, member) then return true end
   if name == 'reserved' then member = string.match(member, '^[^/]*/(.+)$') or '' end
   if name == 'seats' or name == 'reserved' then
     if is_node_seat(member) then
