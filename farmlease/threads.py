@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 __all__ = ["Outlet", "in_thread"]
 
@@ -90,6 +90,19 @@ class Outlet(io.TextIOBase):
         """Have lines written, after one that says how many were lost before them; or count them as lost."""
         self.send(lines.encode(errors="backslashreplace"))
         return len(lines)
+
+    def logger(self, *_: object) -> Self:
+        """Return this outlet: it is a logger of structlog.
+
+        Those of structlog have a lock: a finalizer that logs while its thread is in there would wait for itself.
+        """
+        return self
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        self.write(f"{line}\n")
+
+    debug = info = warning = error = critical = msg
 
     def send(self, lines: bytes) -> None:
         """Have bytes written that are whole lines, likewise."""

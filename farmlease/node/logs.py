@@ -125,22 +125,6 @@ class _Faults:
         return known.times
 
 
-class _Lines:
-    """Our own lines, on their way to an outlet, which keeps them apart.
-
-    A logger of structlog has a lock: a finalizer that logs while its thread is in there would wait for itself.
-    """
-
-    def __init__(self, outlet: Outlet) -> None:
-        self._outlet = outlet
-
-    def msg(self, line: str) -> None:
-        """Write a line."""
-        self._outlet.write(f"{line}\n")
-
-    debug = info = warning = error = critical = msg
-
-
 class _Handler(logging.StreamHandler[Outlet]):
     """Libraries' records: of those that are alike one a minute, with their number.
 
@@ -182,7 +166,7 @@ def write_json_lines(log: Log | None = None) -> Log:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=lambda *_: _Lines(log.outlet),
+        logger_factory=log.outlet.logger,
         cache_logger_on_first_use=True,
     )
     handler = _Handler(log)
