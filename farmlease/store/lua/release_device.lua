@@ -25,11 +25,11 @@ local claim = lease and lease.devices[device]
 if not claim or device_deadline(lease, device) <= now then return { 'none' } end
 if uses(lease, 'device', device) then return { 'in_use' } end
 
-local place, known_until = lease.id .. '/' .. device .. '/', math.max(claim['until'], now + GRAVE_KEPT)
+local place, known_until = lease.id .. '/' .. device, math.max(claim['until'], now + GRAVE_KEPT)
 local until_ms = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine_ms)
 local is_new = until_ms <= now or until_ms < claim['until']
 if until_ms > now then
-  claim['until'] = until_ms
+  claim['until'], place = until_ms, place .. '/'
 else
   lease.devices[device] = nil
 end

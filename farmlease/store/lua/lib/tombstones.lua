@@ -11,7 +11,8 @@
 --          /                  the user is kept out by a revocation, until the grave ends
 --          lease id           the lease was taken from under this index
 --          lease id/          its seat is quarantined, until the grave ends
---          lease id/device    the slot moved to another device
+--          lease id/device    the slot moved to another device, or was released with no quarantine left: it is gone,
+--                             whatever a clock that is set back says
 --          lease id/device/   the device was released: its slot is kept for a quarantine after its last use
 --
 -- Loss reasons: returned, replaced
