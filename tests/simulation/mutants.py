@@ -17,7 +17,6 @@ from typing import Any
 from unittest.mock import patch
 
 from farmlease.domain import offline_rules
-from farmlease.domain.tombstones import Graves
 from farmlease.errors import StoreUnavailable
 from farmlease.node.agent import Agent
 from farmlease.node.journal.journal import Journal
@@ -423,13 +422,6 @@ MUTANTS = (
             RenamedNode, "take_over", _do_nothing, "names"), host_renamed=4),
     among(python("told under a name unknown", "An end is delivered before the store knows the new name of its host.",
            OutboxDelivery, "_release", "await self._renamed.take_over(message.pool, known)", "pass", "names"), host_renamed=4),
-    python("late answer believed", "A late answer to an end takes the receipt of what was granted since.",
-           Receipts, "renew", "if LeaseDocument.parse(receipt.document).fence > remains.fence:", "if False:", "loss"),
-    swapped("taking not told", "A session that the store had lost is not told that its lease was taken.",
-            Graves, "why_lost", lambda *_: None, "loss"),
-    python("word takes the receipt", "The word of one lost session takes the receipt of another's grant.",
-           Reacquisition, "_lose", "self._receipts.take_back(lost.user, session.pool, lost.fence)",
-           "self._receipts.give_up(lost.user, session.pool)", "loss"),
 )  # fmt: skip
 
 
