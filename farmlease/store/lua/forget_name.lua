@@ -15,8 +15,7 @@ local user = ARGV[1]
 local lost = has_lost(KEYS[2], 'names', redis.call('HLEN', KEYS[3]))
 if redis.call('HDEL', KEYS[3], user) == 0 then return { 'erased', '' } end
 redis.call('HINCRBY', KEYS[2], 'forgotten', 1)
-if lost then audit_loss(KEYS[1], 'names', '') end
-note_size(KEYS[2], 'names', redis.call('HLEN', KEYS[3]), lost)
+note_size(KEYS[2], KEYS[1], 'names', redis.call('HLEN', KEYS[3]), lost, '')
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', 100000, '*', 'event', 'forgotten', 'user', user, 'node', '', 'session', '',
   'detail', 'name', 'by', ARGV[2])
 return { 'erased', '1' }

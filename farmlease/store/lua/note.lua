@@ -33,8 +33,6 @@ if redis.call('ZADD', KEYS[3], string.format('%.0f', now + 24 * 3600 * 1000), ke
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', 100000, '*', 'event', event, 'user', user, 'node', node,
     'session', session, 'detail', detail)
 end
-if lost_noted then audit_loss(KEYS[1], 'noted', node) end
-if lost_names then audit_loss(KEYS[1], 'names', node) end
-note_size(KEYS[2], 'noted', redis.call('ZCARD', KEYS[3]), lost_noted)
-note_size(KEYS[2], 'names', redis.call('HLEN', KEYS[4]), lost_names)
+note_size(KEYS[2], KEYS[1], 'noted', redis.call('ZCARD', KEYS[3]), lost_noted, node)
+note_size(KEYS[2], KEYS[1], 'names', redis.call('HLEN', KEYS[4]), lost_names, node)
 return { 'noted', redis.call('HGET', KEYS[2], event) or '0' }

@@ -101,6 +101,5 @@ if not before.seen or math.floor(before.seen / DAY) ~= math.floor(now / DAY) the
     if (entry_of(all[i + 1]).seen or now) < now - FORGOTTEN then redis.call('HDEL', NODES, all[i]) end
   end
 end
-if lost then audit_loss(AUDIT, 'nodes', node) end
-note_size(KEYS[3], 'nodes', redis.call('HLEN', NODES), lost)
+note_size(KEYS[3], AUDIT, 'nodes', redis.call('HLEN', NODES), lost, node)
 return answer

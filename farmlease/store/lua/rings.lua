@@ -12,7 +12,8 @@
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local lost, size = has_lost(KEYS[3], 'rings', redis.call('HLEN', KEYS[1])), redis.call('HLEN', KEYS[1])
+local size = redis.call('HLEN', KEYS[1])
+local lost = has_lost(KEYS[3], 'rings', size)
 local answer = { 'rings', string.format('%.0f', now) }
 local entries = redis.call('HGETALL', KEYS[1])
 for i = 1, #entries, 2 do
@@ -27,7 +28,6 @@ for i = 1, #entries, 2 do
   end
 end
 if size * 2 < #entries then -- a reader that forgets nobody writes nothing
-  if lost then audit_loss(KEYS[2], 'rings', '') end
-  note_size(KEYS[3], 'rings', size, lost)
+  note_size(KEYS[3], KEYS[2], 'rings', size, lost, '')
 end
 return answer

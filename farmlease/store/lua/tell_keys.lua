@@ -15,6 +15,5 @@ local clock = redis.call('TIME')
 local now = string.format('%.0f', tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000))
 local lost = has_lost(KEYS[3], 'rings', redis.call('HLEN', KEYS[1]))
 redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
-if lost then audit_loss(KEYS[2], 'rings', ARGV[1]) end
-note_size(KEYS[3], 'rings', redis.call('HLEN', KEYS[1]), lost)
+note_size(KEYS[3], KEYS[2], 'rings', redis.call('HLEN', KEYS[1]), lost, ARGV[1])
 return { 'told', now }

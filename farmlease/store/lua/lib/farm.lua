@@ -16,17 +16,20 @@ local function has_lost(set, name, size)
   return known ~= nil and tonumber(known) > size
 end
 
--- Notes how many members a key has. `set`: counts.
-local function note_size(set, name, size, lost)
-  if not is_of_type(set, 'hash') then return end
-  local value = string.format('#%.0f', size)
-  if redis.call('HGET', set, '#' .. name) ~= value then redis.call('HSET', set, '#' .. name, value) end
-  if lost then redis.call('HINCRBY', set, 'lost', 1) end
-end
-
 -- `set`: the audit of the farm.
 local function audit_loss(set, name, node)
   if not is_of_type(set, 'stream') and not is_of_type(set, 'none') then return end
   redis.call('XADD', set, 'MAXLEN', '~', 100000, '*', 'event', 'lost', 'user', '', 'node', node, 'session', '',
     'detail', name)
+end
+
+-- Notes how many members a key has, and that it had lost some, which `node` found out. `set`: counts; `log`: the audit.
+local function note_size(set, log, name, size, lost, node)
+  if not is_of_type(set, 'hash') then return end
+  local value = string.format('#%.0f', size)
+  if redis.call('HGET', set, '#' .. name) ~= value then redis.call('HSET', set, '#' .. name, value) end
+  if lost then
+    redis.call('HINCRBY', set, 'lost', 1)
+    audit_loss(log, name, node)
+  end
 end
