@@ -147,24 +147,20 @@ local function next_of_leases()
   return by ~= '' and 'sessions 0' or ''
 end
 
--- In which order they are looked at after the leases: the set, how, and which follows.
-local SETS = { sessions = { SESSIONS, remove_unclaimed, 'holds 0' }, holds = { HOLDS, remove_unclaimed, 'seats 0' },
-  seats = { SEATS, remove_unclaimed, 'reserved 0' }, reserved = { RESERVED, remove_unclaimed, 'queue 0' },
-  queue = { QUEUE, remove_unclaimed, 'waits 0' }, waits = { WAITS, remove_unclaimed, 'nodes 0' },
-  nodes = { NODES, remove_unclaimed, 'quarantine 0' }, quarantine = { QUARANTINE, remove_unclaimed, 'barred 0' },
-  barred = { BARRED, remove_unclaimed, 'awaited 0' }, awaited = { AWAITED, remove_unclaimed, 'usage 0' },
-  usage = { USAGE, remove_unclaimed, 'over_numbers 0' },
-  over_numbers = { OVER_NUMBERS, remove_unclaimed, 'over 0' }, over = { OVER, remove_foreign, 'records 0' },
-  records = { RECORDS, remove_foreign, 'names 0' }, names = { NAMES, remove_foreign, 'meta 0' },
-  meta = { META, remove_foreign, 'audit 0' }, audit = { AUDIT, remove_foreign_entries, '' } }
+-- What is looked at after the leases, in this order: for foreign members where a function says so, else for claims.
+local SETS = { { SESSIONS, 'sessions' }, { HOLDS, 'holds' }, { SEATS, 'seats' }, { RESERVED, 'reserved' },
+  { QUEUE, 'queue' }, { WAITS, 'waits' }, { NODES, 'nodes' }, { QUARANTINE, 'quarantine' }, { BARRED, 'barred' },
+  { AWAITED, 'awaited' }, { USAGE, 'usage' }, { OVER_NUMBERS, 'over_numbers' }, { OVER, 'over', remove_foreign },
+  { RECORDS, 'records', remove_foreign }, { NAMES, 'names', remove_foreign }, { META, 'meta', remove_foreign },
+  { AUDIT, 'audit', remove_foreign_entries } }
 
 local cursor
-if part == 'leases' then
-  cursor = next_of_leases()
-else
-  local set = SETS[part]
-  local on = set[2](part, set[1])
-  cursor = on and part .. ' ' .. on or set[3]
+if part == 'leases' then cursor = next_of_leases() end
+for i, each in ipairs(SETS) do
+  if each[2] == part then
+    local on, following = (each[3] or remove_unclaimed)(part, each[1]), SETS[i + 1]
+    cursor = on and part .. ' ' .. on or following and following[2] .. ' 0' or ''
+  end
 end
 if seats_changed then write_usage() end
 if cursor == '' then settle_loss(by) end

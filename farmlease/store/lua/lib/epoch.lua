@@ -151,8 +151,8 @@ end
 
 -- What the shard lacks, in words: names of keys that were lost or are not whole, `claims` if there are more seats than
 -- leases and sessions can have, `damaged` if something was set aside that no administrator has seen, and `aside` if
--- some of that is gone. And how many
--- leases, records and names are lacking, and how much was set aside: another number is another damage.
+-- some of that is gone. And how many leases, records and names are lacking, and how much was set aside: another number
+-- is another damage.
 local function missing()
   local leases, records, names = call('HLEN', LEASES), call('HLEN', RECORDS), call('HLEN', NAMES)
   local aside = call('HLEN', DAMAGED)
