@@ -108,10 +108,8 @@ class RecordSync:
             return better
         paths = VendorFiles(pool.files).paths(placing.owner)
         holder = self._receipts.holder(index, pool.name, paths)
-        if holder is not None:
-            if self._move_former(holder, session, taken, pool):
-                return await self.receive(session, pool, taken, placing)
-            self._check_holder(holder, session, taken, pool)
+        if holder is not None and self._move_former(holder, session, taken, pool):
+            return await self.receive(session, pool, taken, placing)
         known = self._open(index, pool.name, left_here).files if left_here is not None else ()
         # Before the disk is touched: what the store reports meanwhile is noted in the receipt and must stay there.
         receipt = replace(taken, files=pool.files, unsaved=(), owner=placing.owner, paths=paths, placing=True)
@@ -232,30 +230,16 @@ class RecordSync:
     def _move_former(self, holder: tuple[str, str], session: NodeSession, taken: Receipt, pool: Pool) -> bool:
         """Move the receipt that has this user's paths if it is of this lease by a former name; return whether it was.
 
-        One of another lease stays where it is: its record may be the only copy of what it has.
+        One of another lease of the user's stays where it is: its record may be the only copy of what it has.
+        FileRefused if the paths are another user's on this host, or this user's in another pool.
         """
         index = session.claim.user
         former = self._receipts.find(*holder) if holder[1] == pool.name and holder[0] != index else None
-        if former is None or former.lease.id != taken.lease.id:
+        if former is not None and former.lease.id == taken.lease.id:
+            self._receipts.move(holder[0], index, pool.name, self._sealer.seal_name(index, session.user.canonical))
+            return self._receipts.find(*holder) is None
+        if former is not None and self._names.present(holder[0], former.name) == session.user:
             return False
-        self._receipts.move(holder[0], index, pool.name, self._sealer.seal_name(index, session.user.canonical))
-        return self._receipts.find(*holder) is None
-
-    def _is_former(self, holder: tuple[str, str], session: NodeSession, taken: Receipt, pool: Pool) -> bool:
-        """Whether the holder of a path is this user by a former name, in the same pool.
-
-        The names of today say so, or the lease: ``lease rename`` gave it another name, and it is one person's.
-        """
-        receipt = self._receipts.find(*holder)
-        if receipt is None or holder[0] == session.claim.user or holder[1] != pool.name:
-            return False
-        return receipt.lease.id == taken.lease.id or self._names.present(holder[0], receipt.name) == session.user
-
-    def _check_holder(self, holder: tuple[str, str], session: NodeSession, taken: Receipt, pool: Pool) -> None:
-        """Refuse paths that are another user's on this host, or this user's in another pool."""
-        index = session.claim.user
-        if self._is_former(holder, session, taken, pool):
-            return
         if holder[0] == index:
             why = f"pool {holder[1]} has the same file of this user on this host: write another path in one of the two"
         else:
