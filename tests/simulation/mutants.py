@@ -421,7 +421,7 @@ MUTANTS = (
     among(swapped("former name forgotten", "A host that was renamed leaves its sessions under the former name.",
             RenamedNode, "take_over", _do_nothing, "names"), host_renamed=4),
     among(python("told under a name unknown", "An end is delivered before the store knows the new name of its host.",
-           OutboxDelivery, "_release", "await self._renamed.take_over(message.pool, known)", "pass", "names"), host_renamed=4),
+           OutboxDelivery, "_release", "await self.renamed.take_over(message.pool, known)", "pass", "names"), host_renamed=4),
 )  # fmt: skip
 
 

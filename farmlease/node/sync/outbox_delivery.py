@@ -60,7 +60,7 @@ class OutboxDelivery:
         self._store = farm.leases
         self._records = records
         self._events = events
-        self._renamed = renamed
+        self.renamed = renamed
         self._delivering = asyncio.Lock()
         self._next: asyncio.Task[DeliveryReport] | None = None
         self._rounds: set[asyncio.Task[DeliveryReport]] = set()
@@ -72,11 +72,6 @@ class OutboxDelivery:
     def refused(self) -> int:
         """How many messages the store refused in the last round."""
         return len(self._refused)
-
-    @property
-    def renamed(self) -> RenamedNode:
-        """What is done where the host was renamed."""
-        return self._renamed
 
     async def deliver(self) -> DeliveryReport:
         """Send all messages, oldest first. StoreUnavailable if the store does not answer.
@@ -138,7 +133,7 @@ class OutboxDelivery:
 
     async def _release(self, number: int, message: ReleaseMessage) -> bool:
         known = self._store_state.known(message.pool)
-        await self._renamed.take_over(message.pool, known)
+        await self.renamed.take_over(message.pool, known)
         outcome = await self._store.release(message.pool, message.claim, message.fence, known)
         if outcome is Behind.STRANGE:
             return False
