@@ -72,16 +72,22 @@ def test_a_password_that_was_not_changed_everywhere(tmp_path: Path) -> None:
             soon(lambda: secrets_check(agent).startswith("pass"), "health goes on warning", 60)
 
 
-def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
-    """The server's own, an authority's or ours: it is said while it is good."""
-    authority = Authority(tmp_path, "ours", days=0.2)
-    certificate, key = authority.issue("store")
+@contextmanager
+def serving(authority: Authority, certificate: Path, key: Path) -> Iterator[tuple[int, RunningAgent]]:
+    """Run a store with this certificate, and an agent that trusts its authority; yields the store's port too."""
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.file))
     with (
         quiet_ports(1) as (port,),
         redis_server("--tls-port", str(port), *files, "--tls-auth-clients", "no") as server,
         entitled(server, f"rediss://127.0.0.1:{port}/0", f'ca_file = "{authority.file}"') as agent,
     ):
+        yield port, agent
+
+
+def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
+    """The server's own, an authority's or ours: it is said while it is good."""
+    authority = Authority(tmp_path, "ours", days=0.2)
+    with serving(authority, *authority.issue("store")) as (_, agent):
         soon(lambda: secrets_check(agent).startswith("warn"), "health says nothing")
         assert f"ca_file {authority.file} ends in 0 days; renew it in time" in secrets_check(agent)
         assert "the certificate of 127.0.0.1:" in secrets_check(agent)
@@ -91,13 +97,7 @@ def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
 def test_a_certificate_that_cannot_be_read(tmp_path: Path) -> None:
     """OpenSSL serves and verifies it, and nobody can say when it ends: health and doctor say so, and the agent lives."""
     authority = Authority(tmp_path, "ours", days=100)
-    certificate, key = authority.issue("store", version=4)
-    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.file))
-    with (
-        quiet_ports(1) as (port,),
-        redis_server("--tls-port", str(port), *files, "--tls-auth-clients", "no") as server,
-        entitled(server, f"rediss://127.0.0.1:{port}/0", f'ca_file = "{authority.file}"') as agent,
-    ):
+    with serving(authority, *authority.issue("store", version=4)) as (port, agent):
         soon(lambda: secrets_check(agent).startswith("warn"), "health says nothing")
         told = f"the certificate of 127.0.0.1:{port} cannot be read, so nobody is told before it ends; renew it"
         assert f"warn {told}" == secrets_check(agent)

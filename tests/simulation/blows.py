@@ -112,6 +112,9 @@ class Blows:
             await asyncio.sleep(0)
 
     async def _kill(self) -> bool:
+        return await self._killed(lambda host: self._world.tell("FAULT", "agent killed", host.name))
+
+    async def _killed(self, meanwhile: Callable[[Host], None]) -> bool:
         host = self._host()
         if host is None:
             return False
@@ -120,7 +123,7 @@ class Blows:
             return False
         before = shown(host)
         host.kill()
-        self._world.tell("FAULT", "agent killed", host.name)
+        meanwhile(host)
         if self._chance.random() < 0.5:
             await asyncio.sleep(self._chance.choice((1, 60, 900)))
         self._resurrect(host, before)
@@ -136,21 +139,12 @@ class Blows:
         return True
 
     async def _rename_host(self) -> bool:
-        host = self._host()
-        if host is None:
-            return False
-        await self._amid(host)
-        if not host.up:
-            return False
-        before = shown(host)
-        host.kill()
+        return await self._killed(self._rename)
+
+    def _rename(self, host: Host) -> None:
         name = host.rename()
         self._world.names.renamed(host.name, name)
         self._world.tell("FAULT", "host renamed", host.name, name)
-        if self._chance.random() < 0.5:
-            await asyncio.sleep(self._chance.choice((1, 60, 900)))
-        self._resurrect(host, before)
-        return True
 
     async def _reboot(self, *, torn: bool = False) -> bool:
         host = self._host()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from farmlease.domain.model import Reason, Withdrawal
+from farmlease.domain.model import LeaseView, Reason, Withdrawal
 from farmlease.domain.tombstones import Grave, Graves
 from farmlease.store.answers.admin import Import, Importing, ImportOutcome, Replacement
 from farmlease.store.answers.recovery import Restored, Restoring
@@ -144,6 +144,20 @@ def turned_back(pool: Office, before: dict[str, Any]) -> None:
     pool.timed.raw.hdel(f"{keys}meta", "keys")
 
 
+async def told_at_three(
+    pool: Office, before: dict[str, Any], graves: dict[str, Grave], ended: Taken | None
+) -> LeaseView:
+    """Turn the store back, end John's session by its grant if one is given, and put back what was taken of him."""
+    await pool.at("15:00", NODE)
+    turned_back(pool, before)
+    if ended is not None:
+        await pool.end("john", ended)
+    assert await put_back(pool, "john", graves)
+    lease = await pool.lease("john")
+    assert lease is not None
+    return lease
+
+
 @pytest.mark.parametrize("ended_first", [True, False])
 async def test_a_device_that_was_released_stays_so_though_an_old_session_is_counted_again(
     timed: TimedStore,
@@ -158,13 +172,7 @@ async def test_a_device_that_was_released_stays_so_though_an_old_session_is_coun
     await pool.timed.store.release_device("clearquest", index("john"), "nb-1")
     graves = await claims(pool, "john")
     free_at = timed.clock.now_ms + DAY
-    await pool.at("15:00", NODE)
-    turned_back(pool, before)
-    if ended_first:
-        await pool.end("john", granted)
-    assert await put_back(pool, "john", graves)
-    lease = await pool.lease("john")
-    assert lease is not None
+    lease = await told_at_three(pool, before, graves, granted if ended_first else None)
     assert not lease.sessions
     assert [free_at] == [each.until for each in lease.devices]
 
@@ -212,13 +220,7 @@ async def test_a_quarantine_counts_from_the_taking_though_an_old_session_is_coun
     await pool.give_back("john")
     graves = await claims(pool, "john")
     free_at = timed.clock.now_ms + DAY
-    await pool.at("15:00", NODE)
-    turned_back(pool, before)
-    if ended_first:
-        await pool.end("john", granted)
-    assert await put_back(pool, "john", graves)
-    lease = await pool.lease("john")
-    assert lease is not None
+    lease = await told_at_three(pool, before, graves, granted if ended_first else None)
     assert lease.quarantined
     assert free_at == lease.lease.expires_at
 

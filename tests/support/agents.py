@@ -5,14 +5,13 @@ import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from farmlease.domain.policy import parse_policy
 from farmlease.farm import open_farm
 from tests.support.patience import turns, within
 from tests.support.ports import quiet_ports
+from tests.support.servers import stopped
 
 __all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "soon"]
 
@@ -168,16 +168,10 @@ class RunningAgent:
         self.process.kill()
         self.process.wait()
 
-    @contextmanager
-    def standing_still(self) -> Iterator[None]:
+    def standing_still(self) -> AbstractContextManager[None]:
         """Let it do nothing for as long as this lasts, as if all of it happened between two of its looks."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return stopped(self.process)
 
     @property
     def log_text(self) -> str:

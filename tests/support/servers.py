@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,7 @@ import redis
 from tests.support.patience import turns
 from tests.support.ports import quiet_ports
 
-__all__ = ["RedisServer", "redis_server", "require", "require_valkey", "virtual_time_server"]
+__all__ = ["RedisServer", "redis_server", "require", "require_valkey", "stopped", "virtual_time_server"]
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
@@ -59,6 +59,17 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
+@contextmanager
+def stopped(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Let a process stand still for as long as this lasts: it does nothing, and what it has open stays open."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 @dataclass(frozen=True, slots=True)
 class RedisServer:
     """A running redis-server: its process, folder, Unix socket and (if asked for) TCP port."""
@@ -77,15 +88,9 @@ class RedisServer:
         """Return a plain client, to look behind farmlease's back."""
         return redis.Redis(unix_socket_path=str(self.socket))
 
-    @contextmanager
-    def standing_still(self) -> Iterator[None]:
+    def standing_still(self) -> AbstractContextManager[None]:
         """Let it stand still for as long as this lasts, its connections open."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return stopped(self.process)
 
 
 @contextmanager

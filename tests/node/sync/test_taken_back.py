@@ -301,9 +301,8 @@ async def test_a_device_that_was_in_use_in_an_older_copy_stays_taken_back(
     assert ["citrix-a"] == await devices(farm)
 
 
-@pytest.mark.parametrize("why", [Withdrawal.RETURNED, Withdrawal.REVOKED])
-async def test_a_session_that_the_store_had_lost_is_told_that_its_lease_was_taken(farm: Site, why: Withdrawal) -> None:
-    """The store forgot it before an administrator took the lease: no notice waits for its host, but the tombstone."""
+async def with_a_session_forgotten(farm: Site) -> tuple[Host, Host]:
+    """Return two hosts: John's session on the second is not in the store any more, which only the first has heard."""
     one, two = farm.host(), farm.host("ctx-02")
     await one.granted(JOHN)
     await beaten(one, two)
@@ -312,6 +311,13 @@ async def test_a_session_that_the_store_had_lost_is_told_that_its_lease_was_take
     put_back(farm, before)
     farm.timed.clock.advance(SECOND)
     await beaten(one, times=1)
+    return one, two
+
+
+@pytest.mark.parametrize("why", [Withdrawal.RETURNED, Withdrawal.REVOKED])
+async def test_a_session_that_the_store_had_lost_is_told_that_its_lease_was_taken(farm: Site, why: Withdrawal) -> None:
+    """The store forgot it before an administrator took the lease: no notice waits for its host, but the tombstone."""
+    one, two = await with_a_session_forgotten(farm)
     await taken_back(farm, why)
     await beaten(two, times=1)
     assert {"8": "lost"} == two.states
@@ -324,14 +330,7 @@ async def test_a_session_whose_agent_was_killed_before_it_was_told_is_told_by_th
     farm: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was taken is in the journal by then, and the session is not marked yet."""
-    one, two = farm.host(), farm.host("ctx-02")
-    await one.granted(JOHN)
-    await beaten(one, two)
-    before = copy(farm)
-    await two.granted(JOHN, "8")
-    put_back(farm, before)
-    farm.timed.clock.advance(SECOND)
-    await beaten(one, times=1)
+    _, two = await with_a_session_forgotten(farm)
     await taken_back(farm)
     with monkeypatch.context() as patch:
         patch.setattr(Housekeeping, "take_events", lambda self: bool(self._sync.events.take()) and False)
