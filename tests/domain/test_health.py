@@ -265,7 +265,7 @@ def test_what_the_node_itself_knows_counts_at_once(facts: dict[str, Any]) -> Non
 
 def test_a_probe_answers_nothing_that_a_terminal_obeys() -> None:
     """What is wrong may be told in words from outside: as text they are escaped, and as JSON they are ASCII."""
-    facts = {"file_troubles": ("the path \x1b[31m\u202e\x9b",)}
+    facts: dict[str, Any] = {"file_troubles": ("the path \x1b[31m\u202e\x9b",)}
     assert rb"the path \x1b[31m\u202e\x9b" in probe("/readyz", **facts).body
     document = probe("/healthz", **facts).body
     assert document.isascii()
