@@ -5,7 +5,6 @@ long. A cell's text is shown whole, with what a terminal would obey or nobody se
 rows before the first line; this module must never hold more than a page of them.
 """
 
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ import click
 from rich.cells import cell_len, chop_cells
 
 from farmlease.cli import printable
+from farmlease.cli.output.colours import STATE_HEADINGS, paint, strong, tone_of
 
 __all__ = ["Line", "screen_lines", "write"]
 
@@ -37,13 +37,12 @@ def write(lines: Iterable[Line], headings: Line | None, width: int | None) -> No
     first = list(islice(source, PAGE))
     if headings is None and not first:
         return
-    columns, fold = _columns([headings, *first] if headings else first, width), width is not None
+    columns, fold = _columns(headings, first, width), width is not None
     if headings:
         click.echo(_head(headings, columns, on_terminal=fold))
     while first:
         drawn = chain.from_iterable(_drawn(line, columns, fold=fold) for line in first)
-        sys.stdout.write("".join(f"{text}\n" for text in drawn))
-        sys.stdout.flush()
+        click.echo("".join(f"{text}\n" for text in drawn), nl=False)
         first = list(islice(source, PAGE))
 
 
@@ -51,7 +50,7 @@ def screen_lines(lines: Iterable[Line], headings: Line, width: int, height: int)
     """Return the lines that fit on a screen, with the headings, and whether there are more."""
     source = map(_clean, lines)
     first = list(islice(source, height))
-    columns = _columns([headings, *first], width)
+    columns = _columns(headings, first, width)
     drawn = [_head(headings, columns, on_terminal=True).splitlines()]
     drawn += [_drawn(line, columns, fold=True) for line in first]
     shown = list(chain.from_iterable(drawn))
@@ -59,17 +58,20 @@ def screen_lines(lines: Iterable[Line], headings: Line, width: int, height: int)
 
 
 class _Column(NamedTuple):
-    """How wide a column is, and whether it holds numbers, which are aligned to the right."""
+    """How wide a column is, whether it holds numbers, which are aligned to the right, or states, which are coloured."""
 
     width: int
     numbers: bool
+    states: bool
 
 
-def _columns(lines: Sequence[Line], width: int | None) -> list[_Column]:
+def _columns(headings: Line | None, first: Sequence[Line], width: int | None) -> list[_Column]:
     """Measure columns. The first names the row: a session's id is no number, even if it looks like one."""
+    lines = [headings, *first] if headings else first
     columns = list(zip(*lines, strict=True))
     numbers = [at > 0 and len(cells) > 1 and all(map(_NUMBER.fullmatch, cells[1:])) for at, cells in enumerate(columns)]
-    return [_Column(*each) for each in zip(_widths(lines, width), numbers, strict=True)]
+    states = [heading in STATE_HEADINGS for heading in headings] if headings else [False] * len(columns)
+    return [_Column(*each) for each in zip(_widths(lines, width), numbers, states, strict=True)]
 
 
 def _widths(lines: Sequence[Line], width: int | None) -> list[int]:
@@ -94,23 +96,26 @@ def _head(headings: Line, columns: Sequence[_Column], *, on_terminal: bool) -> s
         return drawn
     utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
     rule = ("─" if utf8 else "-") * (sum(column.width for column in columns) + _GAP * (len(columns) - 1))
-    return f"{drawn if os.environ.get('NO_COLOR') else click.style(drawn, bold=True)}\n{rule}"
+    return f"{strong(drawn)}\n{rule}"
 
 
 def _drawn(cells: Line, columns: Sequence[_Column], *, fold: bool) -> list[str]:
     """Return the lines of one row: as many as its longest cell needs."""
     if not fold or all(_width(cell) <= column.width for cell, column in zip(cells, columns, strict=True)):
-        return [_joined(cells, columns)]
+        return [_joined(cells, cells, columns)]
     folded = [list(_folded(cell, column.width)) for cell, column in zip(cells, columns, strict=True)]
     height = max(map(len, folded))
-    return [_joined([parts[at] if at < len(parts) else "" for parts in folded], columns) for at in range(height)]
+    lines = [[parts[at] if at < len(parts) else "" for parts in folded] for at in range(height)]
+    return [_joined(parts, cells, columns) for parts in lines]
 
 
-def _joined(cells: Line, columns: Sequence[_Column]) -> str:
+def _joined(parts: Line, cells: Line, columns: Sequence[_Column]) -> str:
+    """Return one line of a row: the ``parts`` of its ``cells`` that stand in it."""
     padded = []
-    for cell, column in zip(cells, columns, strict=True):
-        blanks = " " * (column.width - _width(cell))
-        padded.append(blanks + cell if column.numbers else cell + blanks)
+    for part, cell, column in zip(parts, cells, columns, strict=True):
+        blanks = " " * (column.width - _width(part))
+        shown = paint(part, tone_of(cell)) if column.states else part
+        padded.append(blanks + part if column.numbers else shown + blanks)
     return (" " * _GAP).join(padded).rstrip()
 
 
