@@ -80,6 +80,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "doctor": LazyCommand(
         "farmlease.cli.doctor.commands:doctor", "Examine this node and the store, and say what to do."
     ),
+    "status": LazyCommand("farmlease.cli.status.commands:status", "See on one screen how all is, or what changed."),
     "bench": LazyCommand("farmlease.cli.bench.commands:bench", "Measure how large a farm this store can carry."),
 }
 

@@ -26,8 +26,18 @@ class Tone(Enum):
 #: Headings of columns whose cells are states.
 STATE_HEADINGS = frozenset({"STATE", "HEALTH", "VERDICT", "STATUS", "DECISION"})
 _WORDS: Mapping[Tone, Sequence[str]] = {
-    Tone.GOOD: ("ready", "active", "ok", "pass", "valid", "granted", "well"),
-    Tone.PASSING: ("draining", "stopping", "waiting", "quarantined", "recovering", "pending", "warn", "restricted"),
+    Tone.GOOD: ("ready", "active", "ok", "pass", "valid", "granted", "right"),
+    Tone.PASSING: (
+        "draining",
+        "stopping",
+        "waiting",
+        "quarantined",
+        "recovering",
+        "pending",
+        "warn",
+        "restricted",
+        "full",
+    ),
     Tone.BAD: ("silent", "failing", "fail", "invalid", "lost", "denied", "revoked", "damaged", "wrong"),
     Tone.GONE: ("stopped", "idle", "old", "retired", "ended"),
 }

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple, TypeVar
 import click
 
 from farmlease.cli import print_line, printable
+from farmlease.cli.output.colours import paint, tone_of
 
 __all__ = [
     "Column",
@@ -223,8 +224,10 @@ def write_text(text: str) -> None:
 
 
 def print_folded(line: str, indent: int) -> None:
-    """Print a line, on a terminal folded at its width, its continuation indented."""
-    click.echo(_folded(line, indent))
+    """Print a line, on a terminal folded at its width, its continuation indented; "fail: …" begins in its colour."""
+    folded = _folded(line, indent)
+    state, colon, rest = folded.partition(":")
+    click.echo(f"{paint(state, tone_of(state))}{colon}{rest}" if state.isalpha() else folded)
 
 
 def _folded(line: str, indent: int) -> str:

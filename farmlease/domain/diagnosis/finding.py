@@ -17,26 +17,31 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. ``text``: what was found and, behind a semicolon, what to do about it."""
+    """The result of one check. ``text``: what was found and, behind a semicolon, what to do about it.
+
+    ``subject``: what it is about, where a check has a finding for each of several pools, nodes or files. With the check
+    it names a trouble for as long as it lasts, however its text changes.
+    """
 
     check: str
     verdict: Verdict
     text: str
+    subject: str = ""
 
 
-def fine(check: str, text: str) -> Finding:
+def fine(check: str, text: str, subject: str = "") -> Finding:
     """Return the finding that all is well."""
-    return Finding(check, Verdict.OK, text)
+    return Finding(check, Verdict.OK, text, subject)
 
 
-def warned(check: str, text: str) -> Finding:
+def warned(check: str, text: str, subject: str = "") -> Finding:
     """Return the finding that something works but should be corrected."""
-    return Finding(check, Verdict.WARN, text)
+    return Finding(check, Verdict.WARN, text, subject)
 
 
-def failed(check: str, text: str) -> Finding:
+def failed(check: str, text: str, subject: str = "") -> Finding:
     """Return the finding that something does not work, or will lose data."""
-    return Finding(check, Verdict.FAIL, text)
+    return Finding(check, Verdict.FAIL, text, subject)
 
 
 def merge_servers(found: Iterable[tuple[str, Iterable[Finding]]]) -> list[Finding]:
@@ -51,5 +56,5 @@ def merge_servers(found: Iterable[tuple[str, Iterable[Finding]]]) -> list[Findin
             servers = [server for server, other in of_check if other == each]
             everywhere = len(set(servers)) == len(by_server)
             text = each.text if everywhere else f"{', '.join(servers)}: {each.text}"
-            lines.append(Finding(check, each.verdict, text))
+            lines.append(Finding(check, each.verdict, text, each.subject))
     return lines

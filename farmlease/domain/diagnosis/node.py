@@ -220,7 +220,9 @@ def identity(own: HostTable, in_force: PolicyInForce, strangers: Mapping[str, in
 
 def health(status: str, checks: Mapping[str, Iterable[tuple[str, str]]]) -> Iterator[Finding]:
     """Check the health that the agent reports: by check, status and text."""
-    bad = [f"{name}: {text}" for name, entries in checks.items() for state, text in entries if state != "pass"]
+    bad = [(name, text) for name, entries in checks.items() for state, text in entries if state != "pass"]
     make = {"pass": fine, "warn": warned}.get(status, failed)
-    for text in bad or [status]:
-        yield make("health", text)
+    for name, text in bad:
+        yield make("health", f"{name}: {text}", name)
+    if not bad:
+        yield make("health", status)

@@ -187,9 +187,10 @@ def shard(facts: ShardFacts) -> Finding:
     check = "data"
     if facts.skew_ms:
         text = f"the store's clock leapt {facts.skew_ms // 1000} s ahead; correct it. No lease ends by it"
-        return warned(check, f"pool {facts.pool}: {text}")
+        return warned(check, f"pool {facts.pool}: {text}", f"{facts.pool} clock")
     if facts.recovering:
-        return warned(check, f"pool {facts.pool} is being recovered after a loss of data or a fail-over; wait a moment")
+        text = f"pool {facts.pool} is being recovered after a loss of data or a fail-over; wait a moment"
+        return warned(check, text, f"{facts.pool} recovering")
     if not facts.known:
         return fine(check, f"pool {facts.pool} has not been used yet")
     taken = f"; {counted(facts.taken_back, 'user')} with something taken back" if facts.taken_back else ""
@@ -199,32 +200,32 @@ def shard(facts: ShardFacts) -> Finding:
 def wrong_types(wrong: Sequence[tuple[str, str, str]]) -> Iterator[Finding]:
     """Check that no key is of another type than farmlease gave it."""
     for each in wrong:
-        yield failed("data", wrong_type_text(*each))
+        yield failed("data", wrong_type_text(*each), each[0])
 
 
 def lost_keys(names: Sequence[str]) -> Iterator[Finding]:
     """Check that no key of the farm itself was lost."""
     for key in names:
-        yield warned("data", farm_loss_text(key))
+        yield warned("data", farm_loss_text(key), f"{key} lost")
 
 
 def foreign(found: Sequence[Foreign], pool: str = "") -> Iterator[Finding]:
     """Check that nothing lies in the keys of a pool ("": of the farm itself) that farmlease did not write."""
     for each in found:
-        yield warned("data", foreign_text(each, pool))
+        yield warned("data", foreign_text(each, pool), f"{pool} foreign")
 
 
 def damage(facts: ShardFacts) -> Iterator[Finding]:
     """Check what a pool's data lack, and what was set aside."""
     lost = tuple(word for word in facts.missing if word != DAMAGED)
     if lost:
-        yield warned("data", damage_text(facts.pool, lost))
+        yield warned("data", damage_text(facts.pool, lost), f"{facts.pool} lost")
     if facts.set_aside:
         documents = counted(facts.set_aside, "document")
         seen = "" if DAMAGED in facts.missing else ", all seen by an administrator"
         text = f"pool {facts.pool}: {documents} set aside in its key damaged that did not decode{seen}"
         advice = f"list and mend with `farmlease lease repair --pool {facts.pool}`"
-        yield (warned if DAMAGED in facts.missing else fine)("data", f"{text}; {advice}")
+        yield (warned if DAMAGED in facts.missing else fine)("data", f"{text}; {advice}", f"{facts.pool} set aside")
 
 
 def coverage(ranges: list[tuple[int, int]], state: Mapping[str, str]) -> Finding:
@@ -243,29 +244,28 @@ def certificates(facts: Wiring) -> Iterator[Finding]:
     """Check how long each certificate is good."""
     for each in facts.certificates:
         if each.ends_at is None:
-            yield warned("tls", f"{each.what} cannot be read, so nobody is told before it ends; renew it")
+            yield warned("tls", f"{each.what} cannot be read, so nobody is told before it ends; renew it", each.what)
             continue
         left_ms = each.ends_at - facts.now_ms
         left = left_ms // _DAY_MS
         life_ms = float("inf") if each.begins_at is None else each.ends_at - each.begins_at
         if left < 0:
-            yield failed("tls", f"{each.what} ended {-left} days ago; renew it")
+            yield failed("tls", f"{each.what} ended {-left} days ago; renew it", each.what)
         elif left_ms < min(_SOON * _DAY_MS, life_ms / 4):
-            yield warned("tls", f"{each.what} ends in {left} days; renew it in time")
+            yield warned("tls", f"{each.what} ends in {left} days; renew it in time", each.what)
         else:
-            yield fine("tls", f"{each.what} is good for {left} days")
+            yield fine("tls", f"{each.what} is good for {left} days", each.what)
 
 
 def wiring(facts: Wiring) -> Iterator[Finding]:
     """Check how the network to the store is protected."""
     if facts.trouble:
-        yield failed("tls", facts.trouble)
+        yield failed("tls", facts.trouble, "trouble")
     yield from certificates(facts)
     if facts.plain:
         hosts = ", ".join(facts.plain)
-        yield warned(
-            "tls", f"{hosts}: not encrypted, so that the network shows names of hosts and devices; use rediss://"
-        )
+        text = f"{hosts}: not encrypted, so that the network shows names of hosts and devices; use rediss://"
+        yield warned("tls", text, "plain")
     elif not facts.encrypted:
         yield fine("tls", "not needed: the store is on this host")
     elif not facts.certificates and not facts.trouble:

@@ -107,8 +107,10 @@ def test_what_was_taken_back_is_counted() -> None:
 def test_each_trouble_of_an_agent_is_a_line() -> None:
     """What is well is not listed; an agent that is well is one line."""
     told = {"store": [("warn", "away")], "journal": [("pass", "writable")], "policy": [("fail", "none")]}
-    assert [failed("health", "store: away"), failed("health", "policy: none")] == [*node.health("fail", told)]
-    assert [warned("health", "store: away")] == [*node.health("warn", {"store": told["store"]})]
+    assert [failed("health", "store: away", "store"), failed("health", "policy: none", "policy")] == [
+        *node.health("fail", told)
+    ]
+    assert [warned("health", "store: away", "store")] == [*node.health("warn", {"store": told["store"]})]
     assert [Finding("health", Verdict.OK, "pass")] == [*node.health("pass", {"journal": told["journal"]})]
 
 
