@@ -127,6 +127,7 @@ TYPED: dict[str, list[list[str]]] = {
     "key rotate": [[], ["--activate"]],
     "health": [[f"http://127.0.0.1:1/{SIGNS}"], [PC]],
     "doctor": [[]],
+    "status": [[]],
     "bench": [["--users", WHY]],
     "lease return": [[EVE, "--pool", "qlikview", "--yes"]],
     "lease revoke": [
@@ -203,7 +204,7 @@ def test_lists_show_who_it_is(host: Host) -> None:
 
 def test_a_terminal_obeys_nothing_of_a_list(host: Host) -> None:
     """On a terminal too: only the bold headings and the colours of states, which are known words, are its own."""
-    for typed in (["lease", "list"], ["node", "list"], ["audit"], ["key", "list"], ["usage"]):
+    for typed in (["lease", "list"], ["node", "list"], ["audit"], ["key", "list"], ["usage"], ["status"]):
         shown = host.run_on_terminal(*typed, columns=200)
         shown = re.sub(r"\x1b\[(?:31|32|33|90)m((?:[a-z]+,? ?)+)\x1b\[0m", r"\1", shown)
         assert None is OBEYED.search(re.sub(r"\x1b\[[01]?m", "", shown)), typed

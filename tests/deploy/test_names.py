@@ -127,7 +127,10 @@ def test_the_task_of_activity_runs_its_script() -> None:
     check(shlex.split(typed))
 
 
-@pytest.mark.parametrize(("script", "here_strings"), [("install.ps1", 1), ("import-task.ps1", 0), ("activity.ps1", 1)])
+@pytest.mark.parametrize(
+    ("script", "here_strings"),
+    [("install.ps1", 1), ("import-task.ps1", 0), ("activity.ps1", 1), ("mail-status.ps1", 0)],
+)
 def test_the_scripts_of_windows_are_balanced(script: str, here_strings: int) -> None:
     """As much of a parser as there is here: strings end, here-strings end at a line's start, brackets pair."""
     text = (DEPLOY / "windows" / script).read_text(encoding="utf-8")

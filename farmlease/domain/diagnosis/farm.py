@@ -134,7 +134,7 @@ def nodes(views: Iterable[NodeView]) -> Iterator[Finding]:
             yield warned("nodes", text, f"{view.node} name")
         if view.state is NodeState.SILENT:
             minutes = (view.now - view.seen_at) // 60_000
-            since = f"for {counted(minutes, 'minute')}" if minutes else "of late"
+            since = f"for {counted(minutes, 'minute')}" if minutes else "for half a minute"
             text = f"{view.node} is silent: not heard of {since}; look at its host, its agent and its way to the store"
             yield warned("nodes", text, view.node)
         elif view.state is NodeState.FAILING:
