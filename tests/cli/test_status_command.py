@@ -129,7 +129,7 @@ def test_a_store_that_is_away_is_one_finding(host: Host) -> None:
     found = document(host, 4)
     assert (None, None, True) == (found["pools"], found["nodes"], "store" in checks(found))
     told = host.run("status")
-    assert (4, True) == (told.status, "pools and nodes are not known: see below" in told.out)
+    assert (4, True) == (told.status, "\n\npools and nodes are not known: see below\n\n" in told.out)
     assert "Traceback" not in told.err
 
 
@@ -145,7 +145,7 @@ def test_without_a_configuration_or_a_key_ring(host: Host) -> None:
 
 
 def test_a_store_that_takes_no_writes_and_one_that_recovers(clocked: ClockedHost) -> None:
-    """A replica is read as far as it can be; a recovery is the pool's state."""
+    """A replica is no store, and that is said; a recovery is the pool's state."""
     clocked.apply(POLICY)
     clocked.lend("john")
     clocked.report("ctx-01")
@@ -160,9 +160,8 @@ def test_a_store_that_takes_no_writes_and_one_that_recovers(clocked: ClockedHost
             ended = clocked.run("status")
         finally:
             client.execute_command("REPLICAOF", "NO", "ONE")
-    assert ended.status in {1, 4}
-    assert "Traceback" not in ended.err + ended.out
-    assert re.search(r"^(store|pools|server|farm) +fail ", ended.out, re.MULTILINE), ended.out
+    assert (4, "") == (ended.status, ended.err)
+    assert re.search(r"^store +fail .* is a replica: name the master", ended.out, re.MULTILINE), ended.out
 
 
 def test_a_large_farm_fits_on_a_screen(host: Host) -> None:
@@ -281,7 +280,7 @@ def test_news_that_nobody_could_read_come_again(host: Host, known: Path) -> None
 
 
 def test_a_long_audit_is_read_in_bounds(host: Host) -> None:
-    """With 100,000 decisions of the last minute, a part is read: within seconds, and it says so."""
+    """With a few more than 100,000 decisions of the last minute not all are read, in seconds of work, and it says so."""
     host.apply(CLEARQUEST)
     host.lend("john", pool="clearquest")
     with pytest.raises(AssertionError, match="capacity"):
@@ -300,11 +299,11 @@ def test_a_long_audit_is_read_in_bounds(host: Host) -> None:
     async def seen(farm: Farm) -> Denials:
         return (await overview(farm, (await farm.policy()).pools)).denials
 
-    began = time.monotonic()
+    began = time.process_time()
     found = host.with_farm(seen)
-    took = time.monotonic() - began
+    took = time.process_time() - began
     assert (False, 8) == (found.whole, found.count)
-    assert took < within(5), f"{took:.1f} s for {MOST_READ} of 100,000"
+    assert took < within(5), f"{took:.1f} s for {MOST_READ} decisions"
     assert "at least 8 people were denied" in host.run("status").out
 
 

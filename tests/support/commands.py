@@ -117,14 +117,17 @@ class Host:
         )  # fmt: skip
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def run_on_terminal(self, *args: str, columns: int = 80, **environ: str) -> str:
-        """Run ``farmlease ARGS`` on a terminal of its own, and return what it shows there."""
+    def run_on_terminal(self, *args: str, columns: int = 80, status: int = 0, **environ: str) -> str:
+        """Run ``farmlease ARGS`` on a terminal of its own, and return what it shows there; it ends with ``status``."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         environ = {**os.environ, "TERM": "xterm-256color", **environ}
         environ.pop("COLUMNS", None)
-        subprocess.run(self.command(*args), stdin=theirs, stdout=theirs, check=True, timeout=within(60), env=environ)
+        done = subprocess.run(
+            self.command(*args), stdin=theirs, stdout=theirs, check=False, timeout=within(60), env=environ
+        )
         shown = os.read(ours, 1 << 20).decode().replace("\r\n", "\n")
+        assert status == done.returncode, shown
         os.close(theirs)
         os.close(ours)
         return shown

@@ -50,7 +50,8 @@ def write_screen(sight: Sight) -> None:
     """Print the screen: how it is as a whole, pools, nodes, and what is wrong."""
     _write_head(sight)
     if sight.overview is None:
-        print_line("\npools and nodes are not known: see below")
+        print_line()
+        print_line("pools and nodes are not known: see below")
     else:
         _write_pools(sight, sight.overview.pools)
         _write_nodes(sight.overview.nodes)
