@@ -11,18 +11,17 @@ from farmlease.domain.diagnosis.farm import DENIED_WITHIN_MS, Denials, PoolState
 from farmlease.domain.diagnosis.finding import Finding, failed
 from farmlease.domain.node_view import NodeView
 from farmlease.domain.policy import Pool
-from farmlease.domain.usage import hours
+from farmlease.domain.usage import HOUR_MS, hours
 from farmlease.errors import StoreError, StoreUnavailable
 from farmlease.farm import Farm
 from farmlease.store.audit_store import AuditCursor
 
-__all__ = ["HOURS", "Overview", "overview"]
+__all__ = ["Overview", "overview"]
 
 #: Hours of a pool that are looked at, the present one included.
 HOURS = 24
-_HOUR_MS = 3_600_000
-#: Decisions of one audit that are looked at for people who were denied: hardly more are kept, and none grows faster than
-#: it is read. They take a second, half of it the store's.
+#: Decisions of one audit that are looked at for people who were denied: hardly more are kept. They take a second of
+#: work, half of it the store's.
 MOST_READ = 100_000
 
 
@@ -69,7 +68,7 @@ async def overview(farm: Farm, pools: Iterable[Pool]) -> Overview:
 async def _pool(farm: Farm, pool: Pool, now: int) -> PoolState:
     """Return how full a pool is, and its last hours."""
     count = await farm.leases.count(pool.name)
-    since = now - (HOURS - 1) * _HOUR_MS
+    since = now - (HOURS - 1) * HOUR_MS
     at, tallies = await farm.audit.usage(pool.name, since)
     return PoolState(
         name=pool.name,
