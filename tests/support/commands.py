@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Awaitable, Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,10 +126,14 @@ class Host:
         done = subprocess.run(
             self.command(*args), stdin=theirs, stdout=theirs, check=False, timeout=within(60), env=environ
         )
-        shown = os.read(ours, 1 << 20).decode().replace("\r\n", "\n")
-        assert status == done.returncode, shown
         os.close(theirs)
+        parts = list[bytes]()
+        with suppress(OSError):  # at its end; a terminal gives some 4,000 bytes at a time
+            while part := os.read(ours, 1 << 16):
+                parts.append(part)
         os.close(ours)
+        shown = b"".join(parts).decode().replace("\r\n", "\n")
+        assert status == done.returncode, shown
         return shown
 
     def write(self, policy: str | bytes) -> str:
