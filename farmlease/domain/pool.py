@@ -181,6 +181,13 @@ class Pool(Section):
             raise refusal("names one twice", "nodes")
         return self
 
+    @classmethod
+    def from_limits(cls, name: str, limits: Mapping[str, str]) -> Self:
+        """Return a pool of which only what the store decides by is known: that of ``limits``, as text."""
+        plain = cls(name=name, kind=Kind.FLOATING, capacity=1)
+        numbers = {key: int(limits[key]) for key in plain.limits().keys() & limits.keys() if limits[key].isdecimal()}
+        return plain.model_copy(update={**numbers, "kind": Kind(limits["kind"]), "share": Share(limits["share"])})
+
     def serves(self, node: str) -> bool:
         """Whether the pool's licences may be used on this node at all."""
         return self.kind is not Kind.NODE_LOCKED or any(same_host(each, node) for each in self.nodes)

@@ -24,7 +24,7 @@ Key = tuple[str, str, str]  #: user index, node#incarnation, session
 Complain = Callable[[str, str], None]
 
 #: Scripts, and answers, after which what is over may still lie in the store: nothing was counted.
-_LOOK_ONLY = frozenset({"heartbeat", "look_up", "list", "configure", "recover"})
+_LOOK_ONLY = frozenset({"heartbeat", "look_up", "list", "configure", "recover", "readmit"})
 _BEFORE_ANYTHING = frozenset({"lapsed", "configure", "policy", "strange", "none", "gone"})
 #: Answers before which nothing was ended either, whatever the clock says.
 _NOTHING_ENDED = frozenset({"lapsed", "configure", "policy"})
@@ -378,6 +378,12 @@ class Ledger:
         if told is None:
             return [b"none"]
         return [b"withdrawn", *(b"" if until is None else b"%d" % until for until in told)]
+
+    def _readmit(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        until = account.model.readmit(given["user"]) if account.version else None
+        meta = self._memory.fields(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode())
+        account.model.fence = int(meta.get(b"fence", 0))  # of a revocation too that only other nodes know of
+        return None if until is None else [b"readmitted"]
 
     def _release_device(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
         del carried

@@ -247,7 +247,7 @@ _DEAF = swapped("receipt kept", "A node hears that a lease was taken back, and k
                 lambda *_: None)  # fmt: skip
 #: The other one: a store that restores what was taken back.
 _UNHEEDED = lua("taking unheeded", "A lease that was taken back is restored by whoever had it.",
-        "if bar and bar > now or last_known() <= (taken or -1)", "if bar and bar > now")  # fmt: skip
+        "if bar and not was_readmitted or last_known() <= (taken or -1)", "if bar and not was_readmitted")  # fmt: skip
 
 MUTANTS = (
     Mutant("time of the host", "Scripts go by the caller's clock.", _nothing, _time_of_hosts),
@@ -378,10 +378,10 @@ MUTANTS = (
     together(together(lua("restored though returned", "A lease that was given back is restored by whoever had it.",
         "if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end", "", "loss"), _UNHEEDED), _DEAF),
     lua("restored though kept out", "A user who is kept out gets the lease back by a restore.",
-        "if bar and bar > now or last_known() <= (taken or -1)", "if last_known() <= (taken or -1)", "loss"),
+        "if bar and not was_readmitted or last_known() <= (taken or -1)", "if last_known() <= (taken or -1)", "loss"),
     together(
         lua("fence not restored", "A restore leaves the fence as it was.",
-            "state.fence = fence\naudit('restored'", "audit('restored'", "loss"),
+            "state.fence = fence\nif was_readmitted", "if was_readmitted", "loss"),
         lua("fence not recovered", "A recovery leaves the fence as it was.",
             "call('HSET', META, 'fence', text(math.max(state.fence, caller.seen)))", "", "loss")),
     lua("later lease gives way", "Of two leases of a user the one issued earlier is restored.",
@@ -399,7 +399,7 @@ MUTANTS = (
         "if alive(NODES, node_of(member)) then\n      call('ZREM', HOLDS, member)", "if false then\n      call('ZREM', HOLDS, member)"),
     together(_UNHEEDED, _DEAF),
     lua("taken for good", "A lease that its user has again is not restored, as it was taken back once.",
-        "if bar and bar > now or last_known() <= (taken or -1)", "if bar and bar > now or taken", "loss"),
+        "if bar and not was_readmitted or last_known() <= (taken or -1)", "if bar and not was_readmitted or taken", "loss"),
     lua("taken without a word", "A lease is taken back, and no node hears of it.", "bury(user, taken, next_fence())", ""),
     lua("nothing new", "A heartbeat never says that something was taken back.", "text(state.buried), missing()", "'0', missing()"),
     together(lua("released slot is back", "A restore brings a released device back as it was.",

@@ -2,8 +2,9 @@
 
 Judged by what administrators were answered, and by nothing that farmlease keeps about it: no tombstone is read here.
 
-Taken are: a lease (returned or revoked), a device (released or replaced), and a name (forgotten). A lease or device that
-is granted anew, and a name that comes with a later start, are taken no more. A node has heard of what was taken once a
+Taken are: a lease (returned or revoked), a device (released or replaced), a name (forgotten), and a revocation (its user
+was let in again). A lease or device that is granted anew, a name that comes with a later start, and a revocation that
+is made anew, are taken no more. A node has heard of what was taken once a
 heartbeat that began later is over, until its journal loses what was written last.
 """
 
@@ -29,7 +30,7 @@ _TAKES = frozenset({"granted", "moved"})
 class Taking:
     """Something that was taken back. ``until``: ms; until when it may stay, in quarantine."""
 
-    kind: str  #: lease, device, name, or bar: the user is kept out
+    kind: str  #: lease, device, name, bar (the user is kept out), or readmission (is so no longer)
     pool: str
     user: str
     lease: str
@@ -87,7 +88,12 @@ class Takings:
             case "withdraw", "withdrawn":
                 self._note_lease(carried)
                 if carried.answer[2]:
+                    self._drop("readmission", carried)
                     self._note("bar", carried, until=float(carried.answer[2]))
+            case "readmit", "readmitted":
+                self._drop("bar", carried)
+                self._drop("readmission", carried)
+                self._note("readmission", carried)
             case "release_device", "released":
                 self._note("device", carried, given["device"], float(carried.answer[1] or 0))
             case "replace_device", "replaced":
@@ -209,6 +215,11 @@ class Takings:
             return  # answered again
         self._all.append(Taking(kind, pool, user, lease, device, carried.at, carried.until, until))
 
+    def _drop(self, kind: str, carried: Carried) -> None:
+        """Forget what is of this kind, and of the user that a script is about."""
+        mine = [each for each in self._of(carried.pool, carried.arguments["user"]) if each.kind == kind]
+        self._all = [each for each in self._all if each not in mine]
+
     def _granted(self, carried: Carried) -> None:
         pool, user, lease = carried.pool, carried.arguments["user"], carried.answer[1].decode()
         device = carried.arguments["device"]
@@ -219,7 +230,7 @@ class Takings:
         def revived(taking: Taking) -> bool:
             if (taking.pool, taking.user) != (pool, user):
                 return False
-            if taking.kind in {"name", "bar"}:
+            if taking.kind in {"name", "bar", "readmission"}:
                 return taking.kind == "name"
             return taking.lease == lease and taking.device in {"", device}
 
@@ -230,6 +241,8 @@ class Takings:
         model = self._ledger.pools[taking.pool].model
         if taking.kind == "name":
             return taking.user.encode() in self._memory.fields(f"fl:{{citrix-a/{taking.pool}/0}}:names".encode())
+        if taking.kind == "readmission":
+            return model.barred.get(taking.user, 0) > model.now
         lease = model.leases.get(taking.user)
         own = lease is not None and (lease.id == taking.lease or taking.kind == "bar")
         if lease is None or not own or model.lease_deadline(taking.user) <= model.now:

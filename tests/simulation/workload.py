@@ -139,11 +139,13 @@ class Workload:
             Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES, *_DEVICES))) for name in names
         ]
         self.left: tuple[Host, SessionRequest] | None = None  #: who signed out last, and where
+        self._revoked: list[tuple[User, str]] = []  #: who was kept out of which pool
         self._guests: dict[str, list[User]] = {}  #: by host, who had a session there
         self._ids = list(_IDS[: chance.randint(3, 5) - 1])
         self._acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (10, self._start), (3, self._retry), (1, self.rush), (4, self._come_back), (4, self._insist), (6, self._end), (4, self._save), (3, self._hold), (1, self._touch),
             (2, self._withdraw), (2, self._free_device), (1, self._replace_device), (1, self._forget), (1, self._drain),
+            (1, self._readmit),
         ]  # fmt: skip
 
     async def act(self) -> None:
@@ -216,6 +218,7 @@ class Workload:
         if places := self._places("named"):
             user = self._chance.choice(places)[1].user
             self._stage.tell("dismisses", user.name)
+            self._revoked.append((user, "named"))
             with suppress(FarmleaseError):
                 await LeaseAdmin(self._stage.admin).withdraw(await self._pool("named"), user, Withdrawal.REVOKED)
 
@@ -308,8 +311,17 @@ class Workload:
         user = self._holder(pool)
         self._stage.tell("withdraws", user.name, pool, why.value)
         await LeaseAdmin(self._stage.admin).withdraw(await self._pool(pool), user, why, "left")
+        if why is Withdrawal.REVOKED:
+            self._revoked.append((user, pool))
         if self._chance.random() < 0.2:  # a person who leaves
             await self._erase(user, pool)
+
+    async def _readmit(self) -> None:
+        """A revocation was a mistake."""
+        if self._revoked:
+            user, pool = self._revoked.pop(self._chance.randrange(len(self._revoked)))
+            self._stage.tell("readmits", user.name, pool)
+            await LeaseAdmin(self._stage.admin).readmit(await self._pool(pool), user)
 
     async def _free_device(self) -> None:
         user = self._holder("named")

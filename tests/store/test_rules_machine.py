@@ -22,6 +22,7 @@ from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken,
 from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
+from farmlease.store.tombstone_store import TombstoneStore
 from tests.support.farm_model import INF, Model, Rules
 from tests.support.rules import pool_of
 from tests.support.servers import RedisServer
@@ -232,6 +233,14 @@ class Stories(RuleBasedStateMachine):
             answer = self.run(self.store.withdraw(self.pool.name, index(user), why, b"note"))
             expected = self.model.withdraw(index(user), why)
             assert expected == (answer and (answer.quarantined_until, answer.barred_until))
+
+    @rule(user=user_of, times=times_of)
+    def readmit(self, user: str, times: int) -> None:
+        """An administrator ends a revocation; the answer may be lost."""
+        for _ in range(times):
+            answer = self.run(TombstoneStore(self.store.connection, FARM).readmit(self.pool.name, index(user)))
+            until = self.model.readmit(index(user))
+            assert until == (answer and answer.kept_out_until)
 
     @rule(user=user_of, device=device_of, times=times_of)
     def release_device(self, user: str, device: str, times: int) -> None:

@@ -81,6 +81,7 @@ class Model:
     queue: list[tuple[str, str, str]] = field(default_factory=list)
     places: dict[tuple[str, str, str], float] = field(default_factory=dict)
     barred: dict[str, float] = field(default_factory=dict)
+    readmitted: dict[str, float] = field(default_factory=dict)  #: until when a revocation that was ended would last
     set_aside: dict[str, float] = field(default_factory=dict)  #: seats in quarantine whose lease the store has lost
     words: set[tuple[str, str, str, int, str]] = field(default_factory=set)  #: (node, session, user, fence, reason)
 
@@ -372,6 +373,14 @@ class Model:
             if self.rules.quarantine or user in self.barred:
                 bar = self.barred.setdefault(user, self.now + self.rules.quarantine)
         return (self.leases[user].named_until if user in self.leases else None), bar
+
+    def readmit(self, user: str) -> float | None:
+        """End a revocation; return until when it would have lasted."""
+        if self.barred.get(user, 0) > self.now:
+            self.next_fence()
+            self.readmitted[user] = self.barred.pop(user)
+        until = self.readmitted.get(user, 0)
+        return until if until > self.now else None
 
     def release_device(self, user: str, device: str) -> tuple[str, float | None]:
         """Free a device slot."""

@@ -19,6 +19,7 @@ import structlog
 
 from farmlease.admin.addressing import Addressee
 from farmlease.admin.leases import LeaseAdmin, Pseudonym, Who
+from farmlease.admin.removed_pools import removed_pool, removed_pools
 from farmlease.cli import config_file
 from farmlease.cli.signals import InterruptibleRunner
 from farmlease.config.model import Config, load_config
@@ -88,6 +89,18 @@ class FarmClient:
         if pool is None:
             raise FarmleaseError(f"there is no pool of this name; the pools are {_names(policy)}")
         return (pool,)
+
+    def lease_pools(self, name: str | None) -> tuple[Pool, ...]:
+        """Return the pools in which leases may stand: those of the policy, and removed ones until the last has ended.
+
+        With a name only that pool; FarmleaseError naming the pools if there is none of the name.
+        """
+        policy = self.policy()
+        if name is None:
+            return (*policy.pools, *self.each(removed_pools(self.farm, policy)))
+        if policy.pool(name) is None and (removed := self.wait(removed_pool(self.farm, name))) is not None:
+            return (removed,)
+        return self.pools(name)
 
     def named_pool(self, name: str | None) -> Pool:
         """Return the pool of this name, or the only named one; InvalidInput if it is not named or there are more.

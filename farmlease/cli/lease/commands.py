@@ -1,7 +1,7 @@
 """``farmlease lease …``: list, show and check the leases of the farm, and take them back.
 
-Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke``, ``rename``,
-``repair``, ``import`` and ``forget`` change anything; all but ``import`` ask first.
+Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke``, ``readmit``,
+``rename``, ``repair``, ``import`` and ``forget`` change anything; all but ``readmit`` and ``import`` ask first.
 """
 
 import sys
@@ -17,6 +17,7 @@ from farmlease.cli.device import session_list
 from farmlease.cli.lease.files import files, restore_file
 from farmlease.cli.lease.forget import forget
 from farmlease.cli.lease.import_csv import import_
+from farmlease.cli.lease.readmit import readmit
 from farmlease.cli.lease.rename import rename
 from farmlease.cli.lease.repair import repair
 from farmlease.cli.lease.summary import SUMMARY_INDENT, lease_summary
@@ -84,7 +85,7 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
     """List the leases of the farm as they are read. A list of any length is never held in memory.
 
     A table shows the usual columns; JSON and CSV have all. With the list redirected into a file, the terminal shows a
-    progress bar.
+    progress bar. Leases of a pool that was removed are listed until they end.
     """
     with opened_farm() as client:
 
@@ -113,11 +114,11 @@ def show(user: str, pool: str | None, fmt: Format) -> None:
     """
     with opened_farm() as client:
         whom = client.addressee(user)
-        found = [[view for _, view in client.leases_of(each, whom)] for each in client.pools(pool)]
+        pools = {each.name: each for each in client.lease_pools(pool)}
+        found = [[view for _, view in client.leases_of(each, whom)] for each in pools.values()]
         views = [first for first, *_ in filter(None, found)]
         others = {first.pool: rest for first, *rest in filter(None, found)}
         hosts = {host.node: host for host in client.wait(NodeAdmin(client.farm).all())} if fmt == "table" else {}
-        pools = {each.name: each for each in client.pools(pool)}
     if not views:
         raise FarmleaseError("the user holds no lease" + (f" in pool {pool}" if pool else ""))
     if fmt == "table":
@@ -163,7 +164,7 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
     Sessions end. The user may take a seat again at any time.
     """
     with opened_farm() as client:
-        (chosen,) = client.pools(pool)
+        (chosen,) = client.lease_pools(pool)
         who = client.holder(chosen, client.addressee(user))
         view = client.held_lease(chosen, who)
         if view.state is LeaseState.QUARANTINED:
@@ -183,10 +184,11 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
 def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
     """Take back what USER holds in a pool. The user is kept out for the time of the pool's quarantine.
 
-    Otherwise as ``return``. To keep a user out for good, write a rule with access = "denied".
+    Otherwise as ``return``. ``readmit`` lets the user in again before that. To keep a user out for good, write a rule
+    with access = "denied".
     """
     with opened_farm() as client:
-        (chosen,) = client.pools(pool)
+        (chosen,) = client.lease_pools(pool)
         who = client.holder(chosen, client.addressee(user))
         view = client.held_lease(chosen, who)
         ask_first(f"this takes {_seat_text(view)} and keeps the user out for a while", yes=yes)
@@ -196,6 +198,7 @@ def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
 
 lease.add_command(import_)
 lease.add_command(forget)
+lease.add_command(readmit)
 lease.add_command(rename)
 lease.add_command(files)
 lease.add_command(restore_file)
@@ -204,14 +207,14 @@ lease.add_command(repair)
 
 def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:
     """Yield the leases of a pool, or of all pools, as they are read."""
-    for each in client.pools(pool):
+    for each in client.lease_pools(pool):
         yield from client.each(client.lease_admin.leases(each))
 
 
 def _leases_of_user(client: FarmClient, user: str, pool: str | None) -> Iterator[LeaseView]:
     """Yield one user's leases, one under a former name too."""
     whom = client.addressee(user)
-    for each in client.pools(pool):
+    for each in client.lease_pools(pool):
         yield from (view for _, view in client.leases_of(each, whom))
 
 
@@ -220,7 +223,7 @@ def _with_progress(client: FarmClient, pool: str | None, views: Iterator[LeaseVi
     if sys.stdout.isatty() or not sys.stderr.isatty():
         yield from views
         return
-    with progress("leases", sum(client.seats_held(each) for each in client.pools(pool))) as advance:
+    with progress("leases", sum(client.seats_held(each) for each in client.lease_pools(pool))) as advance:
         for passed, view in enumerate(views, 1):
             yield view
             if passed % _STEP == 0:

@@ -66,12 +66,16 @@ elseif lease then
   call('HSET', LEASES, user, cjson.encode(lease))
 end
 
--- 4. A seat in quarantine, a user who is kept out, and a name that was erased.
+-- 4. A seat in quarantine, a user who is kept out or was let in again, and a name that was erased.
 lease = stored_lease(user)
 for claim in pairs(new) do
   local until_ms = graves[claim][2]
   if claim == '/' then
-    call('ZADD', BARRED, text(math.max(until_ms, deadline_of(call('ZSCORE', BARRED, user)) or 0)), user)
+    if keeps_out(graves) then
+      call('ZADD', BARRED, text(math.max(until_ms, deadline_of(call('ZSCORE', BARRED, user)) or 0)), user)
+    end
+  elseif claim == '//' then
+    if taken_with(graves, '/') and not keeps_out(graves) then call('ZREM', BARRED, user) end
   elseif claim == '' then
     if last <= graves[claim][1] then call('HDEL', NAMES, user) end
   elseif not lease and string.find(claim, '^[^/]+/$') and count_alive(SEATS) < limits.capacity then

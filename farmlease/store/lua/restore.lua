@@ -165,7 +165,9 @@ end
 
 -- 1. Whose lease is it?
 local bar = deadline_of(call('ZSCORE', BARRED, user))
-if bar and bar > now or last_known() <= (taken or -1) then return { 'ended' } end
+if bar and bar <= now then bar = nil end
+local was_readmitted = bar and last_known() > (taken_with(graves, '/') or math.huge) -- granted after the revocation
+if bar and not was_readmitted or last_known() <= (taken or -1) then return { 'ended' } end
 local is_forgotten = last_known() <= (taken_with(graves, '') or -1)
 local lease, spelled = named_lease(user, '', spellings)
 spelled = spelled or name_mine()
@@ -252,5 +254,9 @@ store_lease(user, lease, user)
 if name ~= '' and not is_forgotten then call('HSETNX', NAMES, user, name) end
 call('ZREM', QUARANTINE, user)
 state.fence = fence
+if was_readmitted then
+  bury(user, { ['//'] = bar }, last_known())
+  call('ZREM', BARRED, user)
+end
 audit('restored', user, node, '', '', '', fence)
 return answer

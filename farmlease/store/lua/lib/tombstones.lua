@@ -9,6 +9,7 @@
 --
 -- Claims:  ''                 the user's name was erased
 --          /                  the user is kept out by a revocation, until the grave ends
+--          //                 that revocation was ended: the user was let in again
 --          lease id           the lease was taken from under this index
 --          lease id/          its seat is quarantined, until the grave ends
 --          lease id/device    the slot moved to another device
@@ -42,6 +43,12 @@ end
 local function taken_with(graves, claim)
   local grave = graves[claim]
   return grave and grave[2] > now and grave[1] or nil
+end
+
+-- Whether a revocation, known by its grave, was not ended since.
+local function keeps_out(graves)
+  local barred = taken_with(graves, '/')
+  return barred ~= nil and barred > (taken_with(graves, '//') or -1)
 end
 
 -- The fence of a taking: above all that were given.
