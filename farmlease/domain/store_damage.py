@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from farmlease.domain.wording import counted
 
-__all__ = ["CLAIMS", "DAMAGED", "IN_RECEIPTS", "damage_text", "eviction_text"]
+__all__ = [
+    "CLAIMS",
+    "DAMAGED",
+    "IN_RECEIPTS",
+    "damage_text",
+    "eviction_text",
+    "farm_loss_text",
+    "wrong_type_text",
+]
 
 #: Something was set aside that does not decode.
 DAMAGED = "damaged"
@@ -24,6 +32,35 @@ _MEANS = {
     "waits": "the order of the queue",
     "queue": "the order of the queue",
 }
+
+_APPLY = "run `farmlease pool apply` with the present policy"
+#: What is lost with a key of the farm itself, and what to do, by the last word of its name.
+_FARM_MEANS = {
+    "policy": f"nodes put back the policy that they have; if none does, {_APPLY}",
+    "audit": f"what was audited without a seat is gone; {_APPLY}, which begins it anew",
+    "counts": f"how much was ever audited without a seat is gone; {_APPLY}, which begins it anew",
+    "pools": f"the list of pools is gone; {_APPLY}, which writes it anew",
+    "names": "who was let in or denied without a seat has no name in the audit until that user comes again; "
+    f"{_APPLY}, and it counts as seen",
+    "noted": f"sessions without a seat are counted once more; {_APPLY}, and it counts as seen",
+    "nodes": "each node that runs reports again within seconds, and a wish to drain it with that; look at "
+    f"`farmlease node list`, then {_APPLY}, and it counts as seen",
+    "rings": "each node that runs reports its keys again within a minute; retire no key before `farmlease key list` "
+    f"has them all, then {_APPLY}, and it counts as seen",
+}
+
+
+def farm_loss_text(key: str) -> str:
+    """Return that a key of the farm itself is gone or has lost members, what that means and what to do."""
+    return f"{key} was lost, or a part of it: {_FARM_MEANS[key.rpartition(':')[2]]}"
+
+
+def wrong_type_text(key: str, found: str, kind: str) -> str:
+    """Return that a key is of another type than farmlease gave it, and what to do."""
+    return (
+        f"{key} is a {found}, where farmlease has a {kind}: something else wrote it; "
+        f"move it away with `redis-cli RENAME '{key}' '{key}.other'`, the nodes restore it"
+    )
 
 
 def damage_text(pool: str, missing: Sequence[str]) -> str:

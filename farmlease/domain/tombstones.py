@@ -78,7 +78,8 @@ class Graves:
             if self._took(place, known):
                 del devices[device]
             elif self._took(f"{place}/", known):
-                until = 0 if slot.get("unused") else min(slot["until"], slot["seen"] + quarantine_ms)
+                last_use = min(slot["seen"], self.claims[f"{place}/"].fence)  # ended by then, whoever counted it
+                until = 0 if slot.get("unused") else min(slot["until"], last_use + quarantine_ms)
                 devices[device] = {**slot, "until": until}
         return document if devices == (lease["devices"] or {}) else json.dumps({**lease, "devices": devices}).encode()
 

@@ -1,5 +1,7 @@
 """A key of another type, lost keys and damaged documents, as an administrator meets them: told by name, and mended."""
 
+import json
+
 import pytest
 
 from farmlease.store.keys import Shard, farm_keys, kind_of
@@ -40,6 +42,27 @@ def test_a_lease_whose_record_is_lost_begins_anew(used: Host) -> None:
         raw.delete(SHARD.key("records"))
     assert 5 == used.run("lease", "check", "CORP\\john").status
     assert "1 lease had lost the record" in used.run(*REPAIR, "--yes").out
+    assert "VALID" in used.run("lease", "check", "CORP\\john").out
+
+
+@pytest.mark.parametrize("way", ["as it was", "of an older version", "of another lease"])
+def test_a_record_that_was_set_aside_is_tried_first(used: Host, way: str) -> None:
+    """The lease has lost its record: it gets back the one that was set aside, if that opens for it."""
+    with used.store.client() as raw:
+        ((user, sealed),) = raw.hgetall(SHARD.key("records")).items()
+        raw.delete(SHARD.key("records"))
+        lease = json.loads(raw.hget(SHARD.key("leases"), user))
+        lease["version"] += way == "of an older version"
+        lease["id"] += "x" * (way == "of another lease")
+        raw.hset(SHARD.key("leases"), user, json.dumps(lease))
+        raw.hset(SHARD.key("damaged"), b"record/" + user, b"100 garbage")
+        raw.hset(SHARD.key("damaged"), b"record/" + user + b"/99", b"99 " + sealed)
+    repaired = used.run(*REPAIR, "--yes")
+    assert 0 == repaired.status, repaired.err
+    assert ("got back the one that was set aside" in repaired.out) is (way != "of another lease")
+    assert ("got an empty one" in repaired.out) is (way == "of another lease")
+    with used.store.client() as raw:
+        assert (sealed == raw.hget(SHARD.key("records"), user)) is (way == "as it was")
     assert "VALID" in used.run("lease", "check", "CORP\\john").out
 
 

@@ -18,6 +18,7 @@ from farmlease.farm import Farm
 from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
 from tests.support.commands import CLEARQUEST, IDENTITIES, QLIKVIEW, Host, me
+from tests.support.patience import within
 
 MANY = 400
 
@@ -226,7 +227,7 @@ def test_reseal_is_interrupted_and_goes_on(host: Host) -> None:
             assert None is process.poll()
     host.store.process.send_signal(signal.SIGSTOP)  # so that it is not ready before it hears us
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=within(30))
     host.store.process.send_signal(signal.SIGCONT)
     assert (130, b"") == (process.returncode, out), err
     stopped = re.search(rb"stopped: (\d+) of (\d+) sealed anew with key \w+; run it again", err)
@@ -244,7 +245,7 @@ def test_reseal_shows_a_bar_on_a_terminal(host: Host) -> None:
     main, terminal = pty.openpty()
     done = subprocess.run(
         host.command("key", "reseal"), stderr=terminal, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        check=True, timeout=60, env={**os.environ, "TERM": "xterm"},
+        check=True, timeout=within(60), env={**os.environ, "TERM": "xterm"},
     )  # fmt: skip
     shown = os.read(main, 100_000)
     os.close(main)

@@ -19,7 +19,7 @@ import pytest
 
 from farmlease.node.http.door import _refuse
 from farmlease.node.http.server import _REFUSAL
-from tests.support.servers import free_port
+from tests.support.ports import distant_port
 from tests.support.stand_in import Answer, Asked, Run, answering
 
 TOKEN = "a-token-of-the-test"  # noqa: S105 -- opens nothing but this file's stand-in
@@ -124,7 +124,7 @@ def agent(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.Monk
     """Serve a stand-in on TCP or on a Unix socket, with the configuration that leads there."""
     if request.param == "unix" and sys.platform == "win32":
         pytest.skip("Python has no Unix sockets on Windows")
-    stand_in = StandIn(f"127.0.0.1:{free_port()}" if request.param == "tcp" else f"unix:{folder}/agent.sock")
+    stand_in = StandIn(f"127.0.0.1:{distant_port()}" if request.param == "tcp" else f"unix:{folder}/agent.sock")
     configure(folder, stand_in.listen, monkeypatch)
     with answering(stand_in.listen, stand_in.let_in):
         yield stand_in
@@ -359,7 +359,7 @@ def test_no_agent_is_status_4_and_says_what_to_do(
     kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     """Where nobody listens the command says where it looked and how to start the agent."""
-    listen = f"127.0.0.1:{free_port()}" if kind == "tcp" else f"unix:{folder}/agent.sock"
+    listen = f"127.0.0.1:{distant_port()}" if kind == "tcp" else f"unix:{folder}/agent.sock"
     configure(folder, listen, monkeypatch)
     code, out, err = run("session", "start", "john", "--session", "7")
     assert (4, "") == (code, out)
@@ -381,7 +381,7 @@ def test_without_a_token_nobody_is_asked(
     content: str | None, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     """A missing or empty token file is told by its name, status 4."""
-    configure(folder, f"127.0.0.1:{free_port()}", monkeypatch)
+    configure(folder, f"127.0.0.1:{distant_port()}", monkeypatch)
     if content is None:
         (folder / "token").unlink()
     else:

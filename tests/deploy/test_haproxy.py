@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import Agents, RunningAgent, agents_on, distant_port
+from tests.support.agents import Agents, RunningAgent, agents_on
+from tests.support.patience import within
+from tests.support.ports import distant_port
 from tests.support.servers import RedisServer, redis_server, require
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
@@ -38,7 +40,7 @@ class Balancer:
     def says(self, command: str) -> str:
         """Give HAProxy an operator's command; return its answer."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
+            connection.settimeout(within(10))
             connection.connect(str(self.stats))
             connection.sendall(command.encode() + b"\n")
             return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
@@ -129,7 +131,7 @@ def haproxy(agents: Agents, desks: Mapping[str, int]) -> Iterator[Balancer]:
         yield balancer
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(within(10))
 
 
 def localized(balancer: Balancer, agents: Agents, desks: Mapping[str, int]) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.agents import RunningAgent, agents_on, soon
 from tests.support.pam_hosts import executable
+from tests.support.patience import within
 from tests.support.samples import DEPLOY, ROOT
 from tests.support.servers import RedisServer, require
 
@@ -69,7 +70,7 @@ def test_one_line_keeps_the_seat(agent: RunningAgent, tmp_path: Path, number: in
             env=environment(agent, tmp_path),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=within(30),
             check=False,
         )
         assert 0 == done.returncode, done.stderr

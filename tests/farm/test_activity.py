@@ -12,6 +12,7 @@ import pytest
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
 from tests.support.login import MockedLogind, logind_on_a_bus, scope, scoped
 from tests.support.pam_hosts import pam_service
+from tests.support.patience import within
 from tests.support.servers import RedisServer, redis_server
 
 pytestmark = [
@@ -118,4 +119,4 @@ def test_the_doctor_says_whether_anything_reports(
 def examined(agent: RunningAgent) -> str:
     """Return what the doctor finds."""
     command = [sys.executable, "-m", "farmlease", "--config", str(agent.config), "doctor", "-o", "csv"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False).stdout

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
 from tests.support.commands import Ended
+from tests.support.patience import within
 from tests.support.servers import RedisServer, redis_server
 
 
@@ -33,7 +34,9 @@ def farm(store: RedisServer) -> Iterator[Agents]:
 def typed(agent: RunningAgent, *args: str, config: Path | None = None) -> Ended:
     """Run a command on an agent's host, as a process of its own."""
     command = [sys.executable, "-m", "farmlease", "--config", str(config or agent.config), *args]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60, text=True)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=within(60), text=True
+    )
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
@@ -88,7 +91,7 @@ def test_a_drain_waits_until_it_is_safe_to_reimage(farm: Agents) -> None:
         soon(lambda: there.health().status == 503, "the node does not drain")
         for session in ("1", "2"):
             there.end(session)
-        out, err = waiting.communicate(timeout=30)
+        out, err = waiting.communicate(timeout=within(30))
     assert (0, "") == (waiting.returncode, err)
     assert "ctx-02 is empty and has delivered everything: safe to reimage" == out.splitlines()[-1]
     assert 0 == typed(here, "node", "undrain", "ctx-02").status

@@ -13,6 +13,7 @@ import pytest
 
 from tests.farm.test_disk_full import small_disk
 from tests.support.agents import RunningAgent, agents_on, soon
+from tests.support.patience import within
 from tests.support.servers import RedisServer, redis_server
 
 POLICY = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 2\nshare = "session"\n'
@@ -174,7 +175,7 @@ def manager(folder: Path) -> Iterator[tuple[Path, Callable[[], bytes]]]:
     path = folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
-        listener.settimeout(20)
+        listener.settimeout(within(20))
         yield path, lambda: listener.recv(100)
 
 

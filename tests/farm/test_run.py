@@ -65,7 +65,12 @@ def command(agent: RunningAgent, *typed: str, user: str = "ann") -> list[str]:
 def run(agent: RunningAgent, *typed: str, user: str = "ann") -> subprocess.CompletedProcess[str]:
     """Run a program under a seat, to its end."""
     return subprocess.run(
-        command(agent, *typed, user=user), capture_output=True, text=True, check=False, timeout=30, env=environment()
+        command(agent, *typed, user=user),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=within(30),
+        env=environment(),
     )
 
 
@@ -117,10 +122,10 @@ def test_signals_reach_the_program(agent: RunningAgent) -> None:
         process.terminate()
         assert process.stdout is not None
         assert "told\n" == process.stdout.readline()
-        assert 9 == process.wait(10)
+        assert 9 == process.wait(within(10))
     with running(agent, "sh", "-c", "echo ready; exec sleep 60") as process:
         process.terminate()
-        assert -signal.SIGTERM == process.wait(10)
+        assert -signal.SIGTERM == process.wait(within(10))
     over_in_time(agent, time.monotonic())
 
 
@@ -153,7 +158,7 @@ def test_without_an_agent_the_program_is_not_started(agent: RunningAgent, tmp_pa
     config.write_text(agent.config.read_text().replace(agent.listen, "127.0.0.1:1"))
     typed = command(agent, "touch", str(tmp_path / "started"))
     typed[typed.index(str(agent.config))] = str(config)
-    done = subprocess.run(typed, capture_output=True, text=True, check=False, timeout=30, env=environment())
+    done = subprocess.run(typed, capture_output=True, text=True, check=False, timeout=within(30), env=environment())
     assert (4, 1, False) == (done.returncode, len(done.stderr.splitlines()), (tmp_path / "started").exists())
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
-from tests.support.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, distant_port, reap, soon, written
-from tests.support.members import quiet_ports
+from tests.support.agents import ENDS_WITHIN, POLICY, RunningAgent, agents_on, apply, reap, soon, written
 from tests.support.patience import within
+from tests.support.ports import distant_port, quiet_ports
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and modes are POSIX's")

@@ -403,7 +403,7 @@ MUTANTS = (
     lua("taken without a word", "A lease is taken back, and no node hears of it.", "bury(user, taken, next_fence())", ""),
     lua("nothing new", "A heartbeat never says that something was taken back.", "text(state.buried), missing()", "'0', missing()"),
     together(lua("released slot is back", "A restore brings a released device back as it was.",
-        "if known <= (taken_with(graves, place .. '/') or -1) then", "if false then"), _DEAF),
+        "if known <= released then", "if false then"), _DEAF),
     together(lua("replaced slot is back", "A restore brings back the device that another one has replaced.",
         "if known <= (taken_with(graves, place) or -1) then return nil end", ""), _DEAF),
     among(lua("kept out no more", "Who was kept out is not kept out by a store that had lost that.", "if claim == '/' then",

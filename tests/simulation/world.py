@@ -270,6 +270,7 @@ class World:
         self.uses.carried(carried)
         judge = self.takings.before(carried)
         self.ledger.hear(carried)
+        self.monitoring.carried(carried.pool)
         judge()
         if carried.name == "heartbeat" and carried.word == "alive":
             self._note_lost(carried)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, warned
-from farmlease.domain.store_damage import DAMAGED, damage_text
+from farmlease.domain.store_damage import DAMAGED, damage_text, farm_loss_text, wrong_type_text
 from farmlease.domain.wording import counted
 
 __all__ = [
@@ -194,18 +194,14 @@ def shard(facts: ShardFacts) -> Finding:
 
 def wrong_types(wrong: Sequence[tuple[str, str, str]]) -> Iterator[Finding]:
     """Check that no key is of another type than farmlease gave it."""
-    for key, found, kind in wrong:
-        text = f"{key} is a {found}, where farmlease has a {kind}: something else wrote it"
-        yield failed(
-            "data", f"{text}; move it away with `redis-cli RENAME '{key}' '{key}.other'`, the nodes restore it"
-        )
+    for each in wrong:
+        yield failed("data", wrong_type_text(*each))
 
 
 def lost_keys(names: Sequence[str]) -> Iterator[Finding]:
     """Check that no key of the farm itself was lost."""
     for key in names:
-        text = f"{key} was lost; what was audited and counted without a seat, or the list of pools, is gone with it"
-        yield warned("data", f"{text}: run `farmlease pool apply` with the present policy, which writes the list anew")
+        yield warned("data", farm_loss_text(key))
 
 
 def damage(facts: ShardFacts) -> Iterator[Finding]:

@@ -118,7 +118,7 @@ class SessionStart:
             decision = await self._until_decided(question)
         except asyncio.CancelledError:
             if request.wait_ms:
-                self._tasks.run(f"hang up {request.session}", partial(self._hang_up, question))
+                self._tasks.run(f"hang up {request.session} {id(question)}", partial(self._hang_up, question))
             raise
         self._count(decision, {pool.name for pool in self._policy.in_force.pools})
         return decision

@@ -2,7 +2,7 @@
 
 import structlog
 
-from farmlease.domain.store_damage import IN_RECEIPTS, damage_text
+from farmlease.domain.store_damage import damage_text
 from farmlease.errors import KeyDamaged
 
 __all__ = ["StoreDamage"]
@@ -18,17 +18,15 @@ class StoreDamage:
         self._refusals: dict[str, str] = {}
         self._eviction = ""
 
-    def note(self, pool: str, missing: tuple[str, ...]) -> bool:
-        """Note what a pool lacks; return whether that is new, and something that nodes may have."""
-        before = self._missing.get(pool, ())
-        if missing == before:
-            return False
+    def note(self, pool: str, missing: tuple[str, ...]) -> None:
+        """Note what a pool lacks."""
+        if missing == self._missing.get(pool, ()):
+            return
         self._missing[pool] = missing
         if missing:
             _log.error("store.damaged", pool=pool, missing=" ".join(missing))
         else:
             _log.info("store.whole", pool=pool)
-        return bool(IN_RECEIPTS & ({*missing} - {*before}))
 
     def refused(self, pool: str, error: KeyDamaged) -> None:
         """Note that the store refused a pool's heartbeat ("": a look at the policy) because of a key's type."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 import structlog
 
 from farmlease.domain.policy import Pool
+from farmlease.domain.store_damage import IN_RECEIPTS
 from farmlease.errors import FarmleaseError, KeyDamaged, PolicyError, StoreError, StoreRefused
 from farmlease.farm import Farm
 from farmlease.node.concurrency import Runtime
@@ -107,8 +108,8 @@ class Heartbeat:
         if isinstance(beat, Beat):
             self._ended[pool.name] = beat.epoch
             roster_changed = self._store_state.note_beat(pool.name, beat)
-            if self._damage.note(pool.name, beat.missing):
-                self._recovery.mend(pool.name)
+            self._damage.note(pool.name, beat.missing)
+            self._recovery.mend(pool.name, IN_RECEIPTS & {*beat.missing}, beat.lacking)
             # Before the store is asked again: that may fail. The latest grant of a session first, as each
             # acknowledgement takes the other reports of its session with it.
             for lost in sorted(beat.lost, key=lambda lost: -lost.fence):

@@ -98,6 +98,8 @@ class Recovery:
         self._window_ms = window_ms
         self._renamed = RenamedNode(state, farm.nodes)
         self._under_way: dict[str, int] = {}
+        #: Pool to what it lacked when all that this node has of it was put back.
+        self._mended: dict[str, tuple[frozenset[str], int]] = {}
 
     @property
     def under_way(self) -> bool:
@@ -121,16 +123,22 @@ class Recovery:
         StoreUnavailable if the store does not answer.
         """
         report = await self._delivery.deliver()
-        for pool in report.strange:
+        for pool in sorted(report.strange):
             self.begin(pool)
 
     def begin(self, pool: str) -> None:
         """Begin to recover a pool, unless that is under way."""
         self._tasks.run(f"recover {pool}", lambda: self._recover(pool))
 
-    def mend(self, pool: str) -> None:
-        """Begin to put back what a pool lacks of this node's leases, while the rest of it goes on."""
-        self._tasks.run(f"mend {pool}", lambda: self._mend(pool))
+    def mend(self, pool: str, missing: frozenset[str], lacking: int) -> None:
+        """Begin to put back what a pool lacks of this node's leases, while the rest of it goes on.
+
+        ``missing``: of what nodes have in their receipts; ``lacking``: how much. The same damage is not tried again.
+        """
+        if not missing:
+            self._mended.pop(pool, None)
+        elif self._mended.get(pool) != (missing, lacking):
+            self._tasks.run(f"mend {pool}", lambda: self._mend(pool, missing, lacking))
 
     async def reconcile(self, pool: str) -> bool:
         """Give back what the store counts for this node and the node does not have, such as a late answer's seat.
@@ -177,19 +185,30 @@ class Recovery:
         finally:
             self._under_way.pop(name, None)
 
-    async def _mend(self, name: str) -> None:
+    async def _mend(self, name: str, missing: frozenset[str], lacking: int) -> None:
         pool, epoch = self._policy.in_force.pool(name), self._store_state.known(name).epoch
         if pool is None or not epoch or name in self._under_way:  # a recovery restores all
             return
-        living = self._living(name)
-        with suppress(StoreError):  # the next heartbeat tells
-            for index, receipt in [*self._receipts.of_pool(name)]:
-                restoring = self._restoring(name, index, receipt, living.get(index, []))
+        if await self._put_back(pool, epoch):  # else the next heartbeat tells again
+            self._mended[name] = missing, lacking
+
+    async def _put_back(self, pool: Pool, epoch: int) -> bool:
+        """Restore each lease of this node that the store lacks, or lacks a part of; return whether all were tried."""
+        living = self._living(pool.name)
+        try:
+            for index, receipt in [*self._receipts.of_pool(pool.name)]:
+                restoring = self._restoring(pool.name, index, receipt, living.get(index, []))
                 if restoring is None:
                     continue
                 stored = await self._farm.leases.look_up(pool, index)
-                if stored is None or not stored.record or not stored.name:
-                    await self._restore_one(pool, self._policy.in_force.version, epoch, restoring)
+                if stored is not None and stored.record and stored.name:
+                    continue
+                outcome = await self._restore_one(pool, self._policy.in_force.version, epoch, restoring)
+                if outcome is _Restored.EPOCH_OVER:
+                    return False
+        except StoreError:
+            return False
+        return True
 
     async def _restore(self, pool: Pool) -> None:
         known, version = self._store_state.known(pool.name), self._policy.in_force.version

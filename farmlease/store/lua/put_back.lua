@@ -31,21 +31,18 @@ end
 if next(new) == nil and call('ZSCORE', OVER_NUMBERS, user) then return { 'put' } end
 local lease = settled_lease(user)
 
--- 2. Sessions from before a taking end, as many as one call may.
-local function is_over(session)
-  return session.fence <= (taken_with(graves, lease.id) or -1)
-    or session.fence <= (taken_with(graves, lease.id .. '/' .. session.device) or -1)
-end
-
+-- 2. Sessions from before a taking end, as many as one call may: with the taking, which was before now.
 local function end_sessions()
   local keys = {}
   for key, session in pairs(lease.sessions) do
-    if is_over(session) then keys[#keys + 1] = key end
+    if session_taken_with(graves, lease, session) then keys[#keys + 1] = key end
   end
   for at, key in ipairs(keys) do
     if at > SWEEP_SESSIONS then return true end
-    local is_returned = lease.sessions[key].fence <= (taken_with(graves, lease.id) or -1)
-    terminate(key .. '/' .. user, is_returned and 'returned' or 'replaced', now)
+    local session = lease.sessions[key]
+    local is_returned = session.fence <= (taken_with(graves, lease.id) or -1)
+    local moment = math.min(now, session_taken_with(graves, lease, session))
+    terminate(key .. '/' .. user, is_returned and 'returned' or 'replaced', moment)
   end
   return false
 end
@@ -55,7 +52,9 @@ local last = lease and fence_of(lease) or 0 -- ended sessions too: a later grant
 lease = stored_lease(user)
 
 -- 3. The lease, or what is left of it without the devices that were taken.
-if lease and last <= (taken_with(graves, lease.id) or -1) then
+local taken = lease and taken_with(graves, lease.id) or -1
+if lease and last <= taken then
+  lease.contact = math.min(lease.contact, taken) -- whatever was counted too long, and has ended since
   if not lease.back then give_back(user, lease) end
 elseif lease then
   for device, claim in pairs(lease.devices) do

@@ -77,22 +77,27 @@ local function name_mine()
   return nil
 end
 
--- Drops the devices that were in use longest ago where both together are more than the pool allows.
+-- Drops devices where both together are more than the pool allows: those that the lease here did not have first, then
+-- those that were in use longest ago. One in use stays, and a limit that was lowered since takes no slot from anybody.
 local function within_device_limit(lease)
   local most = limit_within(limits.devices_per_user, MOST_DEVICES)
-  local known = {}
+  local known, used, here = {}, 0, 0
   for device, claim in pairs(lease.devices) do
     if device_deadline(lease, device) <= now then
       lease.devices[device] = nil
     else
-      local stays = not new_devices[device] or uses(lease, 'device', device)
-      known[#known + 1] = { stays and math.huge or claim.seen, device }
+      local is_used, is_new = uses(lease, 'device', device), new_devices[device]
+      used, here = used + (is_used and 1 or 0), here + (is_new and 0 or 1)
+      known[#known + 1] = { is_used and 2 or is_new and 0 or 1, claim.seen, device }
     end
   end
-  table.sort(known, function(one, other) return one[1] > other[1] or one[1] == other[1] and one[2] < other[2] end)
-  for at = most + 1, #known do
-    if known[at][1] ~= math.huge then lease.devices[known[at][2]] = nil end
-  end
+  table.sort(known, function(one, other)
+    for at = 1, 2 do
+      if one[at] ~= other[at] then return one[at] > other[at] end
+    end
+    return one[3] < other[3]
+  end)
+  for at = math.max(most, used, here) + 1, #known do lease.devices[known[at][3]] = nil end
 end
 
 -- What a seat is charged to, as the node knows it; beyond the capacity is beyond the capacity.
@@ -102,15 +107,9 @@ local function charge_of(seat)
   return count_alive(SEATS) >= limits.capacity and '+' or ''
 end
 
--- Whether a session was granted before its lease, or the slot of its device, was taken.
-local function before_taking(claim, place)
-  return claim.fence <= (taken_with(graves, place) or -1)
-end
-
 -- Whether the lease of a session, or its device, was taken since.
 local function was_taken(claim)
-  local place = mine.id .. '/' .. claim.device
-  return before_taking(claim, mine.id) or before_taking(claim, place) or before_taking(claim, place .. '/')
+  return session_taken_with(graves, mine, claim) ~= nil
 end
 
 -- Takes the sessions that are over out of those to be counted. Returns which of them were a named lease's contacts.
@@ -207,7 +206,7 @@ for session, claim in pairs(wanted) do
   local key = node .. '/' .. session
   local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
   claim.seat = seat ~= user and seat or nil
-  local reason = terminated(member, claim.fence) or before_taking(claim, mine.id) and 'returned'
+  local reason = terminated(member, claim.fence) or claim.fence <= (taken or -1) and 'returned'
     or was_taken(claim) and 'replaced' or not has_room(seat) and 'capacity'
     or over_session_limit(lease, key, claim.device) or nil
   if reason then
@@ -227,6 +226,7 @@ for session, claim in pairs(wanted) do
     end
     lease.sessions[key] = claim
     if lease.fence then lease.fence = math.max(lease.fence, claim.fence) end
+    new_devices[claim.device] = new_devices[claim.device] or not lease.devices[claim.device]
     lease.devices[claim.device] = lease.devices[claim.device] or { seen = lease.contact, ['until'] = lease.contact }
     call('ZADD', SESSIONS, 0, member)
     if claim.hold and claim.hold > now then call('ZADD', HOLDS, text(claim.hold), member) end

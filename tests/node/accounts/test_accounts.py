@@ -57,7 +57,7 @@ class Directory:
         self.busiest = max(self.busy, self.busiest)
         try:
             if name in self.hanging or "*" in self.hanging:
-                self.go.wait(60)
+                self.go.wait(within(60))
             if name in self.broken:
                 raise OSError(5, f"no answer about {name}")
         finally:

@@ -149,9 +149,11 @@ local function settle_loss(by)
 end
 
 -- What the shard lacks, in words: names of keys that were lost or are not whole, `claims` if there are more seats than
--- leases and sessions can have, and `damaged` if something was set aside that no administrator has seen.
+-- leases and sessions can have, and `damaged` if something was set aside that no administrator has seen. And how many
+-- leases, records and names are lacking, and how much was set aside: another number is another damage.
 local function missing()
   local leases, records, names = call('HLEN', LEASES), call('HLEN', RECORDS), call('HLEN', NAMES)
+  local aside = call('HLEN', DAMAGED)
   local places, waits = call('ZCARD', QUEUE), call('ZCARD', WAITS)
   local lacks = { leases = leases < records, records = records < leases, names = names < leases,
     queue = places < waits, waits = waits < places }
@@ -165,8 +167,8 @@ local function missing()
   -- A seat is a lease's, a session's, or in quarantine; how many linger, only the documents know.
   local most = leases + call('ZCARD', SESSIONS) + call('ZCARD', QUARANTINE)
   if limits.linger_ms == 0 and count_alive(SEATS) > most then words[#words + 1] = 'claims' end
-  if call('HLEN', DAMAGED) > state.inspected then words[#words + 1] = 'damaged' end
-  return table.concat(words, ' ')
+  if aside > state.inspected then words[#words + 1] = 'damaged' end
+  return table.concat(words, ' '), text(math.abs(leases - records) + math.max(0, leases - names) + aside)
 end
 
 -- By how many ms the time is ahead of the caller's estimate (negative: behind); 0 if it is right, or if the estimate

@@ -110,14 +110,33 @@ local function fence_of(lease)
   return latest
 end
 
--- What is left of a device's slot, known as `claim` of this lease; nil if it was moved to another device.
+-- The fence by which the slot of a device was taken, moved or released; nil if it was not.
+local function slot_taken_with(graves, lease_id, device)
+  local place = lease_id .. '/' .. device
+  local moved, released = taken_with(graves, place), taken_with(graves, place .. '/')
+  return moved and released and math.max(moved, released) or moved or released
+end
+
+-- What is left of a device's slot, known as `claim` of this lease; nil if it was moved to another device. A contact
+-- after the taking is of a session that the store still counts: it had ended by then.
 local function remaining_slot(graves, lease_id, device, claim)
   local known, place = claim.fence or claim.seen, lease_id .. '/' .. device
   if known <= (taken_with(graves, place) or -1) then return nil end
-  if known <= (taken_with(graves, place .. '/') or -1) then
-    claim['until'] = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine_ms)
+  local released = taken_with(graves, place .. '/') or -1
+  if known <= released then
+    local last_use = math.min(claim.seen, released)
+    claim['until'] = claim.unused and 0 or math.min(claim['until'], last_use + limits.quarantine_ms)
   end
   return claim
+end
+
+-- The fence by which a session of this lease lost its seat or its device; nil if it did not. One that moved to the
+-- device since has it by a later fence than its own.
+local function session_taken_with(graves, lease, session)
+  local whole, slot = taken_with(graves, lease.id), slot_taken_with(graves, lease.id, session.device)
+  if session.fence <= (whole or -1) then return whole end
+  local claim = lease.devices[session.device]
+  return math.max(session.fence, claim and claim.fence or 0) <= (slot or -1) and slot or nil
 end
 
 -- Gives a lease without sessions back (in the store): its seats are free, but for the quarantine of one that was used.
