@@ -183,18 +183,29 @@ async def test_a_wait_for_a_seat(site: Site, fate: Fate) -> None:
         await host.end("9")
 
 
+async def gone(caller: asyncio.Future[Any]) -> None:
+    """Let a caller go away."""
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+
+
 async def test_two_callers_of_one_session_who_both_hang_up(site: Site) -> None:
-    """The second comes and leaves while the first one's place is still to be given up: nobody goes on waiting."""
+    """The second comes and leaves while the first one's place is still to be given up, which another user's start of the
+    same id ends meanwhile: nobody goes on waiting."""
     await site.apply(QUEUED)
     host = site.host()
     await host.granted(MARY, "8", pool="clearquest")
     request = SessionRequest(user=JOHN, session="7", pool="clearquest", wait_ms=60_000)
     with host.line.holding("acquire") as held:
-        for first in (True, False):
-            caller = asyncio.ensure_future(host.agent.start_session(request))
-            await (held() if first else asyncio.sleep(0.01))
-            caller.cancel()
-            await asyncio.gather(caller, return_exceptions=True)
+        first = asyncio.ensure_future(host.agent.start_session(request))
+        await held()
+        between = asyncio.ensure_future(host.agent.start_session(SessionRequest(user=MARY, session="7", pool="none")))
+        await asyncio.sleep(0.01)
+        await gone(first)
+        second = asyncio.ensure_future(host.agent.start_session(request))
+        await asyncio.sleep(0.01)
+        await gone(second)
+    await between
     await host.agent.settled()
     assert {"8": "active"} == host.states
 
