@@ -43,7 +43,7 @@ from farmlease.store.answers.session import (
     Waiting,
 )
 from farmlease.store.answers.stored_lease import StoredLease
-from farmlease.store.keys import Shard, note_keys, policy_key, pools_key
+from farmlease.store.keys import Shard, note_keys, policies_key, policy_key, pools_key
 from farmlease.store.script import LIFE, Argument, Script
 
 __all__ = ["Acquired", "LeaseStore", "ScriptRunner", "swept"]
@@ -356,7 +356,7 @@ class LeaseStore:
             }
         )  # fmt: skip
         audit, counts, *_ = note_keys(self.farm)
-        keys = (policy_key(self.farm), audit, counts, pools_key(self.farm))
+        keys = (policy_key(self.farm), audit, counts, pools_key(self.farm), policies_key(self.farm))
         answer = await self.connection.call(APPLY_POLICY, keys, arguments)
         if answer[0] == b"changed":
             raise PolicyChanged(

@@ -406,7 +406,9 @@ async def test_a_revocation_is_ended_and_the_audit_says_by_whom(timed: TimedStor
     before = pool.contents()
     assert ended == await readmit(pool, "john")
     assert before == pool.contents()
-    (entry,) = [each for _, each in timed.raw.xrange(f"fl:{{{FARM}/clearquest/0}}:audit") if each[b"event"] == b"readmitted"]  # type: ignore[union-attr]
+    (entry,) = [
+        each for _, each in timed.raw.xrange(f"fl:{{{FARM}/clearquest/0}}:audit") if each[b"event"] == b"readmitted"
+    ]  # type: ignore[union-attr]
     assert (b"sealed administrator", b"sealed note") == (entry[b"by"], entry[b"note"])
     again = await pool.start("john")
     assert (first.lease.id, first.fence) < (again.lease.id, again.fence)

@@ -190,8 +190,10 @@ async def gone(caller: asyncio.Future[Any]) -> None:
 
 
 async def test_two_callers_of_one_session_who_both_hang_up(site: Site) -> None:
-    """The second comes and leaves while the first one's place is still to be given up, which another user's start of the
-    same id ends meanwhile: nobody goes on waiting."""
+    """The second comes and leaves while the first one's place is still to be given up: nobody goes on waiting.
+
+    Another user's start of the same id ends what the first one had asked for meanwhile.
+    """
     await site.apply(QUEUED)
     host = site.host()
     await host.granted(MARY, "8", pool="clearquest")

@@ -133,8 +133,10 @@ async def test_a_revoked_user_is_not_let_in_by_a_receipt(site: Site) -> None:
 
 @pytest.mark.parametrize("lost", ["nothing", "everything", "what came after the revocation"])
 async def test_who_was_readmitted_is_let_in_again_whatever_is_lost(site: Site, lost: str) -> None:
-    """With the store away, by his receipt; after its restart or loss by the store; and a node that was cut off
-    meanwhile, which knows the revocation alone, brings it back to nobody."""
+    """With the store away, by his receipt; after its restart or loss, by the store.
+
+    A node that was cut off meanwhile, which knows the revocation alone, brings it back to nobody.
+    """
     one, two, three = site.host(), site.host("ctx-02"), site.host("ctx-03")
     await one.granted(JOHN)
     await one.end()
