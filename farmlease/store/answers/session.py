@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from farmlease.domain.explanation import BoundedSet
 from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Blocker, Lease, Reason
 from farmlease.domain.stored_id import SHOWN
@@ -21,6 +22,7 @@ __all__ = [
     "Claim",
     "Conflict",
     "Count",
+    "Explained",
     "Known",
     "Lost",
     "Refusal",
@@ -29,6 +31,7 @@ __all__ = [
     "Taken",
     "Taking",
     "Waiting",
+    "parse_decision",
 ]
 
 
@@ -159,6 +162,42 @@ class Refusal:
                 )
                 for entry in json.loads(blocking)
             ),
+        )
+
+
+def parse_decision(answer: Sequence[bytes]) -> "Taken | Refusal | Waiting":
+    """From what acquire.lua decided: ``granted``, ``again``, ``moved``, ``denied`` or ``waiting``."""
+    match answer[0]:
+        case b"granted" | b"again" | b"moved":
+            return Taken.parse(answer)
+        case b"denied":
+            return Refusal.parse(answer)
+        case _:
+            return Waiting(ahead=int(answer[1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """What a session would be answered, and what that rests on; nothing was taken."""
+
+    now: int
+    sets: tuple[BoundedSet, ...]  #: as they are before the answer
+    lease: LeaseDocument | None  #: of the user, before the answer
+    expires_at: int | None  #: when that lease ends; None while sessions keep it, and without one
+    answer: Taken | Refusal | Waiting
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Explained":
+        """From ``explained`` of explain.lua."""
+        _, now, sets, document, _, expires, *decided = answer
+        return Explained(
+            now=int(now),
+            sets=tuple(
+                BoundedSet(each["set"], int(each["held"]), int(each["most"]) or None) for each in json.loads(sets)
+            ),
+            lease=LeaseDocument.parse(document) if document else None,
+            expires_at=int(expires) if expires else None,
+            answer=parse_decision(decided),
         )
 
 
