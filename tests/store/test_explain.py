@@ -26,7 +26,7 @@ from tests.support.stories import opened_real, tell
 
 #: What must be met for the stories to prove anything: so many states, and each of these answers in some of them.
 STATES = 2000
-ROUNDS = 20
+ROUNDS = 40
 ANSWERS = {
     "granted", "again", "moved", "waiting", "overdraft", "lapsed",
     "capacity", "reserved", "revoked", "device_limit", "session_limit",
@@ -125,7 +125,7 @@ def told(running: tuple[RedisServer, Path], stories: int, *, states: int, answer
 
 def test_explain_tells_what_acquire_then_answers(timed_server: tuple[RedisServer, Path]) -> None:
     """In 2,000 random states: word for word, to the fence; and Redis is the same to the byte after explain as before."""
-    told(timed_server, 50, states=STATES, answers=ANSWERS)
+    told(timed_server, 25, states=STATES, answers=ANSWERS)
 
 
 @pytest.mark.usefixtures("one_at_a_time")

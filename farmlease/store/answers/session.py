@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from farmlease.domain import denial_text
 from farmlease.domain.explanation import BoundedSet
 from farmlease.domain.lease_document import LeaseDocument
-from farmlease.domain.model import Blocker, Lease, Reason
+from farmlease.domain.model import Blocker, Denial, Lease, Reason
 from farmlease.domain.stored_id import SHOWN
 from farmlease.store.script import LIFE, Argument
 
@@ -143,6 +144,17 @@ class Refusal:
     held: int
     capacity: int
     blocking: tuple[Blocker, ...]
+
+    def denial(self, pool: str) -> Denial:
+        """Return it as the answer to the caller."""
+        return denial_text.denial(
+            self.reason,
+            pool,
+            retry_at=self.retry_at,
+            blocking=self.blocking,
+            held=self.held,
+            capacity=self.capacity,
+        )
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Refusal":
