@@ -13,6 +13,7 @@ from farmlease.domain.model import Reason, SessionRequest
 from farmlease.errors import InvalidInput
 
 __all__ = [
+    "AnswerDocument",
     "ExplanationDocument",
     "FieldError",
     "GrantDocument",
@@ -21,11 +22,15 @@ __all__ = [
     "HoldDocument",
     "LeaseDocument",
     "ListQuery",
+    "PoolExplanationDocument",
     "ProblemDocument",
+    "ReadingDocument",
     "RestrictedDocument",
+    "RuleDocument",
     "SavedDocument",
     "SavedUse",
     "SessionDocument",
+    "SetDocument",
     "StartBody",
     "UseDocument",
     "UseQuery",
