@@ -54,6 +54,7 @@ Answer = list[Any]
 
 ACQUIRE = Script.load("acquire")
 APPLY_POLICY = Script.load("apply_policy")
+BAR = Script.load("bar")
 CONFIGURE = Script.load("configure")
 COUNT = Script.load("count")
 EXPLAIN = Script.load("explain")
@@ -250,6 +251,11 @@ class LeaseStore:
         """Give a lease back, or revoke it; None if there is none to give back. ``by``: the administrator, sealed."""
         answer = await self._settled(WITHDRAW, pool, user=user, reason=why, note=note, by=by)
         return Withdrawn.parse(answer) if answer[0] == b"withdrawn" else None
+
+    async def barred_until(self, pool: str, user: str) -> int | None:
+        """Return until when a revocation keeps a user out, ms; None if none does."""
+        answer = await self._run(BAR, pool, user=user)
+        return int(answer[1]) if answer[0] == b"barred" else None
 
     async def release_device(self, pool: str, user: str, device: str, by: bytes = b"") -> DeviceRelease:
         """Free a device slot. ``by``: the administrator, sealed."""

@@ -32,7 +32,7 @@ KNOWN = tuple(NOTHING.arguments())
 #: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py, test_trail.py and test_damage.py;
 #: the story here is of the others.
 ELSEWHERE = {
-    "barred", "damaged", "drain", "explain", "extent", "forget", "forget_name", "guests", "hold", "import", "missing", "name", "nodes", "note", "notes", "peek",
+    "bar", "barred", "damaged", "drain", "explain", "extent", "forget", "forget_name", "guests", "hold", "import", "missing", "name", "nodes", "note", "notes", "peek",
     "pools", "put_back", "put_back_record", "rebuild", "recover", "release_device", "rename", "rename_node", "replace_device", "report", "reseal",
     "reseal_policy", "reseal_wish", "restore", "restored", "rings", "roster", "sealed", "seals", "sessions", "settle_names", "tell_keys", "tombstones",
     "trail", "usage", "withdraw",
