@@ -11,6 +11,7 @@ from farmlease.domain.policy import parse_policy
 from farmlease.errors import AlreadyRunning, KeyRingRejected, StoreUnavailable
 from farmlease.farm import open_farm
 from tests.support.commands import QLIKVIEW, Host, host_of
+from tests.support.patience import within
 from tests.support.servers import RedisServer, require
 
 
@@ -50,7 +51,7 @@ async def test_without_keys_nothing_is_opened(host: Host) -> None:
 async def test_a_store_that_is_away_is_told_when_it_is_asked(host: Host) -> None:
     """An agent must come up without its store; only a question to it fails."""
     host.store.process.kill()
-    host.store.process.wait(10)
+    host.store.process.wait(within(10))
     async with open_farm(host.config) as (farm, _):
         with pytest.raises(StoreUnavailable):
             await farm.policy()

@@ -12,8 +12,9 @@ import click
 import pytest
 
 from farmlease.domain.session_states import diagram
-from tests.support.agents import distant_port
 from tests.support.command_lines import check, command_lines
+from tests.support.patience import within
+from tests.support.ports import distant_port
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -63,7 +64,13 @@ def run(lines: str) -> "subprocess.CompletedProcess[str]":
     environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     try:
         told = subprocess.run(
-            ["bash", "-euc", lines], cwd=short, env=environ, capture_output=True, text=True, timeout=100, check=False
+            ["bash", "-euc", lines],
+            cwd=short,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=within(100),
+            check=False,
         )
     finally:
         shutil.rmtree(short)

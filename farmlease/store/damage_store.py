@@ -13,6 +13,7 @@ from farmlease.store.script import Argument, Script
 
 __all__ = ["DamageStore", "Rebuilt", "SetAside"]
 
+ASIDE = Script.load("aside")
 DAMAGED = Script.load("damaged")
 MISSING = Script.load("missing")
 PUT_BACK_RECORD = Script.load("put_back_record")
@@ -84,14 +85,24 @@ class DamageStore:
         fields = {field.decode("utf-8", "backslashreplace").partition("/"): size for field, size in found.items()}
         return [SetAside(what, whose, size) for (what, _, whose), size in sorted(fields.items())]
 
+    async def records_set_aside(self, pool: str, user: str) -> list[bytes]:
+        """Return the sealed records of a user that were set aside, the one set aside last first."""
+        fields = [each for each in await self.set_aside(pool) if each.what == "record"]
+        whose = [each.whose for each in fields if each.whose.partition("/")[0] == user]
+        # The last one stands under the user's index alone; those before have the moment behind it.
+        whose.sort(key=lambda each: int(each.partition("/")[2] or 2**53), reverse=True)
+        answers = [await self._run(ASIDE, pool, field=f"record/{each}") for each in whose]
+        return [answer[1] for answer in answers if answer[1]]
+
     async def put_back_record(
         self, pool: str, claim: Claim, lease_id: str, version: int, record: bytes, known: Known
     ) -> bool:
         """Put a record back over one that is older, or that does not open; return whether that was done."""
-        answer = await self._run(
-            PUT_BACK_RECORD, pool, user=claim.user, node=claim.node, lease=lease_id, version=version, record=record,
+        arguments = PUT_BACK_RECORD.ordered({
+            "user": claim.user, "node": claim.node, "lease": lease_id, "version": version, "record": record,
             **known.arguments(),
-        )  # fmt: skip
+        })  # fmt: skip
+        answer = await swept(self._connection, PUT_BACK_RECORD, Shard(self._farm, pool), arguments)
         return bool(answer[0] == b"put")
 
     async def _run(self, script: Script, pool: str, **arguments: Argument) -> list[bytes]:

@@ -16,7 +16,7 @@ __all__ = [
     "note_keys",
     "policy_key",
     "pools_key",
-    "rings_key",
+    "ring_keys",
     "trail_keys",
 ]
 
@@ -90,7 +90,7 @@ def kind_of(key: str) -> str:
 
 def farm_keys(farm: str) -> tuple[str, ...]:
     """Return every key of a farm that is no pool's."""
-    return (policy_key(farm), *note_keys(farm), pools_key(farm), node_keys(farm)[0], rings_key(farm))
+    return (policy_key(farm), *note_keys(farm), pools_key(farm), node_keys(farm)[0], ring_keys(farm)[0])
 
 
 def policy_key(farm: str) -> str:
@@ -101,8 +101,8 @@ def policy_key(farm: str) -> str:
 def note_keys(farm: str) -> tuple[str, str, str, str]:
     """Return the keys of what was decided without a seat.
 
-    They are the audit (stream), the counts (hash: event to number), what was noted (zset: session to until, ms) and the
-    names (hash: user index to sealed user name).
+    They are the audit (stream), the counts (hash: event to number, and sizes of keys), what was noted (zset: session to
+    until, ms) and the names (hash: user index to sealed user name).
     """
     tag = f"fl:{{{farm}}}:"
     return (f"{tag}audit", f"{tag}counts", f"{tag}noted", f"{tag}names")
@@ -125,9 +125,14 @@ def pools_key(farm: str) -> str:
     return f"fl:{{{farm}}}:pools"
 
 
-def rings_key(farm: str) -> str:
-    """Return the key of what each node reports of its key ring: a hash of node to when (ms), a blank and its report."""
-    return f"fl:{{{farm}}}:rings"
+def ring_keys(farm: str) -> tuple[str, str, str]:
+    """Return the keys of what each node reports of its key ring.
+
+    They are the rings (hash: node to when (ms), a blank and its report), and the audit (stream) and the counts (hash)
+    of what was decided without a seat.
+    """
+    audit, counts, *_ = note_keys(farm)
+    return (f"fl:{{{farm}}}:rings", audit, counts)
 
 
 def node_keys(farm: str) -> tuple[str, str, str]:

@@ -63,6 +63,8 @@ class Script:
             arguments += known if _KNOWN in own else ()
             parts = _running(runs, parts) if runs else parts
             text = _INSIDE.join(parts) + _around(own) + " end)()" * (len(parts) - 1)
+        elif uses := _USES.findall(own):
+            text = "\n".join((*(_read(f"lib/{part}") for part in uses), own))
         return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), keys, arguments)
 
     def ordered(self, arguments: Mapping[str, Argument]) -> list[Argument]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from farmlease.domain.key_rotation import KeyReport
 from farmlease.store.answers.session import SealedPolicy
-from farmlease.store.keys import Shard, node_keys, policy_key, rings_key, trail_keys
+from farmlease.store.keys import Shard, node_keys, policy_key, ring_keys, trail_keys
 from farmlease.store.lease_store import ScriptRunner
 from farmlease.store.node_store import in_json
 from farmlease.store.script import Argument, Script
@@ -110,11 +110,13 @@ class SealStore:
 
     async def tell(self, node: str, report: Mapping[str, object]) -> None:
         """Report what a node can open: the fields of ``KeyReport`` but for its name and its age."""
-        await self._ask(TELL_KEYS, rings_key(self._farm), node=node, said=json.dumps(report))
+        arguments = TELL_KEYS.ordered({"node": node, "said": json.dumps(report)})
+        await self._connection.call(TELL_KEYS, ring_keys(self._farm), arguments)
 
     async def rings(self) -> list[KeyReport]:
         """Return the last report of every node, by name."""
-        _, now, *words = await self._ask(RINGS, rings_key(self._farm), kept=SILENT_FOR)
+        arguments = RINGS.ordered({"kept": SILENT_FOR})
+        _, now, *words = await self._connection.call(RINGS, ring_keys(self._farm), arguments)
         found = zip(*(iter(words),) * 3, strict=True)
         return sorted((_key_report(*each, now=int(now)) for each in found), key=lambda report: report.node)
 

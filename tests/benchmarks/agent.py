@@ -18,7 +18,8 @@ from tests.benchmarks.agent_with_empty_route import EMPTY
 from tests.benchmarks.figures import ROUNDS, Figure, on_the_clients_core, on_the_servers_core, p99, ratios, side_by_side
 from tests.benchmarks.load import Question, load
 from tests.benchmarks.store import SERVER
-from tests.support.servers import RedisServer, free_port, redis_server
+from tests.support.ports import distant_port
+from tests.support.servers import RedisServer, redis_server
 
 __all__ = ["RunningAgent", "agent_figures", "running_agent", "starts"]
 
@@ -187,7 +188,7 @@ def running_agent(*program: str) -> Iterator[RunningAgent]:
         on_the_servers_core(),
         redis_server(program=SERVER) as server,
     ):
-        folder, port, health = Path(name), free_port(), free_port()
+        folder, port, health = Path(name), distant_port(), distant_port()
         config, policy = folder / "farmlease.toml", folder / "pools.toml"
         config.write_text(
             f'farm = "citrix-a"\nnode = "ctx-01"\n[store]\nurl = "{server.url}"\n'

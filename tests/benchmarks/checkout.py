@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.patience import within
-from tests.support.servers import RedisServer, free_port, redis_server
+from tests.support.ports import distant_port
+from tests.support.servers import RedisServer, redis_server
 
 __all__ = ["WITNESS", "Checkout", "CheckoutAgent", "WrongPackageError", "agent_of", "configure"]
 
@@ -86,7 +87,7 @@ def agent_of(checkout: Checkout, *, program: Sequence[str] = WITNESS, **setting:
     ``program`` as for ``Checkout.command``, ``setting`` as for ``configure``.
     """
     with tempfile.TemporaryDirectory(prefix="fl-checkout-") as name, redis_server() as server:
-        folder, port, health = Path(name), free_port(), free_port()
+        folder, port, health = Path(name), distant_port(), distant_port()
         config = configure(folder, server.url, port, health, **setting)
         for arguments in (("key", "generate"), ("pool", "apply", str(folder / "pools.toml"), "--yes")):
             checkout.run("--config", str(config), *arguments)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.benchmarks.figures import Figure, on_the_servers_core, ratios, side_by_side
 from tests.benchmarks.store import Bench, bench
-from tests.support.servers import free_port
+from tests.support.ports import distant_port
 
 __all__ = ["etcd_figures"]
 
@@ -108,7 +108,7 @@ async def keys_of(client: Any) -> int:
 async def etcd() -> AsyncIterator[Any]:
     """Run an etcd of one member on the servers' core, and connect to it."""
     aetcd = importlib.import_module("aetcd")
-    port, peer = free_port(), free_port()
+    port, peer = distant_port(), distant_port()
     with tempfile.TemporaryDirectory(prefix="fl-etcd-") as folder, on_the_servers_core():
         process = await asyncio.create_subprocess_exec(
             "etcd", "--data-dir", folder, "--listen-client-urls", f"http://127.0.0.1:{port}",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import within
 from tests.support.servers import require
 
 
@@ -27,7 +28,9 @@ def offered(folder: Path, *typed: str) -> list[str]:
         f"COMP_WORDS=({words})\nCOMP_CWORD={len(typed)}\n_farmlease_completion farmlease\n"
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
-    done = subprocess.run([require("bash"), "-euc", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [require("bash"), "-euc", script], capture_output=True, text=True, check=True, timeout=within(60)
+    )
     assert "" == done.stderr
     return done.stdout.split()
 

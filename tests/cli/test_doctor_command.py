@@ -17,11 +17,12 @@ from farmlease.crypto.keyring import KeyRing
 from farmlease.farm import Farm
 from farmlease.node.http.server import listening_socket
 from farmlease.store.keys import Shard
-from tests.support.agents import agents_on, distant_port, soon
+from tests.support.agents import agents_on, soon
 from tests.support.authority import Authority
 from tests.support.commands import QLIKVIEW, Ended, Host, host_of
 from tests.support.journals import opened
 from tests.support.members import wait_until
+from tests.support.ports import distant_port
 from tests.support.servers import RedisServer, redis_server, virtual_time_server
 from tests.support.topologies import cluster, sentinels
 

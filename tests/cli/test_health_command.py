@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Host
-from tests.support.servers import free_port
+from tests.support.ports import distant_port
 from tests.support.stand_in import Asked, Run, answering
 
 
@@ -101,7 +101,7 @@ def test_of_several_addresses_the_first_is_asked(
 
 def test_nobody_there_is_status_4(run: Run) -> None:
     """Where nothing answers the command says where it asked."""
-    port = free_port()
+    port = distant_port()
     code, out, err = run("health", f"http://127.0.0.1:{port}")
     assert (4, "") == (code, out)
     assert f"http://127.0.0.1:{port}/healthz" in err

@@ -16,6 +16,7 @@ from farmlease.cli.lease.import_csv import Importer
 from farmlease.domain.vendor_csv import LicenceRow, RejectedRow
 from farmlease.errors import StoreUnavailable
 from tests.support.commands import QLIKVIEW, ClockedHost, Host
+from tests.support.patience import within
 from tests.support.stores import DAY, HOUR, NINE
 
 HEADER = "UserName,MachineId,UtcBorrowTime\n"
@@ -215,7 +216,7 @@ def test_a_bar_on_the_terminal_says_how_far_it_is(host: Host) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 250, 0, 0))
     done = subprocess.run(
         host.command("lease", "import", file, "--pool", "qlikview"), stderr=terminal, stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL, check=False, timeout=60, env={**os.environ, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL, check=False, timeout=within(60), env={**os.environ, "TERM": "xterm"},
     )  # fmt: skip
     shown = os.read(main, 100_000).decode()
     os.close(main)

@@ -16,6 +16,7 @@ from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from tests.support.commands import QLIKVIEW as WITH_IDENTITY
 from tests.support.commands import Host
+from tests.support.patience import within
 
 IDENTITY = '[identity]\ndomains = { CORP = "corp.example.com" }\n\n'
 QLIKVIEW = WITH_IDENTITY.replace(IDENTITY, "")
@@ -195,7 +196,7 @@ def test_a_terminal_is_asked(host: Host, answer: str, status: int, left: str) ->
     host.lend("john")
     with at_a_terminal(*host.command("pool", "apply", host.write(CLEARQUEST))) as (process, terminal):
         os.write(terminal, f"{answer}\n".encode())
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=within(30))
     assert status == process.returncode
     assert "qlikview (1 held). Go on?" in out + err
     assert left == host.run("pool", "export").out
@@ -212,7 +213,7 @@ def test_a_policy_that_changed_meanwhile_stays(host: Host) -> None:
         assert process.stdout.readline().startswith("affected: 1 user ")
         host.apply(other)
         os.write(terminal, b"y\n")
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=within(30))
     assert 1 == process.returncode
     assert "another administrator applied a policy meanwhile" in err
     assert other == host.run("pool", "export").out
@@ -278,7 +279,7 @@ def test_a_store_that_is_away_is_status_4(host: Host, args: tuple[str, ...]) -> 
     """Where nobody answers, one line says where was asked."""
     file = host.write(QLIKVIEW)
     host.store.process.kill()
-    host.store.process.wait(10)
+    host.store.process.wait(within(10))
     ended = host.run(*(file if arg == "FILE" else arg for arg in args))
     assert (4, "", 1) == (ended.status, ended.out, ended.err.count("\n"))
     assert str(host.store.socket) in ended.err

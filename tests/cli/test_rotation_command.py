@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -18,6 +19,7 @@ from farmlease.farm import Farm
 from farmlease.store.answers.session import Claim
 from farmlease.store.keys import Shard
 from tests.support.commands import CLEARQUEST, IDENTITIES, QLIKVIEW, Host, me
+from tests.support.patience import within
 
 MANY = 400
 
@@ -222,11 +224,16 @@ def test_reseal_is_interrupted_and_goes_on(host: Host) -> None:
     (records,) = (key for key in Shard("citrix-a", "qlikview").keys() if key.endswith(":records"))  # noqa: SIM118 - not a dict
     process = subprocess.Popen(host.command("key", "reseal"), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     with host.store.client() as client:
-        while not any(key_id_of(seal) == new for seal in client.hvals(records)):
+        while not any(key_id_of(seal) == new for seal in client.hvals(records)):  # in steps, or it may be ready by then
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             assert None is process.poll()
     host.store.process.send_signal(signal.SIGSTOP)  # so that it is not ready before it hears us
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=within(30))
     host.store.process.send_signal(signal.SIGCONT)
     assert (130, b"") == (process.returncode, out), err
     stopped = re.search(rb"stopped: (\d+) of (\d+) sealed anew with key \w+; run it again", err)
@@ -244,7 +251,7 @@ def test_reseal_shows_a_bar_on_a_terminal(host: Host) -> None:
     main, terminal = pty.openpty()
     done = subprocess.run(
         host.command("key", "reseal"), stderr=terminal, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        check=True, timeout=60, env={**os.environ, "TERM": "xterm"},
+        check=True, timeout=within(60), env={**os.environ, "TERM": "xterm"},
     )  # fmt: skip
     shown = os.read(main, 100_000)
     os.close(main)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -19,7 +20,8 @@ import pytest
 
 from farmlease.node.http.door import _refuse
 from farmlease.node.http.server import _REFUSAL
-from tests.support.servers import free_port
+from tests.support.patience import within
+from tests.support.ports import distant_port
 from tests.support.stand_in import Answer, Asked, Run, answering
 
 TOKEN = "a-token-of-the-test"  # noqa: S105 -- opens nothing but this file's stand-in
@@ -124,7 +126,7 @@ def agent(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.Monk
     """Serve a stand-in on TCP or on a Unix socket, with the configuration that leads there."""
     if request.param == "unix" and sys.platform == "win32":
         pytest.skip("Python has no Unix sockets on Windows")
-    stand_in = StandIn(f"127.0.0.1:{free_port()}" if request.param == "tcp" else f"unix:{folder}/agent.sock")
+    stand_in = StandIn(f"127.0.0.1:{distant_port()}" if request.param == "tcp" else f"unix:{folder}/agent.sock")
     configure(folder, stand_in.listen, monkeypatch)
     with answering(stand_in.listen, stand_in.let_in):
         yield stand_in
@@ -359,7 +361,7 @@ def test_no_agent_is_status_4_and_says_what_to_do(
     kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     """Where nobody listens the command says where it looked and how to start the agent."""
-    listen = f"127.0.0.1:{free_port()}" if kind == "tcp" else f"unix:{folder}/agent.sock"
+    listen = f"127.0.0.1:{distant_port()}" if kind == "tcp" else f"unix:{folder}/agent.sock"
     configure(folder, listen, monkeypatch)
     code, out, err = run("session", "start", "john", "--session", "7")
     assert (4, "") == (code, out)
@@ -381,7 +383,7 @@ def test_without_a_token_nobody_is_asked(
     content: str | None, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     """A missing or empty token file is told by its name, status 4."""
-    configure(folder, f"127.0.0.1:{free_port()}", monkeypatch)
+    configure(folder, f"127.0.0.1:{distant_port()}", monkeypatch)
     if content is None:
         (folder / "token").unlink()
     else:
@@ -445,6 +447,30 @@ def test_what_cannot_be_complained_of_changes_no_status(
         )
     assert status == done.returncode
     assert (http in {201, 409}) == bool(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes as Linux has them")
+@pytest.mark.parametrize(("http", "document", "status"), [(409, DENIAL, 3), (503, {"detail": "x"}, 4), (500, None, 1)])
+def test_a_reader_that_stands_still_holds_up_no_answer(
+    agent: StandIn, http: int, document: object, status: int
+) -> None:
+    """A standard error that is full for ever: a second later the command ends, with the status that it has anyway."""
+    agent.answers(http, document)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "farmlease", "session", "start", "john", "--session", "7"],
+            check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=writer, timeout=within(20),
+        )  # fmt: skip
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert status == done.returncode
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Python has no Unix sockets on Windows")

@@ -11,6 +11,7 @@ from farmlease.config.model import Config
 from farmlease.domain.health import health
 from farmlease.node.http.probe_answers import answer
 from tests.domain.test_health import WELL, Told
+from tests.support.patience import within
 from tests.support.servers import missing, require
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -92,6 +93,10 @@ def test_nginx_understands_its_file(tmp_path: Path) -> None:
     config = tmp_path / "nginx.conf"
     config.write_text(f"load_module {STREAM};\npid {tmp_path}/pid;\nerror_log stderr;\nevents {{}}\n{shipped}")
     told = subprocess.run(
-        [program, "-t", "-c", str(config), "-e", "stderr"], capture_output=True, text=True, check=False, timeout=30
+        [program, "-t", "-c", str(config), "-e", "stderr"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=within(30),
     )
     assert 0 == told.returncode, told.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agents import Agents, agents_on
+from tests.support.patience import within
 from tests.support.samples import DEPLOY
 from tests.support.servers import RedisServer
 
@@ -64,7 +65,7 @@ def version(agents: Agents, node: str) -> int:
         "-o",
         "json",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=True)
     (current,) = [each["version"] for each in json.loads(done.stdout) if each["state"] == "current"]
     return int(current)
 
@@ -91,6 +92,10 @@ def test_the_five_minutes_tell(agents: Agents, program: Program, same: bool, lic
     assert (same, licences) == (version(agents, "ctx-02") == before, borrowed)
     command = [sys.executable, "-m", "farmlease", "--config", str(agents["ctx-01"].config)]
     shown = subprocess.run(
-        [*command, "pool", "show", "qlikview", "-o", "json"], capture_output=True, text=True, timeout=60, check=True
+        [*command, "pool", "show", "qlikview", "-o", "json"],
+        capture_output=True,
+        text=True,
+        timeout=within(60),
+        check=True,
     )
     assert 1 == json.loads(shown.stdout)["used"]

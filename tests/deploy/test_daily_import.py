@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agents import Agents, agents_on
+from tests.support.patience import within
 from tests.support.samples import DEPLOY, replaced
 from tests.support.servers import RedisServer
 
@@ -53,7 +54,7 @@ def test_the_daily_import_runs_as_written(agents: Agents, tmp_path: Path, argume
     def night(rows: str) -> subprocess.CompletedProcess[str]:
         books.write_text(head + rows)
         command = [sys.executable, "-m", "farmlease", "--config", str(agents["ctx-01"].config), *arguments(books)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
 
     first = night(f"CORP\\john,NB-1,{today}\n")
     assert (0, "imported 1, known before 0, bad 0\n") == (first.returncode, first.stdout)
@@ -70,7 +71,7 @@ def test_what_the_notebook_borrowed_counts_as_a_device(agents: Agents, tmp_path:
     borrowed = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
     books.write_text(f"UserName,MachineId,UtcBorrowTime\nCORP\\john,NB-1,{borrowed}\n")
     command = [sys.executable, "-m", "farmlease", "--config", str(agents["ctx-01"].config), *of_service(books)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, timeout=within(60))
     agent = agents["ctx-01"]
     assert 201 == agent.start("CORP\\john", "7").status
     denial = agent.start("CORP\\john", "8", device="NB-9").document
@@ -87,7 +88,11 @@ def test_the_timer_runs_the_service_each_night(tmp_path: Path) -> None:
     assert "Persistent=true" in text
     (when,) = re.findall(r"^OnCalendar=(.+)$", text, re.MULTILINE)
     told = subprocess.run(
-        ["systemd-analyze", "calendar", "--iterations=2", when], capture_output=True, text=True, check=True, timeout=20
+        ["systemd-analyze", "calendar", "--iterations=2", when],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=within(20),
     )
     assert "04:30:00" in told.stdout
     (tmp_path / SERVICE.name).write_text(
@@ -96,6 +101,6 @@ def test_the_timer_runs_the_service_each_night(tmp_path: Path) -> None:
     (tmp_path / timer.name).write_text(text)
     checked = subprocess.run(
         ["systemd-analyze", "verify", tmp_path / SERVICE.name, tmp_path / timer.name],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=within(60),
     )  # fmt: skip
     assert (0, "") == (checked.returncode, checked.stderr)

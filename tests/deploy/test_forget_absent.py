@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
+from tests.support.patience import within
 from tests.support.samples import DEPLOY, replaced
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the sample runs beside PAM, on POSIX")
@@ -68,6 +69,6 @@ def test_who_has_no_session_here_is_forgotten(tmp_path: Path, left: tuple[str, .
     with socketserver.TCPServer(("127.0.0.1", 0), Balancer) as balancer:
         threading.Thread(target=balancer.serve_forever, daemon=True).start()
         where = f"127.0.0.1:{balancer.server_address[1]}"
-        subprocess.run([sys.executable, script, where, "ctx-01", *left], check=True, timeout=30)
+        subprocess.run([sys.executable, script, where, "ctx-01", *left], check=True, timeout=within(30))
         balancer.shutdown()
     assert ["show table rdp_hosts", *(f"clear table rdp_hosts key {name}" for name in cleared)] == heard

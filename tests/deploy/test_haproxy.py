@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import Agents, RunningAgent, agents_on, distant_port
+from tests.support.agents import Agents, RunningAgent, agents_on
+from tests.support.patience import turns, within
+from tests.support.ports import distant_port
 from tests.support.servers import RedisServer, redis_server, require
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
@@ -38,7 +40,7 @@ class Balancer:
     def says(self, command: str) -> str:
         """Give HAProxy an operator's command; return its answer."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
+            connection.settimeout(within(10))
             connection.connect(str(self.stats))
             connection.sendall(command.encode() + b"\n")
             return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
@@ -129,7 +131,7 @@ def haproxy(agents: Agents, desks: Mapping[str, int]) -> Iterator[Balancer]:
         yield balancer
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(within(10))
 
 
 def localized(balancer: Balancer, agents: Agents, desks: Mapping[str, int]) -> str:
@@ -171,10 +173,11 @@ def desk(node: str) -> Iterator[int]:
 
 def eventually(holds: Callable[[], bool], otherwise: Callable[[], str]) -> None:
     """Wait for what the balancer is to know within seconds."""
-    deadline = time.monotonic() + TOLD_WITHIN + BUSY
-    while not holds():
-        assert time.monotonic() < deadline, otherwise()
+    for _ in turns(TOLD_WITHIN + BUSY):
+        if holds():
+            return
         time.sleep(0.05)
+    raise AssertionError(otherwise())
 
 
 def drain(agent: RunningAgent, *, on: bool) -> None:

@@ -20,6 +20,7 @@ import pytest
 from tests.support.account_files import AccountFiles
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
 from tests.support.pam_hosts import PamHost, pam_service
+from tests.support.patience import within
 from tests.support.samples import DEPLOY, ROOT
 from tests.support.servers import redis_server
 
@@ -79,7 +80,7 @@ class Host:
     def type(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Type a command of farmlease, as root."""
         return subprocess.run(
-            [self.agents.folder / "farmlease", *words], capture_output=True, text=True, timeout=60, check=False
+            [self.agents.folder / "farmlease", *words], capture_output=True, text=True, timeout=within(60), check=False
         )
 
     def held(self, name: str) -> list[str]:
@@ -249,7 +250,7 @@ def takes_any_id(host: Host) -> bool:
 def running(host: Host, name: str, app: str) -> Iterator["subprocess.Popen[str]"]:
     """Start a program by ``farmlease run``, as the user; yields when it runs, or will not."""
     words = [str(USERS[name][0]), "--config", str(host.agent.config), "run", "--app", app, "--"]
-    ready = ["sh", "-c", "echo ready; exec sleep 60"]
+    ready = ["sh", "-c", "echo ready; exec sleep 600"]
     command = host.accounts.command([sys.executable, "-c", AS_USER, *words, *ready])
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -258,7 +259,7 @@ def running(host: Host, name: str, app: str) -> Iterator["subprocess.Popen[str]"
         try:
             assert process.stdout is not None
             said = process.stdout.readline()
-            assert said == "ready\n" or 3 == process.wait(30), said
+            assert said == "ready\n" or 3 == process.wait(within(30)), said
             yield process
         finally:
             process.kill()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.metric_names import NAMES, VALUES, known_names, named_in
+from tests.support.patience import within
 from tests.support.samples import replaced
 from tests.support.servers import require
 
@@ -49,7 +50,7 @@ EXPRESSIONS = [*expressions()]
 def test_prometheus_own_tools_agree(command: list[str]) -> None:
     """The scrape configuration and the rules are valid, and every alert fires when it is to, and not before."""
     told = subprocess.run(
-        [require("promtool"), *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False, timeout=60
+        [require("promtool"), *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False, timeout=within(60)
     )
     assert 0 == told.returncode, told.stdout + told.stderr
 
@@ -69,7 +70,9 @@ def test_a_node_is_called_by_its_address(tmp_path: Path) -> None:
     config = tmp_path / "prometheus.yml"
     config.write_text(replaced(sample, {"          - ctx-02:8732\n": lines, rules: ""}))
     command = ["check", "service-discovery", "--timeout=3s", str(config), "farmlease"]
-    told = subprocess.run([require("promtool"), *command], capture_output=True, text=True, check=False, timeout=60)
+    told = subprocess.run(
+        [require("promtool"), *command], capture_output=True, text=True, check=False, timeout=within(60)
+    )
     assert 0 == told.returncode, told.stderr
     found = {each["labels"]["instance"]: each["labels"]["node"] for each in json.loads(told.stdout)}
     assert names == {target: node for target, node in found.items() if target in names}

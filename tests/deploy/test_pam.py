@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.agents import soon
 from tests.support.pam_hosts import PamHost, pam_host
+from tests.support.patience import within
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PAM with pam_exec is Linux's")
@@ -112,7 +113,7 @@ def test_a_program_that_dies_gives_its_seat_back(server: RedisServer) -> None:
         logon.opened()
         logon.process.kill()
         with suppress(subprocess.TimeoutExpired):
-            logon.process.communicate(timeout=20)
+            logon.process.communicate(timeout=within(20))
         soon(lambda: here.sessions() == [], "the seat is still held")
 
 

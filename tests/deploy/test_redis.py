@@ -17,7 +17,8 @@ from farmlease import store as store_package
 from farmlease.config.model import RecoverySection
 from farmlease.store.keys import Shard, note_keys, policy_key
 from tests.support.agents import agents_on, soon
-from tests.support.members import Member, fresh_folder, quiet_ports, running, wait_until
+from tests.support.members import Member, fresh_folder, running, wait_until
+from tests.support.ports import quiet_ports
 from tests.support.samples import DEPLOY, PASSWORDS, acl_file, replaced
 from tests.support.servers import RedisServer, redis_server
 

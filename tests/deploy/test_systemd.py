@@ -17,6 +17,7 @@ from farmlease.node.http.probe_server import MOST_GUESTS
 from farmlease.node.http.server import KEPT, MOST_CALLERS
 from tests.support.agents import RunningAgent, agents_on
 from tests.support.callers import OWN_PID, as_account
+from tests.support.patience import within
 from tests.support.samples import DEPLOY, replaced
 from tests.support.servers import RedisServer, missing, require
 
@@ -42,7 +43,9 @@ def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def told_by(*command: str) -> str:
     """Run systemd-analyze; return all it says. It must have nothing to complain of."""
     require("systemd-analyze")
-    done = subprocess.run(["systemd-analyze", *command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", *command], capture_output=True, text=True, timeout=within(60), check=False
+    )
     assert (0, "") == (done.returncode, done.stderr), done.stdout
     return done.stdout
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agents import RunningAgent, agents_on, soon
+from tests.support.patience import within
 from tests.support.servers import redis_server
 
 POLICY = """\
@@ -51,7 +52,7 @@ def agent(hooked: tuple[RunningAgent, Path]) -> RunningAgent:
 def run(agent: RunningAgent, *typed: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "farmlease", "--config", str(agent.config), *typed]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
 
 
 @pytest.mark.parametrize("session", IDS)

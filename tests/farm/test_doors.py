@@ -94,12 +94,14 @@ def events(agent: RunningAgent) -> str:
 
 def test_half_requests_of_one_user_stop_nobody(on_unix: RunningAgent) -> None:
     """1,100 of them: root and other users log on, and the log has a line a minute for it."""
+    began = time.monotonic()
     with undisturbed(on_unix), crowd(on_unix.listen, HALF, 1_100, uid=NOBODY, then="again"):
         deadline = time.monotonic() + 6  # longer than a head may take
         while time.monotonic() < deadline:
             use(on_unix)
             assert 200 == as_uid(1, on_unix, "GET", "/v1/sessions")[0]
-    assert 1 == events(on_unix).count('"listener.made_room"')
+    minutes = (time.monotonic() - began) / 60  # less than one, unless the machine is busy
+    assert 1 <= events(on_unix).count('"listener.made_room"') <= 1 + minutes
     assert f'"uid": {NOBODY}' in events(on_unix)
     assert 32 >= most_of_one(on_unix)
 

@@ -12,6 +12,7 @@ from contextlib import closing
 import pytest
 
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.patience import within
 from tests.support.servers import RedisServer, redis_server
 
 POLICY = """\
@@ -55,7 +56,7 @@ def farm(store: RedisServer) -> Iterator[Agents]:
 def hang_up(agent: RunningAgent, request: bytes, patience: float) -> bool:
     """Send a request, wait that long for an answer, then hang up; whether the answer had begun."""
     host, _, port = agent.listen.rpartition(":")
-    with closing(socket.create_connection((host, int(port)), timeout=10)) as connection:
+    with closing(socket.create_connection((host, int(port)), timeout=within(10))) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         connection.sendall(request)
         return bool(select.select([connection], [], [], patience)[0])

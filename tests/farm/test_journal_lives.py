@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.patience import within
 from tests.support.servers import RedisServer, redis_server
 
 POLICY = """\
@@ -145,7 +146,7 @@ def test_of_a_later_version(agent: RunningAgent, store: RedisServer) -> None:
         journal.execute("PRAGMA user_version = 3")
     agent.launch()
     assert agent.process is not None
-    assert DAMAGED == agent.process.wait(20)
+    assert DAMAGED == agent.process.wait(within(20))
     assert "written by a later version of farmlease" in agent.log_text
     with closing(sqlite3.connect(agent.state_dir / "journal.sqlite", isolation_level=None)) as journal:
         journal.execute("PRAGMA user_version = 2")

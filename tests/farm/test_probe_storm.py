@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.support.agents import RunningAgent, agents_on
+from tests.support.patience import within
 from tests.support.servers import redis_server
 from tests.support.storm import raging
 
@@ -46,7 +47,7 @@ def test_a_storm_of_probes_does_not_reach_the_logons(agent: RunningAgent) -> Non
             loud.append(p99(agent, f"loud{turn}-"))
         assert storm.told["probes"] == storm.told["answered"]
         assert storm.told["probes"] > 100
-    assert min(loud) < 4 * min(quiet) + 0.05, (quiet, loud)
+    assert min(loud) < 4 * min(quiet) + within(0.05), (quiet, loud)
 
 
 def bare(listener: socket.socket) -> None:
@@ -67,7 +68,7 @@ def test_a_storm_costs_the_agent_a_bounded_share_of_a_core(agent: RunningAgent) 
     asked, barely = 0, 0.0
     with socket.create_server(("127.0.0.1", 0)) as listener, raging(agent.health_port, RATE) as storm:
         before, began = process.cpu_times(), time.monotonic()
-        while time.monotonic() - began < 8:
+        while time.monotonic() - began < within(4):  # slow guests have five seconds, and are looked at one by one
             assert 200 == agent.health().status
             began_bare = time.thread_time()
             for _ in range(20):
@@ -75,9 +76,9 @@ def test_a_storm_costs_the_agent_a_bounded_share_of_a_core(agent: RunningAgent) 
             barely += time.thread_time() - began_bare
             asked += 20
             time.sleep(0.2)
-        after = process.cpu_times()
+        after, took = process.cpu_times(), time.monotonic() - began
     spent = after.user + after.system - before.user - before.system
-    each = spent / (storm.told["probes"] * 8 / storm.told["seconds"])
+    each = spent / (storm.told["probes"] * took / storm.told["seconds"])
     unit = barely / asked
     assert each < TIMES * unit, f"{each * 1e6:.0f} µs for a probe, {unit * 1e6:.0f} µs for a bare connection"
     assert storm.told["dropped"] >= 100

@@ -19,6 +19,7 @@ from farmlease.domain.identity import User
 from farmlease.farm import open_farm
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
 from tests.support.commands import Ended
+from tests.support.patience import within
 from tests.support.servers import RedisServer
 
 POLICY = """\
@@ -46,7 +47,7 @@ def key(farm: Agents, *args: str) -> Ended:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("FARMLEASE_")}
     done = subprocess.run(
         [sys.executable, "-m", "farmlease", "--config", str(farm["ctx-01"].config), "key", *args],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60, env=environ,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=within(60), env=environ,
     )  # fmt: skip
     return Ended(done.returncode, done.stdout, done.stderr)
 

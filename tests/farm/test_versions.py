@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
 from tests.support.commands import Ended
+from tests.support.patience import within
 from tests.support.servers import RedisServer, redis_server
 from tests.support.versions import EARLIER, LATER, NEW_OPTION, copy_of
 
@@ -55,7 +56,7 @@ def farm(mixed: Agents) -> Iterator[Agents]:
 def typed(agent: RunningAgent, *args: str) -> Ended:
     """Run a command on an agent's host, of the version that is installed there."""
     command = [sys.executable, "-m", "farmlease", "--config", str(agent.config), *args]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=60, text=True, cwd=agent.sources)
+    done = subprocess.run(command, capture_output=True, check=False, timeout=within(60), text=True, cwd=agent.sources)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 

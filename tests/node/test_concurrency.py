@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from farmlease.errors import FileRefused
 from farmlease.node.concurrency import BackgroundTasks, in_thread
+from tests.support.patience import within
 
 
 async def test_what_was_begun_is_finished() -> None:
@@ -111,7 +112,7 @@ async def test_a_thread_of_its_own() -> None:
 async def test_many_threads_that_hang_hold_up_nobody() -> None:
     """A hundred hanging disks do not use up what others need."""
     go = threading.Event()
-    hanging = [asyncio.create_task(in_thread(lambda: go.wait(20))) for _ in range(100)]
+    hanging = [asyncio.create_task(in_thread(lambda: go.wait(within(20)))) for _ in range(100)]
     assert 7 == await in_thread(lambda: 7)
     go.set()
     assert [True] * 100 == await asyncio.gather(*hanging)
@@ -122,7 +123,7 @@ async def test_a_thread_that_nobody_waits_for() -> None:
     go, ended = threading.Event(), threading.Event()
 
     def work() -> None:
-        go.wait(20)
+        go.wait(within(20))
         ended.set()
 
     waiting = asyncio.create_task(in_thread(work))
@@ -130,5 +131,5 @@ async def test_a_thread_that_nobody_waits_for() -> None:
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     go.set()
-    assert ended.wait(20)
+    assert ended.wait(within(20))
     await asyncio.sleep(0)

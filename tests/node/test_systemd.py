@@ -13,6 +13,7 @@ import pytest
 
 from farmlease.node.systemd import ServiceManager
 from tests.support.agents import RunningAgent, agents_on
+from tests.support.patience import within
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no such manager on Windows")
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no suc
 def manager(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, str]]:
     """A manager's socket and how NOTIFY_SOCKET names it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard, tempfile.TemporaryDirectory(prefix="fl-") as folder:
-        heard.settimeout(20)
+        heard.settimeout(within(20))
         name = f"{folder}/notify" if request.param == "file" else f"@farmlease-{secrets.token_hex(8)}"
         heard.bind(name.replace("@", "\0"))
         yield heard, name
@@ -93,6 +94,7 @@ def test_an_agent_tells_its_manager(
         agent = agents["ctx-01"]
         assert ["READY=1", "WATCHDOG=1", "WATCHDOG=1"] == words(heard, 3)
         assert 201 == agent.start("john", "7").status
+        remaining(heard)  # or its queue may be full of signs of life by then, and what comes next is lost
         assert 0 == agent.terminate()
         assert "STOPPING=1" in remaining(heard)
 
@@ -102,7 +104,7 @@ def test_ready_means_that_a_session_can_start(server: RedisServer, monkeypatch: 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         name = f"farmlease-{secrets.token_hex(8)}"
         heard.bind(f"\0{name}")
-        heard.settimeout(20)
+        heard.settimeout(within(20))
         with agents_on(server.url, nodes=("ctx-01",)) as agents:
             agent = agents["ctx-01"]
             agent.terminate()
@@ -115,7 +117,7 @@ def test_ready_means_that_a_session_can_start(server: RedisServer, monkeypatch: 
             agents.key_ring.chmod(0o644)
             agent.launch()
             assert agent.process is not None
-            assert 5 == agent.process.wait(20)
+            assert 5 == agent.process.wait(within(20))
             assert [] == remaining(heard)
 
 
@@ -135,7 +137,7 @@ def test_an_agent_that_hangs_gives_no_sign_of_life(
         with pytest.raises(TimeoutError):
             words(heard, 1)
         signalled(agent, signal.SIGCONT)
-        heard.settimeout(20)
+        heard.settimeout(within(20))
         assert ["WATCHDOG=1"] == words(heard, 1)
 
 
@@ -157,4 +159,4 @@ def remaining(heard: socket.socket) -> list[str]:
     except BlockingIOError:
         return found
     finally:
-        heard.settimeout(20)
+        heard.settimeout(within(20))

@@ -55,15 +55,29 @@ def take_over(holder: Holder, memory: Memory, pool: str) -> None:
     holder.model = model
 
 
-def changes(before: Model, after: Model) -> str:
-    """Say what a pool has otherwise than before, apart from what it has written of itself; empty if nothing."""
+def changes(before: Model, after: Model, *, but_of: str = "") -> str:
+    """Say what a pool has otherwise than before, apart from what it has written of itself; empty if nothing.
+
+    ``but_of``: a user whose claims may have changed.
+    """
+
+    def sessions(model: Model) -> dict[Any, Any]:
+        return {key: each for key, each in model.sessions.items() if key[0] != but_of}
+
+    def seats(model: Model) -> dict[Any, Any]:
+        own = set(model.seats_of(but_of)) if but_of in model.leases else set()
+        return {seat: until for seat, until in model.held().items() if seat not in own}
+
+    def leases(model: Model) -> dict[str, str]:
+        return {user: each.id for user, each in model.leases.items() if user != but_of}
+
     found = [
-        *_changed("session", before.sessions, after.sessions),
-        *_changed("seat", before.held(), after.held()),
+        *_changed("session", sessions(before), sessions(after)),
+        *_changed("seat", seats(before), seats(after)),
         *_changed("bar", before.barred, after.barred),
-        *_changed("lease", {u: e.id for u, e in before.leases.items()}, {u: e.id for u, e in after.leases.items()}),
+        *_changed("lease", leases(before), leases(after)),
     ]
-    for user in before.leases.keys() & after.leases.keys():
+    for user in leases(before).keys() & leases(after).keys():
         found += _changed(f"device of {user[:8]}", before.devices(user), after.devices(user))
         found += _changed(f"lease of {user[:8]}", _plain(before, user), _plain(after, user))
     return "; ".join(found)

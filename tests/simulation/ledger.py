@@ -169,7 +169,9 @@ class Ledger:
             for node, _, user, _, reason in known.words
             if carried.name == "restore"
         )
-        if is_whole and not counts and (what := changes(known, account.model)):
+        # A late copy counts again what ended since, until its node's next heartbeat: of its user, and of nobody else.
+        own = "" if carried.awaited else given.get("user", "")
+        if is_whole and not counts and (what := changes(known, account.model, but_of=own)):
             self._complain("L11", f"{carried.by} restored what was not lost: {what}")
         if carried.name == "restore":
             taken = account.model.held().keys() - held.keys()
@@ -289,8 +291,8 @@ class Ledger:
     def _admit(self, account: Account, user: str, taken: AbstractSet[str], fence: int, slots: AbstractSet[str]) -> None:
         """L1: what was granted, or restored, took nothing beyond a limit: seats, devices, sessions.
 
-        A seat that is restored is taken once more: by the limits of now, not by those it was granted under. A device
-        of ``slots``, which the lease had, may stay though the limit is lower by now, and so may one that is in use.
+        A seat that is restored is taken once more: by the limits of now, not by those it was granted under. A lease
+        may stay on as many devices as it had, ``slots``, though the limit is lower by now, and on those in use.
         """
         model, rules = account.model, account.model.rules
         held, most = model.held(), rules.capacity + rules.overdraft
@@ -302,7 +304,7 @@ class Ledger:
         if rules.sessions and len(model.of(user)) > rules.sessions:
             self._complain("L1", f"a user has {len(model.of(user))} sessions of {rules.sessions}")
         devices = model.devices(user)
-        most = max(rules.devices, sum(until == INF for until in devices.values()))
+        most = max(rules.devices, len(slots), sum(until == INF for until in devices.values()))
         if rules.kind == "named" and rules.devices and len(devices) > most and devices.keys() - slots:
             self._complain("L1", f"a lease is on {len(model.devices(user))} devices of {rules.devices}")
         if len(model.of(user)) > rules.most_uses or len(model.devices(user)) > rules.most_devices:
@@ -337,7 +339,7 @@ class Ledger:
             (session.encode(), user.encode(), b"%d" % fence, reason.encode())
             for session, user, fence, reason in model.words_for(node)
         }
-        told = carried.answer[11:]
+        told = carried.answer[12:]
         if self.judging and carried.word == "alive" and set(zip(*(iter(told),) * 4, strict=True)) != words:
             self._complain("L4", f"{node} was told it lost {_plain(told)}, and lost {_plain(sorted(words))}")
         return [b"alive", b"%d" % model.nodes[node], b"%d" % model.on_node(node)]

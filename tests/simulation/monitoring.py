@@ -16,6 +16,7 @@ __all__ = ["Monitoring"]
 
 #: Seconds for which a difference may last while health says ``pass``.
 _LASTS = 2 * HEARTBEAT
+_UNCOUNTED = "is not counted"
 
 Difference = tuple[str, str, Key, int]  #: what, pool, session, fence
 
@@ -28,6 +29,19 @@ class Monitoring:
         self._now = now
         self._key = key
         self._since: dict[tuple[str, int], dict[Difference, float]] = {}  #: by host and life of its agent
+
+    def carried(self, pool: str) -> None:
+        """A script was carried out: what it mended has to last anew, should it come again before the next look."""
+        sessions = self._ledger.pools[pool].model.sessions if pool in self._ledger.pools else {}
+
+        def is_mended(difference: Difference) -> bool:
+            what, where, key, fence = difference
+            counted = key in sessions and sessions[key].fence == fence
+            return where == pool and counted == (what == _UNCOUNTED)
+
+        for owner, found in self._since.items():
+            if any(map(is_mended, found)):
+                self._since[owner] = {each: since for each, since in found.items() if not is_mended(each)}
 
     def beaten(self, host: Host) -> str | None:
         """A heartbeat of a host is over: what its monitor says now is true, or something was wrong before it."""
@@ -52,5 +66,5 @@ class Monitoring:
                 if each.pool == pool and each.state is SessionState.ACTIVE and each.grant is not None
             }
             counted = {(key, each.fence) for key, each in account.model.sessions.items() if key[1] == host.member}
-            yield from (("is not counted", pool, *each) for each in shown - counted)
+            yield from ((_UNCOUNTED, pool, *each) for each in shown - counted)
             yield from (("is counted and not there", pool, *each) for each in counted - shown)

@@ -21,6 +21,8 @@ __all__ = ["Uses"]
 
 _LIVE = frozenset({SessionState.ACTIVE, SessionState.WAITING})
 _ALL = "*"  #: every pool
+#: Seconds after which a question to the store that got no answer is given up; its agent goes on without.
+_PATIENCE = 2
 #: Seconds after which an end that was asked for has been carried out, or never will be.
 _CARRIED_OUT = 300
 
@@ -29,9 +31,11 @@ _CARRIED_OUT = 300
 class _Asked:
     """What a start asked the store for.
 
-    ``seated``: the user had a named lease before, and has it still when the store is asked for the first seat.
+    ``seated``: the user had a named lease before, and has it still when the store is asked for the first seat, so soon
+    that its agent had an answer to who has a seat.
     """
 
+    at: float
     seated: bool
     pools: list[str] = field(default_factory=list)
 
@@ -52,7 +56,9 @@ class Uses:
         self._note(host, session, {(_ALL, user, False), (request.pool or _ALL, user, True)})
         if not any(each.user == request.user for each in host.book.of_session(session)):
             named = self._ledger.pools.get("named")
-            self._asked[host.name, session, index] = _Asked(seated=named is not None and index in named.model.leases)
+            self._asked[host.name, session, index] = _Asked(
+                self._now(), named is not None and index in named.model.leases
+            )
 
     def end_asked(self, host: Host, session: str, pool: str | None) -> None:
         """Note that somebody asked for the end of a session, or of its use of one pool."""
@@ -65,7 +71,8 @@ class Uses:
             asked = self._asked.get((carried.by, given["session"].translate(SHOWN), given["user"]))
             if asked is not None:
                 if not asked.pools:
-                    asked.seated = asked.seated and self._is_seated(given["user"], carried)
+                    in_time = self._now() - asked.at < _PATIENCE
+                    asked.seated = asked.seated and in_time and self._is_seated(given["user"], carried)
                 asked.pools.append(carried.pool)
 
     def stepped(self, host: Host, before: SessionState, event: SessionEvent, after: NodeSession) -> str | None:

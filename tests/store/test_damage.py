@@ -9,9 +9,10 @@ import pytest
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.tombstones import Grave, Graves
 from farmlease.store.answers.recovery import Recovering, Restoring
-from farmlease.store.answers.session import Beat, Behind, Known, Refusal, Taken, Taking
+from farmlease.store.answers.session import NOTHING, Beat, Behind, Known, Refusal, Taken, Taking
 from farmlease.store.damage_store import DamageStore, Rebuilt
 from farmlease.store.keys import Shard
+from farmlease.store.script import Script
 from farmlease.store.tombstone_store import TombstoneStore
 from tests.support.seats import FARM, NODE, OTHER, VERSION, Desk, claim, desk
 from tests.support.stores import DAY, TimedStore, index
@@ -275,3 +276,46 @@ async def test_damaged_tombstones_stop_nobody(timed: TimedStore) -> None:
             await timed.store.restore(pool.pool, VERSION, NODE, beat.epoch, restoring("john", john)), Behind
         )
     assert await timed.store.withdraw("qlikview", index("john"), Withdrawal.RETURNED, b"")
+
+
+async def test_more_dead_sessions_than_one_call_ends_do_not_stop_a_record(timed: TimedStore) -> None:
+    """Hundreds of sessions are to be ended first: a record is put back all the same."""
+    pool, beat, john = await busy(timed)
+    await pool.end("john", john)
+    raw, dead = timed.raw, "dead#1"
+    document = json.loads(raw.hget(SHARD.key("leases"), index("john")))
+    raw.zadd(SHARD.key("nodes"), {dead: 1})
+    for number in range(1200):
+        user = f"{number:022}"
+        session = {"device": "d", "started": 1, "fence": number + 1}
+        lease = document | {"id": user, "sessions": {f"{dead}/{number}": session}}
+        lease["devices"] = {"d": {"seen": 1, "until": 2**42}}
+        raw.hset(SHARD.key("leases"), user, json.dumps(lease))
+        raw.zadd(SHARD.key("sessions"), {f"{dead}/{number}/{user}": 0})
+    script = Script.load("put_back_record")
+    assert [b"more"] == await timed.connection.call(
+        script, SHARD.keys(), script.ordered({
+            "user": index("john"), "node": NODE, "lease": john.lease.id, "version": 9, "record": b"x",
+            **known(beat).arguments(),
+        }),
+    )  # fmt: skip
+    done = await DamageStore(timed.connection, FARM).put_back_record(
+        "qlikview", claim("john"), john.lease.id, 9, b"nine", known(beat)
+    )
+    assert done
+    assert b"nine" == raw.hget(SHARD.key("records"), index("john"))
+
+
+async def test_a_record_that_is_its_leases_again_hides_no_later_damage(timed: TimedStore) -> None:
+    """An administrator has seen one thing; it is put right, and another is set aside: health tells."""
+    pool, _, john = await busy(timed)
+    raw, store = timed.raw, DamageStore(timed.connection, FARM)
+    record = raw.hget(SHARD.key("records"), index("john"))
+    raw.hset(SHARD.key("damaged"), f"record/{index('john')}", b"1 " + record)
+    raw.hdel(SHARD.key("records"), index("john"))
+    await store.rebuild("qlikview", b"an administrator")
+    assert "damaged" not in (await pool.beat()).missing
+    assert await store.put_back_record("qlikview", claim("john"), john.lease.id, 1, record, NOTHING)
+    raw.hset(SHARD.key("leases"), index("mary"), b"{")
+    await pool.refused("mary", "9")
+    assert "damaged" in (await pool.beat()).missing

@@ -7,7 +7,7 @@ import pytest
 from farmlease.domain.key_rotation import KeyReport
 from farmlease.domain.node_view import Wish
 from farmlease.store.answers.session import SealedPolicy
-from farmlease.store.keys import Shard, policy_key, rings_key
+from farmlease.store.keys import Shard, policy_key, ring_keys
 from farmlease.store.node_store import NodeStore, Report
 from farmlease.store.seal_store import SILENT_FOR, Kind, SealedRecord, SealStore
 from tests.support.seats import Desk, claim, desk
@@ -143,4 +143,4 @@ async def test_each_nodes_last_word_counts(timed: TimedStore, vault: SealStore) 
     await vault.tell("ctx-02", SAID)
     timed.clock.advance(1)
     assert ["ctx-02"] == [each.node for each in await vault.rings()]
-    assert {b"ctx-02"} == timed.raw.hgetall(rings_key("citrix-a")).keys()
+    assert {b"ctx-02"} == timed.raw.hgetall(ring_keys("citrix-a")[0]).keys()

@@ -1,12 +1,14 @@
 """Tombstones in the store: what leaves one, for how long, what obeys it, and what does not (L11)."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.tombstones import Grave, Graves
-from farmlease.store.answers.admin import Import, Importing, ImportOutcome
+from farmlease.store.answers.admin import Import, Importing, ImportOutcome, Replacement
 from farmlease.store.answers.recovery import Restored, Restoring
 from farmlease.store.answers.session import Taken
 from farmlease.store.name_store import Rename
@@ -48,6 +50,14 @@ def lose(timed: TimedStore, user: str) -> None:
     """Lose a user's lease, and what is noted of how many keys there are."""
     timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:leases", index(user))
     timed.raw.hdel(f"fl:{{{FARM}/clearquest/0}}:meta", "keys")
+
+
+async def replace_device(pool: Office, user: str, old: str, new: str) -> None:
+    """Let an administrator move a device slot, whatever the limit."""
+    answer = await pool.timed.store.replace_device(
+        pool.pool.name, index(user), old, new, override=True, note=b"sealed note"
+    )
+    assert Replacement.REPLACED is answer.outcome
 
 
 async def put_back(pool: Office, user: str, graves: dict[str, Grave]) -> bool:
@@ -123,6 +133,146 @@ async def test_a_released_device_takes_its_slot_for_a_quarantine_and_no_longer(t
     assert [timed.clock.now_ms + DAY] == [each.until for each in lease.devices]
 
 
+def turned_back(pool: Office, before: dict[str, Any]) -> None:
+    """Put an older copy of a lease, with its session, back into the store: it has lost what came since."""
+    keys = f"fl:{{{FARM}/clearquest/0}}:"
+    pool.timed.raw.delete(f"{keys}over", f"{keys}over_numbers")
+    pool.timed.raw.hset(f"{keys}leases", mapping=before["leases"])
+    pool.timed.raw.zadd(f"{keys}sessions", {b"": 0, **dict(before.get("sessions", ()))})
+    pool.timed.raw.zrem(f"{keys}sessions", b"")
+    pool.timed.raw.zadd(f"{keys}seats", dict(before["seats"]))
+    pool.timed.raw.hdel(f"{keys}meta", "keys")
+
+
+@pytest.mark.parametrize("ended_first", [True, False])
+async def test_a_device_that_was_released_stays_so_though_an_old_session_is_counted_again(
+    timed: TimedStore,
+    ended_first: bool,  # noqa: FBT001
+) -> None:
+    """It ends with the release at the latest, given back by its node or not: that contact keeps the slot no longer."""
+    pool = await office(timed, "named", capacity=3)
+    granted = await pool.start("john", device="nb-1")
+    before = pool.contents()
+    await pool.at("10:00", NODE)
+    await pool.end("john", granted)
+    await pool.timed.store.release_device("clearquest", index("john"), "nb-1")
+    graves = await claims(pool, "john")
+    free_at = timed.clock.now_ms + DAY
+    await pool.at("15:00", NODE)
+    turned_back(pool, before)
+    if ended_first:
+        await pool.end("john", granted)
+    assert await put_back(pool, "john", graves)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert not lease.sessions
+    assert [free_at] == [each.until for each in lease.devices]
+
+
+async def test_a_release_that_nobody_heard_of_takes_no_lease_over_its_limit(timed: TimedStore) -> None:
+    """L1: the device in use stays; the one that the store has again as the release was lost gives way to it."""
+    pool = await office(timed, "named", capacity=3, quarantine="0s", devices_per_user=1)
+    await pool.end("john", await pool.start("john", device="nb-1"))
+    before = pool.contents()
+    await pool.timed.store.release_device("clearquest", index("john"), "nb-1")
+    granted = await pool.start("john", device="nb-2")
+    turned_back(pool, before)
+    assert Restored(refused={}) == await restore(pool, "john", granted, "1", device="nb-2")
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert ["nb-2"] == [each.device for each in lease.devices]
+
+
+async def test_a_limit_that_was_lowered_takes_no_device_in_a_recovery(timed: TimedStore) -> None:
+    """As many as the store has, the one in use among them; one more that is idle does not come back."""
+    pool = await office(timed, "named", capacity=3, devices_per_user=3)
+    await pool.end("john", await pool.start("john", device="nb-1"))
+    await pool.at("10:00", NODE)
+    await pool.end("john", await pool.start("john", device="nb-2"))
+    before = pool.contents()
+    granted = await pool.start("john", device="nb-3")
+    turned_back(pool, before)
+    pool = await pool.apply("named", capacity=3, devices_per_user=1)
+    assert Restored(refused={}) == await restore(pool, "john", granted, "1", device="nb-3")
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert {"nb-2", "nb-3"} == {each.device for each in lease.devices}
+
+
+@pytest.mark.parametrize("ended_first", [True, False])
+async def test_a_quarantine_counts_from_the_taking_though_an_old_session_is_counted_again(
+    timed: TimedStore,
+    ended_first: bool,  # noqa: FBT001
+) -> None:
+    """What the store counted meanwhile had ended by then."""
+    pool = await office(timed, "named", capacity=3)
+    granted = await pool.start("john")
+    before = pool.contents()
+    await pool.at("10:00", NODE)
+    await pool.give_back("john")
+    graves = await claims(pool, "john")
+    free_at = timed.clock.now_ms + DAY
+    await pool.at("15:00", NODE)
+    turned_back(pool, before)
+    if ended_first:
+        await pool.end("john", granted)
+    assert await put_back(pool, "john", graves)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert lease.quarantined
+    assert free_at == lease.lease.expires_at
+
+
+async def test_a_session_that_moved_to_a_device_after_its_release_is_restored(timed: TimedStore) -> None:
+    """It has the fence of its grant, which was before; its slot has a later one."""
+    pool = await office(timed, "named", capacity=3, devices_per_user=2)
+    await pool.end("john", await pool.start("john", "2", device="nb-1"), "2")
+    await pool.start("john")
+    await pool.timed.store.release_device("clearquest", index("john"), "nb-1")
+    graves = await claims(pool, "john")
+    moved = await pool.start("john", device="nb-1")
+    lose(timed, "john")
+    assert Restored(refused={}) == await restore(pool, "john", moved, "1", device="nb-1")
+    before = pool.contents()["sessions"]
+    assert await put_back(pool, "john", graves)
+    assert before == pool.contents()["sessions"]
+
+
+async def test_a_device_that_comes_back_by_a_replacement_is_restored(timed: TimedStore) -> None:
+    """A slot that goes from one device to another and back, by an administrator, is that of the first again."""
+    pool = await office(timed, "named", capacity=3)
+    granted = await pool.start("john", device="nb-1")
+    await pool.end("john", granted)
+    for old, new in (("nb-1", "nb-2"), ("nb-2", "nb-1")):
+        await replace_device(pool, "john", old, new)
+    known = replace(granted, document=pool.contents()["leases"][index("john").encode()])
+    lose(timed, "john")
+    await restore(pool, "john", known)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert ["nb-1"] == [each.device for each in lease.devices]
+
+
+async def test_an_import_after_a_replacement_counts(timed: TimedStore) -> None:
+    """The vendor has the device again whose slot had moved to another one."""
+    pool = await office(timed, "named", capacity=3, devices_per_user=2)
+    await pool.end("john", await pool.start("john", device="nb-1"))
+    await replace_device(pool, "john", "nb-1", "nb-2")
+    importing = Importing(
+        user=index("john"), device="nb-1", borrowed_at=timed.clock.now_ms - HOUR, lease_id="x", record=b"", name=b"",
+        reservations=(), by=b"",
+    )  # fmt: skip
+    assert ImportOutcome(outcome=Import.IMPORTED) == await pool.timed.store.import_lease(
+        pool.pool, pool.version, importing
+    )
+    granted = await pool.start("john", device="nb-2")
+    lose(timed, "john")
+    await restore(pool, "john", granted, "1", device="nb-2")
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert {"nb-1", "nb-2"} == {each.device for each in lease.devices}
+
+
 async def test_an_import_after_a_release_counts(timed: TimedStore) -> None:
     """The vendor has the device again: a device that was released before is taken anew."""
     pool = await office(timed, "named", capacity=3)
@@ -143,6 +293,28 @@ async def test_an_import_after_a_release_counts(timed: TimedStore) -> None:
     lease = await pool.lease("john")
     assert lease is not None
     assert {"citrix-a", "nb-1"} == {each.device for each in lease.devices}
+
+
+async def test_a_use_after_an_import_and_a_release_counts(timed: TimedStore) -> None:
+    """The device was imported before it was released: its later use is another claim, and is restored whole."""
+    pool = await office(timed, "named", capacity=3)
+    await pool.end("john", await pool.start("john"))
+    await pool.timed.store.release_device("clearquest", index("john"), FARM)
+    await pool.at("10:00", NODE)
+    importing = Importing(
+        user=index("john"), device=FARM, borrowed_at=timed.clock.now_ms, lease_id="x", record=b"", name=b"",
+        reservations=(), by=b"",
+    )  # fmt: skip
+    await pool.timed.store.import_lease(pool.pool, pool.version, importing)
+    await pool.at("11:00", NODE)
+    await pool.timed.store.release_device("clearquest", index("john"), FARM)
+    await pool.at("12:00", NODE)
+    granted = await pool.start("john")
+    lose(timed, "john")
+    await restore(pool, "john", granted)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert [timed.clock.now_ms + 30 * DAY] == [each.until for each in lease.devices]
 
 
 async def test_a_lease_that_was_returned_and_renamed_stays_returned(timed: TimedStore) -> None:

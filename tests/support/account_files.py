@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.patience import within
 from tests.support.servers import missing, require
 
 __all__ = ["AccountFiles"]
@@ -60,7 +61,7 @@ class AccountFiles:
         """Run Python on such a host."""
         command = self.command([sys.executable, "-c", code, *arguments])
         environ = {**os.environ, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(Path(__file__).parents[2])}
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environ)
+        return subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False, env=environ)
 
     def _file(self, name: str) -> Path:
         return self.folder / name

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,10 +23,10 @@ from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.policy import parse_policy
 from farmlease.farm import open_farm
-from tests.support.members import quiet_ports
-from tests.support.patience import within
+from tests.support.patience import turns, within
+from tests.support.ports import quiet_ports
 
-__all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "distant_port", "soon"]
+__all__ = ["Agents", "Reply", "RunningAgent", "agents_on", "soon"]
 
 POLICY = """\
 [identity]
@@ -89,8 +90,9 @@ class RunningAgent:
 
     def wait_ready(self) -> None:
         """Return when /readyz says so; fail with the agent's log if it ends or takes too long."""
-        deadline = time.monotonic() + within(READY_WITHIN)
-        while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
+        for _ in turns(READY_WITHIN):
+            if self.process is None or self.process.poll() is not None:
+                break
             with suppress(OSError, http.client.HTTPException):
                 if self.health().status == 200:
                     return
@@ -107,7 +109,7 @@ class RunningAgent:
 
     def health(self, path: str = "/readyz") -> Reply:
         """Ask the health listener."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=10)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=within(10))) as connection:
             return answered(connection, "GET", path, None, {})
 
     def agent_check(self, sent: bytes = b"") -> bytes:
@@ -137,10 +139,10 @@ class RunningAgent:
     def connect(self) -> http.client.HTTPConnection:
         """Return a connection to the agent's API."""
         if not self.listen.startswith("unix:"):
-            return http.client.HTTPConnection(self.listen, timeout=30)
-        connection = http.client.HTTPConnection("localhost", timeout=30)
+            return http.client.HTTPConnection(self.listen, timeout=within(30))
+        connection = http.client.HTTPConnection("localhost", timeout=within(30))
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(30)
+        connection.sock.settimeout(within(30))
         connection.sock.connect(self.listen.removeprefix("unix:"))
         return connection
 
@@ -165,6 +167,17 @@ class RunningAgent:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let it do nothing for as long as this lasts, as if all of it happened between two of its looks."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     @property
     def log_text(self) -> str:
@@ -298,18 +311,13 @@ def reap(agent: RunningAgent) -> None:
         agent.kill()
 
 
-def distant_port() -> int:
-    """Return a port nobody listens on, apart from those that the system gives to outgoing connections of other tests."""
-    with quiet_ports(1) as (port,):
-        return port
-
-
 def soon(holds: Callable[[], bool], otherwise: str, seconds: float = 10) -> None:
     """Wait for something that another process does; fail after so many seconds, more on a busy machine."""
-    deadline = time.monotonic() + within(seconds)
-    while not holds():
-        assert time.monotonic() < deadline, otherwise
+    for _ in turns(seconds):
+        if holds():
+            return
         time.sleep(0.02)
+    raise AssertionError(otherwise)
 
 
 def answered(

@@ -34,6 +34,7 @@ from farmlease.domain.record import BorrowedRecord, encode
 from farmlease.farm import Farm, open_farm
 from farmlease.store.answers.session import Claim, Taken, Taking
 from farmlease.store.node_store import Report
+from tests.support.patience import within
 from tests.support.servers import RedisServer
 from tests.support.stores import StoreClock
 
@@ -111,7 +112,7 @@ class Host:
     def run_process(self, *args: str, **environ: str) -> Ended:
         """Run ``farmlease ARGS`` as a process of its own, with ``environ`` added to its environment."""
         done = subprocess.run(
-            self.command(*args), stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60,
+            self.command(*args), stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=within(60),
             env={**os.environ, **environ},
         )  # fmt: skip
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -122,7 +123,7 @@ class Host:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         environ = {**os.environ, "TERM": "xterm-256color", **environ}
         environ.pop("COLUMNS", None)
-        subprocess.run(self.command(*args), stdin=theirs, stdout=theirs, check=True, timeout=60, env=environ)
+        subprocess.run(self.command(*args), stdin=theirs, stdout=theirs, check=True, timeout=within(60), env=environ)
         shown = os.read(ours, 1 << 20).decode().replace("\r\n", "\n")
         os.close(theirs)
         os.close(ours)

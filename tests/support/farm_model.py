@@ -282,7 +282,8 @@ class Model:
             return self.leases[member[0]].charges.get(left, "")
         mine = next((who for who in vips if used.get(who, 0) < self.rules.reserve.get(who, 0)), None)
         if seat in held:
-            charge = self.leases[member[0]].charges.get(seat, "")
+            lease = self.leases.get(member[0])  # none: the store has lost it, and its seat is in quarantine
+            charge = lease.charges.get(seat, "") if lease else ""
             return charge if charge in self.rules.reserve else mine or charge.strip("vipbos")
         if mine and len(held) < most:
             return mine

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.account_files import AccountFiles
+from tests.support.patience import within
 from tests.support.samples import DEPLOY, ROOT
 from tests.support.servers import require
 from tests.support.service_manager import stop_all
@@ -117,7 +118,7 @@ class Farm:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("FARMLEASE_")}
         done = subprocess.run(
             [self.base / node / "enter", self.here(text, node)],
-            capture_output=True, text=True, timeout=180, check=False, env=environ,
+            capture_output=True, text=True, timeout=within(180), check=False, env=environ,
         )  # fmt: skip
         assert 0 == done.returncode, f"on {node}:\n{text}\n{done.stdout}\n{done.stderr}\n{self.logs(node)}"
         return done.stdout

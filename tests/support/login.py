@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.agents import soon
+from tests.support.patience import within
 from tests.support.servers import missing, require
 
 __all__ = ["FakeLoginctl", "MockedLogind", "fake_loginctl", "logind_on_a_bus", "scope", "scoped"]
@@ -122,7 +123,7 @@ def _mounted_groups() -> Iterator[Callable[[str], None]]:
 
     def run(line: str) -> None:
         mounted = f"mount -t cgroup2 none /mnt && {line}"
-        subprocess.run(["unshare", "--mount", "sh", "-c", mounted], check=True, capture_output=True, timeout=20)
+        subprocess.run(["unshare", "--mount", "sh", "-c", mounted], check=True, capture_output=True, timeout=within(20))
 
     yield run
 
@@ -150,7 +151,10 @@ class MockedLogind:
     def _call(self, *words: str) -> None:
         address = f"unix:path={self.folder}/bus"
         subprocess.run(
-            ["busctl", f"--address={address}", "call", LOGIND, *words], check=True, capture_output=True, timeout=20
+            ["busctl", f"--address={address}", "call", LOGIND, *words],
+            check=True,
+            capture_output=True,
+            timeout=within(20),
         )
 
 
@@ -185,12 +189,15 @@ def logind_on_a_bus(folder: Path) -> Iterator[MockedLogind]:
 
 
 def _has_dbusmock(python: str) -> bool:
-    found = subprocess.run([python, "-c", "import dbusmock"], capture_output=True, check=False, timeout=30)
+    found = subprocess.run([python, "-c", "import dbusmock"], capture_output=True, check=False, timeout=within(30))
     return found.returncode == 0
 
 
 def _is_there(folder: Path) -> bool:
     listed = subprocess.run(
-        ["busctl", f"--address=unix:path={folder}/bus", "status", LOGIND], capture_output=True, check=False, timeout=20
+        ["busctl", f"--address=unix:path={folder}/bus", "status", LOGIND],
+        capture_output=True,
+        check=False,
+        timeout=within(20),
     )
     return listed.returncode == 0

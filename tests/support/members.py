@@ -1,16 +1,12 @@
 """One redis-server that is killed, stopped and started again, with its own port and folder; and several at once."""
 
-import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +14,12 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.support.patience import within
+from tests.support.patience import turns, within
+from tests.support.ports import quiet_ports
 from tests.support.servers import require, wait_ready
 
-__all__ = ["Member", "fresh_folder", "on_quiet_ports", "quiet_ports", "running", "wait_until"]
+__all__ = ["Member", "fresh_folder", "on_quiet_ports", "running", "wait_until"]
 
-#: Ports that no outgoing connection is given, so that a member finds its own free when it starts again.
-QUIET_PORTS = range(12_000, 32_000)
 #: Seconds; a test that waits longer than this for servers has found something.
 PATIENCE = 30.0
 #: How often other ports are tried where somebody else took one before its server did, and what that server says then.
@@ -36,8 +31,7 @@ Found = TypeVar("Found")
 
 def wait_until(ask: Callable[[], Found | None], what: str) -> Found:
     """Ask until there is an answer; a server that is away in the meantime has none yet."""
-    deadline = time.monotonic() + within(PATIENCE)
-    while time.monotonic() < deadline:
+    for _ in turns(PATIENCE):
         with suppress(redis.RedisError, OSError):
             if (found := ask()) is not None:
                 return found
@@ -92,7 +86,7 @@ class Member:
         """End it as a loss of power would; ``restart`` brings it back. Killing it again is fine."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait()
             self.process = None
 
     def shut_down(self) -> None:
@@ -100,7 +94,7 @@ class Member:
         assert self.process is not None
         with suppress(redis.ConnectionError):  # it hangs up instead of answering
             self.ask("SHUTDOWN", "SAVE")
-        self.process.wait(10)
+        self.process.wait(within(10))
         self.process = None
 
     def restart(self, *, empty: bool = False) -> None:
@@ -198,28 +192,3 @@ def on_quiet_ports(count: int, make: Callable[[Path, list[int]], Sequence[Member
             else:
                 break
         yield members
-
-
-@cache
-def _choice() -> random.Random:
-    """Return a choice of ports of this process's own, so that others who test meanwhile choose others."""
-    return random.Random(os.getpid())  # noqa: S311 - ports, not secrets
-
-
-@contextmanager
-def quiet_ports(count: int) -> Iterator[list[int]]:
-    """Yield so many ports on which nobody listens, kept from others who choose here until this ends.
-
-    Also while nobody listens on them, as between two lives of a server: a socket that is bound and never listens stands
-    in the way of whoever does not say SO_REUSEADDR. Servers do.
-    """
-    with ExitStack() as stack:
-        found = list[int]()
-        while len(found) < count:
-            port = _choice().choice(QUIET_PORTS)
-            keeper = stack.enter_context(socket.socket())
-            with suppress(OSError):
-                keeper.bind(("127.0.0.1", port))
-                keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                found.append(port)
-        yield found

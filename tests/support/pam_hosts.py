@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.support.account_files import AccountFiles
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.patience import within
 from tests.support.samples import DEPLOY, ROOT, replaced
 from tests.support.servers import RedisServer, missing, require
 
@@ -48,7 +49,7 @@ class Logon:
     def let_go(self) -> tuple[int, str]:
         """Let the session be closed; return the program's exit status and what it said."""
         (self.folder / f"go.{self.terminal}").touch()
-        said, _ = self.process.communicate(timeout=60)
+        said, _ = self.process.communicate(timeout=within(60))
         return self.process.returncode, said
 
     def _noted(self, when: str) -> list[dict[str, Any]]:

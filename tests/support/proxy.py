@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from tests.support.patience import within
+
 __all__ = ["Proxy", "proxy"]
 
 _CHUNK = 1 << 16
@@ -141,7 +143,7 @@ def proxy(target: int, seed: int = 0) -> Iterator[Proxy]:
     started = threading.Event()
     thread = threading.Thread(target=between._run, args=(started,), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(within(10))
     try:
         yield between
     finally:

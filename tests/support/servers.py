@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.patience import within
+from tests.support.patience import turns
+from tests.support.ports import quiet_ports
 
-__all__ = ["RedisServer", "free_port", "redis_server", "require", "require_valkey", "virtual_time_server"]
+__all__ = ["RedisServer", "redis_server", "require", "require_valkey", "virtual_time_server"]
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
@@ -58,14 +59,6 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
-def free_port() -> int:
-    """Return a TCP port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @dataclass(frozen=True, slots=True)
 class RedisServer:
     """A running redis-server: its process, folder, Unix socket and (if asked for) TCP port."""
@@ -84,6 +77,16 @@ class RedisServer:
         """Return a plain client, to look behind farmlease's back."""
         return redis.Redis(unix_socket_path=str(self.socket))
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let it stand still for as long as this lasts, its connections open."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
 
 @contextmanager
 def redis_server(
@@ -93,26 +96,25 @@ def redis_server(
     executable = require(program)
     folder = Path(tempfile.mkdtemp(prefix="fl-redis-"))
     path = folder / "redis.sock"
-    port = free_port() if tcp else 0
-    arguments: Sequence[str] = (
-        executable, "--port", str(port), "--unixsocket", str(path), "--dir", str(folder), "--save", "",
-        "--bind", "127.0.0.1", *options,
-    )  # fmt: skip
-    with (folder / "log").open("wb") as log:
+    with quiet_ports(1) as ports, (folder / "log").open("wb") as log:
+        port = ports[0] if tcp else 0
+        arguments: Sequence[str] = (
+            executable, "--port", str(port), "--unixsocket", str(path), "--dir", str(folder), "--save", "",
+            "--bind", "127.0.0.1", *options,
+        )  # fmt: skip
         process = subprocess.Popen(arguments, stdout=log, stderr=log, env={**os.environ, **(env or {})})
-    try:
-        wait_ready(process, path, folder / "log")
-        yield RedisServer(process, folder, path, port)
-    finally:
-        process.kill()
-        process.wait(10)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            wait_ready(process, path, folder / "log")
+            yield RedisServer(process, folder, path, port)
+        finally:
+            process.kill()
+            process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_ready(process: subprocess.Popen[bytes], path: Path, log: Path) -> None:
     """Return when the server answers; raise with its log if it ended or took too long."""
-    deadline = time.monotonic() + within(10)
-    while time.monotonic() < deadline:
+    for _ in turns(10):
         if process.poll() is not None:
             break
         try:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.patience import within
+
 __all__ = ["Storm", "raging"]
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +46,7 @@ def raging(port: int, rate: int = 1_000) -> Iterator[Storm]:
         assert b"raging\n" == process.stdout.readline()
         yield storm
     finally:
-        said, _ = process.communicate(timeout=30)  # the end of its input ends it
+        said, _ = process.communicate(timeout=within(30))  # the end of its input ends it
         storm.told = json.loads(said)
 
 
@@ -80,7 +82,7 @@ def over() -> bool:
 def probe(port: int) -> bool:
     """Send one probe; return whether it was answered well."""
     try:
-        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        with socket.create_connection(("127.0.0.1", port), within(5)) as connection:
             connection.sendall(WHOLE)
             return b"".join(iter(lambda: connection.recv(4096), b"")).startswith(b"HTTP/1.1 200 ")
     except OSError:
@@ -113,7 +115,7 @@ class Slow:
             self._connect()
 
     def _connect(self) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", self._port), 5)
+        self._connection = socket.create_connection(("127.0.0.1", self._port), within(5))
         self._connection.send(HALF)
         self._connection.setblocking(False)  # noqa: FBT003 - the library's own
 

@@ -22,8 +22,8 @@ def repair(pool: str, *, yes: bool) -> None:
 
     Run it when `farmlease doctor` or a node's health says so, after the nodes have put back what they have. Seats,
     sessions and holds are made anew from the leases; those of no lease are set aside. A lease whose record is lost gets
-    an empty one, unless its user has a session. What did not decode stays in the store, in the pool's key `damaged`,
-    and is printed here; from now on health counts it as seen.
+    back the one that was set aside, or an empty one, unless its user has a session. What did not decode stays in the
+    store, in the pool's key `damaged`, and is printed here; from now on health counts it as seen.
 
     Exit status: 0 done, 1 the pool is recovering, 4 the store is unavailable, 5 a key is of another type.
     """
@@ -39,6 +39,9 @@ def _print(repaired: Repaired) -> None:
         print_line(f"the pool lacked: {', '.join(repaired.missing)}")
     back, gone = repaired.rebuilt.put_back, repaired.rebuilt.removed
     print_line(f"{wording.counted(back, 'claim')} of leases put back, {gone} of no lease set aside")
+    if repaired.returned:
+        leases = wording.counted(repaired.returned, "lease")
+        print_line(f"{leases} had lost the record and got back the one that was set aside")
     if repaired.emptied:
         leases = wording.counted(repaired.emptied, "lease")
         print_line(f"{leases} had lost the record and got an empty one; see `farmlease lease files` for kept versions")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from farmlease import plain_file
 from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import FarmClient, configuration, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
@@ -126,7 +127,7 @@ def _preview(client: FarmClient, policy: Policy) -> _Preview:
 def _read_text(file: Path) -> str:
     """Return the text of a policy's file, as it is but for a byte order mark; PolicyError if it is not UTF-8."""
     try:
-        text = file.read_bytes().decode("utf-8-sig")  # editors on Windows write a byte order mark
+        text = plain_file.read(file, pipe=True).decode("utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError:
         raise PolicyError(f"{file}: there is no such file") from None
     except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, warned
-from farmlease.domain.store_damage import DAMAGED, damage_text
+from farmlease.domain.store_damage import DAMAGED, Foreign, damage_text, farm_loss_text, foreign_text, wrong_type_text
 from farmlease.domain.wording import counted
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Wiring",
     "coverage",
     "damage",
+    "foreign",
     "lost_keys",
     "server",
     "shard",
@@ -68,6 +69,7 @@ class ShardFacts:
     missing: tuple[str, ...] = ()  #: names of keys that were lost, and ``damaged``
     set_aside: int = 0  #: what did not decode and is kept in the store
     wrong: tuple[tuple[str, str, str], ...] = ()  #: keys of another type: the key, its type, and ours
+    foreign: tuple[Foreign, ...] = ()  #: keys with members that farmlease did not write
     taken_back: int = (
         0  #: users of whom a lease, a device or the name was taken back, as long as receipts may know of it
     )
@@ -194,18 +196,20 @@ def shard(facts: ShardFacts) -> Finding:
 
 def wrong_types(wrong: Sequence[tuple[str, str, str]]) -> Iterator[Finding]:
     """Check that no key is of another type than farmlease gave it."""
-    for key, found, kind in wrong:
-        text = f"{key} is a {found}, where farmlease has a {kind}: something else wrote it"
-        yield failed(
-            "data", f"{text}; move it away with `redis-cli RENAME '{key}' '{key}.other'`, the nodes restore it"
-        )
+    for each in wrong:
+        yield failed("data", wrong_type_text(*each))
 
 
 def lost_keys(names: Sequence[str]) -> Iterator[Finding]:
     """Check that no key of the farm itself was lost."""
     for key in names:
-        text = f"{key} was lost; what was audited and counted without a seat, or the list of pools, is gone with it"
-        yield warned("data", f"{text}: run `farmlease pool apply` with the present policy, which writes the list anew")
+        yield warned("data", farm_loss_text(key))
+
+
+def foreign(found: Sequence[Foreign], pool: str = "") -> Iterator[Finding]:
+    """Check that nothing lies in the keys of a pool ("": of the farm itself) that farmlease did not write."""
+    for each in found:
+        yield warned("data", foreign_text(each, pool))
 
 
 def damage(facts: ShardFacts) -> Iterator[Finding]:
@@ -216,7 +220,7 @@ def damage(facts: ShardFacts) -> Iterator[Finding]:
     if facts.set_aside:
         documents = counted(facts.set_aside, "document")
         seen = "" if DAMAGED in facts.missing else ", all seen by an administrator"
-        text = f"pool {facts.pool}: {documents} set aside that did not decode{seen}"
+        text = f"pool {facts.pool}: {documents} set aside in its key damaged that did not decode{seen}"
         advice = f"list and mend with `farmlease lease repair --pool {facts.pool}`"
         yield (warned if DAMAGED in facts.missing else fine)("data", f"{text}; {advice}")
 

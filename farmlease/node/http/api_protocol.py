@@ -9,12 +9,10 @@ uvicorn is used below its public interface; tests on real sockets hold it to tha
 
 import asyncio
 import logging
-from functools import partial
 
 import h11
 import uvicorn
 from typing_extensions import override
-from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from farmlease.node.http.auth import PEER, PEER_PID
@@ -41,7 +39,7 @@ class ApiProtocol(HalfClosedProtocol):
     def __init__(self, config: uvicorn.Config, server_state: ServerState, place: Place) -> None:
         super().__init__(config, server_state, {})
         self._place = place
-        self._waits_for: tuple[str, RequestResponseCycle | None] = "", None
+        self._waits_for: tuple[str, object] = "", None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
@@ -87,18 +85,21 @@ class ApiProtocol(HalfClosedProtocol):
     def _set_time(self) -> None:
         """Find what the connection waits for. Bytes that drip in buy no time."""
         state = self.conn.their_state
-        request: RequestResponseCycle | None = self.cycle
+        asked: object = self.cycle  # the last request; None before the first, whatever uvicorn's types say
         if state is h11.SEND_BODY:
             self._wait_for("body", BODY)
-        elif request is not None and not request.response_complete:
+        elif self._is_answering():
             self._waits_for = "", None
-            self._place.serve(partial(_is_answered, request))
-        elif state is h11.IDLE and (request is None or self.conn.trailing_data[0]):
+            self._place.serve(self._waits, self._set_time)
+        elif state is h11.IDLE and (asked is None or self.conn.trailing_data[0]):
             self._wait_for("head", HEAD)
         elif state is not h11.IDLE:  # its last answer, or what is no HTTP: the connection is being closed
             self._wait_for("answer", TAKEN)
         else:
             self._wait_for("", IDLE)
+
+    def _waits(self) -> bool:
+        return not self._is_answering()
 
     def _wait_for(self, what: str, seconds: float) -> None:
         if self._waits_for != (what, self.cycle) or not what:
@@ -113,7 +114,3 @@ def log_no_request_twice() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     return record.msg != _INVALID
-
-
-def _is_answered(cycle: RequestResponseCycle) -> bool:
-    return cycle.response_complete

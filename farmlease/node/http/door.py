@@ -26,6 +26,8 @@ from farmlease.node.logs import Log
 
 __all__ = ["Bounds", "Door", "Place", "at_most", "peer_pid", "peer_uid", "raise_descriptor_limit"]
 
+#: Seconds between two looks whether a request that was being answered is.
+LOOK_EVERY = 1.0
 #: Seconds before the next try where a connection cannot be accepted.
 _PAUSE = 0.2
 #: Bytes that are read from a refused connection, so that closing it does not take the refusal back.
@@ -54,7 +56,7 @@ class Place:
     def __init__(self, door: "Door", uid: int | None) -> None:
         self._door = door
         self.uid = uid
-        self._is_answered: Callable[[], bool] | None = None
+        self._waits: Callable[[], bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -66,18 +68,21 @@ class Place:
     @property
     def waits(self) -> bool:
         """Whether the connection waits for its caller: it may be ended for another one."""
-        return self._is_answered is None or self._is_answered()
+        return self._waits is None or self._waits()
 
     def stay(self, seconds: float, *, fault: str = "") -> None:
         """Let the connection wait for its caller for so long from now on; its end is logged as this ``fault``."""
-        self._is_answered = None
+        self._waits = None
         self._stop_timer()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, fault)
 
-    def serve(self, is_answered: Callable[[], bool]) -> None:
-        """Let the connection be until its request ``is_answered``."""
-        self._is_answered = is_answered
-        self._stop_timer()
+    def serve(self, waits: Callable[[], bool], then: Callable[[], None]) -> None:
+        """Let the connection be until it ``waits`` for its caller again; ``then`` gives it its time, a second later.
+
+        That is looked up now and then: the answer itself is not held up by it.
+        """
+        self._waits = waits
+        self._look_soon(then)
         self.asked()
 
     def asked(self) -> None:
@@ -103,6 +108,16 @@ class Place:
         if fault:
             self.report(fault)
         self.leave()
+
+    def _look_soon(self, then: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look, then)
+
+    def _look(self, then: Callable[[], None]) -> None:
+        if self.waits:
+            then()
+        else:
+            self._look_soon(then)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

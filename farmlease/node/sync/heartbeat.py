@@ -10,6 +10,7 @@ from contextlib import suppress
 import structlog
 
 from farmlease.domain.policy import Pool
+from farmlease.domain.store_damage import IN_RECEIPTS
 from farmlease.errors import FarmleaseError, KeyDamaged, PolicyError, StoreError, StoreRefused
 from farmlease.farm import Farm
 from farmlease.node.concurrency import Runtime
@@ -51,7 +52,7 @@ class Heartbeat:
         self._store_state = state.store_state
         self._policy = state.policy
         self._store = farm.leases
-        self._taken_back = TakenBack(state, farm)
+        self._taken_back = TakenBack(state, farm, events)
         self._availability = availability
         self._recovery = recovery
         self._events = events
@@ -107,16 +108,16 @@ class Heartbeat:
         if isinstance(beat, Beat):
             self._ended[pool.name] = beat.epoch
             roster_changed = self._store_state.note_beat(pool.name, beat)
-            if self._damage.note(pool.name, beat.missing):
-                self._recovery.mend(pool.name)
+            self._damage.note(pool.name, beat.missing)
+            self._recovery.mend(pool.name, IN_RECEIPTS & {*beat.missing}, beat.lacking)
             # Before the store is asked again: that may fail. The latest grant of a session first, as each
             # acknowledgement takes the other reports of its session with it.
             for lost in sorted(beat.lost, key=lambda lost: -lost.fence):
                 self._events.add(SeatLost(pool.name, lost))
             if roster_changed:
                 self._store_state.note_nodes(pool.name, await self._store.nodes(pool.name), beat.nodes)
-            await self._taken_back.follow(pool.name, beat.buried)
-            if before == self._sessions.changes and not beat.lost:
+            taken = await self._taken_back.follow(pool.name, beat.buried)
+            if before == self._sessions.changes and not beat.lost and not taken:
                 self._compare(pool.name, beat)
         return beat
 

@@ -38,6 +38,7 @@ from farmlease.node.sync.renamed_node import RenamedNode
 from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.answers.recovery import Recovering, Restoring
 from farmlease.store.answers.session import Behind, Claim, Known, Lost
+from farmlease.store.keys import node_member
 
 __all__ = ["Recovery"]
 
@@ -88,7 +89,7 @@ class Recovery:
         self._policy = state.policy
         self._names = state.names
         self._farm = farm
-        self._taken_back = TakenBack(state, farm)
+        self._taken_back = TakenBack(state, farm, events)
         self._availability = availability
         self._delivery = delivery
         self._events = events
@@ -98,6 +99,8 @@ class Recovery:
         self._window_ms = window_ms
         self._renamed = RenamedNode(state, farm.nodes)
         self._under_way: dict[str, int] = {}
+        #: Pool to what it lacked when all that this node has of it was put back.
+        self._mended: dict[str, tuple[frozenset[str], int]] = {}
 
     @property
     def under_way(self) -> bool:
@@ -121,16 +124,22 @@ class Recovery:
         StoreUnavailable if the store does not answer.
         """
         report = await self._delivery.deliver()
-        for pool in report.strange:
+        for pool in sorted(report.strange):
             self.begin(pool)
 
     def begin(self, pool: str) -> None:
         """Begin to recover a pool, unless that is under way."""
         self._tasks.run(f"recover {pool}", lambda: self._recover(pool))
 
-    def mend(self, pool: str) -> None:
-        """Begin to put back what a pool lacks of this node's leases, while the rest of it goes on."""
-        self._tasks.run(f"mend {pool}", lambda: self._mend(pool))
+    def mend(self, pool: str, missing: frozenset[str], lacking: int) -> None:
+        """Begin to put back what a pool lacks of this node's leases, while the rest of it goes on.
+
+        ``missing``: of what nodes have in their receipts; ``lacking``: how much. The same damage is not tried again.
+        """
+        if not missing:
+            self._mended.pop(pool, None)
+        elif self._mended.get(pool) != (missing, lacking):
+            self._tasks.run(f"mend {pool}", lambda: self._mend(pool, missing, lacking))
 
     async def reconcile(self, pool: str) -> bool:
         """Give back what the store counts for this node and the node does not have, such as a late answer's seat.
@@ -177,19 +186,30 @@ class Recovery:
         finally:
             self._under_way.pop(name, None)
 
-    async def _mend(self, name: str) -> None:
+    async def _mend(self, name: str, missing: frozenset[str], lacking: int) -> None:
         pool, epoch = self._policy.in_force.pool(name), self._store_state.known(name).epoch
         if pool is None or not epoch or name in self._under_way:  # a recovery restores all
             return
-        living = self._living(name)
-        with suppress(StoreError):  # the next heartbeat tells
-            for index, receipt in [*self._receipts.of_pool(name)]:
-                restoring = self._restoring(name, index, receipt, living.get(index, []))
+        if await self._put_back(pool, epoch):  # else the next heartbeat tells again
+            self._mended[name] = missing, lacking
+
+    async def _put_back(self, pool: Pool, epoch: int) -> bool:
+        """Restore each lease of this node that the store lacks, or lacks a part of; return whether all were tried."""
+        living = self._living(pool.name)
+        try:
+            for index, receipt in [*self._receipts.of_pool(pool.name)]:
+                restoring = self._restoring(pool.name, index, receipt, living.get(index, []))
                 if restoring is None:
                     continue
                 stored = await self._farm.leases.look_up(pool, index)
-                if stored is None or not stored.record or not stored.name:
-                    await self._restore_one(pool, self._policy.in_force.version, epoch, restoring)
+                if stored is not None and stored.record and stored.name:
+                    continue
+                outcome = await self._restore_one(pool, self._policy.in_force.version, epoch, restoring)
+                if outcome is _Restored.EPOCH_OVER:
+                    return False
+        except StoreError:
+            return False
+        return True
 
     async def _restore(self, pool: Pool) -> None:
         known, version = self._store_state.known(pool.name), self._policy.in_force.version
@@ -334,8 +354,9 @@ class Recovery:
     def _claim(self, session: NodeSession, lease: LeaseDocument) -> dict[str, object]:
         """Return a session in the form in which the store restores it."""
         assert session.grant is not None  # noqa: S101 - _living has only those with one
+        life = node_member(self._member.partition("#")[0], session.incarnation)  # in which the document knows it
         return lease.claim(
-            f"{self._member}/{session.id}",
+            f"{life if self._is_over(session) else self._member}/{session.id}",
             user=self._index(session),
             device=session.device,
             fence=session.grant.fence,

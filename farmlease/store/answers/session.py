@@ -237,13 +237,14 @@ class Beat:
     clock_generation: int  #: of this time
     buried: int  #: number of the newest tombstone
     missing: tuple[str, ...]  #: what the shard lacks: names of keys, and ``damaged`` if something was set aside
+    lacking: int  #: how many leases, records and names are lacking, and how much was set aside
     lost: tuple[Lost, ...]
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Beat":
         """From ``alive`` of heartbeat.lua."""
         deadline, sessions, now, epoch, fence, nodes, skew, generation, buried = (int(word) for word in answer[1:10])
-        words = [word.decode().translate(SHOWN) for word in answer[11:]]
+        words = [word.decode().translate(SHOWN) for word in answer[12:]]
         return Beat(
             deadline=deadline,
             sessions=sessions,
@@ -255,6 +256,7 @@ class Beat:
             clock_generation=generation,
             buried=buried,
             missing=tuple(answer[10].decode().split()),
+            lacking=int(answer[11]),
             lost=tuple(
                 Lost(session=session, user=user, fence=int(fence), reason=reason)
                 for session, user, fence, reason in zip(*(iter(words),) * 4, strict=True)

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 from redis import exceptions as answers
 from redis.asyncio.sentinel import MasterNotFoundError
@@ -26,6 +27,7 @@ __all__ = [
     "NotUnderstood",
     "SentinelsRefuse",
     "leads_elsewhere",
+    "like",
     "says_why",
     "store_error",
 ]
@@ -171,6 +173,13 @@ def says_why(answer: Exception) -> bool:
 def leads_elsewhere(answer: Exception) -> bool:
     """Return whether a server's error belongs to the network connection, which is not to be used any more then."""
     return _word_of(answer) in _ELSEWHERE
+
+
+def like(error: Exception) -> Exception:
+    """Return an error like another one, for one more caller: an exception that is raised twice mixes up its causes."""
+    another = copy(error)
+    another.__cause__ = error
+    return another
 
 
 def store_error(

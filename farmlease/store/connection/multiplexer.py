@@ -16,7 +16,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from copy import copy
 from typing import Any, TypeVar
 
 from hiredis import HiredisError, Reader, pack_command
@@ -25,7 +24,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 from typing_extensions import override
 
-from farmlease.store.connection.driver_errors import DRIVER_ERRORS, NotMaster, leads_elsewhere
+from farmlease.store.connection.driver_errors import DRIVER_ERRORS, NotMaster, leads_elsewhere, like
 from farmlease.store.connection.socket import (
     RENEW_EVERY,
     Channel,
@@ -219,7 +218,7 @@ class _SharedConnection(asyncio.Protocol):
         self._lost = self.spent = True
         for each in self._unanswered:
             if not each.done():
-                each.set_exception(_like(error))
+                each.set_exception(like(error))
         self._over.set()
 
     async def end(self) -> None:
@@ -269,10 +268,3 @@ class _SharedConnection(asyncio.Protocol):
         with suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
         await self._pool.release(self._connection)
-
-
-def _like(error: Exception) -> Exception:
-    """Return an error like another one, for one more caller: an exception that is raised twice mixes up its causes."""
-    another = copy(error)
-    another.__cause__ = error
-    return another

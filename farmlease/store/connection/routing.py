@@ -17,7 +17,8 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError, RedisError, ResponseError
 
 from farmlease.store.connection.multiplexer import OneServer
-from farmlease.store.connection.slot_homes import SlotHomes
+from farmlease.store.connection.questions import Questions
+from farmlease.store.connection.slot_homes import SlotHomes, Slots
 from farmlease.store.connection.socket import Channel, Handshake, HostPort, disconnect_idle, exclusive_channel
 
 __all__ = ["Cluster", "Route"]
@@ -64,9 +65,9 @@ class Cluster:
         self._exclusive = exclusive
         self._options = given
         self._members: dict[HostPort, OneServer] = {}
-        self._slots: list[tuple[int, int, HostPort]] = []  # first slot, last slot, master
-        self._learning = asyncio.Lock()
+        self._slots: Slots = []
         self._homes = SlotHomes(self._ask, _slots)
+        self._learning = Questions[None, Slots](self._learn)
         self._in_vain = False  #: whether nobody answered when the slots were asked for last
 
     async def use(self, keys: Sequence[str], exchange: Callable[[Channel], Awaitable[Answer]]) -> Answer:
@@ -109,6 +110,8 @@ class Cluster:
 
     async def close(self) -> None:
         """End every network connection."""
+        await self._learning.close()
+        await self._homes.close()
         await asyncio.gather(*(member.close() for member in self._members.values()))
 
     def _server(self, member: HostPort) -> OneServer:
@@ -121,22 +124,26 @@ class Cluster:
 
     async def _member_with(self, slot: int | None) -> HostPort:
         """Return the master that has a slot; without one, any master."""
-        async with self._learning:  # one call asks for all
-            if not self._slots:
-                self._slots = await self._learn()
-                self._homes.learn(self._slots)
+        if not self._slots:
+            self._slots = await self._learning.ask(None)
         for first, last, master in self._slots:
             if slot is None or first <= slot <= last:
                 return master
         self._slots = []
         raise ClusterDownError("no member serves this slot")
 
-    async def _learn(self) -> list[tuple[int, int, HostPort]]:
+    async def _learn(self, _: None) -> Slots:
         """Ask one member after the other which slots are where, in random order: none is always first.
 
         After nobody answered in time, those that the address names come first: all members may have moved, and their
         names lead to where they are.
         """
+        async with asyncio.timeout(self._patience * (len(self._seeds) + 1)):  # no longer than who asked first waits
+            slots = await self._ask_one_after_the_other()
+        self._homes.learn(slots)
+        return slots
+
+    async def _ask_one_after_the_other(self) -> Slots:
         known = list(dict.fromkeys([*self._members, *self._seeds]))
         random.shuffle(known)
         if self._in_vain:

@@ -16,14 +16,14 @@ that the data lack is noticed even then.
 This module must never send a command that changes anything.
 """
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.exceptions import RedisError
 
+from farmlease.store.connection.questions import Questions
 from farmlease.store.connection.server_life import parse_info
 from farmlease.store.connection.socket import Channel, HostPort
 
@@ -43,6 +43,33 @@ class _Home:
     member: HostPort
     lives: tuple[str, ...]
     heard_at: float  #: s, of a steady clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a member says of itself and of the slots."""
+
+    info: Mapping[str, str]
+    slots: Slots
+
+    @property
+    def life(self) -> str:
+        """Its life."""
+        return self.info["run_id"]
+
+    def lives_on(self, life: str) -> bool:
+        """Whether it is in this life still, and a master."""
+        return (self.life, self.info["role"]) == (life, "master")
+
+    def names(self, slot: int, owner: HostPort) -> bool:
+        """Whether it names this member as the slot's owner itself."""
+        return any(first <= slot <= last and owner == member for first, last, member in self.slots)
+
+    def has_had_it(self, silence: float, *, was_master: bool) -> bool:
+        """Whether it is a master and had all that came in these seconds, as one that ran and was no replica then."""
+        ran = int(self.info["uptime_in_seconds"]) - 1 >= silence  # counted from the second it began in
+        never_promoted = self.info["master_replid2"] == _NEVER_PROMOTED
+        return ran and (never_promoted or was_master) and self.info["role"] == "master"
 
 
 class _Named:
@@ -67,7 +94,7 @@ class SlotHomes:
         self._homes: dict[int, _Home] = {}
         self._moves: dict[tuple[int, HostPort], _Home] = {}
         self._masters: dict[HostPort, float] = {}  #: since when each is known as a master
-        self._judging = asyncio.Lock()
+        self._questions = Questions[HostPort, _Told](self._question)
 
     def learn(self, slots: Slots) -> None:
         """Note who is a master now."""
@@ -94,34 +121,26 @@ class SlotHomes:
 
     async def follow(self, slot: int, member: HostPort, *, asking: bool) -> None:
         """Find out whether a slot was moved, or is being moved (``asking``), to this member with all its data."""
-        async with self._judging:  # one call finds out for all
-            home = self._homes.get(slot)
-            if home is None or home.member == member or (slot, member) in self._moves:
+        home = self._homes.get(slot)
+        if home is None or home.member == member or (slot, member) in self._moves:
+            return
+        try:
+            former = await self._questions.ask_now(home.member)
+            if not former.lives_on(home.lives[0]) or not (asking or former.names(slot, member)):
                 return
-            try:
-                is_sent = asking or await self._is_sent(home, slot, member)
-                life = await self._life_of_heir(home, member) if is_sent and await self._lives_on(home) else None
-            except (RedisError, OSError, TimeoutError, ValueError, KeyError):
-                life = None  # not to be learned
-            if life is not None:
-                self._moves[slot, member] = replace(home, member=member, lives=(life, *home.lives)[:_MOST_LIVES])
+            heir = await self._questions.ask_now(member)
+        except (RedisError, OSError, TimeoutError, ValueError, KeyError):
+            return  # not to be learned
+        was_master = self._masters.get(member, time.monotonic()) <= home.heard_at
+        if heir.has_had_it(time.monotonic() - home.heard_at, was_master=was_master):
+            self._moves[slot, member] = replace(home, member=member, lives=(heir.life, *home.lives)[:_MOST_LIVES])
 
-    async def _is_sent(self, home: _Home, slot: int, member: HostPort) -> bool:
-        """Whether the former server itself names this member as the slot's owner."""
-        (answer,) = await self._ask(home.member, ("CLUSTER", "SLOTS"))
-        owners = self._slots(home.member, answer)
-        return any(first <= slot <= last and owner == member for first, last, owner in owners)
+    async def close(self) -> None:
+        """End the questions under way."""
+        await self._questions.close()
 
-    async def _lives_on(self, home: _Home) -> bool:
-        server, replication = map(parse_info, await self._ask(home.member, ("INFO", "server"), ("INFO", "replication")))
-        return (server["run_id"], replication["role"]) == (home.lives[0], "master")
-
-    async def _life_of_heir(self, home: _Home, member: HostPort) -> str | None:
-        server, replication = map(parse_info, await self._ask(member, ("INFO", "server"), ("INFO", "replication")))
-        silence = time.monotonic() - home.heard_at
-        ran = int(server["uptime_in_seconds"]) - 1 >= silence  # counted from the beginning of the second it began in
-        was_master = (
-            replication["master_replid2"] == _NEVER_PROMOTED
-            or self._masters.get(member, time.monotonic()) <= home.heard_at
+    async def _question(self, member: HostPort) -> "_Told":
+        slots, server, replication = await self._ask(
+            member, ("CLUSTER", "SLOTS"), ("INFO", "server"), ("INFO", "replication")
         )
-        return server["run_id"] if ran and was_master and replication["role"] == "master" else None
+        return _Told(parse_info(server) | parse_info(replication), [*self._slots(member, slots)])

@@ -13,13 +13,16 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from farmlease.domain.diagnosis.store import Rights, ServerFacts, ShardFacts
+from farmlease.domain.store_damage import Foreign
 from farmlease.store.connection.acl_texts import lack_in
 from farmlease.store.connection.connection import Connection
 from farmlease.store.connection.server_life import parse_info
 from farmlease.store.connection.socket import Channel
 from farmlease.store.connection.wrong_type import WrongType, wrong_types
 from farmlease.store.damage_store import DamageStore
-from farmlease.store.keys import Shard, farm_keys, node_keys, note_keys, policy_key, pools_key, rings_key
+from farmlease.store.inspect.farm_keys import lost_farm_keys
+from farmlease.store.inspect.foreign import foreign_members
+from farmlease.store.keys import Shard, farm_keys, node_keys, note_keys, policy_key, pools_key, ring_keys
 
 __all__ = ["SAMPLES", "ServerInspection"]
 
@@ -108,16 +111,12 @@ class ServerInspection:
         return found
 
     async def lost_farm_keys(self) -> list[str]:
-        """Return the names of the farm's own keys that are gone, as far as another key shows that they were there."""
-        policy, audit, counts, _, names, pools, *_ = farm_keys(self._farm)
+        """Return the names of the farm's own keys that are gone, or have lost members."""
+        return await lost_farm_keys(self._connection, self._farm)
 
-        async def read(channel: Channel) -> list[str]:
-            there = {key: bool(await channel.execute("EXISTS", key)) for key in (policy, audit, counts, names, pools)}
-            shown_by = ((pools, policy), (audit, counts), (counts, audit), (policy, pools))
-            return [key for key, other in shown_by if there[other] and not there[key]]
-
-        found: list[str] = await self._connection.query(read, (policy,))
-        return found
+    async def foreign(self) -> list[Foreign]:
+        """Return which of the farm's own keys have members that farmlease did not write."""
+        return await foreign_members(self._connection, farm_keys(self._farm))
 
     async def shard(self, pool: str) -> ShardFacts:
         """Read the state of a pool's epoch and time, and what it lacks."""
@@ -125,6 +124,8 @@ class ServerInspection:
         if wrong := await self.wrong_types(pool):
             return ShardFacts(pool=pool, known=True, skew_ms=0, recovering=False, wrong=tuple(wrong))
         damage = DamageStore(self._connection, self._farm)
+        *keys, _ = Shard(self._farm, pool).keys()  # but for what was set aside
+        foreign = tuple(await foreign_members(self._connection, keys))
         missing, aside = await damage.missing(pool), await damage.set_aside(pool)
 
         async def read(channel: Channel) -> ShardFacts:
@@ -139,6 +140,7 @@ class ServerInspection:
                 recovering=until > seconds * 1000 - skew,
                 missing=missing,
                 set_aside=len(aside),
+                foreign=foreign,
                 taken_back=int(await channel.execute("ZCARD", taken_back)),
             )
 
@@ -186,7 +188,7 @@ class ServerInspection:
             *note_keys(self._farm),
             pools_key(self._farm),
             node_keys(self._farm)[0],
-            rings_key(self._farm),
+            ring_keys(self._farm)[0],
             *Shard(self._farm, "pool").keys()[:1],
         )
 

@@ -219,7 +219,7 @@ for other in pairs(lease.devices) do
 end
 lease.back, lease.unused, lease.fence = nil, nil, math.max(lease.fence or 0, fence)
 lease.devices[device] = lease.devices[device] or { seen = now, ['until'] = now }
-if fence > now then lease.devices[device].fence = fence end -- a later use, whatever the clock says
+lease.devices[device].fence = math.max(state.fence + 1, now) -- of a move too, which has the session's own fence
 note_contact(user, lease, device, seat, now)
 lease.sessions[key] = { device = device, started = moving and moving.started or now, fence = fence,
   seat = seat ~= user and seat or nil, hold = moving and moving.hold }

@@ -1,5 +1,6 @@
 -- apply_policy: replace the farm's policy, unless another administrator did meanwhile.
--- Applying the same bytes again after a lost reply gives the first answer again.
+-- Applying the same bytes again after a lost reply gives the first answer again. An administrator who applies one has
+-- seen which of the farm's keys lost members, see lib/farm.lua.
 --
 -- KEYS  1 policy    string  version, ' former' if leases may stand under former names, a line feed, the sealed policy
 --       2 audit     stream  decisions about the whole farm
@@ -24,6 +25,7 @@ local version = stored and string.match(stored, '^%d+') or '0'
 if version ~= ARGV[1] then return { 'changed', version } end
 redis.call('SET', KEYS[1], new)
 for _, name in ipairs(cjson.decode(ARGV[4])) do redis.call('HSET', KEYS[4], name, ARGV[2]) end
+if ARGV[5] == '' then redis.call('HDEL', KEYS[3], '#names', '#noted', '#nodes', '#rings') end
 local event = ARGV[5] == '' and 'policy_applied' or 'policy_put_back'
 redis.call('HINCRBY', KEYS[3], event, 1)
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'event', event, 'user', '', 'node', ARGV[5], 'session', '',

@@ -12,9 +12,10 @@
 -- Answers
 --   alive, deadline ms, sessions this node has here, now ms, epoch, fence, nodes, ms by which the clock jumped ahead,
 --                            clock generation, number of the newest tombstone, what the shard lacks (words, see
---                            epoch.lua; '' if nothing), then quadruples, at most 100: session, user index, fence,
---                            reason: sessions terminated, repeated at each heartbeat until released; a session granted
---                            anew since has a later fence and goes on
+--                            epoch.lua; '' if nothing), how much of that nodes may have in their receipts, then
+--                            quadruples, at most 100: session, user index, fence, reason: sessions terminated, repeated
+--                            at each heartbeat until released; a session granted anew since has a later fence and goes
+--                            on
 --   configure, policy, strange, more  as acquire's
 
 local version, node, previous = tonumber(ARGV[1]), ARGV[2], ARGV[3]

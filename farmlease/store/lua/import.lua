@@ -71,7 +71,7 @@ if not lease then
   call('HSET', NAMES, user, ARGV[7])
 end
 claim = claim or { seen = seen, ['until'] = seen }
-if taken_with(graves_of(user), lease.id .. '/' .. device .. '/') then claim.fence = next_fence() end
+if slot_taken_with(graves_of(user), lease.id, device) then claim.fence = next_fence() end
 lease.devices[device] = claim
 if borrowed then
   if lease.unused then lease.contact = seen end -- until now there was none

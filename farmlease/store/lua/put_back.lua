@@ -24,28 +24,23 @@ if sweep() then return { 'more' } end
 local graves, new = graves_of(user), {}
 for claim, grave in pairs(theirs) do
   local possible = grave[1] <= server_now + FENCE_AHEAD
-  if possible and grave[2] > now and grave[1] > (taken_with(graves, claim) or -1) then
+  if possible and grave[2] > now and not taken_since(graves, claim, grave[1]) then
     graves[claim], new[claim], state.fence = grave, true, math.max(state.fence, grave[1])
   end
 end
 if next(new) == nil and call('ZSCORE', OVER_NUMBERS, user) then return { 'put' } end
 local lease = settled_lease(user)
 
--- 2. Sessions from before a taking end, as many as one call may.
-local function is_over(session)
-  return session.fence <= (taken_with(graves, lease.id) or -1)
-    or session.fence <= (taken_with(graves, lease.id .. '/' .. session.device) or -1)
-end
-
+-- 2. Sessions from before a taking end, as many as one call may: with the taking, which was before now.
 local function end_sessions()
-  local keys = {}
+  local over = {}
   for key, session in pairs(lease.sessions) do
-    if is_over(session) then keys[#keys + 1] = key end
+    local reason, taken = taking_of(graves, lease, session)
+    if reason then over[#over + 1] = { member = key .. '/' .. user, reason = reason, taken = taken } end
   end
-  for at, key in ipairs(keys) do
+  for at, each in ipairs(over) do
     if at > SWEEP_SESSIONS then return true end
-    local is_returned = lease.sessions[key].fence <= (taken_with(graves, lease.id) or -1)
-    terminate(key .. '/' .. user, is_returned and 'returned' or 'replaced', now)
+    terminate(each.member, each.reason, math.min(now, each.taken))
   end
   return false
 end
@@ -55,7 +50,8 @@ local last = lease and fence_of(lease) or 0 -- ended sessions too: a later grant
 lease = stored_lease(user)
 
 -- 3. The lease, or what is left of it without the devices that were taken.
-if lease and last <= (taken_with(graves, lease.id) or -1) then
+if lease and taken_since(graves, lease.id, last) then
+  lease.contact = math.min(lease.contact, taken_with(graves, lease.id)) -- whatever was counted too long, and has ended since
   if not lease.back then give_back(user, lease) end
 elseif lease then
   for device, claim in pairs(lease.devices) do

@@ -59,9 +59,10 @@ if lease then
   lease.devices[new] = lease.devices[old]
   lease.devices[new].replaces = old
   lease.devices[old] = nil
+  local fence, known_until = next_fence(), math.max(lease.devices[new]['until'], now + GRAVE_KEPT)
+  lease.devices[new].fence = fence -- above every taking of the device that it moves to
   call('HSET', LEASES, user, cjson.encode(lease))
-  local known_until = math.max(lease.devices[new]['until'], now + GRAVE_KEPT)
-  bury(user, { [lease.id .. '/' .. old] = known_until }, next_fence())
+  bury(user, { [lease.id .. '/' .. old] = known_until }, fence)
 end
 local instead = 'instead of ' .. old .. (beyond and ', override' or '')
 audit('device_replaced', user, '', '', new, instead, 0, ARGV[6], ARGV[5])

@@ -7,6 +7,8 @@
 -- Two hosts of one name differ from one that was booted: an incarnation that ended never comes back, so one that is
 -- back after another one reported under the name has a namesake.
 --
+-- Uses lib/farm.lua
+--
 -- KEYS  1 nodes     hash    node -> its last report, when, and what is wished of it (JSON)
 --       2 audit     stream  decisions of the whole farm
 --       3 counts    hash    event -> how many of them were ever written to the audit
@@ -80,6 +82,7 @@ local answer = { 'heard', cjson.encode(wish), string.format('%.0f', now), string
 if not new then return answer end
 
 -- 4. Write it; once a day each node removes those that are gone for good.
+local lost = has_lost(KEYS[3], 'nodes', redis.call('HLEN', NODES))
 redis.call('HSET', NODES, node, cjson.encode(sent))
 for _, name in ipairs(cjson.decode(ARGV[7])) do -- as many as the host had names
   local entry = redis.call('HGET', NODES, name)
@@ -98,4 +101,6 @@ if not before.seen or math.floor(before.seen / DAY) ~= math.floor(now / DAY) the
     if (entry_of(all[i + 1]).seen or now) < now - FORGOTTEN then redis.call('HDEL', NODES, all[i]) end
   end
 end
+if lost then audit_loss(AUDIT, 'nodes', node) end
+note_size(KEYS[3], 'nodes', redis.call('HLEN', NODES), lost)
 return answer

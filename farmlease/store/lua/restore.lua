@@ -40,7 +40,6 @@ for _, claim in pairs(wanted) do
   if claim.fence > server_now + FENCE_AHEAD then claim.fence = state.fence end -- none that was given
 end
 local graves = graves_of(user)
-local taken = taken_with(graves, mine.id) -- the lease, since this fence
 
 local new_devices = {} -- that the lease here did not have
 
@@ -52,7 +51,7 @@ local function merge(lease)
     theirs = remaining_slot(graves, mine.id, device, theirs)
     if theirs then
       local ours = lease.devices[device] or theirs
-    new_devices[device] = not lease.devices[device] or nil
+      new_devices[device] = not lease.devices[device] or nil
       ours.seen, ours['until'] = math.max(ours.seen, theirs.seen), math.max(ours['until'], theirs['until'])
       if not theirs.unused then ours.unused = nil end
       if theirs.fence then ours.fence = math.max(ours.fence or 0, theirs.fence) end
@@ -77,22 +76,27 @@ local function name_mine()
   return nil
 end
 
--- Drops the devices that were in use longest ago where both together are more than the pool allows.
+-- Drops devices where both together are more than the pool allows: those that the lease here did not have first, then
+-- those that were in use longest ago. One in use stays, and a limit that was lowered since takes no slot from anybody.
 local function within_device_limit(lease)
   local most = limit_within(limits.devices_per_user, MOST_DEVICES)
-  local known = {}
+  local known, used, here = {}, 0, 0
   for device, claim in pairs(lease.devices) do
     if device_deadline(lease, device) <= now then
       lease.devices[device] = nil
     else
-      local stays = not new_devices[device] or uses(lease, 'device', device)
-      known[#known + 1] = { stays and math.huge or claim.seen, device }
+      local is_used, is_new = uses(lease, 'device', device), new_devices[device]
+      used, here = used + (is_used and 1 or 0), here + (is_new and 0 or 1)
+      known[#known + 1] = { is_used and 2 or is_new and 0 or 1, claim.seen, device }
     end
   end
-  table.sort(known, function(one, other) return one[1] > other[1] or one[1] == other[1] and one[2] < other[2] end)
-  for at = most + 1, #known do
-    if known[at][1] ~= math.huge then lease.devices[known[at][2]] = nil end
-  end
+  table.sort(known, function(one, other)
+    for at = 1, 2 do
+      if one[at] ~= other[at] then return one[at] > other[at] end
+    end
+    return one[3] < other[3]
+  end)
+  for at = math.max(most, used, here) + 1, #known do lease.devices[known[at][3]] = nil end
 end
 
 -- What a seat is charged to, as the node knows it; beyond the capacity is beyond the capacity.
@@ -102,17 +106,6 @@ local function charge_of(seat)
   return count_alive(SEATS) >= limits.capacity and '+' or ''
 end
 
--- Whether a session was granted before its lease, or the slot of its device, was taken.
-local function before_taking(claim, place)
-  return claim.fence <= (taken_with(graves, place) or -1)
-end
-
--- Whether the lease of a session, or its device, was taken since.
-local function was_taken(claim)
-  local place = mine.id .. '/' .. claim.device
-  return before_taking(claim, mine.id) or before_taking(claim, place) or before_taking(claim, place .. '/')
-end
-
 -- Takes the sessions that are over out of those to be counted. Returns which of them were a named lease's contacts.
 local function last_contacts()
   local found = {}
@@ -120,7 +113,7 @@ local function last_contacts()
     if claim.over then
       wanted[session] = nil
       local is_in_time = limits.kind == 'named' and claim.over + limits.lease_ms > now
-      if is_in_time and not was_taken(claim) then found[#found + 1] = claim end
+      if is_in_time and not taking_of(graves, mine, claim) then found[#found + 1] = claim end
     end
   end
   return found
@@ -165,8 +158,8 @@ end
 
 -- 1. Whose lease is it?
 local bar = deadline_of(call('ZSCORE', BARRED, user))
-if bar and bar > now or last_known() <= (taken or -1) then return { 'ended' } end
-local is_forgotten = last_known() <= (taken_with(graves, '') or -1)
+if bar and bar > now or taken_since(graves, mine.id, last_known()) then return { 'ended' } end
+local is_forgotten = taken_since(graves, '', last_known())
 local lease, spelled = named_lease(user, '', spellings)
 spelled = spelled or name_mine()
 if spelled then return spelled end
@@ -205,8 +198,7 @@ for session, claim in pairs(wanted) do
   local key = node .. '/' .. session
   local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
   claim.seat = seat ~= user and seat or nil
-  local reason = terminated(member, claim.fence) or before_taking(claim, mine.id) and 'returned'
-    or was_taken(claim) and 'replaced' or not has_room(seat) and 'capacity'
+  local reason = terminated(member, claim.fence) or taking_of(graves, mine, claim) or not has_room(seat) and 'capacity'
     or over_session_limit(lease, key, claim.device) or nil
   if reason then
     add(session, reason, '')
@@ -225,6 +217,7 @@ for session, claim in pairs(wanted) do
     end
     lease.sessions[key] = claim
     if lease.fence then lease.fence = math.max(lease.fence, claim.fence) end
+    new_devices[claim.device] = new_devices[claim.device] or not lease.devices[claim.device]
     lease.devices[claim.device] = lease.devices[claim.device] or { seen = lease.contact, ['until'] = lease.contact }
     call('ZADD', SESSIONS, 0, member)
     if claim.hold and claim.hold > now then call('ZADD', HOLDS, text(claim.hold), member) end

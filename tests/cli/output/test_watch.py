@@ -84,7 +84,7 @@ def test_on_a_terminal_the_list_is_drawn_anew(host: Host) -> None:
                     lent = True
         finally:
             process.send_signal(2)
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=within(20))
     os.close(slave)
     os.close(master)
     assert (130, b"") == (process.returncode, err.strip())

@@ -13,6 +13,7 @@ from farmlease.node.journal.receipts import FileOwner
 from farmlease.node.sessions import session_files
 from farmlease.node.sessions.save import Saved
 from tests.support.nodes import JOHN, MARY, Host, Site
+from tests.support.patience import within
 from tests.support.seats import contents
 from tests.support.stores import HOUR
 
@@ -429,7 +430,7 @@ async def test_a_disk_that_hangs_holds_up_its_user_only(site: Site, monkeypatch:
 
     def hangs(files: VendorFiles, user: FileOwner, *more: object, **most: object) -> object:
         if user.name == JOHN.name:
-            answers.wait(20)
+            answers.wait(within(20))
         return original(files, user, *more, **most)
 
     if verb == "look":

@@ -17,7 +17,8 @@ from farmlease.node.http.probe_answers import Answer
 from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import listening_socket
 from farmlease.node.logs import Log
-from tests.support.agents import distant_port
+from tests.support.patience import within
+from tests.support.ports import distant_port
 
 Door = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Knock = Callable[[], "asyncio.Future[Door]"]
@@ -27,8 +28,8 @@ PATIENCE = 0.3
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience of a fraction of a second, so that the tests see its end."""
-    monkeypatch.setattr(probe_server, "PATIENCE", PATIENCE)
-    monkeypatch.setattr(probe_server, "FAREWELL", PATIENCE)
+    monkeypatch.setattr(probe_server, "PATIENCE", within(PATIENCE / 2))
+    monkeypatch.setattr(probe_server, "FAREWELL", within(PATIENCE / 2))
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +210,7 @@ async def test_who_sends_no_more_is_answered(knock: Knock, count: int) -> None:
     reader, writer = await knock()
     writer.write(b"GET /readyz HTTP/1.1\r\nHost: node\r\n\r\n" * count)
     writer.write_eof()
-    async with asyncio.timeout(PATIENCE * 20):
+    async with asyncio.timeout(within(PATIENCE * 20)):
         got = await reader.read(-1)
     assert count == got.count(b"\r\n\r\nGET /readyz \n")
 
@@ -220,7 +221,7 @@ async def test_who_sends_no_more_after_half_a_request_is_let_go(knock: Knock, mo
     reader, writer = await knock()
     writer.write(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nHo")
     writer.write_eof()
-    async with asyncio.timeout(PATIENCE * 20):
+    async with asyncio.timeout(within(PATIENCE * 20)):
         got = await reader.read(-1)
     assert (1, True) == (got.count(b"HTTP/1.1 200"), got.endswith(b"GET /1 \n"))
 
@@ -233,7 +234,7 @@ async def test_a_body_and_then_no_more(knock: Knock, monkeypatch: pytest.MonkeyP
     assert b"HTTP/1.1 200 OK\r\n" == await reader.readline()
     writer.write(b"x" * 9)
     writer.write_eof()
-    async with asyncio.timeout(PATIENCE * 20):
+    async with asyncio.timeout(within(PATIENCE * 20)):
         assert (await reader.read(-1)).endswith(b"POST /1 \n")
 
 
@@ -244,9 +245,9 @@ async def test_who_sends_no_more_and_reads_slowly_gets_it_all() -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined] # a stream's transport is a read transport
         writer.write(b"GET / HTTP/1.1\r\n\r\n" * 20)
         writer.write_eof()
-        await asyncio.sleep(PATIENCE / 3)
+        await asyncio.sleep(probe_server.PATIENCE / 3)
         writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
-        async with asyncio.timeout(PATIENCE * 20):
+        async with asyncio.timeout(within(PATIENCE * 20)):
             assert 20 == (await reader.read(-1)).count(b"HTTP/1.1 200")
 
 
@@ -258,12 +259,16 @@ async def test_a_body_is_read_away(knock: Knock) -> None:
     assert (1, False) == (answer.count(b"HTTP/1.1 200"), b"evil" in answer)
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /readyz HTTP/1.1\r\nHo", b"GET /readyz HTTP/1.1\r\nHost: n\r\n\r\nGET /"])
-async def test_half_a_request_is_dropped(knock: Knock, sent: bytes) -> None:
-    """After a few seconds, whether it is the first of its connection or a later one."""
-    async with asyncio.timeout(PATIENCE * 20):
-        answer = await to_the_end(await knock(), sent)
-    assert sent.count(b"\r\n\r\n") == answer.count(b"HTTP/1.1 200")
+@pytest.mark.parametrize("whole", [0, 1, 3])
+@pytest.mark.parametrize("half", [b"", b"GET /", b"GET /readyz HTTP/1.1\r\nHo"])
+async def test_half_a_request_is_dropped(
+    knock: Knock, monkeypatch: pytest.MonkeyPatch, half: bytes, whole: int
+) -> None:
+    """After a few seconds, whether it is the first of its connection or comes behind some that were answered."""
+    monkeypatch.setattr(probe_server, "IDLE", PATIENCE if not half else 60)
+    async with asyncio.timeout(within(PATIENCE * 20)):
+        answer = await to_the_end(await knock(), b"GET /readyz HTTP/1.1\r\nHost: n\r\n\r\n" * whole + half)
+    assert whole == answer.count(b"HTTP/1.1 200")
 
 
 async def drip(door: Door, drop: bytes, pause: float) -> None:
@@ -278,9 +283,9 @@ async def drip(door: Door, drop: bytes, pause: float) -> None:
 
 async def test_dripping_buys_no_time(knock: Knock) -> None:
     """The time is the request's, not its bytes'."""
-    async with asyncio.timeout(PATIENCE * 20):
+    async with asyncio.timeout(within(PATIENCE * 20)):
         with pytest.raises(ConnectionError):
-            await drip(await knock(), b"G", PATIENCE / 10)
+            await drip(await knock(), b"G", probe_server.PATIENCE / 10)
 
 
 async def test_who_comes_last_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +318,7 @@ async def test_who_does_not_take_his_answers_gets_no_more(monkeypatch: pytest.Mo
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
         await writer.drain()
         assert b"200" in (await to_the_end(await knock(), b"GET / HTTP/1.0\r\n\r\n"))[:20]
-        await asyncio.sleep(PATIENCE * 2)
+        await asyncio.sleep(probe_server.PATIENCE * 2)
         assert len(asked) < 20
         writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
@@ -331,11 +336,12 @@ async def check() -> AsyncIterator[Knock]:
 
 
 @pytest.mark.parametrize("sent", [b"", b"be_rds/ctx-01\n", b"no line end", b"x" * 4000])
-async def test_one_line_and_the_end(check: Knock, sent: bytes) -> None:
+async def test_one_line_and_the_end(check: Knock, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever agent-send says, the line arrives whole and the connection ends at once."""
-    began = asyncio.get_running_loop().time()
-    assert b"up 80%\n" == await to_the_end(await check(), sent)
-    assert asyncio.get_running_loop().time() - began < PATIENCE
+    monkeypatch.setattr(probe_server, "PATIENCE", 600)
+    monkeypatch.setattr(probe_server, "FAREWELL", 600)
+    async with asyncio.timeout(within(PATIENCE * 20)):
+        assert b"up 80%\n" == await to_the_end(await check(), sent)
 
 
 async def test_who_sends_no_more_has_the_line(check: Knock) -> None:
@@ -351,7 +357,7 @@ async def test_who_goes_on_sending_is_cut_off(check: Knock, drop: bytes, pause: 
     """It does not read for ever, neither much nor long, even from one who has not heard that it is over."""
     door = await check()
     assert b"up 80%\n" == await door[0].readline()
-    async with asyncio.timeout(PATIENCE * 20):
+    async with asyncio.timeout(within(PATIENCE * 20)):
         with pytest.raises(ConnectionError):
             await until_refused(door, drop, pause)
 

@@ -16,7 +16,7 @@ import pytest
 
 from farmlease.errors import ConfigError, FarmleaseError
 from farmlease.node.http.server import listening_socket, own_token
-from tests.support.agents import distant_port
+from tests.support.ports import distant_port
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no Unix sockets")
 

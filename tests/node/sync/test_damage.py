@@ -3,6 +3,7 @@
 import pytest
 
 from farmlease.domain.health import Status
+from farmlease.errors import StoreUnavailable
 from farmlease.store.keys import Shard
 from tests.support.nodes import FARM, JOHN, MARY, Host, Site
 
@@ -86,6 +87,45 @@ async def test_a_damaged_lease_is_mended_by_its_node(farm: Site, damage: bytes) 
     assert before.lease.id == after.lease.id
     await two.granted(JOHN)
     assert b"johns licence" == two.read()
+
+
+async def test_a_second_damaged_lease_is_mended_while_the_first_awaits_repair(farm: Site) -> None:
+    """What was set aside first has not been seen by an administrator yet: the next user's lease comes back all the same."""
+    one, two = await saved_elsewhere(farm)
+    for user, host, session in ((JOHN, one, "7"), (MARY, two, "8")):
+        before = await farm.lease(user)
+        (index,) = [each async for each in indexes(farm, before)]
+        farm.timed.raw.hset(SHARD.key("leases"), index, b"{")
+        await host.start(user, f"{session}1")
+        await one.beat()
+        await two.beat()
+        after = await farm.lease(user)
+        assert before is not None
+        assert after is not None
+        assert before.lease.id == after.lease.id
+    assert 2 == farm.timed.raw.hlen(SHARD.key("damaged"))
+
+
+async def test_a_mend_that_the_store_did_not_answer_is_tried_again(farm: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is away while the lease is put back: the next heartbeat does it."""
+    one, two = await saved_elsewhere(farm)
+    before = await farm.lease(JOHN)
+    (index,) = [each async for each in indexes(farm, before)]
+    farm.timed.raw.hset(SHARD.key("leases"), index, b"{")
+    await two.denied(JOHN)
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(one.node.sync.recovery), "_restore_one", away)
+        await one.beat()
+    assert None is await farm.lease(JOHN)
+    await one.beat()
+    after = await farm.lease(JOHN)
+    assert before is not None
+    assert after is not None
+    assert before.lease.id == after.lease.id
 
 
 async def test_the_files_of_a_lease_are_kept_when_another_takes_its_place(farm: Site) -> None:

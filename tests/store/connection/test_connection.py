@@ -37,8 +37,9 @@ from farmlease.store.inspect.tls_facts import wiring_of
 from farmlease.store.script import LIFE, Script
 from tests.support.authority import Authority
 from tests.support.patience import within
+from tests.support.ports import distant_port
 from tests.support.proxy import proxy
-from tests.support.servers import RedisServer, free_port, redis_server, wait_ready
+from tests.support.servers import RedisServer, redis_server, wait_ready
 
 PASSWORD = "s3cret/with:signs@"  # noqa: S105 - of a server that lives for one test
 
@@ -193,14 +194,14 @@ async def test_a_server_started_again_has_another_life() -> None:
 def started_again(running: RedisServer) -> Iterator[None]:
     """Kill a server and run it again with what it kept."""
     running.process.kill()
-    running.process.wait(10)
+    running.process.wait()
     process = subprocess.Popen(running.process.args)
     try:
         wait_ready(process, running.socket, running.folder / "log")
         yield
     finally:
         process.kill()
-        process.wait(10)
+        process.wait()
 
 
 async def test_a_replica_is_not_asked_anything(server: RedisServer) -> None:
@@ -249,13 +250,13 @@ async def test_a_server_killed_and_started_again_is_asked_again() -> None:
         async with connected(running.url, sleep=waits) as connection:
             assert [b"1", 0, None, [1]] == await connection.call(ECHO, [], [1])
             running.process.kill()
-            running.process.wait(10)
+            running.process.wait()
             try:
                 assert [b"2", 0, None, [1]] == await connection.call(ECHO, [], [2])
             finally:
                 for process in revived:
                     process.kill()
-                    process.wait(10)
+                    process.wait()
     assert len(waits.waits) == 1
 
 
@@ -270,7 +271,7 @@ async def test_no_way_leads_there() -> None:
 
 async def test_nobody_listens() -> None:
     """A store that is not there is said to be so at once, and naming it shows no password."""
-    async with connected(f"redis://joe:topsecret@127.0.0.1:{free_port()}") as connection:
+    async with connected(f"redis://joe:topsecret@127.0.0.1:{distant_port()}") as connection:
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"nothing listens at redis://127.0.0.1:\d+/0") as caught:
             await connection.call(ECHO, [], ["x"])
@@ -326,11 +327,12 @@ async def test_a_cancelled_call_s_answer_is_read_by_nobody(server: RedisServer) 
     """After a call is cancelled half-way, every other call gets its own answer."""
     async with connected(server.url) as connection:
         await connection.ping()  # a network connection that the slow call will take
-        slow = asyncio.create_task(connection.call(SLOW, [], ["slow"]))
-        await asyncio.sleep(0.02)
-        slow.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await slow
+        with server.standing_still():
+            slow = asyncio.create_task(connection.call(SLOW, [], ["slow"]))
+            await asyncio.sleep(0.02)
+            slow.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await slow
         answers = await asyncio.gather(*(connection.call(ECHO, [], [number]) for number in range(20)))
     assert [str(number).encode() for number in range(20)] == [answer[0] for answer in answers]
 
@@ -485,7 +487,7 @@ async def test_refusals_of_the_server_have_words_for_the_administrator(program: 
             with pytest.raises(StoreRefused, match=r"refused: .*user_script"):
                 await connection.call(script("error('no')"), [], [])
             assert [] == waits.waits
-            client.replicaof("127.0.0.1", free_port())
+            client.replicaof("127.0.0.1", distant_port())
             with pytest.raises(StoreUnavailable, match=r"is a replica: name the master in \[store\] url"):
                 await connection.call(write, ["k"], [])
     assert MAX_TRIES - 1 == len(waits.waits)
@@ -573,7 +575,7 @@ async def test_tls_with_both_certificates(tmp_path: Path) -> None:
     """Over rediss:// both sides show certificates; a wrong authority, a wrong name or none at all is refused."""
     authority, stranger = Authority(tmp_path, "authority"), Authority(tmp_path, "stranger")
     server_files, client_files = authority.issue("server"), authority.issue("client")
-    port = free_port()
+    port = distant_port()
     options = (
         "--tls-port", str(port), "--tls-cert-file", str(server_files[0]), "--tls-key-file", str(server_files[1]),
         "--tls-ca-cert-file", str(authority.file),
@@ -610,7 +612,7 @@ def left_open(use: Coroutine[Any, Any, None]) -> list[str]:
 
 def test_a_call_over_tls_leaves_nothing_open(tmp_path: Path) -> None:
     """A connection is closed when its event loop ends, though the server never hears our good-bye nor says its own."""
-    authority, port = Authority(tmp_path, "authority"), free_port()
+    authority, port = Authority(tmp_path, "authority"), distant_port()
     certificate, key = authority.issue("server")
     options = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
     with redis_server("--tls-port", str(port), "--tls-ca-cert-file", str(authority.file), *options), proxy(port) as way:
@@ -636,7 +638,7 @@ def test_a_look_at_a_certificate_leaves_nothing_open(tmp_path: Path) -> None:
             assert "" == (await wiring_of(address)).trouble
 
         left = left_open(looked())
-        shaken.result(10).close()
+        shaken.result(within(10)).close()
     assert [] == left
 
 

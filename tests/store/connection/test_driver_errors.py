@@ -23,9 +23,10 @@ from farmlease.store.answers.session import Taken, Taking
 from farmlease.store.connection.acl_texts import Lack, lack_in
 from farmlease.store.connection.connection import MAX_TRIES, StoreAddress, open_connection
 from farmlease.store.lease_store import LeaseStore
+from tests.support.ports import distant_port
 from tests.support.scripts import ADD, ECHO
 from tests.support.seats import NODE, OTHER, VERSION, claim
-from tests.support.servers import RedisServer, free_port, redis_server, require_valkey
+from tests.support.servers import RedisServer, redis_server, require_valkey
 from tests.support.stores import HOUR, index, named_pool
 from tests.support.topologies import wait_until
 
@@ -134,7 +135,7 @@ def demoted(world: World, *, serves_stale: str = "yes") -> Iterator[None]:
     """Make it the replica of a master that is away, under open connections."""
     with world.server.client() as client:
         client.config_set("replica-serve-stale-data", serves_stale)
-        client.replicaof("127.0.0.1", free_port())
+        client.replicaof("127.0.0.1", distant_port())
         yield
         client.replicaof("NO", "ONE")
 
@@ -328,7 +329,7 @@ async def test_a_server_that_still_loads() -> None:
 def loading_slowly(server: RedisServer) -> Iterator[None]:
     """Start a server again that takes its time, some 5 ms a key, to read what it has saved."""
     server.process.kill()
-    server.process.wait(10)
+    server.process.wait()
     given = [str(each) for each in cast("Sequence[str]", server.process.args)]
     slowly = [*given, "--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"]
     with subprocess.Popen(slowly) as process:

@@ -1,7 +1,6 @@
 """One network connection for many calls: sent together, each answered with its own, whoever gives up or is cut off."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -14,6 +13,7 @@ from typing_extensions import override
 from farmlease.errors import StoreRefused, StoreUnavailable
 from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
 from farmlease.store.connection.socket import take_over
+from tests.support.patience import until
 from tests.support.proxy import proxy
 from tests.support.scripts import ADD, ECHO, SLOW
 from tests.support.servers import RedisServer, redis_server
@@ -40,10 +40,7 @@ async def said(connection: Connection, word: str) -> str:
 
 async def left(server: RedisServer, number: int) -> None:
     """Return when the server has noticed that only so many of our connections are still open."""
-    deadline = time.monotonic() + 10
-    while len(ours(server)) != number:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await until(lambda: len(ours(server)) == number, f"not {number} connections")
 
 
 async def test_many_calls_at_once_use_one_connection_and_few_messages(server: RedisServer) -> None:
@@ -65,13 +62,14 @@ async def test_who_gives_up_disturbs_nobody(server: RedisServer) -> None:
     async with await open_connection(StoreAddress(url=server.url, timeout_ms=20_000)) as connection:
         await connection.call(SLOW, [], ["a server that knows the script"])
         before = ours(server)
-        slow = asyncio.create_task(connection.call(SLOW, [], ["slow"]))
-        await asyncio.sleep(0)
-        calls = [asyncio.create_task(said(connection, str(number))) for number in range(30)]
-        await asyncio.sleep(0.05)
-        slow.cancel()
-        for call in calls[::3]:
-            call.cancel()
+        with server.standing_still():
+            slow = asyncio.create_task(connection.call(SLOW, [], ["slow"]))
+            await asyncio.sleep(0)
+            calls = [asyncio.create_task(said(connection, str(number))) for number in range(30)]
+            await asyncio.sleep(0.05)
+            slow.cancel()
+            for call in calls[::3]:
+                call.cancel()
         answers = await asyncio.gather(slow, *calls, return_exceptions=True)
         assert isinstance(answers.pop(0), asyncio.CancelledError)
         assert [str(number) for number in range(30) if number % 3] == [
@@ -83,7 +81,7 @@ async def test_who_gives_up_disturbs_nobody(server: RedisServer) -> None:
 async def test_a_line_on_which_nothing_comes_back_is_left(server: RedisServer) -> None:
     """After a call waited in vain the next try uses another connection, and the dead one is closed with its last call."""
     with proxy(server.port) as between:
-        address = StoreAddress(url=f"redis://127.0.0.1:{between.port}", timeout_ms=400)
+        address = StoreAddress(url=f"redis://127.0.0.1:{between.port}", timeout_ms=1500)
         async with await open_connection(address) as connection:
             await said(connection, "first")
             (first,) = ours(server)
@@ -91,7 +89,7 @@ async def test_a_line_on_which_nothing_comes_back_is_left(server: RedisServer) -
             lost = [asyncio.create_task(said(connection, str(number))) for number in range(5)]
             await asyncio.sleep(0.2)
             late = asyncio.create_task(said(connection, "late"))
-            await asyncio.sleep(0.3)  # the five have given the first connection up and try another one
+            await left(server, 2)  # the five have given the first connection up and try another one
             between.stuck_down = False
             assert ["0", "1", "2", "3", "4", "late"] == await asyncio.gather(*lost, late)
             await left(server, 1)
@@ -139,15 +137,14 @@ def hang_up(server: RedisServer) -> None:
 
 async def test_closing_ends_what_is_under_way(server: RedisServer) -> None:
     """Who still waits when the store is closed hears that it is lost, and no connection stays."""
-    connection = await open_connection(StoreAddress(url=server.url, timeout_ms=1_000))
+    connection = await open_connection(StoreAddress(url=server.url, timeout_ms=20_000))
     await said(connection, "first")
-    with server.client() as client:
-        client.client_pause(400)
-    waiting = asyncio.create_task(connection.ping())
-    await asyncio.sleep(0.05)
-    await connection.close()
-    with pytest.raises(StoreUnavailable, match="was lost"):
-        await waiting
+    with server.standing_still():
+        waiting = asyncio.create_task(connection.ping())
+        await asyncio.sleep(0.05)
+        await connection.close()
+        with pytest.raises(StoreUnavailable, match="was lost"):
+            await waiting
     await left(server, 0)
 
 

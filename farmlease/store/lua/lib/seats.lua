@@ -17,6 +17,7 @@ local function name_devices(user, lease, names)
     local other = devices[name] or claim
     claim.seen, claim['until'] = math.max(claim.seen, other.seen), math.max(claim['until'], other['until'])
     claim.unused = claim.unused and other.unused
+    if other.fence then claim.fence = math.max(claim.fence or 0, other.fence) end
     claim.replaces = names[claim.replaces] or claim.replaces or other.replaces
     devices[name] = claim
   end

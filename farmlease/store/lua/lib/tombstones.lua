@@ -2,10 +2,10 @@
 -- restart and no older copy brings it back. Part of the scripts whose header names this file.
 --
 -- A user's *graves* are one JSON object: claim -> {fence of the taking, until (ms), and perhaps the index that it moved
--- to}. A grave beats what anybody knows of
--- its claim from before that fence; what was granted later is another claim. It stays until the latest deadline that a
--- receipt of the claim may have, and at least seven days; what ends by itself needs none. With each change the graves
--- get the shard's next number: a node asks for those above the last that it has. None is dropped before its time.
+-- to}. A grave beats what anybody knows of its claim from before that fence; what was granted later is another claim.
+-- It stays until the latest deadline that a receipt of the claim may have, and at least seven days; what ends by itself
+-- needs none. With each change the graves get the shard's next number: a node asks for those above the last that it
+-- has. None is dropped before its time.
 --
 -- Claims:  ''                 the user's name was erased
 --          /                  the user is kept out by a revocation, until the grave ends
@@ -13,6 +13,8 @@
 --          lease id/          its seat is quarantined, until the grave ends
 --          lease id/device    the slot moved to another device
 --          lease id/device/   the device was released: its slot is kept for a quarantine after its last use
+--
+-- Loss reasons: returned, replaced
 
 local GRAVE_KEPT = 7 * 24 * 3600 * 1000 -- ms at least
 local GRAVES_LOOKED_AT = 8 -- users per call whose graves may be over
@@ -42,6 +44,11 @@ end
 local function taken_with(graves, claim)
   local grave = graves[claim]
   return grave and grave[2] > now and grave[1] or nil
+end
+
+-- Whether a claim was taken back after this fence was given: what is known of it from then is void.
+local function taken_since(graves, claim, fence)
+  return fence <= (taken_with(graves, claim) or -1)
 end
 
 -- The fence of a taking: above all that were given.
@@ -103,14 +110,32 @@ local function fence_of(lease)
   return latest
 end
 
--- What is left of a device's slot, known as `claim` of this lease; nil if it was moved to another device.
+-- The fence by which the slot of a device was taken, moved or released; nil if it was not.
+local function slot_taken_with(graves, lease_id, device)
+  local place = lease_id .. '/' .. device
+  local moved, released = taken_with(graves, place), taken_with(graves, place .. '/')
+  return moved and released and math.max(moved, released) or moved or released
+end
+
+-- What is left of a device's slot, known as `claim` of this lease; nil if it was moved to another device. A contact
+-- after the taking is of a session that the store still counts: it had ended by then.
 local function remaining_slot(graves, lease_id, device, claim)
   local known, place = claim.fence or claim.seen, lease_id .. '/' .. device
-  if known <= (taken_with(graves, place) or -1) then return nil end
-  if known <= (taken_with(graves, place .. '/') or -1) then
-    claim['until'] = claim.unused and 0 or math.min(claim['until'], claim.seen + limits.quarantine_ms)
+  if taken_since(graves, place, known) then return nil end
+  if taken_since(graves, place .. '/', known) then
+    local last_use = math.min(claim.seen, taken_with(graves, place .. '/'))
+    claim['until'] = claim.unused and 0 or math.min(claim['until'], last_use + limits.quarantine_ms)
   end
   return claim
+end
+
+-- Why a session of this lease is over, and the fence of that taking: its lease was taken back since its grant, or the
+-- slot of its device. nil if neither was. One that moved to the device since has it by a later fence than its own.
+local function taking_of(graves, lease, session)
+  if taken_since(graves, lease.id, session.fence) then return 'returned', taken_with(graves, lease.id) end
+  local claim, taken = lease.devices[session.device], slot_taken_with(graves, lease.id, session.device)
+  if taken and math.max(session.fence, claim and claim.fence or 0) <= taken then return 'replaced', taken end
+  return nil
 end
 
 -- Gives a lease without sessions back (in the store): its seats are free, but for the quarantine of one that was used.
