@@ -15,6 +15,7 @@ from farmlease.domain.identity_reading import readings
 from farmlease.domain.model import Decision, Kind, Reason, Restricted, SessionRequest
 from farmlease.domain.node_view import NodeView
 from farmlease.domain.policy import Denied, PolicyInForce, Pool, RestrictedUse, TryPools
+from farmlease.domain.spellings import other_spellings
 from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
 from farmlease.store.answers.explained import explained_pool, other_hosts
@@ -74,7 +75,7 @@ class FarmExplanation:
             return other_hosts(pool)
         sealer, device = self._farm.sealer, request.device or self._farm.name
         index = sealer.user_index(request.user)
-        former = in_force.identity.spellings(request.user) if in_force.former_names else ()
+        former = other_spellings(in_force.identity, request.user) if in_force.former_names else ()
         claim = Claim(user=index, node=f"{view.node}#{view.incarnation}", session=request.session)
         taking = Taking(
             device=device, lease_id=secrets.token_urlsafe(12), record=b"", name=b"",
