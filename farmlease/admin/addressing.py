@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from farmlease.domain.characters import UNSEEN, as_it_was
 from farmlease.domain.identity import Identities, User
+from farmlease.domain.spellings import other_spellings
 from farmlease.errors import InvalidName
 from farmlease.farm import Farm
 
@@ -48,5 +49,5 @@ class Addressee:
         with suppress(InvalidName):
             user = self._identity.user(self.text)
             yield self._farm.sealer.user_index(user)
-            for spelling in self._identity.spellings(user):
+            for spelling in other_spellings(self._identity, user):
                 yield self._farm.sealer.user_index(spelling)

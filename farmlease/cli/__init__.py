@@ -22,6 +22,8 @@ from farmlease.errors import EXIT_FAILED, FarmleaseError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
     from typing_extensions import override
+
+    from farmlease.threads import Outlet
 else:
     # typing has it from Python 3.12 on, and typing_extensions would cost every logon milliseconds.
     def override(method):  # noqa: ANN001, ANN202 -- typed above
@@ -62,6 +64,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "agent": LazyCommand("farmlease.cli.agent:agent", "Run this node's agent in the foreground."),
     "run": LazyCommand("farmlease.cli.run:run", "Hold a seat while a program runs."),
     "session": LazyCommand("farmlease.cli.session:session", "Start, keep and end sessions on this node."),
+    "explain": LazyCommand("farmlease.cli.explain:explain", "Tell what a session start would get and why."),
     "lease": LazyCommand(
         "farmlease.cli.lease.commands:lease", "See who holds which licence of the farm, and take it back."
     ),
@@ -223,12 +226,25 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 class _Forgiving(io.FileIO):
-    """Standard error that loses what cannot be written: what a command does and answers does not depend on it."""
+    """Standard error that loses what cannot be written: what a command does and answers does not depend on it.
+
+    But for a terminal, which a person may have stopped, what is not written within a second is lost too.
+    """
+
+    _outlet: "Outlet | None" = None
 
     def write(self, data: Any) -> int:  # type: ignore[explicit-override]  # noqa: ANN401 -- of any buffer; each logon pays
         """Write what can be written."""
-        with contextlib.suppress(OSError):  # a full disk, a reader that has gone
-            super().write(data)
+        if self.isatty():
+            with contextlib.suppress(OSError):  # it was closed
+                super().write(data)
+            return len(data)
+        if self._outlet is None:
+            from farmlease.threads import Outlet  # a logon rarely needs it
+
+            self._outlet = Outlet(_STDERR, lambda *_: "")
+        self._outlet.send(bytes(data))
+        self._outlet.finish()
         return len(data)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from farmlease import plain_file
 from farmlease.errors import ConfigError
 
 __all__ = [
@@ -113,8 +114,10 @@ def read(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> G
     """Return the configuration, unchecked; raises ConfigError if the file cannot be read or is no TOML."""
     path, named = find(config, environ)
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # editors on Windows write a byte order mark
+        text = plain_file.read(path).decode("utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigError(f"{path}: is a link that leads to nothing; write the file, or remove the link") from None
         if named:
             raise ConfigError(f"{path}: there is no such file; write it, or name another one") from None
         text = ""

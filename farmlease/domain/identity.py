@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import islice
 
 from typing_extensions import override
 
@@ -22,7 +21,6 @@ __all__ = [
     "LONGEST_ID",
     "LONGEST_NAME",
     "LONGEST_TOKEN",
-    "MOST_SPELLINGS",
     "Identities",
     "User",
     "bare_principal",
@@ -36,7 +34,6 @@ __all__ = [
 LONGEST_NAME = 256  #: characters of a user name, as given and as canonical
 LONGEST_ID = 256  #: characters of the id of a session or a device, as given
 LONGEST_TOKEN = 128  #: characters of a node, pool or farm name
-MOST_SPELLINGS = 16  #: other spellings of one person that are searched for
 
 _SEPARATORS = ("\\", "@")
 #: Characters that no component of a name may have: it would be a path, a pattern or a stream on some host.
@@ -110,14 +107,6 @@ class Identities:
             return User(self._targets.get(canonical, canonical))
 
         return lru_cache(maxsize=1024)(read)
-
-    def spellings(self, user: User) -> tuple[User, ...]:
-        """Return what every other spelling of this person would be called if the table did not join them.
-
-        These are the names that an earlier table, or none, may have given to the person: the plain one, those with
-        each spelling of the domain, and the same of each alias. At most MOST_SPELLINGS, the likely ones first.
-        """
-        return tuple(islice(self._spellings(user), MOST_SPELLINGS))
 
     def group(self, text: str) -> str:
         r"""Return the canonical name of a group; its domain is read as a user's, and whatever else it has is kept.
@@ -220,37 +209,6 @@ class Identities:
         if self._default is None or not plain or folded in self._local or _SID.fullmatch(folded):
             return folded
         return f"{self._default}\\{folded}"
-
-    def _spellings(self, user: User) -> Iterator[User]:
-        """Yield each other spelling once."""
-        persons = [user.canonical, *self._sources.get(user.canonical, ())]
-        likely = (form for person in persons for form in (person, *self._common_forms(person)))
-        seen = {user.canonical}
-        for form in (*likely, *(form for person in persons for form in self._rare_forms(person))):
-            if form not in seen and self._is(user, form):
-                seen.add(form)
-                yield User(form)
-
-    def _common_forms(self, canonical: str) -> Iterator[str]:
-        """Yield a name as PAM and SSSD give it, and as a user principal name."""
-        domain, name = domain_and_name(canonical)
-        yield name
-        yield from (f"{name}@{spelling}" for spelling in self._spelt(domain) if spelling != domain)
-
-    def _rare_forms(self, canonical: str) -> Iterator[str]:
-        """Yield a name with the other domain forms that a host may give."""
-        domain, name = domain_and_name(canonical)
-        yield from (f"{spelling}\\{name}" for spelling in self._spelt(domain) if spelling != domain)
-        yield from (f"{name}@{domain}" for spelling in self._spelt(domain) if spelling == domain)
-
-    def _spelt(self, short: str) -> Iterator[str]:
-        return (spelling for spelling, known in self.shorts.items() if known == short)
-
-    def _is(self, user: User, form: str) -> bool:
-        try:
-            return self.user(form) == user
-        except InvalidName:  # too long with its domain
-            return False
 
     def _check_aliases(self) -> None:
         """Refuse an alias of an alias, and one whose user would be refused; ConfigError names the entry."""

@@ -42,21 +42,24 @@ class LeaseDocument:
     sessions: Mapping[str, SessionEntry]  #: by ``node#incarnation/session``
     returned: bool  #: given back; its seat is in quarantine
     overdraft: bool  #: one of its seats is beyond the pool's capacity
+    fence: int  #: of its last grant; of one from before leases had one, of the sessions that are left; 0: unknown
 
     @classmethod
     def parse(cls, document: bytes) -> Self:
         """Return the lease of a document that a script wrote. ValueError, KeyError or TypeError if it is none."""
         lease: dict[str, Any] = json.loads(document)
+        sessions = {name.translate(SHOWN): _session(session) for name, session in _table(lease["sessions"]).items()}
         return cls(
             id=lease["id"],
             issued_at=int(lease["issued"]),
             contact_at=int(lease["contact"]),
             record_version=int(lease["version"]),
             devices={name.translate(SHOWN): int(device["until"]) for name, device in _table(lease["devices"]).items()},
-            sessions={name.translate(SHOWN): _session(session) for name, session in _table(lease["sessions"]).items()},
+            sessions=sessions,
             saved_at=None if lease.get("saved") is None else int(lease["saved"]),
             returned=lease.get("back") is not None,
             overdraft="+" in _table(lease.get("charges")).values(),
+            fence=int(max([lease.get("fence", 0), *(each.fence for each in sessions.values())])),
         )
 
     def named(self, farm: str) -> Self:

@@ -1,21 +1,27 @@
 """What a pool's data in the store lacks, in words for administrators: the same in health and for the doctor."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from farmlease.domain.characters import shown
 from farmlease.domain.wording import counted
 
 __all__ = [
     "CLAIMS",
     "DAMAGED",
     "IN_RECEIPTS",
+    "Foreign",
     "damage_text",
     "eviction_text",
     "farm_loss_text",
+    "foreign_text",
     "wrong_type_text",
 ]
 
 #: Something was set aside that does not decode.
 DAMAGED = "damaged"
+#: Some of what was set aside is gone.
+ASIDE = "aside"
 #: There are seats that belong to no lease.
 CLAIMS = "claims"
 #: What nodes have in their receipts, and can put back.
@@ -64,9 +70,38 @@ def wrong_type_text(key: str, found: str, kind: str) -> str:
     )
 
 
+#: How one member is removed, by the last word of a key of the farm itself.
+_REMOVED_BY = {"audit": "XDEL", "noted": "ZREM"}
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What lies in a key and farmlease did not write. ``first``: one of them, or the id of an entry of an audit."""
+
+    key: str
+    number: int = 0
+    first: str = ""
+
+    def plus(self, other: "Foreign") -> "Foreign":
+        """Return both together, of one key."""
+        return Foreign(self.key, self.number + other.number, self.first if self.number else other.first)
+
+
+def foreign_text(found: Foreign, pool: str = "") -> str:
+    """Return what lies in a key of a pool ("": of the farm itself) that farmlease did not write, and what to do."""
+    name = found.key.rpartition(":")[2]
+    if name == "policy":
+        return f"{found.key} does not decode: nodes go on by the policy they know; {_APPLY}"
+    members = counted(found.number, "member")
+    text = f"{found.key} has {members} that farmlease did not write, such as {shown(found.first)!r}"
+    if pool:
+        return f"{text}; `farmlease lease repair --pool {pool}` sets aside what is foreign"
+    return f"{text}; remove it: `redis-cli {_REMOVED_BY.get(name, 'HDEL')} '{found.key}' MEMBER`"
+
+
 def damage_text(pool: str, missing: Sequence[str]) -> str:
     """Return what a pool lacks and what to do; empty if it lacks nothing."""
-    lost = [word for word in missing if word not in {DAMAGED, CLAIMS}]
+    lost = [word for word in missing if word not in {DAMAGED, CLAIMS, ASIDE}]
     parts = []
     if lost:
         means = sorted({_MEANS[word] for word in lost if word in _MEANS})
@@ -75,7 +110,9 @@ def damage_text(pool: str, missing: Sequence[str]) -> str:
     if CLAIMS in missing:
         parts.append("has seats that belong to no lease")
     if DAMAGED in missing:
-        parts.append("has data that did not decode and were set aside")
+        parts.append("has data that did not decode and were set aside in its key damaged")
+    if ASIDE in missing:
+        parts.append("lost what was set aside in its key damaged, unless you have removed it")
     if not parts:
         return ""
     advice = f"nodes restore what they have, then run `farmlease lease repair --pool {pool}`"

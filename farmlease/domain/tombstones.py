@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from farmlease.domain.model import LossReason
+
 __all__ = ["Grave", "Graves", "granted_with"]
 
 #: The claim of the user's name.
 _NAME = ""
+#: That of a user who is kept out.
+_BAR = "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,14 @@ class Graves:
         lease: dict[str, Any] = json.loads(document)
         grave = self.claims.get(lease["id"])
         return grave if grave is not None and _fence(lease) <= grave.fence else None
+
+    def why_lost(self, lease_id: str, fence: int) -> LossReason | None:
+        """Return why a session of a lease, granted with this fence, has no seat any more; None if it was not taken."""
+        grave = self.claims.get(lease_id)
+        if grave is None or grave.moved_to or grave.fence < fence:
+            return None
+        bar = self.claims.get(_BAR)
+        return LossReason.REVOKED if bar is not None and bar.fence == grave.fence else LossReason.RETURNED
 
     def takes_name(self, document: bytes) -> bool:
         """Whether the user's name was erased, and no seat was granted since; ``document``: of the last lease."""

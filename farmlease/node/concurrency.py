@@ -19,7 +19,7 @@ from farmlease.domain.identity import User
 from farmlease.errors import FarmleaseError
 from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.logs import Log
-from farmlease.node.threads import in_thread
+from farmlease.threads import in_thread
 
 __all__ = ["Actor", "BackgroundTasks", "KeyedLocks", "Lifecycle", "Phase", "Runtime", "in_thread", "run_group"]
 

@@ -33,8 +33,8 @@ from farmlease.node.http.probe_server import agent_checking, probing
 from farmlease.node.http.server import hosts_of, listening_socket, own_token, serving
 from farmlease.node.logs import Log, log_loop_faults
 from farmlease.node.loops import Loop, every
-from farmlease.node.sync.eviction_watch import LOOK_EVERY, EvictionWatch
 from farmlease.node.sync.node_report import reported_marks
+from farmlease.node.sync.store_watch import LOOK_EVERY, StoreWatch
 from farmlease.node.systemd import ServiceManager
 
 __all__ = ["run_agent"]
@@ -79,7 +79,7 @@ async def run_agent(config: Config, log: Log) -> None:
                 trust=frozenset(config.agent.trust),
             )
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
-            watch = EvictionWatch(connection, config.farm, node.state.policy, node.sync.damage)
+            watch = StoreWatch(connection, config.farm, node.state, node.sync.damage)
             _spare_the_collector()
             manager.ready()
             await run_group(

@@ -3,12 +3,15 @@
 Modules log events (``session.granted``) with facts; users appear as their index. Libraries' own logging goes the same
 way, warnings and above. Of an exception its type and place are logged, never its text: a library's may quote anything.
 
-To log decides nothing. A line that cannot be written (a full disk, a reader that is gone or does not read) raises
-nothing and is not waited for: it is counted as lost, and health says so until lines can be written again. Faults that
-callers can repeat at will are logged at once and then once a minute with their number, so that nobody fills the disk.
+To log decides nothing. A line that cannot be written (a full disk or one that hangs, a reader that is gone or does not
+read) raises nothing and is not waited for: it is counted as lost, and health says so until lines can be written again.
+Faults that callers can repeat at will are logged at once and then once a minute with their number, so that nobody fills
+the disk.
 """
 
 import asyncio
+import atexit
+import json
 import logging
 import sys
 import threading
@@ -23,7 +26,7 @@ from typing import Any, TextIO, cast
 import structlog
 from typing_extensions import override
 
-from farmlease.node.threads import Outlet
+from farmlease.threads import Outlet
 
 __all__ = ["Log", "log_loop_faults", "write_json_lines"]
 
@@ -43,7 +46,7 @@ class Log:
     """
 
     def __init__(self, outlet: Outlet | None = None) -> None:
-        self.outlet = outlet or Outlet(_STDERR)
+        self.outlet = outlet or Outlet(_STDERR, _missing)
         self._faults = _Faults()
 
     @property
@@ -133,7 +136,7 @@ class _Handler(logging.StreamHandler[Outlet]):
 
 def write_json_lines(log: Log | None = None) -> Log:
     """Send everything that is logged from now on to ``log`` as JSON lines; default: standard error. Returns it."""
-    log = log or Log(Outlet(None if sys.__stderr__ is None else _STDERR))
+    log = log or Log(Outlet(None if sys.__stderr__ is None else _STDERR, _missing))
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -159,7 +162,15 @@ def write_json_lines(log: Log | None = None) -> Log:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+    atexit.register(log.outlet.finish)
     return log
+
+
+def _missing(lines: int, why: str) -> str:
+    """Return the line that takes the place of lines that were lost."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    told = {"lines": lines, "why": why, "event": "log.lost", "level": "warning", "timestamp": now}
+    return f"{json.dumps(told)}\n"
 
 
 def log_loop_faults(log: Log) -> None:

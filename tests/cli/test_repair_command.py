@@ -66,6 +66,30 @@ def test_a_record_that_was_set_aside_is_tried_first(used: Host, way: str) -> Non
     assert "VALID" in used.run("lease", "check", "CORP\\john").out
 
 
+@pytest.mark.parametrize("number", [1, 300])
+def test_what_farmlease_did_not_write_is_set_aside(used: Host, number: int) -> None:
+    """In whichever key of the pool: doctor names the key, a repair sets it aside, and doctor is content."""
+    *keys, damaged = SHARD.keys()
+    with used.store.client() as raw:
+        for key in keys:
+            for member in [f"x\x1b{each}" for each in range(number)]:
+                match kind_of(key):
+                    case "hash":
+                        raw.hset(key, member, "{")
+                    case "zset":
+                        raw.zadd(key, {member: 2**42})
+                    case _:
+                        raw.xadd(key, {member: "{"})
+        told = " ".join(text for _, text in examine(used).found["data"])
+        assert [] == [key for key in keys if f"{key} has {number} member" not in told]
+        assert "\x1b" not in told
+        assert 0 == used.run(*REPAIR, "--yes").status
+        assert len(keys) * number == raw.hlen(damaged)
+        left = " ".join(text for _, text in examine(used).found["data"])
+        assert "did not write" not in left, left
+    assert "VALID" in used.run("lease", "check", "CORP\\john").out
+
+
 @pytest.mark.parametrize("key", [*SHARD.keys(), *farm_keys("citrix-a")])
 def test_a_key_of_another_type_is_told_by_name(used: Host, key: str) -> None:
     """By doctor, with what to do, and by each command that needs it; never as a script's digest."""

@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -223,10 +224,15 @@ def test_reseal_is_interrupted_and_goes_on(host: Host) -> None:
     (records,) = (key for key in Shard("citrix-a", "qlikview").keys() if key.endswith(":records"))  # noqa: SIM118 - not a dict
     process = subprocess.Popen(host.command("key", "reseal"), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     with host.store.client() as client:
-        while not any(key_id_of(seal) == new for seal in client.hvals(records)):
+        while not any(key_id_of(seal) == new for seal in client.hvals(records)):  # in steps, or it may be ready by then
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             assert None is process.poll()
     host.store.process.send_signal(signal.SIGSTOP)  # so that it is not ready before it hears us
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=within(30))
     host.store.process.send_signal(signal.SIGCONT)
     assert (130, b"") == (process.returncode, out), err

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ import pytest
 
 from farmlease.node.http.door import _refuse
 from farmlease.node.http.server import _REFUSAL
+from tests.support.patience import within
 from tests.support.ports import distant_port
 from tests.support.stand_in import Answer, Asked, Run, answering
 
@@ -445,6 +447,30 @@ def test_what_cannot_be_complained_of_changes_no_status(
         )
     assert status == done.returncode
     assert (http in {201, 409}) == bool(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes as Linux has them")
+@pytest.mark.parametrize(("http", "document", "status"), [(409, DENIAL, 3), (503, {"detail": "x"}, 4), (500, None, 1)])
+def test_a_reader_that_stands_still_holds_up_no_answer(
+    agent: StandIn, http: int, document: object, status: int
+) -> None:
+    """A standard error that is full for ever: a second later the command ends, with the status that it has anyway."""
+    agent.answers(http, document)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "farmlease", "session", "start", "john", "--session", "7"],
+            check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=writer, timeout=within(20),
+        )  # fmt: skip
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert status == done.returncode
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Python has no Unix sockets on Windows")

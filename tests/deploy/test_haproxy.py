@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agents import Agents, RunningAgent, agents_on
-from tests.support.patience import within
+from tests.support.patience import turns, within
 from tests.support.ports import distant_port
 from tests.support.servers import RedisServer, redis_server, require
 
@@ -173,10 +173,11 @@ def desk(node: str) -> Iterator[int]:
 
 def eventually(holds: Callable[[], bool], otherwise: Callable[[], str]) -> None:
     """Wait for what the balancer is to know within seconds."""
-    deadline = time.monotonic() + TOLD_WITHIN + BUSY
-    while not holds():
-        assert time.monotonic() < deadline, otherwise()
+    for _ in turns(TOLD_WITHIN + BUSY):
+        if holds():
+            return
         time.sleep(0.05)
+    raise AssertionError(otherwise())
 
 
 def drain(agent: RunningAgent, *, on: bool) -> None:

@@ -63,7 +63,7 @@ def agent(server: RedisServer) -> Iterator[RunningAgent]:
 @contextmanager
 def program_of_a_user() -> Iterator[subprocess.Popen[bytes]]:
     """Run a program of an ordinary user."""
-    program = subprocess.Popen(["sleep", "60"], user="daemon", cwd="/")
+    program = subprocess.Popen(["sleep", "600"], user="daemon", cwd="/")
     try:
         yield program
     finally:

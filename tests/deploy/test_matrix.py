@@ -250,7 +250,7 @@ def takes_any_id(host: Host) -> bool:
 def running(host: Host, name: str, app: str) -> Iterator["subprocess.Popen[str]"]:
     """Start a program by ``farmlease run``, as the user; yields when it runs, or will not."""
     words = [str(USERS[name][0]), "--config", str(host.agent.config), "run", "--app", app, "--"]
-    ready = ["sh", "-c", "echo ready; exec sleep 60"]
+    ready = ["sh", "-c", "echo ready; exec sleep 600"]
     command = host.accounts.command([sys.executable, "-c", AS_USER, *words, *ready])
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

@@ -41,10 +41,12 @@ def test_what_is_read_of_a_lease() -> None:
         sessions={MEMBER: SessionEntry(device="citrix-a", started_at=2_000, fence=5)},
         returned=False,
         overdraft=False,
+        fence=5,
     )
     assert expected == LeaseDocument.parse(document())
     lease = LeaseDocument.parse(document(back=True, charges={"abc": "+"}))
     assert (True, True) == (lease.returned, lease.overdraft)
+    assert (7, 0) == (LeaseDocument.parse(document(fence=7)).fence, LeaseDocument.parse(document(sessions={})).fence)
 
 
 @pytest.mark.parametrize("empty", [{}, []])

@@ -159,7 +159,7 @@ def test_a_refusal_says_what_to_do(unix: RunningAgent) -> None:
 
 def test_a_process_must_be_the_callers_own(unix: RunningAgent) -> None:
     """Not root's, not another user's, and not one that is gone; root may name any."""
-    daemons = subprocess.Popen(["sleep", "60"], user="daemon", cwd="/")
+    daemons = subprocess.Popen(["sleep", "600"], user="daemon", cwd="/")
     gone = subprocess.Popen(["true"])
     gone.wait()
     try:
@@ -176,7 +176,7 @@ def test_a_process_must_be_the_callers_own(unix: RunningAgent) -> None:
 
 def test_a_program_with_other_rights_is_its_starters(unix: RunningAgent, tmp_path: Path) -> None:
     """A set-uid program that a user runs is his process; one that another runs with this user's rights is not."""
-    code = "import os, sys, time; os.setresuid(*map(int, sys.argv[1:])); print(flush=True); time.sleep(60)"
+    code = "import os, sys, time; os.setresuid(*map(int, sys.argv[1:])); print(flush=True); time.sleep(600)"
     nobody, daemon = "65534", "1"
     for real, effective, status in ((nobody, daemon, 201), (daemon, nobody, 403)):
         command = [sys.executable, "-I", "-c", code, real, effective, effective]

@@ -1,21 +1,26 @@
 """A log that cannot be written: what a real agent decides stays the same, it goes on, and health says it."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.farm.test_disk_full import small_disk
 from tests.support.agents import RunningAgent, agents_on, soon
+from tests.support.hung_disks import disk_that_hangs
 from tests.support.patience import within
 from tests.support.servers import RedisServer, redis_server
 
+#: A session's name of which each character takes six in a line of the log.
+LONG = "\u20ac" * 200
 POLICY = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 2\nshare = "session"\n'
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full, pipes and tmpfs as Linux has them")
@@ -53,12 +58,12 @@ def log_check(agent: RunningAgent) -> str:
     return f"{check['status']} {check['output']}"
 
 
-def decides_as_ever(agent: RunningAgent) -> None:
+def decides_as_ever(agent: RunningAgent, suffix: str = "") -> None:
     """Two seats are granted, a third is denied, all of it is ended, and the node stays in the balancer."""
-    assert [201, 201, 409] == [agent.start("john", name).status for name in ("a", "b", "c")]
-    assert 200 == agent.start("john", "a").status
+    assert [201, 201, 409] == [agent.start("john", name + suffix).status for name in ("a", "b", "c")]
+    assert 200 == agent.start("john", "a" + suffix).status
     assert 200 == agent.health().status
-    assert [204, 204] == [agent.end(name).status for name in ("a", "b")]
+    assert [204, 204] == [agent.end(name + suffix).status for name in ("a", "b")]
 
 
 def test_a_full_device_from_the_start_on(agent: RunningAgent) -> None:
@@ -121,26 +126,35 @@ def test_a_pipe_whose_reader_has_gone(agent: RunningAgent) -> None:
 
 
 def decides_until_nobody_reads(agent: RunningAgent) -> None:
-    """Have the agent decide, and log, until health says that nobody reads its log."""
+    """Have the agent decide, and log, until health says that nobody reads its log. Its lines are long ones."""
     for _ in range(200):
-        decides_as_ever(agent)
+        decides_as_ever(agent, LONG)
         if log_check(agent).startswith("warn"):
             break
     assert "nobody reads it" in log_check(agent)
 
 
 def test_a_pipe_that_nobody_reads(agent: RunningAgent) -> None:
-    """As with ``| less``: nobody waits for the reader; once it reads again it has whole lines and their number."""
+    """As with ``| less``: nobody waits for the reader; once it reads again it has whole lines, and how many were lost."""
     reader, writer = os.pipe()
     launch(agent, writer)
     os.close(writer)
     agent.wait_ready()
     decides_until_nobody_reads(agent)
-    decides_as_ever(agent)
-    read = os.read(reader, 1 << 20)
-    soon(lambda: log_check(agent) == "pass written", "health goes on warning")
-    read += os.read(reader, 1 << 20)
-    assert b'"event": "log.lost"' in read
+    for _ in range(60):
+        decides_as_ever(agent, LONG)
+    os.set_blocking(reader, False)
+    read = b""
+
+    def is_well() -> bool:
+        nonlocal read
+        with suppress(BlockingIOError):
+            read += os.read(reader, 1 << 20)
+        return log_check(agent) == "pass written"
+
+    soon(is_well, "health goes on warning")
+    lines = [json.loads(line) for line in read.splitlines()]
+    assert [True] == [line["lines"] > 0 for line in lines if line["event"] == "log.lost"]
     assert 0 == agent.terminate()
     os.close(reader)
 
@@ -154,6 +168,44 @@ def test_a_socket_that_nobody_reads(agent: RunningAgent) -> None:
             launch(agent, its.fileno())
         agent.wait_ready()
         decides_until_nobody_reads(agent)
+        assert 0 == agent.terminate()
+
+
+@pytest.mark.parametrize("since", ["start", "later"])
+def test_a_disk_that_hangs(agent: RunningAgent, tmp_path: Path, since: str) -> None:
+    """As a network disk whose server is away: the agent starts, decides and says so, and later the log is all there."""
+    with disk_that_hangs(tmp_path) as (disk, hang, go_on):
+        log = disk / "agent.log"
+        with log.open("ab") as file:
+            if since == "start":
+                hang()
+            launch(agent, file.fileno())
+        agent.wait_ready()
+        if since == "later":
+            hang()
+        for _ in range(3):
+            before = time.monotonic()
+            decides_as_ever(agent)
+            assert time.monotonic() - before < within(2)
+        soon(lambda: "its disk hangs" in log_check(agent), "health says nothing")
+        go_on()
+        soon(lambda: log_check(agent) == "pass written", "health goes on warning")
+        assert 9 == log.read_text().count('"session.granted"')
+        assert "log.lost" not in log.read_text()
+        assert 0 == agent.terminate()
+
+
+def test_a_stopped_reader(agent: RunningAgent) -> None:
+    """As with a program behind a pipe that was stopped (Ctrl-Z): as long as it stands still, and when it goes on."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
+        assert reader.stdin is not None
+        reader.send_signal(signal.SIGSTOP)
+        launch(agent, reader.stdin.fileno())
+        reader.stdin.close()
+        agent.wait_ready()
+        decides_until_nobody_reads(agent)
+        reader.send_signal(signal.SIGCONT)
+        soon(lambda: log_check(agent) == "pass written", "health goes on warning")
         assert 0 == agent.terminate()
 
 

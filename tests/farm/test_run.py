@@ -107,7 +107,7 @@ def test_the_exit_status_is_the_program_s(agent: RunningAgent, status: int) -> N
 
 def test_the_session_is_there_while_the_program_runs(agent: RunningAgent) -> None:
     """The program is this user's session, in this pool, and what looks like an option of ours is the program's."""
-    with running(agent, "sh", "-c", 'echo ready; test "$1" = --user && sleep 60', "sh", "--user"):
+    with running(agent, "sh", "-c", 'echo ready; test "$1" = --user && sleep 600', "sh", "--user"):
         (shown,) = agent.request("GET", "/v1/sessions").document
         assert ("ann", "clearquest", "active") == (shown["user"], shown["pool"], shown["state"])
         time.sleep(1.5)  # the agent looks for its process once a second
@@ -123,7 +123,7 @@ def test_signals_reach_the_program(agent: RunningAgent) -> None:
         assert process.stdout is not None
         assert "told\n" == process.stdout.readline()
         assert 9 == process.wait(within(10))
-    with running(agent, "sh", "-c", "echo ready; exec sleep 60") as process:
+    with running(agent, "sh", "-c", "echo ready; exec sleep 600") as process:
         process.terminate()
         assert -signal.SIGTERM == process.wait(within(10))
     over_in_time(agent, time.monotonic())
@@ -137,7 +137,7 @@ def test_a_broken_pipe_ends_the_program_quietly(agent: RunningAgent) -> None:
 
 def test_a_killed_program_s_session_ends_within_five_seconds(agent: RunningAgent) -> None:
     """Kill -9: nobody says goodbye, and the seat is free within five seconds all the same."""
-    with running(agent, "sh", "-c", "echo ready; exec sleep 60") as process:
+    with running(agent, "sh", "-c", "echo ready; exec sleep 600") as process:
         assert 1 == len(sessions(agent))
         process.kill()
         over_in_time(agent, time.monotonic())
@@ -173,7 +173,7 @@ def test_a_program_that_is_not_there(agent: RunningAgent, tmp_path: Path) -> Non
 
 def test_for_whoever_runs_it(agent: RunningAgent) -> None:
     """Without --user it is the caller, as the system names them."""
-    line = [each for each in command(agent, "sh", "-c", "echo ready; exec sleep 60") if each not in {"--user", "ann"}]
+    line = [each for each in command(agent, "sh", "-c", "echo ready; exec sleep 600") if each not in {"--user", "ann"}]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         try:
             assert process.stdout is not None
@@ -187,7 +187,7 @@ def test_for_whoever_runs_it(agent: RunningAgent) -> None:
 def test_the_app_decides_as_the_rules_say(agent: RunningAgent) -> None:
     """A rule about the program matches the one that --app names, and no other."""
     for app, taken in (("viewer", []), ("clearquest", ["clearquest"])):
-        line = command(agent, "sh", "-c", "echo ready; exec sleep 60")
+        line = command(agent, "sh", "-c", "echo ready; exec sleep 600")
         line[line.index("--") : line.index("--")] = ["--app", app]
         with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment()) as process:
             try:
@@ -200,7 +200,7 @@ def test_the_app_decides_as_the_rules_say(agent: RunningAgent) -> None:
 
 def test_a_hook_s_pid(agent: RunningAgent) -> None:
     """A session started for another process ends with that one, also under an agent that was killed meanwhile."""
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(["sleep", "600"]) as process:
         assert 201 == agent.start("ann", "7", pid=process.pid).status
         agent.kill()
         agent.launch()

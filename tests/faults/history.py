@@ -125,10 +125,12 @@ class History:
         self.heard_fence[node, session] = fence
         self.heard.setdefault((node, session), self.promised(node, time.time()))
 
-    def lapsed(self, node: str) -> bool:
-        """Whether a node was once not kept: what was heard last had run out before it heard more."""
-        heard = self.promises.get(node, [])
-        return node in self.given_up or any(after[0] > before[1] for before, after in pairwise(heard))
+    def lapsed(self, node: str, since: float = 0.0) -> bool:
+        """Whether a node was once not kept since then: what was heard last had run out before it heard more."""
+        heard = [*self.promises.get(node, []), (time.time(), 0.0)]
+        return self.given_up.get(node, -1.0) >= since or any(
+            after[0] > max(before[1], since) for before, after in pairwise(heard)
+        )
 
     def lose(self, node: str, session: str, seat: str, reason: str) -> None:
         """A session was told that its seat is gone."""

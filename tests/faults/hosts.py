@@ -30,6 +30,7 @@ from farmlease.store.connection.connection import StoreAddress, open_connection
 from farmlease.store.keys import node_member
 from farmlease.store.lease_store import LeaseStore
 from tests.faults.history import History, Spell
+from tests.support.patience import within
 
 __all__ = ["HEARTBEAT", "PATIENCE", "TIMEOUT_MS", "Answer", "Host", "Plan", "Worker", "farm_at", "running_host"]
 
@@ -195,7 +196,7 @@ class Host:
     async def _timed(self, call: Coroutine[Any, Any, Any]) -> Any:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(within(PATIENCE)):
                 return await call
         except TimeoutError:
             return None
@@ -302,6 +303,6 @@ async def running_host(name: str, url: str, plan: Plan, history: History, folder
                 for task in host.tasks:
                     task.cancel()
                 await asyncio.gather(*host.tasks, return_exceptions=True)
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(within(PATIENCE)):
                     await host.node.sessions.reacquisition.stop()
                     await host.agent.settled()

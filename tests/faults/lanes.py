@@ -16,13 +16,13 @@ from tests.faults.grounds import Ground, ground
 from tests.faults.history import History
 from tests.faults.kinds import KINDS
 from tests.faults.run import Outcome, listen_to_logs, perform
-from tests.support.patience import within
+from tests.support.patience import SLOWER, within
 
 __all__ = ["Asked", "perform_all", "planned", "story", "table", "unused"]
 
 Asked = tuple[str, int]  #: kind and seed
 
-#: Lanes that go on at once in one process.
+#: Lanes that go on at once in one process; fewer on a busy machine, where they would be most of what it does.
 AT_ONCE = 6
 #: Seconds after which a run is given up.
 LONGEST = 60.0
@@ -66,7 +66,7 @@ def _share(lanes: list[list[Asked]]) -> list[Outcome]:
 
 
 async def _side_by_side(lanes: list[list[Asked]]) -> list[Outcome]:
-    places = asyncio.Semaphore(AT_ONCE)
+    places = asyncio.Semaphore(max(2, round(AT_ONCE * SLOWER / within(1))))
 
     async def in_place(lane: list[Asked]) -> list[Outcome]:
         async with places:

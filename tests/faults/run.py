@@ -25,7 +25,7 @@ from tests.faults.processes import watched_agent
 from tests.faults.settling import ask_all_again, settle
 from tests.faults.stage import IDENTITIES, SETTLES, Kind, Run
 from tests.faults.taking_back import judge_taken_back
-from tests.support.patience import within
+from tests.support.patience import turns, within
 
 __all__ = ["Outcome", "listen_to_logs", "perform"]
 
@@ -153,7 +153,7 @@ async def _work(run: Run, kind: Kind) -> None:
     tasks = [asyncio.create_task(_user(run, user)) for user in users]
     counting = asyncio.create_task(_counting(run))
     try:
-        await asyncio.sleep(BEFORE)
+        await _begun(run)
         await kind.strike(run)
         await asyncio.sleep(AFTER)
         run.quiet.set()
@@ -163,6 +163,16 @@ async def _work(run: Run, kind: Kind) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, counting, return_exceptions=True)
+
+
+async def _begun(run: Run) -> None:
+    """Let users work for a moment: on a busy machine until somebody got in, or the fault would strike nobody."""
+    known = len(run.history.spells)
+    await asyncio.sleep(BEFORE)
+    for _ in turns(SETTLES):
+        if len(run.history.spells) > known:
+            return
+        await asyncio.sleep(0.02)
 
 
 async def _user(run: Run, user: User) -> None:

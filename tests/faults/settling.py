@@ -84,9 +84,14 @@ async def ask_all_again(run: Run, since: float) -> None:
                 run.history.violate("L3", f"{host.name} {name}: had fence {fence}, is told {answer.fence} now")
     if lapsed:
         await settle(run)
+        return
     try:
         difference = await _difference(run)
     except StoreError as error:
         difference = f"the store: {error}"
-    if difference is not None:
+    if difference is None:
+        return
+    if any(run.history.lapsed(host.name, since) for host in run.hosts):
+        await settle(run)
+    else:
         run.history.violate("L3", difference)

@@ -10,7 +10,7 @@ from tests.support.servers import require
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's"),
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(1200),
 ]
 
 PROCESSES = 2

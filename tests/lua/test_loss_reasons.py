@@ -24,6 +24,9 @@ def reasons(name: str) -> set[str]:
     """Return the reasons that a script gives when it takes a seat or refuses to restore one."""
     text = text_of(name)
     found = {word for call in ENDS.findall(text) for word in re.findall(r"'(\w+)'", call)}
+    if "taking_of(" in text:  # in lib/tombstones.lua
+        taking = re.search(r"local function taking_of\(.*?\nend", text_of("lib/tombstones.lua"), re.DOTALL)
+        found |= set(re.findall(r"(?:return|and) '(\w+)'", taking[0]) if taking else ())
     refusals = re.search(r"local reason = terminated\(.*?\n  if reason then", text, re.DOTALL)
     limits = re.search(r"local function over_session_limit\(lease, key, device\)\n.*?\nend", text, re.DOTALL)
     found |= set(re.findall(r"'(\w+_limit)'", limits[0]) if limits else ())

@@ -10,6 +10,8 @@ from typing import Any
 
 from lupa import lua51
 
+from tests.simulation.memory import Status
+
 __all__ = ["Engine", "engine"]
 
 Call = Callable[..., Any]
@@ -183,6 +185,8 @@ class Engine:
             reply = call(name, words, now)
             if type(reply) is list:
                 return table([False if each is None else table(each) if type(each) is list else each for each in reply])
+            if type(reply) is Status:
+                return table({b"ok": bytes(reply)})
             return False if reply is None else reply
 
         return _reply(self._run(from_lua, self._chunks[sha], table(keys), table(arguments)))

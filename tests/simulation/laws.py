@@ -64,6 +64,9 @@ class Farm(Protocol):
     def hears(self, host: Host) -> bool:
         """Whether a host could reach the store for long enough to have told what it has."""
 
+    def was_taken(self, host: Host, session: NodeSession) -> bool:
+        """Whether an administrator has taken the lease since a session of it was granted."""
+
     def has_had(self, host: Host, session: NodeSession) -> bool:
         """Whether a session has been going on for long enough to be counted before anything its host asks."""
 
@@ -92,6 +95,8 @@ def told(farm: Farm, pool: str) -> Iterator[Told]:
                 continue
             key, fence = farm.key(host, session), session.grant.fence
             if account.ended.get(key, 0) >= fence or account.heard.get(key[1], 0) <= farm.now:
+                continue
+            if farm.was_taken(host, session):
                 continue
             seat = account.model.seat_for(key[0], key[1:], session.device)
             if (

@@ -339,7 +339,7 @@ class Ledger:
             (session.encode(), user.encode(), b"%d" % fence, reason.encode())
             for session, user, fence, reason in model.words_for(node)
         }
-        told = carried.answer[11:]
+        told = carried.answer[12:]
         if self.judging and carried.word == "alive" and set(zip(*(iter(told),) * 4, strict=True)) != words:
             self._complain("L4", f"{node} was told it lost {_plain(told)}, and lost {_plain(sorted(words))}")
         return [b"alive", b"%d" % model.nodes[node], b"%d" % model.on_node(node)]

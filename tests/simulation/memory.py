@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["Memory", "Reply", "UnknownCommand", "WrongCall"]
+__all__ = ["Memory", "Reply", "Status", "UnknownCommand", "WrongCall"]
 
 Reply = Any  #: bytes, int, None, or a list of them
 Argument = bytes | int | float
@@ -21,6 +21,10 @@ class UnknownCommand(AssertionError):
 
 class WrongCall(Exception):
     """The error that Redis would answer to a command."""
+
+
+class Status(bytes):
+    """A status, which a script sees as a table with the field ``ok``."""
 
 
 class Hash(dict[bytes, bytes]):
@@ -40,6 +44,7 @@ class Text(dict[bytes, bytes]):
 
 
 Value = Hash | SortedSet | Stream | Text
+_TYPES = {Hash: b"hash", SortedSet: b"zset", Stream: b"stream", Text: b"string"}
 
 
 class Memory:
@@ -148,6 +153,9 @@ class Memory:
 
     def _do_exists(self, *keys: bytes) -> Reply:
         return sum(key in self.keys for key in keys)
+
+    def _do_type(self, key: bytes) -> Reply:
+        return Status(_TYPES[type(self.keys[key])] if key in self.keys else b"none")
 
     def _do_del(self, *keys: bytes) -> Reply:
         gone = [key for key in keys if key in self.keys]

@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 from farmlease.domain import offline_rules
+from farmlease.domain.tombstones import Graves
 from farmlease.errors import StoreUnavailable
 from farmlease.node.agent import Agent
 from farmlease.node.journal.journal import Journal
@@ -247,7 +248,7 @@ _DEAF = swapped("receipt kept", "A node hears that a lease was taken back, and k
                 lambda *_: None)  # fmt: skip
 #: The other one: a store that restores what was taken back.
 _UNHEEDED = lua("taking unheeded", "A lease that was taken back is restored by whoever had it.",
-        "if bar and not was_readmitted or last_known() <= (taken or -1)", "if bar and not was_readmitted")  # fmt: skip
+        "if bar and not was_readmitted or taken_since(graves, mine.id, last_known())", "if bar and not was_readmitted")  # fmt: skip
 
 MUTANTS = (
     Mutant("time of the host", "Scripts go by the caller's clock.", _nothing, _time_of_hosts),
@@ -378,7 +379,7 @@ MUTANTS = (
     together(together(lua("restored though returned", "A lease that was given back is restored by whoever had it.",
         "if lease and lease.back and lease.contact >= mine.contact then return { 'ended' } end", "", "loss"), _UNHEEDED), _DEAF),
     lua("restored though kept out", "A user who is kept out gets the lease back by a restore.",
-        "if bar and not was_readmitted or last_known() <= (taken or -1)", "if last_known() <= (taken or -1)", "loss"),
+        "if bar and not was_readmitted or taken_since(graves, mine.id, last_known())", "if taken_since(graves, mine.id, last_known())", "loss"),
     together(
         lua("fence not restored", "A restore leaves the fence as it was.",
             "state.fence = fence\nif was_readmitted", "if was_readmitted", "loss"),
@@ -399,13 +400,13 @@ MUTANTS = (
         "if alive(NODES, node_of(member)) then\n      call('ZREM', HOLDS, member)", "if false then\n      call('ZREM', HOLDS, member)"),
     together(_UNHEEDED, _DEAF),
     lua("taken for good", "A lease that its user has again is not restored, as it was taken back once.",
-        "if bar and not was_readmitted or last_known() <= (taken or -1)", "if bar and not was_readmitted or taken", "loss"),
+        "if bar and not was_readmitted or taken_since(graves, mine.id, last_known())", "if bar and not was_readmitted or taken_with(graves, mine.id)", "loss"),
     lua("taken without a word", "A lease is taken back, and no node hears of it.", "bury(user, taken, next_fence())", ""),
     lua("nothing new", "A heartbeat never says that something was taken back.", "text(state.buried), missing()", "'0', missing()"),
     together(lua("released slot is back", "A restore brings a released device back as it was.",
-        "if known <= released then", "if false then"), _DEAF),
+        "if taken_since(graves, place .. '/', known) then", "if false then"), _DEAF),
     together(lua("replaced slot is back", "A restore brings back the device that another one has replaced.",
-        "if known <= (taken_with(graves, place) or -1) then return nil end", ""), _DEAF),
+        "if taken_since(graves, place, known) then return nil end", ""), _DEAF),
     among(lua("kept out no more", "Who was kept out is not kept out by a store that had lost that.", "if claim == '/' then",
         "if claim == '/' then return { 'put' } end\n  if false then", "loss"), flushed=6, tail_lost=6),
     _DEAF,
@@ -413,6 +414,13 @@ MUTANTS = (
            TakenBack, "recover", "if theirs.get(user, Graves({})).lacks(ours, now):", "if False:", "loss"),
     among(swapped("takings forgotten at restart", "What a node heard was taken back is forgotten with its agent.",
             Journal, "write_tombstones", lambda *_: None, "loss"), agent_killed=8, flushed=6),
+    python("late answer believed", "A late answer to an end takes the receipt of what was granted since.",
+           Receipts, "renew", "if LeaseDocument.parse(receipt.document).fence > remains.fence:", "if False:", "loss"),
+    swapped("taking not told", "A session that the store had lost is not told that its lease was taken.",
+            Graves, "why_lost", lambda *_: None, "loss"),
+    python("word takes the receipt", "The word of one lost session takes the receipt of another's grant.",
+           Reacquisition, "_lose", "self._receipts.take_back(lost.user, session.pool, lost.fence)",
+           "self._receipts.give_up(lost.user, session.pool)", "loss"),
 )  # fmt: skip
 
 

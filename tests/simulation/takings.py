@@ -38,6 +38,7 @@ class Taking:
     at: float  #: seconds of the run
     moment: int  #: of the store's memory: whoever goes back behind it has lost this
     until: float = 0
+    fence: int = 0  #: of the taking: what was granted up to it is over
     lost: bool = False  #: the store has forgotten it
     knowers: set[str] = field(default_factory=set)  #: once it is lost: the hosts that had heard of it before
 
@@ -55,6 +56,7 @@ class Takings:
         self._memory = memory
         self._complain = complain
         self._all: list[Taking] = []
+        self._ever: list[Taking] = []  #: every taking of a lease or device, though it was granted anew since
         self._heard: dict[str, dict[str, float]] = {}  #: by host and pool: what was taken before that is known there
         self._spoken: dict[str, dict[str, float]] = {}  #: likewise, by the heartbeat under way
         self._taken_at: dict[tuple[str, str], int] = {}  #: by pool and user: later fences than this are of later grants
@@ -98,6 +100,8 @@ class Takings:
                 self._note("device", carried, given["device"], float(carried.answer[1] or 0))
             case "replace_device", "replaced":
                 self._note("device", carried, given["old"])
+                anew = carried.pool, given["user"], given["new"]  # whatever became of that device before
+                self._all = [each for each in self._all if (each.pool, each.user, each.device) != anew]
             case "forget", "page" if carried.answer[3] in {b"name", b"both"}:
                 self._note("name", carried)
 
@@ -113,15 +117,28 @@ class Takings:
         """A host lost what it had written last."""
         self._heard.pop(host, None)
         self._spoken.pop(host, None)
-        for taking in self._all:
+        for taking in (*self._all, *self._ever):
             taking.knowers.discard(host)
 
     def lost(self, *, everything: bool) -> None:
         """The store lost writes."""
-        for taking in self._all:
+        for taking in (*self._all, *self._ever):
             if not taking.lost and (everything or taking.moment > self._memory.written):
                 taking.knowers = {host for host in self._heard if self._knows(host, taking)}
                 taking.lost = True
+
+    def took(self, host: str, pool: str, user: str, lease: str, fence: int) -> bool:
+        """Whether a lease was taken from its user since this grant: its sessions are over, counted then or not.
+
+        Not if the store has forgotten that it was taken, and the session's host had not heard of it.
+        """
+        return any(
+            (each.pool, each.user, each.lease) == (pool, user, lease)
+            and fence <= each.fence
+            and (not each.lost or host in each.knowers)
+            for each in self._ever
+            if each.kind == "lease"
+        )
 
     # --- what is judged -----------------------------------------------------------------------------------------------
 
@@ -179,8 +196,9 @@ class Takings:
     def _put_back(self, carried: Carried, sessions: Mapping[Key, int]) -> None:
         """A store that lost it is told again of what was taken, and of nothing else."""
         gone = sorted(sessions.keys() - self._sessions_of(carried).keys())
-        taken = [each for each in self._of(carried.pool, carried.arguments["user"]) if each.kind in {"lease", "device"}]
-        if gone and not taken:
+        whose = carried.pool, carried.arguments["user"]
+        taken = max([each.fence for each in self._ever if (each.pool, each.user) == whose], default=0)
+        if any(sessions[key] > taken for key in gone):
             self._complain(f"{carried.by} put back what nobody took, and ended {gone} by it")
 
     # --- how ----------------------------------------------------------------------------------------------------------
@@ -213,7 +231,11 @@ class Takings:
         lease, pool, user = self._lease_of(carried), carried.pool, carried.arguments["user"]
         if kind == "device" and device not in self._ledger.pools[pool].model.devices(user):
             return  # answered again
-        self._all.append(Taking(kind, pool, user, lease, device, carried.at, carried.until, until))
+        fence = max(self._ledger.pools[pool].model.fence + 1, int(self._ledger.now_ms(pool, carried.now_ms)))
+        taking = Taking(kind, pool, user, lease, device, carried.at, carried.until, until, fence)
+        self._all.append(taking)
+        if kind in {"lease", "device"}:
+            self._ever.append(taking)
 
     def _drop(self, kind: str, carried: Carried) -> None:
         """Forget what is of this kind, and of the user that a script is about."""

@@ -139,3 +139,4 @@ def test_an_unknown_command_is_no_answer() -> None:
     memory.run(b"SET", [b"text", b"x"], (0, 0))
     with pytest.raises(WrongCall):
         memory.run(b"HGET", [b"text", b"x"], (0, 0))
+    assert [b"string", b"none"] == [memory.run(b"TYPE", [key], (0, 0)) for key in (b"text", b"other")]

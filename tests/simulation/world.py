@@ -179,6 +179,16 @@ class World:
         """Whether a host could reach the store for long enough to have told what it has."""
         return self.network.reaches(host.name) and self.now - host.since > _HEARD_WITHIN
 
+    def was_taken(self, host: Host, session: NodeSession) -> bool:
+        """Whether an administrator has taken the lease since the store granted a session of it.
+
+        Who was let in by a receipt is counted anew, if there is room.
+        """
+        grant = session.grant
+        if grant is None or grant.source != "store":
+            return False
+        return self.takings.took(host.name, session.pool, self.index_of(session.user), grant.lease.id, grant.fence)
+
     def has_had(self, host: Host, session: NodeSession) -> bool:
         """Whether a session has been going on for long enough to be counted before anything its host asks."""
         return self.now - self._began.get((session.pool, self.key(host, session)), 0) > _ANSWERED
@@ -301,7 +311,7 @@ class World:
                     for each in host.book
                     if each.pool == carried.pool
                     and each.grant is not None
-                    and account.ended.get(self.key(host, each), 0) >= each.grant.fence
+                    and (account.ended.get(self.key(host, each), 0) >= each.grant.fence or self.was_taken(host, each))
                 )
 
     def _note_holds(self, carried: Carried) -> None:

@@ -27,7 +27,7 @@ def between() -> Iterator[Proxy]:
 @pytest.fixture
 async def connection(between: Proxy) -> AsyncIterator[Connection]:
     """Open the store behind the proxy; nobody waits between two tries."""
-    address = StoreAddress(url=f"redis://127.0.0.1:{between.port}/0", timeout_ms=400)
+    address = StoreAddress(url=f"redis://127.0.0.1:{between.port}/0", timeout_ms=1500)
     async with await open_connection(address, sleep=no_sleep) as opened:
         yield opened
 

@@ -22,7 +22,7 @@ ASKED = 25
 CHURN_SECONDS = 4.0
 
 #: A fixed amount of work, some ten seconds on a machine that has nothing else to do.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @contextmanager

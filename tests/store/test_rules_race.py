@@ -19,7 +19,7 @@ MIX_SECONDS, QUEUE_SECONDS = 2.0, 2.0
 MOST_GOES = 10
 
 #: Processes that start and race: seconds on a machine that has nothing else to do.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 
 Granted = list[tuple[int, int | None, bool]]

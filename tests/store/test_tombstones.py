@@ -312,6 +312,28 @@ async def test_an_import_after_a_release_counts(timed: TimedStore) -> None:
     assert {"citrix-a", "nb-1"} == {each.device for each in lease.devices}
 
 
+async def test_a_use_after_an_import_and_a_release_counts(timed: TimedStore) -> None:
+    """The device was imported before it was released: its later use is another claim, and is restored whole."""
+    pool = await office(timed, "named", capacity=3)
+    await pool.end("john", await pool.start("john"))
+    await pool.timed.store.release_device("clearquest", index("john"), FARM)
+    await pool.at("10:00", NODE)
+    importing = Importing(
+        user=index("john"), device=FARM, borrowed_at=timed.clock.now_ms, lease_id="x", record=b"", name=b"",
+        reservations=(), by=b"",
+    )  # fmt: skip
+    await pool.timed.store.import_lease(pool.pool, pool.version, importing)
+    await pool.at("11:00", NODE)
+    await pool.timed.store.release_device("clearquest", index("john"), FARM)
+    await pool.at("12:00", NODE)
+    granted = await pool.start("john")
+    lose(timed, "john")
+    await restore(pool, "john", granted)
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert [timed.clock.now_ms + 30 * DAY] == [each.until for each in lease.devices]
+
+
 async def test_a_lease_that_was_returned_and_renamed_stays_returned(timed: TimedStore) -> None:
     """A receipt that follows to the new name was given before the taking."""
     pool = await office(timed, "named", capacity=3)

@@ -173,6 +173,7 @@ class RunningAgent:
         """Let it do nothing for as long as this lasts, as if all of it happened between two of its looks."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
         try:
             yield
         finally:

@@ -412,7 +412,7 @@ class Model:
         for key, each in self.of(user).items():
             if each.device == old:
                 self.take_away(key, "replaced", self.now)
-        if user in self.leases:
+        if user in self.leases and self.lease_deadline(user) > self.now:  # it may be over with those sessions
             slot = lease.devices.pop(old)
             lease.devices[new] = Device(slot.seen, slot.until, old)
             lease.replaced.append(self.now)

@@ -30,6 +30,7 @@ from farmlease.node.sessions.per_use import NotDone
 from farmlease.node.sessions.save import Saved
 from farmlease.store.lease_store import LeaseStore, ScriptRunner
 from farmlease.store.script import Argument, Script
+from tests.support.patience import within
 from tests.support.stores import StoreClock, TimedStore
 
 __all__ = ["FARM", "JOHN", "MARY", "Host", "Line", "Site", "TestClock", "site"]
@@ -350,7 +351,7 @@ async def site(timed: TimedStore, tmp_path: Path) -> AsyncIterator[Site]:
     await made.apply(made.policy)
     yield made
     for host in made.hosts:
-        await asyncio.wait_for(host.agent.settled(), 5)
+        await asyncio.wait_for(host.agent.settled(), within(5))
         host.kill()
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["turns", "until", "within"]
+__all__ = ["SLOWER", "turns", "until", "within"]
 
 #: How many times slower than ours a machine is that does nothing else.
 SLOWER = 2.0

@@ -81,6 +81,7 @@ class RedisServer:
     def standing_still(self) -> Iterator[None]:
         """Let it stand still for as long as this lasts, its connections open."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
         try:
             yield
         finally:

@@ -15,13 +15,15 @@ import redis
 from redis.crc import key_slot
 
 from tests.support.members import Member, on_quiet_ports, wait_until
+from tests.support.patience import turns, within
 
 __all__ = ["MASTER_NAME", "Cluster", "Member", "Sentinels", "cluster", "sentinels", "wait_until"]
 
 MASTER_NAME = "mymaster"
-#: Sentinels take a server for dead after so many ms, and the members of a Cluster each other.
-DOWN_AFTER_MS, NODE_TIMEOUT_MS = 700, 1000
-FAILOVER_TIMEOUT_MS = 3000
+#: Sentinels take a server for dead after so many seconds, and the members of a Cluster each other: on a busy machine
+#: later, for one that had to wait for its turn is not dead.
+DOWN_AFTER, NODE_TIMEOUT = 0.35, 0.5
+FAILOVER_TIMEOUT = 1.5
 #: How often Sentinels ask and tell (ms; seconds by default), and how long a machine that was busy keeps them from acting.
 #: A replica whose last word is older than five pings is not promoted, and a dead master's replica is asked once a second.
 PERIODS = {"info-period": 200, "ping-period": 300, "ask-period": 100, "publish-period": 200, "tilt-period": 500}
@@ -83,8 +85,7 @@ class Sentinels:
             sentinel.ask("SENTINEL", "FAILOVER", MASTER_NAME)
         except redis.ResponseError as error:
             return str(error)
-        until = time.monotonic() + 4
-        while time.monotonic() < until:
+        for _ in turns(4):
             with suppress(redis.RedisError, OSError):
                 if (new := self.master()) is not old and new.is_master():
                     return None
@@ -130,6 +131,11 @@ class Sentinels:
         """Let the Sentinels ask and tell more often than they do by default; to be said again after a restart."""
         for each in self.sentinels:
             each.ask("SENTINEL", "DEBUG", *(part for pair in PERIODS.items() for part in pair))
+
+
+def _ms(seconds: float) -> int:
+    """Return what is to be so many seconds and more on a busy machine, in ms."""
+    return round(within(seconds) * 1000)
 
 
 def _pairs(flat: list[str]) -> dict[str, str]:
@@ -261,8 +267,8 @@ def sentinels(*options: str, tls: Sequence[str] = (), password: str | None = Non
             config = [
                 f"sentinel myid {names[number]}",
                 f"sentinel monitor {MASTER_NAME} 127.0.0.1 {ports[0]} 2",
-                f"sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER_MS}",
-                f"sentinel failover-timeout {MASTER_NAME} {FAILOVER_TIMEOUT_MS}",
+                f"sentinel down-after-milliseconds {MASTER_NAME} {_ms(DOWN_AFTER)}",
+                f"sentinel failover-timeout {MASTER_NAME} {_ms(FAILOVER_TIMEOUT)}",
                 f"sentinel known-replica {MASTER_NAME} 127.0.0.1 {ports[1]}",
             ]
             config += [
@@ -291,7 +297,7 @@ def cluster(*options: str, tls: Sequence[str] = ()) -> Iterator[Cluster]:
     nobody, as a member says over its Unix socket only where those are whom it is reached by without TLS.
     """
     given = _data_options(
-        "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
+        "--cluster-enabled", "yes", "--cluster-node-timeout", str(_ms(NODE_TIMEOUT)),
         "--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no", *options,
     )  # fmt: skip
     buses = list[int]()

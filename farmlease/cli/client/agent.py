@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from farmlease import plain_file
 from farmlease.config.source import UNIX, Endpoint
 from farmlease.errors import AgentUnavailable, FarmleaseError, InvalidInput
 
@@ -105,7 +106,7 @@ def _unix_socket(path: str, timeout: float) -> socket.socket:
 def _read_token(file: Path) -> str:
     """Return the token for requests to the agent over TCP; raises AgentUnavailable."""
     try:
-        text = file.read_text(encoding="utf-8-sig").strip()
+        text = plain_file.read(file).decode("utf-8-sig").strip()
     except FileNotFoundError as error:
         raise AgentUnavailable(
             f"there is no token file {file}; the agent makes it: start it with 'farmlease agent', "

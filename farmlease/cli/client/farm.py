@@ -20,6 +20,7 @@ import structlog
 from farmlease.admin.addressing import Addressee
 from farmlease.admin.leases import LeaseAdmin, Pseudonym, Who
 from farmlease.admin.removed_pools import removed_pool, removed_pools
+from farmlease.admin.revocations import Revocation, Revocations
 from farmlease.cli import config_file
 from farmlease.cli.signals import InterruptibleRunner
 from farmlease.config.model import Config, load_config
@@ -129,6 +130,11 @@ class FarmClient:
         whose = [Pseudonym(index) for index in whom.indexes]
         found = ((who, self.wait(self.lease_admin.lease(pool, who))) for who in whose)
         return [(who, view) for who, view in found if view is not None]
+
+    def revocation(self, pool: Pool, whom: Addressee) -> Revocation | None:
+        """Return what keeps somebody out of a pool, under whichever of the names; None if nothing does."""
+        found = (self.wait(Revocations(self.farm).of(pool, index)) for index in whom.indexes)
+        return next(filter(None, found), None)
 
     def held_lease(self, pool: Pool, user: Who) -> LeaseView:
         """Return the lease of a user; FarmleaseError if there is none."""

@@ -22,8 +22,8 @@ from farmlease.domain import wording
 from farmlease.domain.diagnosis import node as judge
 from farmlease.domain.diagnosis.finding import Finding, failed, fine
 from farmlease.errors import AgentUnavailable, FarmleaseError
-from farmlease.node.journal.journal import FILE, MARK
 from farmlease.node.journal.sqlite import inspect_file
+from farmlease.node.journal.state_folder import FILE, MARK
 
 __all__ = ["agent_findings", "configured", "file_findings", "guarded", "ring_findings", "why"]
 

@@ -91,11 +91,14 @@ async def _farm_keys(examination: ServerInspection) -> AsyncIterator[Finding]:
         yield each
     for each in store.lost_keys(await examination.lost_farm_keys()):
         yield each
+    for each in store.foreign(await examination.foreign()):
+        yield each
 
 
 def _data(facts: store.ShardFacts) -> Iterator[Finding]:
     yield from store.wrong_types(facts.wrong)
     yield from store.damage(facts)
+    yield from store.foreign(facts.foreign, facts.pool)
     if not facts.wrong:
         yield store.shard(facts)
 

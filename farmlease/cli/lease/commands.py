@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import click
 
 from farmlease.admin.nodes import NodeAdmin
+from farmlease.admin.revocations import Revocation
 from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
@@ -34,7 +35,7 @@ from farmlease.cli.output.format import (
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
 from farmlease.domain.identity import check_id
-from farmlease.domain.json_documents import lease_document
+from farmlease.domain.json_documents import lease_document, timestamp
 from farmlease.domain.model import LeaseState, LeaseView, Withdrawal
 from farmlease.errors import EXIT_DENIED, FarmleaseError
 from farmlease.store.answers.admin import Withdrawn
@@ -109,6 +110,8 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
 def show(user: str, pool: str | None, fmt: Format) -> None:
     """Show what USER holds and what happens next. Seats, devices and sessions are shown with their times.
 
+    A revocation that keeps USER out is shown with who revoked the seat, why, and until when.
+
     A name exactly as a list prints it means the lease of that name, whatever [identity] says; any other spelling means
     the person. If that person holds a second lease under another name, this says so, and how to mend it.
     """
@@ -118,15 +121,22 @@ def show(user: str, pool: str | None, fmt: Format) -> None:
         found = [[view for _, view in client.leases_of(each, whom)] for each in pools.values()]
         views = [first for first, *_ in filter(None, found)]
         others = {first.pool: rest for first, *rest in filter(None, found)}
+        revoked = {each.name: client.revocation(each, whom) for each in pools.values()}
         hosts = {host.node: host for host in client.wait(NodeAdmin(client.farm).all())} if fmt == "table" else {}
-    if not views:
+    held = {view.pool for view in views}
+    without = [each for each in revoked.values() if each is not None and each.pool not in held]
+    if not views and not without:
         raise FarmleaseError("the user holds no lease" + (f" in pool {pool}" if pool else ""))
     if fmt == "table":
-        text = "\n\n".join(lease_summary(view, pools[view.pool], hosts, others[view.pool]) for view in views)
-        for line in text.split("\n"):
+        texts = [
+            lease_summary(view, pools[view.pool], hosts, others[view.pool], revoked[view.pool]) for view in views
+        ] + [f"{each.user} holds no lease in pool {each.pool}: {each.text}" for each in without]
+        for line in "\n\n".join(texts).split("\n"):
             print_folded(line, SUMMARY_INDENT)
     else:
-        emit(map(lease_document, views), COLUMNS, fmt)
+        rows = [{**lease_document(view), **_revocation(revoked[view.pool])} for view in views]
+        rows += [{"user": each.user, "pool": each.pool, **_revocation(each)} for each in without]
+        emit(rows, (*COLUMNS, "revoked"), fmt)
 
 
 @lease.command(
@@ -146,8 +156,11 @@ def check(user: str, pool: str | None, device: str | None) -> None:
     with opened_farm() as client:
         where = client.config.farm if device is None else check_id("device", device)
         chosen = client.one_pool(pool)
-        who = client.holder(chosen, client.addressee(user))
-        why = client.wait(client.lease_admin.fault(chosen, who, where))
+        whom = client.addressee(user)
+        why = client.wait(client.lease_admin.fault(chosen, client.holder(chosen, whom), where))
+        revocation = None if why is None else client.revocation(chosen, whom)
+        if revocation is not None:
+            why = f"the lease in pool {chosen.name} was {revocation.text}"
     print_line("VALID" if why is None else f"INVALID: {why}")
     if why is not None:
         click.get_current_context().exit(INVALID)
@@ -203,6 +216,19 @@ lease.add_command(rename)
 lease.add_command(files)
 lease.add_command(restore_file)
 lease.add_command(repair)
+
+
+def _revocation(revocation: Revocation | None) -> Row:
+    """Return what keeps a user out, as a further field of ``show -o json``; no field where nothing does."""
+    if revocation is None:
+        return {}
+    document = {
+        "by": revocation.by or None,
+        "why": revocation.why or None,
+        "at": timestamp(revocation.at),
+        "until": timestamp(revocation.until),
+    }
+    return {"revoked": document}
 
 
 def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from farmlease import plain_file
 from farmlease.admin.leases import Pseudonym
 from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
@@ -72,7 +73,7 @@ def _tally(counts: Counter[str]) -> str:
 def _read_file(file: Path) -> bytes:
     """Return a file's bytes; InvalidInput if it cannot be read."""
     try:
-        return file.read_bytes()
+        return plain_file.read(file, pipe=True)
     except OSError as error:
         raise InvalidInput(f"{file}: cannot be read: {error.strerror}") from error
 

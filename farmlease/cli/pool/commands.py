@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from farmlease import plain_file
 from farmlease.cli import example
 from farmlease.cli.client.farm import configuration, opened_farm
 from farmlease.cli.confirm import yes_option
@@ -93,7 +94,7 @@ pool.add_command(rollback)
 def _read_text(file: Path) -> str:
     """Return the text of a policy's file, as it is but for a byte order mark; PolicyError if it is not UTF-8."""
     try:
-        text = file.read_bytes().decode("utf-8-sig")  # editors on Windows write a byte order mark
+        text = plain_file.read(file, pipe=True).decode("utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError:
         raise PolicyError(f"{file}: there is no such file") from None
     except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, warned
-from farmlease.domain.store_damage import DAMAGED, damage_text, farm_loss_text, wrong_type_text
+from farmlease.domain.store_damage import DAMAGED, Foreign, damage_text, farm_loss_text, foreign_text, wrong_type_text
 from farmlease.domain.wording import counted
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Wiring",
     "coverage",
     "damage",
+    "foreign",
     "lost_keys",
     "server",
     "shard",
@@ -68,6 +69,7 @@ class ShardFacts:
     missing: tuple[str, ...] = ()  #: names of keys that were lost, and ``damaged``
     set_aside: int = 0  #: what did not decode and is kept in the store
     wrong: tuple[tuple[str, str, str], ...] = ()  #: keys of another type: the key, its type, and ours
+    foreign: tuple[Foreign, ...] = ()  #: keys with members that farmlease did not write
     taken_back: int = (
         0  #: users of whom a lease, a device or the name was taken back, as long as receipts may know of it
     )
@@ -204,6 +206,12 @@ def lost_keys(names: Sequence[str]) -> Iterator[Finding]:
         yield warned("data", farm_loss_text(key))
 
 
+def foreign(found: Sequence[Foreign], pool: str = "") -> Iterator[Finding]:
+    """Check that nothing lies in the keys of a pool ("": of the farm itself) that farmlease did not write."""
+    for each in found:
+        yield warned("data", foreign_text(each, pool))
+
+
 def damage(facts: ShardFacts) -> Iterator[Finding]:
     """Check what a pool's data lack, and what was set aside."""
     lost = tuple(word for word in facts.missing if word != DAMAGED)
@@ -212,7 +220,7 @@ def damage(facts: ShardFacts) -> Iterator[Finding]:
     if facts.set_aside:
         documents = counted(facts.set_aside, "document")
         seen = "" if DAMAGED in facts.missing else ", all seen by an administrator"
-        text = f"pool {facts.pool}: {documents} set aside that did not decode{seen}"
+        text = f"pool {facts.pool}: {documents} set aside in its key damaged that did not decode{seen}"
         advice = f"list and mend with `farmlease lease repair --pool {facts.pool}`"
         yield (warned if DAMAGED in facts.missing else fine)("data", f"{text}; {advice}")
 

@@ -20,7 +20,7 @@ from farmlease.clock import Clock
 from farmlease.domain.identity import Identities, User
 from farmlease.errors import InvalidName
 from farmlease.node.accounts.database import Account, Database, system_database
-from farmlease.node.threads import in_thread
+from farmlease.threads import in_thread
 
 __all__ = ["Accounts", "Failures", "NoAnswer", "spellings"]
 

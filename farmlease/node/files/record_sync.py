@@ -4,9 +4,6 @@ Guaranteed: a record that does not open is kept as evidence and never overwritte
 by another content and is in no record. A half-written file never becomes a version. A file is removed only as this host
 left it, and none is replaced under a session that runs on another host, which may see the same disk. Callers run one of
 these at a time for a user.
-
-Of versions that two nodes made at once the one that was changed last counts, by the store's time; the other is kept
-among the superseded versions of this host.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,16 +20,15 @@ from farmlease.domain.record import BorrowedRecord, VendorFile, decode, encode, 
 from farmlease.errors import FileRefused, RecordRejected
 from farmlease.node.accounts.accounts import Accounts, NoAnswer
 from farmlease.node.accounts.database import Account
+from farmlease.node.files.record_conflicts import RecordConflicts
 from farmlease.node.files.troubles import FileTroubles
 from farmlease.node.files.user_disk import Placing, UserDisk, changed_files
 from farmlease.node.files.vendor_files import Found, VendorFiles
 from farmlease.node.journal.evidence import as_label
-from farmlease.node.journal.outbox import SaveMessage
-from farmlease.node.journal.receipts import FileOwner, Receipt, new_line
+from farmlease.node.journal.receipts import FileOwner, Receipt
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.journal.state import State
-from farmlease.node.threads import in_thread
-from farmlease.store.answers.session import Conflict
+from farmlease.threads import in_thread
 
 __all__ = ["RecordSync"]
 
@@ -55,6 +51,7 @@ class RecordSync:
         self._sealer = sealer
         self._clock = clock
         self._disk = UserDisk(state.evidence, clock)
+        self.conflicts = RecordConflicts(state, sealer, self._disk, clock)
         self.troubles = FileTroubles()
         #: When the files were last changed, as this host left them, by user index and pool.
         self._left: dict[tuple[str, str], Mapping[str, int]] = {}
@@ -147,11 +144,7 @@ class RecordSync:
         mine = self._receipts.find(index, pool)  # meanwhile the store may have reported that another node was first
         if mine is None or mine.placing:
             return None, found.refused
-        if mine.winner is not None:
-            version, sealed = mine.winner
-            base = replace(mine, version=version, record=sealed, line=new_line(), winner=None)
-        else:
-            base = mine
+        base = mine.with_winner()
         record = self._open(index, pool, base)
         # As we had it, a file is no change of the winner's; as the winner has it, it is no change of ours.
         changed = changed_files(record.files, changed_files(recorded, found.files.values()))
@@ -218,55 +211,12 @@ class RecordSync:
         if not stay:
             self.troubles.note(index, pool)
 
-    # --- versions that were made at once ------------------------------------------------------------------------------
-
-    def rebased(self, mine: SaveMessage, theirs: Conflict) -> SaveMessage | None:
-        """Return our later version, made anew from the one that another node saved before it; that one is kept.
-
-        None if theirs is as late, or either does not open: then theirs counts.
-        """
-        if not mine.made_at or mine.made_at < theirs.saved_at:
-            return None
-        binding = replace(mine.binding, version=theirs.version)
-        try:
-            ours = decode(self._sealer.unseal_record(mine.binding, mine.record))
-            base = decode(self._sealer.unseal_record(binding, theirs.record))
-        except RecordRejected:
-            return None
-        self._versions.keep(binding, theirs.record, self._clock.now_ms())
-        _log.warning("record.conflict", user=mine.claim.user, pool=mine.pool, version=theirs.version, counts="ours")
-        files = {file.name: file for file in (*base.files, *ours.files)}
-        binding = replace(binding, version=theirs.version + 1)
-        sealed = self._sealer.seal_record(binding, encode(replace(ours, files=tuple(files.values()))))
-        made = replace(mine, version=binding.version, record=sealed, line=new_line())
-        receipt = self._receipts.find(mine.claim.user, mine.pool)
-        if receipt is not None and receipt.line == mine.line:
-            changed = replace(receipt, version=made.version, record=sealed, line=made.line)
-            self._receipts.keep(mine.claim.user, mine.pool, changed)
-        return made
-
-    def lose_conflict(self, mine: SaveMessage, theirs: Conflict) -> None:
-        """Another node's version was changed later than ours, or as late: it counts, and ours is kept."""
-        self._versions.keep(mine.binding, mine.record, self._clock.now_ms())
-        _log.warning("record.conflict", user=mine.claim.user, pool=mine.pool, version=theirs.version, counts="theirs")
-        receipt = self._receipts.find(mine.claim.user, mine.pool)
-        if receipt is not None and receipt.line == mine.line:
-            winner = (theirs.version, theirs.record)
-            self._receipts.keep(mine.claim.user, mine.pool, _settled(replace(receipt, winner=winner)))
-        self.session_over(mine.claim.user, mine.pool, theirs.nodes)
-
-    def lease_gone(self, mine: SaveMessage) -> None:
-        """A change was collected for a lease that has ended: it is kept as evidence."""
-        self._keep_record("lease-gone", mine)
-        _log.warning("record.lease_gone", user=mine.claim.user, pool=mine.pool)
-
     async def yield_to_winner(self, index: str, pool: str) -> bool:
         """Place another node's files if its version won over ours and no session runs there; return whether it won."""
         mine = self._receipts.find(index, pool)
         if mine is None or mine.winner is None:
             return False
-        version, sealed = mine.winner
-        theirs = replace(mine, version=version, record=sealed, line=new_line(), winner=None)
+        theirs = mine.with_winner()
         record, known = self._open(index, pool, theirs), self._open(index, pool, mine).files
         placing = Placing(self._owner_of(index, mine), unused=False, alone=self.is_over(index, pool))
         if placing.alone:
@@ -345,16 +295,6 @@ class RecordSync:
             binding, now_ms = receipt.binding(index, pool, receipt.version), self._clock.now_ms()
             await in_thread(lambda: self._versions.keep(binding, receipt.record, now_ms))
 
-    def _keep_record(self, why: str, mine: SaveMessage) -> None:
-        try:
-            record = decode(self._sealer.unseal_record(mine.binding, mine.record))
-        except RecordRejected:  # its key has been retired: only the sealed bytes can be kept
-            index = mine.claim.user
-            self._evidence.keep(why, as_label(index), mine.record, self._clock.now_ms(), user=index)
-        else:
-            for file in record.files:
-                self._disk.keep(why, mine.claim.user, file)
-
     def _owner_of(self, index: str, receipt: Receipt) -> FileOwner:
         """Return whose the files of a receipt are; one of 0.1.0 does not say."""
         return receipt.owner or FileOwner(User(self._sealer.unseal_name(index, receipt.name)).name)
@@ -366,7 +306,7 @@ class RecordSync:
             files = receipt.files if files is None else files
             unsaved = tuple(template for template in receipt.unsaved if template in files)
             changed = replace(receipt, placing=placing, files=files, unsaved=unsaved)
-            self._receipts.keep(index, pool, _settled(changed))
+            self._receipts.keep(index, pool, changed if files else changed.with_winner())
 
 
 def _is_ahead(mine: Receipt, taken: Receipt) -> bool:
@@ -377,14 +317,6 @@ def _is_ahead(mine: Receipt, taken: Receipt) -> bool:
 def _with_files_of(mine: Receipt | None, receipt: Receipt) -> Receipt:
     """Return a receipt with the places of the files that are here by the receipt before it."""
     return receipt if mine is None else replace(receipt, owner=mine.owner, paths=mine.paths, unsaved=mine.unsaved)
-
-
-def _settled(receipt: Receipt) -> Receipt:
-    """Return the receipt with the winner as its version, if none of our files is on the disk any more."""
-    if receipt.winner is None or receipt.files:
-        return receipt
-    version, record = receipt.winner
-    return replace(receipt, version=version, record=record, line=new_line(), winner=None)
 
 
 def _homeless(found: Found) -> list[str]:

@@ -18,7 +18,7 @@ from farmlease.node.files.folder import FileBusy
 from farmlease.node.files.vendor_files import Found, VendorFiles
 from farmlease.node.journal.evidence import Evidence, as_label
 from farmlease.node.journal.receipts import FileOwner
-from farmlease.node.threads import in_thread
+from farmlease.threads import in_thread
 
 __all__ = ["Placing", "UserDisk", "changed_files"]
 

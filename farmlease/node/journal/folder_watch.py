@@ -10,6 +10,7 @@ import stat
 from contextlib import closing
 from pathlib import Path
 
+from farmlease.node.journal.integrity import folder_marker
 from farmlease.node.journal.sqlite import files_of
 from farmlease.private_file import UNFINISHED
 
@@ -45,7 +46,7 @@ class FolderWatch:
 def write_copy(connection: sqlite3.Connection, path: Path) -> Path:
     """Write all that an open journal holds into a file beside ``path``, whatever became of its own; return that file.
 
-    Raises ``OSError`` and ``sqlite3.Error``.
+    The copy names the folder that it lies in. Raises ``OSError`` and ``sqlite3.Error``.
     """
     copy = path.with_name(f"{UNFINISHED}{path.name}")
     for part in files_of(copy):
@@ -53,6 +54,7 @@ def write_copy(connection: sqlite3.Connection, path: Path) -> Path:
     os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     with closing(sqlite3.connect(copy, isolation_level=None)) as target:
         connection.backup(target)
+        target.execute("REPLACE INTO node VALUES ('folder', ?)", (folder_marker(path.parent),))
     return copy
 
 

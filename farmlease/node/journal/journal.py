@@ -2,7 +2,8 @@
 
 Guaranteed: what was written before an answer was given is there after the agent was killed. Not guaranteed: the last
 moments before the *host* lost power (write-ahead log, synchronised at checkpoints); a reboot ends all sessions anyway.
-A journal that is not the one this node left here is never used: ``integrity.py`` checks that.
+A journal that is not the one this node left here is never used: ``integrity.py`` checks that. That its files stay where
+they belong, ``state_folder.py`` sees to.
 
 Bodies are opaque here: the tables above seal them before writing and open them after reading. A journal is one file in
 the state folder, for its owner only, and belongs to one agent at a time.
@@ -11,21 +12,16 @@ the state folder, for its owner only, and belongs to one agent at a time.
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
-from filelock import FileLock, Timeout
-
-from farmlease.errors import AlreadyRunning, FileRefused, JournalFailed
+from farmlease.errors import JournalFailed
 from farmlease.node.host_identity import HostIdentity, boot_marker, machine_marker, new_incarnation, same_boot
 from farmlease.node.journal.evidence import Evidence
-from farmlease.node.journal.folder_watch import FolderWatch, write_copy
 from farmlease.node.journal.integrity import (
     KIND,
-    Fault,
     JournalCheck,
     Mark,
     ReportedMark,
@@ -33,23 +29,14 @@ from farmlease.node.journal.integrity import (
     folder_marker,
     move_to_evidence,
 )
-from farmlease.node.journal.sqlite import open_file, parts_of
+from farmlease.node.journal.state_folder import StateFolder
 
-__all__ = ["FILE", "MARK", "Journal", "OutboxRow", "UseRow"]
-
-FILE = "journal.sqlite"  #: in the state folder
-MARK = "journal.mark"  #: beside it: which one it is
+__all__ = ["Journal", "OutboxRow", "UseRow"]
 
 #: Tables with bodies that the agent sealed.
 _SEALED = ("use", "receipt", "owed", "document", "tombstone")
-
-
 #: Earlier incarnations that are remembered: an older copy of the store's data may have sessions of them.
 _LIVES_KEPT = 16
-#: Kind of evidence: what was found in the place of an open journal.
-_STRANGER = "strange-journal"
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +74,7 @@ class Journal:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        lock: FileLock,
-        mark: Path,
+        folder: StateFolder,
         here: HostIdentity,
         checked: JournalCheck,
         evidence: Evidence,
@@ -96,24 +82,14 @@ class Journal:
         #: Whether the last statement worked, or the last attempt to write since then.
         self.works = True
         self._connection = connection
-        self._lock = lock
-        self._mark = mark
+        self._folder = folder
         self._here = here
-        self._evidence = evidence
         self._refused = evidence.list(KIND)
-        #: The mark as this agent left it last; None: it could not.
-        self._left: Mark | None = None
-        self._turned_back = False
-        self._is_in_place = False  # what was removed lies there again, and could not be opened yet
-        self._is_open = True
-        #: Which file was removed or replaced, and written anew since.
-        self.put_back: str | None = None
         self._generation = checked.generation
         known = dict(self._rows("SELECT name, value FROM node"))
         self.former = _former_names(known, checked.former, here.node)
         self.sealed_for: str = known.get("sealed_for") or known.get("node") or here.node
         self.incarnation, self.previous = self._identify(known, checked)
-        self._watch = FolderWatch(mark.with_name(FILE), Path(lock.lock_file))
         #: Whether the node takes no new users.
         self.draining = bool(self._rows("SELECT 1 FROM node WHERE name = 'draining'"))
 
@@ -128,31 +104,29 @@ class Journal:
         folder; JournalRejected if a later version of farmlease wrote the journal: it is left as it is; JournalFailed if
         the disk refuses.
         """
-        lock = _locked(folder)
+        taken = StateFolder(folder, evidence)
         try:
             here = HostIdentity(node=node, machine=machine_marker(), boot=boot_marker())
-            path, mark = folder / FILE, folder / MARK
-            seen = Mark.read(mark)
-            checked = check_journal(path, here, seen, now_ms, reported)
+            mark = taken.read_mark()
+            checked = check_journal(taken.journal, here, mark, now_ms, reported)
             if checked.fault is not None:
-                move_to_evidence(path, checked, seen, evidence, now_ms)
-            connection = open_file(path)
+                move_to_evidence(taken.journal, checked, mark, evidence, now_ms)
+            connection = taken.open()
             try:
-                journal = cls(connection, lock, mark, here, checked, evidence)
+                journal = cls(connection, taken, here, checked, evidence)
             except BaseException:
                 connection.close()
                 raise
         except BaseException:
-            lock.release()
+            taken.release()
             raise
         return journal
 
     def close(self) -> None:
         """Close the file and release the folder."""
         self.writes()  # so that a copy made since the last heartbeat is older than the file left here
-        self._is_open = False
         self._connection.close()
-        self._lock.release()
+        self._folder.release()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -180,8 +154,12 @@ class Journal:
     @property
     def displaced(self) -> str | None:
         """Which file of the open journal was removed, replaced or turned back: what is written now may be lost."""
-        missing = self._watch.missing()
-        return missing.name if missing is not None else MARK if self._turned_back else None
+        return self._folder.displaced
+
+    @property
+    def put_back(self) -> str | None:
+        """Which file was removed or replaced, and written anew since."""
+        return self._folder.put_back
 
     @property
     def refused(self) -> str | None:
@@ -200,16 +178,13 @@ class Journal:
         Where its files were removed or replaced, it is written into its place anew first.
         """
         try:
-            self._put_back()
+            self._connection = self._folder.replace_missing(self._connection, self._generation)
             self._rows("REPLACE INTO node VALUES ('generation', ?)", str(self._generation + 1))
         except JournalFailed:
+            self.works = False
             return False
         self.works = True
         self._generation += 1
-        found = Mark.read(self._mark)
-        if None not in {found, self._left} and found != self._left and not self._turned_back:
-            _log.error("journal.turned_back", mark=str(self._mark))
-            self._turned_back = True
         self._leave_mark(self.incarnation)
         return True
 
@@ -324,7 +299,7 @@ class Journal:
             "incarnation": incarnation,
             "previous": " ".join(previous),
             "generation": str(self._generation),
-            "folder": folder_marker(self._mark.parent),
+            "folder": folder_marker(self._folder.journal.parent),
         }
         if self.former:
             rows |= {"former": json.dumps(self.former), "sealed_for": self.sealed_for}
@@ -345,58 +320,10 @@ class Journal:
         return incarnation, previous
 
     def _leave_mark(self, incarnation: str) -> None:
-        # Ahead of a journal that was turned back under this agent: the next one is not to believe it.
-        generation = self._generation + self._turned_back
-        mark = Mark(**asdict(self._here), incarnation=incarnation, generation=generation)
-        with suppress(OSError):  # a mark that lags behind refuses no journal
-            mark.write(self._mark)
-            self._left = mark
-
-    def _put_back(self) -> None:
-        """Write the journal into its place anew, if its files are not there any more; what is there instead is kept."""
-        missing = self._watch.missing() if self._is_open else None
-        if missing is None:
-            return
-        path = self._mark.with_name(FILE)
-        try:
-            if not self._watch.has_lock:
-                lock = _locked(path.parent)
-                self._lock.release()
-                self._lock = lock
-            if not self._watch.has_journal:
-                if not self._is_in_place:
-                    copy = write_copy(self._connection, path)
-                    if found := parts_of(path):
-                        self._evidence.move(_STRANGER, Fault.REPLACED, found, {}, self._generation)  # begins as a time
-                    copy.replace(path)
-                    self._connection.close()  # before the other is opened: this removes a log by its name
-                    self._is_in_place = True
-                self._connection = open_file(path)
-                self._is_in_place = False
-                self._rows("REPLACE INTO node VALUES ('folder', ?)", folder_marker(path.parent))
-        except (AlreadyRunning, FileRefused, OSError, sqlite3.Error) as error:
-            self.works = False
-            raise JournalFailed(f"{missing.name} was removed or replaced, and cannot be put back ({error})") from error
-        self._watch = FolderWatch(path, Path(self._lock.lock_file))
-        self.put_back = missing.name
-        _log.error("journal.put_back", was=missing.name)
+        self._folder.leave_mark(Mark(**asdict(self._here), incarnation=incarnation, generation=self._generation))
 
 
 def _former_names(known: Mapping[str, str], former: str, node: str) -> tuple[str, ...]:
     """Return the names that the node had in this life, the last one last."""
     names = dict.fromkeys([*json.loads(known.get("former", "[]")), former])
     return tuple(name for name in names if name and name != node)[-_LIVES_KEPT:]
-
-
-def _locked(folder: Path) -> FileLock:
-    """Make the state folder, for its owner only, and return its lock, taken."""
-    lock = FileLock(folder / "agent.lock", mode=0o600)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise AlreadyRunning(f"another agent runs on {folder}; stop it, or give this one its own state_dir") from None
-    except OSError as error:
-        raise JournalFailed(f"cannot use state_dir {folder} ({error.strerror}); correct it or its rights") from error
-    return lock

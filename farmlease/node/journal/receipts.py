@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farmlease.clock import Clock
 from farmlease.crypto.seal import NodeSealer, RecordBinding
+from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Lease
 from farmlease.domain.tombstones import granted_with
 from farmlease.errors import RecordRejected
@@ -73,6 +74,13 @@ class Receipt:
     def granted_anew(self, taken: "Receipt") -> "Receipt":
         """Return this receipt with the lease as a later grant has it, and with its own record."""
         return replace(self, lease=taken.lease, name=taken.name, document=taken.document, incarnation=taken.incarnation)
+
+    def with_winner(self) -> "Receipt":
+        """Return this receipt with the winner as its version, if there is one."""
+        if self.winner is None:
+            return self
+        version, record = self.winner
+        return replace(self, version=version, record=record, line=new_line(), winner=None)
 
 
 _FORM = TypeAdapter(Receipt)
@@ -214,13 +222,30 @@ class Receipts:
                 raise
 
     def renew(self, index: str, pool: str, remains: Remains) -> None:
-        """Note what is left of a lease after the end of a session; a receipt without a use is removed."""
+        """Note what is left of a lease after the end of a session; a receipt without a use is removed.
+
+        The answer to a later grant may have come first: what that one brought stays. A receipt that was given up stays
+        so, and so is one of an earlier lease.
+        """
         receipt = self.find(index, pool)
-        if receipt is None:
+        if receipt is None or not receipt.document:
             return
+        if LeaseDocument.parse(receipt.document).fence > remains.fence:
+            return
+        goes_on = bool(remains.document) and LeaseDocument.parse(remains.document).id == receipt.lease.id
         expires_at = remains.expires_at or receipt.lease.expires_at
-        lease = replace(receipt.lease, expires_at=expires_at)
-        self._put(index, pool, replace(receipt, lease=lease, document=remains.document))
+        lease = replace(receipt.lease, expires_at=expires_at) if goes_on else receipt.lease
+        self._put(index, pool, replace(receipt, lease=lease, document=remains.document if goes_on else b""))
+
+    def take_back(self, index: str, pool: str, fence: int) -> None:
+        """Give up the receipt of a lease whose sessions up to this fence an administrator ended.
+
+        One without such a session is of a later grant, and stays.
+        """
+        receipt = self.find(index, pool)
+        sessions = LeaseDocument.parse(receipt.document).sessions if receipt is not None and receipt.document else {}
+        if any(each.fence <= fence for each in sessions.values()):
+            self.give_up(index, pool)
 
     def give_up(self, index: str, pool: str) -> None:
         """Note that the lease is not this user's any more: its receipt restores nothing and admits no session."""

@@ -6,6 +6,7 @@ while such leases may be left, or where the node has to go by its own receipts: 
 
 from farmlease.crypto.seal import Sealer
 from farmlease.domain.identity import User
+from farmlease.domain.spellings import other_spellings
 from farmlease.errors import InvalidName, RecordRejected
 from farmlease.node.journal.policy_cache import PolicyCache
 
@@ -21,7 +22,7 @@ class UserNames:
 
     def indexes(self, user: User, known: str = "") -> tuple[str, ...]:
         """Return the user's index, then ``known`` if it is another one, then those of all other spellings."""
-        spellings = self._policy.in_force.identity.spellings(user)
+        spellings = other_spellings(self._policy.in_force.identity, user)
         found = (self._sealer.user_index(user), known, *map(self._sealer.user_index, spellings))
         return tuple(dict.fromkeys(filter(None, found)))
 

@@ -91,9 +91,10 @@ class Granting:
             **more,
         )
         back = session.state is SessionState.INVALID
+        hold_until = session.hold_until if session.grant is None or session.grant.fence == fence else None
         event = SessionEvent.REACQUIRED if back else SessionEvent.GRANTED
         try:
-            granted = self._sessions.step(session, event, grant=grant, lost_because=None)
+            granted = self._sessions.step(session, event, grant=grant, lost_because=None, hold_until=hold_until)
         except JournalFailed:
             if session.state is not SessionState.ACTIVE or session.grant is None or session.grant.fence != fence:
                 raise

@@ -84,12 +84,17 @@ class Reacquisition:
         """Mark a session invalid or lost; return one that is lost: its files are to leave."""
         rule = self._policy.in_force.pool(session.pool)
         by_hand = lost.reason in BY_HAND
-        if by_hand:
-            self._receipts.give_up(lost.user, session.pool)
+        if by_hand and (lost.reason != LossReason.REPLACED or not self._goes_on_without(session)):
+            self._receipts.take_back(lost.user, session.pool, lost.fence)
         if by_hand or session.is_uncounted or rule is None or not rule.reacquire.attempts:
             return self._ending.lose(session, lost.reason)
         self._ending.invalidate(session, lost.reason)
         return None
+
+    def _goes_on_without(self, session: NodeSession) -> bool:
+        """Whether another session of its user here goes on: its lease does, on another device than was replaced."""
+        others = (each for each in self._sessions if each.pool == session.pool and each.key != session.key)
+        return any(each.state is SessionState.ACTIVE and each.claim.user == session.claim.user for each in others)
 
     async def _try(self, use: tuple[str, str], rule: Rule) -> None:
         """Try by the rule until an attempt settles the session, one way or the other; then give up."""

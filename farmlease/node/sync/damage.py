@@ -1,5 +1,7 @@
 """What each pool lacks in the store, and which keys are of another type, as the last heartbeat learned it."""
 
+from collections.abc import Mapping
+
 import structlog
 
 from farmlease.domain.store_damage import damage_text
@@ -16,7 +18,8 @@ class StoreDamage:
     def __init__(self) -> None:
         self._missing: dict[str, tuple[str, ...]] = {}
         self._refusals: dict[str, str] = {}
-        self._eviction = ""
+        #: Event of the log to what was seen at the last look, by key.
+        self._seen: dict[str, dict[str, str]] = {}
 
     def note(self, pool: str, missing: tuple[str, ...]) -> None:
         """Note what a pool lacks."""
@@ -40,12 +43,29 @@ class StoreDamage:
 
     def evicting(self, text: str) -> None:
         """Note that the store may drop keys, or has, in words; "" if it does not."""
-        if text and text != self._eviction:
-            _log.error("store.evicts", why=text)
-        self._eviction = text
+        self._note("store.evicts", {text: text} if text else {})
+
+    def of_other_types(self, texts: Mapping[str, str]) -> None:
+        """Note keys of another type and what to do; a refusal that names the key has told it already."""
+        told = " ".join(self._refusals.values())
+        self._note("store.key_damaged", {key: text for key, text in texts.items() if key not in told})
+
+    def lost(self, texts: Mapping[str, str]) -> None:
+        """Note which of the farm's own keys have lost something, and what to do."""
+        self._note("store.farm_key_lost", texts)
+
+    def foreign(self, texts: Mapping[str, str]) -> None:
+        """Note in which keys something lies that farmlease did not write, and what to do."""
+        self._note("store.foreign", texts)
+
+    def _note(self, event: str, texts: Mapping[str, str]) -> None:
+        for key in texts.keys() - self._seen.get(event, {}).keys():
+            _log.error(event, why=texts[key])
+        self._seen[event] = dict(texts)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """What is damaged and what to do, in words."""
         lacking = (damage_text(pool, missing) for pool, missing in sorted(self._missing.items()) if missing)
-        return (*dict.fromkeys(self._refusals.values()), *lacking, *filter(None, [self._eviction]))
+        seen = (text for texts in self._seen.values() for text in texts.values())
+        return tuple(dict.fromkeys([*self._refusals.values(), *lacking, *seen]))

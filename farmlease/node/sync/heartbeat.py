@@ -52,7 +52,7 @@ class Heartbeat:
         self._store_state = state.store_state
         self._policy = state.policy
         self._store = farm.leases
-        self._taken_back = TakenBack(state, farm)
+        self._taken_back = TakenBack(state, farm, events)
         self._availability = availability
         self._recovery = recovery
         self._events = events
@@ -116,8 +116,8 @@ class Heartbeat:
                 self._events.add(SeatLost(pool.name, lost))
             if roster_changed:
                 self._store_state.note_nodes(pool.name, await self._store.nodes(pool.name), beat.nodes)
-            await self._taken_back.follow(pool.name, beat.buried)
-            if before == self._sessions.changes and not beat.lost:
+            taken = await self._taken_back.follow(pool.name, beat.buried)
+            if before == self._sessions.changes and not beat.lost and not taken:
                 self._compare(pool.name, beat)
         return beat
 

@@ -163,7 +163,7 @@ class OutboxDelivery:
                 case Conflict():
                     made = self._meet(number, message, outcome)
                 case None:
-                    self._records.lease_gone(message)
+                    self._records.conflicts.lease_gone(message)
             if made is None:
                 self._outbox.settle(number)
         return True if made is None else await self._save(number, made)
@@ -216,10 +216,11 @@ class OutboxDelivery:
         for one that was made from theirs.
         """
         ours = self._made_from(number, message)
-        made = self._records.rebased(ours[-1][1], theirs)
+        made = self._records.conflicts.rebased(ours[-1][1], theirs)
         for each, version in ours:
             if made is None:
-                self._records.lose_conflict(version, theirs)
+                self._records.conflicts.lose(version, theirs)
+                self._records.session_over(version.claim.user, version.pool, theirs.nodes)
             if each != number:
                 self._outbox.settle(each)
         if made is not None:

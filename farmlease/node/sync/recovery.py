@@ -38,6 +38,7 @@ from farmlease.node.sync.renamed_node import RenamedNode
 from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.answers.recovery import Recovering, Restoring
 from farmlease.store.answers.session import Behind, Claim, Known, Lost
+from farmlease.store.keys import node_member
 
 __all__ = ["Recovery"]
 
@@ -88,7 +89,7 @@ class Recovery:
         self._policy = state.policy
         self._names = state.names
         self._farm = farm
-        self._taken_back = TakenBack(state, farm)
+        self._taken_back = TakenBack(state, farm, events)
         self._availability = availability
         self._delivery = delivery
         self._events = events
@@ -353,8 +354,9 @@ class Recovery:
     def _claim(self, session: NodeSession, lease: LeaseDocument) -> dict[str, object]:
         """Return a session in the form in which the store restores it."""
         assert session.grant is not None  # noqa: S101 - _living has only those with one
+        life = node_member(self._member.partition("#")[0], session.incarnation)  # in which the document knows it
         return lease.claim(
-            f"{self._member}/{session.id}",
+            f"{life if self._is_over(session) else self._member}/{session.id}",
             user=self._index(session),
             device=session.device,
             fence=session.grant.fence,

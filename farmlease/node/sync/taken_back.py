@@ -2,18 +2,22 @@
 
 An administrator takes a lease, a device or a name from a user, or a lease moves to another name: the store leaves a
 tombstone, and each heartbeat says whether there are new ones. A receipt of what was taken admits nobody from then on
-and restores nothing. A store that has lost tombstones gets them back before anything is restored; one that arrives
-after its lease was restored ends it.
+and restores nothing, and a session of a lease that was taken has lost its seat, whether or not the store counted it
+then. A store that has lost tombstones gets them back before anything is restored; one that arrives after its lease was
+restored ends it.
 """
 
 from dataclasses import replace
 
 import structlog
 
+from farmlease.domain.session_states import SessionState
 from farmlease.domain.tombstones import Graves
 from farmlease.farm import Farm
 from farmlease.node.journal.receipts import Receipt
 from farmlease.node.journal.state import State
+from farmlease.node.sync.events import SeatLost, SyncEvents
+from farmlease.store.answers.session import Lost
 
 __all__ = ["TakenBack"]
 
@@ -23,8 +27,10 @@ _log = structlog.get_logger(__name__)
 class TakenBack:
     """What was taken back from the users of one node's pools."""
 
-    def __init__(self, state: State, farm: Farm) -> None:
+    def __init__(self, state: State, farm: Farm, events: SyncEvents) -> None:
         self._member = state.member
+        self._sessions = state.sessions
+        self._events = events
         self._tombstones = state.tombstones
         self._receipts = state.receipts
         self._store_state = state.store_state
@@ -32,11 +38,15 @@ class TakenBack:
         self._names = state.names
         self._farm = farm
 
-    async def follow(self, pool: str, number: int) -> None:
-        """Hear what was taken back since this node last heard, if the store's ``number`` says that there is more."""
+    async def follow(self, pool: str, number: int) -> bool:
+        """Hear what was taken back since this node last heard, if the store's ``number`` says that there is more.
+
+        True if sessions of this node have lost their seats by what is known.
+        """
         known = self._tombstones.number(pool)
         if number != known:
             await self._hear(pool, known if known < number else 0)
+        return self._tell_lost(pool)
 
     async def recover(self, pool: str, epoch: int) -> bool:
         """Have a store that this node did not know learn what it lost. False if the epoch ended meanwhile."""
@@ -47,7 +57,25 @@ class TakenBack:
                 if not await self._farm.tombstones.put_back(pool, self._member, epoch, user, ours):
                     return False
                 self._heed(pool, user, ours)
+        self._tell_lost(pool)
         return True
+
+    def _tell_lost(self, pool: str) -> bool:
+        """Add an event for each session whose lease was taken since its grant; return whether there is one.
+
+        The store tells the node of those that it counted, and of no other: it may have lost this one before. Each time
+        all are looked at, as an agent that is killed forgets the event.
+        """
+        graves, found = self._tombstones.of_pool(pool), False
+        for each in self._sessions:
+            if each.pool != pool or each.state is not SessionState.ACTIVE or each.grant is None or each.is_uncounted:
+                continue
+            user, grant = each.claim.user, each.grant
+            reason = graves[user].why_lost(grant.lease.id, grant.fence) if user in graves else None
+            if reason is not None:
+                self._events.add(SeatLost(pool, Lost(session=each.id, user=user, fence=grant.fence, reason=reason)))
+                found = True
+        return found
 
     async def _hear(self, pool: str, after: int) -> dict[str, Graves]:
         """Return what the store has after a number, heeded and remembered here.

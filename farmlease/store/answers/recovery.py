@@ -90,6 +90,7 @@ class Remains:
 
     document: bytes
     expires_at: int | None  #: ms; None where no named seat is held on
+    fence: int  #: of the lease's last grant
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -99,8 +100,8 @@ class Remains:
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Remains":
         """From ``released`` of release.lua."""
-        _, document, until = answer
-        return Remains(document=document, expires_at=int(until) if until else None)
+        _, document, until, fence = answer
+        return Remains(document=document, expires_at=int(until) if until else None, fence=int(fence))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from farmlease import plain_file
 from farmlease.errors import ConfigError
 
 __all__ = [
@@ -75,12 +76,16 @@ class StoreAddress:
 def tls_context(address: StoreAddress) -> ssl.SSLContext:
     """Build the context of an address from its files as they are now. ConfigError if one cannot be used."""
     try:
+        if address.ca_file is not None:
+            plain_file.check(address.ca_file)  # OpenSSL would wait for a pipe
         context = ssl.create_default_context(cafile=address.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"[store] ca_file {address.ca_file} cannot be used: {_reason(error)}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if address.cert_file is not None:
         try:  # an empty pass phrase: without one OpenSSL would ask for it on the terminal
+            for each in filter(None, (address.cert_file, address.key_file)):
+                plain_file.check(each)
             context.load_cert_chain(address.cert_file, address.key_file, password="")
         except (OSError, ssl.SSLError) as error:
             pair = f"cert_file {address.cert_file} with key_file {address.key_file}"
@@ -280,7 +285,7 @@ def credentials(address: StoreAddress, url: SplitResult) -> tuple[str | None, st
 def read_password(option: str, file: Path) -> str:
     """Return the password that a file holds. ConfigError, which names the option, if there is none."""
     try:
-        password = file.read_text(encoding="utf-8-sig").rstrip("\r\n")
+        password = plain_file.read(file).decode("utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = _reason(error) if isinstance(error, OSError) else "not text"
         raise ConfigError(f"[store] {option} {file} cannot be read: {reason}") from None

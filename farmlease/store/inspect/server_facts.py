@@ -13,6 +13,7 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from farmlease.domain.diagnosis.store import Rights, ServerFacts, ShardFacts
+from farmlease.domain.store_damage import Foreign
 from farmlease.store.connection.acl_texts import lack_in
 from farmlease.store.connection.connection import Connection
 from farmlease.store.connection.server_life import parse_info
@@ -20,6 +21,7 @@ from farmlease.store.connection.socket import Channel
 from farmlease.store.connection.wrong_type import WrongType, wrong_types
 from farmlease.store.damage_store import DamageStore
 from farmlease.store.inspect.farm_keys import lost_farm_keys
+from farmlease.store.inspect.foreign import foreign_members
 from farmlease.store.keys import Shard, farm_keys, node_keys, note_keys, policies_key, policy_key, pools_key, ring_keys
 
 __all__ = ["SAMPLES", "ServerInspection"]
@@ -112,12 +114,18 @@ class ServerInspection:
         """Return the names of the farm's own keys that are gone, or have lost members."""
         return await lost_farm_keys(self._connection, self._farm)
 
+    async def foreign(self) -> list[Foreign]:
+        """Return which of the farm's own keys have members that farmlease did not write."""
+        return await foreign_members(self._connection, farm_keys(self._farm))
+
     async def shard(self, pool: str) -> ShardFacts:
         """Read the state of a pool's epoch and time, and what it lacks."""
         meta, taken_back = Shard(self._farm, pool).key("meta"), Shard(self._farm, pool).key("over_numbers")
         if wrong := await self.wrong_types(pool):
             return ShardFacts(pool=pool, known=True, skew_ms=0, recovering=False, wrong=tuple(wrong))
         damage = DamageStore(self._connection, self._farm)
+        *keys, _ = Shard(self._farm, pool).keys()  # but for what was set aside
+        foreign = tuple(await foreign_members(self._connection, keys))
         missing, aside = await damage.missing(pool), await damage.set_aside(pool)
 
         async def read(channel: Channel) -> ShardFacts:
@@ -132,6 +140,7 @@ class ServerInspection:
                 recovering=until > seconds * 1000 - skew,
                 missing=missing,
                 set_aside=len(aside),
+                foreign=foreign,
                 taken_back=int(await channel.execute("ZCARD", taken_back)),
             )
 

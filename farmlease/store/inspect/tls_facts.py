@@ -13,6 +13,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
+from farmlease import plain_file
 from farmlease.crypto.certificates import ends_at
 from farmlease.domain.diagnosis.store import Certificate, Wiring
 from farmlease.store.connection.address import StoreAddress, hosts, is_encrypted, split_url, tls_context
@@ -58,7 +59,7 @@ def _own(address: StoreAddress) -> Iterator[Certificate]:
 
 
 def _ends(path: Path) -> Iterator[int]:
-    for text in _PEM.findall(path.read_text(encoding="ascii", errors="replace")):
+    for text in _PEM.findall(plain_file.read(path).decode("ascii", "replace")):
         with suppress(ValueError):
             yield ends_at(ssl.PEM_cert_to_DER_cert(text))
 

@@ -24,7 +24,7 @@ if sweep() then return { 'more' } end
 local graves, new = graves_of(user), {}
 for claim, grave in pairs(theirs) do
   local possible = grave[1] <= server_now + FENCE_AHEAD
-  if possible and grave[2] > now and grave[1] > (taken_with(graves, claim) or -1) then
+  if possible and grave[2] > now and not taken_since(graves, claim, grave[1]) then
     graves[claim], new[claim], state.fence = grave, true, math.max(state.fence, grave[1])
   end
 end
@@ -33,16 +33,14 @@ local lease = settled_lease(user)
 
 -- 2. Sessions from before a taking end, as many as one call may: with the taking, which was before now.
 local function end_sessions()
-  local keys = {}
+  local over = {}
   for key, session in pairs(lease.sessions) do
-    if session_taken_with(graves, lease, session) then keys[#keys + 1] = key end
+    local reason, taken = taking_of(graves, lease, session)
+    if reason then over[#over + 1] = { member = key .. '/' .. user, reason = reason, taken = taken } end
   end
-  for at, key in ipairs(keys) do
+  for at, each in ipairs(over) do
     if at > SWEEP_SESSIONS then return true end
-    local session = lease.sessions[key]
-    local is_returned = session.fence <= (taken_with(graves, lease.id) or -1)
-    local moment = math.min(now, session_taken_with(graves, lease, session))
-    terminate(key .. '/' .. user, is_returned and 'returned' or 'replaced', moment)
+    terminate(each.member, each.reason, math.min(now, each.taken))
   end
   return false
 end
@@ -52,9 +50,8 @@ local last = lease and fence_of(lease) or 0 -- ended sessions too: a later grant
 lease = stored_lease(user)
 
 -- 3. The lease, or what is left of it without the devices that were taken.
-local taken = lease and taken_with(graves, lease.id) or -1
-if lease and last <= taken then
-  lease.contact = math.min(lease.contact, taken) -- whatever was counted too long, and has ended since
+if lease and taken_since(graves, lease.id, last) then
+  lease.contact = math.min(lease.contact, taken_with(graves, lease.id)) -- whatever was counted too long, and has ended since
   if not lease.back then give_back(user, lease) end
 elseif lease then
   for device, claim in pairs(lease.devices) do

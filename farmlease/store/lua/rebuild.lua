@@ -1,7 +1,9 @@
 -- rebuild: what a lease claims stands in its document, and in sets that are made of all documents: seats, sessions,
 -- holds, reserved and quarantine. Puts into these sets what they lack, a page of documents per call, and sets aside
--- what does not decode. An administrator who repairs a pool has claims removed that no lease has, too. Repeating it
--- changes nothing.
+-- what does not decode. An administrator who repairs a pool has claims removed that no lease has, too, and whatever
+-- farmlease did not write. Repeating it changes nothing.
+--
+-- Uses lib/shapes.lua
 --
 -- KEYS  the shard's keys, as lib/shard.lua names them
 -- ARGV  1 cursor    'leases 0' to begin, then what the page before answered
@@ -13,7 +15,7 @@
 --   none            no policy has given this pool its limits
 --   more            as acquire's
 
-local part, at = string.match(ARGV[1], '^(%a+) (%d+)$')
+local part, at = string.match(ARGV[1], '^([%l_]+) (%S+)$')
 local count, by = tonumber(ARGV[2]), ARGV[3]
 if not load_limits() then return { 'none' } end
 if by == '' and not has_lost_sets() then
@@ -65,6 +67,7 @@ end
 
 -- Whether a lease has this member of a set.
 local function is_claimed(name, member)
+  if not SHAPES[name](member) then return false end
   if name == 'reserved' then member = string.match(member, '^[^/]*/(.+)$') or '' end
   if name == 'seats' or name == 'reserved' then
     if is_node_seat(member) then
@@ -77,6 +80,7 @@ local function is_claimed(name, member)
     return lease ~= nil and seats_of(user, lease)[member] ~= nil
   end
   if name == 'queue' then return call('ZSCORE', WAITS, member) ~= false end
+  if name ~= 'sessions' and name ~= 'holds' then return true end
   if string.sub(member, 1, 1) == NOTICE then return true end
   local key, user = string.match(member, '^([^/]+/.+)/([^/]+)$')
   local lease = user and stored_lease(user)
@@ -99,10 +103,41 @@ local function remove_unclaimed(name, set)
   return #found == count and text(stay) or nil
 end
 
+-- Sets aside what is foreign in a page of a hash. Returns where the next one begins, nil if this was the last.
+local function remove_foreign(name, set)
+  local found = call('HSCAN', set, at, 'COUNT', count)
+  for i = 1, #found[2], 2 do
+    local field, value = found[2][i], found[2][i + 1]
+    if not SHAPES[name](field, value) then
+      keep_damaged(name .. '/' .. field, value)
+      call('HDEL', set, field)
+      gone = gone + 1
+    end
+  end
+  return found[1] ~= '0' and found[1] or nil
+end
+
+-- The same of the audit.
+local function remove_foreign_entries(name, set)
+  local found = call('XRANGE', set, at == '0' and '-' or at, '+', 'COUNT', count)
+  for _, entry in ipairs(found) do
+    if not is_entry(entry[2]) then
+      keep_damaged(name .. '/' .. entry[1], table.concat(entry[2], ' '))
+      call('XDEL', set, entry[1])
+      gone = gone + 1
+    end
+  end
+  return #found == count and '(' .. found[#found][1] or nil
+end
+
 local function next_of_leases()
   local found = call('HSCAN', LEASES, at, 'COUNT', count)
   for i = 1, #found[2], 2 do
     local user = found[2][i]
+    if by ~= '' and not is_user(user) then
+      keep_damaged('lease/' .. user, found[2][i + 1])
+      call('HDEL', LEASES, user)
+    end
     local lease = stored_lease(user)
     if lease then rebuild_lease(user, lease) end
   end
@@ -110,15 +145,24 @@ local function next_of_leases()
   return by ~= '' and 'sessions 0' or ''
 end
 
-local SETS = { sessions = { SESSIONS, 'holds 0' }, holds = { HOLDS, 'seats 0' }, seats = { SEATS, 'reserved 0' },
-  reserved = { RESERVED, 'queue 0' }, queue = { QUEUE, '' } }
+-- In which order they are looked at after the leases: the set, how, and which follows.
+local SETS = { sessions = { SESSIONS, remove_unclaimed, 'holds 0' }, holds = { HOLDS, remove_unclaimed, 'seats 0' },
+  seats = { SEATS, remove_unclaimed, 'reserved 0' }, reserved = { RESERVED, remove_unclaimed, 'queue 0' },
+  queue = { QUEUE, remove_unclaimed, 'waits 0' }, waits = { WAITS, remove_unclaimed, 'nodes 0' },
+  nodes = { NODES, remove_unclaimed, 'quarantine 0' }, quarantine = { QUARANTINE, remove_unclaimed, 'barred 0' },
+  barred = { BARRED, remove_unclaimed, 'awaited 0' }, awaited = { AWAITED, remove_unclaimed, 'usage 0' },
+  usage = { USAGE, remove_unclaimed, 'over_numbers 0' },
+  over_numbers = { OVER_NUMBERS, remove_unclaimed, 'over 0' }, over = { OVER, remove_foreign, 'records 0' },
+  records = { RECORDS, remove_foreign, 'names 0' }, names = { NAMES, remove_foreign, 'meta 0' },
+  meta = { META, remove_foreign, 'audit 0' }, audit = { AUDIT, remove_foreign_entries, '' } }
 
 local cursor
 if part == 'leases' then
   cursor = next_of_leases()
 else
-  local on = remove_unclaimed(part, SETS[part][1])
-  cursor = on and part .. ' ' .. on or SETS[part][2]
+  local set = SETS[part]
+  local on = set[2](part, set[1])
+  cursor = on and part .. ' ' .. on or set[3]
 end
 if seats_changed then write_usage() end
 if cursor == '' then settle_loss(by) end

@@ -10,7 +10,8 @@
 --       then what the node knows, as lib/shard.lua names it
 --
 -- Answers
---   released, lease document (JSON) or '' if the lease is over too, until ms of its named seat or ''
+--   released, lease document (JSON) or '' if the lease is over too, until ms of its named seat or '', fence of the
+--                            lease's last grant: what a later one was answered with is newer than this
 --   gone                     there is no such session (any more)
 --   stale, fence             the session was granted anew since, with this fence: it goes on
 --   strange, more            as acquire's
@@ -43,4 +44,4 @@ if claim.fence > fence then return { 'stale', text(claim.fence) } end
 local _, document = end_session(user, lease, key, now, now)
 audit('released', user, node, session, claim.device, '', claim.fence)
 local kept = document ~= '' and lease['until']
-return { 'released', document, kept and text(kept) or '' }
+return { 'released', document, kept and text(kept) or '', text(math.max(lease.fence or 0, claim.fence)) }

@@ -40,7 +40,6 @@ for _, claim in pairs(wanted) do
   if claim.fence > server_now + FENCE_AHEAD then claim.fence = state.fence end -- none that was given
 end
 local graves = graves_of(user)
-local taken = taken_with(graves, mine.id) -- the lease, since this fence
 
 local new_devices = {} -- that the lease here did not have
 
@@ -52,7 +51,7 @@ local function merge(lease)
     theirs = remaining_slot(graves, mine.id, device, theirs)
     if theirs then
       local ours = lease.devices[device] or theirs
-    new_devices[device] = not lease.devices[device] or nil
+      new_devices[device] = not lease.devices[device] or nil
       ours.seen, ours['until'] = math.max(ours.seen, theirs.seen), math.max(ours['until'], theirs['until'])
       if not theirs.unused then ours.unused = nil end
       if theirs.fence then ours.fence = math.max(ours.fence or 0, theirs.fence) end
@@ -107,11 +106,6 @@ local function charge_of(seat)
   return count_alive(SEATS) >= limits.capacity and '+' or ''
 end
 
--- Whether the lease of a session, or its device, was taken since.
-local function was_taken(claim)
-  return session_taken_with(graves, mine, claim) ~= nil
-end
-
 -- Takes the sessions that are over out of those to be counted. Returns which of them were a named lease's contacts.
 local function last_contacts()
   local found = {}
@@ -119,7 +113,7 @@ local function last_contacts()
     if claim.over then
       wanted[session] = nil
       local is_in_time = limits.kind == 'named' and claim.over + limits.lease_ms > now
-      if is_in_time and not was_taken(claim) then found[#found + 1] = claim end
+      if is_in_time and not taking_of(graves, mine, claim) then found[#found + 1] = claim end
     end
   end
   return found
@@ -166,8 +160,8 @@ end
 local bar = deadline_of(call('ZSCORE', BARRED, user))
 if bar and bar <= now then bar = nil end
 local was_readmitted = bar and last_known() > (taken_with(graves, '/') or math.huge) -- granted after the revocation
-if bar and not was_readmitted or last_known() <= (taken or -1) then return { 'ended' } end
-local is_forgotten = last_known() <= (taken_with(graves, '') or -1)
+if bar and not was_readmitted or taken_since(graves, mine.id, last_known()) then return { 'ended' } end
+local is_forgotten = taken_since(graves, '', last_known())
 local lease, spelled = named_lease(user, '', spellings)
 spelled = spelled or name_mine()
 if spelled then return spelled end
@@ -206,8 +200,7 @@ for session, claim in pairs(wanted) do
   local key = node .. '/' .. session
   local member, seat = key .. '/' .. user, claim.seat or seat_for(user, key, claim.device)
   claim.seat = seat ~= user and seat or nil
-  local reason = terminated(member, claim.fence) or claim.fence <= (taken or -1) and 'returned'
-    or was_taken(claim) and 'replaced' or not has_room(seat) and 'capacity'
+  local reason = terminated(member, claim.fence) or taking_of(graves, mine, claim) or not has_room(seat) and 'capacity'
     or over_session_limit(lease, key, claim.device) or nil
   if reason then
     add(session, reason, '')

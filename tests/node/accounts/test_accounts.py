@@ -49,19 +49,22 @@ class Directory:
     asked: list[str] = field(default_factory=list)
     busy: int = 0
     busiest: int = 0
+    counting: threading.Lock = field(default_factory=threading.Lock)
 
     def account(self, name: str) -> Account | None:
         """Return the account of this name."""
         self.asked.append(name)
-        self.busy += 1
-        self.busiest = max(self.busy, self.busiest)
+        with self.counting:
+            self.busy += 1
+            self.busiest = max(self.busy, self.busiest)
         try:
             if name in self.hanging or "*" in self.hanging:
                 self.go.wait(within(60))
             if name in self.broken:
                 raise OSError(5, f"no answer about {name}")
         finally:
-            self.busy -= 1
+            with self.counting:
+                self.busy -= 1
         groups = self.accounts.get(name)
         if groups is None:
             return None
@@ -168,7 +171,8 @@ async def test_so_many_look_ups_at_once_and_no_more(desk: Desk) -> None:
     before, began = threading.active_count(), time.monotonic()
     answers = await asyncio.gather(*(desk.groups(f"user-{number}") for number in range(300)))
     assert {NoAnswer.UNKNOWN} == set(answers)
-    assert 64 == threading.active_count() - before == desk.directory.busiest
+    assert (64, 64) == (desk.directory.busy, desk.directory.busiest)
+    assert threading.active_count() - before <= 64  # fewer, where a thread of before has ended meanwhile
     assert 2 <= time.monotonic() - began < within(3)
     assert Failures(300, 300) == desk.accounts.failures
 

@@ -22,7 +22,8 @@ from farmlease.errors import JournalFailed, JournalRejected
 from farmlease.node.host_identity import HostIdentity, boot_marker, machine_marker
 from farmlease.node.journal import sqlite
 from farmlease.node.journal.integrity import Mark, ReportedMark
-from farmlease.node.journal.journal import FILE, Journal
+from farmlease.node.journal.journal import Journal
+from farmlease.node.journal.state_folder import FILE
 from tests.support.journals import NODE, ROOT, opened
 from tests.support.nodes import JOHN, Site, booted
 from tests.support.stores import HOUR

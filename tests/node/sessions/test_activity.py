@@ -63,7 +63,7 @@ async def test_who_works_keeps_the_seat_and_who_idles_loses_it(
     await day.site.apply(POOL)
     host = day.site.host()
     for user, session, scope in ((JOHN, "7", "51"), (MARY, "8", "52")):
-        process = programs.enter_context(scoped(f"session-{scope}.scope", "sleep", "60"))
+        process = programs.enter_context(scoped(f"session-{scope}.scope", "sleep", "600"))
         await host.granted(user, session, pid=process.pid)
         loginctl.say(scope, idle=False)
     await minutes(day, host, "9:00", "9:09")
@@ -79,7 +79,7 @@ async def test_who_comes_back_begins_anew(day: Day, loginctl: FakeLoginctl, prog
     """Idle from 09:00 to 09:20, at work at 09:21, idle again: over at 09:51, and not at 09:50."""
     await day.site.apply(POOL)
     host = day.site.host()
-    process = programs.enter_context(scoped("session-51.scope", "sleep", "60"))
+    process = programs.enter_context(scoped("session-51.scope", "sleep", "600"))
     await host.granted(JOHN, pid=process.pid)
     loginctl.say("51", idle=True)
     await minutes(day, host, "9:00", "9:20")
@@ -98,7 +98,7 @@ async def test_a_desktop_that_is_its_users_own_services_counts(
     """What the user's own manager runs is in no session: any session of the user counts."""
     await day.site.apply(POOL)
     host = day.site.host()
-    process = programs.enter_context(scoped("user@1000.service", "sleep", "60"))
+    process = programs.enter_context(scoped("user@1000.service", "sleep", "600"))
     await host.granted(JOHN, pid=process.pid)
     loginctl.say("1000", idle=False, kind="user")
     await minutes(day, host, "9:00", "9:40")
@@ -109,7 +109,7 @@ async def test_nobody_is_asked_where_no_pool_asks_for_it(day: Day, loginctl: Fak
     """Without idle_timeout no program is run, nor for a session without a process."""
     await day.site.apply(POOL.replace('idle_timeout = "30m"\n', ""))
     host = day.site.host()
-    process = programs.enter_context(scoped("session-51.scope", "sleep", "60"))
+    process = programs.enter_context(scoped("session-51.scope", "sleep", "600"))
     await host.granted(JOHN, pid=process.pid)
     await minutes(day, host, "9:00", "9:05")
     await day.site.apply(POOL)
@@ -125,7 +125,7 @@ async def test_a_pool_with_little_patience_is_looked_at_more_often(
     """With an idle_timeout of a minute somebody who works is asked about every fifteen seconds."""
     await day.site.apply(POOL.replace("30m", "1m"))
     host = day.site.host()
-    process = programs.enter_context(scoped("session-51.scope", "sleep", "60"))
+    process = programs.enter_context(scoped("session-51.scope", "sleep", "600"))
     await host.granted(JOHN, pid=process.pid)
     loginctl.say("51", idle=False)
     for _ in range(120):
@@ -140,7 +140,7 @@ async def test_without_logind_health_says_what_is_about_to_end(
     """Nothing reports: at half its time health warns, a touch ends that, and the session idles as without any of it."""
     await day.site.apply(POOL)
     host = day.site.host()
-    process = programs.enter_context(scoped("session-51.scope", "sleep", "60"))
+    process = programs.enter_context(scoped("session-51.scope", "sleep", "600"))
     await host.granted(JOHN, pid=process.pid)
     loginctl.fail(how="away")
     await minutes(day, host, "9:00", "9:14")
@@ -161,7 +161,7 @@ async def test_who_is_known_to_idle_is_no_warning(day: Day, loginctl: FakeLoginc
     """A session that logind watches ends because its user is away, which is what the pool asks for."""
     await day.site.apply(POOL)
     host = day.site.host()
-    process = programs.enter_context(scoped("session-51.scope", "sleep", "60"))
+    process = programs.enter_context(scoped("session-51.scope", "sleep", "600"))
     await host.granted(JOHN, pid=process.pid)
     loginctl.say("51", idle=True)
     await minutes(day, host, "9:00", "9:29")
@@ -174,7 +174,7 @@ async def test_a_logind_that_breaks_ends_no_loop(
     """Whatever goes wrong in a look, the agent goes on."""
     await day.site.apply(POOL)
     host = day.site.host()
-    process = programs.enter_context(scoped("session-51.scope", "sleep", "60"))
+    process = programs.enter_context(scoped("session-51.scope", "sleep", "600"))
     await host.granted(JOHN, pid=process.pid)
 
     def broken(pid: int) -> None:

@@ -1,6 +1,5 @@
 """Hooks ``drained`` and ``undrained``: a broker is told once of each change, however it was asked for."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from farmlease.admin.nodes import NodeAdmin
 from farmlease.config.model import Config
 from farmlease.node.sessions import hooks
 from tests.support.nodes import Host, Site
+from tests.support.patience import until, within
 
 DRAINED, UNDRAINED = "drained ctx-01", "undrained ctx-01"
 
@@ -115,13 +115,13 @@ async def test_a_store_that_lost_its_data_is_no_news(site: Site, broker: Broker)
 
 async def test_a_slow_notice_is_not_overtaken(site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """While ``drained`` is under way, ``undrained`` waits; one that hangs is killed, logged, and holds up nothing more."""
-    monkeypatch.setattr(hooks, "_LIMIT", 0.5)
-    broker.programs["drained"] = ["/bin/sh", "-c", f"echo begun >> {broker.file}; sleep 60"]
+    monkeypatch.setattr(hooks, "_LIMIT", within(1))
+    broker.programs["drained"] = ["/bin/sh", "-c", f"echo begun >> {broker.file}; sleep 600"]
     host = site.host()
     host.agent.drain(on=True)
     with structlog.testing.capture_logs() as logs:
         await host.node.loops.watch()
-        await asyncio.sleep(0.2)
+        await until(lambda: broker.told == ["begun"])
         host.agent.drain(on=False)
         await host.node.loops.watch()
         assert ["begun"] == broker.told

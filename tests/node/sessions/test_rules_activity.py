@@ -206,7 +206,7 @@ async def test_a_session_ends_with_its_process(day: Day) -> None:
     """The session of a program that was killed is over at the next look, before anybody reaped the program."""
     await day.site.apply(POOL)
     host = day.site.host()
-    with program("sleep", "60") as running:
+    with program("sleep", "600") as running:
         await host.granted(JOHN, pid=running.pid)
         await day.watched(host)
         assert {"7": "active"} == host.states
@@ -229,7 +229,7 @@ async def test_a_lost_session_is_out_of_sight_when_its_process_ends(day: Day) ->
     """Nobody else ends a session of a program: lost at 09:30, forgotten when the program ends."""
     await day.site.apply(POOL)
     host = day.site.host()
-    with program("sleep", "60") as running:
+    with program("sleep", "600") as running:
         await host.granted(JOHN, pid=running.pid)
         await day.watched(host)
         await day.at("09:30", host)

@@ -303,7 +303,7 @@ async def test_a_denied_move_leaves_the_processes(host: Host) -> None:
 
 def program() -> subprocess.Popen[bytes]:
     """Start a program that a use may belong to."""
-    return subprocess.Popen(["sleep", "60"])
+    return subprocess.Popen(["sleep", "600"])
 
 
 def kill(*programs: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 Where nothing was lost, a recovery changes nothing.
 """
 
+import asyncio
 import json
 from typing import Any
 
@@ -12,9 +13,10 @@ from farmlease.admin.leases import LeaseAdmin
 from farmlease.domain.identity import User
 from farmlease.domain.model import Reason, Source, Withdrawal
 from farmlease.domain.policy import Pool
+from farmlease.node.sessions.housekeeping import Housekeeping
 from farmlease.store.answers.admin import Replacement
 from farmlease.store.keys import Shard
-from tests.support.nodes import FARM, JOHN, MARY, Host, Site
+from tests.support.nodes import FARM, JOHN, MARY, Host, Site, booted
 from tests.support.renames import PLAIN, read_otherwise
 from tests.support.seats import contents
 from tests.support.stores import Served
@@ -68,6 +70,16 @@ def emptied(site: Site) -> None:
     site.timed.clock.advance(SECOND)
 
 
+@pytest.fixture
+async def hosts(farm: Site) -> tuple[Host, Host]:
+    """Two hosts: John had a session on the first, which has his receipt."""
+    one, two = farm.host(), farm.host("ctx-02")
+    await one.granted(JOHN)
+    await one.end()
+    await beaten(one, two)
+    return one, two
+
+
 async def pool_of(site: Site) -> Pool:
     """The pool as it is in force."""
     pool = (await site.farm.policy()).pool("qlikview")
@@ -78,6 +90,13 @@ async def pool_of(site: Site) -> Pool:
 async def taken_back(site: Site, why: Withdrawal = Withdrawal.RETURNED, user: User = JOHN) -> None:
     """Let an administrator take a user's lease."""
     assert await LeaseAdmin(site.farm).withdraw(await pool_of(site), user, why)
+
+
+async def devices(site: Site) -> list[str]:
+    """The devices of John's lease, in order."""
+    lease = await site.lease()
+    assert lease is not None
+    return sorted(each.device for each in lease.devices)
 
 
 def snapshot(site: Site) -> dict[str, Any]:
@@ -100,13 +119,22 @@ def put_back(site: Site, data: dict[bytes, bytes]) -> None:
         site.timed.raw.restore(key, 0, value)
 
 
+async def taken_back_and_lost(site: Site, one: Host, two: Host, why: Withdrawal = Withdrawal.RETURNED) -> None:
+    """Take a lease and lose that with the store, while only the second host hears of it; then the first recovers."""
+    before = copy(site)
+    one.line.cut.add("*")
+    await taken_back(site, why)
+    await beaten(two)
+    put_back(site, before)
+    site.timed.clock.advance(SECOND)
+    one.line.cut.clear()
+    await beaten(one)
+
+
 @pytest.mark.parametrize("why", [Withdrawal.RETURNED, Withdrawal.REVOKED])
-async def test_a_restart_brings_no_lease_back(farm: Site, why: Withdrawal) -> None:
+async def test_a_restart_brings_no_lease_back(farm: Site, hosts: tuple[Host, Host], why: Withdrawal) -> None:
     """A host that was cut off while the lease was taken, and its quarantine over, restores nothing of it."""
-    one, two = farm.host(), farm.host("ctx-02")
-    await one.granted(JOHN)
-    await one.end()
-    await beaten(one, two)
+    one, two = hosts
     one.line.cut.add("*")
     await taken_back(farm, why)
     farm.timed.clock.advance(2 * DAY)
@@ -119,13 +147,10 @@ async def test_a_restart_brings_no_lease_back(farm: Site, why: Withdrawal) -> No
     assert (await one.granted(JOHN)).lease.id  # he is let in, with a new lease
 
 
-async def test_a_revoked_user_is_not_let_in_by_a_receipt(site: Site) -> None:
+async def test_a_revoked_user_is_not_let_in_by_a_receipt(farm: Site, hosts: tuple[Host, Host]) -> None:
     """One heartbeat after the revocation no host lets him in while the store is away; before it, his host would."""
-    host = site.host()
-    await host.granted(JOHN)
-    await host.end()
-    await beaten(host)
-    await taken_back(site, Withdrawal.REVOKED)
+    host, _ = hosts
+    await taken_back(farm, Withdrawal.REVOKED)
     await beaten(host, times=1)
     host.line.cut.add("*")
     assert Reason.OFFLINE is (await host.denied(JOHN)).reason
@@ -173,12 +198,12 @@ async def test_who_was_readmitted_is_let_in_again_whatever_is_lost(site: Site, l
         assert not [each async for each, _ in site.farm.names.barred("qlikview")], host
 
 
-async def test_who_was_let_in_again_after_a_return_keeps_his_receipt(site: Site) -> None:
+async def test_who_was_let_in_again_after_a_return_keeps_his_receipt(farm: Site, hosts: tuple[Host, Host]) -> None:
     """The lease is revived under its id: an older tombstone takes nothing of it, on this host or another."""
-    one, two = site.host(), site.host("ctx-02")
+    one, two = hosts
     first = await one.granted(JOHN)
     await one.end()
-    await taken_back(site)
+    await taken_back(farm)
     again = await two.granted(JOHN, "8")
     assert first.lease.id == again.lease.id
     await two.end("8")
@@ -189,16 +214,14 @@ async def test_who_was_let_in_again_after_a_return_keeps_his_receipt(site: Site)
     assert Reason.OFFLINE is (await one.denied(JOHN)).reason, "what this host knows was taken back"
     for host in (one, two):
         host.line.cut.clear()
-    emptied(site)
+    emptied(farm)
     await beaten(two, one)
-    assert [("ctx-02", "8")] == await site.sessions()
+    assert [("ctx-02", "8")] == await farm.sessions()
 
 
-async def test_a_restart_brings_no_device_back(farm: Site) -> None:
+async def test_a_restart_brings_no_device_back(farm: Site, hosts: tuple[Host, Host]) -> None:
     """A released device whose quarantine is over, and one that was replaced, take no slot; the farm's own stays."""
-    one, two = farm.host(), farm.host("ctx-02")
-    await one.granted(JOHN)
-    await one.end()
+    one, two = hosts
     await two.granted(JOHN, "8", device="NB-1")
     await two.end("8")
     await beaten(one, two)
@@ -217,9 +240,7 @@ async def test_a_restart_brings_no_device_back(farm: Site) -> None:
     two.line.cut.clear()
     restarted(farm)
     await beaten(two, one)
-    lease = await farm.lease()
-    assert lease is not None
-    assert ["citrix-a", "nb-3"] == sorted(each.device for each in lease.devices)
+    assert ["citrix-a", "nb-3"] == await devices(farm)
 
 
 async def test_a_restart_without_loss_changes_nothing(farm: Site) -> None:
@@ -241,20 +262,10 @@ async def test_a_restart_without_loss_changes_nothing(farm: Site) -> None:
     assert (1, 0) == (events.count(b"recovering"), events.count(b"taken_back"))
 
 
-async def test_a_store_that_lost_its_tombstones_gets_them_back(farm: Site) -> None:
+async def test_a_store_that_lost_its_tombstones_gets_them_back(farm: Site, hosts: tuple[Host, Host]) -> None:
     """One host heard of the return, the other has the receipt: the seat stays in quarantine, then the lease is gone."""
-    one, two = farm.host(), farm.host("ctx-02")
-    await one.granted(JOHN)
-    await one.end()
-    await beaten(one, two)
-    before = copy(farm)
-    one.line.cut.add("*")
-    await taken_back(farm)
-    await beaten(two)
-    put_back(farm, before)
-    farm.timed.clock.advance(SECOND)
-    one.line.cut.clear()
-    await beaten(one)  # which has not heard of it, and restores
+    one, two = hosts
+    await taken_back_and_lost(farm, one, two)
     await beaten(two, one)
     lease = await farm.lease()
     assert lease is not None
@@ -266,11 +277,9 @@ async def test_a_store_that_lost_its_tombstones_gets_them_back(farm: Site) -> No
     assert Reason.OFFLINE is (await one.denied(JOHN)).reason
 
 
-async def test_a_store_that_lost_everything_keeps_a_seat_in_quarantine(farm: Site) -> None:
+async def test_a_store_that_lost_everything_keeps_a_seat_in_quarantine(farm: Site, hosts: tuple[Host, Host]) -> None:
     """Nor are the vendor's quarantine of a seat and the time for which a revoked user stays out lost with the store."""
-    host, other = farm.host(), farm.host("ctx-02")
-    await host.granted(JOHN)
-    await host.end()
+    host, other = hosts
     await taken_back(farm, Withdrawal.REVOKED)
     await beaten(host, other)
     emptied(farm)
@@ -289,26 +298,229 @@ async def test_a_session_of_a_lease_that_was_taken_is_lost_with_the_tombstone(fa
     one, two = farm.host(), farm.host("ctx-02")
     await one.granted(JOHN)
     await beaten(one, two)
-    before = copy(farm)
-    one.line.cut.add("*")
-    await taken_back(farm, Withdrawal.REVOKED)
-    await beaten(two)
-    put_back(farm, before)
-    farm.timed.clock.advance(SECOND)
-    one.line.cut.clear()
-    await beaten(one)
+    await taken_back_and_lost(farm, one, two, Withdrawal.REVOKED)
     assert {"7": "active"} == one.states
     await beaten(two, one)
     assert [] == await farm.sessions()
     assert {"7": "lost"} == one.states
 
 
-async def test_a_forgotten_name_leaves_the_receipts(farm: Site) -> None:
-    """No restore brings an erased name back, and no host keeps it."""
+@pytest.mark.parametrize(("instead", "stay"), [("", ["citrix-a", "nb-1"]), ("nb-2", ["citrix-a"])])
+async def test_a_device_that_was_in_use_in_an_older_copy_stays_taken_back(
+    farm: Site, hosts: tuple[Host, Host], instead: str, stay: list[str]
+) -> None:
+    """The store is turned back to when a session used it: that session ends, and its slot is not held anew.
+
+    A released device is held for a quarantine from that end, one that was replaced not at all.
+    """
+    one, two = hosts
+    farm.timed.clock.advance(SECOND)
+    await two.granted(JOHN, "8", device="NB-1")
+    await beaten(one, two)
+    before = copy(farm)
+    farm.timed.clock.advance(SECOND)
+    if instead:
+        await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, "nb-1", instead, note="broken")
+    else:
+        await two.end("8")
+        await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    await beaten(one, two)
+    put_back(farm, before)
+    farm.timed.clock.advance(SECOND)
+    await beaten(one, two)
+    assert stay == await devices(farm)
+    farm.timed.clock.advance(25 * HOUR)
+    await beaten(one, two)
+    assert ["citrix-a"] == await devices(farm)
+
+
+@pytest.mark.parametrize("why", [Withdrawal.RETURNED, Withdrawal.REVOKED])
+async def test_a_session_that_the_store_had_lost_is_told_that_its_lease_was_taken(farm: Site, why: Withdrawal) -> None:
+    """The store forgot it before an administrator took the lease: no notice waits for its host, but the tombstone."""
+    one, two = farm.host(), farm.host("ctx-02")
+    await one.granted(JOHN)
+    await beaten(one, two)
+    before = copy(farm)
+    await two.granted(JOHN, "8")
+    put_back(farm, before)
+    farm.timed.clock.advance(SECOND)
+    await beaten(one, times=1)
+    await taken_back(farm, why)
+    await beaten(two, times=1)
+    assert {"8": "lost"} == two.states
+    assert (lost := two.use("8")) is not None
+    assert why == lost.lost_because
+    assert await one.granted(MARY, "9")
+
+
+async def test_a_session_whose_agent_was_killed_before_it_was_told_is_told_by_the_next(
+    farm: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken is in the journal by then, and the session is not marked yet."""
+    one, two = farm.host(), farm.host("ctx-02")
+    await one.granted(JOHN)
+    await beaten(one, two)
+    before = copy(farm)
+    await two.granted(JOHN, "8")
+    put_back(farm, before)
+    farm.timed.clock.advance(SECOND)
+    await beaten(one, times=1)
+    await taken_back(farm)
+    with monkeypatch.context() as patch:
+        patch.setattr(Housekeeping, "take_events", lambda self: bool(self._sync.events.take()) and False)
+        await beaten(two, times=1)
+    assert {"8": "active"} == two.states
+    two.restart()
+    await beaten(two, times=1)
+    assert {"8": "lost"} == two.states
+
+
+async def test_who_came_again_after_a_return_is_counted_again(farm: Site) -> None:
+    """The word of the returned session comes later, and takes nothing of what was granted since."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await taken_back(farm)
+    grant = await host.granted(JOHN, "8")
+    await beaten(host)
+    assert {"7": "lost", "8": "active"} == host.states
+    emptied(farm)
+    await beaten(host)
+    assert [("ctx-01", "8")] == await farm.sessions()
+    assert grant.fence == (await host.granted(JOHN, "8")).fence
+
+
+async def test_the_other_device_of_a_lease_is_restored_after_one_was_replaced(farm: Site) -> None:
+    """The session on the replaced device is lost; the lease goes on with the other, and its receipt with it."""
+    host = farm.host()
+    grant = await host.granted(JOHN)
+    await host.granted(JOHN, "8", device="NB-1")
+    replaced = await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, "nb-1", "nb-2", note="broken")
+    assert Replacement.REPLACED is replaced.outcome
+    await beaten(host)
+    assert {"7": "active", "8": "lost"} == host.states
+    emptied(farm)
+    await beaten(host)
+    assert [("ctx-01", "7")] == await farm.sessions()
+    assert grant.fence == (await host.granted(JOHN)).fence
+
+
+async def test_a_session_that_moved_to_a_released_device_is_restored(farm: Site) -> None:
+    """The slot is taken anew by a session that is older than the release."""
+    host = farm.host()
+    await host.granted(JOHN, "8", device="NB-1")
+    await host.end("8")
+    await host.granted(JOHN)
+    await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    await host.granted(JOHN, device="NB-1")
+    await beaten(host)
+    restarted(farm)
+    await beaten(host)
+    assert {"7": "active"} == host.states
+    emptied(farm)
+    await beaten(host)
+    assert [("ctx-01", "7")] == await farm.sessions()
+
+
+async def test_a_device_that_took_anothers_place_is_restored_though_it_was_released_before(farm: Site) -> None:
+    """Its slot was last used before the release, as the one whose place it took, and is later all the same."""
     host = farm.host()
     await host.granted(JOHN)
     await host.end()
+    farm.timed.clock.advance(MINUTE)
+    await host.granted(JOHN, device="NB-1")
+    await host.end()
+    await LeaseAdmin(farm.farm).release_device(await pool_of(farm), JOHN, "nb-1")
+    farm.timed.clock.advance(2 * DAY)
+    replaced = await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, FARM, "nb-1", note="moved")
+    assert Replacement.REPLACED is replaced.outcome
+    await host.granted(JOHN)
+    await host.end()
     await beaten(host)
+    before = await farm.lease()
+    assert before is not None
+    emptied(farm)
+    await beaten(host)
+    after = await farm.lease()
+    assert after is not None
+    assert ["citrix-a", "nb-1"] == sorted(each.device for each in after.devices)
+    assert before.devices == after.devices
+
+
+async def test_a_hold_of_a_grant_before_is_not_restored(farm: Site) -> None:
+    """The lease was taken, and the session asked again before its host heard of that: nobody holds the new seat."""
+    await farm.apply(farm.policy + 'max_hold = "2h"\n')
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.hold(span_ms=HOUR)
+    await taken_back(farm)
+    assert await host.granted(JOHN)
+    await beaten(host)
+    before = snapshot(farm)
+    restarted(farm)
+    await beaten(host)
+    assert before == snapshot(farm)
+
+
+async def test_a_restart_adds_nothing_to_the_contact_that_ended_with_a_boot(
+    farm: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its device was last in use when it started, as far as the store could know, whatever other device was later."""
+    with booted(monkeypatch) as reboot:
+        one, two = farm.host(), farm.host("ctx-02")
+        await beaten(one, two)
+        farm.timed.clock.advance(MINUTE)
+        await one.granted(JOHN, "8", device="NB-1")
+        farm.timed.clock.advance(MINUTE)
+        await one.granted(JOHN)
+        await one.end()
+        one.kill()
+        farm.timed.clock.advance(3 * HOUR)
+        await beaten(two)
+        await two.granted(JOHN)
+        await two.end()
+        before = snapshot(farm)
+        reboot()
+        restarted(farm)
+        await beaten(two)
+        one.boot()
+        await beaten(one, two)
+        assert before == snapshot(farm)
+
+
+async def test_a_late_answer_to_an_end_brings_no_receipt_back(site: Site) -> None:
+    """The end was carried out before the lease was taken; its answer comes after the host has heard of that."""
+    host = site.host()
+    await host.granted(JOHN)
+    with host.line.holding("release") as held:
+        end = asyncio.create_task(host.end())
+        await held()
+        await taken_back(site, Withdrawal.REVOKED)
+        in_force = await site.farm.policy()
+        await host.node.sync.heartbeat.beat(in_force.version, await pool_of(site))
+    await end
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN)).reason
+
+
+async def test_a_receipt_takes_nothing_of_a_later_lease(site: Site) -> None:
+    """Of that one only the end was answered: the receipt of the lease before admits nobody by it."""
+    host = site.host()
+    await host.granted(JOHN)
+    await host.end()
+    site.timed.clock.advance(31 * DAY)
+    await beaten(host)
+    host.line.deaf.add("acquire")
+    assert Reason.OFFLINE is (await host.denied(JOHN)).reason
+    host.line.deaf.clear()
+    await beaten(host)
+    assert [] == await site.sessions()
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN)).reason
+
+
+async def test_a_forgotten_name_leaves_the_receipts(farm: Site, hosts: tuple[Host, Host]) -> None:
+    """No restore brings an erased name back, and no host keeps it."""
+    host, other = hosts
     await taken_back(farm)
     host.line.cut.add("*")
     farm.timed.clock.advance(2 * DAY)
@@ -316,7 +528,7 @@ async def test_a_forgotten_name_leaves_the_receipts(farm: Site) -> None:
     assert await farm.farm.audit.forget("qlikview", index, b"") is not None
     host.line.cut.clear()
     restarted(farm)
-    await beaten(host)
+    await beaten(host, other)
     assert {} == farm.timed.raw.hgetall(Shard(FARM, "qlikview").key("names"))
     receipt = host.node.state.receipts.find(index, "qlikview")
     assert receipt is None or b"" == receipt.name
@@ -338,12 +550,10 @@ async def test_a_renamed_lease_is_restored_under_its_new_name_and_renamed_back(f
     assert None is await farm.lease(PLAIN)
 
 
-async def test_tombstones_outlive_the_agent_and_are_told_by_number(site: Site) -> None:
+async def test_tombstones_outlive_the_agent_and_are_told_by_number(farm: Site, hosts: tuple[Host, Host]) -> None:
     """A restarted agent knows what it heard; what it knows is not asked for again with each heartbeat."""
-    host = site.host()
-    await host.granted(JOHN)
-    await host.end()
-    await taken_back(site)
+    host, _ = hosts
+    await taken_back(farm)
     await beaten(host)
     host.restart()
     assert 2 == host.node.state.tombstones.count()  # the lease, and its seat in quarantine
@@ -351,9 +561,9 @@ async def test_tombstones_outlive_the_agent_and_are_told_by_number(site: Site) -
     host.line.calls.clear()
     await beaten(host)
     assert "tombstones" not in host.line.calls
-    site.timed.clock.advance(31 * DAY)
+    farm.timed.clock.advance(31 * DAY)
     await host.granted(MARY)
     await host.end()
-    await taken_back(site, user=MARY)
+    await taken_back(farm, user=MARY)
     await beaten(host)
-    assert [site.farm.sealer.user_index(MARY)] == [*host.node.state.tombstones.of_pool("qlikview")]
+    assert [farm.farm.sealer.user_index(MARY)] == [*host.node.state.tombstones.of_pool("qlikview")]

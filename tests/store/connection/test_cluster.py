@@ -131,7 +131,7 @@ async def test_a_killed_master_is_replaced(whole: Cluster) -> None:
     key, other = THIRDS[0], THIRDS[1]
     old = whole.master_of(key)
     (replica,) = whole.replicas_of(old)
-    async with connected(whole.url, timeout_ms=400) as connection:
+    async with connected(whole.url, timeout_ms=1500) as connection:
         assert [1] == await connection.call(ADD, [key], [])
         (life,) = await answered(connection, key)
         await connection.call(ECHO, [other], ["x"])
@@ -223,7 +223,7 @@ async def test_a_fail_over_is_no_move(whole: Cluster, how: str) -> None:
     key = SAME[0]
     old = whole.master_of(key)
     (replica,) = whole.replicas_of(old)
-    async with connected(whole.url, timeout_ms=400) as connection:
+    async with connected(whole.url, timeout_ms=1500) as connection:
         (first,) = await lives(connection, key)
         wait_until(lambda: replica.replicates(old) or None, "the replica to have it all")
         if how == "killed":
@@ -256,7 +256,7 @@ async def test_a_silent_former_master_is_asked_once_for_all_slots(whole: Cluster
 async def test_a_move_that_cannot_be_proved_is_none(whole: Cluster, what: str) -> None:
     """Who had the slot is gone, or who has it may have read it from its disk, or as a replica."""
     key = SAME[0]
-    async with connected(whole.url, timeout_ms=400) as connection:
+    async with connected(whole.url, timeout_ms=1500) as connection:
         await connection.call(ADD, [key], [])
         (first,) = await lives(connection, key)
         source, destination = whole.move_slot(key)
@@ -334,7 +334,7 @@ async def test_a_slot_without_master_or_replica_is_down(whole: Cluster) -> None:
     key, other = THIRDS[0], THIRDS[1]
     master, survivor = whole.master_of(key), whole.master_of(other)
     (replica,) = whole.replicas_of(master)
-    async with connected(whole.url, timeout_ms=500) as connection:
+    async with connected(whole.url, timeout_ms=1500) as connection:
         await connection.call(ADD, [other], [])
         replica.kill()
         master.kill()

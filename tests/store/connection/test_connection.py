@@ -638,7 +638,7 @@ def test_a_look_at_a_certificate_leaves_nothing_open(tmp_path: Path) -> None:
             assert "" == (await wiring_of(address)).trouble
 
         left = left_open(looked())
-        shaken.result(10).close()
+        shaken.result(within(10)).close()
     assert [] == left
 
 

@@ -202,7 +202,7 @@ async def test_a_sentinel_that_knows_less_is_not_heard(watched: Sentinels) -> No
 async def test_a_server_made_read_only_is_no_master(watched: Sentinels) -> None:
     """READONLY behind Sentinels says that there is another master: the store is away for a moment, and not refused."""
     master = watched.master()
-    async with connected(watched.url, timeout_ms=300) as connection:
+    async with connected(watched.url, timeout_ms=1000) as connection:
         await connection.call(WRITE, ["k"], ["x"])
         for each in watched.sentinels:
             each.stop()

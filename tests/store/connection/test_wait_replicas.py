@@ -50,7 +50,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 @asynccontextmanager
-async def opened(url: str, wait_replicas: int = 1, timeout_ms: int = 1000) -> AsyncIterator[LeaseStore]:
+async def opened(url: str, wait_replicas: int = 1, timeout_ms: int = 3000) -> AsyncIterator[LeaseStore]:
     """Open a store whose node lives."""
     address = StoreAddress(url=url, wait_replicas=wait_replicas, timeout_ms=timeout_ms)
     async with await open_connection(address) as connection:
@@ -98,7 +98,7 @@ async def test_what_only_a_master_has_is_no_grant(pair: Pair) -> None:
                 began = time.monotonic()
                 with pytest.raises(StoreUnavailable, match=r"has only 0 of 1 replicas that keep up: .* wait_replicas"):
                     await start(store, "john")
-                assert time.monotonic() - began < within(0.9)
+                assert time.monotonic() - began < within(2.9)
                 assert attempt == calls(pair.master, "wait")
         await granted(store, "john")
     with pair.replica.client() as client:

@@ -35,8 +35,9 @@
 -- has done so, of the others until an administrator has repaired the pool.
 --
 -- Damage. What does not decode is set aside: it moves to the hash `damaged`, as lease/user index, record/user index or
--- set/member; each value begins with the moment (ms) and a blank. In meta, inspected: how many of them an administrator
--- has seen. A reader passes over what is damaged and leaves it where it is.
+-- set/member; each value begins with the moment (ms) and a blank. In meta, aside: how many there are, if nobody else
+-- removed some; inspected: how many of them an administrator has seen. A reader passes over what is damaged and leaves
+-- it where it is.
 
 local LEAP = 60000 -- ms that the time may differ from an estimate; farmlease.store.answers.recovery has the same
 local MOST_NODES = 10000
@@ -143,13 +144,14 @@ local function settle_loss(by)
   local missed = table.concat(left, ' ')
   if missed ~= state.missed then call('HSET', META, 'missed', missed) end
   if by == '' then return end
-  call('HSET', META, 'inspected', text(call('HLEN', DAMAGED)))
+  call('HSET', META, 'inspected', text(call('HLEN', DAMAGED)), 'aside', text(call('HLEN', DAMAGED)))
   keys_counted = true
   audit('repaired', '', '', '', '', '', 0, by)
 end
 
 -- What the shard lacks, in words: names of keys that were lost or are not whole, `claims` if there are more seats than
--- leases and sessions can have, and `damaged` if something was set aside that no administrator has seen. And how many
+-- leases and sessions can have, `damaged` if something was set aside that no administrator has seen, and `aside` if
+-- some of that is gone. And how many
 -- leases, records and names are lacking, and how much was set aside: another number is another damage.
 local function missing()
   local leases, records, names = call('HLEN', LEASES), call('HLEN', RECORDS), call('HLEN', NAMES)
@@ -168,6 +170,7 @@ local function missing()
   local most = leases + call('ZCARD', SESSIONS) + call('ZCARD', QUARANTINE)
   if limits.linger_ms == 0 and count_alive(SEATS) > most then words[#words + 1] = 'claims' end
   if aside > state.inspected then words[#words + 1] = 'damaged' end
+  if aside < state.aside then words[#words + 1] = 'aside' end
   return table.concat(words, ' '), text(math.abs(leases - records) + math.max(0, leases - names) + aside)
 end
 
@@ -243,6 +246,7 @@ local function keep_damaged(field, value)
   local before = call('HGET', DAMAGED, field)
   if before then call('HSET', DAMAGED, field .. '/' .. string.match(before, '^%d*'), before) end
   call('HSET', DAMAGED, field, text(now) .. ' ' .. value)
+  call('HSET', META, 'aside', text(math.max(state.aside, call('HLEN', DAMAGED))))
 end
 
 -- A member of a set that names nothing: it is kept, and the set goes on without it.

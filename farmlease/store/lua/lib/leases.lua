@@ -90,8 +90,9 @@ local function put_record(user, record)
   local kept = call('HGET', DAMAGED, field)
   if kept and string.match(kept, '^%d* (.*)$') == record then
     call('HDEL', DAMAGED, field)
-    state.inspected = math.min(state.inspected, call('HLEN', DAMAGED)) -- else the next one would not be told
-    call('HSET', META, 'inspected', text(state.inspected))
+    state.aside = call('HLEN', DAMAGED)
+    state.inspected = math.min(state.inspected, state.aside) -- else the next one would not be told
+    call('HSET', META, 'inspected', text(state.inspected), 'aside', text(state.aside))
   end
 end
 

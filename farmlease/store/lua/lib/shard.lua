@@ -128,7 +128,7 @@ local function load_limits()
   local found = call('HGETALL', META)
   limits, state = { reserve = '' }, { fence = 0, audited = 0, tally = '', epoch = 0, life = '', recovering = 0,
     opened = 0, blank = '', skew = 0, line = 0, vouched = 0, taken = 0, buried = 0, graves_seen = 0,
-    keys = -1, present = '', missed = '', inspected = 0 }
+    keys = -1, present = '', missed = '', inspected = 0, aside = 0 }
   for at = 1, #found, 2 do
     local name, value = found[at], found[at + 1]
     local part = state[name] and state or limits

@@ -2,10 +2,10 @@
 -- restart and no older copy brings it back. Part of the scripts whose header names this file.
 --
 -- A user's *graves* are one JSON object: claim -> {fence of the taking, until (ms), and perhaps the index that it moved
--- to}. A grave beats what anybody knows of
--- its claim from before that fence; what was granted later is another claim. It stays until the latest deadline that a
--- receipt of the claim may have, and at least seven days; what ends by itself needs none. With each change the graves
--- get the shard's next number: a node asks for those above the last that it has. None is dropped before its time.
+-- to}. A grave beats what anybody knows of its claim from before that fence; what was granted later is another claim.
+-- It stays until the latest deadline that a receipt of the claim may have, and at least seven days; what ends by itself
+-- needs none. With each change the graves get the shard's next number: a node asks for those above the last that it
+-- has. None is dropped before its time.
 --
 -- Claims:  ''                 the user's name was erased
 --          /                  the user is kept out by a revocation, until the grave ends
@@ -14,6 +14,8 @@
 --          lease id/          its seat is quarantined, until the grave ends
 --          lease id/device    the slot moved to another device
 --          lease id/device/   the device was released: its slot is kept for a quarantine after its last use
+--
+-- Loss reasons: returned, replaced
 
 local GRAVE_KEPT = 7 * 24 * 3600 * 1000 -- ms at least
 local GRAVES_LOOKED_AT = 8 -- users per call whose graves may be over
@@ -43,6 +45,11 @@ end
 local function taken_with(graves, claim)
   local grave = graves[claim]
   return grave and grave[2] > now and grave[1] or nil
+end
+
+-- Whether a claim was taken back after this fence was given: what is known of it from then is void.
+local function taken_since(graves, claim, fence)
+  return fence <= (taken_with(graves, claim) or -1)
 end
 
 -- Whether a revocation, known by its grave, was not ended since.
@@ -121,22 +128,21 @@ end
 -- after the taking is of a session that the store still counts: it had ended by then.
 local function remaining_slot(graves, lease_id, device, claim)
   local known, place = claim.fence or claim.seen, lease_id .. '/' .. device
-  if known <= (taken_with(graves, place) or -1) then return nil end
-  local released = taken_with(graves, place .. '/') or -1
-  if known <= released then
-    local last_use = math.min(claim.seen, released)
+  if taken_since(graves, place, known) then return nil end
+  if taken_since(graves, place .. '/', known) then
+    local last_use = math.min(claim.seen, taken_with(graves, place .. '/'))
     claim['until'] = claim.unused and 0 or math.min(claim['until'], last_use + limits.quarantine_ms)
   end
   return claim
 end
 
--- The fence by which a session of this lease lost its seat or its device; nil if it did not. One that moved to the
--- device since has it by a later fence than its own.
-local function session_taken_with(graves, lease, session)
-  local whole, slot = taken_with(graves, lease.id), slot_taken_with(graves, lease.id, session.device)
-  if session.fence <= (whole or -1) then return whole end
-  local claim = lease.devices[session.device]
-  return math.max(session.fence, claim and claim.fence or 0) <= (slot or -1) and slot or nil
+-- Why a session of this lease is over, and the fence of that taking: its lease was taken back since its grant, or the
+-- slot of its device. nil if neither was. One that moved to the device since has it by a later fence than its own.
+local function taking_of(graves, lease, session)
+  if taken_since(graves, lease.id, session.fence) then return 'returned', taken_with(graves, lease.id) end
+  local claim, taken = lease.devices[session.device], slot_taken_with(graves, lease.id, session.device)
+  if taken and math.max(session.fence, claim and claim.fence or 0) <= taken then return 'replaced', taken end
+  return nil
 end
 
 -- Gives a lease without sessions back (in the store): its seats are free, but for the quarantine of one that was used.

@@ -1,0 +1,46 @@
+"""What explain.lua tells of one pool, as the explanation that a person reads."""
+
+from farmlease.domain import denial_text
+from farmlease.domain.explanation import How, Place, PoolExplanation
+from farmlease.domain.model import Denial, Grant, Reason, SessionRequest
+from farmlease.domain.pool import Pool
+from farmlease.store.answers.session import Explained, Refusal, Taken
+
+__all__ = ["explained_pool", "other_hosts"]
+
+
+def explained_pool(
+    pool: Pool, request: SessionRequest, explained: Explained, *, node: str, device: str, opens: bool
+) -> PoolExplanation:
+    """Return what a pool would answer. ``opens``: whether the record that a grant would bring opens."""
+    how, answer = None, explained.answer
+    match answer:
+        case Taken() if not opens:
+            told: Grant | Denial | Place = denial_text.denial(Reason.RECORD_REJECTED, pool.name)
+        case Taken():
+            how = _how(answer, explained)
+            told = Grant(
+                user=request.user, pool=pool.name, kind=pool.kind, device=device, node=node, session=request.session,
+                fence=answer.fence, lease=answer.lease, overdraft=answer.overdraft, again=answer.again,
+            )  # fmt: skip
+        case Refusal():
+            told = answer.denial(pool.name)
+        case waiting:
+            told = Place(waiting.ahead)
+    return PoolExplanation(
+        pool=pool, answer=told, how=how, sets=explained.sets, lease=explained.lease,
+        lease_until=explained.expires_at, now=explained.now,
+    )  # fmt: skip
+
+
+def other_hosts(pool: Pool) -> PoolExplanation:
+    """Return the explanation of a pool that does not serve this node: the store is not asked."""
+    return PoolExplanation(pool=pool, answer=denial_text.denial(Reason.WRONG_NODE, pool.name))
+
+
+def _how(taken: Taken, explained: Explained) -> How:
+    if taken.moved:
+        return How.MOVED
+    if taken.again:
+        return How.AGAIN
+    return How.NEW if explained.lease is None else How.JOINED
