@@ -68,7 +68,8 @@ class Player:
         if node not in self.beating:
             self.beating.add(node)
             await self.beat(node)
-        mine = tuple(each.id for each in self.pool.reserve if user in each.users)
+        bounds = (*self.pool.reserve, *self.pool.limit)
+        mine = tuple(each.id for each in bounds if user in each.users)
         taking = Taking(
             device=device_name(device or "citrix-a", "citrix-a"), lease_id=secrets.token_hex(6), record=b"record", name=b"name",
             reservations=mine, wait_ms=QUEUE_PLACE_MS if waits else 0,

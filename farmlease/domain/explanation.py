@@ -103,7 +103,7 @@ def decided(pools: Sequence[PoolExplanation]) -> Grant | Denial | Place:
 _CHANGES: Mapping[Reason, tuple[str, ...]] = {
     Reason.CAPACITY: (
         "A seat that somebody gives back: see `farmlease lease list --pool {pool}`.",
-        "More seats: capacity of pool {pool} in the policy.",
+        "More seats: capacity of pool {pool} in the policy, or seats of the limit that the answer names.",
     ),
     Reason.QUARANTINED: ("More seats, or a shorter quarantine, of pool {pool} in the policy.",),
     Reason.RESERVED: ("A reservation for this user, or fewer for others: reserve of pool {pool} in the policy.",),

@@ -332,6 +332,7 @@ def _conditions(policy: Policy) -> Iterator[tuple[Location, Conditions]]:
         yield ("rule", number), rule
     for number, pool in enumerate(policy.pools):
         yield from ((("pool", number, "reserve", place), each) for place, each in enumerate(pool.reserve))
+        yield from ((("pool", number, "limit", place), each) for place, each in enumerate(pool.limit))
 
 
 def _faults(policy: Policy) -> Iterator[tuple[Location, str]]:

@@ -58,7 +58,8 @@ def parse_rules(limits: str) -> Rules:
         kind=found["kind"], share=found["share"], capacity=found["capacity"], overdraft=found["overdraft"],
         devices=found["devices_per_user"], sessions=found["sessions_per_user"], lease=found["lease_ms"],
         quarantine=found["quarantine_ms"], linger=found["linger_ms"], max_hold=found["max_hold_ms"],
-        queue=found["queue_ms"] > 0, reserve=json.loads(found["reserve"] or "{}"), timeout=found["session_timeout_ms"],
+        queue=found["queue_ms"] > 0, reserve=json.loads(found["reserve"] or "{}"), limit=json.loads(found.get("limit") or "{}"),
+        timeout=found["session_timeout_ms"],
     )  # fmt: skip
 
 
@@ -301,6 +302,12 @@ class Ledger:
             return
         if taken and rules.kind != "node_locked" and len(held) > most:
             self._complain("L1", f"{len(held)} seats are held of {rules.capacity} and {rules.overdraft} beyond")
+        for limit, allowed in rules.limit.items():
+            counted = {
+                seat for lease in model.leases.values() for seat, limits in lease.counted.items() if limit in limits
+            }
+            if counted & taken and len(counted & held.keys()) > allowed:
+                self._complain("L1", f"{len(counted & held.keys())} seats count in a limit of {allowed}")
         if rules.sessions and len(model.of(user)) > rules.sessions:
             self._complain("L1", f"a user has {len(model.of(user))} sessions of {rules.sessions}")
         devices = model.devices(user)

@@ -54,6 +54,8 @@ class Terms:
             "idle_timeout": span(("0s", "0s", "50m")),
         }  # fmt: skip
         for pool in (self._named, self._floating):
+            if most := span((0, 0, 1, 2)):
+                pool["limit"] = [{"users": [rf"CORP\{name}" for name in _NAMES[:3]], "seats": most}]
             pool |= {"session_timeout": "30m", "reacquire": {"attempts": span((0, 2)), "every": "2m"}}
 
     @property
@@ -76,13 +78,13 @@ class Terms:
 
 
 def _toml(pool: dict[str, Any]) -> str:
-    lines = []
-    for key, value in pool.items():
-        inline = (
-            "{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items()) + " }" if key == "reacquire" else ""
-        )
-        lines.append(f"{key} = {inline or json.dumps(value)}\n")
-    return "".join(lines)
+    return "".join(f"{key} = {_inline(value)}\n" for key, value in pool.items())
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_inline(each)}" for key, each in value.items()) + " }"
+    return f"[{', '.join(map(_inline, value))}]" if isinstance(value, list) else json.dumps(value)
 
 
 class Stage(Protocol):

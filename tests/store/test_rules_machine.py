@@ -56,7 +56,13 @@ rules_of = st.builds(
     max_hold=st.sampled_from([150_000, 150_000, 0]),
     queue=st.sampled_from([True, True, False]),
     reserve=st.sampled_from([{}, {"vip": 1}, {"vip": 2}, {"vip": 1, "boss": 1}]),
+    limit=st.sampled_from([{}, {"!staff": 1}, {"!staff": 2, "!guest": 1}]),
 )
+
+
+def _named(who: str) -> tuple[bool, tuple[str, ...]]:
+    """Return whether this is a limit's name, and whom it is for."""
+    return who[0] == "!", (who.removeprefix("!"),)
 
 
 class Stories(RuleBasedStateMachine):
@@ -118,12 +124,17 @@ class Stories(RuleBasedStateMachine):
             "node_locked": {"nodes": [f"ctx-{number}" for number in range(rules.capacity)]},
         }[rules.kind]
         reserve = [{"users": [who], "seats": seats} for who, seats in rules.reserve.items()]
-        self.pool = pool_of(rules.kind, **common, **own, **({"reserve": reserve} if reserve else {}))
+        limit = [{"users": [who[1:]], "seats": seats} for who, seats in rules.limit.items()]
+        bounds = {key: value for key, value in (("reserve", reserve), ("limit", limit)) if value}
+        if rules.kind == "node_locked":
+            bounds.pop("limit", None)
+        self.pool = pool_of(rules.kind, **common, **own, **bounds)
         self.run(self.store.configure(self.pool, self.version))
 
     def ids(self, vips: tuple[str, ...]) -> tuple[str, ...]:
         """Return the ids of the reservations for these people."""
-        return tuple(each.id for who in vips for each in self.pool.reserve if each.users == (who,))
+        bounds = (*self.pool.reserve, *self.pool.limit)
+        return tuple(each.id for who in vips for each in bounds if (each.id[0] == "!", each.users) == _named(who))
 
     def member(self, host: str) -> str:
         """Return the present life of a host."""
@@ -171,7 +182,7 @@ class Stories(RuleBasedStateMachine):
 
     @rule(
         user=user_of, host=host_of, session=session_of, device=device_of, times=times_of,
-        vips=st.sampled_from([(), (), ("vip",), ("boss", "vip")]), wait=st.sampled_from([0, 3000, 30_000]),
+        vips=st.sampled_from([(), (), ("vip",), ("boss", "vip"), ("!staff",), ("!staff", "!guest"), ("vip", "!guest")]), wait=st.sampled_from([0, 3000, 30_000]),
     )  # fmt: skip
     def start(
         self, *, user: str, host: str, session: str, device: str, times: int, vips: tuple[str, ...], wait: int

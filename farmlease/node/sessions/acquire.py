@@ -108,7 +108,7 @@ class SeatAcquisition:
             case Taken():
                 return await self._granting.by_store(self._follow(moved, pool, answer), pool, answer)
             case Refusal():
-                return answer.denial(pool.name)
+                return answer.denial(pool)
             case Behind.STRANGE:
                 self._recovery.begin(pool.name)
                 return denial_text.denial(Reason.RECOVERING, pool.name, retry_at=await self._recovery.until(pool.name))
@@ -212,7 +212,7 @@ class SeatAcquisition:
                 return answer
             case Refusal():
                 await self._turn_away(session, answer)
-                return answer.denial(pool.name)
+                return answer.denial(pool)
             case Behind.STRANGE:
                 return await self._while_recovering(session, pool)
         if session.state is SessionState.STARTING:

@@ -24,7 +24,7 @@ def explained_pool(
                 fence=answer.fence, lease=answer.lease, overdraft=answer.overdraft, again=answer.again,
             )  # fmt: skip
         case Refusal():
-            told = answer.denial(pool.name)
+            told = answer.denial(pool)
         case waiting:
             told = Place(waiting.ahead)
     return PoolExplanation(

@@ -13,6 +13,7 @@ from farmlease.domain import denial_text
 from farmlease.domain.explanation import BoundedSet
 from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Blocker, Denial, Lease, Reason
+from farmlease.domain.pool import Pool
 from farmlease.domain.stored_id import SHOWN
 from farmlease.store.script import LIFE, Argument
 
@@ -144,12 +145,18 @@ class Refusal:
     held: int
     capacity: int
     blocking: tuple[Blocker, ...]
+    limit: str = ""  #: id of the policy's limit that ``held`` and ``capacity`` are of; empty for none
 
-    def denial(self, pool: str) -> Denial:
+    def denial(self, pool: Pool) -> Denial:
         """Return it as the answer to the caller."""
+        if self.limit:
+            whom = pool.limit_named(self.limit)
+            return denial_text.over_limit(
+                pool.name, whom, retry_at=self.retry_at, held=self.held, capacity=self.capacity
+            )
         return denial_text.denial(
             self.reason,
-            pool,
+            pool.name,
             retry_at=self.retry_at,
             blocking=self.blocking,
             held=self.held,
@@ -159,7 +166,7 @@ class Refusal:
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Refusal":
         """From ``denied`` of acquire.lua."""
-        _, reason, retry, held, capacity, blocking = answer
+        _, reason, retry, held, capacity, blocking, limit = answer
         return Refusal(
             reason=Reason(reason.decode()),
             retry_at=int(retry) if retry and int(retry) < _NEVER_MS else None,
@@ -174,6 +181,7 @@ class Refusal:
                 )
                 for entry in json.loads(blocking)
             ),
+            limit=limit.decode(),
         )
 
 

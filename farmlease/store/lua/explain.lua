@@ -35,7 +35,7 @@ end
 
 -- Every bounded set that a session here must fit in.
 local function bounded_sets(user, lease)
-  local _, _, kept = reserved_seats()
+  local _, _, kept = charging.reserved_seats()
   local most_devices = limit_within(limits.devices_per_user, MOST_DEVICES)
   local most_sessions = limit_within(limits.sessions_per_user, MOST_USES)
   local devices = 0

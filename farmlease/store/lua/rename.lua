@@ -84,7 +84,9 @@ local function move_lease()
   for seat in pairs(seats) do
     local charge = charges[seat]
     move_member(SEATS, seat, moved(seat))
-    if charge and charge ~= '+' then move_member(RESERVED, charge .. '/' .. seat, charge .. '/' .. moved(seat)) end
+    for _, id in ipairs(charging.charged_to(charge)) do
+      move_member(RESERVED, id .. '/' .. seat, id .. '/' .. moved(seat))
+    end
   end
   move_member(QUARANTINE, old, new)
 end

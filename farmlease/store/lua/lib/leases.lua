@@ -4,7 +4,7 @@
 -- {seen, until, fence (of its last grant or replacement), and perhaps unused, replaces (another device)}}, sessions
 -- {node#incarnation/session -> {device, started, fence, seat, hold}};
 -- and, only where they apply: saved (when this version of the record was), until (when the named seat falls free),
--- lingering {seat -> until}, charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until
+-- lingering {seat -> until}, charges {seat -> charge, see charges.lua}, back (was given back: until
 -- is the end of its quarantine), unused, replaced [times at which a device was replaced], folded (each device stands
 -- under its name, see the end of this file). All times in ms. Ids of sessions and devices hold no / and no #: Python
 -- encodes them.
@@ -94,10 +94,6 @@ local function put_record(user, record)
     state.inspected = math.min(state.inspected, state.aside) -- else the next one would not be told
     call('HSET', META, 'inspected', text(state.inspected), 'aside', text(state.aside))
   end
-end
-
-local function node_of(key)
-  return string.match(key, '^[^/]*') -- '' of what is damaged
 end
 
 -- The seat that a session sits on.
@@ -192,15 +188,14 @@ end
 -- Writes a seat's deadline, or that it is free.
 local function store_seat(seat, deadline, charge)
   before_seats_change()
-  local reservation = charge and charge ~= '+' and charge .. '/' .. seat
   if not deadline then
     call('ZREM', SEATS, seat)
-    if reservation then call('ZREM', RESERVED, reservation) end
+    for _, id in ipairs(charging.charged_to(charge)) do call('ZREM', RESERVED, id .. '/' .. seat) end
     return
   end
   local score = deadline == math.huge and '+inf' or text(deadline)
   call('ZADD', SEATS, score, seat)
-  if reservation then call('ZADD', RESERVED, score, reservation) end
+  for _, id in ipairs(charging.charged_to(charge)) do call('ZADD', RESERVED, score, id .. '/' .. seat) end
 end
 
 local function forget_lease(user)
@@ -274,11 +269,4 @@ local function ask_names(doubtful, names)
     if not names[spelling] then return { 'spelled', cjson.encode(doubtful) } end
   end
   return nil
-end
-
--- The charge of a seat that was two: a reservation if one of them had one, and beyond the capacity only if both were.
-local function better_charge(one, other)
-  if not one or one == '+' then return other end
-  if other == '+' then return one end
-  return math.max(#one, #other) == #one and one or other
 end
