@@ -11,7 +11,7 @@ import re
 import socketserver
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,11 +283,9 @@ class _Errors(socketserver.StreamRequestHandler):
 
     @override
     def handle(self) -> None:
-        while self.rfile.readline():
-            try:
+        with suppress(OSError):  # whoever asks may hang up at any moment
+            while self.rfile.readline():
                 self.wfile.write(("-ERR " + SIGNS.replace("\r", "").replace("\n", "") + "\r\n").encode())
-            except OSError:
-                return
 
 
 @contextmanager

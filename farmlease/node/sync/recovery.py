@@ -34,7 +34,6 @@ from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
 from farmlease.node.sync.events import SeatLost, SyncEvents
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
-from farmlease.node.sync.renamed_node import RenamedNode
 from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.answers.recovery import Recovering, Restoring
 from farmlease.store.answers.session import Behind, Claim, Known, Lost
@@ -97,7 +96,7 @@ class Recovery:
         self._locks = runtime.locks
         self._tasks = runtime.tasks
         self._window_ms = window_ms
-        self._renamed = RenamedNode(state, farm.nodes)
+        self._renamed = delivery.renamed
         self._under_way: dict[str, int] = {}
         #: Pool to what it lacked when all that this node has of it was put back.
         self._mended: dict[str, tuple[frozenset[str], int]] = {}

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from farmlease.admin.leases import LeaseAdmin
+from farmlease.admin.renaming import DueRename, LeaseRenamer
 from farmlease.domain.identity import User
 from farmlease.domain.model import Reason, Source, Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.node.sessions.housekeeping import Housekeeping
 from farmlease.store.answers.admin import Replacement
 from farmlease.store.keys import Shard
+from farmlease.store.name_store import Rename
 from tests.support.nodes import FARM, JOHN, MARY, Host, Site, booted
 from tests.support.renames import PLAIN, read_otherwise
 from tests.support.seats import contents
@@ -506,6 +508,38 @@ async def test_a_renamed_lease_is_restored_under_its_new_name_and_renamed_back(f
     await beaten(host)
     assert await farm.lease(JOHN)
     assert None is await farm.lease(PLAIN)
+
+
+async def test_a_receipt_of_a_renamed_lease_goes_though_the_new_name_has_one(farm: Site) -> None:
+    """The lease was used here under both names, and the host hears of the first only now: nobody gets in by that."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    index = farm.farm.sealer.user_index(JOHN)
+    due = DueRename(pool="qlikview", index=index, name=JOHN.canonical, user=MARY)
+    assert Rename.RENAMED is await LeaseRenamer(farm.farm).move(due)
+    await host.granted(MARY, "8")
+    await host.beat()
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN, "9")).reason
+    assert Source.RECEIPT is (await host.granted(MARY, "10")).source
+
+
+async def test_a_lease_that_was_renamed_by_hand_is_restored_where_it_stands(farm: Site) -> None:
+    """L7: the policy does not read the one name as the other; in a recovery the receipt stays under the new one."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    index = farm.farm.sealer.user_index(JOHN)
+    due = DueRename(pool="qlikview", index=index, name=JOHN.canonical, user=MARY)
+    assert Rename.RENAMED is await LeaseRenamer(farm.farm).move(due)
+    await beaten(host)
+    emptied(farm)
+    await beaten(host)
+    lease = await farm.lease(MARY)
+    assert lease is not None
+    assert MARY.canonical == lease.user
+    assert None is await farm.lease(JOHN)
 
 
 async def test_tombstones_outlive_the_agent_and_are_told_by_number(farm: Site, hosts: tuple[Host, Host]) -> None:
