@@ -97,6 +97,11 @@ async def fill(farm: Farm) -> None:
 
 #: What each command is asked, behind its name.
 TYPED: dict[str, list[list[str]]] = {
+    "explain": [
+        [EVE, "--node", NODE, "--pool", "qlikview"],
+        [f"{EVE}-2", "--node", "ctx-02", "--device", PC, "--group", WHY],
+        [EVE, "--node", PC],
+    ],
     "lease check": [[EVE, "--pool", "qlikview"], [f"{EVE}-3"]],
     "lease files": [[EVE, "--pool", "qlikview"]],
     "lease list": [[], ["--user", EVE], ["--pool", PC]],
