@@ -335,10 +335,10 @@ class Recovery:
             self._sessions.amend(session, grant=grant)
 
     def _living(self, pool: str) -> dict[str, list[NodeSession]]:
-        """Return the sessions of a pool that are to be restored, by user index."""
+        """Return the sessions of a pool that are to be restored, by user index. One that was lost has ended by then."""
         found: dict[str, list[NodeSession]] = {}
         for each in self._sessions:
-            if each.pool == pool and each.state in _HOLDS and each.grant is not None:
+            if each.pool == pool and each.state in _HOLDS and each.grant is not None and each.lost_because is None:
                 found.setdefault(self._index(each), []).append(each)
         return found
 

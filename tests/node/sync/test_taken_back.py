@@ -364,6 +364,26 @@ async def test_the_other_device_of_a_lease_is_restored_after_one_was_replaced(fa
     assert grant.fence == (await host.granted(JOHN)).fence
 
 
+async def test_a_session_that_was_lost_is_not_counted_again_while_its_end_is_owed(farm: Site) -> None:
+    """Its device was taken, and is another session's since: that one's grant is later than the taking, not this."""
+    one = farm.host()
+    await one.granted(JOHN)
+    replaced = await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, FARM, "nb-1", note="moved")
+    assert Replacement.REPLACED is replaced.outcome
+    await beaten(one)
+    assert {"7": "lost"} == one.states
+    await one.granted(JOHN, "8")
+    one.line.cut.add("release")
+    await one.end("7")
+    one.line.cut.clear()
+    restarted(farm)
+    with one.line.holding("restored") as held:
+        beating = asyncio.create_task(beaten(one))
+        await held()
+        assert [("ctx-01", "8")] == await farm.sessions()
+    await beating
+
+
 async def test_a_session_that_moved_to_a_released_device_is_restored(farm: Site) -> None:
     """The slot is taken anew by a session that is older than the release."""
     host = farm.host()
