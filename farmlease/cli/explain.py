@@ -31,7 +31,7 @@ _HOW = {
 #: Where the groups come from, in words.
 _GROUPS = {
     "host": "as this host sees them",
-    "given": "as given, for the host knows of none",
+    "given": "as given; those that the host would add are not known here",
     "not_asked": "nothing in the policy asks for groups",
     "unknown": "the host cannot be asked: a rule that denies by groups matches, no other",
 }

@@ -42,6 +42,7 @@ class Facts:
         None  #: whether it counts as lost, by ``Steady``; None: it is lost if it does not answer now
     )
     store_damage: tuple[str, ...] = ()  #: a text for each pool whose data in the store are damaged
+    store_secrets: tuple[str, ...] = ()  #: why passwords or certificates for the store are going to fail
     offline_denies: bool  #: [agent] offline = "deny": no user is admitted while the store is away
     policy_known: bool
     policy_trouble: str | None  #: why this node cannot keep the farm's policy
@@ -63,6 +64,7 @@ class Facts:
     unreported: tuple[str, ...] = ()  #: pools of sessions that are about to end as nothing reports their activity
     accounts_failed: int = 0  #: users whose last look-up in the host's account database failed lately
     accounts_unknown: int = 0  #: those of them of whom nothing is known from before
+    kept_blocked: str = ""  #: a place for what is kept where something else lies than a folder
     kept_percent: int = 0  #: how full the folder of what is kept for inspection is
     file_troubles: tuple[str, ...] = ()  #: what is wrong with users' files on this host
     log_trouble: str | None = None  #: why lines of the log are being lost
@@ -128,8 +130,8 @@ class Health:
 def health(facts: Facts) -> Health:
     """Return the health of a node."""
     checks = (
-        _taking(facts), _name(facts), _store(facts), _data(facts), _clock(facts), _keys(facts), _policy(facts),
-        _identity(facts), _pools(facts), _files(facts), _journal(facts), _kept(facts), _accounts(facts),
+        _taking(facts), _name(facts), _store(facts), _data(facts), _secrets(facts), _clock(facts), _keys(facts),
+        _policy(facts), _identity(facts), _pools(facts), _files(facts), _journal(facts), _kept(facts), _accounts(facts),
         _activity(facts), _tombstones(facts), _log(facts), _processes(facts),
     )  # fmt: skip
     status = max((check.status for check in checks), key=list(Status).index)
@@ -181,6 +183,12 @@ def _data(facts: Facts) -> Check:
     if facts.store_damage:
         return Check("data", Status.WARN, "; ".join(facts.store_damage))
     return Check("data", Status.PASS, "whole")
+
+
+def _secrets(facts: Facts) -> Check:
+    if facts.store_secrets:
+        return Check("secrets", Status.WARN, "; ".join(facts.store_secrets))
+    return Check("secrets", Status.PASS, "good for the store")
 
 
 def _pools(facts: Facts) -> Check:
@@ -273,6 +281,12 @@ def _log(facts: Facts) -> Check:
 
 
 def _kept(facts: Facts) -> Check:
+    if facts.kept_blocked:
+        text = (
+            f"{facts.kept_blocked} in state_dir is no folder, so nothing can be kept for inspection; move away what is "
+            "there: the agent makes the folder"
+        )
+        return Check("kept", Status.WARN, text)
     if facts.kept_percent >= KEPT_ALERT:
         text = (
             f"kept/ in state_dir is {facts.kept_percent} % full: inspect the files in it and move them away; once "

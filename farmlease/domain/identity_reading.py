@@ -43,5 +43,5 @@ def _steps(identity: Identities, spelling: str) -> Iterator[tuple[Location, str]
     if target is not None:
         source = next(each for each in identity.aliases if without_aliases.user(each).canonical == plain)
         yield ("aliases", source), f"{plain} is another name of {target.canonical}"
-    elif not domain and plain == spelling:
+    elif not domain and plain == spelling and spelling not in map(fold, identity.local_users):
         yield (), "no entry of the table is about it: it stands for itself"

@@ -34,6 +34,7 @@ from farmlease.node.http.server import hosts_of, listening_socket, own_token, se
 from farmlease.node.logs import Log, log_loop_faults
 from farmlease.node.loops import Loop, every
 from farmlease.node.sync.node_report import reported_marks
+from farmlease.node.sync.secrets_watch import LOOK_AT_SECRETS_EVERY, SecretsWatch
 from farmlease.node.sync.store_watch import LOOK_EVERY, StoreWatch
 from farmlease.node.systemd import ServiceManager
 
@@ -80,6 +81,7 @@ async def run_agent(config: Config, log: Log) -> None:
             )
             _log.info("agent.ready", node=config.node, listen=config.agent.listen, store=connection.describe)
             watch = StoreWatch(connection, config.farm, node.state, node.sync.damage)
+            secrets = SecretsWatch(connection, config.store.address, node.sync.secrets, clock)
             _spare_the_collector()
             manager.ready()
             await run_group(
@@ -89,6 +91,7 @@ async def run_agent(config: Config, log: Log) -> None:
                     *(agent_checking(lambda: agent_line(node.monitor.health), door, log) for door in doors.agent_check),
                     *(_until_cancelled(every(clock, loop)) for loop in node.loops.table(config.agent.heartbeat_ms)),
                     _until_cancelled(every(clock, Loop(LOOK_EVERY, watch.look, at_once=True))),
+                    _until_cancelled(every(clock, Loop(LOOK_AT_SECRETS_EVERY, secrets.look, at_once=True))),
                     _until_cancelled(node.loops.handle_events()),
                     _until_cancelled(manager.keep_informed(stop, clock)),
                     _until_cancelled(_ending(node.agent, (stop, again), config.agent.shutdown_delay_ms / 1000)),

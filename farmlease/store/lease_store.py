@@ -10,6 +10,7 @@ of the policy yet, or that a lease of farmlease 0.1.0 has devices whose names no
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from farmlease.domain.identity import device_name
@@ -138,7 +139,10 @@ class LeaseStore:
             raise StoreRefused(
                 f"pool {pool.name}: too many sessions of dead nodes have yet to be ended there; ask again in a minute"
             )
-        return Explained.parse(answer) if answer[0] == b"explained" else Behind(answer[0].decode())
+        if answer[0] != b"explained":
+            return Behind(answer[0].decode())
+        found = Explained.parse(answer)
+        return replace(found, lease=found.lease and found.lease.named(self.farm))
 
     async def heartbeat(
         self, pool: Pool, version: int, node: str, previous: str | None, known: Known = NOTHING

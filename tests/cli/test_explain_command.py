@@ -44,7 +44,7 @@ def test_a_start_on_any_node_is_explained_by_the_store(farm: Host) -> None:
     assert first.endswith("the user holds a lease here, and a start goes on with it")
     assert [
         "  name      corp is the domain corp (line 3)",
-        "  groups    designers (as given, for the host knows of none)",
+        "  groups    designers (as given; those that the host would add are not known here)",
         "  rule      rule 2 (line 14): gives qlikview",
     ] == lines[:3]
     assert lines[3].startswith("  pool      qlikview (named): granted pool qlikview, until ")

@@ -11,7 +11,7 @@ import re
 import socketserver
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +97,11 @@ async def fill(farm: Farm) -> None:
 
 #: What each command is asked, behind its name.
 TYPED: dict[str, list[list[str]]] = {
+    "explain": [
+        [EVE, "--node", NODE, "--pool", "qlikview"],
+        [f"{EVE}-2", "--node", "ctx-02", "--device", PC, "--group", WHY],
+        [EVE, "--node", PC],
+    ],
     "lease check": [[EVE, "--pool", "qlikview"], [f"{EVE}-3"]],
     "lease files": [[EVE, "--pool", "qlikview"]],
     "lease list": [[], ["--user", EVE], ["--pool", PC]],
@@ -283,11 +288,9 @@ class _Errors(socketserver.StreamRequestHandler):
 
     @override
     def handle(self) -> None:
-        while self.rfile.readline():
-            try:
+        with suppress(OSError):  # whoever asks may hang up at any moment
+            while self.rfile.readline():
                 self.wfile.write(("-ERR " + SIGNS.replace("\r", "").replace("\n", "") + "\r\n").encode())
-            except OSError:
-                return
 
 
 @contextmanager

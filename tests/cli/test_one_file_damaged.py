@@ -40,7 +40,7 @@ def locked() -> Iterator[RedisServer]:
 @pytest.fixture
 def whole(tmp_path: Path, locked: RedisServer) -> Host:
     """A host whose files are all as they should be."""
-    with closing(redis.Redis.from_url(locked.url, password="secret")) as raw:  # noqa: S106 - of a test
+    with closing(redis.Redis.from_url(locked.url, password="secret")) as raw:  # noqa: S106 - the test's own
         raw.flushall()
     host = host_of(tmp_path, locked)
     config = host.config_file.read_text(encoding="utf-8")

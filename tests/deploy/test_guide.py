@@ -16,7 +16,7 @@ from tests.support.servers import missing, require
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the guide is for Linux hosts"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
 ]
 
 #: Seconds in which a balancer hears of a drain, as is promised.

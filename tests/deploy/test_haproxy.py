@@ -85,7 +85,7 @@ class Balancer:
         """Come as an RDP client does; return the host that a user gets to, or nothing."""
         cookie = f"Cookie: mstshash={user}\r\n".encode()
         packet = b"\x03\x00" + (11 + len(cookie)).to_bytes(2, "big") + bytes([6 + len(cookie), 0xE0, 0, 0, 0, 0, 0])
-        with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), within(10)) as connection:
             connection.sendall(packet + cookie)
             return connection.recv(100).decode()
 

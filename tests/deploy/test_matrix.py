@@ -26,7 +26,7 @@ from tests.support.servers import redis_server
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="PAM, and accounts in a namespace of their own, are Linux's"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(1200),
 ]
 
 NODE = "ctx-07"  #: of which the sample for ClearQuest has licences of its own

@@ -272,7 +272,7 @@ def test_the_periods_go_together() -> None:
     assert ["1"] == settings("replicated.conf")["min-replicas-to-write"]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_fail_over_with_the_samples() -> None:
     """Three servers and three Sentinels with their own users: the master is killed, and users are let in again."""
     with fresh_folder() as folder, quiet_ports(6) as ports:

@@ -71,6 +71,7 @@ WELL = Facts(
         ({"journal_put_back": "journal.sqlite"}, True, "warn", "it was written anew, and nothing is lost"),
         ({"kept_percent": 79}, True, "pass", None),
         ({"kept_percent": 80}, True, "warn", "kept/ in state_dir is 80 % full: inspect the files"),
+        ({"store_secrets": ("a password", "b")}, True, "warn", "a password; b"),
         ({"damaged": 1}, True, "warn", "1 entry did not open and was kept"),
         ({"damaged": 2}, True, "warn", "2 entries did not open and were kept"),
         ({"journal_refused": "kept/x"}, True, "warn", "move kept/x out of state_dir"),
@@ -174,7 +175,7 @@ def test_the_whole_story_as_json(path: str, accept: str) -> None:
     document = json.loads(found.body)
     assert ("warn", "draining, 3 sessions left") == (document["status"], document["output"])
     names = {"sessions", "name", "store", "clock", "keys", "policy", "identity", "pools", "files", "journal"}
-    names |= {"kept", "accounts", "activity", "data", "tombstones", "log", "processes"}
+    names |= {"kept", "accounts", "activity", "data", "secrets", "tombstones", "log", "processes"}
     assert names == set(document["checks"])
     assert [{"status": "warn", "output": "draining, 3 sessions left"}] == document["checks"]["sessions"]
 

@@ -95,7 +95,7 @@ def test_damaged(agent: RunningAgent, store: RedisServer) -> None:
     check = journal_check(agent)
     assert "warn" == check["status"]
     assert f"move kept/{kept.name} out of state_dir" in check["output"]
-    assert "journal.refused" in agent.log_text
+    soon(lambda: "journal.refused" in agent.log_text, "the log does not say it")
     assert 201 == agent.start("john", "7").status
     assert ["ctx-01/7"] == counted(store)
     shutil.rmtree(kept)

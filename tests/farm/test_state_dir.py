@@ -88,7 +88,7 @@ def test_a_journal_that_is_not_there_any_more(agent: RunningAgent, happens: Call
         happens(agent.state_dir)
     soon(lambda: told(agent)[0] == "warn", "health warns", 8)
     assert "was removed or replaced while the agent runs; it was written anew" in told(agent)[1]
-    assert "journal.put_back" in agent.log_text
+    soon(lambda: "journal.put_back" in agent.log_text, "the log does not say it")
     assert 201 == agent.start("mary", "8").status
     agent.kill()
     agent.launch()

@@ -286,7 +286,7 @@ def test_a_known_policy_outlives_a_restart_without_the_store(agent: RunningAgent
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 def test_probes_of_every_kind(agent: RunningAgent, method: str) -> None:
     """A balancer may probe with any of them, over a real connection."""
-    with socket.create_connection(("127.0.0.1", agent.health_port), 10) as probe:
+    with socket.create_connection(("127.0.0.1", agent.health_port), within(10)) as probe:
         probe.sendall(f"{method} /readyz HTTP/1.0\r\n\r\n".encode())
         answer = b"".join(iter(lambda: probe.recv(4096), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -374,10 +374,10 @@ def test_several_addresses_for_balancers(unborn: RunningAgent) -> None:
     unborn.launch()
     soon(lambda: "agent.ready" in unborn.log_text, "it does not listen")
     for host in ("127.0.0.1", "::1"):
-        with socket.create_connection((host, more), 10) as connection:
+        with socket.create_connection((host, more), within(10)) as connection:
             connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
             assert b"".join(iter(lambda: connection.recv(4096), b"")).endswith(b"pass\n")
-        with socket.create_connection((host, check), 10) as connection:
+        with socket.create_connection((host, check), within(10)) as connection:
             assert connection.recv(100).startswith(b"down #no policy is known")
 
 

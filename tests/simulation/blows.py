@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from farmlease.domain.session_states import SessionState
+from farmlease.errors import FarmleaseError
 from tests.simulation import laws
 from tests.simulation.host import Host
 from tests.simulation.memory import Hash
@@ -39,6 +40,7 @@ class Blows:
             "policy changed": self._change_policy, "host clock jumped": self._set_host_clock,
             "record damaged": self._damage, "records swapped": self._swap, "tail lost": self._lose_tail,
             "flushed": self._flush, "rolled back": self._roll_back, "failed over": self._fail_over,
+            "host renamed": self._rename_host, "user renamed": self._rename_user,
             "store clock ahead": self._ahead, "store clock back": self._back, "store clock frozen": self._freeze,
         }  # fmt: skip
 
@@ -133,6 +135,23 @@ class Blows:
         self._boot(host)
         return True
 
+    async def _rename_host(self) -> bool:
+        host = self._host()
+        if host is None:
+            return False
+        await self._amid(host)
+        if not host.up:
+            return False
+        before = shown(host)
+        host.kill()
+        name = host.rename()
+        self._world.names.renamed(host.name, name)
+        self._world.tell("FAULT", "host renamed", host.name, name)
+        if self._chance.random() < 0.5:
+            await asyncio.sleep(self._chance.choice((1, 60, 900)))
+        self._resurrect(host, before)
+        return True
+
     async def _reboot(self, *, torn: bool = False) -> bool:
         host = self._host()
         if host is None:
@@ -187,6 +206,11 @@ class Blows:
         self._world.tell("FAULT", "policy changed")
         await self._world.apply()
         return True
+
+    async def _rename_user(self) -> bool:
+        with suppress(FarmleaseError):
+            return await self._world.workload.rename()
+        return False
 
     def _records(self) -> tuple[str, Hash]:
         pool = self._chance.choice(self._world.terms.pools)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from tests.simulation.memory import Memory
+from tests.simulation.naming import HostNames
 from tests.support.farm_model import Device, Leased, Model, Rules, Session
 
 __all__ = ["Holder", "changes", "take_over"]
@@ -18,16 +19,20 @@ class Holder(Protocol):
     versions: dict[str, int]
 
 
-def take_over(holder: Holder, memory: Memory, pool: str) -> None:
-    """Make the holder's model, and what goes with it, what the store holds now."""
+def take_over(holder: Holder, memory: Memory, pool: str, names: HostNames) -> None:
+    """Make the holder's model, and what goes with it, what the store holds now: each host under its first name."""
     tag = f"fl:{{citrix-a/{pool}/0}}:".encode()
 
     def fields(name: str) -> dict[str, str]:
         held = memory.fields(tag + name.encode())
-        return {field.decode(): value.decode("utf-8", "backslashreplace") for field, value in held.items()}
+        return {field.decode(): names.read(value.decode("utf-8", "backslashreplace")) for field, value in held.items()}
 
     def scores(name: str) -> dict[str, float]:
-        return {member.decode(): score for member, score in memory.scores(tag + name.encode()).items()}
+        found: dict[str, float] = {}
+        for member, score in memory.scores(tag + name.encode()).items():
+            called = names.read(member.decode())
+            found[called] = max(score, found.get(called, score))
+        return found
 
     meta = fields("meta")
     model = Model(_rules(meta) if "policy" in meta else holder.model.rules, holder.model.now)

@@ -41,6 +41,8 @@ _ALL = (
     Fault("partitioned", "world", 2, "one agent cannot reach the store for a while, up to twice the session timeout"),
     Fault("store restarted", "world", 2, "the store is away for seconds or minutes and comes back with everything"),
     Fault("policy changed", "world", 2, "an administrator changes capacities and overdraft"),
+    Fault("host renamed", "world", 1, "a host gets another name while its agent is down, within the boot"),
+    Fault("user renamed", "world", 1.5, "an administrator moves what a user holds to another name of theirs"),
     Fault("host clock jumped", "world", 2, "a host's wall clock is set, by up to a month, ahead or back"),
     Fault("record damaged", "world", 0.7, "a bit of a sealed record in the store is turned over"),
     Fault("records swapped", "world", 0.7, "two users' sealed records change places in the store"),
@@ -57,7 +59,8 @@ FAULTS = {fault.name: fault for fault in _ALL}
 _LOSS = {"tail lost", "flushed", "rolled back", "failed over"}
 _TIME = {"store clock ahead", "store clock back", "store clock frozen"}
 _LATE = {"duplicated late"}
-_USUAL = FAULTS.keys() - _LOSS - _TIME - _LATE
+_NAMES = {"host renamed", "user renamed"}
+_USUAL = FAULTS.keys() - _LOSS - _TIME - _LATE - _NAMES
 
 #: The faults of a series of runs.
 PROFILES: dict[str, frozenset[str]] = {
@@ -66,6 +69,7 @@ PROFILES: dict[str, frozenset[str]] = {
     "loss": frozenset(_USUAL | _LOSS),
     "time": frozenset(_USUAL | _TIME),
     "late": frozenset(_USUAL | _LATE),
+    "names": frozenset(_USUAL | _LOSS | _NAMES),
     "all": frozenset(FAULTS),
 }
 

@@ -116,6 +116,7 @@ class Host:
         owing: Callable[["Host", SaveMessage], None],
     ) -> None:
         self.name = name
+        self.names = [name]  #: those that it has had, the present one last
         self._loop = loop
         self._network = network
         self._sealer = sealer
@@ -135,9 +136,7 @@ class Host:
         self._opened: Any = None
         self._loops: list[asyncio.Task[None]] = []
         self.node: build.Node
-        self._config = Config.model_validate(
-            {"farm": FARM, "node": name, "agent": {"state_dir": folder, "heartbeat": f"{HEARTBEAT:.0f}s"}}
-        )
+        self._folder = folder
 
     @property
     def agent(self) -> Agent:
@@ -151,8 +150,18 @@ class Host:
 
     @property
     def member(self) -> str:
-        """What the store calls this life of the node."""
+        """What the judges call this life of the node."""
         return f"{self.name}#{self.node.state.journal.incarnation}"
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """What the store has called this life of the node, by each of its names, the present one last."""
+        return tuple(f"{name}#{self.node.state.journal.incarnation}" for name in self.names)
+
+    def rename(self) -> str:
+        """Give the host another name, while its agent does not run, and return it."""
+        self.names.append(f"{self.name}-{len(self.names)}")
+        return self.names[-1]
 
     @property
     def book(self) -> SessionTable:
@@ -169,7 +178,14 @@ class Host:
             farm = Farm(FARM, LeaseStore(connection, FARM), self._sealer)
             with patch.object(state, "SessionTable", WatchedTable), patch.object(state, "Outbox", WatchedOutbox):
                 accounts = Accounts(self.clock, NoAccounts())
-                self._opened = build.compose(self._config, farm, self.clock, accounts=accounts)
+                config = Config.model_validate(
+                    {
+                        "farm": FARM,
+                        "node": self.names[-1],
+                        "agent": {"state_dir": self._folder, "heartbeat": f"{HEARTBEAT:.0f}s"},
+                    }
+                )
+                self._opened = build.compose(config, farm, self.clock, accounts=accounts)
                 self.node = self._opened.__enter__()
             self.up = True
             self.since = self._loop.passed

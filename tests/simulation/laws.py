@@ -5,6 +5,7 @@ itself answered is judged in ``ledger.py``.
 """
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -202,14 +203,17 @@ def in_this_life(host: Host, decision: Decision, granted_in: str | None) -> str 
     return f"a receipt of {granted_in} let somebody in on {host.member}"
 
 
-def kept_lease(farm: Farm, pool: str, user: str, expires_at: int) -> str | None:
-    """L7: a named lease that somebody was told of is there until it ends, session or not, if there is room for it."""
+def kept_lease(farm: Farm, pool: str, homes: AbstractSet[str], expires_at: int) -> str | None:
+    """L7: a named lease that somebody was told of is there until it ends, session or not, if there is room for it.
+
+    ``homes``: the user's indexes, of which it may stand under one.
+    """
     account = farm.ledger.pools[pool]
     rules, model = account.model.rules, account.model
     full = len(model.held()) >= rules.capacity + rules.overdraft
-    if full or user in model.leases or expires_at <= farm.ledger.now_ms(pool, farm.now_ms):
+    if full or homes & model.leases.keys() or expires_at <= farm.ledger.now_ms(pool, farm.now_ms):
         return None
-    return f"the lease of {user} in {pool} is gone, and was good until {expires_at}"
+    return f"the lease of {sorted(homes)} in {pool} is gone, and was good until {expires_at}"
 
 
 def adopted(before: Mapping[Use, tuple[str, int]], after: Mapping[Use, tuple[str, int]]) -> str | None:
@@ -261,10 +265,15 @@ def nothing_leaks(farm: Farm, memory: Memory) -> Iterator[str]:
         if shown != kept:
             more, less = kept.items() - shown.items(), shown.items() - kept.items()
             yield f"in {pool} the store counts {sorted(more)} too many and {sorted(less)} too few"
-        members = tuple(f"#{host.member}/".encode() for host in farm.hosts)  # earlier lives never ask for theirs
+        # Earlier lives never ask for theirs.
+        members = tuple(f"#{called}/".encode() for host in farm.hosts for called in host.called)
         words = [name for name in memory.scores(tag + b"sessions") if name.startswith(members)]
         if words:
             yield f"{len(words)} words of lost sessions in {pool} were never acknowledged"
+        former = tuple(f"{called}/".encode() for host in farm.hosts for called in host.called[:-1])
+        known = (*memory.scores(tag + b"sessions"), *(node + b"/" for node in memory.scores(tag + b"nodes")))
+        if left := [name for name in known if name.startswith(former)]:
+            yield f"in {pool} {sorted(left)} stand under a former name of their host"
         if any(until > farm.now_ms for until in memory.scores(tag + b"waits").values()):
             yield f"somebody waits in the queue of {pool} for ever"
     for host in farm.hosts:

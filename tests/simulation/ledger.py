@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.simulation.contents import changes, take_over
 from tests.simulation.memory import Memory
+from tests.simulation.naming import HostNames
 from tests.simulation.server import Carried
 from tests.support.farm_model import INF, Model, Rules
 
@@ -24,13 +25,13 @@ Key = tuple[str, str, str]  #: user index, node#incarnation, session
 Complain = Callable[[str, str], None]
 
 #: Scripts, and answers, after which what is over may still lie in the store: nothing was counted.
-_LOOK_ONLY = frozenset({"heartbeat", "look_up", "list", "configure", "recover", "readmit"})
-_BEFORE_ANYTHING = frozenset({"lapsed", "configure", "policy", "strange", "none", "gone"})
+_LOOK_ONLY = frozenset({"heartbeat", "look_up", "list", "configure", "recover", "readmit", "rename_node"})
+_BEFORE_ANYTHING = frozenset({"lapsed", "configure", "policy", "strange", "none", "gone", "recovering"})
 #: Answers before which nothing was ended either, whatever the clock says.
 _NOTHING_ENDED = frozenset({"lapsed", "configure", "policy"})
 #: Scripts that change no claim.
 _NO_CLAIMS = frozenset(
-    {"count", "damaged", "missing", "nodes", "peek", "rebuild", "restored", "sessions", "tombstones"}
+    {"count", "damaged", "missing", "nodes", "peek", "rebuild", "restored", "sealed", "sessions", "tombstones"}
 )
 #: Scripts after which the store's contents are taken over as they are.
 _TAKEN_OVER = frozenset({"put_back", "recover", "restore"})
@@ -76,8 +77,10 @@ class Ledger:
         complain: Complain,
         goes_on: Callable[[str, Key], bool],
         vouches: Callable[[str, str], bool],
+        names: HostNames,
     ) -> None:
         self._memory = memory
+        self._names = names
         self._complain = complain
         self._goes_on = goes_on
         self.vouches = vouches
@@ -109,7 +112,7 @@ class Ledger:
         """
         self._is_whole = False
         for pool, account in self.pools.items():
-            take_over(account, self._memory, pool)
+            take_over(account, self._memory, pool, self._names)
             for key in account.model.sessions:
                 account.ended.pop(key, None)
 
@@ -117,7 +120,7 @@ class Ledger:
         """The store's clock was set back: what was over and still lies in the store is not over any more."""
         self.clock_set()
         for pool, account in self.pools.items():
-            take_over(account, self._memory, pool)
+            take_over(account, self._memory, pool, self._names)
 
     def clock_set(self) -> None:
         """The store's clock leapt or stands still."""
@@ -157,7 +160,7 @@ class Ledger:
         if is_whole and not self._in_doubt(account, carried):
             self._pass(account, carried)
         known, held, slots = account.model, account.model.held(), self._slots(account, carried)
-        take_over(account, self._memory, carried.pool)
+        take_over(account, self._memory, carried.pool, self._names)
         account.model.now = self.now_ms(carried.pool, carried.now_ms)
         for key in account.model.sessions.keys() - before:
             account.ended.pop(key, None)  # it is counted again: who was told so may rely on it
@@ -227,7 +230,7 @@ class Ledger:
         if behind := self._behind(account, given):
             return behind
         model, user, key = account.model, given["user"], (given["node"], given["session"])
-        if model.nodes.get(given["node"], 0) <= account.model.now:
+        if model.nodes.get(given["node"], 0) <= account.model.now or self._is_new_name(carried):
             return [b"lapsed"]
         known = model.sessions.get((user, *key))
         again = known is not None and known.device == given["device"]
@@ -264,9 +267,14 @@ class Ledger:
             carried.answer[6] if len(carried.answer) > 6 else b"", b"1" if overdraft else b"0",
         ]  # fmt: skip
 
+    def _is_new_name(self, carried: Carried) -> bool:
+        """Whether the store does not know yet that the host of this life is called so."""
+        known = self._memory.scores(f"fl:{{citrix-a/{carried.pool}/0}}:nodes".encode())
+        return "called" in carried.arguments and carried.arguments["called"].encode() not in known
+
     def _held_on(self, carried: Carried, session: str, hold: float) -> None:
         """L5: a session that moves to another device is held for as long as it was."""
-        found = json.loads(carried.answer[9])["sessions"][session].get("hold", 0)
+        found = json.loads(self._names.read(carried.answer[9].decode()))["sessions"][session].get("hold", 0)
         if self.judging and found != hold:
             self._complain("L5", f"a session that moved is held until {found}, and was held until {hold:.0f}")
 
@@ -329,7 +337,7 @@ class Ledger:
                 self._complain("L8", f"{blocking} are said to block, {sorted(own, key=str)} do")
         elif reason == "session_limit" or (reason == "user_limit" and blocking):
             mine = sorted((key[1].partition("#")[0], key[2]) for key in sessions if key[0] == user)
-            if sorted((each["node"], each["session"]) for each in blocking) != mine:
+            if sorted((self._names.first(each["node"]), each["session"]) for each in blocking) != mine:
                 self._complain("L8", f"{blocking} are said to block, {mine} do")
         elif blocking:
             self._complain("L8", f"{blocking} are said to block in a denial for {reason}")
@@ -359,6 +367,20 @@ class Ledger:
         if claim is None:
             return [b"gone"]
         return [b"stale", b"%d" % claim.fence] if claim.fence > fence else [b"released"]
+
+    def _rename(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        model, old, new = account.model, given["old"], given["new"]
+        until = int(self._memory.fields(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode()).get(b"recovering", 0))
+        if until > model.now:
+            return [b"recovering", b"%d" % until]
+        lease = model.leases.get(old)
+        if lease is not None and lease.id == given["lease"] and account.versions[old] != int(given["version"]):
+            return [b"changed"]
+        answer = model.rename(old, new, given["lease"])
+        if answer == "renamed" and lease is not None:
+            account.versions[new] = account.versions.pop(old)
+            account.admitted.update((seat, account.admitted.get(old, (0, 0))) for seat in model.seats_of(new))
+        return [answer.encode()]
 
     def _hold(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
         del carried
@@ -412,7 +434,14 @@ class Ledger:
         """The store's own sets hold exactly the claims that are alive, until exactly their deadlines."""
         tag = f"fl:{{citrix-a/{carried.pool}/0}}:".encode()
         scores, now = self._memory.scores, account.model.now
-        seats = {member.decode(): score for member, score in scores(tag + b"seats").items() if score > now}
+        counted = [
+            (self._names.read(member.decode()), score)
+            for member, score in scores(tag + b"seats").items()
+            if score > now
+        ]
+        seats = dict(counted)
+        if len(seats) < len(counted):
+            self._complain("L3", f"after {carried.name} a seat is counted under two names of its host: {counted}")
         held = account.model.held()
         if seats != held:
             surplus = seats.keys() - held.keys()
@@ -425,7 +454,12 @@ class Ledger:
                 node, _, rest = member.partition(b"/")
                 session, _, user = rest.rpartition(b"/")
                 if nodes.get(node, 0) > now or holds.get(member, 0) > now:
-                    alive.add((user.decode(), node.decode(), session.decode()))
+                    key = user.decode(), self._names.read(node.decode()), session.decode()
+                    if key in alive:
+                        self._complain(
+                            "L3", f"after {carried.name} session {key} is counted under two names of its host"
+                        )
+                    alive.add(key)
         if alive != account.model.sessions.keys():
             law = "L3" if alive - account.model.sessions.keys() else "L5"
             known = sorted(account.model.sessions)

@@ -36,6 +36,7 @@ from farmlease.node.sessions.start import SessionStart
 from farmlease.node.sync.heartbeat import Heartbeat
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
 from farmlease.node.sync.recovery import Recovery
+from farmlease.node.sync.renamed_node import RenamedNode
 from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.connection.connection import Connection
 from tests.simulation.life import run, uncollected
@@ -245,7 +246,7 @@ def _adopt_without_outbox(self: Agent) -> None:
 
 #: A node that hears of what was taken back and keeps its receipts: one of the two guards against their return.
 _DEAF = swapped("receipt kept", "A node hears that a lease was taken back, and keeps its receipt.", TakenBack, "_heed",
-                lambda *_: None)  # fmt: skip
+                _do_nothing)  # fmt: skip
 #: The other one: a store that restores what was taken back.
 _UNHEEDED = lua("taking unheeded", "A lease that was taken back is restored by whoever had it.",
         "if bar and not was_readmitted or taken_since(graves, mine.id, last_known())", "if bar and not was_readmitted")  # fmt: skip
@@ -421,6 +422,14 @@ MUTANTS = (
            TakenBack, "recover", "if theirs.get(user, Graves({})).lacks(ours, now):", "if False:", "loss"),
     among(swapped("takings forgotten at restart", "What a node heard was taken back is forgotten with its agent.",
             Journal, "write_tombstones", lambda *_: None, "loss"), agent_killed=8, flushed=6),
+    among(lua("moved without a word", "A lease moves to another name of its user, and no node hears of it.",
+        "store_graves(old, graves)\n  if there", "if there", "names"), user_renamed=4, host_renamed=0.1),
+    among(python("receipt under two names", "A node that has a receipt under both names keeps the one under the former.",
+           TakenBack, "_heed", "if self._receipts.find(user, pool) is not None:", "if False:", "names"), user_renamed=6),
+    among(swapped("former name forgotten", "A host that was renamed leaves its sessions under the former name.",
+            RenamedNode, "take_over", _do_nothing, "names"), host_renamed=4),
+    among(python("told under a name unknown", "An end is delivered before the store knows the new name of its host.",
+           OutboxDelivery, "_release", "await self._renamed.take_over(message.pool, known)", "pass", "names"), host_renamed=4),
     python("late answer believed", "A late answer to an end takes the receipt of what was granted since.",
            Receipts, "renew", "if LeaseDocument.parse(receipt.document).fence > remains.fence:", "if False:", "loss"),
     swapped("taking not told", "A session that the store had lost is not told that its lease was taken.",

@@ -2,9 +2,10 @@
 
 Judged by what administrators were answered, and by nothing that farmlease keeps about it: no tombstone is read here.
 
-Taken are: a lease (returned or revoked), a device (released or replaced), a name (forgotten), and a revocation (its user
-was let in again). A lease or device that is granted anew, a name that comes with a later start, and a revocation that
-is made anew, are taken no more. A node has heard of what was taken once a
+Taken are: a lease (returned or revoked, or moved to another name of its user), a device (released or replaced), a name
+(forgotten), and a revocation (its user was let in again). A lease or device that is granted anew, a name that comes with
+a later start, and a revocation that is made anew, are taken no more. A
+lease has one home: under one index, in the store and on each node that has heard where. A node has heard of what was taken once a
 heartbeat that began later is over, until its journal loses what was written last.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from farmlease.domain.model import Decision, Grant, SessionRequest
+from farmlease.node.journal.receipts import Receipts
 from tests.simulation.ledger import Key, Ledger
 from tests.simulation.memory import Memory
 from tests.simulation.server import Carried
@@ -30,7 +32,8 @@ _TAKES = frozenset({"granted", "moved"})
 class Taking:
     """Something that was taken back. ``until``: ms; until when it may stay, in quarantine."""
 
-    kind: str  #: lease, device, name, bar (the user is kept out), or readmission (is so no longer)
+    #: lease, moved (it is another index's), device, name, bar (the user is kept out), or readmission (is so no longer)
+    kind: str
     pool: str
     user: str
     lease: str
@@ -80,7 +83,7 @@ class Takings:
             case "restore", "ended":
                 self._ended(carried)
             case "restore", "restored":
-                held = self._lease_of(carried)
+                held = self._standing_lease(carried)
                 return lambda: self._restored(carried, held)
         return lambda: None
 
@@ -102,6 +105,8 @@ class Takings:
                 self._note("device", carried, given["old"])
                 anew = carried.pool, given["user"], given["new"]  # whatever became of that device before
                 self._all = [each for each in self._all if (each.pool, each.user, each.device) != anew]
+            case "rename", "renamed":
+                self._note_rename(carried)
             case "forget", "page" if carried.answer[3] in {b"name", b"both"}:
                 self._note("name", carried)
 
@@ -149,7 +154,7 @@ class Takings:
         for taking in self._of(decision.pool, index):
             own = taking.lease == decision.lease.id and taking.device in {"", device}
             stays = taking.kind == "device" and taking.until > self._ledger.pools[decision.pool].model.now
-            if taking.kind in {"lease", "device"} and own and not stays and self._knows(host, taking):
+            if taking.kind in {"lease", "moved", "device"} and own and not stays and self._knows(host, taking):
                 return f"session {request.session} on {host} was let in by a receipt on the {taking}"
         return None
 
@@ -159,6 +164,23 @@ class Takings:
             known = [host for host in self._heard if self._knows(host, taking)]
             if (not taking.lost or known) and self._is_there(taking):
                 yield f"the {taking}, is there; {', '.join(known) or 'no host'} had heard of that"
+
+        for pool, account in self._ledger.pools.items():
+            homes: dict[str, list[str]] = {}
+            for user, lease in account.model.leases.items():
+                homes.setdefault(lease.id, []).append(user)
+            yield from (f"lease {lease} in {pool} stands under {found}" for lease, found in homes.items() if found[1:])
+
+    def kept(self, host: str, receipts: Receipts) -> Iterator[str]:
+        """Yield what a host keeps of what it has heard was taken."""
+        for taking in self._all:
+            receipt = receipts.find(taking.user, taking.pool) if self._knows(host, taking) else None
+            if receipt is None:
+                continue
+            if taking.kind == "name" and receipt.name:
+                yield f"{host} has heard of the {taking}, and has it in a receipt"
+            if taking.kind == "moved" and receipt.lease.id == taking.lease and receipt.document:
+                yield f"{host} has heard of the {taking}, and has a receipt of it there"
 
     def _restored(self, carried: Carried, held: str) -> None:
         pool, user = carried.pool, carried.arguments["user"]
@@ -186,7 +208,7 @@ class Takings:
         standing = any(not each.get("over") for each in sessions)
         goes_on = standing or known.get("until", 0) > self._ledger.now_ms(pool, carried.now_ms)
         granted = max([known.get("fence", 0), *(each["fence"] for each in sessions)])
-        taken = any(each.kind in {"lease", "bar"} for each in self._of(pool, user))
+        taken = any(each.kind in {"lease", "moved", "bar"} for each in self._of(pool, user))
         taken = taken or granted <= self._taken_at.get((pool, user), 0)
         if not self._ledger.clock_is_sound:  # leases of one instant: which is the later?
             return
@@ -215,6 +237,12 @@ class Takings:
         lease = self._ledger.pools[carried.pool].model.leases.get(carried.arguments["user"])
         return lease.id if lease else ""
 
+    def _standing_lease(self, carried: Carried) -> str:
+        """Return the lease unless it is over by now: the model knows one until it settles."""
+        user, model = carried.arguments["user"], self._ledger.pools[carried.pool].model
+        now = self._ledger.now_ms(carried.pool, carried.now_ms)
+        return self._lease_of(carried) if user in model.leases and model.lease_deadline(user) > now else ""
+
     def _sessions_of(self, carried: Carried) -> dict[Key, int]:
         """Return the sessions of the user that a script is about, with their fences."""
         user, model = carried.arguments["user"], self._ledger.pools[carried.pool].model
@@ -241,6 +269,30 @@ class Takings:
         """Forget what is of this kind, and of the user that a script is about."""
         mine = [each for each in self._of(carried.pool, carried.arguments["user"]) if each.kind == kind]
         self._all = [each for each in self._all if each not in mine]
+
+    def _note_rename(self, carried: Carried) -> None:
+        """A lease, and what was taken of it, are another index's from now on; so is who is kept out."""
+        pool, given = carried.pool, carried.arguments
+        old, new, lease = given["old"], given["new"], given["lease"]
+        if any(each.kind == "bar" for each in self._of(pool, old)):  # kept out under the new one, too
+            ended = [each for each in self._of(pool, new) if each.kind == "readmission"]
+            self._all = [each for each in self._all if each not in ended]
+        for each in self._of(pool, old):
+            if each.kind == "bar" or (each.kind in {"lease", "device"} and each.lease == lease):
+                each.user = new
+        model = self._ledger.pools[pool].model
+        if lease and old in model.leases and model.leases[old].id == lease:
+            self._all = [
+                each
+                for each in self._all
+                if (each.pool, each.user, each.lease, each.kind) != (pool, new, lease, "moved")
+            ]
+            fence = max(model.fence + 1, int(self._ledger.now_ms(pool, carried.now_ms)))
+            moved = Taking("moved", pool, old, lease, "", carried.at, carried.until, 0, fence)
+            self._all.append(moved)
+            self._ever.append(moved)
+            self._order.pop((pool, old), None)  # which is the later one is not told by the grants any more
+            self._order.pop((pool, new), None)
 
     def _granted(self, carried: Carried) -> None:
         pool, user, lease = carried.pool, carried.arguments["user"], carried.answer[1].decode()
@@ -269,8 +321,8 @@ class Takings:
         own = lease is not None and (lease.id == taking.lease or taking.kind == "bar")
         if lease is None or not own or model.lease_deadline(taking.user) <= model.now:
             return False
-        if taking.kind == "bar":
-            return not lease.back and model.now < taking.until
+        if taking.kind in {"moved", "bar"}:
+            return taking.kind == "moved" or (not lease.back and model.now < taking.until)
         if taking.kind == "device":
             return model.devices(taking.user).get(taking.device, 0) > taking.until
         seats = model.seats_of(taking.user)

@@ -36,7 +36,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[Any], Any,
     return calls
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("share", range(_SHARES))
 def test_every_answer_and_all_contents_are_the_real_ones(
     share: int, recorded: list[tuple[int, list[Any], Any, Memory]], timed_server: tuple[RedisServer, Path]

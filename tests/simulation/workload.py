@@ -7,17 +7,19 @@ import asyncio
 import json
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from farmlease.admin.audit import AuditLog
 from farmlease.admin.leases import LeaseAdmin
+from farmlease.admin.renaming import DueRename, LeaseRenamer
 from farmlease.domain.identity import Identities, User
 from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest, Withdrawal
 from farmlease.errors import FarmleaseError
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.sessions.hold import Held
+from farmlease.store.name_store import Rename
 from tests.simulation.host import Host
 from tests.simulation.uses import fences
 
@@ -119,6 +121,9 @@ class Stage(Protocol):
 
     def devices(self, pool: str, user: User) -> Collection[str] | None:
         """Return the devices of a user's lease, as a list of leases shows them; None without one."""
+
+    def is_idle(self, pool: str, user: User) -> bool:
+        """Whether a list of leases shows one of this user without sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +350,29 @@ class Workload:
         admin = self._stage.admin
         self._stage.tell("forgets", user.name, pool)
         await AuditLog(admin).forget(pool, admin.sealer.user_index(user))
+
+    async def rename(self) -> bool:
+        """An administrator gives somebody another name, or the former one back; who has a session then keeps the name.
+
+        At times the former name is erased too. False if nothing was moved.
+        """
+        people = [*enumerate(self._people)]
+        idle = [each for each in people if self._stage.is_idle("named", each[1].user)]
+        at, person = self._chance.choice(idle if idle and self._chance.random() < 0.8 else people)
+        old = person.user
+        plain, _, later = old.canonical.partition("-")
+        new = IDENTITIES.user(plain if later else f"{plain}-{self._chance.randint(2, 3)}")
+        self._stage.tell("FAULT", "user renamed", old.name, new.name)
+        admin, outcomes = self._stage.admin, set[Rename]()
+        for pool in self._terms.pools:
+            due = DueRename(pool=pool, index=admin.sealer.user_index(old), name=old.canonical, user=new)
+            outcomes.add(await LeaseRenamer(admin).move(due))
+        if outcomes <= {Rename.RENAMED, Rename.NONE}:
+            self._people[at] = replace(person, user=new)
+            if self._chance.random() < 0.3:
+                for pool in self._terms.pools:
+                    await self._erase(old, pool)
+        return Rename.RENAMED in outcomes
 
     def _holder(self, pool: str) -> User:
         """Somebody whom the list of leases shows, as a rule."""

@@ -35,6 +35,7 @@ from tests.simulation.ledger import Key, Ledger
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.memory import Hash
 from tests.simulation.monitoring import Monitoring
+from tests.simulation.naming import HostNames
 from tests.simulation.network import Network
 from tests.simulation.owed import Owed
 from tests.simulation.server import Carried, Server
@@ -87,7 +88,8 @@ class World:
         self.mood = Mood(dice(seed, "mood"), PROFILES[profile])
         self.server = Server(loop.time, self._carried)
         self.network = Network(self.server, self.mood, dice(seed, "network"), self.tell)
-        self.ledger = Ledger(self.server.memory, self.broken, self._goes_on, self._vouches)
+        self.names = HostNames()
+        self.ledger = Ledger(self.server.memory, self.broken, self._goes_on, self._vouches, self.names)
         self.terms = Terms(dice(seed, "terms"))
         count = self.chance.choice((2, 3, 3, 4))
         self.hosts = [
@@ -111,6 +113,7 @@ class World:
         self.owed = Owed()
         self._fences: dict[str, tuple[int, str]] = {}  #: by pool, the highest that was told, and by which host
         self._leases: dict[tuple[str, str], tuple[str, int]] = {}  #: pool and user to the host told last, and its end
+        self._homes: dict[tuple[str, str], set[str]] = {}  #: by pool and user, once renamed: where the lease may be
         self._taken: dict[tuple[str, str], float] = {}  #: when an administrator took something of a user's lease
         self._tainted: set[tuple[str, Key, int]] = set()  #: pool, session and fence
         self._began: dict[tuple[str, Key], float] = {}  #: by pool and session
@@ -205,6 +208,15 @@ class World:
         index, account = self.index_of(user), self.ledger.pools.get(pool)
         return account.model.devices(index) if account and index in account.model.leases else None
 
+    def is_idle(self, pool: str, user: User) -> bool:
+        """Whether a list of leases shows one of this user without sessions."""
+        account = self.ledger.pools.get(pool)
+        return (
+            account is not None
+            and (index := self.index_of(user)) in account.model.leases
+            and not account.model.of(index)
+        )
+
     def rush(self) -> None:
         """Everybody tries at once: something was not there for a moment."""
         self._acts.append(self.loop.create_task(self.workload.rush()))
@@ -274,6 +286,7 @@ class World:
         )  # fmt: skip
 
     def _carried(self, carried: Carried) -> None:
+        carried = self.names.heard(carried)
         given = carried.arguments
         whom = " ".join(given[name] for name in ("node", "session", "fence", "version") if name in given)
         self.tell("store", carried.by, carried.name, carried.pool or "-", whom, _plain(carried.answer))
@@ -288,10 +301,12 @@ class World:
             self.broken("L7", what)
         if carried.name == "restore" and (carried.word in {"full", "ended"} or b"capacity" in carried.answer):
             # Others were first, while its node was cut off from a store that was empty.
-            self._leases.pop((carried.pool, given["user"]), None)
+            self._released(carried.pool, given["user"])
         self._note_holds(carried)
+        if carried.name == "rename" and carried.word == "renamed":
+            self._note_rename(carried.pool, given["old"], given["new"])
         if carried.name in {"withdraw", "replace_device", "release_device"}:
-            self._leases.pop((carried.pool, given["user"]), None)
+            self._released(carried.pool, given["user"])
             self._taken[carried.pool, given["user"]] = self.now
         if carried.name == "acquire" and carried.word in {"granted", "again", "moved"}:
             self._note_record(carried)
@@ -300,6 +315,19 @@ class World:
                 key = (given["user"], given["node"], given["session"])
                 if what := laws.counted_in(self, carried.pool, key, awaited=carried.awaited):
                     self.broken("L7", what)
+
+    def _note_rename(self, pool: str, old: str, new: str) -> None:
+        """What was told of a user's lease is to be found under another index, or under this one if that was lost."""
+        homes = self._homes.setdefault((pool, new), {new})
+        homes |= self._homes.get((pool, old), {old})
+        if (pool, old) in self._leases:
+            self._leases[pool, new] = self._leases.pop((pool, old))
+
+    def _released(self, pool: str, user: str) -> None:
+        """What was told of a user's lease, under whichever index, is not to be there any more."""
+        for lease in [*self._leases]:
+            if lease[0] == pool and user in self._homes.get(lease, {lease[1]}):
+                del self._leases[lease]
 
     def _note_lost(self, carried: Carried) -> None:
         """Remember which sessions a host shows though they have ended: its agent is being told now."""
@@ -376,6 +404,8 @@ class World:
     def _has_heard(self, host: Host, life: int, spoken: dict[str, float]) -> None:
         if host.up and host.lives == life:
             self.takings.hears(host.name, spoken)
+            for what in self.takings.kept(host.name, host.node.state.receipts):
+                self.broken("L11", what)
 
     def _check_heard(self, host: Host, life: int, lost: set[tuple[str, str, int]]) -> None:
         if host.up and host.lives == life and (what := laws.heard_of_loss(host, lost)):
@@ -474,10 +504,14 @@ class World:
         for what in laws.nothing_leaks(self, self.server.memory):
             self.broken("L3", what)
         for (pool, user), (_, expires_at) in sorted(self._leases.items()):
-            if what := laws.kept_lease(self, pool, user, expires_at):
+            homes = self._homes.get((pool, user), {user})
+            if what := laws.kept_lease(self, pool, homes, expires_at):
                 self.broken("L7", what)
         for what in self.takings.left():
             self.broken("L11", what)
+        for host in self.hosts:
+            for what in self.takings.kept(host.name, host.node.state.receipts):
+                self.broken("L11", what)
         if missing := self.owed.left:
             self.broken("L7", f"{missing} records that were taken back never reached the store")
 

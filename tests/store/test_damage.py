@@ -258,6 +258,14 @@ async def test_a_fence_far_ahead_of_the_clock_is_refused_everywhere(timed: Timed
     await timed.store.restore(pool.pool, VERSION, NODE, found.epoch, sent)
     graves = Graves({"/": Grave(FAR, timed.clock.now_ms + DAY)})
     await TombstoneStore(timed.connection, FARM).put_back("qlikview", NODE, found.epoch, index("eve"), graves)
+    john_is_taken = Graves({sent.document and json.loads(sent.document)["id"]: Grave(FAR, timed.clock.now_ms + DAY)})
+    timed.raw.hset(SHARD.key("over"), index("john"), john_is_taken.dump())
+    timed.raw.zadd(SHARD.key("over_numbers"), {index("john"): 2**40})
+    told = await TombstoneStore(timed.connection, FARM).since("qlikview", 2**40 - 1)
+    assert index("john") not in told.graves
+    again = await timed.store.restore(pool.pool, VERSION, NODE, found.epoch, sent)
+    assert not isinstance(again, Behind)
+    assert not again.ended
     after = await pool.beat()
     assert after.fence < timed.clock.now_ms + DAY
     assert (await pool.start("ann", "5")).fence < timed.clock.now_ms + DAY

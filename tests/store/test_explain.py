@@ -245,6 +245,17 @@ async def test_a_lease_under_a_former_name_is_found(timed: TimedStore) -> None:
     assert index("john") == taken.user
 
 
+async def test_a_device_in_another_spelling_is_the_same_device(timed: TimedStore) -> None:
+    """A lease of 0.1.0 has NB-1: nb-1 takes no further slot; the lease gets the name at a start, and not here."""
+    pool = desk(timed, devices_per_user=1)
+    await pool.beat()
+    await pool.start("john", device="NB-1")
+    found = await explained(pool, "john", "2", device="nb-1")
+    assert found.lease is not None
+    assert {"nb-1"} == set(found.lease.devices)
+    assert in_words(await pool.start("john", "2", device="nb-1")) == in_words(found.answer)
+
+
 async def test_a_shard_without_the_limits_is_explained_by_the_new_ones(timed: TimedStore) -> None:
     """A policy that this pool did not hear of yet counts, as in a start; the pool still has not heard of it."""
     pool = desk(timed, capacity=1)

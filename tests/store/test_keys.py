@@ -2,6 +2,7 @@
 
 import re
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +97,13 @@ def test_every_key_has_its_type() -> None:
     kinds = {key.rpartition(":")[2]: kind_of(key) for key in farm_keys("citrix-a")}
     expected = {"policy": "string", "audit": "stream", "noted": "zset"}
     assert expected | dict.fromkeys(("counts", "names", "pools", "policies", "nodes", "rings"), "hash") == kinds
+
+
+def test_the_reference_has_each_key_with_its_type() -> None:
+    """Doctor names keys: an administrator finds each in REFERENCE.md, and no other."""
+    text = (Path(__file__).parents[2] / "deploy" / "REFERENCE.md").read_text(encoding="utf-8")
+    section = text[text.index("### What lies in Redis") : text.index("## The farm")]
+    rows = re.findall(r"^\| (`.*`) \| (hash|zset|stream|string) \|", section, re.MULTILINE)
+    found = sorted((name, kind) for names, kind in rows for name in re.findall("`([^`]+)`", names))
+    keys = [*Shard("f", "p").keys(), *farm_keys("f")]
+    assert sorted((key.rpartition(":")[2], kind_of(key)) for key in keys) == found

@@ -33,7 +33,7 @@ DEVICES = [FARM, "nb-1", "nb-2"]
 HOSTS = ["ctx-01", "ctx-02"]
 
 # Telling takes half a minute; finding the shortest story that goes wrong may take five. 0 is no limit.
-pytestmark = pytest.mark.timeout(0 if EXAMPLES else 600)
+pytestmark = pytest.mark.timeout(0 if EXAMPLES else 1800)
 
 
 @dataclass(slots=True)

@@ -114,7 +114,7 @@ class RunningAgent:
 
     def agent_check(self, sent: bytes = b"") -> bytes:
         """Ask as HAProxy's agent-check does; return all that is said."""
-        with socket.create_connection(("127.0.0.1", self.agent_check_port), 10) as connection:
+        with socket.create_connection(("127.0.0.1", self.agent_check_port), within(10)) as connection:
             connection.sendall(sent)
             return b"".join(iter(lambda: connection.recv(4096), b""))
 

@@ -13,9 +13,10 @@ __all__ = ["Authority"]
 
 
 class Authority:
-    """A certificate authority in a folder."""
+    """A certificate authority in a folder. What it signs is good for so many ``days`` more, as it is itself."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, days: float = 1) -> None:
+        self._days = days
         self._folder, self._name = folder, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.file = folder / f"{name}.pem"
@@ -38,7 +39,7 @@ class Authority:
             x509.CertificateBuilder(issuer_name=self._name, subject_name=subject, public_key=key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_after(now + timedelta(days=self._days))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

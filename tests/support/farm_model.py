@@ -415,6 +415,31 @@ class Model:
         until = self.readmitted.get(user, 0)
         return until if until > self.now else None
 
+    def rename(self, old: str, new: str, lease_id: str) -> str:
+        """Move what stands under an index to another one of its user; return what became of that."""
+        lease, there, bar = self.leases.get(old), self.leases.get(new), self.barred.get(old, 0)
+        if lease is None and bar <= self.now:
+            return "renamed" if there is not None and there.id == lease_id else "none"
+        if (lease.id if lease else "") != lease_id:
+            return "changed"
+        if self.of(old):
+            return "in_use"
+        if lease and there and there.id != lease.id:
+            return "taken"
+        if lease:
+            self.next_fence()
+            del self.leases[old]
+        if lease and there is None:
+            self.next_fence()
+            lease.lingering = {new + seat.removeprefix(old): until for seat, until in lease.lingering.items()}
+            lease.charges = {new + seat.removeprefix(old): charge for seat, charge in lease.charges.items()}
+            lease.counted = {new + seat.removeprefix(old): limits for seat, limits in lease.counted.items()}
+            self.leases[new] = lease
+        if bar > self.now:
+            self.barred[new] = max(bar, self.barred.get(new, 0))
+            del self.barred[old]
+        return "renamed"
+
     def release_device(self, user: str, device: str) -> tuple[str, float | None]:
         """Free a device slot."""
         until = self.devices(user).get(device)

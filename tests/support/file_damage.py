@@ -33,8 +33,10 @@ def damage_file(path: Path, way: str) -> None:
         case "garbage":
             path.write_bytes(b"\xff\x00{garbage" * 500)
         case "emptied":
+            path.touch()
             os.truncate(path, 0)
         case "huge":
+            path.touch()
             os.truncate(path, _HUGE)  # a hole: it takes no room
 
 

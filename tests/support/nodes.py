@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from farmlease.node.accounts.accounts import Accounts
 from farmlease.node.accounts.database import Account
 from farmlease.node.agent import Agent
 from farmlease.node.build import Node, compose
+from farmlease.node.journal.integrity import ReportedMark
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.node.sessions.per_use import NotDone
 from farmlease.node.sessions.save import Saved
@@ -132,11 +133,11 @@ class Host:
         """Show the store's time."""
         self.clock = TestClock(self.site.timed.clock)
 
-    def boot(self) -> "Host":
-        """Start the agent on its state folder."""
+    def boot(self, reported: Sequence[ReportedMark] = ()) -> "Host":
+        """Start the agent on its state folder. ``reported``: what the store remembers of the farm's nodes."""
         self.mount()
         accounts = Accounts(self.clock, self.site.people)
-        self.running = compose(self.config, self.farm, self.clock, accounts=accounts)
+        self.running = compose(self.config, self.farm, self.clock, accounts=accounts, reported=reported)
         self.node = self.running.__enter__()
         self.agent = self.node.agent
         self.agent.adopt()

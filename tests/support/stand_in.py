@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 from typing_extensions import override
@@ -29,16 +30,35 @@ class Asked:
     body: bytes
 
 
+class _Quiet(socketserver.BaseServer):
+    """Says nothing of clients that hang up: stderr is what the tests read."""
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class _Tcp(_Quiet, socketserver.ThreadingTCPServer):
+    pass
+
+
+if sys.platform != "win32":
+
+    class _Unix(_Quiet, socketserver.ThreadingUnixStreamServer):
+        pass
+
+
 @contextmanager
 def answering(listen: str, answer: Callable[[Asked], Answer]) -> Iterator[int]:
     """Answer HTTP requests on ``host:port`` (port 0: any) or ``unix:/path``; yields the port, 0 for a path."""
     server: socketserver.BaseServer
     port = 0
     if sys.platform != "win32" and listen.startswith("unix:"):
-        server = socketserver.ThreadingUnixStreamServer(listen.removeprefix("unix:"), _handler_of(answer))
+        server = _Unix(listen.removeprefix("unix:"), _handler_of(answer))
     else:
         host, _, number = listen.rpartition(":")
-        server = socketserver.ThreadingTCPServer((host, int(number)), _handler_of(answer))
+        server = _Tcp((host, int(number)), _handler_of(answer))
         port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

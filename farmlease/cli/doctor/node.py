@@ -6,7 +6,7 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from farmlease.domain import wording
 from farmlease.domain.diagnosis import node as judge
 from farmlease.domain.diagnosis.finding import Finding, failed, fine
 from farmlease.errors import AgentUnavailable, FarmleaseError
+from farmlease.node.journal.evidence import VERSIONS, Evidence
 from farmlease.node.journal.sqlite import inspect_file
 from farmlease.node.journal.state_folder import FILE, MARK
+from farmlease.node.journal.versions import KeptVersions
 
 __all__ = ["agent_findings", "configured", "file_findings", "guarded", "ring_findings", "why"]
 
@@ -92,6 +94,7 @@ def file_findings(config: Config) -> Iterator[Finding]:
         if path is not None:
             yield from guarded(name, partial(_private, name, path))
     yield from guarded("journal", lambda: [_journal(agent.state_dir / FILE)])
+    yield from guarded("kept", lambda: judge.kept(*_kept(agent.state_dir)))
     yield from guarded("disk", lambda: [_disk(agent.state_dir)])
 
 
@@ -150,6 +153,13 @@ def _journal(path: Path) -> Finding:
         was_there=path.with_name(MARK).exists(),
     )
     return judge.journal(facts)
+
+
+def _kept(folder: Path) -> tuple[str, list[str]]:
+    """Return what stands in the place of a folder for what is kept, and what is no kept version."""
+    blocked = Evidence(folder / "kept").blocked
+    damaged: Sequence[Path] = () if blocked else KeptVersions(folder / "kept" / VERSIONS).damaged()
+    return blocked and str(folder / blocked), [str(each) for each in damaged]
 
 
 def _disk(folder: Path) -> Finding:

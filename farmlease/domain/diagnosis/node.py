@@ -1,6 +1,6 @@
 """The doctor's checks of a node: its keys, files, times and agent."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farmlease.domain.diagnosis.finding import Finding, failed, fine, warned
@@ -18,6 +18,7 @@ __all__ = [
     "health",
     "identity",
     "journal",
+    "kept",
     "listen",
     "policy",
     "python",
@@ -109,6 +110,17 @@ def file(check: str, facts: FileFacts) -> Finding:
         right = "go-rwx"
         return failed(check, f"{facts.path} is open to others ({facts.mode:04o}); `chmod {right} {facts.path}`")
     return fine(check, f"{facts.path}" + ("" if facts.mode is None else f" ({facts.mode:04o})"))
+
+
+def kept(blocked: str, damaged: Sequence[str]) -> Iterator[Finding]:
+    """Check the folders of what is kept: what stands in the place of one, and which kept versions are none."""
+    if blocked:
+        yield failed("kept", f"{blocked} is no folder, so nothing can be kept for inspection; move it away")
+    if damaged:
+        files = f"{damaged[0]}" + (f" and {len(damaged) - 1} more" if len(damaged) > 1 else "")
+        yield warned(
+            "kept", f"{files}: a kept version that cannot be read, and that cannot be brought back; move it away"
+        )
 
 
 def listen(facts: ListenFacts) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ __all__ = [
     "ServerFacts",
     "ShardFacts",
     "Wiring",
+    "certificates",
     "coverage",
     "damage",
     "foreign",
@@ -32,7 +33,7 @@ SLOTS = 16_384
 #: Milliseconds by which clocks may differ without a warning.
 _CLOCK_OFF_MS = 5_000
 _DAY_MS = 24 * 3_600_000
-#: Days before a certificate ends from which on there is a warning.
+#: Days before a certificate ends from which on there is a warning, or a quarter of its life if that is less.
 _SOON = 30
 
 
@@ -81,6 +82,7 @@ class Certificate:
 
     what: str
     ends_at: int
+    begins_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,18 +239,25 @@ def coverage(ranges: list[tuple[int, int]], state: Mapping[str, str]) -> Finding
     return fine("cluster slots", f"all {SLOTS} are served")
 
 
+def certificates(facts: Wiring) -> Iterator[Finding]:
+    """Check how long each certificate is good."""
+    for each in facts.certificates:
+        left_ms = each.ends_at - facts.now_ms
+        left = left_ms // _DAY_MS
+        life_ms = float("inf") if each.begins_at is None else each.ends_at - each.begins_at
+        if left < 0:
+            yield failed("tls", f"{each.what} ended {-left} days ago; renew it")
+        elif left_ms < min(_SOON * _DAY_MS, life_ms / 4):
+            yield warned("tls", f"{each.what} ends in {left} days; renew it in time")
+        else:
+            yield fine("tls", f"{each.what} is good for {left} days")
+
+
 def wiring(facts: Wiring) -> Iterator[Finding]:
     """Check how the network to the store is protected."""
     if facts.trouble:
         yield failed("tls", facts.trouble)
-    for each in facts.certificates:
-        left = (each.ends_at - facts.now_ms) // _DAY_MS
-        if left < 0:
-            yield failed("tls", f"{each.what} ended {-left} days ago; renew it")
-        elif left < _SOON:
-            yield warned("tls", f"{each.what} ends in {left} days; renew it in time")
-        else:
-            yield fine("tls", f"{each.what} is good for {left} days")
+    yield from certificates(facts)
     if facts.plain:
         hosts = ", ".join(facts.plain)
         yield warned(

@@ -107,9 +107,11 @@ class RecordSync:
             self._receipts.keep(index, pool.name, replace(taken, files=(), paths=(), placing=False))
             return better
         paths = VendorFiles(pool.files).paths(placing.owner)
-        if self._move_former(session, taken, pool, paths):
-            return await self.receive(session, pool, taken, placing)
-        self._check_paths(session, taken, pool, paths)
+        holder = self._receipts.holder(index, pool.name, paths)
+        if holder is not None:
+            if self._move_former(holder, session, taken, pool):
+                return await self.receive(session, pool, taken, placing)
+            self._check_holder(holder, session, taken, pool)
         known = self._open(index, pool.name, left_here).files if left_here is not None else ()
         # Before the disk is touched: what the store reports meanwhile is noted in the receipt and must stay there.
         receipt = replace(taken, files=pool.files, unsaved=(), owner=placing.owner, paths=paths, placing=True)
@@ -227,15 +229,14 @@ class RecordSync:
 
     # --- below ------------------------------------------------------------------------------------------------------
 
-    def _move_former(self, session: NodeSession, taken: Receipt, pool: Pool, paths: tuple[str, ...]) -> bool:
-        """Move the receipt that has these paths if it is of this lease by a former name; return whether there was one.
+    def _move_former(self, holder: tuple[str, str], session: NodeSession, taken: Receipt, pool: Pool) -> bool:
+        """Move the receipt that has this user's paths if it is of this lease by a former name; return whether it was.
 
         One of another lease stays where it is: its record may be the only copy of what it has.
         """
         index = session.claim.user
-        holder = self._receipts.holder(index, pool.name, paths)
-        former = None if holder is None or holder[1] != pool.name else self._receipts.find(*holder)
-        if holder is None or former is None or holder[0] == index or former.lease.id != taken.lease.id:
+        former = self._receipts.find(*holder) if holder[1] == pool.name and holder[0] != index else None
+        if former is None or former.lease.id != taken.lease.id:
             return False
         self._receipts.move(holder[0], index, pool.name, self._sealer.seal_name(index, session.user.canonical))
         return self._receipts.find(*holder) is None
@@ -250,11 +251,10 @@ class RecordSync:
             return False
         return receipt.lease.id == taken.lease.id or self._names.present(holder[0], receipt.name) == session.user
 
-    def _check_paths(self, session: NodeSession, taken: Receipt, pool: Pool, paths: tuple[str, ...]) -> None:
+    def _check_holder(self, holder: tuple[str, str], session: NodeSession, taken: Receipt, pool: Pool) -> None:
         """Refuse paths that are another user's on this host, or this user's in another pool."""
         index = session.claim.user
-        holder = self._receipts.holder(index, pool.name, paths)
-        if holder is None or self._is_former(holder, session, taken, pool):
+        if self._is_former(holder, session, taken, pool):
             return
         if holder[0] == index:
             why = f"pool {holder[1]} has the same file of this user on this host: write another path in one of the two"

@@ -6,6 +6,7 @@ reason no user has more than a share of it: whoever fills his own stands in nobo
 the files and moves them away.
 """
 
+import os
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +52,13 @@ class Evidence:
         self._max_bytes = max_bytes
         self._keeping = threading.Lock()
         self._counted: tuple[int, int] | None = None  #: when the folder was changed last, and how full it was then
+
+    @property
+    def blocked(self) -> str:
+        """The name, in the state folder, of a place where something else lies than a folder; empty if none does."""
+        places = (self._folder, self._folder / VERSIONS)
+        blocked = next((place for place in places if os.path.lexists(place) and not place.is_dir()), None)
+        return "" if blocked is None else str(blocked.relative_to(self._folder.parent))
 
     @property
     def percent_full(self) -> int:

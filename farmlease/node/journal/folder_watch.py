@@ -1,7 +1,7 @@
 """Whether the files that an open journal writes to are still those in its state folder, and a copy where they are not.
 
 A file that was removed or replaced while it is open is written to all the same, by a system that says nothing; what was
-written would be lost with the agent. Only names are compared here, so a look costs little and never waits.
+written would be lost with the agent. Only names and sizes are compared here, so a look costs little and never waits.
 """
 
 import os
@@ -24,9 +24,11 @@ class FolderWatch:
         self._lock = lock
         found = {path: _identity(path) for path in (*files_of(journal)[:2], lock)}
         self._seen = {path: identity for path, identity in found.items() if identity is not None}
+        #: Bytes of each: what an open journal is written to only grows, so a shorter one was cut by somebody else.
+        self._sizes = dict.fromkeys(self._seen, 0)
 
     def missing(self) -> Path | None:
-        """Return a file that is not there any more, or not the same one; None if all are."""
+        """Return a file that is not there any more, not the same one, or shorter than it was; None if all are whole."""
         return next((path for path in self._seen if not self._has(path)), None)
 
     @property
@@ -40,7 +42,13 @@ class FolderWatch:
         return all(self._has(path) for path in self._seen if path != self._lock)
 
     def _has(self, path: Path) -> bool:
-        return _identity(path) == self._seen[path]
+        if _identity(path) != self._seen[path]:
+            return False
+        size = 0 if path == self._lock else path.lstat().st_size
+        if size < self._sizes[path]:
+            return False
+        self._sizes[path] = size
+        return True
 
 
 def write_copy(connection: sqlite3.Connection, path: Path) -> Path:

@@ -190,11 +190,11 @@ class Receipts:
         """Whether the node has not been booted since the grant."""
         return receipt.incarnation == self._journal.incarnation
 
-    def move(self, old: str, new: str, pool: str, name: bytes = b"", *, fence: int = 0) -> None:
+    def move(self, old: str, new: str, pool: str, name: bytes, *, fence: int = 0) -> None:
         """Keep a receipt under another user index, where its lease stands now; since this ``fence``, if one is given.
 
-        ``name``: the user's, sealed for that index; empty: the name stays as it is. A receipt that does not open, or in
-        whose place another one is, stays.
+        ``name``: the user's, sealed for that index; empty: it is not known. A receipt that does not open, or in whose
+        place another one is, stays.
         """
         receipt = self.find(old, pool)
         if receipt is None or self.find(new, pool) is not None:
@@ -210,7 +210,6 @@ class Receipts:
             # In the lease's own form the index is part of the names of its seats, and of nothing else.
             document = receipt.document.replace(old.encode(), new.encode())
             document = granted_with(document, fence) if fence and document else document
-            name = name or self._sealer.farm.seal_name(new, self._sealer.farm.unseal_name(old, receipt.name))
             under = replace(receipt, record=record, winner=winner, name=name, document=document)
             try:
                 with self._journal.together():

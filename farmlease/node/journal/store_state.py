@@ -11,12 +11,11 @@ from typing import TypeVar
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from farmlease.clock import Clock
+from farmlease.clock import Clock, DistantClock, Moment
 from farmlease.crypto.seal import NodeSealer
 from farmlease.errors import JournalFailed, RecordRejected
 from farmlease.node.journal.journal import Journal
 from farmlease.node.journal.sessions import SessionTable
-from farmlease.node.journal.store_clock import Moment, StoreClock
 from farmlease.store.answers.recovery import CLOCK_LEAP_MS, FENCE_AHEAD_MS, Recovering
 from farmlease.store.answers.session import Beat, Known
 
@@ -69,7 +68,7 @@ class StoreState:
     def __init__(self, journal: Journal, sealer: NodeSealer, sessions: SessionTable, clock: Clock) -> None:
         self._journal = journal
         self._sealer = sealer
-        self._clock = StoreClock(clock)
+        self._clock = DistantClock(clock, CLOCK_LEAP_MS)
         found = self._read(_DOCUMENT, _FORM) or _Remembered()
         self._shards = dict(found.shards)
         #: Pool to the fence that is in the journal whatever becomes of its sessions.

@@ -12,8 +12,7 @@ the disk is full; the newer one counts all the same. Evidence of an attack is an
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -78,6 +77,11 @@ class KeptVersions:
         for folder in sorted(self._folder.glob("*/")):
             yield from self._read(folder)
 
+    def damaged(self) -> Sequence[Path]:
+        """Return what lies among the kept versions and does not read as one. OSError if the disk refuses."""
+        found = (path for path in self._folder.glob("*/*") if not path.name.startswith(UNFINISHED))
+        return sorted(path for path in found if _version(path) is None)
+
     def stale(self, primary: str) -> Counter[str]:
         """Count the kept versions by the key that seals them, but for ``primary``."""
         keys = (key_id_of(each.sealed) for each in self.all())
@@ -132,14 +136,24 @@ class KeptVersions:
         except FileNotFoundError:
             return
         for path in names:
-            if path.name.startswith(UNFINISHED) or not path.is_file():  # a pipe would make us wait for ever
-                continue
-            head, _, sealed = path.read_bytes().partition(b"\n")
-            with suppress(ValueError):  # a file that is none of ours
-                _, _ = path.name.split(" ")
-                pool, user_index, lease_id, version = json.loads(head)
-                binding = RecordBinding(pool=pool, user_index=user_index, lease_id=lease_id, version=version)
-                yield KeptVersion(path, binding, sealed)
+            if (version := _version(path)) is not None:
+                yield version
+
+
+def _version(path: Path) -> KeptVersion | None:
+    """Return the version in a file; None if it is none of ours."""
+    if path.name.startswith(UNFINISHED) or not path.is_file():  # a pipe would make us wait for ever
+        return None
+    if path.stat().st_size > USER_BYTES:
+        return None
+    head, _, sealed = path.read_bytes().partition(b"\n")
+    try:
+        _, _ = path.name.split(" ")
+        pool, user_index, lease_id, version = json.loads(head)
+        binding = RecordBinding(pool=pool, user_index=user_index, lease_id=lease_id, version=version)
+    except (ValueError, TypeError):
+        return None
+    return KeptVersion(path, binding, sealed)
 
 
 def _body(binding: RecordBinding, sealed: bytes) -> bytes:

@@ -62,7 +62,9 @@ class SessionHold:
             raise CannotHold(f"the policy allows no holds in pool {use.pool} (max_hold)")
         if use.grant is None or use.state is not SessionState.ACTIVE:
             raise CannotHold(f"the session has no seat of pool {use.pool} now")
-        until = await self._store.hold(use.pool, use.claim, use.grant.fence, span, self._store_state.known(use.pool))
+        known = self._store_state.known(use.pool)
+        await self._recovery.take_over(use.pool, known)
+        until = await self._store.hold(use.pool, use.claim, use.grant.fence, span, known)
         if isinstance(until, Behind):
             self._recovery.begin(use.pool)
             raise StoreUnavailable("the store lost data and is recovering: ask again in a moment")

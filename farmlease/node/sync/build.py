@@ -15,6 +15,8 @@ from farmlease.node.sync.keyring_reload import KeyringReload, KeyringTiming
 from farmlease.node.sync.node_report import NodeReport
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
 from farmlease.node.sync.recovery import Recovery
+from farmlease.node.sync.renamed_node import RenamedNode
+from farmlease.node.sync.secrets_watch import StoreSecrets
 
 __all__ = ["Sync", "build_sync"]
 
@@ -25,6 +27,7 @@ class Sync:
 
     availability: StoreAvailability
     damage: StoreDamage
+    secrets: StoreSecrets
     records: RecordSync
     delivery: OutboxDelivery
     events: SyncEvents
@@ -37,12 +40,13 @@ class Sync:
 def build_sync(config: Config, farm: Farm, state: State, records: RecordSync, runtime: Runtime) -> Sync:
     """Put the room together."""
     availability, events, damage = StoreAvailability(), SyncEvents(), StoreDamage()
-    delivery = OutboxDelivery(state, farm, records, events)
+    delivery = OutboxDelivery(state, farm, records, events, RenamedNode(state, farm.nodes))
     recovery = Recovery(state, farm, availability, delivery, events, runtime, config.recovery.window_ms)
     timing = KeyringTiming(config.agent.heartbeat_ms, config.store.timeout_ms)
     return Sync(
         availability=availability,
         damage=damage,
+        secrets=StoreSecrets(),
         records=records,
         delivery=delivery,
         events=events,

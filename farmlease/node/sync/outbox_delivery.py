@@ -17,6 +17,7 @@ from farmlease.node.files.record_sync import RecordSync
 from farmlease.node.journal.outbox import Message, NoteMessage, ReleaseMessage, SaveMessage
 from farmlease.node.journal.state import State
 from farmlease.node.sync.events import FilesLeft, SyncEvents
+from farmlease.node.sync.renamed_node import RenamedNode
 from farmlease.store.answers.recovery import Remains
 from farmlease.store.answers.session import Behind, Conflict, Saved
 
@@ -48,7 +49,7 @@ class _Round:
 class OutboxDelivery:
     """The delivery of one node's outbox. Callers that come together share a round."""
 
-    def __init__(self, state: State, farm: Farm, records: RecordSync, events: SyncEvents) -> None:
+    def __init__(self, state: State, farm: Farm, records: RecordSync, events: SyncEvents, renamed: RenamedNode) -> None:
         self._journal = state.journal
         self._outbox = state.outbox
         self._sessions = state.sessions
@@ -59,6 +60,7 @@ class OutboxDelivery:
         self._store = farm.leases
         self._records = records
         self._events = events
+        self._renamed = renamed
         self._delivering = asyncio.Lock()
         self._next: asyncio.Task[DeliveryReport] | None = None
         self._rounds: set[asyncio.Task[DeliveryReport]] = set()
@@ -70,6 +72,11 @@ class OutboxDelivery:
     def refused(self) -> int:
         """How many messages the store refused in the last round."""
         return len(self._refused)
+
+    @property
+    def renamed(self) -> RenamedNode:
+        """What is done where the host was renamed."""
+        return self._renamed
 
     async def deliver(self) -> DeliveryReport:
         """Send all messages, oldest first. StoreUnavailable if the store does not answer.
@@ -131,6 +138,7 @@ class OutboxDelivery:
 
     async def _release(self, number: int, message: ReleaseMessage) -> bool:
         known = self._store_state.known(message.pool)
+        await self._renamed.take_over(message.pool, known)
         outcome = await self._store.release(message.pool, message.claim, message.fence, known)
         if outcome is Behind.STRANGE:
             return False

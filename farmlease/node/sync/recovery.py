@@ -34,7 +34,6 @@ from farmlease.node.journal.state import State
 from farmlease.node.sync.availability import StoreAvailability
 from farmlease.node.sync.events import SeatLost, SyncEvents
 from farmlease.node.sync.outbox_delivery import OutboxDelivery
-from farmlease.node.sync.renamed_node import RenamedNode
 from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.answers.recovery import Recovering, Restoring
 from farmlease.store.answers.session import Behind, Claim, Known, Lost
@@ -97,7 +96,7 @@ class Recovery:
         self._locks = runtime.locks
         self._tasks = runtime.tasks
         self._window_ms = window_ms
-        self._renamed = RenamedNode(state, farm.nodes)
+        self._renamed = delivery.renamed
         self._under_way: dict[str, int] = {}
         #: Pool to what it lacked when all that this node has of it was put back.
         self._mended: dict[str, tuple[frozenset[str], int]] = {}
@@ -336,10 +335,10 @@ class Recovery:
             self._sessions.amend(session, grant=grant)
 
     def _living(self, pool: str) -> dict[str, list[NodeSession]]:
-        """Return the sessions of a pool that are to be restored, by user index."""
+        """Return the sessions of a pool that are to be restored, by user index. One that was lost has ended by then."""
         found: dict[str, list[NodeSession]] = {}
         for each in self._sessions:
-            if each.pool == pool and each.state in _HOLDS and each.grant is not None:
+            if each.pool == pool and each.state in _HOLDS and each.grant is not None and each.lost_because is None:
                 found.setdefault(self._index(each), []).append(each)
         return found
 

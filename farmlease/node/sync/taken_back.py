@@ -56,7 +56,7 @@ class TakenBack:
                 _log.warning("tombstones.put_back", pool=pool, user=user)
                 if not await self._farm.tombstones.put_back(pool, self._member, epoch, user, ours):
                     return False
-                self._heed(pool, user, ours)
+                await self._heed(pool, user, ours)
         self._tell_lost(pool)
         return True
 
@@ -84,20 +84,22 @@ class TakenBack:
         """
         found = await self._farm.tombstones.since(pool, after)
         for user, graves in found.graves.items():
-            self._heed(pool, user, graves)
+            await self._heed(pool, user, graves)
         self._tombstones.note(pool, found.graves, self._store_state.store_now(pool))
         self._tombstones.heard_until(pool, found.number)
         return found.graves
 
-    def _heed(self, pool: str, user: str, graves: Graves) -> None:
+    async def _heed(self, pool: str, user: str, graves: Graves) -> None:
         """Drop from a receipt what was taken since it was given."""
         receipt = self._receipts.find(user, pool)
         if receipt is None:
             return
         grave = graves.of_lease(receipt.document) if receipt.document else None
         if grave is not None and grave.moved_to:
-            name = self._present_name(user, receipt, grave.moved_to)
+            name = await self._present_name(pool, user, receipt, grave.moved_to)
             self._receipts.move(user, grave.moved_to, pool, name, fence=grave.fence + 1)
+            if self._receipts.find(user, pool) is not None:  # the other name has one of its own
+                self._receipts.give_up(user, pool)
         elif grave is not None:
             _log.info("receipt.taken_back", pool=pool, user=user)
             self._receipts.give_up(user, pool)
@@ -108,12 +110,16 @@ class TakenBack:
                 self._receipts.keep(user, pool, replace(receipt, document=left))
         self._forget_name(pool, user, graves)
 
-    def _present_name(self, user: str, receipt: Receipt, index: str) -> bytes:
-        """Return the name that a user has under another index today, sealed for that; empty if it is not known here."""
-        present = self._names.present(user, receipt.name)
-        if present is None or self._farm.sealer.user_index(present) != index:
-            return b""
-        return self._farm.sealer.seal_name(index, present.canonical)
+    async def _present_name(self, pool: str, user: str, receipt: Receipt, index: str) -> bytes:
+        """Return the name that a user has under another index today, sealed for that; empty if nobody knows it.
+
+        The policy may not read the one as the other: then the store has it, and the former name is none of this index.
+        """
+        present, in_force = self._names.present(user, receipt.name), self._policy.in_force.pool(pool)
+        if present is not None and self._farm.sealer.user_index(present) == index:
+            return self._farm.sealer.seal_name(index, present.canonical)
+        stored = None if in_force is None else await self._farm.leases.look_up(in_force, index)
+        return b"" if stored is None else stored.name
 
     def _forget_name(self, pool: str, user: str, graves: Graves) -> None:
         """Leave out of a receipt a name that was erased; whose files these are is needed until they are gone."""

@@ -12,7 +12,7 @@ into a text.
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +27,7 @@ from farmlease.store.connection.address import StoreAddress, split_url
 from farmlease.store.connection.driver_errors import DRIVER_ERRORS, store_error
 from farmlease.store.connection.embedded import EmbeddedServer, embedded_store
 from farmlease.store.connection.multiplexer import OneServer
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.connection.routes import one_server, route_to
 from farmlease.store.connection.routing import Route
 from farmlease.store.connection.server_life import what_it_says
@@ -81,6 +82,7 @@ class Connection:
         server: EmbeddedServer | None,
         sleep: Sleep,
         wait_replicas: int = 0,
+        renewals: Renewals | None = None,
     ) -> None:
         self._route = (
             OneServer(client.connection_pool, Handshake(), exclusive=True)
@@ -92,6 +94,7 @@ class Connection:
         self._server = server
         self._sleep = sleep
         self._replicas = wait_replicas
+        self._renewals = renewals or Renewals()
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._retry = tenacity.retry_if_exception(_is_transient)
         self._wait = tenacity.wait_exponential(FIRST_WAIT, LONGEST_WAIT) + tenacity.wait_random(0, JITTER)
@@ -101,6 +104,11 @@ class Connection:
     def describe(self) -> str:
         """The address as texts show it, without user name and password."""
         return self._describe
+
+    @property
+    def not_renewed(self) -> Iterable[str]:
+        """Why connections, passwords or certificates could not be renewed that still serve as they were."""
+        return self._renewals.failures
 
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         """Run ``script`` and return its answer: a list of bytes, integers, None and lists.
@@ -238,7 +246,8 @@ async def open_connection(
     url = split_url(address)
     if url.scheme == "embedded":
         return await _open_embedded(address, url, state_dir, owner=owner, sleep=sleep)
-    route, describe = route_to(address, url)
+    renewals = Renewals()
+    route, describe = route_to(address, url, renewals)
     return Connection(
         route,
         describe=describe,
@@ -246,6 +255,7 @@ async def open_connection(
         server=None,
         sleep=sleep,
         wait_replicas=address.wait_replicas,
+        renewals=renewals,
     )
 
 

@@ -2,7 +2,7 @@
 
 Guaranteed: each new network connection goes by what the files hold at that moment. While they cannot be used, because
 one is missing, half written, or a certificate is there before its key, connections go by what was read last, and the
-log says so once.
+log says so once, and health as long as it lasts.
 
 This module must never put a password into a text.
 """
@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from farmlease.errors import ConfigError
 from farmlease.store.connection.address import StoreAddress, read_password, tls_context
+from farmlease.store.connection.renewals import Renewals
 
 __all__ = ["FilePassword", "TlsFiles"]
 
@@ -30,8 +31,9 @@ Stamp = tuple[tuple[int, ...] | None, ...]
 class _MadeOfFiles(Generic[Made]):
     """What is made of some files: made again when one of them has changed."""
 
-    def __init__(self, files: Sequence[Path], make: Callable[[], Made]) -> None:
+    def __init__(self, files: Sequence[Path], make: Callable[[], Made], renewals: Renewals | None) -> None:
         """Make it for the first time; ConfigError if a file cannot be used."""
+        self._renewals = renewals or Renewals()
         self._files = files
         self._make = make
         self._stamp = self._stamp_now()
@@ -41,10 +43,13 @@ class _MadeOfFiles(Generic[Made]):
         """Return what the files give now, or what they gave last if they cannot be used now."""
         if (stamp := self._stamp_now()) != self._stamp:
             self._stamp = stamp
+            what, why = " ".join(map(str, self._files)), ""
             try:
                 self._made = self._make()
             except ConfigError as error:
-                log.warning("store.file_unusable", why=str(error), goes_by="what it held before")
+                why = str(error)
+            if self._renewals.note(what, why, lasts=True):
+                log.warning("store.file_unusable", why=why, goes_by="what it held before")
         return self._made
 
     def _stamp_now(self) -> Stamp:
@@ -63,10 +68,10 @@ def _stamp(file: Path) -> tuple[int, ...] | None:
 class FilePassword(CredentialProvider):
     """A user and the password of a file, as the driver asks for them when it makes a connection."""
 
-    def __init__(self, option: str, user: str | None, file: Path) -> None:
+    def __init__(self, option: str, user: str | None, file: Path, renewals: Renewals | None = None) -> None:
         """``option``: of ``[store]`` that names the file. ConfigError if the file cannot be used."""
         self._user = user
-        self._password = _MadeOfFiles([file], lambda: read_password(option, file))
+        self._password = _MadeOfFiles([file], lambda: read_password(option, file), renewals)
 
     @override
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
@@ -74,15 +79,22 @@ class FilePassword(CredentialProvider):
         password = self._password.now()
         return (password,) if self._user is None else (self._user, password)
 
+    @override
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """Return the same: the driver's own way to that warns of itself, and each agent's log had it."""
+        return self.get_credentials()
+
 
 class TlsFiles:
     """The TLS context of an address, made of ``ca_file`` (else the system's), ``cert_file`` and ``key_file``."""
 
-    def __init__(self, address: StoreAddress) -> None:
+    def __init__(self, address: StoreAddress, renewals: Renewals | None = None) -> None:
         """ConfigError if a file cannot be used."""
         system = ssl.get_default_verify_paths().cafile
         named = (address.ca_file or (Path(system) if system else None), address.cert_file, address.key_file)
-        self._context = _MadeOfFiles([each for each in named if each is not None], lambda: tls_context(address))
+        self._context = _MadeOfFiles(
+            [each for each in named if each is not None], lambda: tls_context(address), renewals
+        )
 
     def context(self) -> ssl.SSLContext:
         """Return the context for a new connection."""

@@ -114,6 +114,7 @@ class OneServer:
     async def _connect(self) -> "_SharedConnection":
         connection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # the driver's
         shared = _SharedConnection(connection, self._pool, self._handshake.life(connection))
+        self._handshake.note_renewal(self._pool)
         self._renew_at = asyncio.get_running_loop().time() + RENEW_EVERY
         self._open.add(shared)
         shared.closed.add_done_callback(lambda _: self._open.discard(shared))
@@ -135,7 +136,6 @@ class OneServer:
         except DRIVER_ERRORS as error:
             self._handshake.note_renewal(self._pool, error)
         else:
-            self._handshake.note_renewal(self._pool)
             if self._shared is old:
                 self._shared = shared
                 old.retire()

@@ -25,6 +25,7 @@ from typing_extensions import override
 from farmlease.store.connection.address import StoreAddress
 from farmlease.store.connection.credential_files import TlsFiles
 from farmlease.store.connection.driver_errors import DRIVER_ERRORS, NotMaster, leads_elsewhere, store_error
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.connection.server_life import life_of
 from farmlease.store.script import LIFE
 
@@ -67,9 +68,9 @@ HostPort = tuple[str, int]
 class Handshake:
     """What each network connection to a server begins with, once; keeps to which life it led, and when."""
 
-    def __init__(self) -> None:
+    def __init__(self, renewals: Renewals | None = None) -> None:
         self._lives = WeakKeyDictionary[DriverConnection, tuple[str, float]]()
-        self._not_renewed = dict[str, str]()  #: place to why, as it was logged last
+        self._renewals = renewals or Renewals()
 
     async def perform(self, connection: DriverConnection) -> None:
         """Authenticate, and read the server's life: the id that redis-server gives itself at each start.
@@ -120,9 +121,8 @@ class Handshake:
         """Note whether a connection could be made anew while another one serves; a failure is logged once."""
         where = _place(pool)
         why = "" if error is None else str(store_error(where, error, None))
-        if why and why != self._not_renewed.get(where):
+        if self._renewals.note(where, why):
             log.warning("store.connection_not_renewed", why=why, goes_by="the one before")
-        self._not_renewed[where] = why
 
 
 def _place(pool: ConnectionPool) -> str:

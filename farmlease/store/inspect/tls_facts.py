@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from farmlease import plain_file
-from farmlease.crypto.certificates import ends_at
+from farmlease.crypto.certificates import begins_at, ends_at
 from farmlease.domain.diagnosis.store import Certificate, Wiring
 from farmlease.store.connection.address import StoreAddress, hosts, is_encrypted, split_url, tls_context
 from farmlease.store.connection.socket import end_tls
@@ -53,15 +53,16 @@ def _why(error: OSError) -> str:
 def _own(address: StoreAddress) -> Iterator[Certificate]:
     """Yield when the authorities we trust, and our own certificate, end; of several in a file the first to end."""
     for name, path in (("ca_file", address.ca_file), ("cert_file", address.cert_file)):
-        ends = list(_ends(path)) if path is not None else []
-        if ends:
-            yield Certificate(f"{name} {path}", min(ends))
+        lives = list(_lives(path)) if path is not None else []
+        if lives:
+            yield Certificate(f"{name} {path}", *min(lives))
 
 
-def _ends(path: Path) -> Iterator[int]:
+def _lives(path: Path) -> Iterator[tuple[int, int]]:
     for text in _PEM.findall(plain_file.read(path).decode("ascii", "replace")):
         with suppress(ValueError):
-            yield ends_at(ssl.PEM_cert_to_DER_cert(text))
+            der = ssl.PEM_cert_to_DER_cert(text)
+            yield ends_at(der), begins_at(der)
 
 
 async def _served(host: str, port: int, context: ssl.SSLContext) -> Certificate:
@@ -70,7 +71,7 @@ async def _served(host: str, port: int, context: ssl.SSLContext) -> Certificate:
         der: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     finally:
         end_tls(writer)
-    return Certificate(f"the certificate of {host}:{port}", ends_at(der))
+    return Certificate(f"the certificate of {host}:{port}", ends_at(der), begins_at(der))
 
 
 def _is_here(host: str) -> bool:

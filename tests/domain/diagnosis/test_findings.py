@@ -71,6 +71,13 @@ def test_certificates_are_warned_of_in_time(days: int, verdict: Verdict) -> None
     assert [verdict] == [each.verdict for each in store.wiring(facts)]
 
 
+@pytest.mark.parametrize(("days", "verdict"), [(1, Verdict.WARN), (2, Verdict.OK), (29, Verdict.OK)])
+def test_a_certificate_of_a_week_is_not_warned_of_all_the_time(days: int, verdict: Verdict) -> None:
+    """A quarter of its life before the end: who renews it by a program has renewed it by then."""
+    facts = Wiring(encrypted=True, certificates=(Certificate("ours", days * DAY, -5 * DAY),), now_ms=0)
+    assert [verdict] == [each.verdict for each in store.certificates(facts)]
+
+
 @pytest.mark.parametrize(
     ("free_mb", "verdict"), [(49, Verdict.FAIL), (50, Verdict.WARN), (499, Verdict.WARN), (500, Verdict.OK)]
 )

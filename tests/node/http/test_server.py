@@ -16,6 +16,7 @@ import pytest
 
 from farmlease.errors import ConfigError, FarmleaseError
 from farmlease.node.http.server import listening_socket, own_token
+from tests.support.patience import within
 from tests.support.ports import distant_port
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no Unix sockets")
@@ -56,7 +57,7 @@ def reached(*hosts: str, port: int) -> list[str]:
     """The addresses of this machine at which somebody listens on a port."""
     found = []
     for host in hosts:
-        with suppress(ConnectionRefusedError), socket.create_connection((host, port), 10):
+        with suppress(ConnectionRefusedError), socket.create_connection((host, port), within(10)):
             found.append(host)
     return found
 

@@ -84,6 +84,13 @@ async def nobody_answers(host: Host) -> None:
     host.line.cut.add("*")
 
 
+async def the_store_was_emptied(host: Host) -> None:
+    """Somebody flushed the pools a minute later; the policy is still there."""
+    host.site.timed.clock.advance(60_000)
+    raw = host.site.timed.raw
+    raw.delete(*filter(lambda key: b"/" in key, raw.keys()))
+
+
 CASES: list[tuple[Callable[[Host], Awaitable[None]], dict[str, Any], str]] = [
     (nothing, {"pool": "one"}, "new"),
     (john_is_here, {"pool": "one", "session": "8"}, "joined"),
@@ -103,6 +110,7 @@ CASES: list[tuple[Callable[[Host], Awaitable[None]], dict[str, Any], str]] = [
     (john_was_revoked, {"pool": "one"}, "revoked"),
     (john_left, {"pool": "one"}, "receipt"),
     (nobody_answers, {"pool": "one"}, "offline"),
+    (the_store_was_emptied, {"pool": "one"}, "recovering"),
 ]
 
 

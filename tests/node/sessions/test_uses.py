@@ -15,6 +15,7 @@ from farmlease.errors import CannotHold, FileRefused
 from farmlease.node.files.record_sync import RecordSync
 from farmlease.node.sessions.per_use import NotDone
 from tests.support.nodes import JOHN, MARY, Host, Site
+from tests.support.patience import within
 from tests.support.stores import HOUR
 
 QLIKVIEW = '[[pool]]\nname = "qlikview"\nkind = "named"\ncapacity = 1\n'
@@ -182,7 +183,7 @@ async def test_a_second_program_starts_while_receipts_are_counted(site: Site) ->
         await asked()
         second = asyncio.create_task(host.start(JOHN, "7", pool="qlikview"))
         await asyncio.sleep(0.05)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(within(10)):
         await asyncio.gather(beat, second)
     await host.beat()
     assert {"store"} == {each.grant.source for each in host.agent.all_uses() if each.grant}

@@ -85,6 +85,26 @@ async def test_what_waits_for_the_store_is_delivered(site: Site) -> None:
     assert b"changed" == host.read(MARY)
 
 
+async def test_an_end_before_the_first_heartbeat_frees_the_seat(site: Site) -> None:
+    """L3: it is not delivered under a name that the store does not know yet."""
+    await site.apply(FLOATING.format(capacity=1))
+    host, other = site.host(), site.host("ctx-02")
+    await host.granted(JOHN, pool="clearquest")
+    renamed(host)
+    await host.end()
+    assert "clearquest" == (await other.granted(MARY, pool="clearquest")).pool
+    assert [] == keys_that_name(site, "ctx-01", "clearquest")
+
+
+async def test_a_hold_before_the_first_heartbeat_is_given(site: Site) -> None:
+    """The store has the session under the former name until then."""
+    await site.apply(FLOATING.format(capacity=1) + 'max_hold = "4h"\n')
+    host = site.host()
+    await host.granted(JOHN, pool="clearquest")
+    renamed(host)
+    assert site.timed.clock.now_ms + HOUR == await host.hold(span_ms=HOUR)
+
+
 async def test_renamed_again_and_back(site: Site) -> None:
     """Before the store heard of the first name, too."""
     host = site.host()

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from farmlease.admin.leases import LeaseAdmin
+from farmlease.admin.renaming import DueRename, LeaseRenamer
 from farmlease.domain.identity import User
 from farmlease.domain.model import Reason, Source, Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.node.sessions.housekeeping import Housekeeping
 from farmlease.store.answers.admin import Replacement
 from farmlease.store.keys import Shard
+from farmlease.store.name_store import Rename
 from tests.support.nodes import FARM, JOHN, MARY, Host, Site, booted
 from tests.support.renames import PLAIN, read_otherwise
 from tests.support.seats import contents
@@ -404,6 +406,26 @@ async def test_the_other_device_of_a_lease_is_restored_after_one_was_replaced(fa
     assert grant.fence == (await host.granted(JOHN)).fence
 
 
+async def test_a_session_that_was_lost_is_not_counted_again_while_its_end_is_owed(farm: Site) -> None:
+    """Its device was taken, and is another session's since: that one's grant is later than the taking, not this."""
+    one = farm.host()
+    await one.granted(JOHN)
+    replaced = await LeaseAdmin(farm.farm).replace_device(await pool_of(farm), JOHN, FARM, "nb-1", note="moved")
+    assert Replacement.REPLACED is replaced.outcome
+    await beaten(one)
+    assert {"7": "lost"} == one.states
+    await one.granted(JOHN, "8")
+    one.line.cut.add("release")
+    await one.end("7")
+    one.line.cut.clear()
+    restarted(farm)
+    with one.line.holding("restored") as held:
+        beating = asyncio.create_task(beaten(one))
+        await held()
+        assert [("ctx-01", "8")] == await farm.sessions()
+    await beating
+
+
 async def test_a_session_that_moved_to_a_released_device_is_restored(farm: Site) -> None:
     """The slot is taken anew by a session that is older than the release."""
     host = farm.host()
@@ -548,6 +570,38 @@ async def test_a_renamed_lease_is_restored_under_its_new_name_and_renamed_back(f
     await beaten(host)
     assert await farm.lease(JOHN)
     assert None is await farm.lease(PLAIN)
+
+
+async def test_a_receipt_of_a_renamed_lease_goes_though_the_new_name_has_one(farm: Site) -> None:
+    """The lease was used here under both names, and the host hears of the first only now: nobody gets in by that."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    index = farm.farm.sealer.user_index(JOHN)
+    due = DueRename(pool="qlikview", index=index, name=JOHN.canonical, user=MARY)
+    assert Rename.RENAMED is await LeaseRenamer(farm.farm).move(due)
+    await host.granted(MARY, "8")
+    await host.beat()
+    host.line.cut.add("*")
+    assert Reason.OFFLINE is (await host.denied(JOHN, "9")).reason
+    assert Source.RECEIPT is (await host.granted(MARY, "10")).source
+
+
+async def test_a_lease_that_was_renamed_by_hand_is_restored_where_it_stands(farm: Site) -> None:
+    """L7: the policy does not read the one name as the other; in a recovery the receipt stays under the new one."""
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    index = farm.farm.sealer.user_index(JOHN)
+    due = DueRename(pool="qlikview", index=index, name=JOHN.canonical, user=MARY)
+    assert Rename.RENAMED is await LeaseRenamer(farm.farm).move(due)
+    await beaten(host)
+    emptied(farm)
+    await beaten(host)
+    lease = await farm.lease(MARY)
+    assert lease is not None
+    assert MARY.canonical == lease.user
+    assert None is await farm.lease(JOHN)
 
 
 async def test_tombstones_outlive_the_agent_and_are_told_by_number(farm: Site, hosts: tuple[Host, Host]) -> None:

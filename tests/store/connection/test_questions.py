@@ -8,6 +8,7 @@ import pytest
 from farmlease.store.connection.questions import Questions
 from farmlease.store.connection.slot_homes import SlotHomes
 from farmlease.store.connection.socket import HostPort
+from tests.support.patience import within
 
 SILENT, OTHER, HEIR = ("10.0.0.1", 7000), ("10.0.0.2", 7000), ("10.0.0.3", 7000)
 
@@ -103,7 +104,7 @@ async def test_slots_of_other_homes_do_not_wait_for_a_silent_one() -> None:
     homes.heard(2, OTHER, "10002")
     stuck = asyncio.create_task(homes.follow(1, HEIR, asking=False))
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(within(5)):
         await homes.follow(2, HEIR, asking=False)
     homes.heard(2, HEIR, "10003")
     assert not homes.is_moved(2, HEIR)

@@ -114,6 +114,7 @@ async def test_a_password_is_proved_before_the_old_one_is_needed_again(
                     break
                 await asyncio.sleep(0.02)
             assert expected == len(told)
+            assert (word == "wrong") == bool([*connection.not_renewed])
     assert "does not take this user name and password" in told[0]
     assert "wrong" not in told[0]
 
@@ -140,12 +141,14 @@ async def test_a_file_that_cannot_be_used_for_a_while(
         for _ in range(3):
             hang_up(guarded)
             assert "x" == await said(connection, "x")
+            assert ["[store] password_file"] == [each[:21] for each in connection.not_renewed]
         if secret.is_dir():
             secret.rmdir()
         secret.write_text("second")
         allow(guarded, ">second")
         hang_up(guarded)
         assert "y" == await said(connection, "y")
+        assert [] == [*connection.not_renewed]
     assert 1 == len(warnings)
     assert "store.file_unusable: [store] password_file" in warnings[0]
 
@@ -174,6 +177,8 @@ def test_a_password_file_is_checked_when_the_store_is_opened(tmp_path: Path) -> 
     (tmp_path / "some").write_text("secret")
     assert ("secret",) == FilePassword("password_file", None, tmp_path / "some").get_credentials()
     assert ("me", "secret") == FilePassword("password_file", "me", tmp_path / "some").get_credentials()
+    asked = FilePassword("password_file", "me", tmp_path / "some").get_credentials_async()
+    assert ("me", "secret") == asyncio.run(asked), "and without a warning, which would be an error here"
 
 
 # --- certificates

@@ -48,7 +48,8 @@ local redis = (function(server)
     end
     local from, to = number(open_low and string.sub(low, 2) or low), number(open_high and string.sub(high, 2) or high)
     return function(_, score)
-      return score and (score > from or score == from and not open_low) and (score < to or score == to and not open_high)
+      return score and (score > from or score == from and not open_low)
+        and (score < to or score == to and not open_high)
     end
   end
 

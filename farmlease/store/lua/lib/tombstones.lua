@@ -28,12 +28,18 @@ local function are_graves(graves)
   return true
 end
 
--- A user's graves. Those that do not decode count as none, and are set aside: a node that has them puts them back.
+-- A user's graves. Those that do not decode count as none, and are set aside: a node that has them puts them back. One
+-- with a fence that was never given counts as none.
 local function graves_of(user)
   local found = call('HGET', OVER, user)
   if not found then return {} end
   local decoded, graves = pcall(cjson.decode, found)
-  if decoded and are_graves(graves) then return graves end
+  if decoded and are_graves(graves) then
+    for claim, grave in pairs(graves) do
+      if grave[1] > server_now + FENCE_AHEAD then graves[claim] = nil end
+    end
+    return graves
+  end
   if WRITES then
     keep_damaged('over/' .. user, found)
     call('HDEL', OVER, user)

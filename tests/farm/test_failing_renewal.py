@@ -1,0 +1,88 @@
+"""A password or a certificate that will not do tomorrow: health and doctor say so while the connection still serves."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.agents import RunningAgent, agents_on, soon
+from tests.support.authority import Authority
+from tests.support.ports import quiet_ports
+from tests.support.servers import RedisServer, redis_server
+
+POLICY = '[[pool]]\nname = "clearquest"\nkind = "floating"\ncapacity = 9\nshare = "session"\n'
+
+
+def secrets_check(agent: RunningAgent) -> str:
+    """What health says of what lets the node in: its status, and why."""
+    (check,) = agent.health("/healthz").document["checks"]["secrets"]
+    return f"{check['status']} {check['output']}"
+
+
+def doctor_says(agent: RunningAgent) -> str:
+    """What doctor finds about the agent's health."""
+    command = [sys.executable, "-m", "farmlease", "--config", str(agent.config), "doctor", "-o", "json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    return "\n".join(f"{row['verdict']} {row['finding']}" for row in json.loads(done.stdout))
+
+
+@contextmanager
+def entitled(server: RedisServer, url: str, *lines: str) -> Iterator[RunningAgent]:
+    """An agent whose configuration has these lines in [store], started anew with them."""
+    with agents_on(server.url, nodes=("ctx-01",), policy=POLICY) as agents:
+        agent = agents["ctx-01"]
+        agent.terminate()
+        text = agent.config.read_text()
+        agent.config.write_text(text.replace(f'url = "{server.url}"', "\n".join([f'url = "{url}"', *lines])))
+        agent.launch()
+        agent.wait_ready()
+        yield agent
+
+
+def allow(server: RedisServer, password: str) -> None:
+    """Give the agent's user this password alone."""
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "agent", "reset", "on", "~*", "+@all", f">{password}")
+
+
+@pytest.mark.timeout(240)
+def test_a_password_that_was_not_changed_everywhere(tmp_path: Path) -> None:
+    """The file has the new one and the server does not: nothing fails yet, and health and doctor say what will."""
+    secret = tmp_path / "password"
+    secret.write_text("first")
+    secret.chmod(0o600)
+    with redis_server() as server:
+        allow(server, "first")
+        with entitled(server, server.url, 'username = "agent"', f'password_file = "{secret}"') as agent:
+            assert "pass good for the store" == secrets_check(agent)
+            secret.write_text("second")
+            soon(lambda: secrets_check(agent).startswith("warn"), "health says nothing", 90)
+            assert "user name and password" in secrets_check(agent)
+            assert "what was there before still serves" in secrets_check(agent)
+            assert 201 == agent.start("john", "7").status
+            assert 200 == agent.health().status
+            assert "still serves" in doctor_says(agent)
+            allow(server, "second")
+            with server.client() as client:
+                client.client_kill_filter(_type="normal", skipme=True)
+            soon(lambda: secrets_check(agent).startswith("pass"), "health goes on warning", 60)
+
+
+def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
+    """The server's own, an authority's or ours: it is said while it is good."""
+    authority = Authority(tmp_path, "ours", days=0.2)
+    certificate, key = authority.issue("store")
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.file))
+    with (
+        quiet_ports(1) as (port,),
+        redis_server("--tls-port", str(port), *files, "--tls-auth-clients", "no") as server,
+        entitled(server, f"rediss://127.0.0.1:{port}/0", f'ca_file = "{authority.file}"') as agent,
+    ):
+        soon(lambda: secrets_check(agent).startswith("warn"), "health says nothing")
+        assert f"ca_file {authority.file} ends in 0 days; renew it in time" in secrets_check(agent)
+        assert "the certificate of 127.0.0.1:" in secrets_check(agent)
+        assert 200 == agent.health().status
