@@ -51,7 +51,7 @@ lease = stored_lease(user)
 
 -- 3. The lease, or what is left of it without the devices that were taken.
 if lease and taken_since(graves, lease.id, last) then
-  lease.contact = math.min(lease.contact, taken_with(graves, lease.id)) -- whatever was counted too long, and has ended since
+  lease.contact = math.min(lease.contact, taken_with(graves, lease.id)) -- whatever was counted too long, and has ended
   if not lease.back then give_back(user, lease) end
 elseif lease then
   for device, claim in pairs(lease.devices) do
