@@ -21,7 +21,7 @@ LIFE = "\0life"
 
 _ENTRY = re.compile(r"^-- (?P<section>KEYS|ARGV|    ) +(?P<number>\d+) (?P<name>\w+)")
 #: The files of ``lua/lib/`` that come before a script of a shard, in this order.
-SHARED = ("shard", "epoch", "charges", "leases", "seats")
+SHARED = ("shard", "epoch", "leases", "seats")
 #: Each part stands inside a function of the part before. Lua looks for a variable that is captured beside its function
 #: among all those, one after the other, but has one from further out at once: a call takes up to a tenth less time.
 _INSIDE = "\nreturn (function()\n"

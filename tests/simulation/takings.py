@@ -222,6 +222,9 @@ class Takings:
         taken = max([each.fence for each in self._ever if (each.pool, each.user) == whose], default=0)
         if any(sessions[key] > taken for key in gone):
             self._complain(f"{carried.by} put back what nobody took, and ended {gone} by it")
+        for ended in [each for each in self._of(*whose) if each.kind == "readmission"]:
+            if self._knows(carried.by, ended) and self._is_there(ended):
+                self._complain(f"{carried.by} put back a revocation, and had heard of the {ended}")
 
     # --- how ----------------------------------------------------------------------------------------------------------
 

@@ -226,6 +226,46 @@ local function sweep()
   return budget <= 0
 end
 
+-- How many seats each reservation has, how many of them are in use, and how many are kept because they are not. Limits
+-- are in use likewise.
+charging.reserved_seats = function()
+  local used, kept = {}, 0
+  if limits.reserve == '' and limits.limit == '' then return {}, used, kept end
+  for _, entry in ipairs(call('ZRANGEBYSCORE', RESERVED, '(' .. text(now), '+inf')) do
+    local id = node_of(entry)
+    used[id] = (used[id] or 0) + 1
+  end
+  local seats = limits.reserve ~= '' and cjson.decode(limits.reserve) or {} -- load_limits has seen that it decodes
+  for id, number in pairs(seats) do kept = kept + math.max(0, number - (used[id] or 0)) end
+  return seats, used, kept
+end
+
+-- The limits that a seat counts in, as they stand in its charge: those of `ids` (JSON list), and those of `before`, its
+-- charge until now. Second, the first one of `ids` that has no seat left for it, and third how many it has.
+charging.counted_limits = function(used, ids, before)
+  if limits.limit == '' then return '' end
+  local most, counted = cjson.decode(limits.limit), ''
+  for limit in string.gmatch(before, '![^!]+') do
+    if most[limit] then counted = counted .. limit end
+  end
+  for _, id in ipairs(cjson.decode(ids)) do
+    if most[id] and not string.find(counted, id, 1, true) then
+      if (used[id] or 0) >= most[id] then return counted, id, most[id] end
+      counted = counted .. id
+    end
+  end
+  return counted
+end
+
+-- Charges a seat (lease in memory), see store_seat.
+charging.set = function(lease, seat, charge)
+  local before = lease.charges and lease.charges[seat] or ''
+  if before == charge then return end
+  for _, id in ipairs(charging.charged_to(before)) do call('ZREM', RESERVED, id .. '/' .. seat) end
+  lease.charges = lease.charges or {}
+  lease.charges[seat] = charge ~= '' and charge or nil
+end
+
 local function leave_queue(member)
   call('ZREM', QUEUE, member)
   call('ZREM', WAITS, member)
