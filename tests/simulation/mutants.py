@@ -261,8 +261,6 @@ MUTANTS = (
     lua("limit not charged", "A seat counts in no limit.", "counted = counted .. id\n", "\n"),
     lua("restored over a limit", "More seats are restored than a limit allows.",
         "if most[id] and (used[id] or 0) >= most[id] then return false end", "", "loss"),
-    among(lua("readmitted and kept out", "A revocation that was ended is put back into a store that lost both.",
-        "barred > (taken_with(graves, '//') or -1)", "true", "loss"), flushed=8, tail_lost=4),
     lua("capacity ignored for who returns", "Who has a lease gets any further seat.",
         "if alive(SEATS, seat) then return charging.standing",
         "if alive(SEATS, seat) or next(lease.devices) then return charging.standing"),
