@@ -165,6 +165,48 @@ async def test_a_revoked_user_is_not_let_in_by_a_receipt(farm: Site, hosts: tupl
     assert Reason.OFFLINE is (await host.denied(JOHN)).reason
 
 
+@pytest.mark.parametrize("lost", ["nothing", "everything", "what came after the revocation"])
+async def test_who_was_readmitted_is_let_in_again_whatever_is_lost(site: Site, lost: str) -> None:
+    """With the store away, by his receipt; after its restart or loss, by the store.
+
+    A node that was cut off meanwhile, which knows the revocation alone, brings it back to nobody.
+    """
+    one, two, three = site.host(), site.host("ctx-02"), site.host("ctx-03")
+    await one.granted(JOHN)
+    await one.end()
+    await beaten(one, two, three)
+    await taken_back(site, Withdrawal.REVOKED)
+    revoked = copy(site)
+    await beaten(two, three)
+    three.line.cut.add("*")
+    assert Reason.REVOKED is (await two.denied(JOHN)).reason
+    site.timed.clock.advance(MINUTE)
+    assert await LeaseAdmin(site.farm).readmit(await pool_of(site), JOHN)
+    await two.granted(JOHN, "8")
+    await two.end("8")
+    await beaten(one, two)
+    two.line.cut.add("*")
+    assert Source.RECEIPT is (await two.granted(JOHN, "9")).source
+    two.restart()
+    assert Source.RECEIPT is (await two.granted(JOHN, "10")).source
+    two.line.cut.clear()
+    if lost == "everything":
+        emptied(site)
+    elif lost != "nothing":
+        put_back(site, revoked)
+        restarted(site)
+    else:
+        restarted(site)
+    three.line.cut.clear()
+    await beaten(three, two, one)
+    site.timed.clock.advance(MINUTE)
+    await beaten(three, two, one)
+    assert {("ctx-02", "9"), ("ctx-02", "10")} <= set(await site.sessions())
+    assert (await three.granted(JOHN, "11")).source is Source.STORE
+    for host in (one, two, three):
+        assert not [each async for each, _ in site.farm.names.barred("qlikview")], host
+
+
 async def test_who_was_let_in_again_after_a_return_keeps_his_receipt(farm: Site, hosts: tuple[Host, Host]) -> None:
     """The lease is revived under its id: an older tombstone takes nothing of it, on this host or another."""
     one, two = hosts
