@@ -339,6 +339,8 @@ class Ledger:
         if behind := self._behind(account, given):
             return behind
         model, node = account.model, given["node"]
+        if self._left_its_name(carried):
+            return None
         if given["previous"]:
             model.boot(given["previous"], node)
         model.nodes[node] = account.model.now + model.rules.timeout
@@ -351,6 +353,13 @@ class Ledger:
         if self.judging and carried.word == "alive" and set(zip(*(iter(told),) * 4, strict=True)) != words:
             self._complain("L4", f"{node} was told it lost {_plain(told)}, and lost {_plain(sorted(words))}")
         return [b"alive", b"%d" % model.nodes[node], b"%d" % model.on_node(node)]
+
+    def _left_its_name(self, carried: Carried) -> bool:
+        """Whether it is a late copy of what a host asked before its sessions went over to its present name."""
+        called = carried.arguments.get("called", carried.arguments["node"])
+        present = self._names.present(called)
+        known = self._memory.scores(f"fl:{{citrix-a/{carried.pool}/0}}:nodes".encode())
+        return present != called and present.encode() in known
 
     def _release(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
         del carried

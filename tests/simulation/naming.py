@@ -16,14 +16,21 @@ class HostNames:
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
+        self._present: dict[str, str] = {}
 
     def renamed(self, first: str, name: str) -> None:
         """Note that a host has another name."""
         self._first[name] = first
+        self._present[first] = name
 
     def first(self, name: str) -> str:
         """Return the name that a host had first."""
         return self._first.get(name, name)
+
+    def present(self, life: str) -> str:
+        """Return a life of a host under the name that the host has now."""
+        name, _, incarnation = life.partition("#")
+        return f"{self._present.get(self.first(name), name)}#{incarnation}"
 
     def read(self, text: str) -> str:
         """Return a text of the store, each life of a host in it, and each host's own seat, under its first name."""

@@ -1,9 +1,11 @@
 """A look, now and then, at what no heartbeat touches: whether servers may drop keys, and what is in the farm's keys.
 
 A look is short whatever the farm's size: it goes on where the one before stopped, and the more nodes there are, the
-less each of them looks at. So the store has the same work from ten nodes as from a hundred.
+less each of them looks at. Of more than ten about ten look each time. So the store has the same work from ten nodes as
+from a thousand.
 """
 
+import random
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -26,6 +28,8 @@ LOOK_EVERY = 30.0
 #: Pages of keys that all nodes together look at in one look, and that each looks at in any case.
 _PAGES = 60
 _LEAST = 10
+#: Nodes that look each time, about, where there are more.
+_LOOKERS = 10
 
 
 class StoreWatch:
@@ -40,9 +44,14 @@ class StoreWatch:
         #: Where the next page begins: a key, its cursor, and what is foreign in the pages of that key before.
         self._at: tuple[str, str, Foreign] | None = None
         self._foreign: dict[str, Foreign] = {}
+        self._left_out = 0  # turns until it looks again
 
     async def look(self) -> None:
-        """Look once, and note what may be lost or is wrong. A store that is away is no error."""
+        """Look, if it is this node's turn, and note what may be lost or is wrong. A store that is away is no error."""
+        if self._left_out:
+            self._left_out -= 1
+            return
+        self._left_out = random.randint(0, 2 * (self._nodes // _LOOKERS))  # noqa: S311 - spreads load
         with suppress(StoreError):
             self._damage.evicting(next(filter(None, [await self._eviction(pool) for pool in self._pools]), ""))
         with suppress(StoreError):
@@ -60,6 +69,10 @@ class StoreWatch:
     @property
     def _pools(self) -> list[str]:
         return [pool.name for pool in self._policy.in_force.pools]
+
+    @property
+    def _nodes(self) -> int:
+        return max((len(self._store_state.roster(pool)) for pool in self._pools), default=1)
 
     def _keys(self) -> Iterator[tuple[str, str]]:
         """Yield each key that is looked at, and its pool ("": the farm's own)."""
@@ -83,9 +96,8 @@ class StoreWatch:
     async def _look_on(self) -> None:
         """Look at some pages of the keys, each key once at most, from where the look before stopped."""
         keys = [key for key, _ in self._keys()]
-        nodes = max((len(self._store_state.roster(pool)) for pool in self._pools), default=1)
         begun = 0
-        for _ in range(max(_LEAST, _PAGES // max(1, nodes))):
+        for _ in range(max(_LEAST, _PAGES // max(1, self._nodes))):
             key, cursor, before = self._at or (keys[0], FIRST, Foreign(keys[0]))
             begun += cursor == FIRST
             if key not in keys or begun > len(keys):  # a pool that is gone, or all were looked at
