@@ -688,6 +688,27 @@ async def test_a_revocation_that_was_renamed_survives_the_store(farm: Site) -> N
     assert ["8"] == [session for _, session in await farm.sessions()]
 
 
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_revocation_that_was_renamed_and_ended_keeps_out_nobody(farm: Site, *, late: bool) -> None:
+    """Under neither name, whether or not the first host to tell of it in a new store had heard of more than its begin."""
+    host, other = farm.host(), farm.host("ctx-02")
+    await host.granted(JOHN)
+    await host.end()
+    await taken_back(farm, Withdrawal.REVOKED)
+    await beaten(host, other)
+    if late:
+        host.line.cut.add("*")
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
+    assert await LeaseAdmin(farm.farm).readmit(await pool_of(farm), MARY)
+    await beaten(other)
+    host.line.cut.clear()
+    emptied(farm)
+    await beaten(host, other, times=3)
+    assert not [each async for each, _ in farm.farm.names.barred("qlikview")]
+    for user, session in ((MARY, "8"), (JOHN, "9")):
+        await other.granted(user, session)
+
+
 async def test_a_revocation_that_is_renamed_ends_no_session_with_the_next_restart(farm: Site) -> None:
     """L7: it waits for the sessions under the other name; once those have ended it moves, and keeps the user out."""
     host, other = farm.host(), farm.host("ctx-02")
