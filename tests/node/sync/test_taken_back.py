@@ -688,6 +688,32 @@ async def test_a_revocation_that_was_renamed_survives_the_store(farm: Site) -> N
     assert ["8"] == [session for _, session in await farm.sessions()]
 
 
+async def test_a_lease_that_moved_back_unheard_is_restored_under_one_name(farm: Site) -> None:
+    """L11: its host was told of the first move and not of the second, had it anew, and the store lost all of that.
+
+    It has no files of the user here, whose place would have told.
+    """
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
+    await beaten(host)
+    assert Rename.RENAMED is await moved_by_hand(farm, MARY, JOHN)
+    farm.timed.clock.advance(SECOND)
+    receipts, mary = host.node.state.receipts, farm.farm.sealer.user_index(MARY)
+    former = receipts.find(mary, "qlikview")
+    assert former is not None
+    granted = await host.granted(JOHN, "8")
+    await host.end("8")
+    receipts.keep(mary, "qlikview", replace(former, files=(), paths=()))
+    emptied(farm)
+    await beaten(host, times=3)
+    assert None is await farm.lease(MARY)
+    lease = await farm.lease(JOHN)
+    assert lease is not None
+    assert granted.lease.id == lease.lease.id
+
+
 @pytest.mark.parametrize("late", [True, False])
 async def test_a_revocation_that_was_renamed_and_ended_keeps_out_nobody(farm: Site, *, late: bool) -> None:
     """Under neither name, whether or not the first host to tell of it in a new store had heard of more than its begin."""
