@@ -260,6 +260,8 @@ MUTANTS = (
     lua("limit not charged", "A seat counts in no limit.", "counted = counted .. id\n", "\n"),
     lua("restored over a limit", "More seats are restored than a limit allows.",
         "if most[id] and (used[id] or 0) >= most[id] then return false end", "", "loss"),
+    lua("readmitted in word only", "A revocation that was ended keeps its user out.",
+        "call('ZREM', BARRED, user)\naudit('readmitted'", "audit('readmitted'"),
     lua("capacity ignored for who returns", "Who has a lease gets any further seat.",
         "if alive(SEATS, seat) then return charging.standing",
         "if alive(SEATS, seat) or next(lease.devices) then return charging.standing"),
