@@ -9,6 +9,7 @@ import pytest
 from farmlease.errors import EXIT_DENIED, EXIT_UNAVAILABLE
 from tests.support.agents import agents_on
 from tests.support.commands import QLIKVIEW, Ended, Host
+from tests.support.patience import within
 from tests.support.seats import contents
 from tests.support.servers import RedisServer
 
@@ -117,7 +118,7 @@ def test_the_agent_of_this_node_explains_with_the_groups_that_it_sees(server: Re
 
         def run(*args: str) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, "-m", "farmlease", "--config", str(agent.config), *args]
-            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=within(20))
 
         told = run("explain", "root")
         assert (EXIT_DENIED, "") == (told.returncode, told.stderr)
