@@ -22,6 +22,7 @@ from farmlease.store.damage_store import DamageStore
 from farmlease.store.lease_store import LeaseStore
 from farmlease.store.name_store import NameStore
 from farmlease.store.node_store import NodeStore
+from farmlease.store.policy_store import PolicyStore
 from farmlease.store.seal_store import SealStore
 from farmlease.store.tombstone_store import TombstoneStore
 
@@ -36,8 +37,8 @@ _POLICY_NOT_OPENED = (
 class Farm:
     """One farm, opened with its keys.
 
-    ``leases``, ``nodes``, ``seals``, ``audit``, ``names``, ``tombstones`` and ``damage`` are the farm's parts of the
-    store, over one connection.
+    ``leases``, ``nodes``, ``seals``, ``audit``, ``policies``, ``names``, ``tombstones`` and ``damage`` are the farm's
+    parts of the store, over one connection.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Farm:
         self.nodes = NodeStore(leases.connection, name)
         self.seals = SealStore(leases.connection, name)
         self.audit = AuditStore(leases.connection, name)
+        self.policies = PolicyStore(leases.connection, name)
         self.names = NameStore(leases.connection, name)
         self.tombstones = TombstoneStore(leases.connection, name)
         self.damage = DamageStore(leases.connection, name)

@@ -18,6 +18,7 @@ from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.domain.pool import QUEUE_PLACE_MS
 from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
+from farmlease.store.tombstone_store import TombstoneStore
 from tests.support.stores import DAY, HOUR, NINE, TimedStore, index
 
 REFERENCE = (Path(__file__).parent.parent / "deploy" / "REFERENCE.md").read_text(encoding="utf-8")
@@ -67,7 +68,8 @@ class Player:
         if node not in self.beating:
             self.beating.add(node)
             await self.beat(node)
-        mine = tuple(each.id for each in self.pool.reserve if user in each.users)
+        bounds = (*self.pool.reserve, *self.pool.limit)
+        mine = tuple(each.id for each in bounds if user in each.users)
         taking = Taking(
             device=device_name(device or "citrix-a", "citrix-a"), lease_id=secrets.token_hex(6), record=b"record", name=b"name",
             reservations=mine, wait_ms=QUEUE_PLACE_MS if waits else 0,
@@ -119,6 +121,11 @@ class Player:
         seat = f"seat free {told(done.quarantined_until)}" if done.quarantined_until else "seat free at once"
         return seat + (f", kept out until {told(done.barred_until)}" if done.barred_until else "")
 
+    async def readmit(self, _: str, user: str) -> str:
+        """An administrator ends a revocation."""
+        done = await TombstoneStore(self.timed.connection, "citrix-a").readmit(self.pool.name, index(user))
+        return "let in again" if done else "was not kept out"
+
     async def release_device(self, _: str, user: str, device: str) -> str:
         """An administrator frees a device slot."""
         done = await self.timed.store.release_device(self.pool.name, index(user), device_name(device, "citrix-a"))
@@ -146,6 +153,7 @@ ACTS: dict[str, Any] = {
     r"falls silent": Player.fall_silent,
     r"is heard of again": Player.come_back,
     r"(returns|revokes) the lease of (\w+)": Player.withdraw,
+    r"readmits (\w+)": Player.readmit,
     r"releases (\S+) of (\w+)": lambda self, who, device, user: self.release_device(who, user, device),
     r"replaces (\S+) of (\w+) by (\S+)": lambda self, who, old, user, new: self.replace_device(who, user, old, new),
     r"seats held": Player.held,

@@ -18,6 +18,7 @@ from farmlease.farm import Farm
 from farmlease.store.answers.admin import DeviceRelease, DeviceReplacement, Importing, ImportOutcome, Withdrawn
 from farmlease.store.answers.session import Behind
 from farmlease.store.answers.stored_lease import StoredLease
+from farmlease.store.tombstone_store import Readmission
 
 __all__ = ["LeaseAdmin", "Pseudonym", "Who"]
 
@@ -56,6 +57,12 @@ class LeaseAdmin:
         """
         index = self.index_of(user)
         return await self._farm.leases.withdraw(pool.name, index, why, self._note(index, note), self._farm.signature())
+
+    async def readmit(self, pool: Pool, user: Who, note: str = "") -> Readmission | None:
+        """End a revocation: the user is let in again; None if none keeps them out. ``note`` goes into the audit."""
+        index = self.index_of(user)
+        note_sealed, by = self._note(index, note), self._farm.signature()
+        return await self._farm.tombstones.readmit(pool.name, index, note_sealed, by)
 
     async def release_device(self, pool: Pool, user: Who, device: str) -> DeviceRelease:
         """Free a user's device slot; a used one stays taken until the quarantine after its last use is over."""

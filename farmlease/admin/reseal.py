@@ -83,6 +83,8 @@ class Resealer:
         for pool, kind in self._sets():
             async for _, head in self._farm.seals.seals(pool, kind):
                 yield kind.value, head
+        async for _, head in self._farm.seals.seals("", Kind.POLICIES):
+            yield "former", head
         for pool in ("", *self._pools):
             async for head in self._farm.seals.notes(pool):
                 yield "notes", head
@@ -107,6 +109,9 @@ class Resealer:
         for view in await self._farm.nodes.roster():
             if not self._sealer.is_fresh(view.wish.wisher):
                 yield partial(self._requester, view.node)
+        async for field, head in self._farm.seals.seals("", Kind.POLICIES):
+            if not self._sealer.is_fresh(head):
+                yield partial(self._former, field)
         for pool, kind in self._sets():
             read = self._record if kind is Kind.RECORDS else self._name
             async for user, head in self._farm.seals.seals(pool, kind):
@@ -114,7 +119,7 @@ class Resealer:
                     yield partial(read, pool, user)
 
     def _sets(self) -> list[tuple[str, Kind]]:
-        return [("", Kind.NAMES), *((pool, kind) for pool in self._pools for kind in Kind)]
+        return [("", Kind.NAMES), *((pool, kind) for pool in self._pools for kind in (Kind.RECORDS, Kind.NAMES))]
 
     async def _reseal_batch(self, reads: Iterable[_Read]) -> ResealedBatch:
         """Replace seals; each replacement is atomic, whatever happens to the others."""
@@ -139,6 +144,15 @@ class Resealer:
         found = await self._farm.leases.read_policy()
         reseal = partial(self._sealer.reseal, Purpose.POLICY, "", (str(found.version),))
         return _Seal(found.sealed, reseal, partial(self._farm.seals.reseal_policy, found))
+
+    async def _former(self, field: str) -> _Seal:
+        """Read one of the last policies, or the name of who applied it."""
+        sealed, (version, _, what) = await self._farm.seals.former_policy(field), field.partition(" ")
+        if what == "by":
+            reseal = self._sealer.reseal_author
+        else:
+            reseal = partial(self._sealer.reseal, Purpose.POLICY, "", (version,))
+        return _Seal(sealed, reseal, partial(self._farm.seals.reseal, "", Kind.POLICIES, field, sealed))
 
     async def _requester(self, node: str) -> _Seal:
         """Read the seal of who requested that a node drain or undrain."""

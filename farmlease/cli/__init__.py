@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "agent": LazyCommand("farmlease.cli.agent:agent", "Run this node's agent in the foreground."),
     "run": LazyCommand("farmlease.cli.run:run", "Hold a seat while a program runs."),
     "session": LazyCommand("farmlease.cli.session:session", "Start, keep and end sessions on this node."),
+    "explain": LazyCommand("farmlease.cli.explain:explain", "Tell what a session start would get and why."),
     "lease": LazyCommand(
         "farmlease.cli.lease.commands:lease", "See who holds which licence of the farm, and take it back."
     ),

@@ -7,7 +7,7 @@ import click
 from farmlease.cli import printable
 from farmlease.errors import FarmleaseError
 
-__all__ = ["ask_first", "reason_option", "yes_option"]
+__all__ = ["ask_first", "optional_reason_option", "reason_option", "yes_option"]
 
 #: Gives a command ``--yes``, handed to it as ``yes``.
 yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")
@@ -16,8 +16,10 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")
 _LONGEST_REASON = 500
 
 
-def _checked_reason(_: click.Context, __: click.Parameter, text: str) -> str:
-    """Return a reason that is not empty and fits on one line."""
+def _checked_reason(_: click.Context, __: click.Parameter, text: str | None) -> str:
+    """Return a reason that is not empty and fits on one line; empty where none was asked for and none is given."""
+    if text is None:
+        return ""
     reason = text.strip()
     if not reason or not reason.isprintable() or len(reason) > _LONGEST_REASON:
         raise click.BadParameter(f"write one line of 1 to {_LONGEST_REASON} characters.")
@@ -27,6 +29,10 @@ def _checked_reason(_: click.Context, __: click.Parameter, text: str) -> str:
 #: Gives a command ``--reason R``, handed to it as ``reason``.
 reason_option = click.option(
     "--reason", metavar="R", required=True, callback=_checked_reason, help="Reason, in your own words, for the audit."
+)
+#: The same where a reason need not be given.
+optional_reason_option = click.option(
+    "--reason", metavar="R", callback=_checked_reason, help="Reason, in your own words, for the audit."
 )
 
 

@@ -13,7 +13,16 @@ from farmlease.domain.duration import format_duration
 from farmlease.domain.model import Blocker, Denial, Reason
 from farmlease.domain.wording import moment
 
-__all__ = ["NO_POLICY", "UNKNOWN_DOMAIN", "denial", "most_helpful", "no_place", "wait_was_cut", "wait_was_ended"]
+__all__ = [
+    "NO_POLICY",
+    "UNKNOWN_DOMAIN",
+    "denial",
+    "most_helpful",
+    "no_place",
+    "over_limit",
+    "wait_was_cut",
+    "wait_was_ended",
+]
 
 #: Sentences that say more than those of their reasons.
 NO_POLICY = "This host does not know the policy of its farm yet; try again in a minute, or tell your administrator."
@@ -103,6 +112,13 @@ def denial(
         held=held,
         capacity=capacity,
     )
+
+
+def over_limit(pool: str, whom: str, *, retry_at: int | None, held: int, capacity: int) -> Denial:
+    """Return the denial of a session that counts in a limit whose seats are all taken; ``whom``: those it is for."""
+    named = shown(whom).replace("{", "{{").replace("}", "}}")
+    sentence = f"All {{capacity}} seats that {{subject}} has for {named} are taken{{how_many}}; {{free}}."
+    return denial(Reason.CAPACITY, pool, retry_at=retry_at, held=held, capacity=capacity, sentence=sentence)
 
 
 def no_place(pool: str, why: str) -> Denial:

@@ -6,6 +6,7 @@ One module for both, so that they cannot differ. Field names are a public promis
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from farmlease.domain.explanation import Explanation, How, Place, PoolExplanation, changes
 from farmlease.domain.model import Blocker, Decision, Denial, Grant, LeaseView, PoolUse, Restricted
 from farmlease.domain.node_view import NodeView
 from farmlease.domain.usage import Hour
@@ -14,6 +15,7 @@ __all__ = [
     "Document",
     "decision_document",
     "decision_line",
+    "explanation_document",
     "hour_document",
     "lease_document",
     "node_document",
@@ -86,6 +88,58 @@ def _denial(denial: Denial) -> Document:
 def _blocker(claim: Blocker) -> Document:
     what = {"device": claim.device} if claim.device is not None else {"session": claim.session}
     return {**what, "node": claim.node, "until": timestamp(claim.until)}
+
+
+def explanation_document(explanation: Explanation) -> Document:
+    """Return what a start would be answered and why, as ``explain -o json`` and ``POST /v1/explain`` show it."""
+    ruling = explanation.ruling
+    return {
+        "user": explanation.user.canonical,
+        "node": explanation.node,
+        "identity": [{"why": each.why, "line": each.line} for each in explanation.reading],
+        "groups": None if explanation.groups is None else list(explanation.groups),
+        "groups_from": explanation.groups_from.value,
+        "rule": None if ruling is None else {"number": ruling.number, "line": ruling.line, "why": ruling.why},
+        "pools": [_pool_explanation(each) for each in explanation.pools],
+        "answer": _answer(explanation.answer, explanation.how),
+        "changes": list(changes(explanation)),
+    }
+
+
+def _pool_explanation(told: PoolExplanation) -> Document:
+    lease = told.lease
+    return {
+        "pool": told.pool.name,
+        "kind": told.pool.kind.value,
+        "sets": [{"set": each.name, "held": each.held, "most": each.most} for each in told.sets],
+        "lease": None
+        if lease is None
+        else {
+            "id": lease.id,
+            "issued_at": timestamp(lease.issued_at),
+            "expires_at": timestamp(told.lease_until),
+            "devices": [
+                {"device": device, "until": timestamp(until)}
+                for device, until in sorted(lease.device_deadlines(told.now).items())
+            ],
+            "sessions": [
+                {"node": member.partition("#")[0], "session": member.partition("/")[2]}
+                for member in sorted(lease.sessions)
+            ],
+        },
+        "answer": _answer(told.answer, told.how),
+    }
+
+
+def _answer(answer: Decision | Place, how: How | None) -> Document:
+    """Return an answer that was not given: without the numbers that a grant would get only then."""
+    if isinstance(answer, Place):
+        return {"decision": "waiting", "ahead": answer.ahead}
+    document = decision_document(answer)
+    if how is not None:
+        del document["fence"], document["lease"]["id"]
+        document["how"] = how.value
+    return document
 
 
 def lease_document(view: LeaseView) -> Document:

@@ -41,11 +41,12 @@ class KeyUses:
     names: int = 0  #: of users, and of administrators who drained a node
     notes: int = 0  #: administrators' names and words in the audits
     policy: int = 0
+    former: int = 0  #: the last policies, and who applied them
 
     @property
     def needed(self) -> bool:
         """Whether something would be lost with the key that can still be sealed anew."""
-        return bool(self.records or self.names or self.policy)
+        return bool(self.records or self.names or self.policy or self.former)
 
 
 def cannot_open(reports: Iterable[KeyReport], alive: Iterable[str], key: str) -> list[str]:
@@ -65,7 +66,9 @@ def keys_elsewhere(reports: Iterable[KeyReport], ids: Iterable[str]) -> list[str
 def in_the_way(reports: Iterable[KeyReport], alive: Iterable[str], key: str, uses: KeyUses) -> list[str]:
     """Return, in words, everything that still needs ``key``."""
     reports = list(reports)
-    counts = ((uses.records, "record"), (uses.names, "name"), (uses.policy, "policy"))
+    counts = (
+        (uses.records, "record"), (uses.names, "name"), (uses.policy, "policy"), (uses.former, "former policy seal"),
+    )  # fmt: skip
     stored = [counted(number, what) for number, what in counts if number]
     found = [f"the store: {', '.join(stored)}"] if stored else []
     for each in reports:

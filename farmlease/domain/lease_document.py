@@ -58,7 +58,7 @@ class LeaseDocument:
             sessions=sessions,
             saved_at=None if lease.get("saved") is None else int(lease["saved"]),
             returned=lease.get("back") is not None,
-            overdraft="+" in _table(lease.get("charges")).values(),
+            overdraft=any(charge.startswith("+") for charge in _table(lease.get("charges")).values()),
             fence=int(max([lease.get("fence", 0), *(each.fence for each in sessions.values())])),
         )
 

@@ -36,6 +36,7 @@ __all__ = [
     "Pool",
     "RestrictedUse",
     "Rule",
+    "Ruling",
     "TryPools",
     "check_timing",
     "host_table",
@@ -143,6 +144,21 @@ Plan = TryPools | RestrictedUse | Denied
 
 
 @dataclass(frozen=True, slots=True)
+class Ruling:
+    """What decided which pools a session may try. ``number`` (from 1) and ``line``: of the rule; None for none."""
+
+    number: int | None
+    line: int | None
+    why: str
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        where = "" if self.line is None else f" (line {self.line})"
+        return f"the policy{where}" if self.number is None else f"rule {self.number}{where}"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The farm's pools and rules, who is who, and the text they were read from."""
 
@@ -162,7 +178,7 @@ class Policy:
             return Denied(Reason.NOT_ENTITLED, request.pool, UNKNOWN_DOMAIN)
         if request.pool is not None and self.pool(request.pool) is None:
             return Denied(Reason.UNKNOWN_POOL, request.pool)
-        rule = next((rule for rule in self.rules if rule.match(request, node, denies=rule.denies)), None)
+        rule = self._rule(request, node)
         if rule is None:
             return self._unruled(request)
         if rule.access == "restricted":
@@ -170,6 +186,32 @@ class Policy:
         if rule.denies or (request.pool is not None and request.pool not in rule.pools):
             return Denied(Reason.NOT_ENTITLED, request.pool)
         return self._try(rule.pools if request.pool is None else (request.pool,))
+
+    def ruling(self, request: SessionRequest, node: str) -> "Ruling":
+        """Return what decided in ``plan``: the rule and its line, or why none was asked."""
+        if self.identity.refuse_unknown and self.identity.refuses(request.user):
+            return Ruling(
+                None, line_of(self.text, ("identity", "unknown_domains")), "unknown_domains refuses the domain"
+            )
+        if request.pool is not None and self.pool(request.pool) is None:
+            return Ruling(None, None, "no pool has the name that was asked for")
+        rule = self._rule(request, node)
+        if rule is None:
+            return Ruling(None, None, f"no rule matches, {self._why_unruled(request)}")
+        number = next(number for number, each in enumerate(self.rules) if each is rule)
+        line = line_of(self.text, ("rule", number))
+        gives = f"gives {', '.join(rule.pools)}" if rule.pools else f'says access = "{rule.access}"'
+        return Ruling(number + 1, line, gives)
+
+    def _why_unruled(self, request: SessionRequest) -> str:
+        if request.pool is not None:
+            return "so the pool that was asked for counts"
+        if request.app is not None and any(fold(pool.name) == fold(request.app) for pool in self.pools):
+            return "so the pool with the name of the app counts"
+        return "so the only pool counts" if len(self.pools) == 1 else "and neither pool nor app was named"
+
+    def _rule(self, request: SessionRequest, node: str) -> Rule | None:
+        return next((rule for rule in self.rules if rule.match(request, node, denies=rule.denies)), None)
 
     def _unruled(self, request: SessionRequest) -> Plan:
         """Return the pool asked for, else the one named like the app, else the only one."""
@@ -290,6 +332,7 @@ def _conditions(policy: Policy) -> Iterator[tuple[Location, Conditions]]:
         yield ("rule", number), rule
     for number, pool in enumerate(policy.pools):
         yield from ((("pool", number, "reserve", place), each) for place, each in enumerate(pool.reserve))
+        yield from ((("pool", number, "limit", place), each) for place, each in enumerate(pool.limit))
 
 
 def _faults(policy: Policy) -> Iterator[tuple[Location, str]]:

@@ -1,13 +1,15 @@
 """The changes that a new policy makes, in words, for an administrator who is about to apply it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 from farmlease.domain.conditions import Conditions
 from farmlease.domain.duration import format_duration
-from farmlease.domain.identity import AS_GIVEN, Identities
-from farmlease.domain.policy import Policy, Pool
+from farmlease.domain.identity import AS_GIVEN, Identities, fold
+from farmlease.domain.policy import Policy, Pool, Rule
+from farmlease.domain.toml_model import line_of
 from farmlease.domain.wording import counted
 
 __all__ = ["PolicyDiff", "diff_policies"]
@@ -32,12 +34,53 @@ def diff_policies(old: Policy | None, new: Policy) -> PolicyDiff:
     for name, pool in after.items():
         if name in before and (changes := list(_changes(before[name], pool))):
             lines.append(f"changed pool {name}: {', '.join(changes)}")
-    lines += [f"removed pool {pool.name}" for pool in removed]
+    lines += [_removed_line(pool, after) for pool in removed]
     lines += _identity_lines(old, new)
     rules = old.rules if old else ()
     if [*map(_as_written, rules)] != [*map(_as_written, new.rules)]:
         lines.append(f"changed rules: {len(new.rules)} instead of {len(rules)}")
+        lines += _rule_lines(old, new)
     return PolicyDiff(removed, tuple(lines))
+
+
+def _removed_line(pool: Pool, after: Mapping[str, Pool]) -> str:
+    """Return that a pool is removed; one whose name changes in case alone is, too, and that is not what is meant."""
+    alike = next((name for name in after if fold(name) == fold(pool.name)), None)
+    if alike is None:
+        return f"removed pool {pool.name}"
+    return f"removed pool {pool.name}: {alike} is another pool, though their names differ in case alone; no lease moves"
+
+
+def _rule_lines(old: Policy | None, new: Policy) -> Iterator[str]:
+    """Yield each rule that goes (-) or comes (+), in the order in which rules are read, with its line in its own text.
+
+    A rule that moves goes and comes: the first that matches decides.
+    """
+    before, after = (list(_rules_in_words(each)) for each in (old, new))
+    matcher = SequenceMatcher(None, [text for _, text in before], [text for _, text in after], autojunk=False)
+    for what, start, end, first, last in matcher.get_opcodes():
+        if what != "equal":
+            yield from (f"  - {place}: {text}" for place, text in before[start:end])
+            yield from (f"  + {place}: {text}" for place, text in after[first:last])
+
+
+def _rules_in_words(policy: Policy | None) -> Iterator[tuple[str, str]]:
+    """Yield the place of each rule, and what it says."""
+    for number, rule in enumerate(policy.rules if policy else ()):
+        line = line_of(policy.text, ("rule", number)) if policy else None
+        yield f"rule {number + 1}" + (f" (line {line})" if line else ""), _rule_in_words(rule)
+
+
+def _rule_in_words(rule: Rule) -> str:
+    """Return a rule as its keys and values: conditions, then what it gives."""
+    given = rule.model_dump(exclude_unset=True)
+    conditions = [f"{key} {_listed(value)}" for key, value in given.items() if key not in {"pools", "access"}]
+    gives = f"access {rule.access}" if rule.access else f"pools {', '.join(rule.pools)}"
+    return f"{', '.join(conditions) or 'everyone'}: {gives}"
+
+
+def _listed(values: Iterable[str]) -> str:
+    return " or ".join(values)
 
 
 def _identity_lines(old: Policy | None, new: Policy) -> Iterator[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from typing_extensions import override
 
 from farmlease.domain.conditions import Conditions, same_host
 from farmlease.domain.duration import format_duration
@@ -25,6 +26,7 @@ __all__ = [
     "MOST_PLACES",
     "MOST_USES",
     "QUEUE_PLACE_MS",
+    "Limit",
     "Pool",
     "Reacquire",
     "Reserve",
@@ -80,6 +82,22 @@ class Reserve(Conditions):
         if not self.model_fields_set & {"users", "groups", "nodes"}:
             raise refusal("has no condition: give users, groups or nodes", "users")
         return self
+
+
+class Limit(Reserve):
+    """At most so many of the pool's seats for some sessions."""
+
+    @property
+    @override
+    def id(self) -> str:
+        """The limit's name in the store, which is no reservation's."""
+        return f"!{super().id}"
+
+    @property
+    def whom(self) -> str:
+        """For whom it is, as the policy says it."""
+        given = ((key, getattr(self, key)) for key in ("users", "groups", "nodes") if key in self.model_fields_set)
+        return ", ".join(f"{key} {' or '.join(names)}" for key, names in given)
 
 
 class Reacquire(Section):
@@ -144,6 +162,7 @@ class Pool(Section):
     linger_ms: Duration = Field(default=0, alias="linger")  #: a floating seat stays its user's after the last session
     queue_ms: Duration = Field(default=0, alias="queue")  #: longest wait for a seat; 0: no queue
     reserve: tuple[Reserve, ...] = ()
+    limit: tuple[Limit, ...] = ()  #: at most so many seats for some
 
     @model_validator(mode="after")
     def _has_seats(self) -> Self:
@@ -151,8 +170,9 @@ class Pool(Section):
         if self.kind is Kind.NODE_LOCKED:
             if "nodes" not in given:
                 raise refusal("is required: the hosts this pool is licensed for", "nodes")
-            if "capacity" in given:
-                raise refusal("is not for a node_locked pool, where each of its nodes is one seat", "capacity")
+            for key in ("capacity", "limit"):
+                if key in given:
+                    raise refusal("is not for a node_locked pool, where each of its nodes is one seat", key)
         else:
             if "capacity" not in given:
                 raise refusal("is required: the number of seats", "capacity")
@@ -181,17 +201,30 @@ class Pool(Section):
             raise refusal("names one twice", "nodes")
         return self
 
+    @classmethod
+    def from_limits(cls, name: str, limits: Mapping[str, str]) -> Self:
+        """Return a pool of which only what the store decides by is known: that of ``limits``, as text."""
+        plain = cls(name=name, kind=Kind.FLOATING, capacity=1)
+        numbers = {key: int(limits[key]) for key in plain.limits().keys() & limits.keys() if limits[key].isdecimal()}
+        return plain.model_copy(update={**numbers, "kind": Kind(limits["kind"]), "share": Share(limits["share"])})
+
     def serves(self, node: str) -> bool:
         """Whether the pool's licences may be used on this node at all."""
         return self.kind is not Kind.NODE_LOCKED or any(same_host(each, node) for each in self.nodes)
 
     def reservations(self, request: SessionRequest, node: str) -> tuple[str, ...]:
-        """Return the ids of the reservations this request on this node may use, those for the fewest persons first.
+        """Return the ids of the reservations this request on this node may use, and of the limits that it counts in.
 
-        So a seat that is kept for one person alone is not kept once more beside the one that the person has.
+        Reservations for the fewest persons stand first: so a seat that is kept for one person alone is not kept once
+        more beside the one that the person has. In doubt, where groups are not known, a limit counts.
         """
         mine = sorted((each for each in self.reserve if each.match(request, node)), key=lambda each: each.persons)
-        return tuple(dict.fromkeys(each.id for each in mine))
+        counted = (each for each in self.limit if each.match(request, node, denies=True))
+        return tuple(dict.fromkeys(each.id for each in (*mine, *counted)))
+
+    def limit_named(self, limit: str) -> str:
+        """Return for whom a limit of this id is, in words; the id of one that the policy does not have any more."""
+        return next((each.whom for each in self.limit if each.id == limit), limit)
 
     @property
     def reserved_seats(self) -> int:
@@ -200,9 +233,21 @@ class Pool(Section):
 
     def read_by(self, identity: Identities) -> Self:
         """Return the same pool, its reservations read by this table of who is who."""
-        if not self.reserve:
+        if not self.reserve and not self.limit:
             return self
-        return self.model_copy(update={"reserve": tuple(each.read_by(identity) for each in self.reserve)})
+        return self.model_copy(
+            update={
+                "reserve": tuple(each.read_by(identity) for each in self.reserve),
+                "limit": tuple(each.read_by(identity) for each in self.limit),
+            }
+        )
+
+    def _most_seats(self) -> Mapping[str, int]:
+        """Return the seats of each limit; of two for the same persons in different spellings the lower counts."""
+        seats: dict[str, int] = {}
+        for each in self.limit:
+            seats[each.id] = min(each.seats, seats.get(each.id, each.seats))
+        return seats
 
     def _seats_reserved(self) -> Mapping[str, int]:
         """Return the seats of each reservation; two for the same persons in different spellings are one."""
@@ -233,6 +278,7 @@ class Pool(Section):
             "queue_ms": self.queue_ms,
             "replacements": self.replacements,
             "reserve": json.dumps(self._seats_reserved()) if self.reserve else "",
+            "limit": json.dumps(self._most_seats()) if self.limit else "",
         }
 
 

@@ -46,6 +46,7 @@ _FARM_MEANS = {
     "audit": f"what was audited without a seat is gone; {_APPLY}, which begins it anew",
     "counts": f"how much was ever audited without a seat is gone; {_APPLY}, which begins it anew",
     "pools": f"the list of pools is gone; {_APPLY}, which writes it anew",
+    "policies": f"former policies are gone, and `farmlease pool rollback` to them; {_APPLY}, and it counts as seen",
     "names": "who was let in or denied without a seat has no name in the audit until that user comes again; "
     f"{_APPLY}, and it counts as seen",
     "noted": f"sessions without a seat are counted once more; {_APPLY}, and it counts as seen",

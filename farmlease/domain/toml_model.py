@@ -35,7 +35,9 @@ Location = tuple[str | int, ...]  #: where a value stands: ``("pool", 1, "capaci
 
 _HEADER = re.compile(r"\s*\[\s*([\w.\-\s]+?)\s*\]\s*(?:#.*)?")
 _ARRAY_HEADER = re.compile(r"\s*\[\[\s*([\w.\-\s]+?)\s*\]\]\s*(?:#.*)?")
-_ASSIGNMENT = re.compile(r"\s*([\w\-]+(?:\s*\.\s*[\w\-]+)*)\s*=")
+_KEY = r"""(?:[\w\-]+|"[^"\\\n]*"|'[^'\n]*')"""
+_KEYS = re.compile(_KEY)
+_ASSIGNMENT = re.compile(rf"\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
 #: What these rules do not follow: strings of several lines, and quoted names in a table's header.
 _UNCERTAIN = re.compile(r"""\"{3}|'{3}|^\s*\[[^\]\n]*["']""", re.MULTILINE)
 _MOST = 10**9
@@ -187,7 +189,7 @@ def _places(text: str) -> Iterator[tuple[Location, int]]:
 
 
 def _parts(key: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in key.split("."))
+    return tuple(part.strip("\"'") for part in _KEYS.findall(key))
 
 
 def _indexed(parts: tuple[str, ...], seen: Counter[Location]) -> Location:

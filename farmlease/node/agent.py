@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import structlog
 
+from farmlease.domain.explanation import Explanation, GroupSource
 from farmlease.domain.health import Facts
 from farmlease.domain.identity import User
 from farmlease.domain.model import SessionRequest
@@ -82,6 +83,17 @@ class Agent:
         if found is NoAnswer.UNKNOWN:
             return replace(request, groups=None)
         return replace(request, groups=tuple(dict.fromkeys((*found.groups, *(request.groups or ())))))
+
+    async def explain_session(self, request: SessionRequest, name: str, only: User | None) -> Explanation:
+        """Tell what ``start_session`` would answer, by the groups that are seen here. ``name``: as in with_groups."""
+        seen = await self.with_groups(request, name)
+        if not self.reads_groups:
+            source = GroupSource.NOT_ASKED
+        elif seen.groups is None:
+            source = GroupSource.UNKNOWN
+        else:
+            source = GroupSource.GIVEN if seen is request else GroupSource.HOST
+        return await self._sessions.explanation.explain(seen, only, source)
 
     @property
     def reads_groups(self) -> bool:

@@ -14,6 +14,7 @@ __all__ = [
     "node_keys",
     "node_member",
     "note_keys",
+    "policies_key",
     "policy_key",
     "pools_key",
     "ring_keys",
@@ -70,7 +71,10 @@ class Shard:
 
 #: Keys by the last word of their names, and their types in Redis.
 _KINDS = {
-    "hash": {"meta", "leases", "records", "names", "over", "damaged", "nodes of the farm", "pools", "rings", "counts"},
+    "hash": {
+        "meta", "leases", "records", "names", "over", "damaged", "nodes of the farm", "pools", "policies", "rings",
+        "counts",
+    },
     "zset": {
         "seats", "nodes", "sessions", "queue", "waits", "holds", "reserved", "quarantine", "barred", "awaited", "usage",
         "over_numbers", "noted",
@@ -90,7 +94,14 @@ def kind_of(key: str) -> str:
 
 def farm_keys(farm: str) -> tuple[str, ...]:
     """Return every key of a farm that is no pool's."""
-    return (policy_key(farm), *note_keys(farm), pools_key(farm), node_keys(farm)[0], ring_keys(farm)[0])
+    return (
+        policy_key(farm),
+        *note_keys(farm),
+        pools_key(farm),
+        policies_key(farm),
+        node_keys(farm)[0],
+        ring_keys(farm)[0],
+    )
 
 
 def policy_key(farm: str) -> str:
@@ -123,6 +134,11 @@ def trail_keys(farm: str, pool: str) -> tuple[str, str, str]:
 def pools_key(farm: str) -> str:
     """Return the key of every pool there ever was: a hash of its name to the last policy's version that had it."""
     return f"fl:{{{farm}}}:pools"
+
+
+def policies_key(farm: str) -> str:
+    """Return the key of the last policies: a hash, see ``lua/policies.lua``."""
+    return f"fl:{{{farm}}}:policies"
 
 
 def ring_keys(farm: str) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ of the policy yet, or that a lease of farmlease 0.1.0 has devices whose names no
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from farmlease.domain.identity import device_name
@@ -34,6 +35,7 @@ from farmlease.store.answers.session import (
     Claim,
     Conflict,
     Count,
+    Explained,
     Known,
     Refusal,
     Saved,
@@ -41,9 +43,10 @@ from farmlease.store.answers.session import (
     Taken,
     Taking,
     Waiting,
+    parse_decision,
 )
 from farmlease.store.answers.stored_lease import StoredLease
-from farmlease.store.keys import Shard, note_keys, policy_key, pools_key
+from farmlease.store.keys import Shard, note_keys, policies_key, policy_key, pools_key
 from farmlease.store.script import LIFE, Argument, Script
 
 __all__ = ["Acquired", "LeaseStore", "ScriptRunner", "swept"]
@@ -52,8 +55,10 @@ Answer = list[Any]
 
 ACQUIRE = Script.load("acquire")
 APPLY_POLICY = Script.load("apply_policy")
+BAR = Script.load("bar")
 CONFIGURE = Script.load("configure")
 COUNT = Script.load("count")
+EXPLAIN = Script.load("explain")
 HEARTBEAT = Script.load("heartbeat")
 HOLD = Script.load("hold")
 IMPORT = Script.load("import")
@@ -114,21 +119,30 @@ class LeaseStore:
 
     async def acquire(self, pool: Pool, version: int, claim: Claim, taking: Taking, known: Known = NOTHING) -> Acquired:
         """Let a session start if every limit of ``pool`` (of policy ``version``) allows it; one round trip."""
-        answer = await self._decide(
-            ACQUIRE, pool, version, known, **_claimed(claim),
-            device=taking.device.translate(STORED), spellings="", lease=taking.lease_id, record=taking.record,
-            name=taking.name, reservations=json.dumps(taking.reservations), wait=taking.wait_ms,
-            former=json.dumps(taking.former) if taking.former else "", **known.arguments(),
+        answer = await self._decide(ACQUIRE, pool, version, known, **_asked(claim, taking), **known.arguments())
+        if answer[0] in {b"lapsed", b"policy", b"strange"}:
+            return Behind(answer[0].decode())
+        return parse_decision(answer)
+
+    async def explain(
+        self, pool: Pool, version: int, claim: Claim, taking: Taking, known: Known = NOTHING
+    ) -> Explained | Behind:
+        """Tell what ``acquire`` would answer by now, and what that rests on. Takes nothing and writes nothing.
+
+        Raises StoreRefused while a pool has so many dead sessions that nothing can be told.
+        """
+        answer = await self._settled(
+            EXPLAIN, pool.name, policy=version, limits=json.dumps(dict(pool.limits())), **_asked(claim, taking),
+            **known.arguments(),
         )  # fmt: skip
-        match answer[0]:
-            case b"granted" | b"again" | b"moved":
-                return Taken.parse(answer)
-            case b"denied":
-                return Refusal.parse(answer)
-            case b"waiting":
-                return Waiting(ahead=int(answer[1]))
-            case word:
-                return Behind(word.decode())
+        if answer[0] == b"crowded":
+            raise StoreRefused(
+                f"pool {pool.name}: too many sessions of dead nodes have yet to be ended there; ask again in a minute"
+            )
+        if answer[0] != b"explained":
+            return Behind(answer[0].decode())
+        found = Explained.parse(answer)
+        return replace(found, lease=found.lease and found.lease.named(self.farm))
 
     async def heartbeat(
         self, pool: Pool, version: int, node: str, previous: str | None, known: Known = NOTHING
@@ -241,6 +255,11 @@ class LeaseStore:
         """Give a lease back, or revoke it; None if there is none to give back. ``by``: the administrator, sealed."""
         answer = await self._settled(WITHDRAW, pool, user=user, reason=why, note=note, by=by)
         return Withdrawn.parse(answer) if answer[0] == b"withdrawn" else None
+
+    async def barred_until(self, pool: str, user: str) -> int | None:
+        """Return until when a revocation keeps a user out, ms; None if none does."""
+        answer = await self._run(BAR, pool, user=user)
+        return int(answer[1]) if answer[0] == b"barred" else None
 
     async def release_device(self, pool: str, user: str, device: str, by: bytes = b"") -> DeviceRelease:
         """Free a device slot. ``by``: the administrator, sealed."""
@@ -356,7 +375,7 @@ class LeaseStore:
             }
         )  # fmt: skip
         audit, counts, *_ = note_keys(self.farm)
-        keys = (policy_key(self.farm), audit, counts, pools_key(self.farm))
+        keys = (policy_key(self.farm), audit, counts, pools_key(self.farm), policies_key(self.farm))
         answer = await self.connection.call(APPLY_POLICY, keys, arguments)
         if answer[0] == b"changed":
             raise PolicyChanged(
@@ -408,3 +427,18 @@ class LeaseStore:
 def _claimed(claim: Claim) -> dict[str, Argument]:
     """Return the arguments by which a script knows a session."""
     return {"user": claim.user, "node": claim.node, "session": claim.session.translate(STORED)}
+
+
+def _asked(claim: Claim, taking: Taking) -> dict[str, Argument]:
+    """Return the arguments of a question for a seat."""
+    return {
+        **_claimed(claim),
+        "device": taking.device.translate(STORED),
+        "lease": taking.lease_id,
+        "record": taking.record,
+        "name": taking.name,
+        "reservations": json.dumps(taking.reservations),
+        "wait": taking.wait_ms,
+        "spellings": "",
+        "former": json.dumps(taking.former) if taking.former else "",
+    }

@@ -34,6 +34,8 @@ _USES = re.compile(r"^-- Uses lib/(\w+)\.lua$", re.MULTILINE)
 _KNOWN = "what the node knows, as lib/shard.lua names it"
 #: Of a script that only looks: it sets nothing aside and notes nothing.
 _READER = "Writes nothing"
+#: Of a script that runs others: each is a function of its arguments. All of them write into memory (lib/dry.lua).
+_RUNS = re.compile(r"^-- Runs (\w+\.lua(?:, \w+\.lua)*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,15 @@ class Script:
     def load(name: str) -> "Script":
         """Read ``lua/<name>.lua``, with what all scripts of a shard share before it."""
         own = _read(name)
-        keys, arguments = _header(own)
+        runs = [run.removesuffix(".lua") for found in _RUNS.findall(own) for run in found.split(", ")]
+        keys, arguments = _header(own, _header(_read(runs[0]))[1] if runs else ())
         text = own
         if _SHARD in own:
             parts = [_read(f"lib/{part}") for part in (*SHARED, *_USES.findall(own))]
             keys, known = _header(parts[0])
-            parts[0] = f"local WRITES = {str(_READER not in own).lower()}\n{parts[0]}"
+            parts[0] = f"local WRITES = {str(_READER not in own or bool(runs)).lower()}\n{parts[0]}"
             arguments += known if _KNOWN in own else ()
+            parts = _running(runs, parts) if runs else parts
             text = _INSIDE.join(parts) + _around(own) + " end)()" * (len(parts) - 1)
         elif uses := _USES.findall(own):
             text = "\n".join((*(_read(f"lib/{part}") for part in uses), own))
@@ -81,14 +85,26 @@ def _around(own: str) -> str:
     return f"{_INSIDE}{own} end)()" if _READER in own else f"{_NOTED}{own} end)())"
 
 
+def _running(runs: list[str], parts: list[str]) -> list[str]:
+    """Return what is shared, with the scripts that are run as functions of their arguments, all writing into memory.
+
+    They stand beside the last of the shared parts, for Lua lets no function have more than 60 names from further out.
+    """
+    functions = [f"local function {run}(ARGV)\n{_read(run)}end\n" for run in runs]
+    return [_read("lib/dry") + parts[0], *parts[1:-2], "\n".join((*parts[-2:], *functions))]
+
+
 def _read(name: str) -> str:
     return resources.files("farmlease.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
-def _header(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names under KEYS and ARGV, checked to be numbered from 1 without a gap."""
-    found: dict[str, list[str]] = {"KEYS": [], "ARGV": []}
-    section = ""
+def _header(text: str, before: tuple[str, ...] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names under KEYS and ARGV, checked to be numbered from 1 without a gap.
+
+    ``before``: the arguments that come before those which the header numbers.
+    """
+    found: dict[str, list[str]] = {"KEYS": [], "ARGV": [*before]}
+    section = "ARGV" if before else ""
     for line in text.splitlines():
         entry = _ENTRY.match(line)
         if entry is None:

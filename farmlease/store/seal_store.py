@@ -15,7 +15,7 @@ from typing import Any
 
 from farmlease.domain.key_rotation import KeyReport
 from farmlease.store.answers.session import SealedPolicy
-from farmlease.store.keys import Shard, node_keys, policy_key, ring_keys, trail_keys
+from farmlease.store.keys import Shard, node_keys, policies_key, policy_key, ring_keys, trail_keys
 from farmlease.store.lease_store import ScriptRunner
 from farmlease.store.node_store import in_json
 from farmlease.store.script import Argument, Script
@@ -42,6 +42,7 @@ class Kind(StrEnum):
 
     RECORDS = "records"
     NAMES = "names"
+    POLICIES = "policies"  #: the last ones of the farm, and who applied them: of no pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,11 @@ class SealStore:
         _, name = await self._ask(NAME, self._hash(pool, Kind.NAMES), user=user)
         return bytes(name)
 
+    async def former_policy(self, field: str) -> bytes:
+        """Return one of the last policies, or who applied it; empty if it is gone."""
+        _, sealed = await self._ask(NAME, policies_key(self._farm), user=field)
+        return bytes(sealed)
+
     async def reseal(self, pool: str, kind: Kind, user: str, old: bytes, new: bytes) -> bool:
         """Replace a seal by another of the same content; False if it is not the one that was read any more."""
         answer = await self._ask(RESEAL, self._hash(pool, kind), user=user, old=old, new=new)
@@ -122,6 +128,8 @@ class SealStore:
 
     def _hash(self, pool: str, kind: Kind) -> str:
         """Return the key of the seals of one kind."""
+        if kind is Kind.POLICIES:
+            return policies_key(self._farm)
         return trail_keys(self._farm, pool)[1] if kind is Kind.NAMES else Shard(self._farm, pool).key("records")
 
     async def _ask(self, script: Script, key: str, **arguments: Argument) -> list[Any]:

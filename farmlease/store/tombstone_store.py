@@ -1,4 +1,4 @@
-"""What was taken back, as the store has it: read by each node, and put back into a store that lost it.
+"""What was taken back, as the store has it: read by each node, put back into a store that lost it, or ended.
 
 Guaranteed: repeating a call changes nothing. Users are pseudonyms here.
 """
@@ -11,9 +11,10 @@ from farmlease.store.keys import Shard
 from farmlease.store.lease_store import ScriptRunner, swept
 from farmlease.store.script import Script
 
-__all__ = ["Buried", "TombstoneStore"]
+__all__ = ["Buried", "Readmission", "TombstoneStore"]
 
 PUT_BACK = Script.load("put_back")
+READMIT = Script.load("readmit")
 TOMBSTONES = Script.load("tombstones")
 
 _PAGE = 200
@@ -29,6 +30,13 @@ class Buried:
     number: int
     users: int
     graves: dict[str, Graves]
+
+
+@dataclass(frozen=True, slots=True)
+class Readmission:
+    """A revocation was ended."""
+
+    kept_out_until: int | None  #: until when it would have lasted, ms; None where the store has lost that
 
 
 class TombstoneStore:
@@ -56,6 +64,12 @@ class TombstoneStore:
         arguments = TOMBSTONES.ordered({"after": 0, "count": 0})
         answer = await self._connection.call(TOMBSTONES, Shard(self._farm, pool).keys(), arguments)
         return int(answer[2])
+
+    async def readmit(self, pool: str, user: str, note: bytes = b"", by: bytes = b"") -> Readmission | None:
+        """End a revocation; None if none keeps the user out. ``by``: the administrator, sealed."""
+        arguments = READMIT.ordered({"user": user, "note": note, "by": by})
+        answer = await self._connection.call(READMIT, Shard(self._farm, pool).keys(), arguments)
+        return Readmission(int(answer[1]) if answer[1] else None) if answer[0] == b"readmitted" else None
 
     async def put_back(self, pool: str, node: str, epoch: int, user: str, graves: Graves) -> bool:
         """Take again what a store has lost that it was taken; False if the epoch is over."""

@@ -29,14 +29,14 @@ async def run(farm: Farm) -> tuple[ResealedBatch, dict[str, KeyUses]]:
 
 
 def test_resealing_moves_every_seal_to_the_primary(lent: Host) -> None:
-    """Two records, two names and the policy; the second time there is nothing left to do."""
+    """Two records, two names and the policy, as it is and in the history; the second time there is nothing left to do."""
     old, new = rotated(lent)
 
     async def twice() -> None:
         async with open_farm(lent.config) as (farm, _):
-            assert {old: KeyUses(records=2, names=2, policy=1)} == await Resealer(farm, POOLS).uses()
+            assert {old: KeyUses(records=2, names=2, policy=1, former=1)} == await Resealer(farm, POOLS).uses()
             done, uses = await run(farm)
-            assert (ResealedBatch(5, 0), {new: KeyUses(records=2, names=2, policy=1)}) == (done, uses)
+            assert (ResealedBatch(6, 0), {new: KeyUses(records=2, names=2, policy=1, former=1)}) == (done, uses)
             again, _ = await run(farm)
             assert ResealedBatch(0, 0) == again
 
@@ -54,7 +54,7 @@ def test_a_seal_that_does_not_open_is_left_and_counted(lent: Host) -> None:
                 (john, record), (mary, _) = client.hgetall(key).items()
                 client.hset(key, mary, record)
             done, uses = await run(farm)
-            assert (4, 1) == (done.resealed, done.left)
+            assert (5, 1) == (done.resealed, done.left)
             assert [1, 1] == sorted(each.records for each in uses.values())
             assert john != mary
 

@@ -97,6 +97,11 @@ async def fill(farm: Farm) -> None:
 
 #: What each command is asked, behind its name.
 TYPED: dict[str, list[list[str]]] = {
+    "explain": [
+        [EVE, "--node", NODE, "--pool", "qlikview"],
+        [f"{EVE}-2", "--node", "ctx-02", "--device", PC, "--group", WHY],
+        [EVE, "--node", PC],
+    ],
     "lease check": [[EVE, "--pool", "qlikview"], [f"{EVE}-3"]],
     "lease files": [[EVE, "--pool", "qlikview"]],
     "lease list": [[], ["--user", EVE], ["--pool", PC]],
@@ -113,7 +118,9 @@ TYPED: dict[str, list[list[str]]] = {
     "device replace": [[EVE, PC, f"{PC}-3", "--reason", WHY, "--yes"], [EVE, PC, "nb-7", "--reason", "lost", "--yes"]],
     "identity check": [[]],
     "pool apply": [["POLICY"], [f"/no{SIGNS}"]],
+    "pool history": [[]],
     "pool list": [[]],
+    "pool rollback": [["7"], [WHY]],
     "pool show": [["qlikview"], [PC]],
     "node drain": [[NODE], [PC]],
     "node list": [[], ["--state", "draining"]],
@@ -132,6 +139,11 @@ TYPED: dict[str, list[list[str]]] = {
     "lease return": [[EVE, "--pool", "qlikview", "--yes"]],
     "lease revoke": [
         [EVE, "--pool", "qlikview", "--reason", "left", "--yes"],
+        [EVE, "--pool", "qlikview", "--reason", WHY],
+    ],
+    "lease readmit": [
+        [EVE, "--pool", "qlikview"],
+        [f"{EVE}-9", "--pool", PC],
         [EVE, "--pool", "qlikview", "--reason", WHY],
     ],
     "lease forget": [[EVE, "--yes"], [f"{EVE}-2", "--yes"]],

@@ -20,7 +20,7 @@ from farmlease.domain.json_documents import lease_document
 from farmlease.domain.model import LeaseView
 from farmlease.farm import Farm
 from farmlease.store.keys import Shard
-from tests.support.commands import IDENTITIES, QLIKVIEW, Host
+from tests.support.commands import IDENTITIES, QLIKVIEW, Host, me
 from tests.support.servers import require
 
 FIELDS = ["user", "pool", "kind", "state", "devices", "sessions", "issued_at", "expires_at", "fence", "overdraft"]
@@ -204,6 +204,35 @@ def test_show_of_nothing_is_status_1(lent: Host) -> None:
     """A user without a lease is told as such."""
     ended = lent.run("lease", "show", MARY, "--pool", "clearquest")
     assert (1, "", "farmlease: the user holds no lease in pool clearquest\n") == (ended.status, ended.out, ended.err)
+
+
+def test_show_and_check_tell_a_revocation(lent: Host) -> None:
+    """By whom, when, why and until when: beside the lease that is left, and where none is left."""
+    lent.run("lease", "revoke", JOHN, "--pool", "qlikview", "--reason", "left us", "--yes")
+    minute = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    revoked = rf"revoked by {re.escape(me())} on {minute}: left us; the user is kept out until {minute}"
+    shown = lent.run("lease", "show", JOHN, "--pool", "qlikview")
+    assert re.search(rf"\n  revoked   {revoked}\n  next  ", shown.out)
+    (row,) = json.loads(lent.run("lease", "show", JOHN, "--pool", "qlikview", "-o", "json").out)
+    assert ("left us", me()) == (row["revoked"]["why"], row["revoked"]["by"])
+    checked = lent.run("lease", "check", JOHN, "--pool", "qlikview")
+    assert 3 == checked.status
+    assert re.fullmatch(rf"INVALID: the lease in pool qlikview was {revoked}\n", checked.out)
+
+
+def test_a_revocation_is_told_where_no_lease_is_left(host: Host) -> None:
+    """A floating seat is free at once, and its user is kept out all the same; an audit that is gone says less."""
+    host.apply(CLEARQUEST.replace('"named"', '"floating"'))
+    host.lend(JOHN, pool="clearquest")
+    host.run("lease", "revoke", JOHN, "--pool", "clearquest", "--reason", "left us", "--yes")
+    shown = host.run("lease", "show", JOHN)
+    assert (0, "") == (shown.status, shown.err)
+    assert shown.out.startswith(f"corp\\john holds no lease in pool clearquest: revoked by {me()} on ")
+    assert "revoked" in json.loads(host.run("lease", "show", JOHN, "-o", "json").out)[0]
+    with host.store.client() as raw:
+        raw.delete(Shard("citrix-a", "clearquest").key("audit"))
+    checked = host.run("lease", "check", JOHN)
+    assert checked.out.startswith("INVALID: the lease in pool clearquest was revoked; the user is kept out until ")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,10 @@ def test_applying_the_same_changes_nothing(host: Host) -> None:
         (CLEARQUEST, "added pool clearquest: named, 1 seat\nremoved pool qlikview"),
         (QLIKVIEW + 'lease = "60d"\n', "changed pool qlikview: lease 30d to 60d"),
         (QLIKVIEW.replace("what", "all that"), "changed the text only"),
-        (QLIKVIEW + RULE, "changed rules: 1 instead of 0"),
+        (
+            QLIKVIEW + RULE,
+            "changed rules: 1 instead of 0\n  + rule 1 (line 6): users corp\\intern-*: access denied",
+        ),
     ],
 )
 def test_a_dry_run_tells_and_does_nothing(host: Host, text: str, told: str) -> None:
@@ -159,7 +162,11 @@ def test_a_pool_with_leases_is_removed_on_demand_only(host: Host) -> None:
     file = host.write(CLEARQUEST)
     ended = host.run("pool", "apply", file)
     told = "farmlease: this removes pools with leases: qlikview (2 held); nothing was changed; confirm with --yes\n"
-    out = "removed pool qlikview\naffected: 2 users with leases in the removed pool qlikview: john, mary\n"
+    out = (
+        "removed pool qlikview\naffected: 2 users with leases in the removed pool qlikview: john, mary\n"
+        "the leases of pool qlikview stay listed until they end, and `farmlease lease return USER --pool qlikview` "
+        "gives one back\n"
+    )
     assert (1, out, told) == (ended.status, ended.out, ended.err)
     assert QLIKVIEW + CLEARQUEST == host.run("pool", "export").out
     assert 0 == host.run("pool", "apply", file, "--yes").status

@@ -45,7 +45,16 @@ def used_and_free(host: Host) -> tuple[int, int]:
         ),
         (
             QLIKVIEW,
-            ["removed pool clearquest", "affected: 1 user with leases in the removed pool clearquest: zoe"],
+            [
+                "removed pool clearquest",
+                "affected: 1 user with leases in the removed pool clearquest: zoe",
+                "lost: session s-zoe-NB-2 of zoe on ctx-01 in pool clearquest",
+                "lost: session s-zoe-citrix-a of zoe on ctx-01 in pool clearquest",
+                (
+                    "the leases of pool clearquest stay listed until they end, and `farmlease lease return USER --pool "
+                    "clearquest` gives one back"
+                ),
+            ],
         ),
         (
             QLIKVIEW.replace("named", "floating") + CLEARQUEST + "sessions_per_user = 3\n",

@@ -171,7 +171,7 @@ def test_reseal_leaves_the_old_key_nothing(host: Host) -> None:
     lent(host, *(f"user{number}" for number in range(150)))
     old, new = rotated_with_node(host)
     ended = host.run("key", "reseal")
-    assert (0, "", f"sealed 301 anew with key {new}\n") == (ended.status, ended.err, ended.out)
+    assert (0, "", f"sealed 302 anew with key {new}\n") == (ended.status, ended.err, ended.out)
     assert f"sealed 0 anew with key {new}\n" == host.run("key", "reseal").out
     found = rows(host)
     assert (0, 0, False) == tuple(found[old][what] for what in ("records", "names", "policy"))
@@ -198,8 +198,8 @@ def test_names_outlive_the_key_that_sealed_them(host: Host) -> None:
     old = ring(host).primary
     rotated_with_node(host)
     assert (3, 1) == (rows(host)[old]["names"], rows(host)[old]["notes"])
-    assert "the store: 3 names, 1 policy" in host.run("key", "retire", old, "--yes").err
-    assert "sealed 4 anew" in host.run("key", "reseal").out
+    assert "the store: 3 names, 1 policy, 2 former policy seals" in host.run("key", "retire", old, "--yes").err
+    assert "sealed 6 anew" in host.run("key", "reseal").out
     assert (0, 0) == (rows(host)[old]["records"], rows(host)[old]["names"])
     assert 0 == host.run("key", "retire", old, "--yes").status
     told = host.run("audit").out
@@ -258,7 +258,7 @@ def test_reseal_shows_a_bar_on_a_terminal(host: Host) -> None:
     os.close(terminal)
     assert b"sealing anew" in shown
     assert f"/{2 * MANY + 1}".encode() in shown
-    assert done.stdout.startswith(b"sealed 801 anew")
+    assert done.stdout.startswith(b"sealed 802 anew")
 
 
 def test_retire_is_refused_while_the_key_is_needed(host: Host) -> None:
@@ -269,7 +269,9 @@ def test_retire_is_refused_while_the_key_is_needed(host: Host) -> None:
     say(host, "ctx-02", holds={old: 3})
     ended = host.run("key", "retire", old, "--yes")
     assert (1, "", 1) == (ended.status, ended.out, ended.err.count("\n"))
-    assert "the store: 2 records, 2 names, 1 policy; ctx-02: 3 entries of its journal" in ended.err
+    assert (
+        "the store: 2 records, 2 names, 1 policy, 1 former policy seal; ctx-02: 3 entries of its journal" in ended.err
+    )
     host.run("key", "reseal")
     assert "is still needed by ctx-02: 3 entries" in host.run("key", "retire", old, "--yes").err
     assert before == host.ring_file.read_bytes()

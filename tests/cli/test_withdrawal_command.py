@@ -1,4 +1,4 @@
-"""``farmlease lease return`` and ``revoke``: an administrator takes a seat back, and says so."""
+"""``farmlease lease return``, ``revoke`` and ``readmit``: an administrator takes a seat back, or undoes that."""
 
 import json
 from typing import Any
@@ -123,6 +123,35 @@ def test_who_was_revoked_stays_out(clocked: ClockedHost) -> None:
         clocked.lend(JOHN)
     clocked.clock.advance(1)
     clocked.lend(JOHN)
+
+
+def test_who_was_revoked_by_mistake_is_readmitted(clocked: ClockedHost) -> None:
+    """At 10:00, in any spelling of his name: he is let in at once, and the audit has who did it and why."""
+    clocked.apply(QLIKVIEW)
+    clocked.lend(JOHN, ended=True)
+    assert 0 == clocked.run("lease", "revoke", JOHN, "--pool", "qlikview", "--reason", "left us", "--yes").status
+    clocked.clock.advance(HOUR)
+    words = ("lease", "readmit", "john@corp.example.com", "--pool", "qlikview")
+    ended = clocked.run(*words, "--reason", "another john")
+    told = (
+        "john@corp.example.com is let in again in pool qlikview\n"
+        "the revocation would have ended at 2026-01-06 09:00 UTC\n"
+    )
+    assert (0, told, "") == (ended.status, ended.out, ended.err)
+    again = clocked.run(*words)
+    assert (0, told, "") == (again.status, again.out, again.err), "asked again, it is the same"
+    clocked.lend(JOHN, ended=True)
+    audited = [json.loads(line) for line in clocked.run("audit", "-o", "json").out.splitlines()]
+    told_once = [(each["user"], each["note"]) for each in audited if each["event"] == "readmitted"]
+    assert [("corp\\john", "another john")] == told_once
+
+
+def test_who_is_not_kept_out_is_not_readmitted(host: Host) -> None:
+    """A name mistyped is told, and so is a revocation that is over."""
+    host.apply(QLIKVIEW)
+    ended = host.run("lease", "readmit", JOHN, "--pool", "qlikview")
+    told = "farmlease: no revocation keeps CORP\\john out of pool qlikview\n"
+    assert (1, "", told) == (ended.status, ended.out, ended.err)
 
 
 def test_a_pool_without_quarantine_keeps_nobody_out(clocked: ClockedHost) -> None:

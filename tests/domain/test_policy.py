@@ -1,6 +1,7 @@
 """pools.toml: all of it parses, what cannot be kept is refused with its place, and the first rule decides."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -177,6 +178,7 @@ def test_defaults() -> None:
         "queue_ms": 0,
         "replacements": 1,
         "reserve": "",
+        "limit": "",
     } == pool.limits()
     assert (0, (), ()) == (pool.idle_timeout_ms, pool.files, pool.reserve)
 
@@ -261,6 +263,8 @@ RULE = "[[rule]]\n"
             ONE + "reserve = [{ users = ['a'], seats = 2 }, { nodes = ['b'], seats = 2 }]\n",
             r"reserve: reserves 4 seats of 3",
         ),
+        (ONE + "limit = [{ seats = 2 }]\n", r"line 5: pool\[0\].limit\[0\].users: has no condition"),
+        (ONE + '[[pool.limit]]\nusers = ["a"]\nseats = 0\n', r"line 7: pool\[0\].limit\[0\].seats: "),
         (ONE + "reserve = [{ seats = 2 }]\n", r"line 5: pool\[0\].reserve\[0\].users: has no condition"),
         (ONE + "reserve = [{ users = ['a'], sites = ['x'], seats = 2 }]\n", r"reserve\[0\].sites: unknown key"),
         (ONE + ONE.replace("qlikview", "QlikView"), r"line 6: pool\[1\].name: is the name of another pool"),
@@ -490,6 +494,30 @@ def test_a_request_may_use_the_reservations_it_matches(policy: Policy) -> None:
     assert (pool.reserve[0].id,) == pool.reservations(request(r"CORP\mailreader"), "ctx-01")
     assert () == pool.reservations(request(), "ctx-01")
     assert 1 == pool.reserved_seats
+
+
+def test_a_request_counts_in_the_limits_it_matches() -> None:
+    """By users, groups or nodes; where groups are not known, in doubt; two spellings of one limit are the lower one."""
+    text = "limit = [{ groups = ['CORP\\Students'], seats = 5 }, { users = ['a'], seats = 3 }, { users = ['A'], seats = 2 }]"
+    (pool,) = parse_policy(f"{ONE}{text}\n", "x").pools
+    students, person, _ = pool.limit
+    assert {students.id: 5, person.id: 2} == json.loads(str(pool.limits()["limit"]))
+    asked = request("a")
+    assert (person.id,) == pool.reservations(replace(asked, groups=()), "ctx-01")
+    assert (students.id, person.id) == pool.reservations(replace(asked, groups=("CORP\\students",)), "ctx-01")
+    assert (students.id,) == pool.reservations(replace(request("b"), groups=None), "ctx-01")
+    assert "groups corp\\students" == pool.limit_named(students.id)
+    assert "!gone" == pool.limit_named("!gone")
+    assert not {each.id for each in pool.reserve} & {each.id for each in pool.limit}
+
+
+def test_a_limit_is_read_and_checked_as_a_rule_is() -> None:
+    """By the table of who is who; one for an alias would never match, and groups in it have groups looked up."""
+    table = "[identity]\naliases = { 'CORP\\adm-a' = 'CORP\\a' }\n"
+    with pytest.raises(PolicyError, match=r"limit\[0\].users\[0\]: is an alias"):
+        parse_policy(f"{table}{ONE}limit = [{{ users = ['CORP\\adm-a'], seats = 1 }}]\n", "x")
+    policy = parse_policy(f"{ONE}limit = [{{ groups = ['g'], seats = 1 }}]\n", "x")
+    assert PolicyInForce(1, policy).reads_groups
 
 
 def test_a_node_locked_pool_serves_its_nodes(policy: Policy) -> None:

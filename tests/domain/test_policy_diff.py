@@ -18,7 +18,12 @@ def policy(text: str) -> Policy:
 def test_the_first_policy_adds_its_pools() -> None:
     """Before the first policy there was nothing."""
     changes = diff_policies(None, policy(POOL + OTHER + RULES[0]))
-    told = ("added pool a: named, 3 seats", "added pool b: named, 1 seat", "changed rules: 1 instead of 0")
+    told = (
+        "added pool a: named, 3 seats",
+        "added pool b: named, 1 seat",
+        "changed rules: 1 instead of 0",
+        "  + rule 1 (line 9): users x: pools a",
+    )
     assert ((), told) == (changes.removed, changes.lines)
 
 
@@ -89,4 +94,6 @@ def test_the_order_of_rules_matters() -> None:
     """The first rule that matches decides, so another order is another policy."""
     one, other = RULES
     changes = diff_policies(policy(POOL + one + other), policy(POOL + other + one))
-    assert ("changed rules: 2 instead of 2",) == changes.lines
+    total, *rules = changes.lines
+    assert "changed rules: 2 instead of 2" == total
+    assert ["+", "-"] == sorted(each.split()[0] for each in rules)

@@ -32,8 +32,8 @@ KNOWN = tuple(NOTHING.arguments())
 #: Verbs whose every answer occurs in tests/store/test_rules_*.py, test_slots.py, test_nodes.py, test_recovery.py, test_vault.py, test_trail.py and test_damage.py;
 #: the story here is of the others.
 ELSEWHERE = {
-    "aside", "barred", "damaged", "drain", "extent", "foreign", "forget", "forget_name", "guests", "hold", "import", "missing", "name", "nodes", "note", "notes",
-    "peek", "pools", "put_back", "put_back_record", "rebuild", "recover", "release_device", "rename", "rename_node", "replace_device", "report", "reseal",
+    "aside", "bar", "barred", "damaged", "drain", "explain", "extent", "foreign", "forget", "forget_name", "guests", "hold", "import", "limits", "missing", "name", "nodes", "note", "notes",
+    "peek", "policies", "pools", "put_back", "put_back_record", "readmit", "rebuild", "recover", "release_device", "rename", "rename_node", "replace_device", "report", "reseal",
     "reseal_policy", "reseal_wish", "restore", "restored", "rings", "roster", "sealed", "seals", "sessions", "settle_names", "tell_keys", "tombstones",
     "trail", "usage", "withdraw",
 }  # fmt: skip
@@ -45,6 +45,7 @@ FIELDS = {"1", "by", "note", "name", "words", "both"}
 SPREAD = {
     "known.arguments()": NOTHING.arguments().keys(),
     "_claimed(claim)": {"user", "node", "session"},
+    "_asked(claim, taking)": set(Script.load("acquire").arguments) - {"policy", *NOTHING.arguments()},
     "restoring.arguments()": Restoring(
         user="", document=b"", sessions={}, version=1, record=b"", name=b""
     ).arguments().keys(),
@@ -102,6 +103,12 @@ def own_text(name: str) -> str:
     return (LUA / f"{name}.lua").read_text(encoding="utf-8")
 
 
+def run_text(name: str) -> str:
+    """Return the script, and after it those that it runs."""
+    runs = re.findall(r"(\w+)\.lua", "".join(re.findall(r"^-- Runs .*$", own_text(name), re.MULTILINE)))
+    return "\n".join(map(own_text, [name, *runs]))
+
+
 def answers(name: str) -> dict[str, int | None]:
     """Return the words a header names, each with how many fields its answer has (None: it varies)."""
     header = own_text(name).partition("-- Answers\n")[2]
@@ -138,7 +145,7 @@ def test_every_script_is_a_verb_of_the_store() -> None:
 def test_a_script_uses_every_argument_and_no_other(name: str) -> None:
     """ARGV is read as far as the header goes; a shard's script leaves KEYS to lib/shard.lua."""
     text, script = own_text(name), Script.load(name)
-    code = re.sub(r"--.*", "", text)
+    code = re.sub(r"--.*", "", run_text(name))
     own = script.arguments[: -len(KNOWN)] if script.arguments[-len(KNOWN) :] == KNOWN else script.arguments
     assert set(range(1, len(own) + 1)) == {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
     keys = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", re.sub(r"--.*", "", script.text))}
@@ -168,7 +175,7 @@ def test_what_the_node_knows_is_read_in_the_order_of_the_header() -> None:
 def test_a_script_takes_what_the_node_knows_if_it_looks_at_it(name: str) -> None:
     """Whether the header ends in what the node knows, and whether the script compares it with the store, agree."""
     compares = r"\bcaller\.|\b(is_other_store|refuse_other_store|time_ahead|confirms_time|correct_time)\("
-    code = re.sub(r"--.*", "", own_text(name))
+    code = re.sub(r"--.*", "", run_text(name))
     assert (re.search(compares, code) is not None) == (Script.load(name).arguments[-len(KNOWN) :] == KNOWN)
 
 

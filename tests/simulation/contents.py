@@ -111,12 +111,13 @@ def _rules(meta: dict[str, str]) -> Rules:
         kind=meta["kind"], share=meta["share"], capacity=int(meta["capacity"]), overdraft=int(meta["overdraft"]),
         devices=int(meta["devices_per_user"]), sessions=int(meta["sessions_per_user"]), lease=int(meta["lease_ms"]),
         quarantine=int(meta["quarantine_ms"]), linger=int(meta["linger_ms"]), max_hold=int(meta["max_hold_ms"]),
-        queue=int(meta["queue_ms"]) > 0, reserve=json.loads(meta["reserve"] or "{}"),
+        queue=int(meta["queue_ms"]) > 0, reserve=json.loads(meta["reserve"] or "{}"), limit=json.loads(meta.get("limit") or "{}"),
         timeout=int(meta["session_timeout_ms"]),
     )  # fmt: skip
 
 
 def _lease(model: Model, user: str, document: dict[str, Any]) -> None:
+    charges = dict(document.get("charges") or ())
     model.leases[user] = Leased(
         id=document["id"],
         contact=document["contact"],
@@ -128,7 +129,8 @@ def _lease(model: Model, user: str, document: dict[str, Any]) -> None:
             for name, slot in dict(document["devices"]).items()
         },
         lingering=dict(document.get("lingering", ())),
-        charges=dict(document.get("charges", ())),
+        charges={seat: paid for seat, charge in charges.items() if (paid := charge.partition("!")[0])},
+        counted={seat: {f"!{each}" for each in charge.split("!")[1:]} for seat, charge in charges.items()},
     )
     for key, claim in dict(document["sessions"]).items():
         node, _, session = key.partition("/")

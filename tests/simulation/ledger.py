@@ -25,7 +25,7 @@ Key = tuple[str, str, str]  #: user index, node#incarnation, session
 Complain = Callable[[str, str], None]
 
 #: Scripts, and answers, after which what is over may still lie in the store: nothing was counted.
-_LOOK_ONLY = frozenset({"heartbeat", "look_up", "list", "configure", "recover", "rename_node"})
+_LOOK_ONLY = frozenset({"heartbeat", "look_up", "list", "configure", "recover", "readmit", "rename_node"})
 _BEFORE_ANYTHING = frozenset({"lapsed", "configure", "policy", "strange", "none", "gone", "recovering"})
 #: Answers before which nothing was ended either, whatever the clock says.
 _NOTHING_ENDED = frozenset({"lapsed", "configure", "policy"})
@@ -61,7 +61,8 @@ def parse_rules(limits: str) -> Rules:
         kind=found["kind"], share=found["share"], capacity=found["capacity"], overdraft=found["overdraft"],
         devices=found["devices_per_user"], sessions=found["sessions_per_user"], lease=found["lease_ms"],
         quarantine=found["quarantine_ms"], linger=found["linger_ms"], max_hold=found["max_hold_ms"],
-        queue=found["queue_ms"] > 0, reserve=json.loads(found["reserve"] or "{}"), timeout=found["session_timeout_ms"],
+        queue=found["queue_ms"] > 0, reserve=json.loads(found["reserve"] or "{}"), limit=json.loads(found.get("limit") or "{}"),
+        timeout=found["session_timeout_ms"],
     )  # fmt: skip
 
 
@@ -316,6 +317,12 @@ class Ledger:
             return
         if taken and rules.kind != "node_locked" and len(held) > most:
             self._complain("L1", f"{len(held)} seats are held of {rules.capacity} and {rules.overdraft} beyond")
+        for limit, allowed in rules.limit.items():
+            counted = {
+                seat for lease in model.leases.values() for seat, limits in lease.counted.items() if limit in limits
+            }
+            if counted & taken and len(counted & held.keys()) > allowed:
+                self._complain("L1", f"{len(counted & held.keys())} seats count in a limit of {allowed}")
         if rules.sessions and len(model.of(user)) > rules.sessions:
             self._complain("L1", f"a user has {len(model.of(user))} sessions of {rules.sessions}")
         devices = model.devices(user)
@@ -420,6 +427,12 @@ class Ledger:
         if told is None:
             return [b"none"]
         return [b"withdrawn", *(b"" if until is None else b"%d" % until for until in told)]
+
+    def _readmit(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
+        until = account.model.readmit(given["user"]) if account.version else None
+        meta = self._memory.fields(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode())
+        account.model.fence = int(meta.get(b"fence", 0))  # of a revocation too that only other nodes know of
+        return None if until is None else [b"readmitted"]
 
     def _release_device(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
         del carried

@@ -2,8 +2,9 @@
 
 Judged by what administrators were answered, and by nothing that farmlease keeps about it: no tombstone is read here.
 
-Taken are: a lease (returned or revoked, or moved to another name of its user), a device (released or replaced), and a
-name (forgotten). A lease or device that is granted anew, and a name that comes with a later start, are taken no more. A
+Taken are: a lease (returned or revoked, or moved to another name of its user), a device (released or replaced), a name
+(forgotten), and a revocation (its user was let in again). A lease or device that is granted anew, a name that comes with
+a later start, and a revocation that is made anew, are taken no more. A
 lease has one home: under one index, in the store and on each node that has heard where. A node has heard of what was taken once a
 heartbeat that began later is over, until its journal loses what was written last.
 """
@@ -31,7 +32,8 @@ _TAKES = frozenset({"granted", "moved"})
 class Taking:
     """Something that was taken back. ``until``: ms; until when it may stay, in quarantine."""
 
-    kind: str  #: lease, moved (it is another index's), device, name, or bar: the user is kept out
+    #: lease, moved (it is another index's), device, name, bar (the user is kept out), or readmission (is so no longer)
+    kind: str
     pool: str
     user: str
     lease: str
@@ -91,7 +93,12 @@ class Takings:
             case "withdraw", "withdrawn":
                 self._note_lease(carried)
                 if carried.answer[2]:
+                    self._drop("readmission", carried)
                     self._note("bar", carried, until=float(carried.answer[2]))
+            case "readmit", "readmitted":
+                self._drop("bar", carried)
+                self._drop("readmission", carried)
+                self._note("readmission", carried)
             case "release_device", "released":
                 self._note("device", carried, given["device"], float(carried.answer[1] or 0))
             case "replace_device", "replaced":
@@ -215,6 +222,9 @@ class Takings:
         taken = max([each.fence for each in self._ever if (each.pool, each.user) == whose], default=0)
         if any(sessions[key] > taken for key in gone):
             self._complain(f"{carried.by} put back what nobody took, and ended {gone} by it")
+        for ended in [each for each in self._of(*whose) if each.kind == "readmission"]:
+            if self._knows(carried.by, ended) and self._is_there(ended):
+                self._complain(f"{carried.by} put back a revocation, and had heard of the {ended}")
 
     # --- how ----------------------------------------------------------------------------------------------------------
 
@@ -258,10 +268,18 @@ class Takings:
         if kind in {"lease", "device"}:
             self._ever.append(taking)
 
+    def _drop(self, kind: str, carried: Carried) -> None:
+        """Forget what is of this kind, and of the user that a script is about."""
+        mine = [each for each in self._of(carried.pool, carried.arguments["user"]) if each.kind == kind]
+        self._all = [each for each in self._all if each not in mine]
+
     def _note_rename(self, carried: Carried) -> None:
         """A lease, and what was taken of it, are another index's from now on; so is who is kept out."""
         pool, given = carried.pool, carried.arguments
         old, new, lease = given["old"], given["new"], given["lease"]
+        if any(each.kind == "bar" for each in self._of(pool, old)):  # kept out under the new one, too
+            ended = [each for each in self._of(pool, new) if each.kind == "readmission"]
+            self._all = [each for each in self._all if each not in ended]
         for each in self._of(pool, old):
             if each.kind == "bar" or (each.kind in {"lease", "device"} and each.lease == lease):
                 each.user = new
@@ -289,6 +307,8 @@ class Takings:
         def revived(taking: Taking) -> bool:
             if (taking.pool, taking.user) != (pool, user):
                 return False
+            if taking.kind == "readmission":
+                return False
             if taking.kind in {"name", "bar"}:  # what a store grants that has lost a bar is of later than the bar
                 return taking.kind == "name" or taking.lost
             return taking.lease == lease and taking.device in {"", device}
@@ -300,14 +320,14 @@ class Takings:
         model = self._ledger.pools[taking.pool].model
         if taking.kind == "name":
             return taking.user.encode() in self._memory.fields(f"fl:{{citrix-a/{taking.pool}/0}}:names".encode())
+        if taking.kind == "readmission":
+            return model.barred.get(taking.user, 0) > model.now
         lease = model.leases.get(taking.user)
         own = lease is not None and (lease.id == taking.lease or taking.kind == "bar")
         if lease is None or not own or model.lease_deadline(taking.user) <= model.now:
             return False
-        if taking.kind == "moved":
-            return True
-        if taking.kind == "bar":
-            return not lease.back and model.now < taking.until
+        if taking.kind in {"moved", "bar"}:
+            return taking.kind == "moved" or (not lease.back and model.now < taking.until)
         if taking.kind == "device":
             # A store that had lost the last use of a slot counted the quarantine from an earlier one.
             lossy = taking.until and not self._ledger.is_whole

@@ -56,6 +56,8 @@ class Terms:
             "idle_timeout": span(("0s", "0s", "50m")),
         }  # fmt: skip
         for pool in (self._named, self._floating):
+            if most := span((0, 0, 1, 2)):
+                pool["limit"] = [{"users": [rf"CORP\{name}" for name in _NAMES[:3]], "seats": most}]
             pool |= {"session_timeout": "30m", "reacquire": {"attempts": span((0, 2)), "every": "2m"}}
 
     @property
@@ -78,13 +80,13 @@ class Terms:
 
 
 def _toml(pool: dict[str, Any]) -> str:
-    lines = []
-    for key, value in pool.items():
-        inline = (
-            "{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items()) + " }" if key == "reacquire" else ""
-        )
-        lines.append(f"{key} = {inline or json.dumps(value)}\n")
-    return "".join(lines)
+    return "".join(f"{key} = {_inline(value)}\n" for key, value in pool.items())
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_inline(each)}" for key, each in value.items()) + " }"
+    return f"[{', '.join(map(_inline, value))}]" if isinstance(value, list) else json.dumps(value)
 
 
 class Stage(Protocol):
@@ -144,11 +146,13 @@ class Workload:
             Person(IDENTITIES.user(rf"CORP\{name}"), chance.choice((None, *_DEVICES, *_DEVICES))) for name in names
         ]
         self.left: tuple[Host, SessionRequest] | None = None  #: who signed out last, and where
+        self._revoked: list[tuple[User, str]] = []  #: who was kept out of which pool
         self._guests: dict[str, list[User]] = {}  #: by host, who had a session there
         self._ids = list(_IDS[: chance.randint(3, 5) - 1])
         self._acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (10, self._start), (3, self._retry), (1, self.rush), (4, self._come_back), (4, self._insist), (6, self._end), (4, self._save), (3, self._hold), (1, self._touch),
             (2, self._withdraw), (2, self._free_device), (1, self._replace_device), (1, self._forget), (1, self._drain),
+            (1, self._readmit),
         ]  # fmt: skip
 
     async def act(self) -> None:
@@ -221,6 +225,7 @@ class Workload:
         if places := self._places("named"):
             user = self._chance.choice(places)[1].user
             self._stage.tell("dismisses", user.name)
+            self._revoked.append((user, "named"))
             with suppress(FarmleaseError):
                 await LeaseAdmin(self._stage.admin).withdraw(await self._pool("named"), user, Withdrawal.REVOKED)
 
@@ -313,8 +318,17 @@ class Workload:
         user = self._holder(pool)
         self._stage.tell("withdraws", user.name, pool, why.value)
         await LeaseAdmin(self._stage.admin).withdraw(await self._pool(pool), user, why, "left")
+        if why is Withdrawal.REVOKED:
+            self._revoked.append((user, pool))
         if self._chance.random() < 0.2:  # a person who leaves
             await self._erase(user, pool)
+
+    async def _readmit(self) -> None:
+        """A revocation was a mistake."""
+        if self._revoked:
+            user, pool = self._revoked.pop(self._chance.randrange(len(self._revoked)))
+            self._stage.tell("readmits", user.name, pool)
+            await LeaseAdmin(self._stage.admin).readmit(await self._pool(pool), user)
 
     async def _free_device(self) -> None:
         user = self._holder("named")

@@ -9,7 +9,7 @@ import pytest
 from redis.crc import key_slot
 
 from farmlease.store.answers.session import Taken
-from farmlease.store.keys import Shard, farm_keys, kind_of, node_member, policy_key
+from farmlease.store.keys import Shard, farm_keys, kind_of, node_member, policies_key, policy_key
 from tests.support.seats import NODE, OTHER, Desk, claim, desk
 from tests.support.stores import HOUR, TimedStore, named_pool
 
@@ -55,6 +55,7 @@ async def test_after_a_busy_hour_every_key_is_known(timed: TimedStore) -> None:
     """All keys of the database are the documented ones with the documented types, however many users came."""
     desks = await busy_hour(timed)
     expected = {policy_key("citrix-a"): "string", "fl:{citrix-a}:audit": "stream", "fl:{citrix-a}:counts": "hash"}
+    expected[policies_key("citrix-a")] = "hash"
     for pool in desks:
         tag = f"fl:{{citrix-a/{pool.pool.name}/0}}:"
         expected |= {tag + name: kind for name, kind in TYPES.items() if name not in NOT_YET}
@@ -95,7 +96,7 @@ def test_every_key_has_its_type() -> None:
     assert TYPES == {name: kind_of(Shard("citrix-a", "p:q").key(name)) for name in TYPES}
     kinds = {key.rpartition(":")[2]: kind_of(key) for key in farm_keys("citrix-a")}
     expected = {"policy": "string", "audit": "stream", "noted": "zset"}
-    assert expected | dict.fromkeys(("counts", "names", "pools", "nodes", "rings"), "hash") == kinds
+    assert expected | dict.fromkeys(("counts", "names", "pools", "policies", "nodes", "rings"), "hash") == kinds
 
 
 def test_the_reference_has_each_key_with_its_type() -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from farmlease.domain.model import Withdrawal
 from farmlease.store.answers.session import Taken
+from farmlease.store.tombstone_store import TombstoneStore
 from tests.support.seats import NODE, OTHER, claim, contents, desk
-from tests.support.stores import HOUR, TimedStore, named_pool
+from tests.support.stores import HOUR, TimedStore, index, named_pool
 
 Story = Callable[[TimedStore], Awaitable[Callable[[], Awaitable[Any]]]]
 
@@ -90,6 +92,15 @@ async def conflict(timed: TimedStore) -> Callable[[], Awaitable[Any]]:
     return lambda: timed.store.save("qlikview", claim("john"), john.lease.id, 2, b"second")
 
 
+async def readmit(timed: TimedStore) -> Callable[[], Awaitable[Any]]:
+    """The end of a revocation."""
+    pool = desk(timed)
+    await pool.beat()
+    await pool.start("john")
+    await timed.store.withdraw("qlikview", index("john"), Withdrawal.REVOKED, b"note")
+    return lambda: TombstoneStore(timed.connection, "citrix-a").readmit("qlikview", index("john"), b"note", b"by")
+
+
 async def configure(timed: TimedStore) -> Callable[[], Awaitable[Any]]:
     """New limits."""
     await desk(timed).beat()
@@ -120,7 +131,7 @@ async def look_up(timed: TimedStore) -> Callable[[], Awaitable[Any]]:
 
 
 STORIES = [
-    acquire, join, heartbeat, reboot, release, acknowledge, save, conflict, configure, apply_policy, count, look_up,
+    acquire, join, heartbeat, reboot, release, acknowledge, save, conflict, readmit, configure, apply_policy, count, look_up,
 ]  # fmt: skip
 
 

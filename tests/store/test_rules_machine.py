@@ -22,6 +22,7 @@ from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken,
 from farmlease.store.connection.connection import Connection
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
+from farmlease.store.tombstone_store import TombstoneStore
 from tests.support.farm_model import INF, Model, Rules
 from tests.support.rules import pool_of
 from tests.support.servers import RedisServer
@@ -55,7 +56,13 @@ rules_of = st.builds(
     max_hold=st.sampled_from([150_000, 150_000, 0]),
     queue=st.sampled_from([True, True, False]),
     reserve=st.sampled_from([{}, {"vip": 1}, {"vip": 2}, {"vip": 1, "boss": 1}]),
+    limit=st.sampled_from([{}, {"!staff": 1}, {"!staff": 2, "!guest": 1}]),
 )
+
+
+def _named(who: str) -> tuple[bool, tuple[str, ...]]:
+    """Return whether this is a limit's name, and whom it is for."""
+    return who[0] == "!", (who.removeprefix("!"),)
 
 
 class Stories(RuleBasedStateMachine):
@@ -117,12 +124,17 @@ class Stories(RuleBasedStateMachine):
             "node_locked": {"nodes": [f"ctx-{number}" for number in range(rules.capacity)]},
         }[rules.kind]
         reserve = [{"users": [who], "seats": seats} for who, seats in rules.reserve.items()]
-        self.pool = pool_of(rules.kind, **common, **own, **({"reserve": reserve} if reserve else {}))
+        limit = [{"users": [who[1:]], "seats": seats} for who, seats in rules.limit.items()]
+        bounds = {key: value for key, value in (("reserve", reserve), ("limit", limit)) if value}
+        if rules.kind == "node_locked":
+            bounds.pop("limit", None)
+        self.pool = pool_of(rules.kind, **common, **own, **bounds)
         self.run(self.store.configure(self.pool, self.version))
 
     def ids(self, vips: tuple[str, ...]) -> tuple[str, ...]:
         """Return the ids of the reservations for these people."""
-        return tuple(each.id for who in vips for each in self.pool.reserve if each.users == (who,))
+        bounds = (*self.pool.reserve, *self.pool.limit)
+        return tuple(each.id for who in vips for each in bounds if (each.id[0] == "!", each.users) == _named(who))
 
     def member(self, host: str) -> str:
         """Return the present life of a host."""
@@ -170,7 +182,7 @@ class Stories(RuleBasedStateMachine):
 
     @rule(
         user=user_of, host=host_of, session=session_of, device=device_of, times=times_of,
-        vips=st.sampled_from([(), (), ("vip",), ("boss", "vip")]), wait=st.sampled_from([0, 3000, 30_000]),
+        vips=st.sampled_from([(), (), ("vip",), ("boss", "vip"), ("!staff",), ("!staff", "!guest"), ("vip", "!guest")]), wait=st.sampled_from([0, 3000, 30_000]),
     )  # fmt: skip
     def start(
         self, *, user: str, host: str, session: str, device: str, times: int, vips: tuple[str, ...], wait: int
@@ -232,6 +244,14 @@ class Stories(RuleBasedStateMachine):
             answer = self.run(self.store.withdraw(self.pool.name, index(user), why, b"note"))
             expected = self.model.withdraw(index(user), why)
             assert expected == (answer and (answer.quarantined_until, answer.barred_until))
+
+    @rule(user=user_of, times=times_of)
+    def readmit(self, user: str, times: int) -> None:
+        """An administrator ends a revocation; the answer may be lost."""
+        for _ in range(times):
+            answer = self.run(TombstoneStore(self.store.connection, FARM).readmit(self.pool.name, index(user)))
+            until = self.model.readmit(index(user))
+            assert until == (answer and answer.kept_out_until)
 
     @rule(user=user_of, device=device_of, times=times_of)
     def release_device(self, user: str, device: str, times: int) -> None:

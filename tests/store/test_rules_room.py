@@ -1,11 +1,16 @@
 """Reservations, overdraft and the queue, rule by rule."""
 
+import pytest
+
 from farmlease.domain.model import Reason, Withdrawal
+from farmlease.errors import PolicyError
+from farmlease.store.answers.recovery import Restored, Restoring
 from farmlease.store.answers.session import Refusal, Taken
-from tests.support.rules import MINUTE, Office, office
+from farmlease.store.lease_store import Acquired
+from tests.support.rules import MINUTE, Office, office, pool_of
 from tests.support.seats import NODE, OTHER
 from tests.support.seats import claim as pool_claim
-from tests.support.stores import HOUR, NINE, TimedStore
+from tests.support.stores import HOUR, NINE, TimedStore, index
 
 READER = [{"users": ["mailreader"], "seats": 1}]
 
@@ -266,3 +271,105 @@ async def test_a_thousand_lapsed_places_are_in_nobodys_way(timed: TimedStore) ->
     await pool.end("john", john)
     assert isinstance(await pool.wait("mary"), Taken)
     assert NINE + MINUTE == timed.clock.now_ms
+
+
+# --- at most so many for some -------------------------------------------------------------------------------------------
+
+STUDENTS = [{"users": ["student-*"], "seats": 2}]
+
+
+async def asks(pool: Office, user: str, session: str = "1", *, counts: bool = True, wait_ms: int = 0) -> Acquired:
+    """Ask for a session of somebody who counts in the pool's limit, or does not."""
+    return await pool.want(user, session, limited=counts, wait_ms=wait_ms)
+
+
+async def test_at_most_two_seats_for_students(timed: TimedStore) -> None:
+    """Of five seats: the third student is denied by the limit, which is named; a teacher gets in."""
+    pool = await office(timed, "floating", capacity=5, limit=STUDENTS)
+    for user in ("student-1", "student-2"):
+        assert isinstance(await asks(pool, user), Taken)
+    refusal = await asks(pool, "student-3")
+    assert isinstance(refusal, Refusal)
+    limit = pool.pool.limit[0].id
+    assert (Reason.CAPACITY, 2, 2, limit) == (refusal.reason, refusal.held, refusal.capacity, refusal.limit)
+    detail = refusal.denial(pool.pool).detail
+    assert "All 2 seats that pool clearquest has for users student-* are taken (2 of 2)" in detail
+    assert isinstance(await asks(pool, "teacher", counts=False), Taken)
+    assert isinstance(await asks(pool, "student-1"), Taken), "asked again, it is the same"
+    assert 3 == await pool.held()
+
+
+async def test_a_limit_counts_a_seat_until_it_is_free(timed: TimedStore) -> None:
+    """One that lingers counts, and the denial says when it ends; at that instant the next one gets in."""
+    pool = await office(timed, "floating", capacity=5, linger="20m", limit=[{"users": ["student-*"], "seats": 1}])
+    taken = await asks(pool, "student-1")
+    assert isinstance(taken, Taken)
+    await pool.end("student-1", taken)
+    refusal = await asks(pool, "student-2")
+    assert isinstance(refusal, Refusal)
+    assert NINE + 20 * MINUTE == refusal.retry_at
+    await pool.at("09:20", NODE)
+    assert isinstance(await asks(pool, "student-2"), Taken)
+
+
+async def test_who_is_denied_by_a_limit_does_not_wait(timed: TimedStore) -> None:
+    """Or nobody behind would get a seat that is left."""
+    pool = await office(timed, "floating", capacity=5, queue="10m", limit=STUDENTS)
+    for user in ("student-1", "student-2"):
+        await asks(pool, user)
+    assert isinstance(await asks(pool, "student-3", wait_ms=5000), Refusal)
+    assert isinstance(await asks(pool, "teacher", counts=False, wait_ms=5000), Taken)
+
+
+async def test_a_second_session_on_the_same_seat_counts_once(timed: TimedStore) -> None:
+    """And one that begins to count finds a seat of the limit, or is denied and changes nothing."""
+    pool = await office(timed, "floating", capacity=5, share="user", limit=STUDENTS)
+    assert isinstance(await asks(pool, "student-1"), Taken)
+    assert isinstance(await asks(pool, "student-1", "2"), Taken)
+    assert isinstance(await asks(pool, "student-2"), Taken)
+    assert isinstance(await asks(pool, "student-3", counts=False), Taken)
+    assert isinstance(await asks(pool, "student-3", "2"), Refusal)
+    assert isinstance(await asks(pool, "student-3", "2", counts=False), Taken)
+
+
+async def test_a_limit_and_a_reservation_are_charged_together(timed: TimedStore) -> None:
+    """The reader's seat is his reserved one, and counts in the limit all the same."""
+    pool = await office(
+        timed, "floating", capacity=2, reserve=READER, limit=[{"users": ["mailreader", "student-*"], "seats": 1}]
+    )
+    reader = await pool.want("mailreader", reserved=True, limited=True)
+    assert isinstance(reader, Taken)
+    assert (1, 0) == ((count := await pool.count()).held, count.reserved)
+    assert isinstance(await asks(pool, "student-1"), Refusal)
+    assert isinstance(await asks(pool, "teacher", counts=False), Taken)
+    await pool.end("mailreader", reader)
+    assert 1 == (await pool.count()).reserved
+    assert "reserved" not in pool.contents()
+
+
+async def test_a_restore_keeps_a_limit(timed: TimedStore) -> None:
+    """L1: the store lost its seats and the limit is lower by now: as many are restored as it allows."""
+    pool = await office(timed, "floating", capacity=5, limit=STUDENTS)
+    grants = [await asks(pool, user) for user in ("student-1", "student-2")]
+    pool.timed.raw.flushall()
+    pool = await pool.apply("floating", capacity=5, limit=[{"users": ["student-*"], "seats": 1}])
+    beat = await pool.beat()
+    outcomes = []
+    for number, granted in enumerate(grants, 1):
+        assert isinstance(granted, Taken)
+        restoring = Restoring(
+            user=index(f"student-{number}"), document=granted.document, version=1, record=b"record", name=b"name",
+            sessions={"1": {"device": "citrix-a", "fence": granted.fence, "started": granted.now}},
+        )  # fmt: skip
+        restored = await timed.store.restore(pool.pool, pool.version, NODE, beat.epoch, restoring)
+        assert isinstance(restored, Restored)
+        outcomes.append(dict(restored.refused))
+    assert [{}, {"1": "capacity"}] == outcomes
+    assert 1 == await pool.held()
+
+
+async def test_no_limit_for_hosts_that_are_licensed_each(timed: TimedStore) -> None:
+    """Each node of a node_locked pool is one seat: a limit there is refused."""
+    del timed
+    with pytest.raises(PolicyError, match="limit: is not for a node_locked pool"):
+        pool_of("node_locked", nodes=["ctx-07"], limit=STUDENTS)

@@ -7,7 +7,7 @@ import pytest
 from farmlease.domain.key_rotation import KeyReport
 from farmlease.domain.node_view import Wish
 from farmlease.store.answers.session import SealedPolicy
-from farmlease.store.keys import Shard, policy_key, ring_keys
+from farmlease.store.keys import Shard, policies_key, policy_key, ring_keys
 from farmlease.store.node_store import NodeStore, Report
 from farmlease.store.seal_store import SILENT_FOR, Kind, SealedRecord, SealStore
 from tests.support.seats import Desk, claim, desk
@@ -34,7 +34,9 @@ def vault(timed: TimedStore) -> SealStore:
 
 
 def key_of(pool: Desk, name: str) -> str:
-    """Return a key of the pool's shard."""
+    """Return a key of the pool's shard, or the one of the farm's former policies."""
+    if name == Kind.POLICIES:
+        return policies_key("citrix-a")
     return next(key for key in Shard("citrix-a", pool.pool.name).keys() if key.endswith(f":{name}"))  # noqa: SIM118 - not a dict
 
 
@@ -42,7 +44,8 @@ def key_of(pool: Desk, name: str) -> str:
 async def test_every_seal_is_seen_by_its_first_bytes(pool: Desk, vault: SealStore, kind: Kind) -> None:
     """All pages together have each user once at least, and of a long record no more than its beginning."""
     pool.timed.raw.hset(key_of(pool, kind), mapping={f"u{number}": LONG for number in range(OVER)})
-    found = {user: head async for user, head in vault.seals(pool.pool.name, kind)}
+    name = "" if kind is Kind.POLICIES else pool.pool.name
+    found = {user: head async for user, head in vault.seals(name, kind)}
     assert {f"u{number}" for number in range(OVER)} <= found.keys()
     assert LONG[:33] == found["u7"]
 
@@ -57,7 +60,7 @@ async def test_a_users_seals_come_with_what_they_belong_to(pool: Desk, vault: Se
     assert (SealedRecord(b"", "", 0), b"") == (await vault.record(name, "nobody"), await vault.name(name, "nobody"))
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", [Kind.RECORDS, Kind.NAMES])
 async def test_a_seal_is_replaced_once(pool: Desk, vault: SealStore, kind: Kind) -> None:
     """Asked again after a lost reply it says the same; by somebody who read an older one nothing is written."""
     name, user = pool.pool.name, index("john")
@@ -70,6 +73,19 @@ async def test_a_seal_is_replaced_once(pool: Desk, vault: SealStore, kind: Kind)
     after = await vault.record(name, user)
     assert b"new" == (after.record if kind is Kind.RECORDS else await vault.name(name, user))
     assert (before.lease_id, before.version) == (after.lease_id, after.version)
+
+
+async def test_a_former_policy_is_replaced_once(timed: TimedStore, vault: SealStore) -> None:
+    """Likewise, and so is who applied it; one that is gone is not written again."""
+    await timed.store.apply_policy(0, 7, b"old", by=b"who")
+    applied = f"7 {timed.clock.now_ms} "
+    for field, old in ((applied, b"old"), ("7 by", b"who")):
+        assert old == await vault.former_policy(field)
+        for new, is_written in ((b"new", True), (b"new", True), (b"other", False)):
+            assert is_written is await vault.reseal("", Kind.POLICIES, field, old, new)
+        assert b"new" == await vault.former_policy(field)
+    assert not await vault.reseal("", Kind.POLICIES, "6 by", b"who", b"new")
+    assert b"" == await vault.former_policy("6 by")
 
 
 async def test_the_policy_is_replaced_under_its_version(timed: TimedStore, vault: SealStore) -> None:

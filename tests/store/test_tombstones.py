@@ -10,9 +10,9 @@ from farmlease.domain.model import LeaseView, Reason, Withdrawal
 from farmlease.domain.tombstones import Grave, Graves
 from farmlease.store.answers.admin import Import, Importing, ImportOutcome, Replacement
 from farmlease.store.answers.recovery import Restored, Restoring
-from farmlease.store.answers.session import Taken
+from farmlease.store.answers.session import Refusal, Taken
 from farmlease.store.name_store import Rename
-from farmlease.store.tombstone_store import Buried, TombstoneStore
+from farmlease.store.tombstone_store import Buried, Readmission, TombstoneStore
 from tests.store.test_rename import rename
 from tests.support.rules import Office, office
 from tests.support.seats import FARM, NODE
@@ -44,6 +44,23 @@ async def restore(pool: Office, user: str, granted: Taken, *sessions: str, devic
     answer = await pool.timed.store.restore(pool.pool, pool.version, NODE, beat.epoch, restoring)
     assert isinstance(answer, Restored)
     return answer
+
+
+async def readmit(pool: Office, user: str) -> Readmission | None:
+    """Let an administrator end a revocation."""
+    store = TombstoneStore(pool.timed.connection, FARM)
+    return await store.readmit(pool.pool.name, index(user), b"sealed note", b"sealed administrator")
+
+
+async def kept_out(pool: Office, user: str) -> bool:
+    """Whether a revocation keeps somebody out."""
+    answer = await pool.want(user, "asks")
+    assert isinstance(answer, Taken | Refusal)
+    if isinstance(answer, Taken):
+        await pool.end(user, answer, "asks")
+        return False
+    assert Reason.REVOKED is answer.reason
+    return True
 
 
 def lose(timed: TimedStore, user: str) -> None:
@@ -483,3 +500,118 @@ async def test_graves_go_with_their_time(timed: TimedStore) -> None:
         await pool.end("mary", await pool.start("mary", str(number)), str(number))
         await pool.give_back("mary")
     assert {index("mary")} == (await buried(pool)).graves.keys()
+
+
+async def test_a_revocation_is_ended_and_the_audit_says_by_whom(timed: TimedStore) -> None:
+    """He is let in again at once, on his own seat; asked again, the answer is the same and nothing changes."""
+    pool = await office(timed, "named", capacity=1)
+    first = await pool.start("john")
+    revoked = await pool.give_back("john", Withdrawal.REVOKED)
+    assert revoked is not None
+    assert await kept_out(pool, "john")
+    ended = Readmission(timed.clock.now_ms + DAY)
+    assert ended.kept_out_until == revoked.barred_until
+    assert ended == await readmit(pool, "john")
+    before = pool.contents()
+    assert ended == await readmit(pool, "john")
+    assert before == pool.contents()
+    (entry,) = [
+        each for _, each in timed.raw.xrange(f"fl:{{{FARM}/clearquest/0}}:audit") if each[b"event"] == b"readmitted"
+    ]  # type: ignore[union-attr]
+    assert (b"sealed administrator", b"sealed note") == (entry[b"by"], entry[b"note"])
+    again = await pool.start("john")
+    assert (first.lease.id, first.fence) < (again.lease.id, again.fence)
+
+
+async def test_who_was_never_kept_out_is_not_let_in_again(timed: TimedStore) -> None:
+    """Nor who was, once the revocation is over: there is nothing to end, and nothing is written."""
+    pool = await office(timed, "named", capacity=1)
+    assert None is await readmit(pool, "mary")
+    await pool.give_back("john", Withdrawal.REVOKED)
+    await pool.at("10:00", NODE, day=3)
+    before = pool.contents()
+    assert None is await readmit(pool, "john")
+    assert before == pool.contents()
+
+
+async def test_a_later_revocation_counts(timed: TimedStore) -> None:
+    """Who was let in again is kept out by the next one, and that is put back into a store that lost both."""
+    pool = await office(timed, "floating", capacity=2)
+    for _ in range(2):
+        await readmit(pool, "john")
+        assert not await kept_out(pool, "john")
+        await pool.give_back("john", Withdrawal.REVOKED)
+        assert await kept_out(pool, "john")
+    known = await claims(pool, "john")
+    assert {"/", "//"} == known.keys()
+    pool.timed.raw.flushall()
+    await pool.timed.store.configure(pool.pool, pool.version)
+    assert await put_back(pool, "john", known)
+    assert await kept_out(pool, "john")
+
+
+@pytest.mark.parametrize("order", [("/", "//"), ("//", "/"), ("/", "/", "//"), ("//", "//", "/")])
+async def test_a_revocation_that_was_ended_is_not_put_back(timed: TimedStore, order: tuple[str, ...]) -> None:
+    """Whichever node tells first: one that has heard of both, or of the revocation alone."""
+    pool = await office(timed, "floating", capacity=2)
+    await pool.give_back("john", Withdrawal.REVOKED)
+    await readmit(pool, "john")
+    known = await claims(pool, "john")
+    pool.timed.raw.flushall()
+    await pool.timed.store.configure(pool.pool, pool.version)
+    for claim in order:
+        assert await put_back(pool, "john", {claim: known[claim]})
+    assert not await kept_out(pool, "john")
+
+
+async def test_a_grant_after_the_revocation_shows_that_it_was_ended(timed: TimedStore) -> None:
+    """A store turned back to before that restores the lease, and lets him in; what was granted before it is over."""
+    pool = await office(timed, "floating", capacity=2)
+    before = await pool.start("john", "0")
+    await pool.give_back("john", Withdrawal.REVOKED)
+    copy = {key: timed.raw.dump(key) for key in timed.raw.keys("*")}  # type: ignore[union-attr,misc]
+    await readmit(pool, "john")
+    granted = await pool.start("john")
+    timed.raw.flushall()
+    for key, value in copy.items():
+        timed.raw.restore(key, 0, value)
+    assert Restored(ended=True, refused={}) == await restore(pool, "john", before, "0")
+    assert await kept_out(pool, "john")
+    assert Restored(refused={}) == await restore(pool, "john", granted, "1")
+    assert not await kept_out(pool, "john")
+    assert not (await claims(pool, "john"))["//"].fence < (await claims(pool, "john"))["/"].fence
+
+
+async def test_a_revocation_of_a_former_name_is_ended_under_the_present_one(timed: TimedStore) -> None:
+    """It follows its user; a copy that a node has of it under the former name keeps nobody out."""
+    pool = await office(timed, "floating", capacity=2)
+    await pool.give_back("john", Withdrawal.REVOKED)
+    before = await claims(pool, "john")
+    assert Rename.RENAMED is await rename(pool, "john", "corp-john")
+    assert await kept_out(pool, "corp-john")
+    ended = await readmit(pool, "corp-john")
+    assert Readmission(timed.clock.now_ms + DAY) == ended
+    assert ended == await readmit(pool, "corp-john")
+    assert not await kept_out(pool, "corp-john")
+    assert None is await readmit(pool, "john"), "it has ended there with the rename"
+    renamed = await claims(pool, "john")
+    for _ in range(2):
+        assert await put_back(pool, "john", before)
+        assert not await kept_out(pool, "john")
+        pool.timed.raw.flushall()
+        await pool.timed.store.configure(pool.pool, pool.version)
+        assert await put_back(pool, "john", renamed)
+
+
+async def test_a_revocation_of_a_present_name_that_moves_back_keeps_its_user_out(timed: TimedStore) -> None:
+    """It ended under that name with the first rename, and has a later tombstone now."""
+    pool = await office(timed, "floating", capacity=2)
+    await pool.give_back("john", Withdrawal.REVOKED)
+    assert Rename.RENAMED is await rename(pool, "john", "corp-john")
+    assert Rename.RENAMED is await rename(pool, "corp-john", "john")
+    known = await claims(pool, "john")
+    assert await kept_out(pool, "john")
+    pool.timed.raw.flushall()
+    await pool.timed.store.configure(pool.pool, pool.version)
+    assert await put_back(pool, "john", known)
+    assert await kept_out(pool, "john")

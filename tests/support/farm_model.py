@@ -28,6 +28,7 @@ class Rules:
     max_hold: int
     queue: bool
     reserve: dict[str, int]
+    limit: dict[str, int] = field(default_factory=dict)  #: names begin with "!"
     timeout: int = 60_000
     most_uses: int = 256  #: of one user, whatever the policy says; so are these two
     most_devices: int = 64
@@ -65,6 +66,7 @@ class Leased:
     devices: dict[str, Device] = field(default_factory=dict)
     lingering: dict[str, float] = field(default_factory=dict)
     charges: dict[str, str] = field(default_factory=dict)
+    counted: dict[str, set[str]] = field(default_factory=dict)  #: by seat, in which limits
 
 
 def _owner(seat: str) -> str:
@@ -86,6 +88,7 @@ class Model:
     queue: list[tuple[str, str, str]] = field(default_factory=list)
     places: dict[tuple[str, str, str], float] = field(default_factory=dict)
     barred: dict[str, float] = field(default_factory=dict)
+    readmitted: dict[str, float] = field(default_factory=dict)  #: until when a revocation that was ended would last
     set_aside: dict[str, float] = field(default_factory=dict)  #: seats in quarantine whose lease the store has lost
     words: set[tuple[str, str, str, int, str]] = field(default_factory=set)  #: (node, session, user, fence, reason)
 
@@ -169,6 +172,11 @@ class Model:
         if self.rules.kind != "node_locked" and taken and not is_exchange:
             assert len(now) + self.kept() <= self.rules.capacity + self.rules.overdraft or set(self.rules.reserve)
             assert len(now) <= self.rules.capacity + self.rules.overdraft
+            for limit, most in self.rules.limit.items():
+                taken = {
+                    seat for each in self.leases.values() for seat, limits in each.counted.items() if limit in limits
+                }
+                assert len(taken) <= most or not taken & (now.keys() - before.keys())
 
     # --- what ends ----------------------------------------------------------------------------------------------------
 
@@ -182,6 +190,7 @@ class Model:
             lease.devices = {name: slot for name, slot in lease.devices.items() if name in self.devices(user)}
             seats = self.seats_of(user)
             lease.charges = {seat: charge for seat, charge in lease.charges.items() if seat in seats}
+            lease.counted = {seat: limits for seat, limits in lease.counted.items() if seat in seats}
             if self.lease_deadline(user) <= self.now:
                 del self.leases[user]
 
@@ -241,18 +250,41 @@ class Model:
         """Return (lease, fence, expiry, overdraft), (reason, when to retry), or how many wait before."""
         member = (user, *key)
         if member not in self.sessions or self.sessions[member].device != device:
-            refused = self.refuse(user, device, moving=member in self.sessions)
+            refused = self.refuse(user, device, moving=member in self.sessions) or self.over_limit(member, device, vips)
             charge = None if refused else self.find_seat(member, device, vips)
             if charge is None and wait and self.rules.queue and not refused:
                 return self.wait_for(member, wait)
             if charge is None:
                 self.leave_queue(member)
                 return refused or self.no_seat()
-            self.take(member, device, fresh, charge)
+            self.take(member, device, fresh, charge, self.limits_of(member, device, vips))
         lease, taken = self.leases[user], self.sessions[member]
         named = self.rules.kind == "named" and taken.seat == user and lease.named_until
         expires = named or lease.contact + self.rules.timeout + self.rules.linger * (self.rules.kind == "floating")
         return lease.id, taken.fence, expires, lease.charges.get(taken.seat) == "+"
+
+    def counted_before(self, member: tuple[str, str, str], device: str) -> set[str]:
+        """Return the limits of the policy in which the seat of a session counts, or the one that falls free for it."""
+        seat = self.seat_for(member[0], member[1:], device)
+        lease, seat = self.leases.get(member[0]), seat if seat in self.held() else self.left(member, seat) or seat
+        return lease.counted.get(seat, set()) & self.rules.limit.keys() if lease else set()
+
+    def limits_of(self, member: tuple[str, str, str], device: str, asked: tuple[str, ...]) -> set[str]:
+        """Return the limits that a session's seat counts in."""
+        return self.counted_before(member, device) | (set(asked) & self.rules.limit.keys())
+
+    def over_limit(self, member: tuple[str, str, str], device: str, asked: tuple[str, ...]) -> tuple[str, float] | None:
+        """Refuse who counts in a limit whose seats are all held; return when the first of them falls free."""
+        if self.rules.kind == "node_locked":
+            return None
+        held, before = self.held(), self.counted_before(member, device)
+        for limit in (each for each in asked if each in self.rules.limit and each not in before):
+            seats = [
+                seat for lease in self.leases.values() for seat, limits in lease.counted.items() if limit in limits
+            ]
+            if len(seats) >= self.rules.limit[limit]:
+                return "capacity", min(held[seat] for seat in seats)
+        return None
 
     def wait_for(self, member: tuple[str, str, str], wait: int) -> int | tuple[str, float]:
         """Return how many wait before, or why there is no place in the queue for one more of this user."""
@@ -321,7 +353,7 @@ class Model:
         back = first in self.leases and self.leases[first].back
         return "quarantined" if back or first in self.set_aside else "capacity", until
 
-    def take(self, member: tuple[str, str, str], device: str, fresh: str, charge: str) -> None:
+    def take(self, member: tuple[str, str, str], device: str, fresh: str, charge: str, counted: set[str]) -> None:
         """Let a session start, or move to another device with its fence and its hold."""
         user, seat = member[0], self.seat_for(member[0], member[1:], device)
         lease = self.leases.setdefault(user, Leased(fresh, self.now))
@@ -335,6 +367,7 @@ class Model:
         lease.charges = {each: what for each, what in lease.charges.items() if each != seat}
         if charge:
             lease.charges[seat] = charge
+        lease.counted[seat] = counted if self.rules.kind != "node_locked" else set()
         if seat[0] == "@":
             self.hosts.add(seat[1:])
         self.sessions[member] = Session(
@@ -383,6 +416,14 @@ class Model:
             bar = self.barred.setdefault(user, self.now + self.rules.quarantine)
         return (self.leases[user].named_until if user in self.leases else None), bar
 
+    def readmit(self, user: str) -> float | None:
+        """End a revocation; return until when it would have lasted."""
+        if self.barred.get(user, 0) > self.now:
+            self.next_fence()
+            self.readmitted[user] = self.barred.pop(user)
+        until = self.readmitted.get(user, 0)
+        return until if until > self.now else None
+
     def rename(self, old: str, new: str, lease_id: str) -> str:
         """Move what stands under an index to another one of its user; return what became of that."""
         lease, there, bar = self.leases.get(old), self.leases.get(new), self.barred.get(old, 0)
@@ -403,12 +444,15 @@ class Model:
             self.next_fence()
             lease.lingering = {new + seat.removeprefix(old): until for seat, until in lease.lingering.items()}
             lease.charges = {new + seat.removeprefix(old): charge for seat, charge in lease.charges.items()}
+            lease.counted = {new + seat.removeprefix(old): limits for seat, limits in lease.counted.items()}
             self.leases[new] = lease
         kept_out = max(bar, self.barred.get(new, 0))
         if kept_out > self.now:
             self.next_fence()
             self.barred[new] = kept_out
             self.barred.pop(old, None)
+            self.readmitted.pop(old, None)
+            self.readmitted.pop(new, None)
         return "renamed"
 
     def release_device(self, user: str, device: str) -> tuple[str, float | None]:

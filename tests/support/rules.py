@@ -21,10 +21,10 @@ MINUTE = 60_000
 def policy_of(kind: str, **keys: Any) -> str:
     """Write a policy of one pool of one seat, but for ``keys`` as pools.toml has them."""
     given = {"name": "clearquest", "kind": kind} | ({} if kind == "node_locked" else {"capacity": 1}) | keys
-    reserve = given.pop("reserve", [])
+    bounds = [(key, each) for key in ("reserve", "limit") for each in given.pop(key, [])]
     lines = [f"{key} = {json.dumps(value)}" for key, value in given.items()]
-    for each in reserve:
-        lines += ["[[pool.reserve]]", *(f"{key} = {json.dumps(value)}" for key, value in each.items())]
+    for kind_of_bound, each in bounds:
+        lines += [f"[[pool.{kind_of_bound}]]", *(f"{key} = {json.dumps(value)}" for key, value in each.items())]
     return "[[pool]]\n" + "\n".join(lines) + "\n"
 
 
@@ -58,15 +58,16 @@ class Office(Desk):
         *,
         wait_ms: int = 0,
         reserved: bool = False,
+        limited: bool = False,
     ) -> Acquired:
-        """Ask for a session, waiting for a seat or not, entitled to the pool's reservations or not."""
+        """Ask for a session, waiting for a seat or not, entitled to the pool's reservations, or within its limits."""
         self.asked += 1
         taking = Taking(
             device=device,
             lease_id=f"lease {self.asked}",
             record=f"record {self.asked} of {user}".encode(),
             name=b"sealed name of " + user.encode(),
-            reservations=tuple(each.id for each in self.pool.reserve) if reserved else (),
+            reservations=tuple(each.id for each in (*self.pool.reserve * reserved, *self.pool.limit * limited)),
             wait_ms=wait_ms,
         )
         return await self.timed.store.acquire(self.pool, self.version, claim(user, session, node), taking)

@@ -19,6 +19,8 @@ import structlog
 
 from farmlease.admin.addressing import Addressee
 from farmlease.admin.leases import LeaseAdmin, Pseudonym, Who
+from farmlease.admin.removed_pools import removed_pool, removed_pools
+from farmlease.admin.revocations import Revocation, Revocations
 from farmlease.cli import config_file
 from farmlease.cli.signals import InterruptibleRunner
 from farmlease.config.model import Config, load_config
@@ -89,6 +91,18 @@ class FarmClient:
             raise FarmleaseError(f"there is no pool of this name; the pools are {_names(policy)}")
         return (pool,)
 
+    def lease_pools(self, name: str | None) -> tuple[Pool, ...]:
+        """Return the pools in which leases may stand: those of the policy, and removed ones until the last has ended.
+
+        With a name only that pool; FarmleaseError naming the pools if there is none of the name.
+        """
+        policy = self.policy()
+        if name is None:
+            return (*policy.pools, *self.each(removed_pools(self.farm, policy)))
+        if policy.pool(name) is None and (removed := self.wait(removed_pool(self.farm, name))) is not None:
+            return (removed,)
+        return self.pools(name)
+
     def named_pool(self, name: str | None) -> Pool:
         """Return the pool of this name, or the only named one; InvalidInput if it is not named or there are more.
 
@@ -116,6 +130,11 @@ class FarmClient:
         whose = [Pseudonym(index) for index in whom.indexes]
         found = ((who, self.wait(self.lease_admin.lease(pool, who))) for who in whose)
         return [(who, view) for who, view in found if view is not None]
+
+    def revocation(self, pool: Pool, whom: Addressee) -> Revocation | None:
+        """Return what keeps somebody out of a pool, under whichever of the names; None if nothing does."""
+        found = (self.wait(Revocations(self.farm).of(pool, index)) for index in whom.indexes)
+        return next(filter(None, found), None)
 
     def held_lease(self, pool: Pool, user: Who) -> LeaseView:
         """Return the lease of a user; FarmleaseError if there is none."""

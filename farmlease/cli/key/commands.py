@@ -98,6 +98,6 @@ def _row(
         "records": found.records,
         "names": found.names,
         "notes": found.notes,
-        "policy": bool(found.policy),
+        "policy": bool(found.policy or found.former),
         "nodes": sum(each.alive and key_id in each.opens for each in reports),
     }

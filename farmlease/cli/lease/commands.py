@@ -1,7 +1,7 @@
 """``farmlease lease …``: list, show and check the leases of the farm, and take them back.
 
-Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke``, ``rename``,
-``repair``, ``import`` and ``forget`` change anything; all but ``import`` ask first.
+Works on the store with the farm's keys; it needs no agent. Only ``return``, ``revoke``, ``readmit``,
+``rename``, ``repair``, ``import`` and ``forget`` change anything; all but ``readmit`` and ``import`` ask first.
 """
 
 import sys
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import click
 
 from farmlease.admin.nodes import NodeAdmin
+from farmlease.admin.revocations import Revocation
 from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import FarmClient, opened_farm
 from farmlease.cli.confirm import ask_first, reason_option, yes_option
@@ -17,6 +18,7 @@ from farmlease.cli.device import session_list
 from farmlease.cli.lease.files import files, restore_file
 from farmlease.cli.lease.forget import forget
 from farmlease.cli.lease.import_csv import import_
+from farmlease.cli.lease.readmit import readmit
 from farmlease.cli.lease.rename import rename
 from farmlease.cli.lease.repair import repair
 from farmlease.cli.lease.summary import SUMMARY_INDENT, lease_summary
@@ -33,7 +35,7 @@ from farmlease.cli.output.format import (
 from farmlease.cli.output.progress import progress
 from farmlease.domain import wording
 from farmlease.domain.identity import check_id
-from farmlease.domain.json_documents import lease_document
+from farmlease.domain.json_documents import lease_document, timestamp
 from farmlease.domain.model import LeaseState, LeaseView, Withdrawal
 from farmlease.errors import EXIT_DENIED, FarmleaseError
 from farmlease.store.answers.admin import Withdrawn
@@ -84,7 +86,7 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
     """List the leases of the farm as they are read. A list of any length is never held in memory.
 
     A table shows the usual columns; JSON and CSV have all. With the list redirected into a file, the terminal shows a
-    progress bar.
+    progress bar. Leases of a pool that was removed are listed until they end.
     """
     with opened_farm() as client:
 
@@ -108,24 +110,33 @@ def list_(*, pool: str | None, user: str | None, state: str | None, fmt: Format,
 def show(user: str, pool: str | None, fmt: Format) -> None:
     """Show what USER holds and what happens next. Seats, devices and sessions are shown with their times.
 
+    A revocation that keeps USER out is shown with who revoked the seat, why, and until when.
+
     A name exactly as a list prints it means the lease of that name, whatever [identity] says; any other spelling means
     the person. If that person holds a second lease under another name, this says so, and how to mend it.
     """
     with opened_farm() as client:
         whom = client.addressee(user)
-        found = [[view for _, view in client.leases_of(each, whom)] for each in client.pools(pool)]
+        pools = {each.name: each for each in client.lease_pools(pool)}
+        found = [[view for _, view in client.leases_of(each, whom)] for each in pools.values()]
         views = [first for first, *_ in filter(None, found)]
         others = {first.pool: rest for first, *rest in filter(None, found)}
+        revoked = {each.name: client.revocation(each, whom) for each in pools.values()}
         hosts = {host.node: host for host in client.wait(NodeAdmin(client.farm).all())} if fmt == "table" else {}
-        pools = {each.name: each for each in client.pools(pool)}
-    if not views:
+    held = {view.pool for view in views}
+    without = [each for each in revoked.values() if each is not None and each.pool not in held]
+    if not views and not without:
         raise FarmleaseError("the user holds no lease" + (f" in pool {pool}" if pool else ""))
     if fmt == "table":
-        text = "\n\n".join(lease_summary(view, pools[view.pool], hosts, others[view.pool]) for view in views)
-        for line in text.split("\n"):
+        texts = [
+            lease_summary(view, pools[view.pool], hosts, others[view.pool], revoked[view.pool]) for view in views
+        ] + [f"{each.user} holds no lease in pool {each.pool}: {each.text}" for each in without]
+        for line in "\n\n".join(texts).split("\n"):
             print_folded(line, SUMMARY_INDENT)
     else:
-        emit(map(lease_document, views), COLUMNS, fmt)
+        rows = [{**lease_document(view), **_revocation(revoked[view.pool])} for view in views]
+        rows += [{"user": each.user, "pool": each.pool, **_revocation(each)} for each in without]
+        emit(rows, (*COLUMNS, "revoked"), fmt)
 
 
 @lease.command(
@@ -145,8 +156,11 @@ def check(user: str, pool: str | None, device: str | None) -> None:
     with opened_farm() as client:
         where = client.config.farm if device is None else check_id("device", device)
         chosen = client.one_pool(pool)
-        who = client.holder(chosen, client.addressee(user))
-        why = client.wait(client.lease_admin.fault(chosen, who, where))
+        whom = client.addressee(user)
+        why = client.wait(client.lease_admin.fault(chosen, client.holder(chosen, whom), where))
+        revocation = None if why is None else client.revocation(chosen, whom)
+        if revocation is not None:
+            why = f"the lease in pool {chosen.name} was {revocation.text}"
     print_line("VALID" if why is None else f"INVALID: {why}")
     if why is not None:
         click.get_current_context().exit(INVALID)
@@ -163,7 +177,7 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
     Sessions end. The user may take a seat again at any time.
     """
     with opened_farm() as client:
-        (chosen,) = client.pools(pool)
+        (chosen,) = client.lease_pools(pool)
         who = client.holder(chosen, client.addressee(user))
         view = client.held_lease(chosen, who)
         if view.state is LeaseState.QUARANTINED:
@@ -183,10 +197,11 @@ def return_(user: str, pool: str, *, yes: bool) -> None:
 def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
     """Take back what USER holds in a pool. The user is kept out for the time of the pool's quarantine.
 
-    Otherwise as ``return``. To keep a user out for good, write a rule with access = "denied".
+    Otherwise as ``return``. ``readmit`` lets the user in again before that. To keep a user out for good, write a rule
+    with access = "denied".
     """
     with opened_farm() as client:
-        (chosen,) = client.pools(pool)
+        (chosen,) = client.lease_pools(pool)
         who = client.holder(chosen, client.addressee(user))
         view = client.held_lease(chosen, who)
         ask_first(f"this takes {_seat_text(view)} and keeps the user out for a while", yes=yes)
@@ -196,22 +211,36 @@ def revoke(user: str, pool: str, reason: str, *, yes: bool) -> None:
 
 lease.add_command(import_)
 lease.add_command(forget)
+lease.add_command(readmit)
 lease.add_command(rename)
 lease.add_command(files)
 lease.add_command(restore_file)
 lease.add_command(repair)
 
 
+def _revocation(revocation: Revocation | None) -> Row:
+    """Return what keeps a user out, as a further field of ``show -o json``; no field where nothing does."""
+    if revocation is None:
+        return {}
+    document = {
+        "by": revocation.by or None,
+        "why": revocation.why or None,
+        "at": timestamp(revocation.at),
+        "until": timestamp(revocation.until),
+    }
+    return {"revoked": document}
+
+
 def _leases_of_pools(client: FarmClient, pool: str | None) -> Iterator[LeaseView]:
     """Yield the leases of a pool, or of all pools, as they are read."""
-    for each in client.pools(pool):
+    for each in client.lease_pools(pool):
         yield from client.each(client.lease_admin.leases(each))
 
 
 def _leases_of_user(client: FarmClient, user: str, pool: str | None) -> Iterator[LeaseView]:
     """Yield one user's leases, one under a former name too."""
     whom = client.addressee(user)
-    for each in client.pools(pool):
+    for each in client.lease_pools(pool):
         yield from (view for _, view in client.leases_of(each, whom))
 
 
@@ -220,7 +249,7 @@ def _with_progress(client: FarmClient, pool: str | None, views: Iterator[LeaseVi
     if sys.stdout.isatty() or not sys.stderr.isatty():
         yield from views
         return
-    with progress("leases", sum(client.seats_held(each) for each in client.pools(pool))) as advance:
+    with progress("leases", sum(client.seats_held(each) for each in client.lease_pools(pool))) as advance:
         for passed, view in enumerate(views, 1):
             yield view
             if passed % _STEP == 0:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from farmlease.admin.revocations import Revocation
 from farmlease.domain.duration import format_duration
 from farmlease.domain.model import Kind, LeaseState, LeaseView
 from farmlease.domain.node_view import NodeView
@@ -25,10 +26,16 @@ class Event(NamedTuple):
 SUMMARY_INDENT = 12
 
 
-def lease_summary(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView], others: Sequence[LeaseView] = ()) -> str:
+def lease_summary(
+    view: LeaseView,
+    pool: Pool,
+    hosts: Mapping[str, NodeView],
+    others: Sequence[LeaseView] = (),
+    revocation: Revocation | None = None,
+) -> str:
     """Return a lease in words, a line for each fact. ``hosts``: the known nodes of the farm by name.
 
-    ``others``: leases of the same person in the same pool, under other names.
+    ``others``: leases of the same person in the same pool, under other names. ``revocation``: what keeps the user out.
     """
     beyond = ", beyond the capacity" if view.overdraft else ""
     devices = [
@@ -48,6 +55,7 @@ def lease_summary(view: LeaseView, pool: Pool, hosts: Mapping[str, NodeView], ot
             *_listed("sessions", sessions),
             f"  contact   {last}",
             f"  expires   {moment(view.lease.expires_at)}{', and later while a session lasts' * bool(view.sessions)}",
+            *([] if revocation is None else _listed("revoked", [revocation.text])),
             *_listed("next", _next(view, pool, hosts)),
             *(line for other in others for line in _listed("second", _mending(view, other))),
         ]

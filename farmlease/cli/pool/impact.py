@@ -1,9 +1,10 @@
 """Which users a new policy affects, before it is applied. It reads the store and changes nothing.
 
 A policy changes later decisions only: existing leases, sessions and devices stay. So this lists the users who hold more
-than the new limits allow; none of them loses anything.
+than the new limits allow, none of whom loses anything. In a pool that it removes the sessions end: each is named.
 """
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 
 from farmlease.cli.client.farm import FarmClient
@@ -23,7 +24,7 @@ def impact_lines(client: FarmClient, old: Policy | None, new: Policy, held: Mapp
         after = new.pool(before.name)
         if after is None:
             if held[before.name]:
-                yield from _user_lines(client, before, [(f"leases in the removed pool {before.name}", lambda _: True)])
+                yield from _removed_lines(client, before)
             continue
         if after.capacity < before.capacity and held[before.name] > after.capacity:
             yield (
@@ -32,6 +33,23 @@ def impact_lines(client: FarmClient, old: Policy | None, new: Policy, held: Mapp
                 "until fewer are held"
             )
         yield from _user_lines(client, before, list(_exceeded(before, after)))
+
+
+def _removed_lines(client: FarmClient, pool: Pool) -> Iterator[str]:
+    """Yield whose leases stand in a pool that would be removed, each session that would be lost, and what stays."""
+    views = list(client.each(client.lease_admin.leases(pool)))
+    users = [view.user for view in views]
+    yield (
+        f"affected: {wording.counted(len(users), 'user')} with leases in the removed pool {pool.name}: {_names(users)}"
+    )
+    lost = [f"session {each.session} of {view.user} on {each.node}" for view in views for each in view.sessions]
+    yield from (f"lost: {each} in pool {pool.name}" for each in sorted(lost)[:_MOST_NAMES])
+    if len(lost) > _MOST_NAMES:
+        yield f"lost: {len(lost) - _MOST_NAMES} more sessions in pool {pool.name}"
+    yield (
+        f"the leases of pool {pool.name} stay listed until they end, and "
+        f"`farmlease lease return USER --pool {shlex.quote(pool.name)}` gives one back"
+    )
 
 
 _Exceeds = Callable[[LeaseView], bool]

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from farmlease import __version__
 from farmlease.domain.identity import LONGEST_ID, User, check_id
-from farmlease.domain.json_documents import Document, decision_document, timestamp
+from farmlease.domain.json_documents import Document, decision_document, explanation_document, timestamp
 from farmlease.domain.model import Decision, Denial, Grant, Reason, SessionRequest
 from farmlease.domain.session_states import IllegalEvent
 from farmlease.errors import (
@@ -38,6 +38,7 @@ from farmlease.node.agent import Agent
 from farmlease.node.files.folder import FileBusy
 from farmlease.node.http.auth import Caller, NotYours, problem
 from farmlease.node.http.schemas import (
+    ExplanationDocument,
     FieldError,
     GrantDocument,
     HoldBody,
@@ -112,6 +113,7 @@ def create_app(agent: Agent, loops: Loops) -> FastAPI:
     _answer_bad_input(app)
     _answer_errors(app)
     _add_start(app, agent)
+    _add_explanation(app, agent)
     _add_session_calls(app, agent)
     _add_calls_that_keep(app, agent)
     _add_node_calls(app, agent)
@@ -126,8 +128,7 @@ def _add_start(app: FastAPI, agent: Agent) -> None:
             in_force = await agent.known_policy()
         if in_force.policy is None:  # then nobody knows who is who
             return _denied(agent.deny_without_policy(body.pool))
-        request = body.request(in_force.identity)
-        caller = Caller.of(http).under(in_force.identity)
+        request, caller = body.request(in_force.identity), Caller.of(http).under(in_force.identity)
         if not caller.may_act_for(request.user):
             return problem(403, "you may start sessions for yourself only", reason=Reason.NOT_ENTITLED.value)
         caller.check(body.said, request.pid)
@@ -138,6 +139,19 @@ def _add_start(app: FastAPI, agent: Agent) -> None:
             return _denied(decision)
         new = isinstance(decision, Grant) and not decision.again
         return JSONResponse(decision_document(decision), 201 if new else 200)
+
+
+def _add_explanation(app: FastAPI, agent: Agent) -> None:
+    @app.post("/v1/explain", response_model=ExplanationDocument, responses=_ANY)
+    async def explain(body: Annotated[StartBody, Body()], http: Request) -> Response:
+        """Tell what POST /v1/sessions would answer to the same body, and why. Takes nothing, writes nothing."""
+        in_force = agent.policy.in_force
+        request, caller = body.request(in_force.identity), Caller.of(http).under(in_force.identity)
+        if not caller.may_act_for(request.user):
+            return problem(403, "you may ask about yourself only", reason=Reason.NOT_ENTITLED.value)
+        caller.check(body.said, request.pid)
+        explanation = await agent.explain_session(request, caller.name or body.user, caller.only)
+        return JSONResponse(explanation_document(explanation))
 
 
 def _add_session_calls(app: FastAPI, agent: Agent) -> None:

@@ -13,6 +13,8 @@ from farmlease.domain.model import Reason, SessionRequest
 from farmlease.errors import InvalidInput
 
 __all__ = [
+    "AnswerDocument",
+    "ExplanationDocument",
     "FieldError",
     "GrantDocument",
     "HeldUse",
@@ -20,11 +22,15 @@ __all__ = [
     "HoldDocument",
     "LeaseDocument",
     "ListQuery",
+    "PoolExplanationDocument",
     "ProblemDocument",
+    "ReadingDocument",
     "RestrictedDocument",
+    "RuleDocument",
     "SavedDocument",
     "SavedUse",
     "SessionDocument",
+    "SetDocument",
     "StartBody",
     "UseDocument",
     "UseQuery",
@@ -224,6 +230,65 @@ class ProblemDocument(BaseModel):
     status: int
     detail: str
     reason: str | None = Field(default=None, description=f"of a denial: {', '.join(Reason)}")
+
+
+class ReadingDocument(BaseModel):
+    """A step from the name as given to the person, and the line of the policy that says so."""
+
+    why: str
+    line: int | None
+
+
+class RuleDocument(BaseModel):
+    """What decided which pools may be tried; ``number`` and ``line`` are null where no rule did."""
+
+    number: int | None
+    line: int | None
+    why: str
+
+
+class SetDocument(BaseModel):
+    """How many claims are alive in a set, and how many there may be; null: any number."""
+
+    set: str
+    held: int
+    most: int | None
+
+
+class AnswerDocument(BaseModel):
+    """What would be answered: a grant, restricted use, a place in the queue or a denial, with the fields of each."""
+
+    model_config = ConfigDict(extra="allow")
+
+    decision: Literal["granted", "restricted", "waiting", "denied"]
+    how: Literal["new", "joined", "again", "moved", "receipt"] | None = Field(
+        default=None, description="of a grant: what it would do"
+    )
+    reason: str | None = Field(default=None, description=f"of a denial: {', '.join(Reason)}")
+
+
+class PoolExplanationDocument(BaseModel):
+    """One pool that would be asked, as it is before the answer."""
+
+    pool: str
+    kind: Literal["named", "floating", "node_locked"]
+    sets: list[SetDocument]
+    lease: dict[str, Any] | None
+    answer: AnswerDocument
+
+
+class ExplanationDocument(BaseModel):
+    """What a session start would be answered, and why. Nothing was taken."""
+
+    user: str
+    node: str
+    identity: list[ReadingDocument]
+    groups: list[str] | None
+    groups_from: Literal["host", "given", "not_asked", "unknown"]
+    rule: RuleDocument | None
+    pools: list[PoolExplanationDocument]
+    answer: AnswerDocument
+    changes: list[str]
 
 
 class FieldError(Exception):

@@ -6,7 +6,7 @@ receipt that does not open is kept as evidence and counts as none.
 """
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -219,6 +219,23 @@ class Receipts:
                 self._places = None  # the journal has not made the move: what it has is read anew when it is needed
                 self._holders.clear()
                 raise
+
+    def drop_former(self, pool: str, in_use: Container[str]) -> None:
+        """Give up each receipt of a lease that was granted under another index since, but for the indexes ``in_use``.
+
+        The lease has moved there, and the store may have lost that before this node was told.
+        """
+        found = [
+            (index, each.lease.id, LeaseDocument.parse(each.document).fence)
+            for index, each in self.of_pool(pool)
+            if each.document
+        ]
+        latest = dict[str, int]()
+        for _, lease, fence in found:
+            latest[lease] = max(latest.get(lease, 0), fence)
+        for index, lease, fence in found:
+            if fence < latest[lease] and index not in in_use:
+                self.give_up(index, pool)
 
     def renew(self, index: str, pool: str, remains: Remains) -> None:
         """Note what is left of a lease after the end of a session; a receipt without a use is removed.

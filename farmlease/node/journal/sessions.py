@@ -192,7 +192,13 @@ class SessionTable:
         ``former``: other indexes of the user, under which the store is asked to look too.
         """
         self.changes += 1
-        begun = NodeSession(
+        begun = self.question(request, pool, device, former)
+        self._write(begun)
+        return begun
+
+    def question(self, request: SessionRequest, pool: Pool, device: str, former: tuple[str, ...] = ()) -> NodeSession:
+        """Return a use as it is when the store is asked for it; nothing is written."""
+        return NodeSession(
             claim=self.claim_of(request.user, request.session),
             id=request.session,
             state=SessionState.STARTING,
@@ -205,8 +211,6 @@ class SessionTable:
             incarnation=self._journal.incarnation,
             former=former,
         )
-        self._write(begun)
-        return begun
 
     def step(self, session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:  # noqa: ANN401 - fields of OpenSession
         """Take a session to the state after ``event``, in the journal too; one that has ended is removed."""

@@ -108,7 +108,7 @@ class SeatAcquisition:
             case Taken():
                 return await self._granting.by_store(self._follow(moved, pool, answer), pool, answer)
             case Refusal():
-                return _denial(pool, answer)
+                return answer.denial(pool)
             case Behind.STRANGE:
                 self._recovery.begin(pool.name)
                 return denial_text.denial(Reason.RECOVERING, pool.name, retry_at=await self._recovery.until(pool.name))
@@ -211,7 +211,7 @@ class SeatAcquisition:
                 return answer
             case Refusal():
                 await self._turn_away(session, answer)
-                return _denial(pool, answer)
+                return answer.denial(pool)
             case Behind.STRANGE:
                 return await self._while_recovering(session, pool)
         if session.state is SessionState.STARTING:
@@ -247,18 +247,6 @@ class SeatAcquisition:
                 self._ending.abandon(found)
             elif found is not None and found.state is SessionState.WAITING:
                 self._ending.stop_waiting(found)
-
-
-def _denial(pool: Pool, refusal: Refusal) -> Denial:
-    """Return the store's refusal as the answer to the caller."""
-    return denial_text.denial(
-        refusal.reason,
-        pool.name,
-        retry_at=refusal.retry_at,
-        blocking=refusal.blocking,
-        held=refusal.held,
-        capacity=refusal.capacity,
-    )
 
 
 def _is_old(answer: Taken, session: NodeSession, seen: int) -> bool:

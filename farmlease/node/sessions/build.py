@@ -14,6 +14,7 @@ from farmlease.node.sessions.acquire import SeatAcquisition
 from farmlease.node.sessions.activity import ActivityWatch
 from farmlease.node.sessions.drain_notice import DrainNotice
 from farmlease.node.sessions.end import SessionEnd
+from farmlease.node.sessions.explain import SessionExplanation
 from farmlease.node.sessions.grant import Granting
 from farmlease.node.sessions.hold import SessionHold
 from farmlease.node.sessions.hooks import Hook, Hooks
@@ -34,6 +35,7 @@ class Sessions:
     """The parts that act on sessions."""
 
     start: SessionStart
+    explanation: SessionExplanation
     end: SessionEnd
     save: SessionSave
     hold: SessionHold
@@ -72,8 +74,10 @@ def build_sessions(
     acquisition = SeatAcquisition(state, farm, sync, granting, ending, offline, runtime)
     reacquisition = Reacquisition(state, sync, acquisition, ending, runtime)
     liveness = Liveness(state, runtime.clock)
+    start = SessionStart(state, farm, sync, acquisition, ending, runtime, counters.decided)
     return Sessions(
-        start=SessionStart(state, farm, sync, acquisition, ending, runtime, counters.decided),
+        start=start,
+        explanation=SessionExplanation(state, farm, sync, start, offline),
         end=ending,
         save=SessionSave(state, files, sync.heartbeat, runtime),
         hold=SessionHold(state, farm.leases, sync.recovery, runtime),

@@ -38,7 +38,7 @@ from farmlease.node.sessions.pool_order import PoolOrder
 from farmlease.node.sync.build import Sync
 from farmlease.store.answers.session import Behind, Waiting
 
-__all__ = ["SessionStart"]
+__all__ = ["SessionStart", "standing_pool"]
 
 #: Seconds between two questions of a session that waits for a seat.
 _ASK_AGAIN = 1.0
@@ -95,7 +95,7 @@ class SessionStart:
         self._heartbeat = sync.heartbeat
         self._recovery = sync.recovery
         self._acquisition = acquisition
-        self._order = PoolOrder(state, farm)
+        self.order = PoolOrder(state, farm)
         self._ending = ending
         self._clock = runtime.clock
         self._locks = runtime.locks
@@ -134,9 +134,18 @@ class SessionStart:
 
     def deny_without_policy(self, pool: str | None) -> Denial:
         """Return the denial for whoever asks while no policy is known: then nobody knows who is who."""
-        return self._deny_offline(pool, denial_text.NO_POLICY)
+        return self.deny_offline(pool, denial_text.NO_POLICY)
 
-    def _deny_offline(self, pool: str | None, sentence: str = "") -> Denial:
+    def turned_away(self, request: SessionRequest, only: User | None) -> Denial | None:
+        """Return the denial of a session that has another user's id, or comes to a node that takes no more; or None."""
+        if self._sessions.is_anothers(request.session, only):
+            return denial_text.denial(Reason.NOT_ENTITLED, request.pool)
+        if self._takes_no_more(request.user):
+            return denial_text.denial(Reason.DRAINING, request.pool)
+        return None
+
+    def deny_offline(self, pool: str | None, sentence: str = "") -> Denial:
+        """Return the denial of a session that neither the store nor a receipt lets in."""
         retry_at = self._clock.now_ms() + self._policy.heartbeat_ms
         return denial_text.denial(Reason.OFFLINE, pool, retry_at=retry_at, sentence=sentence)
 
@@ -167,16 +176,14 @@ class SessionStart:
         async with self._locks.session(question.request.session):
             question, uses = await self._with_uses(question)
             request, only = replace(question.request, wait_ms=wait_ms), question.only
-            if self._sessions.is_anothers(request.session, only):
-                return denial_text.denial(Reason.NOT_ENTITLED, request.pool)
-            if self._takes_no_more(request.user):
-                return denial_text.denial(Reason.DRAINING, request.pool)
+            if (turned_away := self.turned_away(request, only)) is not None:
+                return turned_away
             try:
                 await self._end(each for each in uses if each.user != request.user)
                 answer = await self._decide(request, question, _by_pool(request, uses))
             except StoreError as error:
                 self._availability.failed(error)
-                return self._deny_offline(request.pool)
+                return self.deny_offline(request.pool)
         if isinstance(answer, Denial) and self._outbox.pending(request.session):
             await self._heartbeat.deliver()
         return answer
@@ -231,7 +238,7 @@ class SessionStart:
                     if plan.reason is Reason.NOT_ENTITLED:  # a request for a pool that is not there is a mistake
                         self._note(request, "denied", plan.reason.value)
                     if plan.reason is Reason.OFFLINE:
-                        return self._deny_offline(plan.pool, plan.sentence)
+                        return self.deny_offline(plan.pool, plan.sentence)
                     return denial_text.denial(plan.reason, plan.pool, sentence=plan.sentence)
                 case TryPools():
                     answer = await self._try_pools(request, question, uses, in_force, plan.pools)
@@ -292,11 +299,11 @@ class SessionStart:
         A use that there is, is asked for alone. Only the last pool is waited for. A record that cannot be trusted is a
         denial, not a reason to go on to another pool.
         """
-        standing = [pool for pool in pools if pool.name in uses and uses[pool.name].state in _STANDING]
-        if standing:
-            pools = (standing[0],)
+        standing = standing_pool(pools, uses)
+        if standing is not None:
+            pools = (standing,)
         elif len(pools) > 1:
-            pools = await self._order.seated_first(request.user, pools)
+            pools = await self.order.seated_first(request.user, pools)
         denials: list[Denial] = []
         for pool in pools:
             question.asked.add(pool.name)
@@ -340,6 +347,11 @@ class SessionStart:
             fence = _fence(each)
             if each.user == request.user and (fence is None or fence != question.before.get(each.pool)):
                 await self._ending.end_session(request.session, request.user, each.pool)
+
+
+def standing_pool(pools: Iterable[Pool], uses: Mapping[str, NodeSession]) -> Pool | None:
+    """Return the first pool that the session uses already, or waits for: that one alone is asked for again."""
+    return next((pool for pool in pools if pool.name in uses and uses[pool.name].state in _STANDING), None)
 
 
 def _by_pool(request: SessionRequest, uses: Iterable[NodeSession]) -> dict[str, NodeSession]:

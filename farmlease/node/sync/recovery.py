@@ -249,6 +249,7 @@ class Recovery:
 
     async def _restore_all(self, pool: Pool, version: int, found: Recovering, in_time: float) -> bool:
         """Restore everything. False if the epoch ended meanwhile; then the next heartbeat begins anew."""
+        self._receipts.drop_former(pool.name, self._living(pool.name))
         waiting = [self._by_present_name(pool.name, *each) for each in self._receipts.of_pool(pool.name)]
         for _ in range(1 + int(in_time / _AGAIN)):
             left, living = [], self._living(pool.name)

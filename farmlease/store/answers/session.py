@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from farmlease.domain import denial_text
+from farmlease.domain.explanation import BoundedSet
 from farmlease.domain.lease_document import LeaseDocument
-from farmlease.domain.model import Blocker, Lease, Reason
+from farmlease.domain.model import Blocker, Denial, Lease, Reason
+from farmlease.domain.pool import Pool
 from farmlease.domain.stored_id import SHOWN
 from farmlease.store.script import LIFE, Argument
 
@@ -21,6 +24,7 @@ __all__ = [
     "Claim",
     "Conflict",
     "Count",
+    "Explained",
     "Known",
     "Lost",
     "Refusal",
@@ -29,6 +33,7 @@ __all__ = [
     "Taken",
     "Taking",
     "Waiting",
+    "parse_decision",
 ]
 
 
@@ -140,11 +145,28 @@ class Refusal:
     held: int
     capacity: int
     blocking: tuple[Blocker, ...]
+    limit: str = ""  #: id of the policy's limit that ``held`` and ``capacity`` are of; empty for none
+
+    def denial(self, pool: Pool) -> Denial:
+        """Return it as the answer to the caller."""
+        if self.limit:
+            whom = pool.limit_named(self.limit)
+            return denial_text.over_limit(
+                pool.name, whom, retry_at=self.retry_at, held=self.held, capacity=self.capacity
+            )
+        return denial_text.denial(
+            self.reason,
+            pool.name,
+            retry_at=self.retry_at,
+            blocking=self.blocking,
+            held=self.held,
+            capacity=self.capacity,
+        )
 
     @staticmethod
     def parse(answer: Sequence[bytes]) -> "Refusal":
         """From ``denied`` of acquire.lua."""
-        _, reason, retry, held, capacity, blocking = answer
+        _, reason, retry, held, capacity, blocking, limit = answer
         return Refusal(
             reason=Reason(reason.decode()),
             retry_at=int(retry) if retry and int(retry) < _NEVER_MS else None,
@@ -159,6 +181,43 @@ class Refusal:
                 )
                 for entry in json.loads(blocking)
             ),
+            limit=limit.decode(),
+        )
+
+
+def parse_decision(answer: Sequence[bytes]) -> "Taken | Refusal | Waiting":
+    """From what acquire.lua decided: ``granted``, ``again``, ``moved``, ``denied`` or ``waiting``."""
+    match answer[0]:
+        case b"granted" | b"again" | b"moved":
+            return Taken.parse(answer)
+        case b"denied":
+            return Refusal.parse(answer)
+        case _:
+            return Waiting(ahead=int(answer[1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """What a session would be answered, and what that rests on; nothing was taken."""
+
+    now: int
+    sets: tuple[BoundedSet, ...]  #: as they are before the answer
+    lease: LeaseDocument | None  #: of the user, before the answer
+    expires_at: int | None  #: when that lease ends; None while sessions keep it, and without one
+    answer: Taken | Refusal | Waiting
+
+    @staticmethod
+    def parse(answer: Sequence[bytes]) -> "Explained":
+        """From ``explained`` of explain.lua."""
+        _, now, sets, document, _, expires, *decided = answer
+        return Explained(
+            now=int(now),
+            sets=tuple(
+                BoundedSet(each["set"], int(each["held"]), int(each["most"]) or None) for each in json.loads(sets)
+            ),
+            lease=LeaseDocument.parse(document) if document else None,
+            expires_at=int(expires) if expires else None,
+            answer=parse_decision(decided),
         )
 
 

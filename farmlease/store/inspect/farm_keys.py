@@ -16,13 +16,13 @@ async def lost_farm_keys(connection: Connection, farm: str) -> list[str]:
 
     StoreError if the store does not answer.
     """
-    policy, audit, counts, noted, names, pools, nodes, rings = farm_keys(farm)
+    policy, audit, counts, noted, names, pools, policies, nodes, rings = farm_keys(farm)
 
     async def read(channel: Channel) -> list[str]:
         there = {key: bool(await channel.execute("EXISTS", key)) for key in (policy, audit, counts, pools)}
         shown_by = ((pools, policy), (audit, counts), (counts, audit), (policy, pools))
         lost = [key for key, other in shown_by if there[other] and not there[key]]
-        sized = (names, noted, nodes, rings)
+        sized = (names, noted, policies, nodes, rings)
         return lost + [key for key in sized if await _size(channel, key) < await _noted(channel, counts, key)]
 
     found: list[str] = await connection.query(read, (policy,))

@@ -22,7 +22,7 @@ from farmlease.store.connection.wrong_type import WrongType, wrong_types
 from farmlease.store.damage_store import DamageStore
 from farmlease.store.inspect.farm_keys import lost_farm_keys
 from farmlease.store.inspect.foreign import foreign_members
-from farmlease.store.keys import Shard, farm_keys, node_keys, note_keys, policy_key, pools_key, ring_keys
+from farmlease.store.keys import Shard, farm_keys, node_keys, note_keys, policies_key, policy_key, pools_key, ring_keys
 
 __all__ = ["SAMPLES", "ServerInspection"]
 
@@ -187,6 +187,7 @@ class ServerInspection:
             policy_key(self._farm),
             *note_keys(self._farm),
             pools_key(self._farm),
+            policies_key(self._farm),
             node_keys(self._farm)[0],
             ring_keys(self._farm)[0],
             *Shard(self._farm, "pool").keys()[:1],

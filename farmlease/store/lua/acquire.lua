@@ -11,7 +11,7 @@
 --       6 lease         id for the lease, if this takes a new one
 --       7 record        sealed record of version 1 for that new lease
 --       8 name          sealed user name
---       9 reservations  JSON list: ids of the reservations this session may use
+--       9 reservations  JSON list: ids of the reservations this session may use, and of the limits that it counts in
 --      10 wait          ms for which a place in the queue is kept until asked again; 0: do not wait
 --      11 spellings     JSON object: what devices of the lease are called, see lib/leases.lua; '' before that was asked
 --      12 former        JSON list: other indexes of the user, under which a lease may stand by a former name; '': none
@@ -24,7 +24,7 @@
 --   moved, (the same)        had its seat, and has it on this device now
 --   waiting, places ahead    has a place in the queue, kept for `wait`
 --   denied, reason, retry ms or '', held, capacity, blocking (JSON list of {device or session, node, until},
---                            those of this user only)
+--                            those of this user only), id of the limit that `held` and `capacity` are of, or ''
 --   lapsed                   the node is not alive here: send its heartbeat, then ask again
 --   configure                the shard does not have this policy's limits yet: configure it, then ask again
 --   policy                   the shard has a newer policy: read it, plan anew
@@ -46,16 +46,17 @@ local function granted(word, lease, document, stored)
   local expires = named and lease['until'] or lease.contact + limits.session_timeout_ms + limits.linger_ms
   return { word, lease.id, text(lease.issued), text(expires), text(lease.sessions[key].fence),
     text(lease.version), stored or '',
-    lease.charges and lease.charges[seat] == '+' and '1' or '0', text(now), document, user }
+    lease.charges and charging.paid_by(lease.charges[seat]) == '+' and '1' or '0', text(now), document, user }
 end
 
 -- A session that is denied keeps no place in the queue: a place that cannot be filled would keep others out.
-local function denied(reason, retry, held, capacity, blocking)
+local function denied(reason, retry, held, capacity, blocking, limit)
   count_denial(reason)
   audit('denied', user, node, session, device, reason, 0)
   if user == ARGV[2] then call('HSETNX', NAMES, user, name) end -- it is sealed for this index
   leave_queue(member)
-  return { 'denied', reason, text_or_none(retry), text(held), text(capacity), cjson.encode(blocking or {}) }
+  return { 'denied', reason, text_or_none(retry), text(held), text(capacity), cjson.encode(blocking or {}),
+    limit or '' }
 end
 
 -- The user's lease, and with it the index that this goes on with: where this session is counted, else that of the
@@ -160,19 +161,34 @@ local function no_seat(held, kept)
   return denied(reason, deadline_of(first[2]) or math.huge, held, limits.capacity)
 end
 
+-- A limit has no seat left for this session. It does not wait: nobody behind it is kept out of the seats that are left.
+local function over_limit(limit, held, most)
+  local first = math.huge
+  for _, entry in ipairs(call('ZRANGEBYSCORE', RESERVED, '(' .. text(now), '+inf')) do
+    if node_of(entry) == limit then
+      first = deadline_of(call('ZSCORE', RESERVED, entry))
+      break
+    end
+  end
+  return denied('capacity', first, held, most, nil, limit)
+end
+
 -- Returns the charge of a seat that may be taken ('': none), or nil and the answer instead. `left`: a seat that falls
 -- free for it, as a session moves.
 local function find_seat(lease, seat, left)
   if limits.kind == 'node_locked' then return '' end
-  if left and not alive(SEATS, seat) then return lease.charges and lease.charges[left] or '' end
-  local seats, used, kept = reserved_seats()
-  local mine = own_reservation(seats, used, reservations)
-  if alive(SEATS, seat) then return standing_charge(lease, seat, seats, mine) end
+  local seats, used, kept = charging.reserved_seats()
+  local before = lease.charges and lease.charges[not alive(SEATS, seat) and left or seat] or ''
+  local counted, full, allowed = charging.counted_limits(used, reservations, before)
+  if full then return nil, over_limit(full, used[full], allowed) end
+  if left and not alive(SEATS, seat) then return charging.paid_by(before) .. counted end
+  local mine = charging.own_reservation(seats, used, reservations)
+  if alive(SEATS, seat) then return charging.standing(lease, seat, seats, mine) .. counted end
   local held, most = count_alive(SEATS), limits.capacity + limits.overdraft
-  if mine and held < most then return mine end
+  if mine and held < most then return mine .. counted end
   local ahead = places_ahead(member)
   if not ahead then return nil, { 'more' } end
-  if most - kept - held > ahead then return held + kept < limits.capacity and '' or '+' end
+  if most - kept - held > ahead then return (held + kept < limits.capacity and '' or '+') .. counted end
   if wait > 0 and limits.queue_ms > 0 then return nil, wait_in_queue(ahead) end
   return nil, no_seat(held, kept)
 end
@@ -226,7 +242,7 @@ lease.sessions[key] = { device = device, started = moving and moving.started or 
   seat = seat ~= user and seat or nil, hold = moving and moving.hold }
 if lease.lingering then lease.lingering[seat] = nil end
 call('ZADD', SESSIONS, 0, member)
-set_charge(lease, seat, charge)
+charging.set(lease, seat, charge)
 if moving and (moving.seat or user) ~= seat then store_lease(user, lease, moving.seat or user) end
 local document = store_lease(user, lease, seat)
 if fresh then
@@ -237,5 +253,5 @@ call('ZREM', QUARANTINE, user)
 leave_queue(member)
 state.fence = given
 local event = moving and 'moved' or fresh and 'acquired' or 'joined'
-audit(event, user, node, session, device, charge == '+' and 'overdraft' or '', fence)
+audit(event, user, node, session, device, charging.paid_by(charge) == '+' and 'overdraft' or '', fence)
 return granted(moving and 'moved' or 'granted', lease, document, fresh and record or call('HGET', RECORDS, user))

@@ -10,6 +10,6 @@
 
 if not load_limits() then return { 'none' } end
 if sweep() then return { 'more' } end
-local _, _, kept = reserved_seats()
+local _, _, kept = charging.reserved_seats()
 return { 'counted', text(count_alive(SEATS)), text(count_alive(QUARANTINE)), text(limits.capacity),
   text(kept), text(count_alive(WAITS)), text(limits.policy), text(now) }

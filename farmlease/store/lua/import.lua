@@ -11,7 +11,7 @@
 --       5 lease         id for the lease, if this makes a new one
 --       6 record        sealed record of version 1 for that new lease
 --       7 name          sealed user name
---       8 reservations  JSON list: ids of the reservations the user may use
+--       8 reservations  JSON list: of reservations and limits, as acquire's
 --       9 life          of the server
 --      10 by           sealed name of the administrator, for the audit
 --      11 spellings    as acquire's
@@ -49,11 +49,13 @@ if bar and bar > now then return { 'denied', 'revoked' } end
 if lease and lease.back then return { 'denied', 'quarantined' } end
 local charge = lease and lease.charges and lease.charges[user] or ''
 if not alive(SEATS, user) then
-  local seats, used, kept = reserved_seats()
+  local seats, used, kept = charging.reserved_seats()
   local held = count_alive(SEATS)
-  if held >= limits.capacity then return { 'denied', 'capacity' } end
-  charge = own_reservation(seats, used, reservations) or ''
+  local counted, full = charging.counted_limits(used, reservations, '')
+  if full or held >= limits.capacity then return { 'denied', 'capacity' } end
+  charge = charging.own_reservation(seats, used, reservations) or ''
   if charge == '' and held + kept >= limits.capacity then return { 'denied', 'reserved' } end
+  charge = charge .. counted
 end
 if lease and not claim then
   local most, reason = limit_within(limits.devices_per_user, MOST_DEVICES, 'device_limit')
@@ -83,7 +85,7 @@ else
   claim['until'] = now + limits.lease_ms
   if lease.unused or not lease['until'] then lease['until'] = math.max(lease['until'] or 0, now + limits.lease_ms) end
 end
-set_charge(lease, user, charge)
+charging.set(lease, user, charge)
 store_lease(user, lease, user)
 audit('imported', user, '', '', device, '', 0, ARGV[10])
 return { 'imported' }

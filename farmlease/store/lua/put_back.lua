@@ -67,13 +67,15 @@ local function has_room()
   return alive(SEATS, user) or count_alive(SEATS) < limits.capacity
 end
 
--- 4. A seat in quarantine, a user who is kept out, and a name that was erased.
+-- 4. A seat in quarantine, a user who is kept out or was let in again, and a name that was erased.
 lease = stored_lease(user)
 for claim in pairs(new) do
   local until_ms, is_later = graves[claim][2], last > graves[claim][1]
   if claim == '/' then
     local known = deadline_of(call('ZSCORE', BARRED, user)) or 0
-    if not is_later then call('ZADD', BARRED, text(math.max(until_ms, known)), user) end
+    if keeps_out(graves) and not is_later then call('ZADD', BARRED, text(math.max(until_ms, known)), user) end
+  elseif claim == '//' then
+    if taken_with(graves, '/') and not keeps_out(graves) then call('ZREM', BARRED, user) end
   elseif claim == '' then
     if not is_later then call('HDEL', NAMES, user) end
   elseif not lease and string.find(claim, '^[^/]+/$') and has_room() then

@@ -60,7 +60,7 @@ local function rebuild_lease(user, lease)
   for seat, deadline in pairs(seats_of(user, lease)) do
     local charge = lease.charges and lease.charges[seat]
     put_back(SEATS, score_of(deadline), seat)
-    if charge and charge ~= '+' then put_back(RESERVED, score_of(deadline), charge .. '/' .. seat) end
+    for _, id in ipairs(charging.charged_to(charge)) do put_back(RESERVED, score_of(deadline), id .. '/' .. seat) end
   end
   if lease.back and (lease['until'] or 0) > now then put_back(QUARANTINE, text(lease['until']), user) end
 end

@@ -87,7 +87,9 @@ local function move_lease()
   for seat in pairs(seats) do
     local charge = charges[seat]
     move_member(SEATS, seat, moved(seat))
-    if charge and charge ~= '+' then move_member(RESERVED, charge .. '/' .. seat, charge .. '/' .. moved(seat)) end
+    for _, id in ipairs(charging.charged_to(charge)) do
+      move_member(RESERVED, id .. '/' .. seat, id .. '/' .. moved(seat))
+    end
   end
   move_member(QUARANTINE, old, new)
 end
@@ -107,11 +109,13 @@ if lease then
 end
 
 -- 3. A revocation follows its user, and so does its tombstone: a store that loses both gets them back under this index.
+-- Under the old one it has ended: no node that knows of it there puts it back.
 if kept_out > now then
   call('ZADD', BARRED, text(kept_out), new)
   call('ZREM', BARRED, old)
-  local left, moving = graves_of(old), graves_of(new)
-  left['/'], moving['/'] = nil, { next_fence(), kept_out } -- above the lease's own fence
+  local left, moving, fence = graves_of(old), graves_of(new), next_fence() -- above the lease's own
+  if bar or left['/'] then left['/'], left['//'] = nil, { fence, kept_out } end
+  moving['/'] = { fence, kept_out }
   store_graves(old, left)
   store_graves(new, moving)
 end

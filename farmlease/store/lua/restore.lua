@@ -103,7 +103,9 @@ local function within_device_limit(lease)
 end
 
 -- What a seat is charged to, as the node knows it; beyond the capacity is beyond the capacity.
-local function charge_of(seat)
+local function charge_of(lease, seat)
+  local here = lease.charges and lease.charges[seat]
+  if here and alive(SEATS, seat) then return here end
   local known = mine.charges and mine.charges[seat]
   if known or alive(SEATS, seat) or is_node_seat(seat) then return known or '' end
   return count_alive(SEATS) >= limits.capacity and '+' or ''
@@ -122,8 +124,15 @@ local function last_contacts()
   return found
 end
 
+-- Whether there is a seat, and none of the limits that it counts in has all of its own.
 local function has_room(seat)
-  return is_node_seat(seat) or alive(SEATS, seat) or count_alive(SEATS) < limits.capacity + limits.overdraft
+  if is_node_seat(seat) or alive(SEATS, seat) then return true end
+  local _, used = charging.reserved_seats()
+  local most = limits.limit ~= '' and cjson.decode(limits.limit) or {}
+  for _, id in ipairs(charging.charged_to(mine.charges and mine.charges[seat])) do
+    if most[id] and (used[id] or 0) >= most[id] then return false end
+  end
+  return count_alive(SEATS) < limits.capacity + limits.overdraft
 end
 
 -- Why the lease may not have this session too; nil if it may. Devices that no session uses give way to its own.
@@ -161,7 +170,7 @@ end
 
 -- 1. Whose lease is it?
 local bar = deadline_of(call('ZSCORE', BARRED, user))
-local is_after_bar = last_known() > (taken_with(graves, '/') or math.huge) -- it has another name
+local is_after_bar = last_known() > (taken_with(graves, '/') or math.huge) -- let in again, or it has another name
 if bar and bar > now and not is_after_bar or taken_since(graves, mine.id, last_known()) then return { 'ended' } end
 local is_forgotten = taken_since(graves, '', last_known())
 local lease, spelled = named_lease(user, '', spellings)
@@ -225,7 +234,7 @@ for session, claim in pairs(wanted) do
     lease.devices[claim.device] = lease.devices[claim.device] or { seen = lease.contact, ['until'] = lease.contact }
     call('ZADD', SESSIONS, 0, member)
     if claim.hold and claim.hold > now then call('ZADD', HOLDS, text(claim.hold), member) end
-    set_charge(lease, seat, charge_of(seat))
+    charging.set(lease, seat, charge_of(lease, seat))
     store_lease(user, lease, seat)
     seats[seat], fence = true, math.max(fence, claim.fence)
   end
@@ -235,7 +244,7 @@ end
 if next(seats) == nil then
   if lease_deadline(user, lease) <= now then return #answer > 1 and answer or { 'ended' } end
   if lease['until'] and not has_room(user) then return #answer > 1 and answer or { 'full' } end
-  set_charge(lease, user, charge_of(user))
+  charging.set(lease, user, charge_of(lease, user))
 end
 within_device_limit(lease)
 if fresh or call('HEXISTS', RECORDS, user) == 0 then
@@ -248,7 +257,10 @@ end
 store_lease(user, lease, user)
 if name ~= '' and not is_forgotten then call('HSETNX', NAMES, user, name) end
 call('ZREM', QUARANTINE, user)
-if is_after_bar then call('ZREM', BARRED, user) end
 state.fence = fence
+if bar and is_after_bar then
+  bury(user, { ['//'] = bar }, last_known())
+  call('ZREM', BARRED, user)
+end
 audit('restored', user, node, '', '', '', fence)
 return answer

@@ -260,6 +260,38 @@ async def test_a_plain_user_cannot_use_the_moment_of_a_start(host: Host, api: Br
     assert {"7": "active"} == host.states
 
 
+# --- explained ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_start_is_explained_without_being_one(host: Host, api: Browserless) -> None:
+    """200 with what a start would be answered, and nothing is there afterwards; then the start is answered that."""
+    await host.beat()
+    found = await api("POST", "/v1/explain", start())
+    assert (200, "granted", "new") == (
+        found.status,
+        found.document["answer"]["decision"],
+        found.document["answer"]["how"],
+    )
+    assert {} == host.states
+    granted = await api("POST", "/v1/sessions", start())
+    assert {"pool", "device", "node", "session", "user"} <= found.document["answer"].keys()
+    assert all(granted.document[key] == found.document["answer"][key] for key in ("pool", "device", "user", "session"))
+    host.agent.drain(on=True)
+    denied = await api("POST", "/v1/explain", start(r"CORP\mary", "8"))
+    assert (200, "draining") == (denied.status, denied.document["answer"]["reason"])
+    assert {"7": "active"} == host.states
+
+
+async def test_a_plain_user_has_his_own_starts_explained(host: Host) -> None:
+    """As for a start: nobody else's, no group or device of his own saying, and input that cannot be meant is named."""
+    mary = Browserless(host, only=MARY)
+    assert 200 == (await mary("POST", "/v1/explain", start(r"CORP\mary", "8"))).status
+    problem(await mary("POST", "/v1/explain", start()), 403, reason="not_entitled")
+    for field, value in (("groups", ["designers"]), ("device", "nb-1"), ("site", "intake")):
+        problem(await mary("POST", "/v1/explain", start(r"CORP\mary", "8") | {field: value}), 403, field=field)
+    problem(await mary("POST", "/v1/explain", start(r"CORP\mary", "8") | {"wait": "soon"}), 422, field="wait")
+
+
 # --- groups ---------------------------------------------------------------------------------------------------------------
 
 BANNED = '[[rule]]\ngroups = ["banned"]\naccess = "denied"\n'
@@ -458,6 +490,7 @@ async def test_the_schema_says_every_call(api: Browserless) -> None:
     always = {"401", "403", "413", "422", "503"}
     assert {
         ("POST", "/v1/sessions"): {"200", "201", "409"} | always,
+        ("POST", "/v1/explain"): {"200"} | always,
         ("GET", "/v1/sessions"): {"200"} | always,
         ("GET", "/v1/sessions/{session}"): {"200", "404"} | always,
         ("DELETE", "/v1/sessions/{session}"): {"204"} | always,

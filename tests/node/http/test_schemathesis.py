@@ -16,6 +16,7 @@ from tests.support.servers import redis_server
 
 CALLS = (
     ("POST", "/v1/sessions"),
+    ("POST", "/v1/explain"),
     ("GET", "/v1/sessions"),
     ("GET", "/v1/sessions/{session}"),
     ("DELETE", "/v1/sessions/{session}"),

@@ -165,6 +165,48 @@ async def test_a_revoked_user_is_not_let_in_by_a_receipt(farm: Site, hosts: tupl
     assert Reason.OFFLINE is (await host.denied(JOHN)).reason
 
 
+@pytest.mark.parametrize("lost", ["nothing", "everything", "what came after the revocation"])
+async def test_who_was_readmitted_is_let_in_again_whatever_is_lost(site: Site, lost: str) -> None:
+    """With the store away, by his receipt; after its restart or loss, by the store.
+
+    A node that was cut off meanwhile, which knows the revocation alone, brings it back to nobody.
+    """
+    one, two, three = site.host(), site.host("ctx-02"), site.host("ctx-03")
+    await one.granted(JOHN)
+    await one.end()
+    await beaten(one, two, three)
+    await taken_back(site, Withdrawal.REVOKED)
+    revoked = copy(site)
+    await beaten(two, three)
+    three.line.cut.add("*")
+    assert Reason.REVOKED is (await two.denied(JOHN)).reason
+    site.timed.clock.advance(MINUTE)
+    assert await LeaseAdmin(site.farm).readmit(await pool_of(site), JOHN)
+    await two.granted(JOHN, "8")
+    await two.end("8")
+    await beaten(one, two)
+    two.line.cut.add("*")
+    assert Source.RECEIPT is (await two.granted(JOHN, "9")).source
+    two.restart()
+    assert Source.RECEIPT is (await two.granted(JOHN, "10")).source
+    two.line.cut.clear()
+    if lost == "everything":
+        emptied(site)
+    elif lost != "nothing":
+        put_back(site, revoked)
+        restarted(site)
+    else:
+        restarted(site)
+    three.line.cut.clear()
+    await beaten(three, two, one)
+    site.timed.clock.advance(MINUTE)
+    await beaten(three, two, one)
+    assert {("ctx-02", "9"), ("ctx-02", "10")} <= set(await site.sessions())
+    assert (await three.granted(JOHN, "11")).source is Source.STORE
+    for host in (one, two, three):
+        assert not [each async for each, _ in site.farm.names.barred("qlikview")], host
+
+
 async def test_who_was_let_in_again_after_a_return_keeps_his_receipt(farm: Site, hosts: tuple[Host, Host]) -> None:
     """The lease is revived under its id: an older tombstone takes nothing of it, on this host or another."""
     one, two = hosts
@@ -644,6 +686,53 @@ async def test_a_revocation_that_was_renamed_survives_the_store(farm: Site) -> N
     assert Reason.REVOKED is (await other.denied(MARY, "9")).reason
     assert {"8": "active"} == host.states
     assert ["8"] == [session for _, session in await farm.sessions()]
+
+
+async def test_a_lease_that_moved_back_unheard_is_restored_under_one_name(farm: Site) -> None:
+    """L11: its host was told of the first move and not of the second, had it anew, and the store lost all of that.
+
+    It has no files of the user here, whose place would have told.
+    """
+    host = farm.host()
+    await host.granted(JOHN)
+    await host.end()
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
+    await beaten(host)
+    assert Rename.RENAMED is await moved_by_hand(farm, MARY, JOHN)
+    farm.timed.clock.advance(SECOND)
+    receipts, mary = host.node.state.receipts, farm.farm.sealer.user_index(MARY)
+    former = receipts.find(mary, "qlikview")
+    assert former is not None
+    granted = await host.granted(JOHN, "8")
+    await host.end("8")
+    receipts.keep(mary, "qlikview", replace(former, files=(), paths=()))
+    emptied(farm)
+    await beaten(host, times=3)
+    assert None is await farm.lease(MARY)
+    lease = await farm.lease(JOHN)
+    assert lease is not None
+    assert granted.lease.id == lease.lease.id
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_revocation_that_was_renamed_and_ended_keeps_out_nobody(farm: Site, *, late: bool) -> None:
+    """Under neither name, whether or not the first host to tell of it in a new store had heard of more than its begin."""
+    host, other = farm.host(), farm.host("ctx-02")
+    await host.granted(JOHN)
+    await host.end()
+    await taken_back(farm, Withdrawal.REVOKED)
+    await beaten(host, other)
+    if late:
+        host.line.cut.add("*")
+    assert Rename.RENAMED is await moved_by_hand(farm, JOHN, MARY)
+    assert await LeaseAdmin(farm.farm).readmit(await pool_of(farm), MARY)
+    await beaten(other)
+    host.line.cut.clear()
+    emptied(farm)
+    await beaten(host, other, times=3)
+    assert not [each async for each, _ in farm.farm.names.barred("qlikview")]
+    for user, session in ((MARY, "8"), (JOHN, "9")):
+        await other.granted(user, session)
 
 
 async def test_a_revocation_that_is_renamed_ends_no_session_with_the_next_restart(farm: Site) -> None:

@@ -254,3 +254,30 @@ local function drop_damaged(set, name, member)
   keep_damaged(name .. '/' .. member, call('ZSCORE', set, member) or '')
   call('ZREM', set, member)
 end
+
+local MENDED_WITHIN = 120000 -- ms: a node that has the receipt of a lease that was set aside restores it by then
+
+-- Until when a lease that was set aside is waited for: its nodes may have it. nil if none is.
+local function mended_until(user)
+  local kept = call('HGET', DAMAGED, 'lease/' .. user)
+  local moment = kept and tonumber(string.match(kept, '^%d+'))
+  return moment and moment + MENDED_WITHIN > now and moment + MENDED_WITHIN or nil
+end
+
+-- Writes the record of a lease that is new here. One that is there, of a lease that was lost, is kept; once it is the
+-- lease's again it is no longer.
+local function put_record(user, record)
+  local there, field = call('HGET', RECORDS, user), 'record/' .. user
+  if there and there ~= record then
+    keep_damaged(field, there)
+    audit('damaged', user, '', '', '', 'record', 0)
+  end
+  call('HSET', RECORDS, user, record)
+  local kept = call('HGET', DAMAGED, field)
+  if kept and string.match(kept, '^%d* (.*)$') == record then
+    call('HDEL', DAMAGED, field)
+    state.aside = call('HLEN', DAMAGED)
+    state.inspected = math.min(state.inspected, state.aside) -- else the next one would not be told
+    call('HSET', META, 'inspected', text(state.inspected), 'aside', text(state.aside))
+  end
+end

@@ -1,9 +1,9 @@
 -- farm: have the farm's own keys lost members to somebody else? Part of the scripts that write them.
 --
--- In `counts` stands beside the events, as #name, how many members the keys names, noted, nodes and rings had when one
--- of these scripts last wrote them: '#' and the number, which no sum of the events counts. Where there are fewer, the
--- script that writes the key next audits `lost`, and goes on from what is there. A key of another type is told by
--- others: here it counts as nothing.
+-- In `counts` stands beside the events, as #name, how many members the keys names, noted, nodes, rings and policies had
+-- when one of these scripts last wrote them: '#' and the number, which no sum of the events counts. Where there are
+-- fewer, the script that writes the key next audits `lost`, and goes on from what is there. A key of another type is
+-- told by others: here it counts as nothing.
 
 local function is_of_type(set, kind)
   return redis.call('TYPE', set).ok == kind

@@ -4,7 +4,7 @@
 -- {seen, until, fence (of its last grant or replacement), and perhaps unused, replaces (another device)}}, sessions
 -- {node#incarnation/session -> {device, started, fence, seat, hold}};
 -- and, only where they apply: saved (when this version of the record was), until (when the named seat falls free),
--- lingering {seat -> until}, charges {seat -> reservation id, or '+' beyond the capacity}, back (was given back: until
+-- lingering {seat -> until}, charges {seat -> charge, see below}, back (was given back: until
 -- is the end of its quarantine), unused, replaced [times at which a device was replaced], folded (each device stands
 -- under its name, see the end of this file). All times in ms. Ids of sessions and devices hold no / and no #: Python
 -- encodes them.
@@ -12,8 +12,6 @@
 -- A device or seat with a session has no deadline; the one written counts once its last session has ended.
 -- What a seat is kept by stands in the document and in the seat's own form, never in the pool's present kind: a policy
 -- that changes kind or share neither shortens a claim nor leaves a seat behind that is never freed.
-
-local MENDED_WITHIN = 120000 -- ms: a node that has the receipt of a lease that was set aside restores it by then
 
 local function is_number(value)
   return type(value) == 'number' and value >= 0 and value < 9e15 -- whole numbers beyond that are none
@@ -69,35 +67,6 @@ local function stored_lease(user)
     audit('damaged', user, '', '', '', 'lease', 0)
   end
   return nil
-end
-
--- Until when a lease that was set aside is waited for: its nodes may have it. nil if none is.
-local function mended_until(user)
-  local kept = call('HGET', DAMAGED, 'lease/' .. user)
-  local moment = kept and tonumber(string.match(kept, '^%d+'))
-  return moment and moment + MENDED_WITHIN > now and moment + MENDED_WITHIN or nil
-end
-
--- Writes the record of a lease that is new here. One that is there, of a lease that was lost, is kept; once it is the
--- lease's again it is no longer.
-local function put_record(user, record)
-  local there, field = call('HGET', RECORDS, user), 'record/' .. user
-  if there and there ~= record then
-    keep_damaged(field, there)
-    audit('damaged', user, '', '', '', 'record', 0)
-  end
-  call('HSET', RECORDS, user, record)
-  local kept = call('HGET', DAMAGED, field)
-  if kept and string.match(kept, '^%d* (.*)$') == record then
-    call('HDEL', DAMAGED, field)
-    state.aside = call('HLEN', DAMAGED)
-    state.inspected = math.min(state.inspected, state.aside) -- else the next one would not be told
-    call('HSET', META, 'inspected', text(state.inspected), 'aside', text(state.aside))
-  end
-end
-
-local function node_of(key)
-  return string.match(key, '^[^/]*') -- '' of what is damaged
 end
 
 -- The seat that a session sits on.
@@ -189,18 +158,61 @@ local function settled_lease(user)
   return lease, deadline
 end
 
+-- A *charge* is a reservation, '+' beyond the capacity, or '', and after it each limit that the seat counts in: '!' and
+-- its id. What a seat is charged to stands in `reserved`, but for the '+'.
+local charging = {} -- one table: a function of Lua may use no more than 60 names from outside
+
+charging.paid_by = function(charge)
+  return string.match(charge or '', '^[^!]*')
+end
+
+charging.charged_to = function(charge)
+  local found, paid = {}, charging.paid_by(charge)
+  if paid ~= '' and paid ~= '+' then found[1] = paid end
+  for limit in string.gmatch(charge or '', '![^!]+') do found[#found + 1] = limit end
+  return found
+end
+
+-- The charge of a seat that was two: a reservation if one of them had one, and beyond the capacity only if both were.
+-- It counts in the limits of both.
+charging.better = function(one, other)
+  local paid, second = charging.paid_by(one), charging.paid_by(other)
+  if not one or paid == '+' or second ~= '+' and #second > #paid then paid = second end
+  for _, id in ipairs({ one and string.match(one, '!.*') or '', string.match(other, '!.*') or '' }) do
+    for limit in string.gmatch(id, '![^!]+') do
+      if not string.find(paid, limit, 1, true) then paid = paid .. limit end
+    end
+  end
+  return paid
+end
+
+-- The first reservation of `ids` (JSON list) that has a seat left; nil if there is none.
+charging.own_reservation = function(seats, used, ids)
+  if limits.reserve == '' then return nil end
+  for _, id in ipairs(cjson.decode(ids)) do
+    if seats[id] and (used[id] or 0) < seats[id] then return id end
+  end
+  return nil
+end
+
+-- What a seat that is held already is charged to from now on: a reservation, as soon as one has a seat left for it.
+charging.standing = function(lease, seat, seats, mine)
+  local paid = charging.paid_by(lease.charges and lease.charges[seat])
+  if seats[paid] then return paid end
+  return mine or (paid == '+' and '+' or '')
+end
+
 -- Writes a seat's deadline, or that it is free.
 local function store_seat(seat, deadline, charge)
   before_seats_change()
-  local reservation = charge and charge ~= '+' and charge .. '/' .. seat
   if not deadline then
     call('ZREM', SEATS, seat)
-    if reservation then call('ZREM', RESERVED, reservation) end
+    for _, id in ipairs(charging.charged_to(charge)) do call('ZREM', RESERVED, id .. '/' .. seat) end
     return
   end
   local score = deadline == math.huge and '+inf' or text(deadline)
   call('ZADD', SEATS, score, seat)
-  if reservation then call('ZADD', RESERVED, score, reservation) end
+  for _, id in ipairs(charging.charged_to(charge)) do call('ZADD', RESERVED, score, id .. '/' .. seat) end
 end
 
 local function forget_lease(user)
@@ -274,11 +286,4 @@ local function ask_names(doubtful, names)
     if not names[spelling] then return { 'spelled', cjson.encode(doubtful) } end
   end
   return nil
-end
-
--- The charge of a seat that was two: a reservation if one of them had one, and beyond the capacity only if both were.
-local function better_charge(one, other)
-  if not one or one == '+' then return other end
-  if other == '+' then return one end
-  return math.max(#one, #other) == #one and one or other
 end

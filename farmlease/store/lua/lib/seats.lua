@@ -29,7 +29,7 @@ local function name_devices(user, lease, names)
     return moved[seat]
   end
   local function keep_charge(seat)
-    charges[seat_now(seat)] = better_charge(charges[seat_now(seat)], lease.charges and lease.charges[seat] or '')
+    charges[seat_now(seat)] = charging.better(charges[seat_now(seat)], lease.charges and lease.charges[seat] or '')
   end
   for _, session in pairs(lease.sessions) do
     keep_charge(session.seat or user)
@@ -226,40 +226,42 @@ local function sweep()
   return budget <= 0
 end
 
--- How many seats each reservation has, how many of them are in use, and how many are kept because they are not.
-local function reserved_seats()
+-- How many seats each reservation has, how many of them are in use, and how many are kept because they are not. Limits
+-- are in use likewise.
+charging.reserved_seats = function()
   local used, kept = {}, 0
-  if limits.reserve == '' then return {}, used, kept end
+  if limits.reserve == '' and limits.limit == '' then return {}, used, kept end
   for _, entry in ipairs(call('ZRANGEBYSCORE', RESERVED, '(' .. text(now), '+inf')) do
     local id = node_of(entry)
     used[id] = (used[id] or 0) + 1
   end
-  local seats = cjson.decode(limits.reserve) -- load_limits has seen that it decodes
+  local seats = limits.reserve ~= '' and cjson.decode(limits.reserve) or {} -- load_limits has seen that it decodes
   for id, number in pairs(seats) do kept = kept + math.max(0, number - (used[id] or 0)) end
   return seats, used, kept
 end
 
--- The first reservation of `ids` (JSON list) that has a seat left; nil if there is none.
-local function own_reservation(seats, used, ids)
-  if limits.reserve == '' then return nil end
-  for _, id in ipairs(cjson.decode(ids)) do
-    if seats[id] and (used[id] or 0) < seats[id] then return id end
+-- The limits that a seat counts in, as they stand in its charge: those of `ids` (JSON list), and those of `before`, its
+-- charge until now. Second, the first one of `ids` that has no seat left for it, and third how many it has.
+charging.counted_limits = function(used, ids, before)
+  if limits.limit == '' then return '' end
+  local most, counted = cjson.decode(limits.limit), ''
+  for limit in string.gmatch(before, '![^!]+') do
+    if most[limit] then counted = counted .. limit end
   end
-  return nil
+  for _, id in ipairs(cjson.decode(ids)) do
+    if most[id] and not string.find(counted, id, 1, true) then
+      if (used[id] or 0) >= most[id] then return counted, id, most[id] end
+      counted = counted .. id
+    end
+  end
+  return counted
 end
 
--- What a seat that is held already is charged to from now on: a reservation, as soon as one has a seat left for it.
-local function standing_charge(lease, seat, seats, mine)
-  local charge = lease.charges and lease.charges[seat] or ''
-  if seats[charge] then return charge end
-  return mine or (charge == '+' and '+' or '')
-end
-
--- Charges a seat (lease in memory) to a reservation, to the overdraft ('+') or to nothing ('').
-local function set_charge(lease, seat, charge)
+-- Charges a seat (lease in memory), see store_seat.
+charging.set = function(lease, seat, charge)
   local before = lease.charges and lease.charges[seat] or ''
   if before == charge then return end
-  if before ~= '' and before ~= '+' then call('ZREM', RESERVED, before .. '/' .. seat) end
+  for _, id in ipairs(charging.charged_to(before)) do call('ZREM', RESERVED, id .. '/' .. seat) end
   lease.charges = lease.charges or {}
   lease.charges[seat] = charge ~= '' and charge or nil
 end

@@ -69,6 +69,9 @@ local SHAPES = {
   end,
   farm_names = function(member, value) return is_user(member) and is_sealed(value) end,
   farm_pools = function(member, value) return string.match(member, '^[^/#{}]+$') ~= nil and tonumber(value) ~= nil end,
+  farm_policies = function(member, value)
+    return (string.match(member, '^%d+ by$') or string.match(member, '^%d+ %d* %S*$')) ~= nil and is_sealed(value)
+  end,
   farm_nodes = function(member, value) return string.match(member, '^[^#/]+$') ~= nil and is_json(value) end,
   farm_rings = function(member, value)
     local report = string.match(value, '^%d+ (.*)$')

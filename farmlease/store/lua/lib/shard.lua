@@ -22,7 +22,7 @@
 --       9 audit       stream  every decision, written by the script that took it
 --      10 waits       zset    member of queue -> until when its place is kept unless it asks again
 --      11 holds       zset    node#incarnation/session/user index -> until when it is held, whatever its node does
---      12 reserved    zset    reservation id/seat -> the seat's deadline
+--      12 reserved    zset    id of a reservation or a limit/seat -> the seat's deadline
 --      13 quarantine  zset    user index -> deadline of a seat that was given back
 --      14 barred      zset    user index -> until when a revocation keeps the user out
 --      15 awaited     zset    node#incarnation -> 0: has yet to restore what it has in this epoch, 1: has done so
@@ -50,7 +50,7 @@ local AWAITED, USAGE, OVER, OVER_NUMBERS, DAMAGED = KEYS[15], KEYS[16], KEYS[17]
 local AUDIT_LENGTH = 100000
 local NOTICE = '#' -- begins what is kept for a silent node; no node's name begins so
 -- Fields of meta that are no numbers.
-local TEXTS = { kind = true, share = true, reserve = true, life = true, blank = true, tally = true,
+local TEXTS = { kind = true, share = true, reserve = true, limit = true, life = true, blank = true, tally = true,
   present = true, missed = true }
 -- Limits without which nothing can be decided.
 local NEEDED = { 'capacity', 'overdraft', 'devices_per_user', 'sessions_per_user', 'lease_ms', 'quarantine_ms',
@@ -93,6 +93,10 @@ local function count_alive(set)
   return call('ZCOUNT', set, '(' .. text(now), '+inf')
 end
 
+local function node_of(key)
+  return string.match(key, '^[^/]*') -- '' of what is damaged
+end
+
 -- Every member that begins with `prefix` and a slash.
 local function range_of(prefix)
   return '[' .. prefix .. '/', '(' .. prefix .. '0' -- '0' is the character after '/'
@@ -110,9 +114,13 @@ local function are_limits()
     if not limits[name] or limits[name] < 0 then return false end
   end
   if not limits.kind or not limits.share then return false end
-  if limits.reserve == '' then return true end
-  local decoded, reserve = pcall(cjson.decode, limits.reserve)
-  return decoded and type(reserve) == 'table'
+  for _, seats in ipairs({ limits.reserve, limits.limit }) do
+    if seats ~= '' then
+      local decoded, table_of = pcall(cjson.decode, seats)
+      if not decoded or type(table_of) ~= 'table' then return false end
+    end
+  end
+  return true
 end
 
 -- A number as meta has it; nil if it is none, or one that cannot be counted with to the unit.
@@ -126,8 +134,9 @@ end
 -- its field.
 local function load_limits()
   local found = call('HGETALL', META)
-  limits, state = { reserve = '' }, { fence = 0, audited = 0, tally = '', epoch = 0, life = '', recovering = 0,
-    opened = 0, blank = '', skew = 0, line = 0, vouched = 0, taken = 0, buried = 0, graves_seen = 0,
+  limits = { reserve = '', limit = '' }
+  state = { fence = 0, audited = 0, tally = '', epoch = 0, life = '', recovering = 0, opened = 0,
+    blank = '', skew = 0, line = 0, vouched = 0, taken = 0, buried = 0, graves_seen = 0,
     keys = -1, present = '', missed = '', inspected = 0, aside = 0 }
   for at = 1, #found, 2 do
     local name, value = found[at], found[at + 1]

@@ -9,6 +9,7 @@
 --
 -- Claims:  ''                 the user's name was erased
 --          /                  the user is kept out by a revocation, until the grave ends
+--          //                 that revocation was ended: the user was let in again
 --          lease id           the lease was taken from under this index
 --          lease id/          its seat is quarantined, until the grave ends
 --          lease id/device    the slot moved to another device, or was released with no quarantine left: it is gone,
@@ -56,6 +57,12 @@ end
 -- Whether a claim was taken back after this fence was given: what is known of it from then is void.
 local function taken_since(graves, claim, fence)
   return fence <= (taken_with(graves, claim) or -1)
+end
+
+-- Whether a revocation, known by its grave, was not ended since.
+local function keeps_out(graves)
+  local barred = taken_with(graves, '/')
+  return barred ~= nil and barred > (taken_with(graves, '//') or -1)
 end
 
 -- The fence of a taking: above all that were given.
