@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from farmlease.domain.model import Reason, Withdrawal
+from farmlease.domain.tombstones import Grave, Graves
 from farmlease.store.answers.admin import Importing, Release
 from farmlease.store.answers.recovery import Recovering, Restored, Restoring
 from farmlease.store.answers.session import NOTHING, Beat, Behind, Claim, Known, Refusal, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
+from farmlease.store.tombstone_store import TombstoneStore
 from tests.support.seats import FARM, NODE, OTHER, VERSION, Desk, claim, desk
 from tests.support.stores import HOUR, Served, TimedStore, index
 
@@ -401,6 +403,22 @@ async def test_nobody_dies_in_the_window_that_waits_for_him(timed: TimedStore) -
     beat = await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, joined(pool, found))
     assert isinstance(beat, Beat)
     assert (1, ()) == (beat.sessions, tuple(beat.lost))
+
+
+async def test_a_node_that_puts_back_for_longer_than_it_may_be_silent_goes_on(timed: TimedStore) -> None:
+    """L5, L11: what was taken back comes first, and may be much: the node can restore after it."""
+    pool = desk(timed, kind="floating", capacity=1, session_timeout="10s", linger="0s")
+    known = await knowledge(pool)
+    taken = await pool.start("john")
+    emptied(pool)
+    found = await recover(pool, known)
+    taking = Graves({f"{taken.lease.id} of another/": Grave(taken.fence, timed.clock.now_ms + HOUR)})
+    for user in ("mary", "paul", "anna"):
+        timed.clock.advance(9_000)
+        graves = TombstoneStore(timed.connection, FARM)
+        assert await graves.put_back(pool.pool.name, NODE, found.epoch, index(user), taking)
+    timed.clock.advance(9_000)
+    assert Restored(refused={}) == await restore(pool, found.epoch, "john", taken, ("1",))
 
 
 async def test_a_revoked_user_is_not_restored(timed: TimedStore) -> None:
