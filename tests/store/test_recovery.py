@@ -407,7 +407,7 @@ async def test_nobody_dies_in_the_window_that_waits_for_him(timed: TimedStore) -
 
 async def test_a_node_that_puts_back_for_longer_than_it_may_be_silent_goes_on(timed: TimedStore) -> None:
     """L5, L11: what was taken back comes first, and may be much: the node can restore after it."""
-    pool = desk(timed, kind="floating", capacity=1, session_timeout="10s", linger="0s")
+    pool = desk(timed, kind="floating", capacity=9, session_timeout="10s", linger="0s")
     known = await knowledge(pool)
     taken = await pool.start("john")
     emptied(pool)
