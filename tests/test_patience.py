@@ -14,25 +14,53 @@ TESTS = Path(__file__).parent
 #: Rooms with machines or programs of their own.
 APART = {"desktops", "benchmarks", "simulation", "snapshots"}
 WAITS = {"wait", "settimeout", "result", "communicate"}
+#: Seconds after which pytest ends any test that hangs (pyproject.toml); no test has less.
+HANGS = 600
+
+
+def is_fixed(node: ast.expr) -> bool:
+    """Whether a limit is a number of seconds, as it is or by the name of a constant."""
+    match node:
+        case ast.Constant(value=float() | int()):
+            return True
+        case ast.Name(id=name):
+            return name.isupper()
+    return False
+
+
+def is_instant(node: ast.expr) -> bool:
+    """Whether a limit is so short that nothing is waited for."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, float | int) and node.value <= 1
+
+
+def is_limit(node: ast.AST) -> bool:
+    """Whether this ends a wait, or judges how long something took, by a fixed number of seconds."""
+    found = False
+    match node:
+        case ast.Call(func=ast.Attribute(attr=name), args=[seconds]) if name in WAITS:
+            found = is_fixed(seconds) and not is_instant(seconds)
+        case ast.Call(func=ast.Attribute(attr="join"), args=[ast.Constant(value=float() | int())]):
+            found = True
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="asyncio"), attr="timeout"), args=[seconds]):
+            found = is_fixed(seconds)
+        case ast.Call(
+            func=ast.Attribute(ast.Attribute(attr="mark"), "timeout"), args=[ast.Constant(float() | int() as most)]
+        ):
+            found = most < HANGS
+        case ast.keyword(arg="timeout", value=seconds):
+            found = is_fixed(seconds)
+        case ast.Compare(left=ast.BinOp() as left, ops=[ast.Lt() | ast.LtE()], comparators=[most]):
+            clocks = (each for each in ast.walk(left) if isinstance(each, ast.Attribute))
+            found = is_fixed(most) and any(each.attr in {"monotonic", "perf_counter"} for each in clocks)
+    return found
 
 
 def fixed_limits(tree: ast.AST) -> Iterator[int]:
-    """Yield the lines that end a wait, or judge how long something took, by a fixed number of seconds."""
+    """Yield the lines with such a limit."""
     for node in ast.walk(tree):
-        match node:
-            case ast.Call(func=ast.Attribute(attr=name), args=[ast.Constant(value=float() | int() as seconds)]) if (
-                name in WAITS and seconds > 1
-            ):
-                yield node.lineno
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="asyncio"), attr="timeout"), args=[ast.Constant()]):
-                yield node.lineno
-            case ast.keyword(arg="timeout", value=ast.Constant(value=float() | int())):
-                yield node.lineno
-            case ast.Compare(left=ast.BinOp() as left, ops=[ast.Lt() | ast.LtE()], comparators=[ast.Constant()]) if any(
-                isinstance(each, ast.Attribute) and each.attr in {"monotonic", "perf_counter"}
-                for each in ast.walk(left)
-            ):
-                yield node.lineno
+        if is_limit(node):
+            assert isinstance(node, ast.expr | ast.keyword)
+            yield node.lineno
 
 
 def test_limits_are_the_machines() -> None:
@@ -54,6 +82,11 @@ def test_limits_are_the_machines() -> None:
         "asyncio.timeout(5)",
         "assert time.monotonic() - began < 2",
         "future.result(10)",
+        "thread.join(10)",
+        "asyncio.timeout(PATIENCE)",
+        "run(command, timeout=PATIENCE)",
+        "assert time.monotonic() - began < BOUND",
+        "pytest.mark.timeout(60)",
     ],
 )
 def test_a_fixed_limit_is_found(line: str) -> None:

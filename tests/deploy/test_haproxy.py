@@ -168,7 +168,7 @@ def desk(node: str) -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join(within(5))
 
 
 def eventually(holds: Callable[[], bool], otherwise: Callable[[], str]) -> None:

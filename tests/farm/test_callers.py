@@ -278,7 +278,7 @@ def answering(fifo: Path, text: str) -> Iterator[None]:
     yield
     over.set()
     with suppress(OSError), os.fdopen(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)):
-        feeding.join(5)
+        feeding.join(within(5))
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.support.agents import RunningAgent, agents_on, soon
 from tests.support.authority import Authority
 from tests.support.ports import quiet_ports
@@ -49,7 +47,6 @@ def allow(server: RedisServer, password: str) -> None:
         client.execute_command("ACL", "SETUSER", "agent", "reset", "on", "~*", "+@all", f">{password}")
 
 
-@pytest.mark.timeout(240)
 def test_a_password_that_was_not_changed_everywhere(tmp_path: Path) -> None:
     """The file has the new one and the server does not: nothing fails yet, and health and doctor say what will."""
     secret = tmp_path / "password"

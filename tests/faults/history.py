@@ -65,7 +65,7 @@ class History:
     promises: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  #: node to (heard, kept until)
     violations: list[str] = field(default_factory=list)
     health: dict[str, list[tuple[float, str]]] = field(default_factory=dict)  #: node to (since, status)
-    heard: dict[tuple[str, str], float] = field(default_factory=dict)  #: lost by a heartbeat: what was promised before
+    heard: dict[tuple[str, str], float] = field(default_factory=dict)  #: known to be lost: what was promised before
     heard_fence: dict[tuple[str, str], int] = field(default_factory=dict)  #: and up to which grant
     given_up: dict[str, float] = field(default_factory=dict)  #: node to when it was last silent for too long
     calls: int = 0
@@ -87,7 +87,7 @@ class History:
     def open_spell(self, spell: Spell, fence: int | None = None) -> None:
         """A seat is in use from now on; the one before of the same session is over.
 
-        Not where a heartbeat has told of its loss already, and the answer to the start comes later than that.
+        Not where the node has learned of its loss already, and the answer to the start comes later than that.
         """
         self.close_spell(spell.node, spell.session)
         at = spell.node, spell.session
@@ -120,7 +120,11 @@ class History:
         return sum(heard > since for heard, _ in self.promises.get(node, []))
 
     def hear(self, node: str, session: str, fence: int = 0) -> None:
-        """A heartbeat told a node that a session has no seat any more, by any grant up to ``fence``."""
+        """A node learned that a session has no seat any more, by any grant up to ``fence``.
+
+        What counts is the promise that it had then. It acts on what it learned a little later, and a heartbeat may have
+        come in between: what that one promises is for the sessions that the store counts.
+        """
         self.close_spell(node, session)
         self.heard_fence[node, session] = fence
         self.heard.setdefault((node, session), self.promised(node, time.time()))

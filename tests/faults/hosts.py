@@ -1,7 +1,8 @@
 """Session hosts for the faults: the production agent with its real journal, clock and connection, driven as the daemon does.
 
 All agents of a run live in the test's own process, so that what each of them says, and when, can be noted to the
-millisecond. Nothing of an agent is replaced: its book and its memory are listened to.
+millisecond. Nothing of an agent is replaced: its book, its memory and what talking to the store brought to light are
+listened to.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ from farmlease.farm import Farm
 from farmlease.node.agent import Agent
 from farmlease.node.build import Node, compose
 from farmlease.node.journal.sessions import NodeSession
-from farmlease.store.answers.session import Beat
+from farmlease.node.sync.events import Event, SeatLost
+from farmlease.store.answers.session import Beat, Lost
 from farmlease.store.connection.connection import StoreAddress, open_connection
 from farmlease.store.keys import node_member
 from farmlease.store.lease_store import LeaseStore
@@ -207,25 +209,35 @@ class Host:
     # --- listening ----------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        book, memory = self.node.state.sessions, self.node.state.store_state
-        step, beaten = book.step, memory.note_beat
+        book, memory, events = self.node.state.sessions, self.node.state.store_state, self.node.sync.events
+        step, beaten, added = book.step, memory.note_beat, events.add
 
         def stepped(session: NodeSession, event: SessionEvent, **changes: Any) -> NodeSession:
             after = step(session, event, **changes)
             self._stepped(session, event, after)
             return after
 
+        def knows(pool: str, lost: Lost) -> None:
+            """From here on the node knows, and what it says next is that."""
+            found = book.find(lost.session, pool)
+            if found is None or found.grant is None or found.grant.fence <= lost.fence:
+                self.history.hear(self.name, lost.session, lost.fence)
+
         def heard(pool: str, beat: Beat) -> bool:
-            for lost in beat.lost:  # from here on the node knows, and what it says next is that
-                found = book.find(lost.session, pool)
-                if found is None or found.grant is None or found.grant.fence <= lost.fence:
-                    self.history.hear(self.name, lost.session, lost.fence)
+            for lost in beat.lost:
+                knows(pool, lost)
             told = beaten(pool, beat)
             self.history.promise(self.name, beat.deadline / 1000)
             return told
 
+        def came(event: Event) -> None:
+            if isinstance(event, SeatLost):  # by a recovery too: what a later beat promises is not to this session
+                knows(event.pool, event.lost)
+            added(event)
+
         book.step = stepped  # type: ignore[method-assign] # listened to, not replaced
         memory.note_beat = heard  # type: ignore[method-assign] # likewise
+        events.add = came  # type: ignore[method-assign] # likewise
 
     def _stepped(self, before: NodeSession, event: SessionEvent, after: NodeSession) -> None:
         name, user = after.id, after.user.canonical

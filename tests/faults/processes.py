@@ -18,6 +18,7 @@ from farmlease.domain.identity import User
 from tests.faults.history import History, Spell
 from tests.faults.hosts import HEARTBEAT, PATIENCE, Answer, Plan
 from tests.support.agents import Reply, RunningAgent
+from tests.support.patience import turns, within
 
 __all__ = ["Watched", "watched_agent"]
 
@@ -71,7 +72,7 @@ class Watched:
         """End a session; again and again where the agent is down, as a host does."""
         self.history.close_spell(self.name, session)
         self.history.note(f"{self.name} {session}: end?")
-        for _ in range(50):
+        for _ in turns(5):
             reply = await self._asked(lambda: self.agent.end(session))
             if reply is not None and reply.status == 204:
                 return
@@ -188,7 +189,7 @@ class Watched:
     async def _asked(self, ask: Callable[[], Reply]) -> Reply | None:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(within(PATIENCE)):
                 return await asyncio.to_thread(ask)
         except TimeoutError:  # an OSError too, so it comes first
             self.history.violate("bounded", f"{self.name} does not answer")

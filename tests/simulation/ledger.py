@@ -182,12 +182,14 @@ class Ledger:
         late = is_whole and (not carried.awaited or self._owes_end(given["node"], carried.pool, given["user"]))
         own = given["user"] if late else ""
         _take_longer_holds(account, known)
+        if carried.name == "restore" and given["node"] in known.nodes:  # it is in contact, as by a heartbeat
+            known.nodes[given["node"]] = account.model.now + account.model.rules.timeout
         if is_whole and not counts and (what := changes(known, account.model, but_of=own)):
             self._complain("L11", f"{carried.by} restored what was not lost: {what}")
         if carried.name == "restore":
             taken = account.model.held().keys() - held.keys()
             self._admit(account, carried.arguments["user"], taken, account.model.fence, slots)
-        if carried.name == "recover" and carried.word == "recovering":
+        if carried.word in {"recovering", "restored"}:
             account.heard[carried.arguments["node"]] = carried.at + account.model.rules.timeout / 1000
 
     def _in_doubt(self, account: Account, carried: Carried) -> bool:

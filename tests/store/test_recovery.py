@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from farmlease.domain.model import Reason, Withdrawal
+from farmlease.domain.tombstones import Grave, Graves
 from farmlease.store.answers.admin import Importing, Release
 from farmlease.store.answers.recovery import Recovering, Restored, Restoring
 from farmlease.store.answers.session import NOTHING, Beat, Behind, Claim, Known, Refusal, Taken, Taking
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
+from farmlease.store.tombstone_store import TombstoneStore
 from tests.support.seats import FARM, NODE, OTHER, VERSION, Desk, claim, desk
 from tests.support.stores import HOUR, Served, TimedStore, index
 
@@ -37,6 +39,11 @@ async def knowledge(pool: Desk, node: str = NODE) -> Known:
     beat = await pool.timed.store.heartbeat(pool.pool, VERSION, node, None)
     assert isinstance(beat, Beat)
     return Known(epoch=beat.epoch, fence=beat.fence, expected=beat.now, clock_generation=beat.clock_generation)
+
+
+def joined(pool: Desk, found: Recovering) -> Known:
+    """Return what a node knows that has restored all it has, and counts the time."""
+    return Known(epoch=found.epoch, fence=0, expected=pool.timed.clock.now_ms, clock_generation=found.clock_generation)
 
 
 async def recover(pool: Desk, known: Known, node: str = NODE, roster: tuple[str, ...] = (NODE,)) -> Recovering:
@@ -362,6 +369,56 @@ async def test_a_session_that_was_taken_is_not_restored(timed: TimedStore) -> No
     third = lives_on(pool, "a third life")
     found = await recover(third, replace(known, epoch=late.epoch))
     assert Restored(refused={}) == await restore(third, found.epoch, "john", taken, ("1",))
+
+
+async def test_a_node_that_restores_for_longer_than_it_may_be_silent_loses_nothing(timed: TimedStore) -> None:
+    """L5, L7: who restores is not silent. What it restored first is still counted when it is through with the rest."""
+    pool = desk(timed, kind="floating", capacity=3, session_timeout="10s", linger="0s")
+    known, others = await knowledge(pool), await knowledge(pool, OTHER)
+    users = ("john", "mary", "paul")
+    taken = [await pool.start(user, user) for user in users]
+    emptied(pool)
+    await recover(pool, others, OTHER)
+    timed.clock.advance(WINDOW)  # it comes late
+    found = await recover(pool, known)
+    for user, each in zip(users, taken, strict=True):
+        assert Restored(refused={}) == await restore(pool, found.epoch, user, each, (user,))
+        timed.clock.advance(9_000)  # there are so many
+        assert isinstance(await ask(pool, "anna", joined(pool, found), "8", OTHER), Refusal | Behind)
+    assert await pool.timed.store.restored(pool.pool.name, NODE, found.epoch, knew=True)
+    beat = await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, joined(pool, found))
+    assert isinstance(beat, Beat)
+    assert (3, ()) == (beat.sessions, tuple(beat.lost))
+
+
+async def test_nobody_dies_in_the_window_that_waits_for_him(timed: TimedStore) -> None:
+    """L7: a node that may be silent for less than the window lasts waits in it for a seat, and for the others."""
+    pool = desk(timed, kind="floating", capacity=1, session_timeout="10s", linger="0s")
+    known = await knowledge(pool)
+    taken = await pool.start("john")
+    emptied(pool)
+    found = await recover(pool, known, roster=(NODE, OTHER))
+    await restore(pool, found.epoch, "john", taken, ("1",))
+    timed.clock.advance(WINDOW - 1)
+    beat = await pool.timed.store.heartbeat(pool.pool, VERSION, NODE, None, joined(pool, found))
+    assert isinstance(beat, Beat)
+    assert (1, ()) == (beat.sessions, tuple(beat.lost))
+
+
+async def test_a_node_that_puts_back_for_longer_than_it_may_be_silent_goes_on(timed: TimedStore) -> None:
+    """L5, L11: what was taken back comes first, and may be much: the node can restore after it."""
+    pool = desk(timed, kind="floating", capacity=9, session_timeout="10s", linger="0s")
+    known = await knowledge(pool)
+    taken = await pool.start("john")
+    emptied(pool)
+    found = await recover(pool, known)
+    taking = Graves({f"{taken.lease.id} of another/": Grave(taken.fence, timed.clock.now_ms + HOUR)})
+    for user in ("mary", "paul", "anna"):
+        timed.clock.advance(9_000)
+        graves = TombstoneStore(timed.connection, FARM)
+        assert await graves.put_back(pool.pool.name, NODE, found.epoch, index(user), taking)
+    timed.clock.advance(9_000)
+    assert Restored(refused={}) == await restore(pool, found.epoch, "john", taken, ("1",))
 
 
 async def test_a_revoked_user_is_not_restored(timed: TimedStore) -> None:

@@ -10,6 +10,7 @@ from farmlease.domain.policy import Pool
 from farmlease.store.answers.session import Taken, Taking
 from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
 from farmlease.store.lease_store import LeaseStore
+from tests.support.patience import within
 from tests.support.seats import NODE, VERSION, claim
 from tests.support.servers import RedisServer
 from tests.support.stores import named_pool
@@ -45,7 +46,7 @@ def monitored(server: RedisServer) -> Iterator[list[str]]:
             thread.start()
             yield sent
             raw.echo("over")
-            thread.join(10)
+            thread.join(within(10))
     assert "ECHO" == sent.pop()
 
 

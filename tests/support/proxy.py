@@ -148,4 +148,4 @@ def proxy(target: int, seed: int = 0) -> Iterator[Proxy]:
         yield between
     finally:
         between._loop.call_soon_threadsafe(between._loop.stop)
-        thread.join(10)
+        thread.join(within(10))

@@ -19,6 +19,7 @@ local user, node, epoch, theirs = ARGV[1], ARGV[2], tonumber(ARGV[3]), cjson.dec
 
 if not load_limits() or epoch ~= state.epoch or not alive(NODES, node) then return { 'strange' } end
 if sweep() then return { 'more' } end
+keep_recovering(node)
 
 -- 1. What is new here?
 local graves, new = graves_of(user), {}

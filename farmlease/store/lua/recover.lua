@@ -58,7 +58,7 @@ call('HSET', META, 'fence', text(math.max(state.fence, caller.seen)))
 -- 3. This node is alive, but what it had before it was taken for dead is over.
 local deadline = deadline_of(call('ZSCORE', NODES, node))
 if deadline and deadline <= now and terminate_of_node(node, 'timeout', SWEEP_SESSIONS) <= 0 then return { 'more' } end
-call('ZADD', NODES, text(now + limits.session_timeout_ms), node)
+keep_recovering(node)
 if is_recovering() then
   call('ZADD', AWAITED, 0, node)
   for _, other in ipairs(cjson.decode(ARGV[4])) do call('ZADD', AWAITED, 'NX', 0, other) end

@@ -36,6 +36,7 @@ local refused = policy_differs(version)
 if refused then return refused end
 if epoch ~= state.epoch or not alive(NODES, node) then return { 'strange' } end -- or it has to recover first
 if sweep() then return { 'more' } end
+keep_recovering(node)
 for _, claim in pairs(wanted) do
   if claim.fence > server_now + FENCE_AHEAD then claim.fence = state.fence end -- none that was given
 end

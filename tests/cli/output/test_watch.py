@@ -76,7 +76,7 @@ def test_on_a_terminal_the_list_is_drawn_anew(host: Host) -> None:
     command = host.command("lease", "list", "--follow")
     with subprocess.Popen(command, stdout=slave, stdin=slave, stderr=subprocess.PIPE, env=environ) as process:
         try:
-            seen, lent, deadline = "", False, time.monotonic() + 60
+            seen, lent, deadline = "", False, time.monotonic() + within(30)
             while time.monotonic() < deadline and "Ctrl-C" not in seen.partition("mary")[2]:
                 seen += os.read(master, 65536).decode()
                 if "Ctrl-C" in seen and not lent:

@@ -227,6 +227,12 @@ local function is_recovering()
   return state.recovering > now
 end
 
+-- A node that recovers, puts back or restores is in contact, and does not die in the window that waits for it: until it
+-- has restored all that it has, its heartbeats are not carried out.
+local function keep_recovering(node)
+  call('ZADD', NODES, text(math.max(now + limits.session_timeout_ms, state.recovering)), node)
+end
+
 -- The answer to a node that does not know this store: it will restore what it has, and the window waits for it from
 -- here on, whether it was known before or not.
 local function send_to_recover(node)
