@@ -3,15 +3,13 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.agents import Agents, agents_on
-from tests.support.patience import within
+from tests.support.commands import typed
 from tests.support.samples import DEPLOY
 from tests.support.servers import RedisServer
 
@@ -55,18 +53,8 @@ def version(agents: Agents, node: str) -> int:
         (DEPLOY / "REFERENCE.md").read_text(encoding="utf-8").partition("### Does the program accept the file?")[2]
     )
     (line,) = re.findall(r"^ *farmlease (lease files .+)$", section, re.MULTILINE)
-    command = [
-        sys.executable,
-        "-m",
-        "farmlease",
-        "--config",
-        str(agents[node].config),
-        *shlex.split(line),
-        "-o",
-        "json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=True)
-    (current,) = [each["version"] for each in json.loads(done.stdout) if each["state"] == "current"]
+    listed = json.loads(typed(agents[node].config, *shlex.split(line), "-o", "json").out)
+    (current,) = [each["version"] for each in listed if each["state"] == "current"]
     return int(current)
 
 
@@ -90,12 +78,4 @@ def test_the_five_minutes_tell(agents: Agents, program: Program, same: bool, lic
     before = version(agents, "ctx-01")
     borrowed += worked(agents, "ctx-02", program)
     assert (same, licences) == (version(agents, "ctx-02") == before, borrowed)
-    command = [sys.executable, "-m", "farmlease", "--config", str(agents["ctx-01"].config)]
-    shown = subprocess.run(
-        [*command, "pool", "show", "qlikview", "-o", "json"],
-        capture_output=True,
-        text=True,
-        timeout=within(60),
-        check=True,
-    )
-    assert 1 == json.loads(shown.stdout)["used"]
+    assert 1 == json.loads(typed(agents["ctx-01"].config, "pool", "show", "qlikview", "-o", "json").out)["used"]

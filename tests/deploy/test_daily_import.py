@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agents import Agents, agents_on
+from tests.support.commands import Ended, typed
 from tests.support.patience import within
 from tests.support.samples import DEPLOY, replaced
 from tests.support.servers import RedisServer
@@ -51,18 +52,17 @@ def test_the_daily_import_runs_as_written(agents: Agents, tmp_path: Path, argume
     books, today = tmp_path / "BorrowedCalData.csv", f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
     head = "UserName,MachineId,UtcBorrowTime\n"
 
-    def night(rows: str) -> subprocess.CompletedProcess[str]:
+    def night(rows: str) -> Ended:
         books.write_text(head + rows)
-        command = [sys.executable, "-m", "farmlease", "--config", str(agents["ctx-01"].config), *arguments(books)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
+        return typed(agents["ctx-01"].config, *arguments(books))
 
     first = night(f"CORP\\john,NB-1,{today}\n")
-    assert (0, "imported 1, known before 0, bad 0\n") == (first.returncode, first.stdout)
+    assert (0, "imported 1, known before 0, bad 0\n") == (first.status, first.out)
     second = night(f"CORP\\john,NB-1,{today}\nCORP\\mary,NB-2,{today}\n")
-    assert (0, "imported 1, known before 1, bad 0\n") == (second.returncode, second.stdout)
+    assert (0, "imported 1, known before 1, bad 0\n") == (second.status, second.out)
     third = night(f"CORP\\john,NB-1,{today}\n,NB-3,{today}\n")
-    assert (1, "imported 0, known before 1, bad 1\n") == (third.returncode, third.stdout)
-    assert "line 3" in third.stderr
+    assert (1, "imported 0, known before 1, bad 1\n") == (third.status, third.out)
+    assert "line 3" in third.err
 
 
 def test_what_the_notebook_borrowed_counts_as_a_device(agents: Agents, tmp_path: Path) -> None:
@@ -70,8 +70,7 @@ def test_what_the_notebook_borrowed_counts_as_a_device(agents: Agents, tmp_path:
     books = tmp_path / "BorrowedCalData.csv"
     borrowed = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
     books.write_text(f"UserName,MachineId,UtcBorrowTime\nCORP\\john,NB-1,{borrowed}\n")
-    command = [sys.executable, "-m", "farmlease", "--config", str(agents["ctx-01"].config), *of_service(books)]
-    subprocess.run(command, check=True, capture_output=True, timeout=within(60))
+    assert 0 == typed(agents["ctx-01"].config, *of_service(books)).status
     agent = agents["ctx-01"]
     assert 201 == agent.start("CORP\\john", "7").status
     denial = agent.start("CORP\\john", "8", device="NB-9").document

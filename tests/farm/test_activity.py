@@ -1,6 +1,5 @@
 """Who works keeps the seat, with nothing set up: real agents, systemd's loginctl, and a real bus with a logind on it."""
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
+from tests.support.commands import typed
 from tests.support.login import MockedLogind, logind_on_a_bus, scope, scoped
 from tests.support.pam_hosts import pam_service
 from tests.support.patience import within
@@ -122,5 +122,4 @@ def test_the_doctor_says_whether_anything_reports(
 
 def examined(agent: RunningAgent) -> str:
     """Return what the doctor finds."""
-    command = [sys.executable, "-m", "farmlease", "--config", str(agent.config), "doctor", "-o", "csv"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False).stdout
+    return typed(agent.config, "doctor", "-o", "csv").out

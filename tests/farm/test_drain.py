@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agents import Agents, RunningAgent, agents_on, soon
-from tests.support.commands import Ended
+from tests.support.commands import typed
 from tests.support.patience import within
 from tests.support.servers import RedisServer, redis_server
 
@@ -31,18 +31,9 @@ def farm(store: RedisServer) -> Iterator[Agents]:
         yield running
 
 
-def typed(agent: RunningAgent, *args: str, config: Path | None = None) -> Ended:
-    """Run a command on an agent's host, as a process of its own."""
-    command = [sys.executable, "-m", "farmlease", "--config", str(config or agent.config), *args]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=within(60), text=True
-    )
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
 def listed(agent: RunningAgent) -> dict[str, dict[str, object]]:
     """The nodes as another host's administrator sees them."""
-    ended = typed(agent, "node", "list", "-o", "json")
+    ended = typed(agent.config, "node", "list", "-o", "json")
     assert (0, "") == (ended.status, ended.err)
     return {row["node"]: row for row in json.loads(ended.out)}
 
@@ -52,7 +43,7 @@ def test_the_balancer_hears_of_a_drain_within_five_seconds(farm: Agents) -> None
     here, there = farm["ctx-01"], farm["ctx-02"]
     assert 201 == there.start("CORP\\john", "7").status
     began = time.monotonic()
-    ended = typed(here, "node", "drain", "ctx-02")
+    ended = typed(here.config, "node", "drain", "ctx-02")
     assert (0, "") == (ended.status, ended.err)
     assert ended.out.startswith("ctx-02 takes no new users")
     soon(lambda: there.health().status == 503, "the balancer was not told")
@@ -62,7 +53,7 @@ def test_the_balancer_hears_of_a_drain_within_five_seconds(farm: Agents) -> None
     assert 201 == there.start("CORP\\john", "9").status
     soon(lambda: listed(here)["ctx-02"]["state"] == "draining", "the list does not say that the node drains")
     assert "ready" == listed(here)["ctx-01"]["state"]
-    assert 0 == typed(here, "node", "undrain", "ctx-02").status
+    assert 0 == typed(here.config, "node", "undrain", "ctx-02").status
     soon(lambda: there.health().status == 200, "the balancer was not told that the node takes users again")
     assert [204, 204] == [there.end("7").status, there.end("9").status]
 
@@ -94,7 +85,7 @@ def test_a_drain_waits_until_it_is_safe_to_reimage(farm: Agents) -> None:
         out, err = waiting.communicate(timeout=within(30))
     assert (0, "") == (waiting.returncode, err)
     assert "ctx-02 is empty and has delivered everything: safe to reimage" == out.splitlines()[-1]
-    assert 0 == typed(here, "node", "undrain", "ctx-02").status
+    assert 0 == typed(here.config, "node", "undrain", "ctx-02").status
     soon(lambda: there.health().status == 200, "the node does not take users again")
 
 
@@ -102,23 +93,23 @@ def test_a_wait_that_is_over_says_what_is_left(farm: Agents) -> None:
     """Exit status 1, one line, and the node goes on draining."""
     here, there = farm["ctx-01"], farm["ctx-02"]
     assert 201 == there.start("CORP\\john", "1").status
-    ended = typed(here, "node", "drain", "ctx-02", "--wait", "4s")
+    ended = typed(here.config, "node", "drain", "ctx-02", "--wait", "4s")
     assert (1, "farmlease: ctx-02 is not empty after 4s: 1 session left; it goes on draining\n") == (
         ended.status, ended.err,
     )  # fmt: skip
     soon(lambda: there.health().status == 503, "the node does not drain")
     assert 204 == there.end("1").status
-    assert 0 == typed(here, "node", "undrain", "ctx-02").status
+    assert 0 == typed(here.config, "node", "undrain", "ctx-02").status
     soon(lambda: there.health().status == 200, "the node does not take users again")
 
 
 def test_what_is_mistyped_is_told(farm: Agents) -> None:
     """An unknown node names near ones, a wait that is no duration says where the name stands."""
-    ended = typed(farm["ctx-01"], "node", "drain", "ctx-2")
+    ended = typed(farm["ctx-01"].config, "node", "drain", "ctx-2")
     assert (1, "farmlease: there is no node ctx-2; did you mean ctx-02 or ctx-01? see `farmlease node list`\n") == (
         ended.status, ended.err,
     )  # fmt: skip
-    ended = typed(farm["ctx-01"], "node", "drain", "--wait", "ctx-02")
+    ended = typed(farm["ctx-01"].config, "node", "drain", "--wait", "ctx-02")
     assert (2, 1) == (ended.status, ended.err.count("\n"))
 
 
@@ -128,7 +119,7 @@ def test_without_a_store_it_is_status_4(farm: Agents, tmp_path: Path) -> None:
     text = farm["ctx-01"].config.read_text()
     away.write_text(text.replace('url = "', f'url = "unix://{tmp_path}/none.sock"\n#'))
     for args in (("list",), ("drain", "ctx-02"), ("undrain", "ctx-02"), ("drain", "ctx-02", "--wait", "1s")):
-        ended = typed(farm["ctx-01"], "node", *args, config=away)
+        ended = typed(away, "node", *args)
         assert (4, "", 1) == (ended.status, ended.out, ended.err.count("\n")), ended.err
 
 
@@ -136,7 +127,7 @@ def test_a_drain_survives_the_store_and_the_agent() -> None:
     """FLUSHALL and kill -9 together neither undrain a node nor drain it for ever."""
     with redis_server() as store, agents_on(store.url, nodes=("ctx-01",), heartbeat="1s") as running:
         node = running["ctx-01"]
-        assert 0 == typed(node, "node", "drain", "ctx-01").status
+        assert 0 == typed(node.config, "node", "drain", "ctx-01").status
         soon(lambda: node.health().status == 503, "the node does not drain")
         node.kill()
         with store.client() as client:
@@ -144,7 +135,7 @@ def test_a_drain_survives_the_store_and_the_agent() -> None:
         node.launch()
         soon(lambda: listed(node).get("ctx-01", {}).get("state") == "draining", "the wish was lost")
         assert 503 == node.health().status
-        assert 0 == typed(node, "node", "undrain", "ctx-01").status
+        assert 0 == typed(node.config, "node", "undrain", "ctx-01").status
         soon(lambda: node.health().status == 200, "the node does not take users again")
 
 
@@ -185,7 +176,7 @@ def test_a_broker_is_told_once_of_each_change(tmp_path: Path) -> None:
     ):
         node, lines = agents["ctx-01"], list[str]()
         for command, line in (("drain", "drained ctx-01\n"), ("undrain", "undrained ctx-01\n")):
-            assert 0 == typed(node, "node", command, "ctx-01").status
+            assert 0 == typed(node.config, "node", command, "ctx-01").status
             lines.append(line)
             soon(lambda: told.exists() and told.read_text() == "".join(lines), f"not told of {command}")
             assert 0 == node.terminate()

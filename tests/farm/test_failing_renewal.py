@@ -1,14 +1,13 @@
 """A password or a certificate that will not do tomorrow: health and doctor say so while the connection still serves."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.agents import RunningAgent, agents_on, soon
 from tests.support.authority import Authority
+from tests.support.commands import typed
 from tests.support.ports import quiet_ports
 from tests.support.servers import RedisServer, redis_server
 
@@ -23,9 +22,8 @@ def secrets_check(agent: RunningAgent) -> str:
 
 def doctor_says(agent: RunningAgent) -> str:
     """What doctor finds about the agent's health."""
-    command = [sys.executable, "-m", "farmlease", "--config", str(agent.config), "doctor", "-o", "json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    return "\n".join(f"{row['verdict']} {row['finding']}" for row in json.loads(done.stdout))
+    found = json.loads(typed(agent.config, "doctor", "-o", "json").out)
+    return "\n".join(f"{row['verdict']} {row['finding']}" for row in found)
 
 
 @contextmanager

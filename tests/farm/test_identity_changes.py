@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.agents import Agents, Reply, RunningAgent, agents_on, soon
+from tests.support.commands import typed
 from tests.support.patience import within
 from tests.support.servers import RedisServer, redis_server
 
@@ -49,10 +50,9 @@ def command(agent: RunningAgent, *args: str) -> subprocess.Popen[bytes]:
 
 def run(agent: RunningAgent, *args: str) -> str:
     """Run a command that must succeed; return what it prints."""
-    process = command(agent, *args)
-    out, err = process.communicate(timeout=within(60))
-    assert (0, b"") == (process.returncode, err)
-    return out.decode()
+    ended = typed(agent.config, *args)
+    assert (0, "") == (ended.status, ended.err)
+    return ended.out
 
 
 def corp_policy(farm: Agents) -> str:

@@ -1,13 +1,12 @@
 """The versions of a user's files, by the commands of an administrator on a host whose agent is running."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.agents import Agents, agents_on
+from tests.support.commands import typed
 from tests.support.servers import RedisServer, redis_server
 
 JOHN = r"CORP\john"
@@ -42,11 +41,10 @@ def worked(farm: Agents, content: bytes, node: str = "ctx-01") -> None:
     assert not file.exists()
 
 
-def run(farm: Agents, *args: str, node: str = "ctx-01", user: int | None = None) -> tuple[int, str, str]:
+def run(farm: Agents, *args: str, node: str = "ctx-01") -> tuple[int, str, str]:
     """Run ``farmlease lease ARGS`` on a host."""
-    command = [sys.executable, "-m", "farmlease", "--config", str(farm[node].config), "lease", *args]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, user=user)
-    return done.returncode, done.stdout, done.stderr
+    ended = typed(farm[node].config, "lease", *args)
+    return ended.status, ended.out, ended.err
 
 
 def listed(farm: Agents, node: str = "ctx-01") -> list[tuple[str, str, int, str]]:
@@ -75,9 +73,8 @@ def test_a_version_comes_back_at_the_next_session_anywhere(farm: Agents) -> None
     assert 201 == farm["ctx-02"].start(JOHN, "9").status
     assert GOOD == farm.licence_file("john").read_bytes()
     assert [("5", "current", len(GOOD), "(store)"), ("4", "superseded", len(BAD), "ctx-01")] == listed(farm)[:2]
-    command = [sys.executable, "-m", "farmlease", "--config", str(farm["ctx-01"].config)]
-    audit = subprocess.run([*command, "audit", "-o", "csv"], capture_output=True, text=True, check=True)
-    (entry,) = (line for line in audit.stdout.splitlines() if "file_restored" in line)
+    audit = typed(farm["ctx-01"].config, "audit", "-o", "csv")
+    (entry,) = (line for line in audit.out.splitlines() if "file_restored" in line)
     assert r"corp\john" in entry
     assert "on ctx-01" in entry
     status, _, err = run(farm, "restore-file", JOHN, "4", "--pool", "qlikview", "--yes")

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from tests.support.agents import RunningAgent, agents_on, soon
+from tests.support.commands import typed
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps open files from being removed")
@@ -205,6 +205,7 @@ def test_a_host_that_was_renamed(agent: RunningAgent) -> None:
 
 def _printed(agent: RunningAgent, *command: str) -> Any:
     """Return what a command prints as JSON: one list, or a line for each."""
-    line = [sys.executable, "-m", "farmlease", "--config", str(agent.config), *command, "-o", "json"]
-    text = subprocess.run(line, check=True, capture_output=True, text=True).stdout
+    ended = typed(agent.config, *command, "-o", "json")
+    assert (0, "") == (ended.status, ended.err)
+    text = ended.out
     return json.loads(text) if text.startswith("[") else [json.loads(each) for each in text.splitlines()]

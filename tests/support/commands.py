@@ -38,7 +38,7 @@ from tests.support.patience import within
 from tests.support.servers import RedisServer
 from tests.support.stores import StoreClock
 
-__all__ = ["CLEARQUEST", "IDENTITIES", "NODE", "QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of", "me"]
+__all__ = ["CLEARQUEST", "IDENTITIES", "NODE", "QLIKVIEW", "ClockedHost", "Ended", "Host", "host_of", "me", "typed"]
 
 QLIKVIEW = """# what we bought
 [identity]
@@ -73,6 +73,17 @@ class Ended:
     err: str
 
 
+def typed(config: Path, *args: str) -> Ended:
+    """Run ``farmlease ARGS`` without a terminal. In this process, because most of a command's time is imports."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()
+    no_terminal = patch.object(sys, "stdin", io.StringIO())
+    with no_terminal, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(["--config", str(config), *args])
+    structlog.reset_defaults()
+    out.seek(0)
+    return Ended(int(ended.value.code or 0), out.read(), err.getvalue())
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """One host of farm citrix-a, and its administrator."""
@@ -100,14 +111,8 @@ class Host:
         return [sys.executable, "-m", "farmlease", "--config", str(self.config_file), *args]
 
     def run(self, *args: str) -> Ended:
-        """Run ``farmlease ARGS`` without a terminal. In this process, because most of a command's time is imports."""
-        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()
-        no_terminal = patch.object(sys, "stdin", io.StringIO())
-        with no_terminal, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main(["--config", str(self.config_file), *args])
-        structlog.reset_defaults()
-        out.seek(0)
-        return Ended(int(ended.value.code or 0), out.read(), err.getvalue())
+        """Run ``farmlease ARGS`` without a terminal, as ``typed`` does."""
+        return typed(self.config_file, *args)
 
     def run_process(self, *args: str, **environ: str) -> Ended:
         """Run ``farmlease ARGS`` as a process of its own, with ``environ`` added to its environment."""
