@@ -3,7 +3,7 @@
 Only ``apply`` changes anything. It applies the policy over the version it compared with, or nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from farmlease.cli.client.farm import FarmClient, configuration, opened_farm
 from farmlease.cli.confirm import ask_first, yes_option
 from farmlease.cli.output.format import Format, emit, emit_one, output_option, write_text
 from farmlease.cli.pool.impact import impact_lines
+from farmlease.cli.pool.losses import lost_keys, written_again
 from farmlease.cli.pool.renames import due_lines, may_rename, moved_lines
 from farmlease.domain.json_documents import pool_document
 from farmlease.domain.policy import Policy, check_timing, parse_policy, policy_doubts
@@ -35,6 +36,12 @@ class _Preview:
     lines: Sequence[str]
     renames: bool  #: leases may stand under other names than it reads
     removed: Mapping[str, int]  #: pools that would be removed while seats are held in them, with the number of seats
+    lost: Sequence[str]  #: the farm's own keys that have lost something, or do not decode
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.unchanged and not self.renames and not self.lost
 
 
 @click.group()
@@ -52,6 +59,7 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
     It holds from the next decision on. No user loses a seat by it; removing a pool in which leases are held needs
     --yes. Where it changes who is who ([identity]), each lease whose user is called otherwise from now on moves to that
     name. One in use stays, is found by either name, and is moved by a later apply. Interrupted, apply it again.
+    The policy in force, applied again, writes what the farm's own keys have lost.
     """
     policy = parse_policy(_read_text(file), str(file), configuration().host_identity)
     for doubt in policy_doubts(policy):
@@ -61,22 +69,17 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
         preview = _preview(client, policy)
         for line in preview.lines:
             print_line(line)
-        if preview.unchanged and not preview.renames:
+        if preview.idle:
             return
         if dry_run:
-            for line in due_lines(client, policy) if preview.renames else ():
+            for line in _would_lines(client, policy, preview):
                 print_line(line)
-            print_line("dry run: nothing was applied")
             return
         if preview.removed:
             pools = ", ".join(f"{name} ({count} held)" for name, count in preview.removed.items())
             ask_first(f"this removes pools with leases: {pools}", yes=yes)
-        applied = client.wait(client.farm.apply(policy, over=preview.version))
-        if not preview.unchanged:
-            print_line(f"applied policy {applied.version}")
-        if applied.former_names:
-            for line in moved_lines(client, applied):
-                print_line(line)
+        for line in _applied_lines(client, policy, preview):
+            print_line(line)
 
 
 @pool.command("list", epilog=example("farmlease pool list", "farmlease pool list -o csv"))
@@ -107,9 +110,10 @@ def export() -> None:
 def _preview(client: FarmClient, policy: Policy) -> _Preview:
     """Compare a policy with the one in force, and list the users that its limits affect."""
     found = client.in_force()
-    due = may_rename(found, policy)
+    due, lost = may_rename(found, policy), lost_keys(client)
     if found.policy is not None and found.policy.text == policy.text:
-        return _Preview(found.version, unchanged=True, lines=["unchanged"], renames=due, removed={})
+        lines = [] if lost else ["unchanged"]
+        return _Preview(found.version, unchanged=True, lines=lines, renames=due, removed={}, lost=lost)
     changes = diff_policies(found.policy, policy)
     held = {each.name: client.seats_held(each) for each in found.pools}
     return _Preview(
@@ -121,7 +125,28 @@ def _preview(client: FarmClient, policy: Policy) -> _Preview:
         ],
         renames=due,
         removed={each.name: held[each.name] for each in changes.removed if held[each.name]},
+        lost=lost,
     )
+
+
+def _would_lines(client: FarmClient, policy: Policy, preview: _Preview) -> Iterator[str]:
+    """Yield what else would be done."""
+    if preview.lost:
+        yield written_again(preview.lost, unchanged=preview.unchanged, dry_run=True)
+    if preview.renames:
+        yield from due_lines(client, policy)
+    yield "dry run: nothing was applied"
+
+
+def _applied_lines(client: FarmClient, policy: Policy, preview: _Preview) -> Iterator[str]:
+    """Apply the policy over the version that was previewed, and yield what was done."""
+    applied = client.wait(client.farm.apply(policy, over=preview.version, anew=bool(preview.lost)))
+    if not preview.unchanged:
+        yield f"applied policy {applied.version}"
+    if preview.lost:
+        yield written_again(preview.lost, unchanged=preview.unchanged)
+    if applied.former_names:
+        yield from moved_lines(client, applied)
 
 
 def _read_text(file: Path) -> str:
