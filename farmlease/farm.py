@@ -73,10 +73,11 @@ class Farm:
         """Read the policy; RecordRejected if it does not open with this farm's keys."""
         return self._unsealed(await self.leases.read_policy())
 
-    async def apply(self, policy: Policy, *, over: int | None = None) -> PolicyInForce:
+    async def apply(self, policy: Policy, *, over: int | None = None, anew: bool = False) -> PolicyInForce:
         """Put ``policy`` in force on every node, over version ``over`` (default: the one in force now).
 
-        Applying the policy that is in force makes no new version. PolicyChanged if another version is in force by now.
+        Applying the policy that is in force makes no new version; ``anew`` writes it again, and with it what the farm's
+        own keys have lost. PolicyChanged if another version is in force by now.
         Where it reads names otherwise, leases may stand under former ones until they are moved (``LeaseRenamer``).
         The limits are then written into each pool; if that is interrupted, apply the policy again. Removed pools are
         marked as well, so that no node goes on granting from them.
@@ -85,10 +86,9 @@ class Farm:
         before = self._unsealed(found)
         expected = found.version if over is None else over
         former_names = before.former_names or renames(before, policy)
-        if before.policy and (expected, policy.text) == (found.version, before.policy.text):
-            version = before.version
-        else:
-            version = max(found.version + 1, found.now)
+        same = before.policy is not None and (expected, policy.text) == (found.version, before.policy.text)
+        version = before.version if same else max(found.version + 1, found.now)
+        if anew or not same:
             await self.leases.apply_policy(
                 expected, version, self._sealed(version, policy), pools=_pool_names(policy), by=self.signature(),
                 former_names=former_names,

@@ -15,6 +15,7 @@ __all__ = [
     "eviction_text",
     "farm_loss_text",
     "foreign_text",
+    "is_written_by_apply",
     "wrong_type_text",
 ]
 
@@ -57,6 +58,15 @@ _FARM_MEANS = {
 }
 
 
+#: Keys of the farm itself that `pool apply` writes; nodes and users write the others.
+_WRITTEN_BY_APPLY = frozenset({"policy", "audit", "counts", "pools"})
+
+
+def is_written_by_apply(key: str) -> bool:
+    """Whether `pool apply` writes a key of the farm itself, so that it is there again; else a loss counts as seen."""
+    return key.rpartition(":")[2] in _WRITTEN_BY_APPLY
+
+
 def farm_loss_text(key: str) -> str:
     """Return that a key of the farm itself is gone or has lost members, what that means and what to do."""
     return f"{key} was lost, or a part of it: {_FARM_MEANS[key.rpartition(':')[2]]}"
@@ -91,7 +101,7 @@ def foreign_text(found: Foreign, pool: str = "") -> str:
     """Return what lies in a key of a pool ("": of the farm itself) that farmlease did not write, and what to do."""
     name = found.key.rpartition(":")[2]
     if name == "policy":
-        return f"{found.key} does not decode: nodes go on by the policy they know; {_APPLY}"
+        return f"{found.key} does not decode: {_FARM_MEANS[name]}"
     members = counted(found.number, "member")
     text = f"{found.key} has {members} that farmlease did not write, such as {shown(found.first)!r}"
     if pool:

@@ -290,7 +290,7 @@ def test_follow_outlasts_a_store_that_goes_away(
     monkeypatch.setattr(audit_command, "PAUSE", 0)
     with asyncio.Runner() as runner:
         history: Any = Torn()
-        client = FarmClient(host.config, history, InterruptibleRunner(runner))
+        client = FarmClient(host.config, history, history, InterruptibleRunner(runner))
         found = audit_command.read_events(client, history, [AuditCursor("qlikview", "0")], (), follow=True)
         assert ["1", "2", "3", "4"] == [each.id for each in islice(found, 4)]
     assert "farmlease: the store is away; trying again\n" == capsys.readouterr().err

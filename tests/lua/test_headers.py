@@ -240,10 +240,10 @@ async def nothing_is_there(pool: Desk) -> None:
 async def sessions_come_and_go(pool: Desk) -> Taken:
     """Start, meet a limit, save twice and end, under a policy; return the first grant."""
     store = pool.timed.store
-    await store.apply_policy(0, 1, b"one")
-    assert b"one" == (await store.read_policy()).sealed
+    await store.apply_policy(0, 1, b"\1one")
+    assert b"\1one" == (await store.read_policy()).sealed
     with pytest.raises(PolicyChanged):
-        await store.apply_policy(0, 2, b"two")
+        await store.apply_policy(0, 2, b"\1two")
     await pool.ask("john")
     await pool.beat(NODE, OTHER)
     taken = await pool.start("john")

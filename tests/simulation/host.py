@@ -24,6 +24,7 @@ from farmlease.node.journal import state
 from farmlease.node.journal.outbox import NoteMessage, Outbox, ReleaseMessage, SaveMessage
 from farmlease.node.journal.sessions import NodeSession, SessionTable
 from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.lease_store import LeaseStore
 from tests.simulation.disk import Disk
 from tests.simulation.loop import OWNER, VirtualLoop
@@ -174,7 +175,9 @@ class Host:
         try:
             self.tasks = []
             self.line = self._network.line(self.name)
-            connection = Connection(self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep)
+            connection = Connection(
+                self.line, describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep, renewals=Renewals()
+            )
             farm = Farm(FARM, LeaseStore(connection, FARM), self._sealer)
             with patch.object(state, "SessionTable", WatchedTable), patch.object(state, "Outbox", WatchedOutbox):
                 accounts = Accounts(self.clock, NoAccounts())

@@ -1,6 +1,7 @@
 """Farmlease broken on purpose: each mutant is one deliberate defect, and the simulation has to catch every one.
 
-``python -m tests.simulation.mutants`` lives seeds until a law breaks and prints which, and after how many seeds. A
+``python -m tests.simulation.mutants`` lives seeds until a law breaks and prints which, and after how many seeds. A few
+are caught by no seed, for a reason that README.md gives: for those it runs the test of pytest that catches them. A
 mutant whose words are no longer in the production code fails at once: it would prove nothing.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 from farmlease.domain import offline_rules
+from farmlease.domain.tombstones import Graves
 from farmlease.errors import StoreUnavailable
 from farmlease.node.agent import Agent
 from farmlease.node.journal.journal import Journal
@@ -38,12 +40,15 @@ from farmlease.node.sync.recovery import Recovery
 from farmlease.node.sync.renamed_node import RenamedNode
 from farmlease.node.sync.taken_back import TakenBack
 from farmlease.store.connection.connection import Connection
+from tests.simulation.by_test import catches, scripts_that_say
 from tests.simulation.life import run, uncollected
 from tests.simulation.series import processes
 from tests.simulation.server import scripts
 from tests.simulation.world import World
 
 __all__ = ["MUTANTS", "Caught", "Mutant", "hunt"]
+
+_TAKEN_BACK, _TOMBSTONES = "tests/node/sync/test_taken_back.py", "tests/store/test_tombstones.py"
 
 #: Seeds after which what their runs left behind is collected.
 _TOGETHER = 10
@@ -59,11 +64,12 @@ class Mutant:
     prepare: Callable[[World], None]
     profile: str = "usual"
     conditions: Callable[[World], None] = lambda _: None  #: of the world, with the defect and without it
+    test: str = ""  #: of pytest, which catches it instead of seeds
 
 
 @dataclass(frozen=True, slots=True)
 class Caught:
-    """What caught a mutant: the law, and how many seeds that took; no law if nothing did."""
+    """What caught a mutant: the law, or "test", and how many seeds that took; no law if nothing did."""
 
     name: str
     law: str
@@ -122,6 +128,16 @@ def among(mutant: Mutant, **shares: float) -> Mutant:
             world.mood.often(name.replace("_", " "), share)
 
     return replace(mutant, conditions=conditions)
+
+
+def shown(mutant: Mutant, test: str) -> Mutant:
+    """Return the mutant that this test of pytest catches, and no seed."""
+    return replace(mutant, test=test)
+
+
+def served(name: str, what: str, old: str, new: str, test: str) -> Mutant:
+    """Return the mutant that says ``new`` for ``old`` in the scripts of the servers of this test of pytest."""
+    return Mutant(name, what, partial(scripts_that_say, old, new), _as_it_is, test=test)
 
 
 def python(name: str, what: str, owner: Any, method: str, old: str, new: str, profile: str = "usual") -> Mutant:
@@ -428,12 +444,43 @@ MUTANTS = (
             RenamedNode, "take_over", _do_nothing, "names"), host_renamed=4),
     among(python("told under a name unknown", "An end is delivered before the store knows the new name of its host.",
            OutboxDelivery, "_release", "await self.renamed.take_over(message.pool, known)", "pass", "names"), host_renamed=4),
+    served(
+        "late beat of a former name",
+        "A copy of a heartbeat makes a node of the former name of its host.",
+        "if alive(NODES, FORMER .. node) then return { 'strange' } end",
+        "",
+        "tests/store/test_rename_node.py::test_what_comes_late_under_the_former_name_is_refused",
+    ),
+    shown(python("erased name in receipts", "A node that hears of an erased name keeps it in its receipt.",
+        TakenBack, "_forget_name", "graves.takes_name(receipt.document)", "False"),
+        f"{_TAKEN_BACK}::test_an_erased_name_leaves_a_receipt_that_is_kept_for_files"),
+    served("erased name not put back", "What is put back leaves an erased name where the store has it again.",
+        "if not is_later then call('HDEL', NAMES, user) end", "",
+        f"{_TOMBSTONES}::test_what_is_put_back_is_taken_again"),
+    served("put back over a grant", "What is put back takes a lease that was granted since.",
+        "if lease and taken_since(graves, lease.id, last) then", "if lease and taken_with(graves, lease.id) then",
+        f"{_TOMBSTONES}::test_what_was_granted_later_is_left_alone"),
+    served("put back over sessions", "What is put back ends sessions that were granted since.",
+        "if taken_since(graves, lease.id, session.fence) then return", "if taken_with(graves, lease.id) then return",
+        f"{_TOMBSTONES}::test_what_was_granted_later_is_left_alone"),
+    shown(python("late answer believed", "A late answer to an end takes the receipt of what was granted since.",
+        Receipts, "renew", "if LeaseDocument.parse(receipt.document).fence > remains.fence:", "if False:"),
+        f"{_TAKEN_BACK}::test_a_late_answer_to_an_end_takes_no_device_that_a_session_moved_to"),
+    shown(swapped("taking not told", "A session that the store had lost is not told that its lease was taken.",
+        Graves, "why_lost", lambda *_: None),
+        f"{_TAKEN_BACK}::test_a_session_that_the_store_had_lost_is_told_that_its_lease_was_taken"),
+    shown(python("word takes the receipt", "The word of one lost session takes the receipt of another's grant.",
+        Reacquisition, "_lose", "self._receipts.take_back(lost.user, session.pool, lost.fence)",
+        "self._receipts.give_up(lost.user, session.pool)"),
+        f"{_TAKEN_BACK}::test_the_word_of_one_lost_session_leaves_the_receipt_of_a_later_grant"),
 )  # fmt: skip
 
 
 def hunt(name: str, seeds: int, events: int = 400) -> Caught:
     """Live seeds until a law breaks that holds without the mutant."""
     mutant = next(each for each in MUTANTS if each.name == name)
+    if mutant.test:
+        return Caught(name, "test" if catches(mutant.test, mutant.changes) else "", 0, mutant.test)
     for first in range(0, seeds, _TOGETHER):
         if caught := _hunt(mutant, range(first, min(first + _TOGETHER, seeds)), events):
             return caught

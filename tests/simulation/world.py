@@ -24,6 +24,7 @@ from farmlease.farm import Farm
 from farmlease.node.journal.outbox import SaveMessage
 from farmlease.node.journal.sessions import NodeSession
 from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.lease_store import LeaseStore
 from tests.simulation import laws
 from tests.simulation.blows import Blows
@@ -100,8 +101,9 @@ class World:
             for name in _HOSTS[:count]
         ]  # fmt: skip
         connection = Connection(
-            self.network.line("admin"), describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep
-        )
+            self.network.line("admin"), describe="simulated", timeout_ms=2000, server=None, sleep=asyncio.sleep,
+            renewals=Renewals(),
+        )  # fmt: skip
         self.admin = Farm(FARM, LeaseStore(connection, FARM), _sealer())
         self.monitoring = Monitoring(self.ledger, lambda: self.now, self.key)
         self.uses = Uses(self.ledger, lambda: self.now)

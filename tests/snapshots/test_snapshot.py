@@ -15,6 +15,7 @@ from farmlease.domain.identity import User
 from farmlease.domain.record import decode
 from farmlease.farm import Farm
 from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.lease_store import LeaseStore
 from tests.support.commands import Host as Shell
 from tests.support.commands import host_of
@@ -65,7 +66,9 @@ async def farm(running: tuple[RedisServer, StoreClock], snapshot: Path, tmp_path
     """The farm, no host of which is switched on yet."""
     server, clock = running
     client, raw = driver.Redis(unix_socket_path=str(server.socket)), server.client()
-    connection = Connection(client, describe="redis", timeout_ms=10_000, server=None, sleep=no_sleep)
+    connection = Connection(
+        client, describe="redis", timeout_ms=10_000, server=None, sleep=no_sleep, renewals=Renewals()
+    )
     timed = TimedStore("redis", LeaseStore(connection, FARM), clock, raw, connection)
     site = Site(tmp_path, timed, keyring_file.load(snapshot / "keyring.json"))
     yield site

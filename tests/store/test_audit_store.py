@@ -15,6 +15,7 @@ from farmlease.errors import Damaged
 from farmlease.store.answers.session import Refusal, Taken
 from farmlease.store.audit_store import AuditCursor, AuditStore, Erasure, NameInUse
 from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.lease_store import LeaseStore
 from tests.support.rules import MINUTE, Office, office, pool_of
 from tests.support.seats import FARM, NODE, claim
@@ -111,7 +112,9 @@ def test_every_hour_is_what_a_diary_says(linger: int, steps: list[tuple[str, str
         client, raw = fakeredis.FakeAsyncRedis(server=server), fakeredis.FakeRedis(server=server)
         with time_machine.travel(NINE / 1000, tick=False) as traveller:
             clock = StoreClock(lambda now_ms: traveller.move_to((now_ms + 0.5) / 1000))
-            connection = Connection(client, describe="fake", timeout_ms=10_000, server=None, sleep=no_sleep)
+            connection = Connection(
+                client, describe="fake", timeout_ms=10_000, server=None, sleep=no_sleep, renewals=Renewals()
+            )
             await live(clock, LeaseStore(connection, FARM), raw, linger, steps)
         await client.aclose()
         raw.close()

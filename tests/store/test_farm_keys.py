@@ -72,11 +72,11 @@ async def test_what_ends_by_itself_is_no_loss(timed: TimedStore) -> None:
 
 async def test_an_administrator_who_applies_the_policy_has_seen_it(timed: TimedStore) -> None:
     """The names do not come back by themselves: it is told until then."""
-    await LeaseStore(timed.connection, FARM).apply_policy(0, 5, b"sealed", pools=["qlikview"], by=b"admin")
+    await LeaseStore(timed.connection, FARM).apply_policy(0, 5, b"\1sealed", pools=["qlikview"], by=b"admin")
     await write_again(timed, 1)
     timed.raw.delete(NAMES)
     assert [NAMES] == await lost_farm_keys(timed.connection, FARM)
-    await LeaseStore(timed.connection, FARM).apply_policy(5, 6, b"sealed", pools=["qlikview"], by=b"admin")
+    await LeaseStore(timed.connection, FARM).apply_policy(5, 6, b"\1sealed", pools=["qlikview"], by=b"admin")
     assert [] == await lost_farm_keys(timed.connection, FARM)
 
 

@@ -23,7 +23,7 @@ NOT_YET = {"queue", "waits", "holds", "reserved", "quarantine", "barred", "await
 async def busy_hour(timed: TimedStore) -> list[Desk]:
     """Let 60 users of two pools come and go on two nodes, one of which dies, while the policy changes."""
     desks = [desk(timed, capacity=20), Desk(timed, named_pool(name="clearquest", capacity=15, sessions_per_user=2))]
-    await timed.store.apply_policy(0, 1, b"one")
+    await timed.store.apply_policy(0, 1, b"\1one")
     for pool in desks:
         await pool.beat(NODE, OTHER)
     for minute in range(60):
@@ -37,7 +37,7 @@ async def busy_hour(timed: TimedStore) -> list[Desk]:
                     await pool.end(user, taken, f"{minute} {number}", node)
             await pool.lease(user)
             await pool.held()
-    await timed.store.apply_policy(1, 2, b"two")
+    await timed.store.apply_policy(1, 2, b"\1two")
     for pool in desks:
         await timed.store.configure(pool.pool, 2)
         pool.version = 2

@@ -117,21 +117,21 @@ async def test_a_farm_without_policy_says_so(timed: TimedStore) -> None:
     assert SealedPolicy(version=0, sealed=b"", now=NINE) == await timed.store.read_policy()
 
 
-@pytest.mark.parametrize("sealed", [b"", b"\n", bytes(range(256)), b"1\n2\n3"])
+@pytest.mark.parametrize("sealed", [b"\0", b"\1\n", bytes(range(256)), b"\n1\n2\n3"])
 async def test_a_policy_is_any_bytes(timed: TimedStore, sealed: bytes) -> None:
-    """What was applied is read back byte for byte, with its version and the store's time."""
+    """What was applied is read back byte for byte, with its version and the store's time, if it begins as a seal does."""
     await timed.store.apply_policy(0, NINE, sealed)
     assert SealedPolicy(version=NINE, sealed=sealed, now=NINE) == await timed.store.read_policy()
 
 
 async def test_of_two_administrators_one_is_told(timed: TimedStore) -> None:
     """Both read version 1; the second to apply is told that somebody else did, and replaces nothing."""
-    await timed.store.apply_policy(0, 1, b"first")
-    await timed.store.apply_policy(1, 2, b"mine")
+    await timed.store.apply_policy(0, 1, b"\1first")
+    await timed.store.apply_policy(1, 2, b"\1mine")
     with pytest.raises(PolicyChanged, match="another administrator applied a policy meanwhile"):
-        await timed.store.apply_policy(1, 3, b"yours")
-    assert b"mine" == (await timed.store.read_policy()).sealed
+        await timed.store.apply_policy(1, 3, b"\1yours")
+    assert b"\1mine" == (await timed.store.read_policy()).sealed
     with pytest.raises(PolicyChanged):
-        await timed.store.apply_policy(0, 4, b"first of all")
+        await timed.store.apply_policy(0, 4, b"\1first of all")
     with pytest.raises(PolicyChanged):
-        await timed.store.apply_policy(7, 8, b"after a roll-back")
+        await timed.store.apply_policy(7, 8, b"\1after a roll-back")

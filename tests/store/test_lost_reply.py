@@ -109,8 +109,8 @@ async def configure(timed: TimedStore) -> Callable[[], Awaitable[Any]]:
 
 async def apply_policy(timed: TimedStore) -> Callable[[], Awaitable[Any]]:
     """A new policy."""
-    await timed.store.apply_policy(0, 1, b"old")
-    return lambda: timed.store.apply_policy(1, 2, b"new")
+    await timed.store.apply_policy(0, 1, b"\1old")
+    return lambda: timed.store.apply_policy(1, 2, b"\1new")
 
 
 async def count(timed: TimedStore) -> Callable[[], Awaitable[Any]]:

@@ -20,6 +20,7 @@ from typing_extensions import override
 from farmlease.store.answers.session import Beat, Behind, Claim, Conflict, Refusal, Saved, Taken, Taking
 from farmlease.store.answers.stored_lease import StoredLease
 from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.lease_store import LeaseStore
 from tests.support.servers import RedisServer
 from tests.support.stores import NINE, index, named_pool, no_sleep
@@ -118,7 +119,9 @@ class Stories(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.stack = ExitStack()
         self.client, self.clock = self.stack.enter_context(opened())
-        connection = Connection(self.client, describe="test", timeout_ms=10_000, server=None, sleep=no_sleep)
+        connection = Connection(
+            self.client, describe="test", timeout_ms=10_000, server=None, sleep=no_sleep, renewals=Renewals()
+        )
         self.store = LeaseStore(connection, FARM)
         self.lives = dict.fromkeys(HOSTS, 0)
         self.version = 1

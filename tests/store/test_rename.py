@@ -346,17 +346,17 @@ async def test_a_place_in_the_queue_is_kept_through_a_change_of_name(timed: Time
 async def test_a_policy_says_whether_leases_may_stand_under_former_names(timed: TimedStore) -> None:
     """Until it is settled, and by that policy only; the seal stays as it is."""
     names, store = NameStore(timed.connection, FARM), timed.store
-    await store.apply_policy(0, 1, b"one\nsealed", former_names=True)
+    await store.apply_policy(0, 1, b"\1one\nsealed", former_names=True)
     found = await store.read_policy()
-    assert SealedPolicy(version=1, sealed=b"one\nsealed", now=found.now, former_names=True) == found
-    await store.apply_policy(0, 1, b"one\nsealed", former_names=True)  # a lost reply
+    assert SealedPolicy(version=1, sealed=b"\1one\nsealed", now=found.now, former_names=True) == found
+    await store.apply_policy(0, 1, b"\1one\nsealed", former_names=True)  # a lost reply
     assert not await names.settle(2)
     assert (await store.read_policy()).former_names
     assert await names.settle(1)
     assert await names.settle(1)
     assert replace(found, former_names=False) == await store.read_policy()
     with pytest.raises(PolicyChanged):
-        await store.apply_policy(0, 2, b"two")
+        await store.apply_policy(0, 2, b"\1two")
 
 
 async def test_a_lapsed_lease_is_nothing_to_rename(timed: TimedStore) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from farmlease.domain.model import Reason
-from farmlease.store.answers.session import NOTHING, Known, Taken
+from farmlease.store.answers.session import NOTHING, Beat, Behind, Known, Taken
+from farmlease.store.inspect.foreign import foreign_members
+from farmlease.store.keys import Shard
 from farmlease.store.node_store import NodeStore
 from tests.support.rules import MINUTE, Office, office
 from tests.support.seats import FARM, NODE, OTHER, audit, claim
@@ -33,9 +35,10 @@ def seats(office: Office) -> dict[str, Any]:
 
 
 def names_in(office: Office, name: str) -> list[str]:
-    """Return every set in which something is called by a node's name, but for the audit."""
+    """Return every set in which something is called by a node's name, but for the audit and what says it is former."""
     found = office.contents()
     found.pop("audit")
+    found["nodes"] = [entry for entry in found.get("nodes", []) if not entry[0].startswith(b"##")]
     return [key for key, entries in found.items() if name in str(entries)]
 
 
@@ -81,6 +84,45 @@ async def test_it_is_audited_once(timed: TimedStore) -> None:
     before = pool.contents()
     assert 0 == await rename(pool)
     assert before == pool.contents()
+
+
+async def test_what_comes_late_under_the_former_name_is_refused(timed: TimedStore) -> None:
+    """L3: a copy of a heartbeat makes no node of it, and so one of a question takes no seat; until it is its name again."""
+    pool = await office(timed, "named", NODE, OTHER, capacity=3)
+    await pool.start("john")
+    await rename(pool)
+    nodes = NodeStore(timed.connection, FARM)
+    for late in (None, "ctx-01#0"):
+        assert Behind.STRANGE is await timed.store.heartbeat(pool.pool, pool.version, NODE, late)
+        assert Behind.LAPSED is await pool.ask("john")
+        assert {RENAMED, OTHER} == {*await timed.store.nodes(POOL)}
+    timed.clock.advance(HOUR)
+    assert 1 == (await pool.beat(RENAMED)).sessions
+    await pool.beat(SUCCESSOR)
+    assert 1 == await nodes.rename_node(POOL, RENAMED, NODE, NOTHING)
+    assert 1 == (await pool.beat(NODE)).sessions
+    assert Behind.STRANGE is await timed.store.heartbeat(pool.pool, pool.version, RENAMED, None)
+    assert {NODE, OTHER, SUCCESSOR} == {*await timed.store.nodes(POOL)}
+
+
+async def test_a_node_that_recovers_has_its_name(timed: TimedStore) -> None:
+    """Data of another past may have the present name for a former one: whoever recovers goes on under it."""
+    pool = await office(timed, "named", NODE)
+    await rename(pool)
+    await timed.store.recover(pool.pool, pool.version, NODE, NOTHING, window_ms=0, roster=())
+    assert isinstance(await timed.store.heartbeat(pool.pool, pool.version, NODE, None), Beat)
+
+
+async def test_a_former_name_is_no_damage_and_is_forgotten(timed: TimedStore) -> None:
+    """Nothing foreign lies in the key, and a week later nothing is left."""
+    pool = await office(timed, "named", NODE)
+    await rename(pool)
+    key = Shard(FARM, POOL).key("nodes")
+    assert [] == await foreign_members(timed.connection, [key])
+    timed.clock.advance(8 * 24 * HOUR)
+    await pool.beat(RENAMED)
+    assert await pool.start("mary", node=RENAMED)
+    assert [RENAMED.encode()] == timed.raw.zrange(key, 0, -1)
 
 
 async def test_no_moment_in_between(timed: TimedStore) -> None:

@@ -20,6 +20,7 @@ from farmlease.domain.model import Withdrawal
 from farmlease.store.answers.admin import DeviceRelease, DeviceReplacement, Release, Replacement
 from farmlease.store.answers.session import Beat, Behind, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import LeaseStore
 from farmlease.store.tombstone_store import TombstoneStore
@@ -76,7 +77,9 @@ class Stories(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.stack = ExitStack()
         self.client, self.clock = self.stack.enter_context(opened())
-        connection = Connection(self.client, describe="test", timeout_ms=10_000, server=None, sleep=no_sleep)
+        connection = Connection(
+            self.client, describe="test", timeout_ms=10_000, server=None, sleep=no_sleep, renewals=Renewals()
+        )
         self.store = LeaseStore(connection, FARM)
         self.seats = next(key for key in Shard(FARM, "clearquest").keys() if key.endswith(":seats"))  # noqa: SIM118 - not a dict
         self.lives = dict.fromkeys(HOSTS, 0)

@@ -90,13 +90,13 @@ async def test_a_former_policy_is_replaced_once(timed: TimedStore, vault: SealSt
 
 async def test_the_policy_is_replaced_under_its_version(timed: TimedStore, vault: SealStore) -> None:
     """The same version with another seal; not over a policy that was applied meanwhile."""
-    await timed.store.apply_policy(0, 7, b"old")
+    await timed.store.apply_policy(0, 7, b"\1old")
     found = await timed.store.read_policy()
-    assert await vault.reseal_policy(found, b"new\nseal")
-    assert await vault.reseal_policy(found, b"new\nseal")
-    assert b"7\nnew\nseal" == timed.raw.get(policy_key("citrix-a"))
-    assert not await vault.reseal_policy(SealedPolicy(version=6, sealed=b"new\nseal", now=0), b"other")
-    assert b"7\nnew\nseal" == timed.raw.get(policy_key("citrix-a"))
+    assert await vault.reseal_policy(found, b"\1new\nseal")
+    assert await vault.reseal_policy(found, b"\1new\nseal")
+    assert b"7\n\1new\nseal" == timed.raw.get(policy_key("citrix-a"))
+    assert not await vault.reseal_policy(SealedPolicy(version=6, sealed=b"\1new\nseal", now=0), b"other")
+    assert b"7\n\1new\nseal" == timed.raw.get(policy_key("citrix-a"))
 
 
 async def test_who_drained_is_replaced_under_the_wish(timed: TimedStore, vault: SealStore) -> None:

@@ -17,6 +17,7 @@ import redis.asyncio as driver
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.store.answers.session import Beat, Claim, Refusal, Taken, Taking, Waiting
 from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.keys import Shard
 from farmlease.store.lease_store import Acquired, LeaseStore
 from tests.support.races import fork_each, obey
@@ -33,7 +34,10 @@ class Racer:
     def __init__(self, client: driver.Redis, node: str) -> None:
         self.client = client
         self.store = LeaseStore(
-            Connection(client, describe="race", timeout_ms=30_000, server=None, sleep=asyncio.sleep), "citrix-a"
+            Connection(
+                client, describe="race", timeout_ms=30_000, server=None, sleep=asyncio.sleep, renewals=Renewals()
+            ),
+            "citrix-a",
         )
         self.node = node
         self.random = random.Random(node)  # noqa: S311 - a race, not a secret

@@ -16,6 +16,7 @@ from redis import asyncio as driver
 
 from farmlease.domain.policy import Pool, parse_policy
 from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.lease_store import LeaseStore
 from farmlease.store.script import LIFE, Argument, Script
 from tests.support.servers import RedisServer, redis_server, virtual_time_server
@@ -77,7 +78,9 @@ async def timed(request: pytest.FixtureRequest) -> AsyncIterator[TimedStore]:
             client = driver.Redis(unix_socket_path=str(running.socket))
             raw = running.client()
             raw.flushall()
-        connection = Connection(client, describe=request.param, timeout_ms=10_000, server=None, sleep=no_sleep)
+        connection = Connection(
+            client, describe=request.param, timeout_ms=10_000, server=None, sleep=no_sleep, renewals=Renewals()
+        )
         yield TimedStore(request.param, LeaseStore(connection, "citrix-a"), clock, raw, connection)
         await client.aclose()
         raw.close()

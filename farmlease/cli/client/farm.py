@@ -29,6 +29,7 @@ from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Policy, PolicyInForce, Pool
 from farmlease.errors import FarmleaseError, InvalidInput, RecordRejected
 from farmlease.farm import Farm, open_farm
+from farmlease.store.connection.connection import Connection
 
 __all__ = ["FarmClient", "administrator", "configuration", "opened_farm", "warn_on_stderr"]
 
@@ -44,6 +45,7 @@ class FarmClient:
 
     config: Config
     farm: Farm
+    connection: Connection
     _runner: InterruptibleRunner
 
     @property
@@ -180,8 +182,9 @@ def opened_farm() -> Iterator[FarmClient]:
     with asyncio.Runner() as runner, InterruptibleRunner(runner) as interruptible:
         stack = AsyncExitStack()
         try:
-            farm, _ = interruptible.run(stack.enter_async_context(open_farm(config, by=administrator(config.node))))
-            yield FarmClient(config, farm, interruptible)
+            opening = open_farm(config, by=administrator(config.node))
+            farm, connection = interruptible.run(stack.enter_async_context(opening))
+            yield FarmClient(config, farm, connection, interruptible)
         finally:
             runner.run(stack.aclose())
 

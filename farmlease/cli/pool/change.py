@@ -3,13 +3,14 @@
 It is applied over the version that it was compared with, or not at all. ``apply`` and ``rollback`` are the same here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farmlease.cli import print_line, print_stderr
 from farmlease.cli.client.farm import FarmClient
 from farmlease.cli.confirm import ask_first
 from farmlease.cli.pool.impact import impact_lines
+from farmlease.cli.pool.losses import lost_keys, written_again
 from farmlease.cli.pool.renames import due_lines, may_rename, moved_lines
 from farmlease.domain.policy import Policy, check_timing, policy_doubts
 from farmlease.domain.policy_diff import diff_policies
@@ -27,6 +28,12 @@ class _Preview:
     lines: Sequence[str]
     renames: bool  #: leases may stand under other names than it reads
     removed: Mapping[str, int]  #: pools that would be removed while seats are held in them, with the number of seats
+    lost: Sequence[str]  #: the farm's own keys that have lost something, or do not decode
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.unchanged and not self.renames and not self.lost
 
 
 def put_in_force(client: FarmClient, policy: Policy, source: str, *, dry_run: bool, yes: bool) -> None:
@@ -37,30 +44,26 @@ def put_in_force(client: FarmClient, policy: Policy, source: str, *, dry_run: bo
     preview = _preview(client, policy)
     for line in preview.lines:
         print_line(line)
-    if preview.unchanged and not preview.renames:
+    if preview.idle:
         return
     if dry_run:
-        for line in due_lines(client, policy) if preview.renames else ():
+        for line in _would_lines(client, policy, preview):
             print_line(line)
-        print_line("dry run: nothing was applied")
         return
     if preview.removed:
         pools = ", ".join(f"{name} ({count} held)" for name, count in preview.removed.items())
         ask_first(f"this removes pools with leases: {pools}", yes=yes)
-    applied = client.wait(client.farm.apply(policy, over=preview.version))
-    if not preview.unchanged:
-        print_line(f"applied policy {applied.version}")
-    if applied.former_names:
-        for line in moved_lines(client, applied):
-            print_line(line)
+    for line in _applied_lines(client, policy, preview):
+        print_line(line)
 
 
 def _preview(client: FarmClient, policy: Policy) -> _Preview:
     """Compare a policy with the one in force, and list the users that its limits affect."""
     found = client.in_force()
-    due = may_rename(found, policy)
+    due, lost = may_rename(found, policy), lost_keys(client)
     if found.policy is not None and found.policy.text == policy.text:
-        return _Preview(found.version, unchanged=True, lines=["unchanged"], renames=due, removed={})
+        lines = [] if lost else ["unchanged"]
+        return _Preview(found.version, unchanged=True, lines=lines, renames=due, removed={}, lost=lost)
     changes = diff_policies(found.policy, policy)
     held = {each.name: client.seats_held(each) for each in found.pools}
     return _Preview(
@@ -72,7 +75,28 @@ def _preview(client: FarmClient, policy: Policy) -> _Preview:
         ],
         renames=due,
         removed={each.name: held[each.name] for each in changes.removed if held[each.name]},
+        lost=lost,
     )
+
+
+def _would_lines(client: FarmClient, policy: Policy, preview: _Preview) -> Iterator[str]:
+    """Yield what else would be done."""
+    if preview.lost:
+        yield written_again(preview.lost, unchanged=preview.unchanged, dry_run=True)
+    if preview.renames:
+        yield from due_lines(client, policy)
+    yield "dry run: nothing was applied"
+
+
+def _applied_lines(client: FarmClient, policy: Policy, preview: _Preview) -> Iterator[str]:
+    """Apply the policy over the version that was previewed, and yield what was done."""
+    applied = client.wait(client.farm.apply(policy, over=preview.version, anew=bool(preview.lost)))
+    if not preview.unchanged:
+        yield f"applied policy {applied.version}"
+    if preview.lost:
+        yield written_again(preview.lost, unchanged=preview.unchanged)
+    if applied.former_names:
+        yield from moved_lines(client, applied)
 
 
 def _check_heartbeat(client: FarmClient, policy: Policy, source: str) -> None:

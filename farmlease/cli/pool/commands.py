@@ -41,6 +41,7 @@ def apply(*, file: Path, dry_run: bool, yes: bool) -> None:
 
     Where it changes who is who ([identity]), each lease whose user is called otherwise from now on moves to that name.
     One in use stays, is found by either name, and is moved by a later apply. Interrupted, apply it again.
+    The policy in force, applied again, writes what the farm's own keys have lost.
     """
     policy = parse_policy(_read_text(file), str(file), configuration().host_identity)
     with opened_farm() as client:

@@ -82,10 +82,10 @@ class Connection:
         server: EmbeddedServer | None,
         sleep: Sleep,
         wait_replicas: int = 0,
-        renewals: Renewals | None = None,
+        renewals: Renewals,
     ) -> None:
         self._route = (
-            OneServer(client.connection_pool, Handshake(), exclusive=True)
+            OneServer(client.connection_pool, Handshake(renewals), exclusive=True)
             if isinstance(client, driver.Redis)
             else client
         )
@@ -94,7 +94,7 @@ class Connection:
         self._server = server
         self._sleep = sleep
         self._replicas = wait_replicas
-        self._renewals = renewals or Renewals()
+        self._renewals = renewals
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._retry = tenacity.retry_if_exception(_is_transient)
         self._wait = tenacity.wait_exponential(FIRST_WAIT, LONGEST_WAIT) + tenacity.wait_random(0, JITTER)
@@ -265,9 +265,16 @@ async def _open_embedded(
     if not url.path and state_dir is None:
         raise ConfigError('[store] url = "embedded:" needs a folder here: write it as embedded:/path/of/the/folder')
     folder = Path(unquote(url.path)) if url.path else Path(state_dir or "") / "redis"
-    store = await embedded_store(folder, owner=owner)
+    store, renewals = await embedded_store(folder, owner=owner), Renewals()
     client: driver.Redis | Route = store.memory or one_server(
-        Handshake(), driver_options(address, db=0), driver.UnixDomainSocketConnection, path=str(store.socket)
+        Handshake(renewals), driver_options(address, db=0), driver.UnixDomainSocketConnection, path=str(store.socket)
     )
     describe = f"embedded:{folder}" if store.memory is None else "embedded: (in memory only)"
-    return Connection(client, describe=describe, timeout_ms=address.timeout_ms, server=store.server, sleep=sleep)
+    return Connection(
+        client,
+        describe=describe,
+        timeout_ms=address.timeout_ms,
+        server=store.server,
+        sleep=sleep,
+        renewals=renewals,
+    )

@@ -31,9 +31,9 @@ Stamp = tuple[tuple[int, ...] | None, ...]
 class _MadeOfFiles(Generic[Made]):
     """What is made of some files: made again when one of them has changed."""
 
-    def __init__(self, files: Sequence[Path], make: Callable[[], Made], renewals: Renewals | None) -> None:
+    def __init__(self, files: Sequence[Path], make: Callable[[], Made], renewals: Renewals) -> None:
         """Make it for the first time; ConfigError if a file cannot be used."""
-        self._renewals = renewals or Renewals()
+        self._renewals = renewals
         self._files = files
         self._make = make
         self._stamp = self._stamp_now()
@@ -68,7 +68,7 @@ def _stamp(file: Path) -> tuple[int, ...] | None:
 class FilePassword(CredentialProvider):
     """A user and the password of a file, as the driver asks for them when it makes a connection."""
 
-    def __init__(self, option: str, user: str | None, file: Path, renewals: Renewals | None = None) -> None:
+    def __init__(self, option: str, user: str | None, file: Path, renewals: Renewals) -> None:
         """``option``: of ``[store]`` that names the file. ConfigError if the file cannot be used."""
         self._user = user
         self._password = _MadeOfFiles([file], lambda: read_password(option, file), renewals)
@@ -88,7 +88,7 @@ class FilePassword(CredentialProvider):
 class TlsFiles:
     """The TLS context of an address, made of ``ca_file`` (else the system's), ``cert_file`` and ``key_file``."""
 
-    def __init__(self, address: StoreAddress, renewals: Renewals | None = None) -> None:
+    def __init__(self, address: StoreAddress, renewals: Renewals) -> None:
         """ConfigError if a file cannot be used."""
         system = ssl.get_default_verify_paths().cafile
         named = (address.ca_file or (Path(system) if system else None), address.cert_file, address.key_file)

@@ -68,9 +68,9 @@ HostPort = tuple[str, int]
 class Handshake:
     """What each network connection to a server begins with, once; keeps to which life it led, and when."""
 
-    def __init__(self, renewals: Renewals | None = None) -> None:
+    def __init__(self, renewals: Renewals) -> None:
         self._lives = WeakKeyDictionary[DriverConnection, tuple[str, float]]()
-        self._renewals = renewals or Renewals()
+        self._renewals = renewals
 
     async def perform(self, connection: DriverConnection) -> None:
         """Authenticate, and read the server's life: the id that redis-server gives itself at each start.

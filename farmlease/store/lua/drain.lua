@@ -1,6 +1,8 @@
 -- drain: an administrator wishes that a node take no new users, or takes the wish back. The node reads it with its
 -- next report. Repeating a wish changes nothing.
 --
+-- Uses lib/node_entry.lua
+--
 -- KEYS  1 nodes     hash    node -> its last report, when, and what is wished of it (JSON)
 --       2 audit     stream  decisions of the whole farm
 --       3 counts    hash    event -> how many of them were ever written to the audit
@@ -12,17 +14,14 @@
 -- Answers
 --   wished          from now on
 --   already         it was wished before
---   unknown         no such node ever reported, or it was silent for so long that it was forgotten
+--   unknown         no such node ever reported, or it was silent for so long that it was forgotten, or what is there
+--                   does not decode: its next report writes it anew
 
 local node, draining = ARGV[1], ARGV[2] == 'drain'
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local stored = redis.call('HGET', KEYS[1], node)
-if not stored then return { 'unknown' } end
-local decoded, entry = pcall(cjson.decode, stored)
-if not decoded or type(entry) ~= 'table' or type(entry.wish) ~= 'table' or type(entry.wish.version) ~= 'number' then
-  return { 'unknown' } -- until its next report writes it anew
-end
+local entry = entry_of(redis.call('HGET', KEYS[1], node))
+if not entry then return { 'unknown' } end
 if entry.wish.draining == draining then return { 'already' } end
 entry.wish = { version = math.max(entry.wish.version + 1, now), draining = draining, at = now, by = ARGV[4] }
 redis.call('HSET', KEYS[1], node, cjson.encode(entry))

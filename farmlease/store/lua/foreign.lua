@@ -1,6 +1,7 @@
 -- foreign: a page of a key's members: which did farmlease not write? Writes nothing.
 --
 -- Uses lib/shapes.lua
+-- Uses lib/policy.lua
 --
 -- KEYS  1 set       the key, of any type
 -- ARGV  1 name      last word of its name, that of a key of the farm itself with farm_ before it
@@ -34,6 +35,6 @@ elseif kind == 'stream' then
   if #found == count then following = '(' .. found[#found][1] end
 else
   local value = redis.call('GET', KEYS[1])
-  look_at(value or '', not value or string.match(value, '^%d+[^\n]*\n[%z\1-\31]') ~= nil)
+  look_at(value or '', not value or policy_parts(value) ~= nil)
 end
 return { 'page', following, string.format('%.0f', foreign), first }

@@ -16,13 +16,14 @@
 --                            quadruples, at most 100: session, user index, fence, reason: sessions terminated, repeated
 --                            at each heartbeat until released; a session granted anew since has a later fence and goes
 --                            on
---   configure, policy, strange, more  as acquire's
+--   configure, policy, strange, more  as acquire's; strange also under a former name: it comes late, or has to recover
 
 local version, node, previous = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 
 local refused = policy_differs(version)
 if refused then return refused end
 if is_other_store() then return send_to_recover(node) end
+if alive(NODES, FORMER .. node) then return { 'strange' } end
 local behind = time_ahead()
 if behind < 0 then correct_time(behind, node) end
 if has_moved() then call('HSET', META, 'life', caller.life) end

@@ -59,6 +59,7 @@ call('HSET', META, 'fence', text(math.max(state.fence, caller.seen)))
 local deadline = deadline_of(call('ZSCORE', NODES, node))
 if deadline and deadline <= now and terminate_of_node(node, 'timeout', SWEEP_SESSIONS) <= 0 then return { 'more' } end
 keep_recovering(node)
+call('ZREM', NODES, FORMER .. node) -- of a store with another past
 if is_recovering() then
   call('ZADD', AWAITED, 0, node)
   for _, other in ipairs(cjson.decode(ARGV[4])) do call('ZADD', AWAITED, 'NX', 0, other) end

@@ -83,6 +83,8 @@ end
 if deadline and deadline > now then
   call('ZADD', NODES, text(math.max(deadline, deadline_of(call('ZSCORE', NODES, new)) or 0)), new)
 end
+call('ZADD', NODES, text(now + NOTICE_KEPT), FORMER .. old) -- of what was sent under it, a copy may come late
+call('ZREM', NODES, FORMER .. new)
 local moved = 0
 for _, member in ipairs(members) do moved = moved + move(member) end
 if #members == MOST then

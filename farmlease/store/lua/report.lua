@@ -8,6 +8,7 @@
 -- back after another one reported under the name has a namesake.
 --
 -- Uses lib/farm.lua
+-- Uses lib/node_entry.lua
 --
 -- KEYS  1 nodes     hash    node -> its last report, when, and what is wished of it (JSON)
 --       2 audit     stream  decisions of the whole farm
@@ -33,16 +34,7 @@ local NAMESAKE = 30 * 1000 -- a namesake that was silent for so long is one no m
 local node, sent, known, asked = ARGV[1], cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), ARGV[4]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local stored = redis.call('HGET', NODES, node)
--- What is stored of a node; one that does not decode counts as nothing, and its next report writes it anew.
-local function entry_of(text)
-  local decoded, entry = pcall(cjson.decode, text)
-  local whole = decoded and type(entry) == 'table' and type(entry.seen) == 'number' and type(entry.wish) == 'table'
-    and type(entry.wish.version) == 'number'
-  return whole and entry or {}
-end
-
-local before = stored and entry_of(stored) or {}
+local before = entry_of(redis.call('HGET', NODES, node)) or {}
 
 -- 1. What is wished: the later of what the store and the node know, then what was asked on the node itself. An undrain
 --    does not overrule a drain that was asked elsewhere meanwhile: a node is drained until no drain is left.
@@ -85,8 +77,8 @@ if not new then return answer end
 local lost = has_lost(KEYS[3], 'nodes', redis.call('HLEN', NODES))
 redis.call('HSET', NODES, node, cjson.encode(sent))
 for _, name in ipairs(cjson.decode(ARGV[7])) do -- as many as the host had names
-  local entry = redis.call('HGET', NODES, name)
-  if entry and name ~= node and entry_of(entry).incarnation == sent.incarnation then
+  local entry = entry_of(redis.call('HGET', NODES, name))
+  if entry and name ~= node and entry.incarnation == sent.incarnation then
     redis.call('HDEL', NODES, name)
   end
 end
@@ -98,7 +90,8 @@ end
 if not before.seen or math.floor(before.seen / DAY) ~= math.floor(now / DAY) then
   local all = redis.call('HGETALL', NODES)
   for i = 1, math.min(#all, 2 * MOST), 2 do
-    if (entry_of(all[i + 1]).seen or now) < now - FORGOTTEN then redis.call('HDEL', NODES, all[i]) end
+    local entry = entry_of(all[i + 1])
+    if entry and entry.seen < now - FORGOTTEN then redis.call('HDEL', NODES, all[i]) end
   end
 end
 note_size(KEYS[3], AUDIT, 'nodes', redis.call('HLEN', NODES), lost, node)

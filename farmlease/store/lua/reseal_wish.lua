@@ -1,6 +1,8 @@
 -- reseal_wish: the administrator of a node's wish, sealed with another key, unless something else is wished by now.
 -- Resealing the same again after a lost reply gives the first answer again.
 --
+-- Uses lib/node_entry.lua
+--
 -- KEYS  1 nodes     hash    node -> its last report, when, and what is wished of it (JSON)
 -- ARGV  1 node      name of the node
 --       2 old       base64: sealed bytes that were read
@@ -10,10 +12,8 @@
 --   resealed
 --   changed
 
-local stored = redis.call('HGET', KEYS[1], ARGV[1])
-if not stored then return { 'changed' } end
-local decoded, entry = pcall(cjson.decode, stored)
-if not decoded or type(entry) ~= 'table' or type(entry.wish) ~= 'table' then return { 'changed' } end
+local entry = entry_of(redis.call('HGET', KEYS[1], ARGV[1]))
+if not entry then return { 'changed' } end
 if entry.wish.by == ARGV[3] then return { 'resealed' } end
 if entry.wish.by ~= ARGV[2] then return { 'changed' } end
 entry.wish.by = ARGV[3]

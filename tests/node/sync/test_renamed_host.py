@@ -24,11 +24,12 @@ def renamed(host: Host, name: str = NEW) -> Host:
 
 
 def keys_that_name(site: Site, name: str, pool: str) -> list[str]:
-    """Return the sets of a pool in which something is called by this node's name."""
+    """Return the sets of a pool in which something is called by this node's name, but for what says it is former."""
     raw, found = site.timed.raw, []
     for key in Shard(FARM, pool).keys():  # noqa: SIM118 - not a dict
         kind = raw.type(key).decode()
         text = raw.hgetall(key) if kind == "hash" else raw.zrange(key, 0, -1) if kind == "zset" else ""
+        text = [each for each in text if not each.startswith(b"##")] if kind == "zset" else text
         if f"{name}#" in str(text) or f"@{name}" in str(text):
             found.append(key)
     return found

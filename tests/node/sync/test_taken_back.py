@@ -572,6 +572,19 @@ async def test_the_end_of_one_session_of_an_old_lease_is_as_late_as_the_others(f
     assert 1 == len(json.loads(receipt.document)["sessions"])
 
 
+async def test_the_word_of_one_lost_session_leaves_the_receipt_of_a_later_grant(farm: Site) -> None:
+    """It comes after the user was let in anew on this host: that receipt admits the user, and restores the session."""
+    host = farm.host()
+    await host.granted(JOHN, "1")
+    await taken_back(farm)
+    farm.timed.clock.advance(SECOND)
+    await host.granted(JOHN, "2")
+    await beaten(host)
+    assert {"2": "active"} == {session: state for session, state in host.states.items() if state == "active"}
+    host.line.cut.add("*")
+    assert Source.RECEIPT is (await host.granted(JOHN, "3")).source
+
+
 async def test_a_receipt_takes_nothing_of_a_later_lease(site: Site) -> None:
     """Of that one only the end was answered: the receipt of the lease before admits nobody by it."""
     host = site.host()
@@ -604,6 +617,23 @@ async def test_a_forgotten_name_leaves_the_receipts(farm: Site, hosts: tuple[Hos
     assert receipt is None or b"" == receipt.name
     await host.granted(JOHN)
     assert [index.encode()] == [*farm.timed.raw.hkeys(Shard(FARM, "qlikview").key("names"))]  # type: ignore[union-attr,misc]
+
+
+async def test_an_erased_name_leaves_a_receipt_that_is_kept_for_files(farm: Site, hosts: tuple[Host, Host]) -> None:
+    """The receipt says which files may lie on the host's disk, and no longer whose name that was."""
+    host, other = hosts
+    index, receipts = farm.farm.sealer.user_index(JOHN), host.node.state.receipts
+    receipt = receipts.find(index, "qlikview")
+    assert receipt is not None
+    assert receipt.name
+    receipts.keep(index, "qlikview", replace(receipt, files=("borrowed",)))
+    await taken_back(farm)
+    farm.timed.clock.advance(2 * DAY)
+    assert await farm.farm.audit.forget("qlikview", index, b"") is not None
+    await beaten(host, other)
+    left = receipts.find(index, "qlikview")
+    assert left is not None
+    assert (("borrowed",), b"", b"") == (left.files, left.document, left.name)
 
 
 async def test_a_renamed_lease_is_restored_under_its_new_name_and_renamed_back(farm: Site) -> None:

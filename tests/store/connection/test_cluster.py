@@ -123,7 +123,7 @@ async def test_sessions_of_several_pools(whole: Cluster) -> None:
             assert isinstance(again, Taken)
             assert taken.fence == again.fence
             await store.release(pool.name, claim("john"), taken.fence)
-        await store.apply_policy(0, 1, b"sealed")
+        await store.apply_policy(0, 1, b"\1sealed")
 
 
 async def test_a_killed_master_is_replaced(whole: Cluster) -> None:

@@ -33,6 +33,7 @@ from farmlease.store.connection.connection import (
     StoreAddress,
     open_connection,
 )
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.inspect.tls_facts import wiring_of
 from farmlease.store.script import LIFE, Script
 from tests.support.authority import Authority
@@ -175,7 +176,7 @@ async def test_the_server_s_life_is_filled_in(server: RedisServer) -> None:
             assert [life, 0, None, [1]] == await connection.call(ECHO, [], [LIFE, "x"])
         assert 1 == infos.since(), "but for the one that counts"
     for unknown in (driver.Redis(unix_socket_path=str(server.socket)), fakeredis.FakeAsyncRedis()):
-        bare = Connection(unknown, describe="bare", timeout_ms=1000, server=None, sleep=no_sleep)
+        bare = Connection(unknown, describe="bare", timeout_ms=1000, server=None, sleep=no_sleep, renewals=Renewals())
         assert [LIFE.encode(), 0, None, [1]] == await bare.call(ECHO, [], [LIFE])
         await bare.close()
 

@@ -83,7 +83,7 @@ async def world(*options: str, tcp: bool = False, program: str = "redis-server")
             await store.release(POOL.name, claim("ann"), ann.fence)
             bob = await start(store, "bob", device="nb-5")
             await store.release(POOL.name, claim("bob"), bob.fence)
-            await store.apply_policy(0, 1, b"sealed")
+            await store.apply_policy(0, 1, b"\1sealed")
             yield World(server, store, waits, verbs(john))
 
 
@@ -114,7 +114,7 @@ def verbs(john: Taken) -> dict[str, Verb]:
         "import": lambda store: store.import_lease(POOL, VERSION, importing),
         "configure": lambda store: store.configure(POOL, VERSION + 1),
         "note": lambda store: store.note(claim("eve"), "denied"),
-        "apply_policy": lambda store: store.apply_policy(1, 2, b"sealed anew"),
+        "apply_policy": lambda store: store.apply_policy(1, 2, b"\1sealed anew"),
     }  # fmt: skip
 
 

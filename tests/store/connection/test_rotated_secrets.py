@@ -15,6 +15,7 @@ from farmlease.store.connection import credential_files, multiplexer
 from farmlease.store.connection import socket as connecting
 from farmlease.store.connection.connection import Connection, StoreAddress, open_connection
 from farmlease.store.connection.credential_files import FilePassword, TlsFiles
+from farmlease.store.connection.renewals import Renewals
 from tests.support.authority import Authority
 from tests.support.patience import turns
 from tests.support.ports import distant_port
@@ -173,11 +174,11 @@ async def test_a_wrong_password_is_refused_until_the_file_is_right(guarded: Redi
 def test_a_password_file_is_checked_when_the_store_is_opened(tmp_path: Path) -> None:
     """There is nothing to go by before: the first fault is one of the configuration."""
     with pytest.raises(ConfigError, match=r"\[store\] password_file .*none cannot be read"):
-        FilePassword("password_file", None, tmp_path / "none")
+        FilePassword("password_file", None, tmp_path / "none", Renewals())
     (tmp_path / "some").write_text("secret")
-    assert ("secret",) == FilePassword("password_file", None, tmp_path / "some").get_credentials()
-    assert ("me", "secret") == FilePassword("password_file", "me", tmp_path / "some").get_credentials()
-    asked = FilePassword("password_file", "me", tmp_path / "some").get_credentials_async()
+    assert ("secret",) == FilePassword("password_file", None, tmp_path / "some", Renewals()).get_credentials()
+    assert ("me", "secret") == FilePassword("password_file", "me", tmp_path / "some", Renewals()).get_credentials()
+    asked = FilePassword("password_file", "me", tmp_path / "some", Renewals()).get_credentials_async()
     assert ("me", "secret") == asyncio.run(asked), "and without a warning, which would be an error here"
 
 
@@ -260,7 +261,7 @@ async def test_a_certificate_before_its_key(tmp_path: Path, warnings: list[str])
 def test_a_context_is_built_anew_only_if_a_file_changed(tmp_path: Path) -> None:
     """A look at the files costs no reading of them; new rights or a new place count as a change."""
     authority = Authority(tmp_path, "authority")
-    files = TlsFiles(StoreAddress(url="rediss://h", ca_file=authority.file))
+    files = TlsFiles(StoreAddress(url="rediss://h", ca_file=authority.file), Renewals())
     first = files.context()
     assert first is files.context()
     os.utime(authority.file, ns=(1, 1))
@@ -276,7 +277,7 @@ def test_the_system_s_authorities_are_read_again_too(tmp_path: Path, monkeypatch
     bundle.write_bytes(authority.file.read_bytes())
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
-    files = TlsFiles(StoreAddress(url="rediss://h"))
+    files = TlsFiles(StoreAddress(url="rediss://h"), Renewals())
     assert [b"authority"] == [subject(each) for each in files.context().get_ca_certs()]
     bundle.write_bytes(other.file.read_bytes() + authority.file.read_bytes())
     assert [b"other", b"authority"] == [subject(each) for each in files.context().get_ca_certs()]

@@ -1,7 +1,7 @@
 -- shapes: does a member of a key look as farmlease writes it? Part of the scripts whose header names this file. What
 -- another version may write looks so too: only what cannot be read at all is foreign.
 
-local NODE_AT = '^#?[^#/]+#[^#/]*$'
+local NODE_AT = '^#?#?[^#/]+#[^#/]*$'
 local SESSION_AT = '^[^#/]+#[^/]*/.+/([^/]+)$' -- node#incarnation/session/user
 local NOTICE_AT = '^#[^#/]+#[^/]*/.+/([^/]+)/%d+/[%l_]+$' -- the same, with fence and reason
 

@@ -49,6 +49,7 @@ local AWAITED, USAGE, OVER, OVER_NUMBERS, DAMAGED = KEYS[15], KEYS[16], KEYS[17]
 
 local AUDIT_LENGTH = 100000
 local NOTICE = '#' -- begins what is kept for a silent node; no node's name begins so
+local FORMER = '##' -- begins a former name of a node whose host was renamed: what comes under it comes too late
 -- Fields of meta that are no numbers.
 local TEXTS = { kind = true, share = true, reserve = true, limit = true, life = true, blank = true, tally = true,
   present = true, missed = true }
