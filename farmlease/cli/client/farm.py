@@ -22,6 +22,7 @@ from farmlease.admin.leases import LeaseAdmin, Pseudonym, Who
 from farmlease.cli import config_file
 from farmlease.cli.signals import InterruptibleRunner
 from farmlease.config.model import Config, load_config
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
 from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Policy, PolicyInForce, Pool
@@ -43,6 +44,7 @@ class FarmClient:
     config: Config
     farm: Farm
     _runner: InterruptibleRunner
+    has_keys: bool = True  #: without the farm's keys nothing opens: no name, and no policy
 
     @property
     def lease_admin(self) -> LeaseAdmin:
@@ -154,15 +156,20 @@ def administrator(node: str) -> str:
 
 
 @contextmanager
-def opened_farm() -> Iterator[FarmClient]:
-    """Open the farm of the configuration; if its embedded store is already running, connect to that."""
+def opened_farm(*, pseudonyms: bool = False) -> Iterator[FarmClient]:
+    """Open the farm of the configuration; if its embedded store is already running, connect to that.
+
+    With ``pseudonyms`` the key ring is not read. A new one in its place opens nothing, so that names stay closed.
+    """
     warn_on_stderr()
     config = configuration()
     with asyncio.Runner() as runner, InterruptibleRunner(runner) as interruptible:
         stack = AsyncExitStack()
         try:
-            farm, _ = interruptible.run(stack.enter_async_context(open_farm(config, by=administrator(config.node))))
-            yield FarmClient(config, farm, interruptible)
+            ring = KeyRing.generate(0) if pseudonyms else None
+            opened = open_farm(config, by=administrator(config.node), ring=ring)
+            farm, _ = interruptible.run(stack.enter_async_context(opened))
+            yield FarmClient(config, farm, interruptible, has_keys=not pseudonyms)
         finally:
             runner.run(stack.aclose())
 
