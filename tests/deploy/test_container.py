@@ -114,7 +114,7 @@ def test_the_steps_make_an_agent_that_runs_without_rights_on_a_read_only_root(tm
     assert "873:873" == of(found, "USER").rest
     lay_out(tmp_path)
     (tmp_path / "build.sh").write_text(
-        f"set -eu\nexport PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_CONFIG_FILE=/dev/null PIP_QUIET=1\n{build}\n"
+        f"set -eu\nexport PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_CONFIG_FILE=/dev/null PIP_QUIET=1 PIP_NO_COMPILE=1\n{build}\n"
         "farmlease key generate\nfarmlease pool apply /etc/farmlease/pools.toml\n"
         "chown -R 873:873 /etc/farmlease; chmod 755 /root /etc/farmlease\n"
     )
