@@ -14,7 +14,8 @@ __all__ = ["needed", "wheels_of"]
 
 def needed(*names: str) -> set[str]:
     """Return what is installed here of these distributions' requirements, and of theirs; not they themselves."""
-    found, left = set[str](), [(canonicalize_name(name), ("",)) for name in names]
+    found = set[str]()
+    left: list[tuple[str, tuple[str, ...]]] = [(canonicalize_name(name), ("",)) for name in names]
     while left:
         asked, extras = left.pop()
         for line in metadata.requires(asked) or ():
