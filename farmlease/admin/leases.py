@@ -51,8 +51,8 @@ class LeaseAdmin:
     async def withdraw(self, pool: Pool, user: Who, why: Withdrawal, note: str = "") -> Withdrawn | None:
         """Return or revoke a user's lease; its sessions are lost at their nodes' next heartbeat.
 
-        None if there is no lease to return; a revocation bars the user even without one. ``note``, the administrator's
-        reason, goes into the audit, sealed.
+        None if there is no lease to take; a revocation bars the user even without one, if the pool has a quarantine.
+        ``note``, the administrator's reason, goes into the audit, sealed.
         """
         index = self.index_of(user)
         return await self._farm.leases.withdraw(pool.name, index, why, self._note(index, note), self._farm.signature())

@@ -65,6 +65,9 @@ class Farm(Protocol):
     def hears(self, host: Host) -> bool:
         """Whether a host could reach the store for long enough to have told what it has."""
 
+    def is_awaited(self, host: Host, pool: str) -> bool:
+        """Whether a store that lost everything waits for what a host has: somebody else knows that it is there."""
+
     def was_taken(self, host: Host, session: NodeSession) -> bool:
         """Whether an administrator has taken the lease since a session of it was granted."""
 
@@ -118,7 +121,7 @@ def within_capacity(farm: Farm, pool: str, account: Account) -> str | None:
         each
         for each in told(farm, pool)
         # What the store lost and nobody could restore is not known to it: that much is not promised.
-        if not farm.blows.losses or each.key in account.model.sessions or farm.hears(each.host)
+        if not farm.blows.losses or each.key in account.model.sessions or farm.is_awaited(each.host, pool)
     ]
     seats = {each.seat for each in found}
     admitted = [account.admitted.get(seat, (0, 0)) for seat in seats]
@@ -243,7 +246,7 @@ def counted_in(farm: Farm, pool: str, newcomer: Key, *, awaited: bool) -> str | 
         for each in told(farm, pool)
         if each.key not in account.model.sessions
         and each.key != newcomer
-        and ((each.host.member == newcomer[1] and awaited and each.settled) or farm.hears(each.host))
+        and ((each.host.member == newcomer[1] and awaited and each.settled) or farm.is_awaited(each.host, pool))
         and (each.host.member == newcomer[1] or not each.by_receipt)  # those of a receipt before others of their host
     ]
     if newcomer in {each.key for each in told(farm, pool)} or not missing:

@@ -90,7 +90,7 @@ class Ledger:
         self.pools: dict[str, Account] = {}
         self.judging = True
         self.clock_is_sound = True  #: it was never set, and never stood still
-        self._is_whole = True  #: the store has lost nothing so far, and its clock is what it was
+        self.is_whole = True  #: the store has lost nothing so far, and its clock is what it was
 
     def hear(self, carried: Carried) -> None:
         """Carry on the model what was carried out, and compare."""
@@ -113,7 +113,7 @@ class Ledger:
 
         Where an end was lost, the session is counted again, and whoever still has it may go on.
         """
-        self._is_whole = False
+        self.is_whole = False
         for pool, account in self.pools.items():
             take_over(account, self._memory, pool, self._names)
             for key in account.model.sessions:
@@ -127,7 +127,7 @@ class Ledger:
 
     def clock_set(self) -> None:
         """The store's clock leapt or stands still."""
-        self.clock_is_sound = self._is_whole = False
+        self.clock_is_sound = self.is_whole = False
 
     def now_ms(self, pool: str, clock_ms: int) -> int:
         """The time that scripts go by: behind the server's clock by as much as that was found to be ahead."""
@@ -159,7 +159,7 @@ class Ledger:
 
     def _take_over(self, account: Account, carried: Carried, before: AbstractSet[Key]) -> None:
         """The model becomes what the store holds; L11: in a store that lost nothing, a restore has changed nothing."""
-        is_whole = carried.name == "restore" and self._is_whole
+        is_whole = carried.name == "restore" and self.is_whole
         if is_whole and not self._in_doubt(account, carried):
             self._pass(account, carried)
         known, held, slots = account.model, account.model.held(), self._slots(account, carried)

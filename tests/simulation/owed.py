@@ -35,8 +35,9 @@ class Owed:
         record = carried.arguments["record"]
         earlier = self._earlier(record)
         settled = self._records.pop(record, None)
-        if settled is not None and carried.word == "conflict":
-            self._records = {record: whose for record, whose in self._records.items() if whose != settled}
+        if carried.word == "conflict":  # which the host may hear the second time only, with more made from it since
+            beaten = carried.by, carried.pool, carried.arguments["user"]
+            self._records = {record: whose for record, whose in self._records.items() if whose != beaten}
         if settled is not None and earlier:
             return f"{settled[0]} delivered a record of {settled[1]} before {earlier} that it was made from"
         return None

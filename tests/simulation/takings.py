@@ -289,8 +289,8 @@ class Takings:
         def revived(taking: Taking) -> bool:
             if (taking.pool, taking.user) != (pool, user):
                 return False
-            if taking.kind in {"name", "bar"}:
-                return taking.kind == "name"
+            if taking.kind in {"name", "bar"}:  # what a store grants that has lost a bar is of later than the bar
+                return taking.kind == "name" or taking.lost
             return taking.lease == lease and taking.device in {"", device}
 
         self._all = [each for each in self._all if not revived(each)]
@@ -309,6 +309,9 @@ class Takings:
         if taking.kind == "bar":
             return not lease.back and model.now < taking.until
         if taking.kind == "device":
-            return model.devices(taking.user).get(taking.device, 0) > taking.until
+            # A store that had lost the last use of a slot counted the quarantine from an earlier one.
+            lossy = taking.until and not self._ledger.is_whole
+            longest = max(taking.until, taking.fence + model.rules.quarantine) if lossy else taking.until
+            return model.devices(taking.user).get(taking.device, 0) > longest
         seats = model.seats_of(taking.user)
         return not lease.back or max(seats.values(), default=0) > taking.until or INF in seats.values()

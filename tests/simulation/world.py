@@ -182,6 +182,15 @@ class World:
         """Whether a host could reach the store for long enough to have told what it has."""
         return self.network.reaches(host.name) and self.now - host.since > _HEARD_WITHIN
 
+    def is_awaited(self, host: Host, pool: str) -> bool:
+        """Whether a store that lost everything waits for what a host has: somebody else knows that it is there.
+
+        A host that came after the last heartbeat of all others is known to nobody but that store.
+        """
+        others = (other for other in self.hosts if other is not host and other.up)
+        known = any(host.member in other.node.state.store_state.roster(pool) for other in others)
+        return self.hears(host) and (known or not self.blows.losses)
+
     def was_taken(self, host: Host, session: NodeSession) -> bool:
         """Whether an administrator has taken the lease since the store granted a session of it.
 

@@ -97,8 +97,7 @@ class Model:
             lease = self.leases.setdefault(user, fresh)
             if moving:
                 lease.touch(moving[0], self.now, self.lease)
-            else:
-                self.fence = max(self.fence + 1, self.now)
+            self.fence = max(self.fence + 1, self.now)  # of a move too, though its session keeps its own
             lease.touch(device, self.now, self.lease)
             lease.sessions[key] = (device, moving[1] if moving else self.fence)
         return lease

@@ -362,13 +362,14 @@ class Model:
 
     def withdraw(self, user: str, why: str) -> tuple[float | None, float | None] | None:
         """Take a lease away; return until when its seat is in quarantine and its user kept out."""
-        if user not in self.leases and why != "revoked":
+        keeps_out = why == "revoked" and (self.rules.quarantine > 0 or self.barred.get(user, 0) > self.now)
+        if user not in self.leases and not keeps_out:
             return None
         had = user in self.leases and not self.leases[user].back
         for key in self.of(user):
             self.take_away(key, why, self.now)
         lease = self.leases.get(user)
-        if had or (why == "revoked" and self.barred.get(user, 0) <= self.now):
+        if had or (keeps_out and self.barred.get(user, 0) <= self.now):
             self.next_fence()
         if lease:
             lease.lingering = {}
@@ -377,10 +378,9 @@ class Model:
                 lease.back = True
         self.settle()
         bar = None
-        if why == "revoked":
+        if keeps_out:
             self.barred = {each: until for each, until in self.barred.items() if until > self.now}
-            if self.rules.quarantine or user in self.barred:
-                bar = self.barred.setdefault(user, self.now + self.rules.quarantine)
+            bar = self.barred.setdefault(user, self.now + self.rules.quarantine)
         return (self.leases[user].named_until if user in self.leases else None), bar
 
     def rename(self, old: str, new: str, lease_id: str) -> str:

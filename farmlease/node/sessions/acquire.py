@@ -120,8 +120,7 @@ class SeatAcquisition:
         has_receipt = self._availability.is_away and self._offline.admission(session, pool) is not None
         try:
             async with asyncio.timeout(_BRIEFLY if has_receipt else None):
-                if session.state is SessionState.STARTING:
-                    await self.count(pool)
+                await self.count(pool)  # for a session that has a seat too: an administrator may have taken it
                 answer = await self.ask_store(session, version, pool, wait_ms)
         except TimeoutError:
             raise StoreUnavailable("the store was away, and does not answer at once") from None

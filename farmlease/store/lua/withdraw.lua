@@ -16,13 +16,14 @@
 --   withdrawn, until when the seat is quarantined ms or '', until when the user is kept out ms or '', '1' unless all of
 --                            that was so before
 --   more            more sessions than one call may end: ask again at once
---   none            the user has no lease here
+--   none            the user has no lease here, and is not kept out by this: the pool has no quarantine
 
 local user, reason, note, by = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not load_limits() then return { 'none' } end
 if sweep() then return { 'more' } end
 local lease = settled_lease(user)
-if not lease and reason ~= 'revoked' then return { 'none' } end
+local keeps_out = reason == 'revoked' and (limits.quarantine_ms > 0 or alive(BARRED, user))
+if not lease and not keeps_out then return { 'none' } end
 
 -- 1. Its sessions end, wherever they are.
 local changed = lease ~= nil and not lease.back
@@ -46,15 +47,13 @@ end
 
 -- 3. A user whose lease was revoked stays out.
 local bar = ''
-if reason == 'revoked' then
+if keeps_out then
   call('ZREMRANGEBYSCORE', BARRED, '-inf', text(now))
   local known = deadline_of(call('ZSCORE', BARRED, user))
   changed = changed or not known
-  if known or limits.quarantine_ms > 0 then
-    bar = text(known or now + limits.quarantine_ms)
-    call('ZADD', BARRED, bar, user)
-    if changed then taken['/'] = tonumber(bar) end
-  end
+  bar = text(known or now + limits.quarantine_ms)
+  call('ZADD', BARRED, bar, user)
+  if changed then taken['/'] = tonumber(bar) end
 end
 if changed then
   bury(user, taken, next_fence())
