@@ -14,6 +14,7 @@
     ├── StoreError                 1
     │   ├── StoreUnavailable       4   cannot be reached, or cannot answer now: retry
     │   ├── StoreRefused           1   answers with a refusal: rights, memory, read-only
+    │   │   ├── RightsLacking      1   its user may not give a command, or not on this key
     │   │   └── KeyDamaged         5   a key of ours holds what something else wrote
     │   └── PolicyChanged          1   another administrator applied a policy meanwhile
     ├── AgentUnavailable           4   no agent answers on this node
@@ -46,6 +47,7 @@ __all__ = [
     "PolicyChanged",
     "PolicyError",
     "RecordRejected",
+    "RightsLacking",
     "StoreError",
     "StoreRefused",
     "StoreUnavailable",
@@ -109,6 +111,10 @@ class StoreUnavailable(StoreError):
 
 class StoreRefused(StoreError):
     """The store refuses: missing rights, out of memory, read-only. Retrying does not help."""
+
+
+class RightsLacking(StoreRefused):
+    """The store's user may not do this. Names the command or the key."""
 
 
 class KeyDamaged(StoreRefused):

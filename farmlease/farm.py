@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from farmlease.config.model import Config
 from farmlease.crypto import keyring_file
+from farmlease.crypto.keyring import KeyRing
 from farmlease.crypto.seal import Purpose, Sealer
 from farmlease.domain.identity import AS_GIVEN, Identities, device_name
 from farmlease.domain.model import PoolUse
@@ -150,14 +151,16 @@ class Farm:
 
 
 @asynccontextmanager
-async def open_farm(config: Config, *, owner: bool = False, by: str = "") -> AsyncIterator[tuple[Farm, Connection]]:
+async def open_farm(
+    config: Config, *, owner: bool = False, by: str = "", ring: KeyRing | None = None
+) -> AsyncIterator[tuple[Farm, Connection]]:
     """Open the farm of a configuration; with ``owner`` this process starts and owns an embedded store.
 
-    ``by``: the administrator who opens it, for the audit of what is changed.
+    ``by``: the administrator who opens it, for the audit of what is changed. ``ring``: in place of the one of the file.
     Raises KeyRingRejected, ConfigError, and for an embedded store AlreadyRunning and StoreError. An unreachable store
     elsewhere raises nothing here; the first call to it does.
     """
-    sealer = Sealer(keyring_file.load(config.keys.file), config.farm)
+    sealer = Sealer(ring or keyring_file.load(config.keys.file), config.farm)
     connection = await open_connection(config.store.address, state_dir=config.agent.state_dir, owner=owner)
     async with connection:
         leases = LeaseStore(connection, config.farm)

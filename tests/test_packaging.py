@@ -71,8 +71,16 @@ def test_every_file_of_the_package_is_in_the_wheel(contents: Mapping[str, bytes]
 
 
 def test_nothing_but_the_package_is_in_the_wheel(contents: Mapping[str, bytes]) -> None:
-    """Neither tests nor samples are installed on a host."""
-    assert {"farmlease", f"farmlease-{__version__}.dist-info"} == {name.split("/")[0] for name in contents}
+    """Neither tests nor samples are installed on a host; beside the package there are the man pages."""
+    parts = {kind: f"farmlease-{__version__}.{kind}" for kind in ("dist-info", "data")}
+    assert {"farmlease", *parts.values()} == {name.split("/")[0] for name in contents}
+    pages = {f"{parts['data']}/data/share/man/man1/{file.name}" for file in (ROOT / "deploy" / "man").iterdir()}
+    assert pages == {name for name in contents if name.startswith(parts["data"])}
+
+
+def test_man_finds_the_installed_pages(environment: Path) -> None:
+    """``man`` looks beside the folder of a command in PATH, so that a virtual environment in it is enough."""
+    assert (environment.parent / "share" / "man" / "man1" / "farmlease-lease.1").is_file()
 
 
 def test_the_wheel_has_the_version_of_the_package(contents: Mapping[str, bytes]) -> None:

@@ -16,9 +16,14 @@ from farmlease.domain.spellings import other_spellings
 from farmlease.errors import InvalidName
 from farmlease.farm import Farm
 
-__all__ = ["Addressee"]
+__all__ = ["Addressee", "is_pseudonym"]
 
 _INDEX = re.compile(r"[A-Za-z0-9_-]{22}")
+
+
+def is_pseudonym(text: str) -> bool:
+    """Whether a text may be what lists print where a name does not open."""
+    return _INDEX.fullmatch(text) is not None
 
 
 class Addressee:
@@ -32,7 +37,7 @@ class Addressee:
         self._identity = identity
         self.text = text
         self.indexes: tuple[str, ...] = tuple(dict.fromkeys(self._indexes()))
-        if not _INDEX.fullmatch(text) and not UNSEEN.search(as_it_was(text)):
+        if not is_pseudonym(text) and not UNSEEN.search(as_it_was(text)):
             identity.user(text)
 
     @property
@@ -44,7 +49,7 @@ class Addressee:
         yield self._farm.sealer.user_index(User(self.text))
         if UNSEEN.search(listed := as_it_was(self.text)):
             yield self._farm.sealer.user_index(User(listed))
-        if _INDEX.fullmatch(self.text):
+        if is_pseudonym(self.text):
             yield self.text
         with suppress(InvalidName):
             user = self._identity.user(self.text)

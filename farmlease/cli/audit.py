@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
+from farmlease.admin.addressing import is_pseudonym
 from farmlease.admin.audit import AuditEvent, AuditLog
 from farmlease.cli import example, print_line, print_stderr
 from farmlease.cli.client.farm import FarmClient, opened_farm
-from farmlease.cli.client.history import all_pools, existing_pool, since_ms, since_option
+from farmlease.cli.client.history import all_pools, existing_pool, pseudonyms_option, since_ms, since_option
 from farmlease.cli.output.format import Format, check_reader, output_option, print_folded, write_csv
 from farmlease.domain.json_documents import Document, decision_line, timestamp
-from farmlease.errors import StoreUnavailable
+from farmlease.errors import InvalidInput, StoreUnavailable
 from farmlease.store.audit_store import AuditCursor
 
 __all__ = ["audit", "event_line", "read_events"]
@@ -44,23 +45,35 @@ _INDENT = 21
 @since_option("as far as there is")
 @click.option("--user", metavar="U", help="Only what concerns this user, in any spelling or under a former name.")
 @click.option("--pool", metavar="P", help="Only this pool (default: all there ever were, and the farm itself).")
+@pseudonyms_option
 @click.option("--follow", is_flag=True, help="Then print each new decision as it is taken, until interrupted.")
 @output_option
-def audit(*, since: str | None, user: str | None, pool: str | None, follow: bool, fmt: Format) -> None:
+def audit(
+    *, since: str | None, user: str | None, pool: str | None, pseudonyms: bool, follow: bool, fmt: Format
+) -> None:
     """Show every decision: when, in which pool, what, about whom, where, why, and by which administrator.
 
     Oldest first. `-o json` prints JSON lines: one object to a line. A forgotten user is shown as a pseudonym;
     --user still finds the entries. Each pool keeps its latest 100,000 decisions or a few more; how many
-    older ones were cut off is printed to stderr.
+    older ones were cut off is printed to stderr. With --pseudonyms, --user takes one as the audit prints it.
     """
-    with opened_farm() as client:
+    with opened_farm(pseudonyms=pseudonyms) as client:
         log = AuditLog(client.farm)
         start = since_ms(client, log, since)
         pools = ["", *all_pools(client, log)] if pool is None else [existing_pool(client, log, pool)]
         _report_truncation(client, log, pools, start)
-        whose = () if user is None else client.addressee(user).indexes
+        whose = () if user is None else _indexes(client, user)
         places = [AuditCursor.at(each, start) for each in pools]
         _print(read_events(client, log, places, whose, follow=follow), fmt)
+
+
+def _indexes(client: FarmClient, user: str) -> Sequence[str]:
+    """Return the user indexes that a name may mean; without the farm's keys only a pseudonym means anybody."""
+    if client.has_keys:
+        return client.addressee(user).indexes
+    if not is_pseudonym(user):
+        raise InvalidInput("with --pseudonyms, --user takes a pseudonym as the audit prints it: 22 characters")
+    return (user,)
 
 
 def _report_truncation(client: FarmClient, log: AuditLog, pools: Sequence[str], start: int) -> None:

@@ -18,7 +18,7 @@ from farmlease.domain.lease_document import LeaseDocument
 from farmlease.domain.model import Withdrawal
 from farmlease.domain.policy import Pool
 from farmlease.domain.stored_id import SHOWN, STORED
-from farmlease.errors import PolicyChanged, StoreRefused, StoreUnavailable
+from farmlease.errors import PolicyChanged, RightsLacking, StoreRefused, StoreUnavailable
 from farmlease.store.answers.admin import (
     DeviceRelease,
     DeviceReplacement,
@@ -76,6 +76,7 @@ RESTORE = Script.load("restore")
 RESTORED = Script.load("restored")
 SAVE = Script.load("save")
 SESSIONS = Script.load("sessions")
+SURVEY = Script.load("survey")
 WITHDRAW = Script.load("withdraw")
 
 #: A call ends at most this many times a script's bound of dead sessions (64): 64,000 in all, then something is wrong.
@@ -340,8 +341,14 @@ class LeaseStore:
                 return
 
     async def count(self, pool: str) -> Count | None:
-        """How full a pool is; None before it was given its limits."""
-        answer = await self._settled(COUNT, pool)
+        """How full a pool is; None before it was given its limits.
+
+        Who may only read sees the seats of dead nodes, too, until the next heartbeat of a living one.
+        """
+        try:
+            answer = await self._settled(COUNT, pool)
+        except RightsLacking:
+            answer = await self._run(SURVEY, pool)
         return Count.parse(answer) if answer[0] == b"counted" else None
 
     async def read_policy(self) -> SealedPolicy:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from farmlease.domain.key_rotation import KeyReport
+from farmlease.errors import RightsLacking
 from farmlease.store.answers.session import SealedPolicy
 from farmlease.store.keys import Shard, node_keys, policies_key, policy_key, ring_keys, trail_keys
 from farmlease.store.lease_store import ScriptRunner
@@ -34,6 +35,8 @@ TELL_KEYS = Script.load("tell_keys")
 
 #: Milliseconds for which a silent node is remembered.
 SILENT_FOR = 90 * 24 * 3_600_000
+#: Longer than any node can have been silent.
+_FOR_GOOD = 2**52
 _PAGE = 500
 
 
@@ -120,11 +123,18 @@ class SealStore:
         await self._connection.call(TELL_KEYS, ring_keys(self._farm), arguments)
 
     async def rings(self) -> list[KeyReport]:
-        """Return the last report of every node, by name."""
-        arguments = RINGS.ordered({"kept": SILENT_FOR})
-        _, now, *words = await self._connection.call(RINGS, ring_keys(self._farm), arguments)
-        found = zip(*(iter(words),) * 3, strict=True)
+        """Return the last report of every node, by name. Who may only read forgets nobody there."""
+        try:
+            now, *words = await self._reports(SILENT_FOR)
+        except RightsLacking:
+            now, *words = await self._reports(_FOR_GOOD)
+        found = [each for each in zip(*(iter(words),) * 3, strict=True) if int(each[1]) + SILENT_FOR >= int(now)]
         return sorted((_key_report(*each, now=int(now)) for each in found), key=lambda report: report.node)
+
+    async def _reports(self, kept_ms: int) -> list[bytes]:
+        """Return the store's time, then node, time and report of each; forget those of longer ago."""
+        _, *answer = await self._connection.call(RINGS, ring_keys(self._farm), RINGS.ordered({"kept": kept_ms}))
+        return answer
 
     def _hash(self, pool: str, kind: Kind) -> str:
         """Return the key of the seals of one kind."""

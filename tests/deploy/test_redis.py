@@ -148,7 +148,7 @@ def test_what_an_agent_may_not_do(guarded: RedisServer) -> None:
         assert [] == [command for command in FORBIDDEN if not refused(agent, *command.split())]
 
 
-@pytest.mark.parametrize("name", ["agent", "admin"])
+@pytest.mark.parametrize("name", ["agent", "admin", "viewer"])
 def test_foreign_keys_are_out_of_reach(guarded: RedisServer, name: str) -> None:
     """Neither another farm's keys nor anybody else's, not from a script either, declared there or not."""
     with user(guarded, name) as client:

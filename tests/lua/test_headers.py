@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import NoScriptError
 
-from farmlease.errors import PolicyChanged
+from farmlease.errors import PolicyChanged, RightsLacking
 from farmlease.store import script as script_module
 from farmlease.store.answers.recovery import CLOCK_LEAP_MS, FENCE_AHEAD_MS, Restoring
 from farmlease.store.answers.session import NOTHING, Taken
@@ -226,6 +226,19 @@ class Recording:
         return answer
 
 
+class ReadOnly:
+    """The same for a user who may not write: the script that counts is refused as soon as it would."""
+
+    def __init__(self, connection: Recording) -> None:
+        self._connection = connection
+
+    async def call(self, script: Script, keys: tuple[str, ...], args: list[Argument]) -> Answer:
+        """Ask what reads."""
+        if script.name == "count":
+            raise RightsLacking("denied")
+        return await self._connection.call(script, keys, args)
+
+
 async def nothing_is_there(pool: Desk) -> None:
     """Ask everything of an empty store."""
     store = pool.timed.store
@@ -301,10 +314,13 @@ async def test_answers_have_the_fields_their_headers_name(timed: TimedStore) -> 
     """In a story in which every script gives every answer of its header, each has as many fields as the header says."""
     recording = Recording(timed.connection)
     pool = desk(replace(timed, store=LeaseStore(recording, "citrix-a")), capacity=80)
+    viewer = LeaseStore(ReadOnly(recording), "citrix-a")
     await nothing_is_there(pool)
+    assert None is await viewer.count(pool.pool.name)
     taken = await sessions_come_and_go(pool)
     await a_device_has_another_spelling(pool)
     await node_dies_again_and_again(pool, taken)
+    assert await pool.timed.store.count(pool.pool.name) == await viewer.count(pool.pool.name)
     await policies_differ(pool)
     for name in set(NAMES) - ELSEWHERE:
         expected = {word: count for word, count in answers(name).items() if word not in WAITED_FOR}

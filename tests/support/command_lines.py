@@ -46,6 +46,8 @@ def commands_in(line: str) -> list[str]:
 
 def check(words: list[str]) -> None:
     """Raise click's own complaint if there is no such command, option or argument."""
+    if words == ["--version"]:
+        return
     command: click.Command = farmlease
     context = click.Context(command, info_name="farmlease")
     while isinstance(command, click.Group):

@@ -14,7 +14,9 @@ __all__ = ["DEPLOY", "PASSWORDS", "ROOT", "acl_file", "options", "replaced"]
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 #: Of the users in users.acl.
-PASSWORDS = {user: f"secret-of-{user}" for user in ("default", "agent", "admin", "dashboard", "replica", "sentinel")}
+PASSWORDS = {
+    user: f"secret-of-{user}" for user in ("default", "agent", "admin", "viewer", "dashboard", "replica", "sentinel")
+}
 
 
 def replaced(text: str, values: Mapping[str, str]) -> str:

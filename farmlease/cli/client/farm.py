@@ -24,6 +24,7 @@ from farmlease.admin.revocations import Revocation, Revocations
 from farmlease.cli import config_file
 from farmlease.cli.signals import InterruptibleRunner
 from farmlease.config.model import Config, load_config
+from farmlease.crypto.keyring import KeyRing
 from farmlease.domain.identity import User
 from farmlease.domain.model import Kind, LeaseView
 from farmlease.domain.policy import Policy, PolicyInForce, Pool
@@ -47,6 +48,7 @@ class FarmClient:
     farm: Farm
     connection: Connection
     _runner: InterruptibleRunner
+    has_keys: bool = True  #: without the farm's keys nothing opens: no name, and no policy
 
     @property
     def lease_admin(self) -> LeaseAdmin:
@@ -175,16 +177,20 @@ def administrator(node: str) -> str:
 
 
 @contextmanager
-def opened_farm() -> Iterator[FarmClient]:
-    """Open the farm of the configuration; if its embedded store is already running, connect to that."""
+def opened_farm(*, pseudonyms: bool = False) -> Iterator[FarmClient]:
+    """Open the farm of the configuration; if its embedded store is already running, connect to that.
+
+    With ``pseudonyms`` the key ring is not read. A new one in its place opens nothing, so that names stay closed.
+    """
     warn_on_stderr()
     config = configuration()
     with asyncio.Runner() as runner, InterruptibleRunner(runner) as interruptible:
         stack = AsyncExitStack()
         try:
-            opening = open_farm(config, by=administrator(config.node))
+            ring = KeyRing.generate(0) if pseudonyms else None
+            opening = open_farm(config, by=administrator(config.node), ring=ring)
             farm, connection = interruptible.run(stack.enter_async_context(opening))
-            yield FarmClient(config, farm, connection, interruptible)
+            yield FarmClient(config, farm, connection, interruptible, has_keys=not pseudonyms)
         finally:
             runner.run(stack.aclose())
 

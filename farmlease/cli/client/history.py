@@ -1,4 +1,4 @@
-"""Options and look-ups that ``audit`` and ``usage`` share: how far back to read, and which pools there ever were."""
+"""Options and look-ups that ``audit`` and ``usage`` share: how far back, which pools there ever were, and no names."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,18 @@ from farmlease.cli.output.format import Command
 from farmlease.domain.duration import parse_duration
 from farmlease.errors import FarmleaseError
 
-__all__ = ["all_pools", "existing_pool", "since_ms", "since_option"]
+__all__ = ["all_pools", "existing_pool", "pseudonyms_option", "since_ms", "since_option"]
 
 
 def since_option(default: str) -> Callable[[Command], Command]:
     """Give a command ``--since``, handed to it as ``since``; ``default`` is the help's text for the default."""
     return click.option("--since", metavar="D", help=f"How far back, e.g. 24h or 30d (default: {default}).")
+
+
+#: For who has no key ring, or is not to see names.
+pseudonyms_option = click.option(
+    "--pseudonyms", is_flag=True, help="Show pseudonyms in place of names; this needs no key ring."
+)
 
 
 def since_ms(client: FarmClient, log: AuditLog, since: str | None) -> int:
@@ -25,7 +31,8 @@ def since_ms(client: FarmClient, log: AuditLog, since: str | None) -> int:
 
 def all_pools(client: FarmClient, log: AuditLog) -> list[str]:
     """Return the name of every pool there ever was."""
-    return sorted({*client.wait(log.pools()), *(each.name for each in client.in_force().pools)})
+    present = client.in_force().pools if client.has_keys else ()
+    return sorted({*client.wait(log.pools()), *(each.name for each in present)})
 
 
 def existing_pool(client: FarmClient, log: AuditLog, pool: str) -> str:

@@ -12,7 +12,7 @@ import click
 from farmlease.admin.audit import AuditLog
 from farmlease.cli import example, print_line
 from farmlease.cli.client.farm import opened_farm
-from farmlease.cli.client.history import all_pools, existing_pool, since_ms, since_option
+from farmlease.cli.client.history import all_pools, existing_pool, pseudonyms_option, since_ms, since_option
 from farmlease.cli.output.format import Column, Format, Row, output_option, write_csv, write_json, write_table
 from farmlease.domain.json_documents import Document, hour_document, timestamp
 from farmlease.domain.usage import Hour, sparkline, squeezed, summed
@@ -41,15 +41,16 @@ WIDTH = 24
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw a picture into FILE (extra 'plot').",
 )
+@pseudonyms_option
 @output_option
-def usage(*, pool: str | None, since: str | None, png: Path | None, fmt: Format) -> None:
+def usage(*, pool: str | None, since: str | None, png: Path | None, pseudonyms: bool, fmt: Format) -> None:
     """Show how many seats were held, at most and on average, and how often a session was denied, and why.
 
     A line for each pool (default: the last 24 hours), with a drawing of its hours on a terminal; `-o csv` and `-o json`
     give a line for each hour. Hours are kept for 400 days, in UTC. A seat counts while it is held, used or not: a named
     one for as long as its lease lasts, quarantine included.
     """
-    with opened_farm() as client:
+    with opened_farm(pseudonyms=pseudonyms) as client:
         log = AuditLog(client.farm)
         pools = all_pools(client, log) if pool is None else [existing_pool(client, log, pool)]
         start = since_ms(client, log, since or "24h")

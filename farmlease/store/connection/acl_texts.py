@@ -2,7 +2,8 @@
 
 The words differ: Redis 6.2 and 7.0 write "this user has no permissions ..." and, for a command in a script, "The user
 executing the script can't ..."; from Redis 7.2 on, and in Valkey, it is "User agent has no permissions ..." and "ACL
-failure in script: ...". ACL DRYRUN names the key; an error names it in no version.
+failure in script: ...". ACL DRYRUN names the key; an error names it in no version. Of a script Redis 6.2 and 7.0 name
+no command either, but the line on which it is given.
 """
 
 import re
@@ -31,9 +32,26 @@ _FORMS: tuple[tuple[re.Pattern[str], Literal["command", "key", "channel", "datab
 )
 
 
-def lack_in(text: str) -> Lack | None:
-    """Return what a server's error, or its answer to ACL DRYRUN, says is lacking; None if it says nothing of rights."""
+#: The line of a script at which it was stopped, and a command as scripts give it.
+_LINE = re.compile(r"@user_script: ?(\d+)")
+_GIVEN = re.compile(r"call\('([A-Z]+)'")
+
+
+def lack_in(text: str, script: str = "") -> Lack | None:
+    """Return what a server's error, or its answer to ACL DRYRUN, says is lacking; None if it says nothing of rights.
+
+    ``script``: the text of the script that was running, for servers that say no more than the line.
+    """
     for form, what in _FORMS:
         if found := form.search(text):
-            return Lack(what, found[1].replace("|", " ").upper() if what == "command" else found[1])
+            if what != "command":
+                return Lack(what, found[1])
+            return Lack(what, found[1].replace("|", " ").upper() or _command_at(text, script))
     return None
+
+
+def _command_at(text: str, script: str) -> str:
+    """Return what a script gives on the line that an error names: one command as a rule; empty if it is not known."""
+    line = _LINE.search(text)
+    lines = script.splitlines()[int(line[1]) - 1 :] if line is not None else []
+    return " or ".join(dict.fromkeys(_GIVEN.findall(lines[0]))) if lines else ""

@@ -129,7 +129,7 @@ class Connection:
             return answer
 
         try:
-            answer: list[Any] = await self._with_retries(evaluate, keys)
+            answer: list[Any] = await self._with_retries(evaluate, keys, script.text)
         except KeyDamaged:
             wrong = await self._with_retries(lambda channel: wrong_types(channel, keys), keys)
             if wrong:
@@ -184,49 +184,49 @@ class Connection:
                 "replication, or lower wait_replicas in [store]"
             )
 
-    async def _with_retries(self, exchange: Exchange, keys: Sequence[str] = ()) -> Any:  # noqa: ANN401 - a reply of the driver
+    async def _with_retries(self, exchange: Exchange, keys: Sequence[str] = (), text: str = "") -> Any:  # noqa: ANN401 - a reply of the driver
         """Repeat until answered or refused, within twice the timeout. Safe because a repeated call changes nothing."""
         began = asyncio.get_running_loop().time()
         try:
-            return await self._once(exchange, keys)
+            return await self._once(exchange, keys, text)
         except StoreUnavailable as error:
             failure = error
         outside = sys.exception()
         try:
             async with asyncio.timeout_at(began + 2 * self._timeout):
                 await self._route.refresh()
-                return await self._after(failure, exchange, keys)
+                return await self._after(failure, exchange, keys, text)
         except DRIVER_ERRORS as error:
-            raise store_error(self._describe, error, outside, keys) from error
+            raise store_error(self._describe, error, outside, keys, text) from error
 
-    async def _after(self, failure: StoreUnavailable, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
+    async def _after(self, failure: StoreUnavailable, exchange: Exchange, keys: Sequence[str], text: str) -> Any:  # noqa: ANN401 - a reply of the driver
         """Go on after a first attempt that failed. The policy begins with it: tenacity costs more than most calls."""
         failures = [failure]
 
         async def attempt() -> Any:  # noqa: ANN401 - a reply of the driver
             if failures:
                 raise failures.pop()
-            return await self._attempt(exchange, keys)
+            return await self._attempt(exchange, keys, text)
 
         policy = tenacity.AsyncRetrying(
             sleep=self._sleep, retry=self._retry, wait=self._wait, stop=self._stop, reraise=True
         )
         return await policy(attempt)
 
-    async def _attempt(self, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
+    async def _attempt(self, exchange: Exchange, keys: Sequence[str], text: str = "") -> Any:  # noqa: ANN401 - a reply of the driver
         try:
-            return await self._once(exchange, keys)
+            return await self._once(exchange, keys, text)
         except StoreUnavailable:
             await self._route.refresh()
             raise
 
-    async def _once(self, exchange: Exchange, keys: Sequence[str]) -> Any:  # noqa: ANN401 - a reply of the driver
+    async def _once(self, exchange: Exchange, keys: Sequence[str], text: str) -> Any:  # noqa: ANN401 - a reply of the driver
         outside = sys.exception()
         try:
             async with asyncio.timeout(self._timeout), self._slots:
                 return await self._route.use(keys, exchange)
         except DRIVER_ERRORS as error:
-            raise store_error(self._describe, error, outside, keys) from error
+            raise store_error(self._describe, error, outside, keys, text) from error
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ from copy import copy
 from redis import exceptions as answers
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from farmlease.errors import KeyDamaged, StoreError, StoreRefused, StoreUnavailable
+from farmlease.errors import KeyDamaged, RightsLacking, StoreError, StoreRefused, StoreUnavailable
 from farmlease.store.connection.acl_texts import Lack, lack_in
 
 __all__ = [
@@ -48,6 +48,7 @@ class NotUnderstood(answers.ConnectionError):
     """A server does not say of itself what must be known of it; the text says what. Of the driver's kind likewise."""
 
 
+_RIGHTS = "grant it the rights of the sample ACL, or log in to the store as a user who has them"
 #: The first word of a server's error → our error and what to do. Also found inside the text: a server before 7.0 wraps
 #: the error of a command that a script gave into its own.
 _WORDS: dict[str, tuple[type[StoreError], str]] = {
@@ -56,15 +57,9 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
         StoreRefused,
         "does not take this user name and password: check username and password_file in [store]",
     ),
-    "NOPERM": (StoreRefused, "denies this user {lack}: grant it the rights of the sample ACL"),
-    "The user executing the script can't": (
-        StoreRefused,
-        "denies this user {lack} that a script needs: grant it the rights of the sample ACL",
-    ),
-    "ACL failure in script": (
-        StoreRefused,
-        "denies this user {lack} that a script needs: grant it the rights of the sample ACL",
-    ),
+    "NOPERM": (RightsLacking, f"denies this user {{lack}}: {_RIGHTS}"),
+    "The user executing the script can't": (RightsLacking, f"denies this user {{lack}} that a script needs: {_RIGHTS}"),
+    "ACL failure in script": (RightsLacking, f"denies this user {{lack}} that a script needs: {_RIGHTS}"),
     "OOM": (StoreRefused, "is out of memory: raise its maxmemory (the policy must be noeviction)"),
     "WRONGTYPE": (KeyDamaged, "has a key of farmlease's that is of another type: `farmlease doctor` names it"),
     "READONLY": (
@@ -183,22 +178,23 @@ def like(error: Exception) -> Exception:
 
 
 def store_error(
-    store: str, error: BaseException, outside: BaseException | None, keys: Sequence[str] = ()
+    store: str, error: BaseException, outside: BaseException | None, keys: Sequence[str] = (), script: str = ""
 ) -> StoreError:
     """Return StoreUnavailable (another attempt may help) or StoreRefused (it does not) for one of ``DRIVER_ERRORS``.
 
     ``outside``: the exception that was being handled before the driver was called, and so is no cause of the error.
-    ``keys``: what the call was about; a server does not say which of them it denies.
+    ``keys``: what the call was about; a server does not say which of them it denies. ``script``: the text of the one
+    that ran; before 7.2 a server does not say which of its commands it denies, but on which line that stands.
     """
-    return _translate(store, list(_causes(error, outside)), keys)
+    return _translate(store, list(_causes(error, outside)), keys, script)
 
 
-def _translate(store: str, chain: list[BaseException], keys: Sequence[str]) -> StoreError:
+def _translate(store: str, chain: list[BaseException], keys: Sequence[str], script: str) -> StoreError:
     for one in chain:
         if word := _word_of(one):
             known = _WORDS | _OURS | (_WATCHED if store.startswith("redis+") else {})
             kind, advice = known[word]
-            return kind(f"the store {store} {advice.replace('{lack}', _lacking(str(one), keys))}")
+            return kind(f"the store {store} {advice.replace('{lack}', _lacking(str(one), keys, script))}")
     for one in chain:
         if isinstance(one, NotUnderstood):
             return StoreRefused(f"the store {store} {one}")
@@ -219,9 +215,9 @@ def _word_of(error: BaseException) -> str:
     return found[1] if found else ""
 
 
-def _lacking(text: str, keys: Sequence[str]) -> str:
+def _lacking(text: str, keys: Sequence[str], script: str) -> str:
     """Name the command or the key that an ACL denies, as far as the server says it."""
-    match lack_in(text):
+    match lack_in(text, script):
         case Lack("command", name) if name:
             return f"the command {name}"
         case Lack("key") if len(keys) == 1:
