@@ -248,9 +248,8 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
     except ValidationError as error:
         where, why = first_fault(error, Config)
         if where == ("farm",) and why.startswith("is required"):
-            raise ConfigError(
-                f'{given.source}: farm is required: write farm = "citrix-a" at the top of it, or set FARMLEASE_FARM'
-            ) from None
+            missing = given.absence or f'{given.source}: farm is required: write farm = "citrix-a" at the top of it'
+            raise ConfigError(f"{missing}, or set FARMLEASE_FARM") from None
         raise ConfigError(f"{_place(given, where)}: {why}") from None
 
 
