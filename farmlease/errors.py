@@ -20,6 +20,7 @@
     └── Damaged                    5   bytes that cannot be trusted; kept, never overwritten
         ├── RecordRejected
         ├── KeyRingRejected
+        ├── ExportRejected
         └── JournalRejected
 
 A denial ("no seat free") is an answer, not an error: see ``domain.model.Denial``.
@@ -35,6 +36,7 @@ __all__ = [
     "CannotHold",
     "ConfigError",
     "Damaged",
+    "ExportRejected",
     "FarmleaseError",
     "FileRefused",
     "InvalidInput",
@@ -139,6 +141,10 @@ class RecordRejected(Damaged):
 
 class KeyRingRejected(Damaged):
     """The key ring file is missing, readable by others, or not a key ring."""
+
+
+class ExportRejected(Damaged):
+    """An export of another host is damaged, of a later format, or was sealed with another passphrase."""
 
 
 class JournalRejected(Damaged):
