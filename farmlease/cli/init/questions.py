@@ -111,22 +111,29 @@ class _Questions:
     ) -> str:
         """Return what the option says, else the answer, else the default; InvalidInput if there is none of them."""
         if given is not None:
-            check(given)
-            return given
+            return _judged(option, given, check)
         if self._asks:
             return str(
                 click.prompt(question, default=default, show_default=bool(default), err=True, value_proc=_again(check))
             )
         if default is None:
             raise InvalidInput(f"nobody can be asked here: give {option}")
-        check(default)
-        return default
+        return _judged(option, default, check)
 
     def password(self, question: str) -> str:
         """Return a password that is not shown; empty where nobody can be asked."""
         if not self._asks:
             return ""
         return str(click.prompt(question, default="", hide_input=True, show_default=False, err=True))
+
+
+def _judged(option: str, text: str, check: Callable[[str], object]) -> str:
+    """Return what an option says, or its default; InvalidInput names the option."""
+    try:
+        check(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"{option}: {error}") from None
+    return text
 
 
 def _again(check: Callable[[str], object]) -> Callable[[str], str]:
