@@ -225,8 +225,10 @@ class Recovery:
         self._move_holds(pool.name, self._store_state.uncounted_ms(pool.name, found.now))
         self._store_state.note_recovery(pool.name, found)
         self._under_way[pool.name] = found.until if found.until > found.now else 0
-        tell = _log.warning if known.epoch or self._under_way[pool.name] else _log.info
-        tell("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
+        if known.epoch or self._under_way[pool.name]:
+            _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
+        else:
+            _log.info("store.joined", pool=pool.name, epoch=found.epoch)
         await self._farm.damage.rebuild(pool.name)  # what is in the documents needs no node to restore it
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load
