@@ -134,8 +134,10 @@ class Blows:
         if host is None:
             return False
         self._world.tell("FAULT", "agent restarted", host.name)
-        await host.stop()
-        self._boot(host)
+        try:
+            await host.stop()
+        finally:  # the run may calm down in the middle of it
+            self._boot(host)
         return True
 
     async def _rename_host(self) -> bool:

@@ -89,9 +89,12 @@ def changes(before: Model, after: Model, *, but_of: str = "") -> str:
 
 
 def _plain(model: Model, user: str) -> dict[str, Any]:
-    """Return a lease as it will be once its sessions end with their nodes: the last beat of a node is a contact."""
+    """Return a lease as it will be once its sessions end: the last beat of a node is a contact, and so is a hold's end.
+
+    A node that has been silent for too long is forgotten while its session is held.
+    """
     lease, sessions = model.leases[user], model.of(user)
-    beats = [model.nodes.get(node, 0) - model.rules.timeout for _, node, _ in sessions]
+    beats = [max(model.nodes.get(key[1], 0) - model.rules.timeout, each.hold) for key, each in sessions.items()]
     contact, named = max([lease.contact, *beats]), model.rules.kind == "named"
     until = max(lease.named_until, contact + model.rules.lease) if sessions and named else lease.named_until
     return {"back": lease.back, "until": until, "contact": contact, "replaced": lease.replaced}

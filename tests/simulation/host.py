@@ -223,8 +223,9 @@ class Host:
                 await self.as_agent(self.agent.stop())
         except TimeoutError:
             pass
-        if self.up:
-            self.kill()
+        finally:
+            if self.up:
+                self.kill()
 
     async def as_agent(self, work: Any) -> Any:
         """Run a verb of the agent as a task of its own; cancelled if nobody is there any more."""

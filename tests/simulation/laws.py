@@ -69,7 +69,7 @@ class Farm(Protocol):
         """Whether an administrator has taken the lease since a session of it was granted."""
 
     def has_had(self, host: Host, session: NodeSession) -> bool:
-        """Whether a session has been going on for long enough to be counted before anything its host asks."""
+        """Whether a session is to be counted before anything its host asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Told:
     lease: str
     host: Host
     by_receipt: bool
-    settled: bool  #: goes on for so long that its host asks for nothing before it is counted
+    settled: bool  #: its host asks for nothing before it is counted
 
 
 def told(farm: Farm, pool: str) -> Iterator[Told]:

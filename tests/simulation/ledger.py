@@ -50,6 +50,8 @@ class Account:
     heard: dict[str, float] = field(default_factory=dict)
     #: By seat, when it was taken last: the fence it was taken with, and how many seats were allowed then.
     admitted: dict[str, tuple[int, int]] = field(default_factory=dict)
+    #: The longest hold that each session was given, by key and fence.
+    holds: dict[tuple[Key, int], float] = field(default_factory=dict)
 
 
 def parse_rules(limits: str) -> Rules:
@@ -67,7 +69,7 @@ class Ledger:
     """The accounts of a farm. ``complain`` is called with the number of a law and what was seen.
 
     ``goes_on`` says whether a session lives on a host that could tell the store so; ``vouches``, whether a host has a
-    session of a user that only a receipt let in.
+    session of a user that only a receipt let in; ``owes_end``, whether a node has ended one and has no answer to that.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Ledger:
         complain: Complain,
         goes_on: Callable[[str, Key], bool],
         vouches: Callable[[str, str], bool],
+        owes_end: Callable[[str, str, str], bool],
         names: HostNames,
     ) -> None:
         self._memory = memory
@@ -83,6 +86,7 @@ class Ledger:
         self._complain = complain
         self._goes_on = goes_on
         self.vouches = vouches
+        self._owes_end = owes_end
         self.pools: dict[str, Account] = {}
         self.judging = True
         self.clock_is_sound = True  #: it was never set, and never stood still
@@ -173,7 +177,10 @@ class Ledger:
             if carried.name == "restore"
         )
         # A late copy counts again what ended since, until its node's next heartbeat: of its user, and of nobody else.
-        own = "" if carried.awaited else given.get("user", "")
+        # So does a node that has no answer to an end, until it has one.
+        late = is_whole and (not carried.awaited or self._owes_end(given["node"], carried.pool, given["user"]))
+        own = given["user"] if late else ""
+        _take_longer_holds(account, known)
         if is_whole and not counts and (what := changes(known, account.model, but_of=own)):
             self._complain("L11", f"{carried.by} restored what was not lost: {what}")
         if carried.name == "restore":
@@ -392,6 +399,8 @@ class Ledger:
         if claim.fence != int(given["fence"]):
             return [b"stale", b"%d" % claim.fence]
         claim.hold = account.model.now + min(int(given["span"]), account.model.rules.max_hold)
+        given_to = (given["user"], given["node"], given["session"]), claim.fence
+        account.holds[given_to] = max(claim.hold, account.holds.get(given_to, 0))
         return [b"held", b"%d" % claim.hold]
 
     def _save(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
@@ -460,6 +469,14 @@ class Ledger:
             law = "L3" if alive - account.model.sessions.keys() else "L5"
             known = sorted(account.model.sessions)
             self._complain(law, f"after {carried.name} the store has sessions {sorted(alive)}, alive are {known}")
+
+
+def _take_longer_holds(account: Account, known: Model) -> None:
+    """An agent killed between a shorter hold and its answer knows the one before only: the later of both counts."""
+    for key, each in account.model.sessions.items():
+        before = known.sessions.get(key)
+        if before is not None and before.hold < each.hold <= account.holds.get((key, each.fence), 0):
+            before.hold = each.hold
 
 
 def _law_of(name: str, expected: list[bytes], answer: list[Any]) -> str:

@@ -56,9 +56,16 @@ class Uses:
         self._note(host, session, {(_ALL, user, False), (request.pool or _ALL, user, True)})
         if not any(each.user == request.user for each in host.book.of_session(session)):
             named = self._ledger.pools.get("named")
-            self._asked[host.name, session, index] = _Asked(
-                self._now(), named is not None and index in named.model.leases
-            )
+            asked, under_way = (host.name, session, index), self._asked.get((host.name, session, index))
+            since = under_way.at if under_way is not None and not under_way.pools else self._now()
+            self._asked[asked] = _Asked(since, named is not None and index in named.model.leases)
+
+    def is_start_under_way(self, host: Host, session: str) -> bool:
+        """Whether somebody has asked for a start of an id, and may wait for the answer."""
+        return any(
+            (name, asked) == (host.name, session) and self._now() - each.at < _CARRIED_OUT
+            for (name, asked, _), each in self._asked.items()
+        )
 
     def end_asked(self, host: Host, session: str, pool: str | None) -> None:
         """Note that somebody asked for the end of a session, or of its use of one pool."""

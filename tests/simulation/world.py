@@ -89,7 +89,7 @@ class World:
         self.server = Server(loop.time, self._carried)
         self.network = Network(self.server, self.mood, dice(seed, "network"), self.tell)
         self.names = HostNames()
-        self.ledger = Ledger(self.server.memory, self.broken, self._goes_on, self._vouches, self.names)
+        self.ledger = Ledger(self.server.memory, self.broken, self._goes_on, self._vouches, self._owes_end, self.names)
         self.terms = Terms(dice(seed, "terms"))
         count = self.chance.choice((2, 3, 3, 4))
         self.hosts = [
@@ -193,8 +193,12 @@ class World:
         return self.takings.took(host.name, session.pool, self.index_of(session.user), grant.lease.id, grant.fence)
 
     def has_had(self, host: Host, session: NodeSession) -> bool:
-        """Whether a session has been going on for long enough to be counted before anything its host asks."""
-        return self.now - self._began.get((session.pool, self.key(host, session)), 0) > _ANSWERED
+        """Whether a session has been going on for long enough to be counted before anything its host asks.
+
+        One whose id somebody has asked to start with is counted after that, if it goes on then.
+        """
+        began = self._began.get((session.pool, self.key(host, session)), 0)
+        return self.now - began > _ANSWERED and not self.uses.is_start_under_way(host, session.id)
 
     def held(self, host: Host, session: NodeSession) -> None:
         """A user was told that a session is held: until then it lives, whatever becomes of store and host."""
@@ -285,6 +289,12 @@ class World:
             for host in self.hosts if host.up for each in host.book if each.pool == pool
         )  # fmt: skip
 
+    def _owes_end(self, node: str, pool: str, user: str) -> bool:
+        return any(
+            (each.pool, each.claim.user, each.state) == (pool, user, SessionState.ENDING)
+            for host in self.hosts if host.up and host.member == node for each in host.book
+        )  # fmt: skip
+
     def _carried(self, carried: Carried) -> None:
         carried = self.names.heard(carried)
         given = carried.arguments
@@ -358,7 +368,10 @@ class World:
         given = carried.arguments
         left = int(carried.answer[1]) - self.ledger.pools[carried.pool].model.now
         key = (given["user"], given["node"], given["session"])
-        self._granted_holds[carried.pool, key, int(given["fence"])] = self.now + left / 1000
+        held, until = (carried.pool, key, int(given["fence"])), self.now + left / 1000
+        self._granted_holds[held] = until
+        if held in self._holds:  # a shorter one takes its place, though its user never heard of that
+            self._holds[held] = min(self._holds[held], until)
 
     def _check_holds(self, carried: Carried) -> None:
         """L5: a session that is restored is held for as long as its user was told."""

@@ -207,6 +207,21 @@ async def test_a_limit_that_was_lowered_takes_no_device_in_a_recovery(timed: Tim
     assert {"nb-2", "nb-3"} == {each.device for each in lease.devices}
 
 
+async def test_a_slot_that_has_lapsed_makes_no_room_in_a_recovery(timed: TimedStore) -> None:
+    """L1: the lease's document still names it when a session that a receipt let in there is counted."""
+    pool = await office(timed, "named", capacity=3, devices_per_user=2, lease="2h")
+    granted = await pool.start("john", device="nb-1")
+    await pool.end("john", granted)
+    await pool.at("10:00", NODE)
+    await pool.end("john", await pool.start("john", device="nb-2"))
+    pool = await pool.apply("named", capacity=3, devices_per_user=1, lease="2h")
+    await pool.at("11:30", NODE)
+    assert Restored(refused={}) == await restore(pool, "john", granted, "1", device="nb-1")
+    lease = await pool.lease("john")
+    assert lease is not None
+    assert ["nb-1"] == [each.device for each in lease.devices]
+
+
 @pytest.mark.parametrize("ended_first", [True, False])
 async def test_a_quarantine_counts_from_the_taking_though_an_old_session_is_counted_again(
     timed: TimedStore,

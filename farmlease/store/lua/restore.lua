@@ -43,8 +43,11 @@ local graves = graves_of(user)
 
 local new_devices = {} -- that the lease here did not have
 
--- Takes over what the node knows of devices and contacts: the later of both.
+-- Takes over what the node knows of devices and contacts: the later of both. A slot that has lapsed is none.
 local function merge(lease)
+  for device in pairs(lease.devices) do
+    if device_deadline(lease, device) <= now then lease.devices[device] = nil end
+  end
   lease.contact = math.max(lease.contact, mine.contact)
   if mine['until'] then lease['until'] = math.max(lease['until'] or 0, mine['until']) end
   for device, theirs in pairs(mine.devices) do
