@@ -21,6 +21,7 @@
     └── Damaged                    5   bytes that cannot be trusted; kept, never overwritten
         ├── RecordRejected
         ├── KeyRingRejected
+        ├── ExportRejected
         └── JournalRejected
 
 A denial ("no seat free") is an answer, not an error: see ``domain.model.Denial``.
@@ -36,6 +37,7 @@ __all__ = [
     "CannotHold",
     "ConfigError",
     "Damaged",
+    "ExportRejected",
     "FarmleaseError",
     "FileRefused",
     "InvalidInput",
@@ -145,6 +147,10 @@ class RecordRejected(Damaged):
 
 class KeyRingRejected(Damaged):
     """The key ring file is missing, readable by others, or not a key ring."""
+
+
+class ExportRejected(Damaged):
+    """An export of another host is damaged, of a later format, or was sealed with another passphrase."""
 
 
 class JournalRejected(Damaged):

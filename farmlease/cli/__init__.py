@@ -61,6 +61,10 @@ class LazyCommand(NamedTuple):
 #: In the order of ``farmlease --help``.
 COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("farmlease.cli.demo.commands:demo", "See the whole story on this machine; needs no set-up."),
+    "init": LazyCommand(
+        "farmlease.cli.init.commands:init", "Set up the first host of a farm, or carry it to the next."
+    ),
+    "config": LazyCommand("farmlease.cli.config.commands:config", "Check the configuration, and see where it is from."),
     "agent": LazyCommand("farmlease.cli.agent:agent", "Run this node's agent in the foreground."),
     "run": LazyCommand("farmlease.cli.run:run", "Hold a seat while a program runs."),
     "session": LazyCommand("farmlease.cli.session:session", "Start, keep and end sessions on this node."),
@@ -82,6 +86,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "farmlease.cli.doctor.commands:doctor", "Examine this node and the store, and say what to do."
     ),
     "status": LazyCommand("farmlease.cli.status.commands:status", "See on one screen how all is, or what changed."),
+    "version": LazyCommand("farmlease.cli.version:version", "Print what runs here: farmlease, Python, libraries."),
     "bench": LazyCommand("farmlease.cli.bench.commands:bench", "Measure how large a farm this store can carry."),
 }
 

@@ -36,7 +36,13 @@ def health(url: str | None) -> None:
     Prints its status and its checks. Exit status: 0 pass or warn, 1 fail, 4 it does not answer.
     """
     target = parse_url(url or own_url())
-    status, body = probe(target)
+    try:
+        status, body = probe(target)
+    except AgentUnavailable as error:
+        given = read(config_file(), os.environ)
+        if url or not given.absence or given.overrides:
+            raise
+        raise AgentUnavailable(f"{given.absence}. By default {error}") from error
     word, checks = parse_answer(target, body)
     print_line(f"{word}: {target.geturl()} (HTTP {status})")
     for line in checks:

@@ -32,6 +32,7 @@ from farmlease.domain.toml_model import (
     Positive,
     Section,
     dotted,
+    every_fault,
     field_type,
     first_fault,
     line_of,
@@ -49,7 +50,10 @@ __all__ = [
     "KeysSection",
     "RecoverySection",
     "StoreSection",
+    "checked",
+    "config_faults",
     "load_config",
+    "origin",
 ]
 
 T = TypeVar("T")
@@ -242,16 +246,48 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
 
     Read from ``path``, else ``$FARMLEASE_CONFIG``, else the standard place, where it may be missing.
     """
-    given = read(path, environ)
+    return checked(read(path, environ))
+
+
+def checked(given: Given) -> Config:
+    """Return the configuration that was read; raises ConfigError for the first fault, and counts the others."""
     try:
         return Config.model_validate(given.merged(_value))
     except ValidationError as error:
         where, why = first_fault(error, Config)
-        if where == ("farm",) and why.startswith("is required"):
-            raise ConfigError(
-                f'{given.source}: farm is required: write farm = "citrix-a" at the top of it, or set FARMLEASE_FARM'
-            ) from None
-        raise ConfigError(f"{_place(given, where)}: {why}") from None
+        raise ConfigError(_told(given, where, why)) from None
+
+
+def config_faults(given: Given) -> list[str]:
+    """Return everything that is wrong with a configuration that was read, each with its place; empty if nothing is."""
+    try:
+        Config.model_validate(given.merged(_value))
+    except ValidationError as error:
+        return [_told(given, *fault) for fault in every_fault(error, Config)]
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def origin(given: Given, where: tuple[str, ...]) -> str:
+    """Return where a value comes from: its variable, its line of the file, or that it is the default."""
+    for key, override in given.overrides.items():
+        if where[: len(key)] == key:
+            return f"environment: {override.variable}"
+    part: object = given.table
+    for word in where:
+        if not isinstance(part, dict) or word not in part:
+            return "default"
+        part = part[word]
+    line = line_of(given.text, where)
+    return given.source if line is None else f"{given.source}:{line}"
+
+
+def _told(given: Given, where: Location, why: str) -> str:
+    if where == ("farm",) and why.startswith("is required"):
+        missing = given.absence or f'{given.source}: farm is required: write farm = "citrix-a" at the top of it'
+        return f"{missing}, or set FARMLEASE_FARM"
+    return f"{_place(given, where)}: {why}"
 
 
 def _value(where: tuple[str, ...], text: str) -> object:

@@ -41,6 +41,7 @@ SOCKET = f"{UNIX}/run/farmlease/agent.sock"
 LISTEN = TCP if sys.platform == "win32" else SOCKET  #: default address of the agent
 
 _PREFIX = "FARMLEASE_"
+_HOW = "make it with `farmlease init`, or name another one with --config or FARMLEASE_CONFIG"
 _TOP_KEYS = frozenset({"farm", "node"})  #: keys outside any section; ``FARMLEASE_FARM`` sets them
 _LOOPBACK = re.compile(r"localhost|::1|127(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}", re.ASCII | re.IGNORECASE)
 _LONGEST_SOCKET_PATH = 107  #: bytes, by the kernel's structure
@@ -69,6 +70,7 @@ class Given(NamedTuple):
     text: str  #: its text; empty if there is none
     table: Mapping[str, Any]
     overrides: Mapping[tuple[str, ...], Override]  #: by key: ``("farm",)`` or ``("agent", "listen")``
+    absence: str = ""  #: that there is no file, and what to do; empty if there is one
 
     def merged(self, value: Callable[[tuple[str, ...], str], object] = lambda _, text: text) -> dict[str, Any]:
         """Return the file's tables with the environment's keys over them, each of these as ``value`` reads it."""
@@ -90,6 +92,7 @@ class Endpoint(NamedTuple):
 
     listen: str  #: ``host:port`` on this host, or ``unix:/path``
     token_file: Path | None  #: None on a Unix socket, where the kernel identifies the caller
+    absence: str = ""  #: that there is no configuration, so that this is the default; empty if there is one
 
 
 def standard_files() -> StandardFiles:
@@ -119,8 +122,8 @@ def read(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> G
         if path.is_symlink():
             raise ConfigError(f"{path}: is a link that leads to nothing; write the file, or remove the link") from None
         if named:
-            raise ConfigError(f"{path}: there is no such file; write it, or name another one") from None
-        text = ""
+            raise ConfigError(f"{path}: there is no such file; {_HOW}") from None
+        return Given(str(path), "", {}, _overrides(environ), f"there is no configuration file {path}: {_HOW}")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError:
@@ -166,7 +169,7 @@ def agent_endpoint(config: str | None, environ: Mapping[str, str]) -> Endpoint:
         listen, token_file = check_listen(values["listen"]), absolute(values["token_file"])
     except ConfigError as error:
         raise ConfigError(f"{given.source}: agent: {error}") from None
-    return Endpoint(listen, None if listen.startswith(UNIX) else token_file)
+    return Endpoint(listen, None if listen.startswith(UNIX) else token_file, "" if given.overrides else given.absence)
 
 
 def check_listen(listen: str) -> str:

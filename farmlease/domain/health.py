@@ -38,6 +38,7 @@ class Facts:
     stopped: bool = False  #: no new session is taken
     namesakes: int = 0  #: other hosts that report under this node's name
     store_answers: bool
+    store_awaited: bool = False  #: it was asked, and neither answered nor failed since the agent started
     store_lost: bool | None = (
         None  #: whether it counts as lost, by ``Steady``; None: it is lost if it does not answer now
     )
@@ -170,6 +171,8 @@ def _store(facts: Facts) -> Check:
         return Check("store", Status.FAIL, f"the store answers again, but not yet for {STEADY_AFTER:.0f} seconds")
     if not facts.store_answers:
         status = Status.FAIL if facts.offline_denies and lost else Status.WARN
+        if facts.store_awaited:
+            return Check("store", status, "the agent has just started, and waits for the store's first answer")
         waiting = f"{counted(facts.owed, 'message')} wait{'s' * (facts.owed == 1)}"
         return Check("store", status, f"the store does not answer, {waiting} for it; see the log")
     if facts.recovering:

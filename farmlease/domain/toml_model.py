@@ -23,6 +23,7 @@ __all__ = [
     "Positive",
     "Section",
     "dotted",
+    "every_fault",
     "field_type",
     "first_fault",
     "in_force",
@@ -99,15 +100,21 @@ Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
 
 
-def first_fault(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
-    """Return where the first fault is and what to do about it, without any value."""
+def every_fault(error: ValidationError, model: type[BaseModel]) -> list[tuple[Location, str]]:
+    """Return where each fault is and what to do about it, without any value; a wrong key first.
+
+    It often explains why another one is missing.
+    """
     found = error.errors(include_url=False, include_input=False)
     faults = [fault for fault in found if not _follows(fault, found)]
-    # A wrong key first: it often explains why another one is missing.
-    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-    where, why = _where_and_why(fault, model)
-    more = len(faults) - 1
-    return where, f"{why} (and {more} more)" if more else why
+    faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
+    return [_where_and_why(fault, model) for fault in faults]
+
+
+def first_fault(error: ValidationError, model: type[BaseModel]) -> tuple[Location, str]:
+    """Return where the first fault is and what to do about it, without any value."""
+    (where, why), *more = every_fault(error, model)
+    return where, f"{why} (and {len(more)} more)" if more else why
 
 
 def _follows(fault: ErrorDetails, faults: list[ErrorDetails]) -> bool:

@@ -134,11 +134,12 @@ def test_a_named_file_must_exist(file: Path) -> None:
 
 
 def test_the_standard_file_may_be_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any file the environment alone configures a node."""
+    """Without any file the environment alone configures a node; without that either, the file is called missing."""
     monkeypatch.setattr("farmlease.config.source.find", lambda *_: (file, False))
     assert "a" == load_config(None, {"FARMLEASE_FARM": "a"}).farm
-    with pytest.raises(ConfigError, match="farm is required"):
-        load_config(None, {})
+    for environ in ({}, {"FARMLEASE_NODE": "ctx-01"}):
+        with pytest.raises(ConfigError, match=rf"^there is no configuration file {re.escape(str(file))}: .*init"):
+            load_config(None, environ)
 
 
 def test_the_option_wins_over_the_environment(file: Path, tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def test_without_any_file_the_defaults_hold(monkeypatch: pytest.MonkeyPatch, tmp
     """A node whose agent is configured by its environment alone needs no file for the command."""
     monkeypatch.setattr("farmlease.config.source.find", lambda *_: (tmp_path / "none", False))
     expected = (TCP, standard_files().token) if sys.platform == "win32" else ("unix:/run/farmlease/agent.sock", None)
-    assert Endpoint(*expected) == agent_endpoint(None, {})
+    assert expected == agent_endpoint(None, {})[:2]
+    assert agent_endpoint(None, {}).absence.startswith(f"there is no configuration file {tmp_path / 'none'}: ")
+    assert "" == agent_endpoint(None, {"FARMLEASE_AGENT__MAX_SESSIONS": "9"}).absence
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ class Does(Enum):
 #: Every command, with what it does and an example for which there is something to do. A new command needs a line here,
 #: and what it reads the right to it in users.acl.
 VERDICTS: Mapping[str, tuple[Does, str]] = {
+    "init": (Does.HERE, "makes this host's files"),
+    "config check": (Does.READS, ""),
+    "config show": (Does.READS, ""),
+    "version": (Does.READS, ""),
     "demo": (Does.HERE, "has a store of its own"),
     "agent": (Does.HERE, "see test_an_agent_does_not_begin_as_viewer"),
     "run": (Does.HERE, "asks the agent"),

@@ -33,6 +33,7 @@ WELL = Facts(
         ({"store_answers": False, "owed": 4}, True, "warn", "4 messages wait"),
         ({"store_answers": False, "owed": 1}, True, "warn", "1 message waits"),
         ({"store_answers": False, "offline_denies": True}, False, "fail", "does not answer"),
+        ({"store_answers": False, "store_awaited": True}, True, "warn", "waits for the store's first answer"),
         ({"offline_denies": True, "store_lost": True}, False, "fail", "answers again, but not yet"),
         ({"store_answers": False, "offline_denies": True, "store_lost": False}, True, "warn", "does not answer"),
         ({"recovering": True}, True, "warn", "being restored"),

@@ -70,9 +70,11 @@ def ask(endpoint: Endpoint, method: str, path: str, document: object = None, *, 
             "and each folder above it must let them through (chmod 755)"
         ) from error
     except (OSError, http.client.HTTPException) as error:
+        silent = f"no agent answers on {endpoint.listen} ({reason(error)})"
         raise AgentUnavailable(
-            f"no agent answers on {endpoint.listen} ({reason(error)}); start it with 'farmlease agent', "
-            "or correct [agent] listen in the configuration"
+            f"{endpoint.absence}. By default {silent}"
+            if endpoint.absence
+            else f"{silent}; start it with 'farmlease agent', or correct [agent] listen in the configuration"
         ) from error
     return _parse_answer(endpoint, status, content)
 

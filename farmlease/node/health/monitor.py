@@ -64,6 +64,7 @@ class HealthMonitor:
             stopped=self._lifecycle.phase is Phase.STOPPED,
             namesakes=sync.report.namesakes,
             store_answers=sync.availability.answers,
+            store_awaited=not sync.availability.answers and not sync.availability.is_away,
             store_damage=sync.damage.texts,
             store_secrets=sync.secrets.texts,
             offline_denies=self._offline_denies,

@@ -97,14 +97,18 @@ class Recovery:
         self._tasks = runtime.tasks
         self._window_ms = window_ms
         self._renamed = delivery.renamed
+        #: Pool to the end of its window, in ms of the store; 0: not known yet, or over.
         self._under_way: dict[str, int] = {}
         #: Pool to what it lacked when all that this node has of it was put back.
         self._mended: dict[str, tuple[frozenset[str], int]] = {}
 
     @property
     def under_way(self) -> bool:
-        """Whether any pool is being recovered."""
-        return bool(self._under_way)
+        """Whether any pool is being recovered: one that this node knew before, or one whose window is open.
+
+        The first visit to a store that lost nothing is none: nothing is missed there.
+        """
+        return any(until or self._store_state.known(pool).epoch for pool, until in self._under_way.items())
 
     async def until(self, pool: str) -> int | None:
         """Return when to ask for a session of a pool that is being recovered, in ms of the store; None: unknown."""
@@ -220,8 +224,11 @@ class Recovery:
             return
         self._move_holds(pool.name, self._store_state.uncounted_ms(pool.name, found.now))
         self._store_state.note_recovery(pool.name, found)
-        self._under_way[pool.name] = found.until
-        _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
+        self._under_way[pool.name] = found.until if found.until > found.now else 0
+        if known.epoch or self._under_way[pool.name]:
+            _log.warning("store.recovering", pool=pool.name, epoch=found.epoch, knew=known.epoch)
+        else:
+            _log.info("store.joined", pool=pool.name, epoch=found.epoch)
         await self._farm.damage.rebuild(pool.name)  # what is in the documents needs no node to restore it
         in_time = max(0, found.until - found.now) / 1000
         await self._clock.sleep(random.uniform(0, min(JITTER, in_time / 5)))  # noqa: S311 - spreads load

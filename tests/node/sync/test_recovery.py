@@ -337,6 +337,44 @@ async def test_health_says_that_the_store_recovers(farm: Site) -> None:
     assert not host.agent.facts().recovering
 
 
+@pytest.mark.parametrize("script", ["recover", "restored"])
+async def test_a_first_start_is_no_loss(farm: Site, script: str) -> None:
+    """L9: a node that visits a store for the first time misses nothing there, and health raises no alarm."""
+    one = farm.host()
+    with one.line.holding(script) as held:
+        await one.node.loops.beat()
+        await held()
+        facts = one.agent.facts()
+    await one.agent.settled()
+    two = farm.host("ctx-02")
+    with two.line.holding(script) as held:
+        await two.node.loops.beat()
+        await held()
+        later = two.agent.facts()
+    await two.agent.settled()
+    assert (False, True) == (facts.recovering, facts.store_answers)
+    assert (False, True) == (later.recovering, later.store_answers)
+
+
+async def test_a_new_node_says_that_the_farm_recovers(farm: Site) -> None:
+    """Who comes for the first time while others restore their leases admits nobody new either, and says why."""
+    one = farm.host()
+    await one.granted(JOHN)
+    await beaten(one)
+    emptied(farm)
+    with one.line.holding("restore") as held:
+        await one.node.loops.beat()
+        await held()
+        two = farm.host("ctx-02")
+        with two.line.holding("restored") as joined:
+            await two.node.loops.beat()
+            await joined()
+            assert two.agent.facts().recovering
+    await one.agent.settled()
+    await two.agent.settled()
+    assert not two.agent.facts().recovering
+
+
 # --- the store is away ------------------------------------------------------------------------------------------------
 
 
