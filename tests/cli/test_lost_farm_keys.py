@@ -11,7 +11,7 @@ from tests.store.test_seal_store import SAID
 from tests.support.commands import CLEARQUEST, QLIKVIEW, Ended, Host
 
 KEYS = farm_keys("citrix-a")
-POLICY, AUDIT, COUNTS, NOTED, NAMES, POOLS, NODES, RINGS = KEYS
+POLICY, AUDIT, COUNTS, NOTED, NAMES, POOLS, POLICIES, NODES, RINGS = KEYS
 WRITTEN = (AUDIT, COUNTS, POOLS)
 REPORT = Report(
     incarnation="1", version="1", sessions=0, owed=0, draining=False, stopping=False, health="pass", listen="h:1"
@@ -55,7 +55,7 @@ def apply(host: Host, *options: str, text: str = QLIKVIEW) -> Ended:
 
 @pytest.mark.parametrize(
     ("key", "part"),
-    [(key, "the whole key") for key in KEYS[1:]] + [(key, "a member") for key in (NOTED, NAMES, NODES, RINGS)],
+    [(key, "the whole key") for key in KEYS[1:]] + [(key, "a member") for key in (NOTED, NAMES, POLICIES, NODES, RINGS)],
 )
 def test_the_present_policy_applied_mends_a_loss(farm: Host, key: str, part: str) -> None:
     """What the policy's own script writes is there again; what nodes and users write counts as seen. Once."""

@@ -182,7 +182,8 @@ class Ledger:
         late = is_whole and (not carried.awaited or self._owes_end(given["node"], carried.pool, given["user"]))
         own = given["user"] if late else ""
         _take_longer_holds(account, known)
-        if carried.name == "restore" and given["node"] in known.nodes:  # it is in contact, as by a heartbeat
+        heard = carried.name == "restore" and carried.word not in _BEFORE_ANYTHING | {"more"}
+        if heard and given["node"] in known.nodes:  # it is in contact, as by a heartbeat
             known.nodes[given["node"]] = account.model.now + account.model.rules.timeout
         if is_whole and not counts and (what := changes(known, account.model, but_of=own)):
             self._complain("L11", f"{carried.by} restored what was not lost: {what}")

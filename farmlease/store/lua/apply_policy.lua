@@ -3,7 +3,8 @@
 -- anew: that writes again what the farm's keys have lost. An administrator who applies one has seen which of them lost
 -- members, see lib/farm.lua. The last ten policies are kept.
 --
--- Uses lib/farm.lua, lib/policy.lua
+-- Uses lib/farm.lua
+-- Uses lib/policy.lua
 --
 -- KEYS  1 policy    string  version, ' former' if leases may stand under former names, a line feed, the sealed policy
 --       2 audit     stream  decisions about the whole farm

@@ -9,6 +9,6 @@
 --   none                     before a policy gave this pool its limits
 
 if not load_limits() then return { 'none' } end
-local _, _, kept = reserved_seats()
+local _, _, kept = charging.reserved_seats()
 return { 'counted', text(count_alive(SEATS)), text(count_alive(QUARANTINE)), text(limits.capacity),
   text(kept), text(count_alive(WAITS)), text(limits.policy), text(now) }
