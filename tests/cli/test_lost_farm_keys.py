@@ -55,7 +55,8 @@ def apply(host: Host, *options: str, text: str = QLIKVIEW) -> Ended:
 
 @pytest.mark.parametrize(
     ("key", "part"),
-    [(key, "the whole key") for key in KEYS[1:]] + [(key, "a member") for key in (NOTED, NAMES, POLICIES, NODES, RINGS)],
+    [(key, "the whole key") for key in KEYS[1:]]
+    + [(key, "a member") for key in (NOTED, NAMES, POLICIES, NODES, RINGS)],
 )
 def test_the_present_policy_applied_mends_a_loss(farm: Host, key: str, part: str) -> None:
     """What the policy's own script writes is there again; what nodes and users write counts as seen. Once."""
