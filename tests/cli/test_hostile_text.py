@@ -97,6 +97,10 @@ async def fill(farm: Farm) -> None:
 
 #: What each command is asked, behind its name.
 TYPED: dict[str, list[list[str]]] = {
+    "config check": [[]],
+    "config show": [[]],
+    "init": [["--yes", "--farm", EVE], ["--yes", "--farm", "f", "--pool", PC], ["--from", WHY], ["--export", WHY]],
+    "version": [[]],
     "explain": [
         [EVE, "--node", NODE, "--pool", "qlikview"],
         [f"{EVE}-2", "--node", "ctx-02", "--device", PC, "--group", WHY],

@@ -280,7 +280,7 @@ def test_who_is_not_root_is_told(place: Place) -> None:
     """A folder of another's is named with what to do, and a place of his own works."""
     # The interpreter may lie where only root gets to it: it is loaded before it becomes another.
     become = (
-        "import os, sys, farmlease.cli.init.commands, farmlease.domain.characters\nfrom farmlease.cli import main\n"
+        "import os, queue, sys, farmlease.cli.init.commands, farmlease.domain.characters\nfrom farmlease.cli import main\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\nmain(sys.argv[1:])"
     )
 

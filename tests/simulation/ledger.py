@@ -431,6 +431,10 @@ class Ledger:
             return [b"none"]
         return [b"withdrawn", *(b"" if until is None else b"%d" % until for until in told)]
 
+    def _put_back_record(self, account: Account, carried: Carried, given: dict[str, str]) -> None:
+        if carried.word == "put":  # a later one that the store had, and lost
+            account.versions[given["user"]] = int(given["version"])
+
     def _readmit(self, account: Account, carried: Carried, given: dict[str, str]) -> list[bytes] | None:
         until = account.model.readmit(given["user"]) if account.version else None
         meta = self._memory.fields(f"fl:{{citrix-a/{carried.pool}/0}}:meta".encode())

@@ -260,8 +260,9 @@ class Takings:
 
     def _note(self, kind: str, carried: Carried, device: str = "", until: float = 0) -> None:
         lease, pool, user = self._lease_of(carried), carried.pool, carried.arguments["user"]
-        if kind == "device" and device not in self._ledger.pools[pool].model.devices(user):
-            return  # answered again
+        slots = self._ledger.pools[pool].model.devices(user)
+        if kind == "device" and (device not in slots or until >= slots[device]):
+            return  # answered again, or it is kept for as long as before: the quarantine is longer than a lease
         fence = max(self._ledger.pools[pool].model.fence + 1, int(self._ledger.now_ms(pool, carried.now_ms)))
         taking = Taking(kind, pool, user, lease, device, carried.at, carried.until, until, fence)
         self._all.append(taking)
