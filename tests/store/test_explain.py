@@ -20,6 +20,7 @@ from farmlease.errors import StoreError, StoreRefused
 from farmlease.store import lease_store as verbs
 from farmlease.store.answers.session import NOTHING, Behind, Claim, Explained, Known, Refusal, Taken, Taking, Waiting
 from farmlease.store.connection.connection import Connection
+from farmlease.store.connection.renewals import Renewals
 from farmlease.store.lease_store import Acquired, LeaseStore
 from tests.store.test_rules_machine import STEPS, Stories
 from tests.support.farm_model import Model
@@ -344,7 +345,9 @@ async def test_the_server_is_sent_no_command_that_writes(
     timed.clock.advance(HOUR)
     timed.raw.execute_command("ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@read", "+time", "+evalsha", "+eval")
     client = driver.Redis(unix_socket_path=str(timed_server[0].socket), username="reader")
-    connection = Connection(client, describe="test", timeout_ms=10_000, server=None, sleep=no_sleep)
+    connection = Connection(
+        client, describe="test", timeout_ms=10_000, server=None, sleep=no_sleep, renewals=Renewals()
+    )
     store = LeaseStore(connection, FARM)
     assert isinstance(await store.explain(pool.pool, 1, claim("zoe"), question()), Explained)
     with pytest.raises(StoreError):

@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple, TypeVar
 import click
 
 from farmlease.cli import print_line, printable
-from farmlease.cli.output.colours import paint, tone_of
 
 __all__ = [
     "Column",
@@ -225,6 +224,8 @@ def write_text(text: str) -> None:
 
 def print_folded(line: str, indent: int) -> None:
     """Print a line, on a terminal folded at its width, its continuation indented; "fail: …" begins in its colour."""
+    from farmlease.cli.output.colours import paint, tone_of  # a logon would pay for it
+
     folded = _folded(line, indent)
     state, colon, rest = folded.partition(":")
     click.echo(f"{paint(state, tone_of(state))}{colon}{rest}" if state.isalpha() else folded)

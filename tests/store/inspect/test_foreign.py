@@ -76,7 +76,7 @@ async def test_nothing_of_ours_is_foreign(timed: TimedStore, kind: str) -> None:
 async def test_a_pool_of_any_name_is_ours(timed: TimedStore, name: str) -> None:
     """The farm's list of pools has it."""
     pool = pool_of("floating", name=name, capacity=2)
-    await timed.store.apply_policy(0, 5, b"\1" * 40, pools=[name], by=b"admin")
+    await timed.store.apply_policy(0, 5, b"\1" * 40, pools=[name], by=b"\1" * 40)
     await live(timed, pool, "ctx-01", "7")
     assert [] == await foreign(timed, pool)
 

@@ -65,7 +65,7 @@ async def test_a_command_that_is_lacking_is_named(store: RedisServer, tmp_path: 
 async def test_keys_that_are_lacking_are_named(store: RedisServer, tmp_path: Path) -> None:
     """By one key of each kind that the user may not write."""
     facts = await asked(store, tmp_path, "+@all", "~fl:{citrix-a/*")
-    names = ("policy", "audit", "counts", "noted", "names", "pools", "nodes", "rings")
+    names = ("policy", "audit", "counts", "noted", "names", "pools", "policies", "nodes", "rings")
     assert tuple(f"key fl:{{citrix-a}}:{name}" for name in names) == facts.rights.denied
 
 
