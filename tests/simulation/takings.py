@@ -77,7 +77,9 @@ class Takings:
                 self._granted(carried)
             case "heartbeat", "alive":
                 self._spoken.setdefault(carried.by, {})[carried.pool] = carried.at
-            case "put_back", _:
+            case "put_back", word:
+                if word == "put":
+                    self._known_again(carried)
                 sessions = self._sessions_of(carried)
                 return lambda: self._put_back(carried, sessions)
             case "restore", "ended":
@@ -109,6 +111,12 @@ class Takings:
                 self._note_rename(carried)
             case "forget", "page" if carried.answer[3] in {b"name", b"both"}:
                 self._note("name", carried)
+
+    def _known_again(self, carried: Carried) -> None:
+        """A store that had lost a bar keeps its user out again, from here on."""
+        for taking in self._of(carried.pool, carried.arguments["user"]):
+            if taking.kind == "bar" and taking.lost and "/" in json.loads(carried.arguments["graves"]):
+                taking.lost, taking.moment = False, carried.until
 
     def beaten(self, host: str) -> dict[str, float]:
         """A heartbeat of a host is over: return what it could hear of, for ``hears``."""
