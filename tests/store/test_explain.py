@@ -125,9 +125,9 @@ def told(running: tuple[RedisServer, Path], stories: int, *, states: int, answer
     """
     ExplainedStories.met.clear()
     met = ExplainedStories.met
-    for _ in range(ROUNDS):
+    for lot in range(ROUNDS):
         with patch.object(Model, "check_room", lambda *_: None):
-            tell(partial(ExplainedStories, server=running[0]), partial(opened_real, running), stories, STEPS)
+            tell(partial(ExplainedStories, server=running[0]), partial(opened_real, running), stories, STEPS, lot=lot)
         if sum(met.values()) - met["overdraft"] >= states and answers <= met.keys():
             return
     pytest.fail(f"too little was met: {dict(met)}")

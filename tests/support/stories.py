@@ -12,7 +12,7 @@ from typing import Any
 import fakeredis
 import pytest
 import time_machine
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from redis import asyncio as driver
 
@@ -79,10 +79,21 @@ def little_for_a_user(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return {"most_uses": 3, "most_devices": 1, "most_places": 1}
 
 
-def tell(machine: Callable[[Opened], RuleBasedStateMachine], opened: Opened, examples: int, steps: int) -> None:
-    """Tell so many stories of so many steps, unless the environment wants another number of them."""
+def tell(
+    machine: Callable[[Opened], RuleBasedStateMachine],
+    opened: Opened,
+    examples: int,
+    steps: int,
+    *,
+    lot: int | None = None,
+) -> None:
+    """Tell so many stories of so many steps, unless the environment wants another number of them.
+
+    ``lot``: which of many, where several are told: where ``CI`` is set, hypothesis tells the same ones each time else.
+    """
+    maker = partial(machine, opened)
     run_state_machine_as_test(
-        partial(machine, opened),  # type: ignore[arg-type] # hypothesis wants a class, and takes any maker
+        maker if lot is None else seed(lot)(maker),  # type: ignore[arg-type] # it wants a class, and takes any maker
         settings=settings(
             max_examples=EXAMPLES or examples,
             stateful_step_count=steps,
