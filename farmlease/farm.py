@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from farmlease.config.model import Config
 from farmlease.crypto import keyring_file
 from farmlease.crypto.keyring import KeyRing
-from farmlease.crypto.seal import Purpose, Sealer
+from farmlease.crypto.seal import Purpose, RecordBinding, Sealer
 from farmlease.domain.identity import AS_GIVEN, Identities, device_name
 from farmlease.domain.model import PoolUse
 from farmlease.domain.policy import Policy, PolicyInForce, Pool, parse_policy
 from farmlease.errors import RecordRejected
-from farmlease.store.answers.session import SealedPolicy
+from farmlease.store.answers.session import Explained, SealedPolicy, Taken
 from farmlease.store.audit_store import AuditStore
 from farmlease.store.connection.connection import Connection, open_connection
 from farmlease.store.damage_store import DamageStore
@@ -69,6 +69,23 @@ class Farm:
     def in_force(self, version: int, policy: Policy | None, *, former_names: bool = False) -> PolicyInForce:
         """Return a version of the policy, with the table of who is who that counts under it."""
         return PolicyInForce(version, policy, self.host_identity, former_names)
+
+    def opens(self, pool: str, found: Explained) -> bool:
+        """Whether the record that an explained start would bring opens with these keys.
+
+        A new lease gets a new one, and a session that has its seat already needs none.
+        """
+        answer = found.answer
+        if not isinstance(answer, Taken) or found.lease is None or answer.again:
+            return True
+        binding = RecordBinding(
+            pool=pool, user_index=answer.user, lease_id=answer.lease.id, version=answer.record_version
+        )
+        try:
+            self.sealer.unseal_record(binding, answer.record)
+        except RecordRejected:
+            return False
+        return True
 
     async def policy(self) -> PolicyInForce:
         """Read the policy; RecordRejected if it does not open with this farm's keys."""

@@ -8,7 +8,6 @@ import secrets
 from dataclasses import replace
 
 from farmlease.admin.nodes import NodeAdmin
-from farmlease.crypto.seal import RecordBinding
 from farmlease.domain import denial_text
 from farmlease.domain.explanation import Explanation, GroupSource, Place, PoolExplanation, decided
 from farmlease.domain.identity_reading import readings
@@ -16,10 +15,9 @@ from farmlease.domain.model import Decision, Kind, Reason, Restricted, SessionRe
 from farmlease.domain.node_view import NodeView
 from farmlease.domain.policy import Denied, PolicyInForce, Pool, RestrictedUse, TryPools
 from farmlease.domain.spellings import other_spellings
-from farmlease.errors import RecordRejected
 from farmlease.farm import Farm
 from farmlease.store.answers.explained import explained_pool, other_hosts
-from farmlease.store.answers.session import Claim, Explained, Taken, Taking
+from farmlease.store.answers.session import Claim, Explained, Taking
 
 __all__ = ["FarmExplanation"]
 
@@ -84,19 +82,5 @@ class FarmExplanation:
         found = await self._farm.leases.explain(pool, in_force.version, claim, taking)
         if not isinstance(found, Explained):
             return PoolExplanation(pool=pool, answer=denial_text.denial(Reason.RECOVERING, pool.name))
-        opens = self._opens(pool, found)
+        opens = self._farm.opens(pool.name, found)
         return explained_pool(pool, request, found, node=view.node, device=device, opens=opens)
-
-    def _opens(self, pool: Pool, found: Explained) -> bool:
-        """Whether the record that a grant would bring opens with these keys."""
-        answer = found.answer
-        if not isinstance(answer, Taken) or found.lease is None:
-            return True
-        binding = RecordBinding(
-            pool=pool.name, user_index=answer.user, lease_id=answer.lease.id, version=answer.record_version
-        )
-        try:
-            self._farm.sealer.unseal_record(binding, answer.record)
-        except RecordRejected:
-            return False
-        return True

@@ -7,7 +7,6 @@ orders, ``offline`` admits, and the store runs acquire's own script. A session t
 from contextlib import suppress
 from dataclasses import replace
 
-from farmlease.crypto.seal import RecordBinding
 from farmlease.domain import denial_text
 from farmlease.domain.explanation import Explanation, GroupSource, How, Place, PoolExplanation, decided
 from farmlease.domain.identity import User
@@ -24,7 +23,7 @@ from farmlease.node.sessions.offline import OfflineAdmission
 from farmlease.node.sessions.start import SessionStart, standing_pool
 from farmlease.node.sync.build import Sync
 from farmlease.store.answers.explained import explained_pool, other_hosts
-from farmlease.store.answers.session import Explained, Taken, Taking
+from farmlease.store.answers.session import Explained, Taking
 
 __all__ = ["SessionExplanation"]
 
@@ -125,23 +124,9 @@ class SessionExplanation:
         except StoreError:
             return self._offline_answer(session, pool, held)
         if isinstance(found, Explained):
-            opens = self._opens(pool, claim.user, found)
+            opens = self._farm.opens(pool.name, found)
             return explained_pool(pool, request, found, node=self._node, device=device, opens=opens)
         return PoolExplanation(pool=pool, answer=await self._recovering(pool, held))
-
-    def _opens(self, pool: Pool, user: str, found: Explained) -> bool:
-        """Whether the record that a grant would bring opens; a new lease has a new one."""
-        answer = found.answer
-        if not isinstance(answer, Taken) or found.lease is None or answer.again:
-            return True
-        binding = RecordBinding(
-            pool=pool.name, user_index=answer.user or user, lease_id=answer.lease.id, version=answer.record_version
-        )
-        try:
-            self._farm.sealer.unseal_record(binding, answer.record)
-        except RecordRejected:
-            return False
-        return True
 
     async def _recovering(self, pool: Pool, held: NodeSession | None) -> Grant | Denial:
         """Return what a start is answered where the store is not the one that this node knew."""
